@@ -1,0 +1,330 @@
+"""Machines as data: what a chip is made of, in figures that carry their source.
+
+A machine is a chain of memory levels from the outermost to the innermost, compute units attached to a level, links to other
+machines, and limits. GPUs and dataflow accelerators use the same words: on a GPU the levels are `dram`, `l2`, `shared` and
+`registers`, on an accelerator `dram`, a cluster scratchpad, a core scratchpad and the registers of the array.
+
+Every figure names its source. A figure that is not public says so (`unknown = true`) with the range worth sweeping and, when a
+value is assumed, the assumption in words: nothing is filled in silently. Files are read with `tomllib`, so a stranger's file
+is data and never code.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from codesign.ir.errors import MachineError
+
+MACHINE_FOLDER = Path(__file__).resolve().parent / "machines"
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Figure(_Data):
+    """One number with its source.
+
+    `value` may be absent only with `unknown = true`. `range` is the interval worth sweeping. `assumption` names, in words, why a
+    value that no source gives was chosen; such a figure is `unknown` and has a value, a range, or both.
+    """
+
+    value: float | None = None
+    source: str
+    unknown: bool = False
+    range: tuple[float, float] | None = None
+    assumption: str | None = None
+    note: str | None = None
+
+    @model_validator(mode="after")
+    def _says_what_it_knows(self) -> Figure:
+        if self.value is None and not self.unknown:
+            raise ValueError("a figure without a value must say `unknown = true`")
+        if self.unknown and self.value is not None and self.assumption is None:
+            raise ValueError("a value for an unknown figure needs an `assumption` saying where it comes from")
+        if self.unknown and self.range is None:
+            raise ValueError("an unknown figure needs a `range = [low, high]` to sweep")
+        if self.range is not None and not self.range[0] <= self.range[1]:
+            raise ValueError("`range` must be [low, high] with low <= high")
+        if self.value is not None and self.range is not None and not self.range[0] <= self.value <= self.range[1]:
+            raise ValueError(f"value {self.value:g} lies outside its own range {list(self.range)}")
+        return self
+
+    @property
+    def known(self) -> bool:
+        return self.value is not None
+
+
+class PositiveFigure(Figure):
+    """A figure that must be greater than zero."""
+
+    value: Annotated[float, Field(gt=0)] | None = None
+
+
+class Energy(_Data):
+    """Joules per byte read from and written to a level."""
+
+    read_joules_per_byte: Figure
+    write_joules_per_byte: Figure
+
+
+class Level(_Data):
+    """A memory level; levels are listed from the outermost to the innermost.
+
+    `fanout` is how many of this level hang below one instance of its parent (132 SMs below one L2). `place` is the name of the
+    spatial unit that owns an instance (`sm`, `cluster`, `core`), which is what a schedule binds dimensions to. Capacity,
+    bandwidth (bytes per second, both directions together unless `write_bandwidth` is given) and latency are per instance.
+    """
+
+    name: str
+    place: str
+    fanout: Annotated[int, Field(ge=1)] = 1
+    managed: Literal["hardware", "software"] = "software"
+    capacity_bytes: PositiveFigure
+    bandwidth: PositiveFigure
+    write_bandwidth: PositiveFigure | None = None
+    latency_seconds: PositiveFigure | None = None
+    line_bytes: PositiveFigure | None = None
+    energy: Energy | None = None
+    multicast: bool = False
+
+
+class Unit(_Data):
+    """Compute units of one kind, `count` of them in each instance of `level`.
+
+    `rate[dtype]` is multiply-adds (or results, for `special`) per unit and clock; `peak[dtype]` is the quoted figure of the whole machine in
+    operations per second (a multiply-add is two). Where both are given they must agree within `tolerance`.
+    """
+
+    name: str
+    level: str
+    count: Annotated[int, Field(ge=1)]
+    clock_hz: PositiveFigure
+    rate: dict[str, PositiveFigure]
+    peak: dict[str, PositiveFigure] = Field(default_factory=dict)
+    operations_per_result: Literal[1, 2] = 2
+    tolerance: Annotated[float, Field(ge=0, le=0.2)] = 0.02
+    tolerance_reason: str | None = None
+    array: dict[Literal["rows", "columns", "depth"], PositiveFigure] | None = None
+    dataflows: tuple[str, ...] = ()
+    energy_joules_per_operation: dict[str, Figure] = Field(default_factory=dict)
+
+
+class Link(_Data):
+    """A link to other machines or to the host; bandwidth is one direction, bytes per second."""
+
+    name: str
+    bandwidth: PositiveFigure
+    count: Annotated[int, Field(ge=1)] = 1
+    latency_seconds: PositiveFigure | None = None
+    topology: str = "point-to-point"
+
+
+class Machine(_Data):
+    """A machine as its file describes it; `origin` is the path it was read from."""
+
+    schema_version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
+    description: str
+    kind: Literal["gpu", "dataflow"]
+    vendor: str
+    architecture: str
+    target: str | None = None
+    sources: dict[str, str]
+    levels: Annotated[list[Level], Field(min_length=2)]
+    units: Annotated[list[Unit], Field(min_length=1)]
+    links: list[Link] = Field(default_factory=list)
+    limits: dict[str, Figure] = Field(default_factory=dict)
+    features: dict[str, bool] = Field(default_factory=dict)
+    launch: dict[str, Figure] = Field(default_factory=dict)
+    power_watts: Figure | None = None
+    static_watts: Figure | None = None
+
+    _origin: str = PrivateAttr(default="")
+
+    @property
+    def origin(self) -> str:
+        return self._origin
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Machine:
+        names = [level.name for level in self.levels]
+        if len(set(names)) != len(names):
+            raise ValueError(f"levels: names must be unique, got {names}")
+        for index, unit in enumerate(self.units):
+            if unit.level not in names:
+                raise ValueError(f"units[{index}].level: '{unit.level}' is not a level; levels are {', '.join(names)}")
+            self._check_peaks(index, unit)
+        for path, figure in figures_of(self):
+            if figure.source not in self.sources:
+                raise ValueError(f"{path}.source: '{figure.source}' is not listed under [sources]")
+        return self
+
+    def _check_peaks(self, index: int, unit: Unit) -> None:
+        instances = self.instances(unit.level)
+        for dtype, quoted in unit.peak.items():
+            rate, clock = unit.rate.get(dtype), unit.clock_hz.value
+            if rate is None:
+                raise ValueError(f"units[{index}].peak.{dtype}: a peak needs units[{index}].rate.{dtype}")
+            if rate.value is None or clock is None or quoted.value is None:
+                continue
+            computed = instances * unit.count * clock * rate.value * unit.operations_per_result
+            if abs(computed / quoted.value - 1.0) > unit.tolerance:
+                raise ValueError(
+                    f"units[{index}].peak.{dtype}: {instances} x {unit.count} units x {clock / 1e6:,.0f} MHz x {rate.value:g} x "
+                    f"{unit.operations_per_result} = {computed / 1e12:,.1f} T/s, but the quoted peak is {quoted.value / 1e12:,.1f} T/s "
+                    f"(more than {unit.tolerance:.0%} apart)"
+                )
+
+    def instances(self, level: str) -> int:
+        """How many instances of a level the whole machine has."""
+        total = 1
+        for entry in self.levels:
+            total *= entry.fanout
+            if entry.name == level:
+                return total
+        raise MachineError(f"{self.name}: no level '{level}'; levels are {', '.join(e.name for e in self.levels)}")
+
+    def level(self, name: str) -> Level:
+        for entry in self.levels:
+            if entry.name == name:
+                return entry
+        raise MachineError(f"{self.name}: no level '{name}'; levels are {', '.join(e.name for e in self.levels)}")
+
+    def has_level(self, name: str) -> bool:
+        return any(entry.name == name for entry in self.levels)
+
+    def unit(self, name: str) -> Unit:
+        for entry in self.units:
+            if entry.name == name:
+                return entry
+        raise MachineError(f"{self.name}: no unit '{name}'; units are {', '.join(e.name for e in self.units)}")
+
+    def has_unit(self, name: str) -> bool:
+        return any(entry.name == name for entry in self.units)
+
+    def rate(self, unit: str, dtype: str) -> float | None:
+        """Operations per second of the whole machine for a unit and dtype; None when the unit lacks the dtype."""
+        entry = self.unit(unit)
+        figure = entry.rate.get(dtype)
+        if figure is None:
+            return None
+        where = f"units.{unit}"
+        per_clock = self.need(figure, f"{where}.rate.{dtype}") * entry.count * entry.operations_per_result
+        return per_clock * self.need(entry.clock_hz, f"{where}.clock_hz") * self.instances(entry.level)
+
+    def limit(self, name: str) -> float:
+        if name not in self.limits:
+            raise MachineError(f"{self.name}: limits.{name} is missing; add it to {self._origin or 'the machine file'}")
+        return self.need(self.limits[name], f"limits.{name}")
+
+    def need(self, figure: Figure | None, path: str) -> float:
+        """The value of a figure, or an error that names the figure and the range to sweep."""
+        if figure is None:
+            raise MachineError(f"{self.name}: {path} is missing; add it to {self._origin or 'the machine file'}")
+        if figure.value is None:
+            low, high = figure.range or (float("nan"), float("nan"))
+            raise MachineError(
+                f"{self.name}: {path} is not public; give it a value between {low:g} and {high:g} with "
+                f'`machine.with_figures({{"{path}": value}})`'
+            )
+        return figure.value
+
+    def with_figures(self, changes: dict[str, float]) -> Machine:
+        """A copy in which figures, named by path (`levels.l2.bandwidth`), have other values; peaks are rescaled to match.
+
+        This is how a question "what if" or a sweep over an unknown is asked. Raises MachineError for a path that is not a figure.
+        """
+        data = self.model_dump()
+        data["sources"] = {**self.sources, "WHATIF": "value set by the user for a what-if question"}
+        for path, value in changes.items():
+            node = _find(data, path)
+            if not isinstance(node, dict) or "source" not in node:
+                known = [p for p, _ in figures_of(self)]
+                near = difflib.get_close_matches(path, known, n=3, cutoff=0.3)
+                raise MachineError(f"{self.name}: '{path}' is not a figure" + (f"; did you mean {', '.join(near)}?" if near else ""))
+            node.update({"value": float(value), "source": "WHATIF", "range": None, "assumption": None, "unknown": False})
+        if any(path.startswith("units.") for path in changes):
+            for unit in data["units"]:
+                unit["peak"] = {}
+        return _validated(data, self._origin)
+
+
+def figures_of(machine: Machine) -> list[tuple[str, Figure]]:
+    """Every figure with its path; entries of a list are named, as in `levels.l2.bandwidth`."""
+    found: list[tuple[str, Figure]] = []
+
+    def walk(node: object, path: str) -> None:
+        if isinstance(node, Figure):
+            found.append((path, node))
+        elif isinstance(node, BaseModel):
+            for key in type(node).model_fields:
+                walk(getattr(node, key), f"{path}.{key}" if path else key)
+        elif isinstance(node, dict):
+            for key, value in node.items():
+                walk(value, f"{path}.{key}")
+        elif isinstance(node, list | tuple):
+            for position, value in enumerate(node):
+                walk(value, f"{path}.{getattr(value, 'name', position)}")
+
+    walk(machine, "")
+    return found
+
+
+def _find(data: Any, path: str) -> Any:
+    node = data
+    for part in path.split("."):
+        if isinstance(node, list):
+            node = next((entry for entry in node if entry.get("name") == part), None)
+        elif isinstance(node, dict):
+            node = node.get(part)
+        else:
+            return None
+    return node
+
+
+def _validated(data: dict[str, Any], origin: str) -> Machine:
+    try:
+        machine = Machine.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"]).lstrip(".")
+        message = first["msg"].removeprefix("Value error, ")
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise MachineError(f"{origin}: {path + ': ' if path else ''}{message}{more}") from None
+    machine._origin = origin
+    return machine
+
+
+def machine_names() -> list[str]:
+    """Names of the machines that ship with the package, sorted."""
+    return sorted(path.stem for path in MACHINE_FOLDER.glob("*.toml"))
+
+
+@lru_cache(maxsize=128)
+def load_machine(name: str) -> Machine:
+    """Load a machine by its name or by the path of a TOML file.
+
+    Raises MachineError with the nearest names for an unknown name, and with the path of the bad field for a malformed file.
+    """
+    path = MACHINE_FOLDER / f"{name}.toml"
+    if name not in machine_names():
+        path = Path(name)
+        if path.suffix != ".toml":
+            near = difflib.get_close_matches(name, machine_names(), n=3, cutoff=0.4) or machine_names()
+            raise MachineError(f"unknown machine '{name}'; nearest: {', '.join(near)} (or give the path of a .toml file)")
+        if not path.is_file():
+            raise MachineError(f"no such machine file: {path}")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise MachineError(f"{path}: not valid TOML: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise MachineError(f"{path}: cannot be read: {error}") from None
+    return _validated(data, path.name if path.parent == MACHINE_FOLDER else str(path))
