@@ -1,0 +1,61 @@
+"""What every cost model answers, and how it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.ir.schedule import ScheduleBatch
+
+if TYPE_CHECKING:
+    from codesign.costmodel.machine import Machine
+    from codesign.costmodel.summary import KernelSummary
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CostBatch:
+    """The cost of N schedules of one kernel on one machine.
+
+    `seconds` [N], infinite where a schedule does not fit. `terms` [N, T] in seconds, named by `term_names`; rows sum to `seconds`.
+    `low`, `high` [N]: the interval (90 %). `in_domain` [N]: False where the model was asked beyond what it was validated for, with
+    `remarks` saying which input. `reason` [N]: why a schedule does not fit ("" where it does). `joules` [N], NaN where the machine's
+    energies are unknown. `dram_bytes` [N]: predicted traffic. `details`: further arrays [N] of the model's own (occupancy, waves, ...).
+    """
+
+    seconds: Floats
+    terms: Floats
+    term_names: tuple[str, ...]
+    low: Floats
+    high: Floats
+    in_domain: npt.NDArray[np.bool_]
+    reason: npt.NDArray[np.object_]
+    joules: Floats
+    dram_bytes: Floats
+    details: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+    def bound(self, row: int) -> str:
+        """The name of the largest term of a row."""
+        return self.term_names[int(np.argmax(self.terms[row]))]
+
+
+class CostModel(Protocol):
+    """Predicts time and energy of schedules; vectorised over schedules, deterministic, without side effects."""
+
+    fidelity: ClassVar[int]
+    """0 roofline, 1 analytic tile model, 2 event simulation."""
+
+    def predict(
+        self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None = None
+    ) -> CostBatch:
+        """Cost of each schedule; `sizes` gives values of the kernel's size symbols. A missing cost rule raises UnsupportedError."""
+        ...

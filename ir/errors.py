@@ -1,0 +1,58 @@
+"""Errors that a user can act on: one line of cause, the place, and what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from codesign.ir.location import Location
+
+
+class CodesignError(Exception):
+    """Base of every error that is the input's fault; commands print it as one line and exit with code 2."""
+
+    def __init__(self, message: str, *, place: str | Location | None = None, hint: str | None = None) -> None:
+        self.message = message
+        self.place = str(place) if place else None
+        self.hint = hint
+        super().__init__(self.one_line())
+
+    def one_line(self) -> str:
+        """The error as `place: cause; hint`, on a single line."""
+        text = f"{self.place}: {self.message}" if self.place else self.message
+        if self.hint:
+            text = f"{text}; {self.hint}"
+        return " ".join(text.split())
+
+
+class ParseError(CodesignError):
+    """A `.tile` text that does not parse: carries line, column and a caret picture.
+
+    `line` and `column` count from 1; `source_line` is the offending line of text.
+    """
+
+    def __init__(self, message: str, *, file: str, line: int, column: int, source_line: str = "") -> None:
+        self.line = line
+        self.column = column
+        self.source_line = source_line
+        super().__init__(message, place=f"{file}:{line}:{column}")
+
+    def picture(self) -> str:
+        """The offending line with a caret under the column."""
+        return f"{self.source_line}\n{' ' * (self.column - 1)}^"
+
+
+class VerificationError(CodesignError):
+    """IR that breaks a rule of its level; names the op, the value and the source line of the user's model."""
+
+
+class UnsupportedError(CodesignError):
+    """Something valid that this version can't do: names the op, its place, and what to do instead."""
+
+
+class ScheduleError(CodesignError):
+    """A schedule that does not apply to a kernel or does not fit a machine, and by how much."""
+
+
+class MachineError(CodesignError):
+    """A machine file that is malformed or inconsistent; the place is `file: field.path`."""

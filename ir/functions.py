@@ -1,0 +1,159 @@
+"""The scalar functions: arity, result dtype, reference meaning in NumPy, and what unit of a machine executes them.
+
+One row per function; the interpreter, the verifier, the cost models and each code generator read this table, so a
+new function is one row here and one row per code generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy import special
+
+from codesign.ir.dtypes import BOOL, DType
+from codesign.ir.errors import VerificationError
+
+Unit = Literal["free", "alu", "fma", "special", "integer"]
+"""Which unit executes a function: `fma` multiply-add pipes, `alu` compare/select/logic, `special` transcendental unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One scalar function.
+
+    `result`: "same" (dtype of the arguments), "bool", or "second" (dtype of argument 1, for select). `unit` and
+    `cost`: which pipe runs it and how many issue slots of it one element takes (a software expansion counts its
+    instructions). `symbol`: its infix spelling in the text format. `accepts`: kinds of dtype that it takes.
+    """
+
+    name: str
+    arity: int
+    evaluate: Callable[..., Any]
+    unit: Unit
+    cost: float = 1.0
+    result: Literal["same", "bool", "second"] = "same"
+    symbol: str = ""
+    commutative: bool = False
+    accepts: frozenset[str] = frozenset({"float", "int", "uint", "bool"})
+
+
+_FLOAT = frozenset({"float"})
+_INTEGER = frozenset({"int", "uint"})
+_LOGIC = frozenset({"int", "uint", "bool"})
+
+
+def _floor_divide(a: Any, b: Any) -> Any:
+    if np.issubdtype(np.asarray(a).dtype, np.floating):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(np.floor_divide(a, b))
+    with np.errstate(divide="ignore"):
+        return np.floor_divide(a, b)
+
+
+def _truncate_divide(a: Any, b: Any) -> Any:
+    a, b = np.asarray(a), np.asarray(b)
+    if np.issubdtype(a.dtype, np.floating):
+        return np.trunc(a / b)
+    with np.errstate(divide="ignore"):
+        quotient = np.floor_divide(a, b)
+        return quotient + ((a - quotient * b != 0) & ((a < 0) != (b < 0))).astype(a.dtype)
+
+
+def _round_half_even(a: Any) -> Any:
+    return np.rint(a)
+
+
+def _rows() -> list[Function]:
+    f = Function
+    return [
+        f("add", 2, np.add, "fma", symbol="+", commutative=True),
+        f("sub", 2, np.subtract, "fma", symbol="-"),
+        f("mul", 2, np.multiply, "fma", symbol="*", commutative=True),
+        f("div", 2, np.divide, "special", 3.0, symbol="/", accepts=_FLOAT),
+        f("floordiv", 2, _floor_divide, "special", 6.0, symbol="//", accepts=_FLOAT | _INTEGER),
+        f("truncdiv", 2, _truncate_divide, "special", 6.0, accepts=_FLOAT | _INTEGER),
+        f("mod", 2, np.mod, "special", 6.0, symbol="%", accepts=_FLOAT | _INTEGER),
+        f("fmod", 2, np.fmod, "special", 6.0, accepts=_FLOAT | _INTEGER),
+        f("pow", 2, np.power, "special", 4.0, symbol="**", accepts=_FLOAT | _INTEGER),
+        f("atan2", 2, np.arctan2, "special", 12.0, accepts=_FLOAT),
+        f("hypot", 2, np.hypot, "special", 4.0, accepts=_FLOAT),
+        f("copysign", 2, np.copysign, "alu", accepts=_FLOAT),
+        f("nextafter", 2, np.nextafter, "alu", 4.0, accepts=_FLOAT),
+        f("min", 2, np.minimum, "alu", commutative=True),
+        f("max", 2, np.maximum, "alu", commutative=True),
+        f("fmin", 2, np.fmin, "alu", commutative=True),
+        f("fmax", 2, np.fmax, "alu", commutative=True),
+        f("lt", 2, np.less, "alu", result="bool", symbol="<"),
+        f("le", 2, np.less_equal, "alu", result="bool", symbol="<="),
+        f("gt", 2, np.greater, "alu", result="bool", symbol=">"),
+        f("ge", 2, np.greater_equal, "alu", result="bool", symbol=">="),
+        f("eq", 2, np.equal, "alu", result="bool", symbol="==", commutative=True),
+        f("ne", 2, np.not_equal, "alu", result="bool", symbol="!=", commutative=True),
+        f("and", 2, np.bitwise_and, "alu", symbol="&", commutative=True, accepts=_LOGIC),
+        f("or", 2, np.bitwise_or, "alu", symbol="|", commutative=True, accepts=_LOGIC),
+        f("xor", 2, np.bitwise_xor, "alu", symbol="^", commutative=True, accepts=_LOGIC),
+        f("shl", 2, np.left_shift, "alu", symbol="<<", accepts=_INTEGER),
+        f("shr", 2, np.right_shift, "alu", symbol=">>", accepts=_INTEGER),
+        f("not", 1, np.invert, "alu", accepts=_LOGIC),
+        f("neg", 1, np.negative, "fma"),
+        f("abs", 1, np.abs, "alu"),
+        f("sign", 1, np.sign, "alu", 2.0),
+        f("exp", 1, np.exp, "special", accepts=_FLOAT),
+        f("exp2", 1, np.exp2, "special", accepts=_FLOAT),
+        f("expm1", 1, np.expm1, "special", 3.0, accepts=_FLOAT),
+        f("log", 1, np.log, "special", accepts=_FLOAT),
+        f("log2", 1, np.log2, "special", accepts=_FLOAT),
+        f("log10", 1, np.log10, "special", 2.0, accepts=_FLOAT),
+        f("log1p", 1, np.log1p, "special", 3.0, accepts=_FLOAT),
+        f("sqrt", 1, np.sqrt, "special", accepts=_FLOAT),
+        f("rsqrt", 1, lambda a: 1 / np.sqrt(a), "special", accepts=_FLOAT),
+        f("reciprocal", 1, np.reciprocal, "special", accepts=_FLOAT),
+        f("sin", 1, np.sin, "special", 2.0, accepts=_FLOAT),
+        f("cos", 1, np.cos, "special", 2.0, accepts=_FLOAT),
+        f("tan", 1, np.tan, "special", 5.0, accepts=_FLOAT),
+        f("asin", 1, np.arcsin, "special", 8.0, accepts=_FLOAT),
+        f("acos", 1, np.arccos, "special", 8.0, accepts=_FLOAT),
+        f("atan", 1, np.arctan, "special", 8.0, accepts=_FLOAT),
+        f("sinh", 1, np.sinh, "special", 4.0, accepts=_FLOAT),
+        f("cosh", 1, np.cosh, "special", 4.0, accepts=_FLOAT),
+        f("tanh", 1, np.tanh, "special", 1.0, accepts=_FLOAT),
+        f("asinh", 1, np.arcsinh, "special", 6.0, accepts=_FLOAT),
+        f("acosh", 1, np.arccosh, "special", 6.0, accepts=_FLOAT),
+        f("atanh", 1, np.arctanh, "special", 6.0, accepts=_FLOAT),
+        f("erf", 1, special.erf, "fma", 14.0, accepts=_FLOAT),
+        f("erfc", 1, special.erfc, "fma", 18.0, accepts=_FLOAT),
+        f("erfinv", 1, special.erfinv, "fma", 24.0, accepts=_FLOAT),
+        f("lgamma", 1, special.gammaln, "fma", 40.0, accepts=_FLOAT),
+        f("digamma", 1, special.digamma, "fma", 40.0, accepts=_FLOAT),
+        f("floor", 1, np.floor, "alu", accepts=_FLOAT),
+        f("ceil", 1, np.ceil, "alu", accepts=_FLOAT),
+        f("trunc", 1, np.trunc, "alu", accepts=_FLOAT),
+        f("round", 1, _round_half_even, "alu", accepts=_FLOAT),
+        f("isnan", 1, np.isnan, "alu", result="bool", accepts=_FLOAT),
+        f("isinf", 1, np.isinf, "alu", result="bool", accepts=_FLOAT),
+        f("select", 3, np.where, "alu", result="second"),
+    ]
+
+
+FUNCTIONS: dict[str, Function] = {row.name: row for row in _rows()}
+FUNCTIONS["cast"] = Function("cast", 1, lambda a: a, "alu")
+
+
+def result_dtype(function: str, dtypes: tuple[DType, ...]) -> DType:
+    """The dtype of a function's result; VerificationError when the arguments don't suit it."""
+    row = FUNCTIONS.get(function)
+    if row is None:
+        raise VerificationError(f"unknown scalar function {function!r}")
+    if len(dtypes) != row.arity:
+        raise VerificationError(f"{function} takes {row.arity} arguments, got {len(dtypes)}")
+    same = dtypes[1:] if function == "select" else dtypes
+    if any(d is not same[0] for d in same):
+        raise VerificationError(f"{function} needs arguments of one dtype, got {', '.join(map(str, dtypes))}")
+    if function == "select" and dtypes[0] is not BOOL:
+        raise VerificationError(f"select needs a bool condition, got {dtypes[0]}")
+    if same[0].kind not in row.accepts:
+        raise VerificationError(f"{function} does not take {same[0]}")
+    return BOOL if row.result == "bool" else same[0]

@@ -1,0 +1,316 @@
+"""Scalar expressions: what one point of an iteration domain computes.
+
+The same expressions are the body of a tensor-level `compute` and of a tile-level `map`. They are immutable directed
+acyclic graphs: sharing a node shares the work, and every walk over them is memoised by node.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from codesign.ir.dtypes import BOOL, F32, I64, DType
+from codesign.ir.functions import FUNCTIONS, result_dtype
+from codesign.ir.index import Datum, Index, IndexLike, index
+
+if TYPE_CHECKING:
+    from codesign.ir.core import Value
+
+Number = bool | int | float
+
+
+class Scalar:
+    """Base of scalar expressions; `dtype` is the element type of the value."""
+
+    __slots__ = ("_hash", "_text", "dtype")
+    dtype: DType
+
+    def __init__(self, dtype: DType, identity: tuple[object, ...]) -> None:
+        self.dtype = dtype
+        self._hash = hash((type(self).__name__, dtype.name, identity))
+        self._text: str | None = None
+
+    def children(self) -> tuple[Scalar, ...]:
+        """Direct sub-expressions, those inside indices (gathers) included."""
+        return ()
+
+    def index_expressions(self) -> tuple[Index, ...]:
+        """Index expressions that this node holds itself."""
+        return ()
+
+    def rebuild(self, children: tuple[Scalar, ...]) -> Scalar:
+        """The same node over other children (same order as `children()`)."""
+        return self
+
+    def same(self, other: Scalar) -> bool:
+        """Equality of two nodes of one class (called after hashes agree)."""
+        raise NotImplementedError
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if type(self) is not type(other) or not isinstance(other, Scalar):
+            return False
+        return self._hash == other._hash and self.dtype == other.dtype and self.same(other)
+
+    # -- walking ----------------------------------------------------------------------------------------------------
+    def walk(self) -> Iterator[Scalar]:
+        """Every distinct node below and including this one, children first."""
+        seen: set[int] = set()
+        stack: list[tuple[Scalar, bool]] = [(self, False)]
+        while stack:
+            node, done = stack.pop()
+            if done:
+                yield node
+            elif id(node) not in seen:
+                seen.add(id(node))
+                stack.append((node, True))
+                stack.extend((child, False) for child in reversed(node.children()) if id(child) not in seen)
+
+    def reads(self) -> tuple[Read, ...]:
+        """The distinct reads in it, in order of evaluation."""
+        return tuple(dict.fromkeys(node for node in self.walk() if isinstance(node, Read)))
+
+    def variables(self) -> frozenset[str]:
+        """Names of all dimensions and symbols that it depends on."""
+        return frozenset(name for node in self.walk() for i in node.index_expressions() for name in i.variables())
+
+    def rewrite(self, change: Callable[[Scalar], Scalar | None]) -> Scalar:
+        """The expression with `change` applied bottom-up to each node (None keeps the node)."""
+        done: dict[int, Scalar] = {}
+        keep: list[Scalar] = []
+        for node in self.walk():
+            children = node.children()
+            new = tuple(done[id(child)] for child in children)
+            rebuilt = node if all(a is b for a, b in zip(children, new, strict=True)) else node.rebuild(new)
+            changed = change(rebuilt)
+            done[id(node)] = rebuilt if changed is None else changed
+            keep.append(done[id(node)])
+        return done[id(self)]
+
+    def substitute(self, values: Mapping[str, IndexLike]) -> Scalar:
+        """The expression with dimensions or symbols replaced by index expressions (all at once)."""
+        if not values:
+            return self
+        done: dict[int, Scalar] = {}
+        keep: list[Scalar] = []
+        for node in self.walk():
+            if isinstance(node, Read):
+                new: Scalar = Read(
+                    node.source,
+                    tuple(i.substitute(values) for i in node.indices),
+                    None if node.otherwise is None else done[id(node.otherwise)],
+                )
+            elif isinstance(node, IndexValue):
+                new = IndexValue(node.index.substitute(values), node.dtype)
+            else:
+                children = node.children()
+                fresh = tuple(done[id(child)] for child in children)
+                new = node if all(a is b for a, b in zip(children, fresh, strict=True)) else node.rebuild(fresh)
+            done[id(node)] = new
+            keep.append(new)
+        return done[id(self)]
+
+    def replace_sources(self, mapping: Mapping[Value, Value]) -> Scalar:
+        """The expression reading other values in place of some."""
+
+        def change(node: Scalar) -> Scalar | None:
+            if isinstance(node, Read) and node.source in mapping:
+                return Read(mapping[node.source], node.indices, node.otherwise)
+            return None
+
+        return self.rewrite(change)
+
+    def as_index(self) -> Index:
+        """The value as an index expression: itself where it is index arithmetic, else a data-dependent atom."""
+        return Index.atom(Datum(self))
+
+    def __str__(self) -> str:
+        if self._text is None:
+            self._text = self._format()
+        return self._text
+
+    def _format(self) -> str:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}<{self.dtype}>({self})"
+
+
+class Literal(Scalar):
+    """A constant."""
+
+    __slots__ = ("value",)
+    value: Number
+
+    def __init__(self, value: Number, dtype: DType) -> None:
+        self.value = bool(value) if dtype is BOOL else float(value) if dtype.is_float else int(value)
+        super().__init__(dtype, (repr(self.value),))
+
+    def same(self, other: Scalar) -> bool:
+        return isinstance(other, Literal) and repr(self.value) == repr(other.value)
+
+    def as_index(self) -> Index:
+        return index(int(self.value)) if not self.dtype.is_float else super().as_index()
+
+    def _format(self) -> str:
+        if self.dtype is BOOL:
+            return "true" if self.value else "false"
+        if self.dtype.is_float:
+            text = "inf" if self.value == math.inf else "-inf" if self.value == -math.inf else repr(float(self.value))
+            return text if self.dtype is F32 else f"{self.dtype}({text})"
+        return str(self.value) if self.dtype is I64 else f"{self.dtype}({self.value})"
+
+
+class IndexValue(Scalar):
+    """An index expression used as a value, as in `j < i` for a causal mask."""
+
+    __slots__ = ("index",)
+    index: Index
+
+    def __init__(self, expression: IndexLike, dtype: DType = I64) -> None:
+        self.index = index(expression)
+        super().__init__(dtype, (self.index,))
+
+    def same(self, other: Scalar) -> bool:
+        return isinstance(other, IndexValue) and self.index == other.index
+
+    def children(self) -> tuple[Scalar, ...]:
+        return self.index.data()
+
+    def index_expressions(self) -> tuple[Index, ...]:
+        return (self.index,)
+
+    def rebuild(self, children: tuple[Scalar, ...]) -> Scalar:
+        return IndexValue(_swap_data(self.index, self.children(), children), self.dtype)
+
+    def as_index(self) -> Index:
+        return self.index
+
+    def _format(self) -> str:
+        return f"index({self.index})" if self.dtype is I64 else f"index<{self.dtype}>({self.index})"
+
+
+class Read(Scalar):
+    """One element of a tensor or tile value: `%x[i, k + 1]`, or `otherwise` where an index falls outside the tensor.
+
+    Without `otherwise` the verifier wants every index inside (data-dependent indices are the data's promise).
+    """
+
+    __slots__ = ("indices", "otherwise", "source")
+    source: Value
+    indices: tuple[Index, ...]
+    otherwise: Scalar | None
+
+    def __init__(self, source: Value, indices: Iterable[IndexLike], otherwise: Scalar | None = None) -> None:
+        self.source = source
+        self.indices = tuple(index(i) for i in indices)
+        self.otherwise = otherwise
+        super().__init__(source.type.dtype, (id(source), self.indices, otherwise))
+
+    def same(self, other: Scalar) -> bool:
+        return (
+            isinstance(other, Read)
+            and self.source is other.source
+            and self.indices == other.indices
+            and self.otherwise == other.otherwise
+        )
+
+    def children(self) -> tuple[Scalar, ...]:
+        data = tuple(dict.fromkeys(scalar for i in self.indices for scalar in i.data()))
+        return data if self.otherwise is None else (*data, self.otherwise)
+
+    def index_expressions(self) -> tuple[Index, ...]:
+        return self.indices
+
+    def rebuild(self, children: tuple[Scalar, ...]) -> Scalar:
+        old = self.children()
+        otherwise = None if self.otherwise is None else children[-1]
+        return Read(self.source, tuple(_swap_data(i, old, children) for i in self.indices), otherwise)
+
+    def _format(self) -> str:
+        text = f"%{self.source.name}[{', '.join(map(str, self.indices))}]"
+        return text if self.otherwise is None else f"({text} else {self.otherwise})"
+
+
+class Apply(Scalar):
+    """A scalar function of `codesign.ir.functions` applied to arguments."""
+
+    __slots__ = ("args", "function")
+    function: str
+    args: tuple[Scalar, ...]
+
+    def __init__(self, function: str, args: Iterable[Scalar], dtype: DType) -> None:
+        self.function = function
+        self.args = tuple(args)
+        super().__init__(dtype, (function, self.args))
+
+    def same(self, other: Scalar) -> bool:
+        return isinstance(other, Apply) and self.function == other.function and self.args == other.args
+
+    def children(self) -> tuple[Scalar, ...]:
+        return self.args
+
+    def rebuild(self, children: tuple[Scalar, ...]) -> Scalar:
+        return Apply(self.function, children, self.dtype)
+
+    def as_index(self) -> Index:
+        if self.dtype.is_integer:
+            a = [arg.as_index() for arg in self.args] if self.function in ("add", "sub", "mul", "neg", "cast") else []
+            if self.function == "add":
+                return a[0] + a[1]
+            if self.function == "sub":
+                return a[0] - a[1]
+            if self.function == "neg":
+                return -a[0]
+            if self.function == "mul" and (a[0].is_constant or a[1].is_constant):
+                return a[0] * a[1]
+            if self.function == "cast" and self.args[0].dtype.is_integer and self.dtype.bits >= self.args[0].dtype.bits:
+                return a[0]
+        return super().as_index()
+
+    def _format(self) -> str:
+        if self.function == "cast":
+            return f"{self.dtype}({self.args[0]})"
+        symbol = FUNCTIONS[self.function].symbol
+        if symbol and len(self.args) == 2:
+            return f"({self.args[0]} {symbol} {self.args[1]})"
+        return f"{self.function}({', '.join(map(str, self.args))})"
+
+
+def _swap_data(expression: Index, old: tuple[Scalar, ...], new: tuple[Scalar, ...]) -> Index:
+    if not expression.data():
+        return expression
+    mapping = dict(zip(old, new, strict=True))
+    return expression.substitute({}, lambda scalar: mapping.get(scalar, scalar))
+
+
+def literal(value: Number, dtype: DType | None = None) -> Literal:
+    """A constant; the dtype defaults to bool, i64 or f32 by the Python type."""
+    if dtype is None:
+        dtype = BOOL if isinstance(value, bool) else I64 if isinstance(value, int) else F32
+    return Literal(value, dtype)
+
+
+def apply(function: str, *args: Scalar) -> Scalar:
+    """A function applied to arguments of matching dtypes; the result dtype follows the function's rule."""
+    return Apply(function, args, result_dtype(function, tuple(arg.dtype for arg in args)))
+
+
+def cast(value: Scalar, dtype: DType) -> Scalar:
+    """The value converted to a dtype (itself when it has it)."""
+    if value.dtype is dtype:
+        return value
+    if isinstance(value, Literal) and math.isfinite(value.value) and (value.dtype.kind == dtype.kind or dtype.bits >= 32):
+        if dtype.is_float and dtype.bits >= 32 or (not value.dtype.is_float and dtype.is_integer and dtype.bits == 64):
+            return Literal(value.value, dtype)
+    return Apply("cast", (value,), dtype)
+
+
+def select(condition: Scalar, yes: Scalar, no: Scalar) -> Scalar:
+    """`yes` where the condition holds, else `no`; both of one dtype."""
+    return apply("select", condition, yes, no)

@@ -1,0 +1,195 @@
+"""Schedules: how a kernel's iteration domain is cut, ordered and staged on the levels of a machine.
+
+A `Schedule` is immutable plain data (JSON) and says the same on every machine; a `ScheduleBatch` is many of them as
+columns of integers, which is what cost models evaluate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.ir.errors import ScheduleError
+
+Knob = int | str | bool
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One way to run a kernel.
+
+    `tiles`: for each dim, the block size that one program instance (level "block") works on at a time; outer dims are cut into
+    the grid by it, inner (reduction) dims into loop steps. `inner`: sizes at inner levels, `{level: {dim: size}}`, as in
+    {"warp": {"m": 64}} or {"array": {"m": 16, "n": 16}}. `order`: outer dims, slowest first, as the grid walks them.
+    `reduce`: for each inner dim "looped" (in steps of its tile), "resident" (all of it at once) or "online". `split`: parts that a
+    reduction dim is split into over the grid (1 = none). `pipeline`: iterations of loads in flight. `extras`: knobs of one kind
+    of machine: GPU "warps", "group" (tiles of the slowest grid dim walked together for L2 reuse), "persistent", "tma",
+    "warp_specialize"; accelerator "dataflow", "multicast".
+    """
+
+    tiles: Mapping[str, int] = field(default_factory=dict)
+    inner: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    reduce: Mapping[str, str] = field(default_factory=dict)
+    split: Mapping[str, int] = field(default_factory=dict)
+    pipeline: int = 1
+    extras: Mapping[str, Knob] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, without what is empty or default."""
+        data: dict[str, Any] = {
+            "tiles": dict(self.tiles),
+            "inner": {level: dict(sizes) for level, sizes in self.inner.items()},
+            "order": list(self.order),
+            "reduce": dict(self.reduce),
+            "split": dict(self.split),
+            "pipeline": self.pipeline,
+            "extras": dict(self.extras),
+        }
+        return {key: value for key, value in data.items() if value not in ({}, [])}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Schedule:
+        """From plain data; ScheduleError names a field that is wrong."""
+        known = {"tiles", "inner", "order", "reduce", "split", "pipeline", "extras"}
+        if not isinstance(data, Mapping):
+            raise ScheduleError("a schedule is a JSON object")
+        for key in data:
+            if key not in known:
+                raise ScheduleError(f"unknown field {key!r} in a schedule", hint=f"known: {', '.join(sorted(known))}")
+        try:
+            return Schedule(
+                tiles={str(k): _positive(k, v) for k, v in data.get("tiles", {}).items()},
+                inner={
+                    str(level): {str(k): _positive(f"{level}.{k}", v) for k, v in sizes.items()}
+                    for level, sizes in data.get("inner", {}).items()
+                },
+                order=tuple(str(name) for name in data.get("order", ())),
+                reduce={str(k): _mode(k, v) for k, v in data.get("reduce", {}).items()},
+                split={str(k): _positive(k, v) for k, v in data.get("split", {}).items()},
+                pipeline=_positive("pipeline", data.get("pipeline", 1)),
+                extras={str(k): _knob(k, v) for k, v in data.get("extras", {}).items()},
+            )
+        except AttributeError as error:
+            raise ScheduleError(f"malformed schedule: {error}") from error
+
+    @property
+    def hash(self) -> str:
+        """Content hash, 12 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def extra(self, name: str, default: int) -> int:
+        """An integer extra, or the default."""
+        value = self.extras.get(name, default)
+        return int(value) if not isinstance(value, str) else default
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    def __str__(self) -> str:
+        return json.dumps(self.to_json())
+
+
+def _positive(name: Any, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ScheduleError(f"{name}: needs a positive integer, got {value!r}")
+    return value
+
+
+def _mode(name: Any, value: Any) -> str:
+    if value not in ("looped", "resident", "online"):
+        raise ScheduleError(f"reduce.{name}: needs looped, resident or online, got {value!r}")
+    return str(value)
+
+
+def _knob(name: Any, value: Any) -> Knob:
+    if not isinstance(value, (int, str, bool)):
+        raise ScheduleError(f"extras.{name}: needs an integer, a string or a bool, got {value!r}")
+    return value
+
+
+REDUCE_MODES = ("looped", "resident", "online")
+"""Codes of the `reduce.<dim>` column of a batch."""
+
+
+@dataclass(frozen=True)
+class ScheduleBatch:
+    """Many schedules of one kernel as struct of arrays.
+
+    `columns`: knob name -> integer array [N] (or [1], broadcast). Names: `tile.<dim>`, `inner.<level>.<dim>`, `split.<dim>`,
+    `reduce.<dim>` (code in REDUCE_MODES), `pipeline`, and `<extra>` for extras by their own name (booleans as 0/1). What is the
+    same for all is in `common` (its order, and string extras).
+    """
+
+    columns: Mapping[str, npt.NDArray[np.int64]]
+    common: Schedule = field(default_factory=Schedule)
+
+    def __len__(self) -> int:
+        return max((len(column) for column in self.columns.values()), default=1)
+
+    def column(self, name: str, default: int = 1) -> npt.NDArray[np.int64]:
+        """The knob's values, shape [N] or [1]; the default when no schedule sets it."""
+        found = self.columns.get(name)
+        return np.full(1, default, dtype=np.int64) if found is None else found
+
+    def take(self, rows: npt.ArrayLike) -> ScheduleBatch:
+        """The batch of some rows (integer positions or a bool mask)."""
+        n = len(self)
+        picked = np.asarray(rows)
+        columns = {k: (np.broadcast_to(v, (n,)) if len(v) != n else v)[picked] for k, v in self.columns.items()}
+        return ScheduleBatch(columns, self.common)
+
+    def row(self, position: int) -> Schedule:
+        """One schedule of the batch."""
+        tiles: dict[str, int] = dict(self.common.tiles)
+        inner: dict[str, dict[str, int]] = {level: dict(sizes) for level, sizes in self.common.inner.items()}
+        reduce: dict[str, str] = dict(self.common.reduce)
+        split: dict[str, int] = dict(self.common.split)
+        extras: dict[str, Knob] = dict(self.common.extras)
+        pipeline = self.common.pipeline
+        for name, column in self.columns.items():
+            value = int(column[position if len(column) > 1 else 0])
+            kind, _, rest = name.partition(".")
+            if kind == "tile":
+                tiles[rest] = value
+            elif kind == "inner":
+                level, _, dim = rest.partition(".")
+                inner.setdefault(level, {})[dim] = value
+            elif kind == "reduce":
+                reduce[rest] = REDUCE_MODES[value]
+            elif kind == "split":
+                split[rest] = value
+            elif name == "pipeline":
+                pipeline = value
+            else:
+                extras[name] = value
+        return Schedule(tiles, inner, self.common.order, reduce, split, pipeline, extras)
+
+    @staticmethod
+    def of(schedules: Iterable[Schedule]) -> ScheduleBatch:
+        """A batch of given schedules (which share their order and string extras); a knob that one leaves out is 1 there."""
+        rows = list(schedules)
+        if not rows:
+            raise ScheduleError("a batch needs at least one schedule")
+        flat = [_flatten(schedule) for schedule in rows]
+        names = list(dict.fromkeys(name for row in flat for name in row))
+        columns = {name: np.array([row.get(name, 1) for row in flat], dtype=np.int64) for name in names}
+        strings = {k: v for k, v in rows[0].extras.items() if isinstance(v, str)}
+        return ScheduleBatch(columns, Schedule(order=rows[0].order, extras=strings))
+
+
+def _flatten(schedule: Schedule) -> dict[str, int]:
+    row = {f"tile.{dim}": size for dim, size in schedule.tiles.items()}
+    for level, sizes in schedule.inner.items():
+        row.update({f"inner.{level}.{dim}": size for dim, size in sizes.items()})
+    row.update({f"split.{dim}": parts for dim, parts in schedule.split.items()})
+    row.update({f"reduce.{dim}": REDUCE_MODES.index(mode) for dim, mode in schedule.reduce.items()})
+    row.update({name: int(value) for name, value in schedule.extras.items() if not isinstance(value, str)})
+    row["pipeline"] = schedule.pipeline
+    return row

@@ -1,0 +1,306 @@
+"""Operations of the tile level: kernels over a grid whose program instances work on blocks of values.
+
+Block-level like Triton, but target-neutral. An access keeps its index expression per tensor dimension over named tile axes, the
+grid and loop indices, so that a kernel can still be counted, re-costed and lowered to machines that move blocks by DMA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from codesign.ir.core import Block, Op, Value
+from codesign.ir.dtypes import DType
+from codesign.ir.index import Index, IndexLike, index
+from codesign.ir.location import UNKNOWN, Location
+from codesign.ir.scalar import Literal as ScalarLiteral
+from codesign.ir.scalar import Scalar
+from codesign.ir.schedule import Schedule
+from codesign.ir.tensor import Monoid
+from codesign.ir.types import TileType
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A named axis of a tile: `0 <= name < size`."""
+
+    name: str
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.size}"
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A condition of a lane to be active: `low <= value < high`; a side that is None is known to hold."""
+
+    value: Index
+    low: Index | None
+    high: Index | None
+
+
+@dataclass(frozen=True, slots=True)
+class GridDim:
+    """One dimension of the grid: program index `0 <= name < extent` (the first varies slowest unless the schedule groups them)."""
+
+    name: str
+    extent: Index
+
+
+@dataclass(eq=False)
+class Kernel:
+    """A tile-level kernel: `kernel @name(%x: buffer<...>, ...) grid(pm: 8, pn: 16) schedule {...} { ... }`.
+
+    `params`: buffers, inputs then outputs (`outputs` of them at the end). `symbols`: names of dynamic sizes passed as integers.
+    """
+
+    name: str
+    params: list[Value]
+    outputs: int
+    grid: tuple[GridDim, ...]
+    body: Block
+    schedule: Schedule
+    symbols: tuple[str, ...] = ()
+    location: Location = UNKNOWN
+    notes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> list[Value]:
+        return self.params[: len(self.params) - self.outputs]
+
+    @property
+    def results(self) -> list[Value]:
+        return self.params[len(self.params) - self.outputs :]
+
+
+def _tile(dtype: DType, axes: Iterable[Axis], name: str) -> Value:
+    return Value(TileType(dtype, tuple(axis.size for axis in axes)), name)
+
+
+class _Access(Op):
+    """Base of loads and stores: a buffer, an index per buffer dimension over the axes, and guards."""
+
+    def __init__(
+        self,
+        buffer: Value,
+        axes: Iterable[Axis],
+        indices: Iterable[IndexLike],
+        guards: Iterable[Guard],
+        results: Iterable[Value],
+        location: Location,
+    ) -> None:
+        self.buffer = buffer
+        self.axes = tuple(axes)
+        self.indices = tuple(index(i) for i in indices)
+        self.guards = tuple(guards)
+        super().__init__(results, location)
+
+    def _index_expressions(self) -> tuple[Index, ...]:
+        sides = (side for g in self.guards for side in (g.value, g.low, g.high) if side is not None)
+        return (*self.indices, *sides)
+
+    def operands(self) -> tuple[Value, ...]:
+        data = (read.source for i in self._index_expressions() for scalar in i.data() for read in scalar.reads())
+        return tuple(dict.fromkeys((self.buffer, *data)))
+
+    def replace(self, mapping: Mapping[Value, Value]) -> None:
+        def swap(i: Index) -> Index:
+            return i.substitute({}, lambda s: s.replace_sources(mapping)) if i.data() else i
+
+        self.buffer = mapping.get(self.buffer, self.buffer)
+        self.indices = tuple(swap(i) for i in self.indices)
+        self.guards = tuple(
+            Guard(swap(g.value), None if g.low is None else swap(g.low), None if g.high is None else swap(g.high))
+            for g in self.guards
+        )
+
+
+class Load(_Access):
+    """`%t = load %x [m: 128, k: 64] at [pm*128 + m, kk + k] where pm*128 + m < M else 0.0`.
+
+    Lanes whose guards fail get `otherwise`. Data-dependent indices read tiles: `%table[%ids[m], d]`.
+    """
+
+    opcode: ClassVar[str] = "load"
+
+    def __init__(
+        self,
+        buffer: Value,
+        axes: Iterable[Axis],
+        indices: Iterable[IndexLike],
+        *,
+        guards: Iterable[Guard] = (),
+        otherwise: ScalarLiteral | None = None,
+        name: str = "",
+        location: Location = UNKNOWN,
+    ) -> None:
+        listed = tuple(axes)
+        self.otherwise = otherwise or ScalarLiteral(0, buffer.type.dtype)
+        super().__init__(buffer, listed, indices, guards, (_tile(buffer.type.dtype, listed, name),), location)
+
+
+class Store(_Access):
+    """`store %t[m, n] -> %out [m: 128, n: 64] at [...] where ...`; `atomic` combines ("add", "max", "min") instead of writing.
+
+    `value` is a tile whose axes are `axes` in order.
+    """
+
+    opcode: ClassVar[str] = "store"
+
+    def __init__(
+        self,
+        value: Value,
+        buffer: Value,
+        axes: Iterable[Axis],
+        indices: Iterable[IndexLike],
+        *,
+        guards: Iterable[Guard] = (),
+        atomic: Literal["add", "max", "min"] | None = None,
+        location: Location = UNKNOWN,
+    ) -> None:
+        self.value = value
+        self.atomic = atomic
+        super().__init__(buffer, axes, indices, guards, (), location)
+
+    def operands(self) -> tuple[Value, ...]:
+        return tuple(dict.fromkeys((self.value, *super().operands())))
+
+    def replace(self, mapping: Mapping[Value, Value]) -> None:
+        self.value = mapping.get(self.value, self.value)
+        super().replace(mapping)
+
+
+class Map(Op):
+    """`%t = map f32[m: 128, n: 64] { exp(%x[m, n] - %mx[m]) }`: element-wise work on tiles.
+
+    The body reads tiles by bare axis names (in any order or subset: transposition and broadcast), and may use grid, loop and axis
+    indices as values (`index(pm*128 + m)`).
+    """
+
+    opcode: ClassVar[str] = "map"
+
+    def __init__(
+        self, axes: Iterable[Axis], body: Scalar, *, dtype: DType | None = None, name: str = "", location: Location = UNKNOWN
+    ) -> None:
+        self.axes = tuple(axes)
+        self.body = body
+        super().__init__((_tile(dtype or body.dtype, self.axes, name),), location)
+
+    def operands(self) -> tuple[Value, ...]:
+        return tuple(dict.fromkeys(read.source for read in self.body.reads()))
+
+    def replace(self, mapping: Mapping[Value, Value]) -> None:
+        self.body = self.body.replace_sources(mapping)
+
+
+class Reduce(Op):
+    """`%t = reduce f32[m: 128] max(n: 64) { %x[m, n] }`: reduce a body over axes of the tile.
+
+    For argmax/argmin the result (i64) is the position along the one reduced axis.
+    """
+
+    opcode: ClassVar[str] = "reduce"
+
+    def __init__(
+        self,
+        axes: Iterable[Axis],
+        reduced: Iterable[Axis],
+        monoid: Monoid,
+        body: Scalar,
+        *,
+        dtype: DType | None = None,
+        name: str = "",
+        location: Location = UNKNOWN,
+    ) -> None:
+        from codesign.ir.dtypes import BOOL, I64
+
+        self.axes = tuple(axes)
+        self.reduced = tuple(reduced)
+        self.monoid: Monoid = monoid
+        self.body = body
+        natural = I64 if monoid in ("argmax", "argmin") else BOOL if monoid in ("any", "all") else body.dtype
+        super().__init__((_tile(dtype or natural, self.axes, name),), location)
+
+    def operands(self) -> tuple[Value, ...]:
+        return tuple(dict.fromkeys(read.source for read in self.body.reads()))
+
+    def replace(self, mapping: Mapping[Value, Value]) -> None:
+        self.body = self.body.replace_sources(mapping)
+
+
+class Dot(Op):
+    """`%c = dot %a, %b, %acc`: `acc + a @ b` of tiles `a[m, k]`, `b[k, n]` in the accumulator's dtype.
+
+    `precision`: "tf32" rounds f32 operands to tensor-float-32 (fast), "ieee" keeps them.
+    """
+
+    opcode: ClassVar[str] = "dot"
+
+    def __init__(
+        self,
+        a: Value,
+        b: Value,
+        accumulator: Value,
+        *,
+        precision: Literal["tf32", "ieee"] = "ieee",
+        name: str = "",
+        location: Location = UNKNOWN,
+    ) -> None:
+        self.a = a
+        self.b = b
+        self.accumulator = accumulator
+        self.precision: Literal["tf32", "ieee"] = precision
+        super().__init__((Value(accumulator.type, name),), location)
+
+    def operands(self) -> tuple[Value, ...]:
+        return tuple(dict.fromkeys((self.a, self.b, self.accumulator)))
+
+    def replace(self, mapping: Mapping[Value, Value]) -> None:
+        self.a = mapping.get(self.a, self.a)
+        self.b = mapping.get(self.b, self.b)
+        self.accumulator = mapping.get(self.accumulator, self.accumulator)
+
+
+class For(Op):
+    """`%r = for kk in 0 to K step 64 (%acc = %zero) pipeline 3 { ...; yield %next }`.
+
+    `variable` is the loop index in index expressions (a multiple of step from `lower`). The block's arguments are the carried values;
+    results are their last values. `pipeline`: how many iterations of loads are in flight (1 = none ahead).
+    """
+
+    opcode: ClassVar[str] = "for"
+
+    def __init__(
+        self,
+        variable: str,
+        lower: IndexLike,
+        upper: IndexLike,
+        step: IndexLike,
+        initial: Iterable[Value],
+        body: Block,
+        *,
+        pipeline: int = 1,
+        names: Iterable[str] = (),
+        location: Location = UNKNOWN,
+    ) -> None:
+        self.variable = variable
+        self.lower = index(lower)
+        self.upper = index(upper)
+        self.step = index(step)
+        self.initial = tuple(initial)
+        self.body = body
+        self.pipeline = pipeline
+        labels = list(names) or [value.name for value in self.initial]
+        super().__init__((Value(v.type, n) for v, n in zip(self.initial, labels, strict=True)), location)
+
+    def operands(self) -> tuple[Value, ...]:
+        return tuple(dict.fromkeys(self.initial))
+
+    def blocks(self) -> tuple[Block, ...]:
+        return (self.body,)
+
+    def replace(self, mapping: Mapping[Value, Value]) -> None:
+        self.initial = tuple(mapping.get(value, value) for value in self.initial)
+        super().replace(mapping)

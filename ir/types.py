@@ -1,0 +1,73 @@
+"""Types of SSA values: tensors, tiles and buffers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from codesign.ir.dtypes import DType
+from codesign.ir.index import Index, IndexLike, index, product
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """A tensor of the tensor level: a dtype and sizes (integers or expressions of size symbols); no layout."""
+
+    dtype: DType
+    shape: tuple[Index, ...]
+
+    @property
+    def elements(self) -> Index:
+        return product(self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class TileType:
+    """A block of values held on chip by one program instance; sizes are integers, rank 0 is a scalar."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"tile<{self.dtype}[{', '.join(map(str, self.shape))}]>"
+
+
+@dataclass(frozen=True, slots=True)
+class BufferType:
+    """Memory that a kernel reads or writes: a tensor with strides in elements (row-major when not given)."""
+
+    dtype: DType
+    shape: tuple[Index, ...]
+    strides: tuple[Index, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if not self.strides and self.shape:
+            object.__setattr__(self, "strides", row_major(self.shape))
+
+    @property
+    def contiguous(self) -> bool:
+        return self.strides == row_major(self.shape)
+
+    def __str__(self) -> str:
+        text = f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+        return f"buffer<{text}>" if self.contiguous else f"buffer<{text}, strides [{', '.join(map(str, self.strides))}]>"
+
+
+Type = TensorType | TileType | BufferType
+
+
+def tensor(dtype: DType, *shape: IndexLike) -> TensorType:
+    """A tensor type from sizes."""
+    return TensorType(dtype, tuple(index(size) for size in shape))
+
+
+def row_major(shape: tuple[Index, ...]) -> tuple[Index, ...]:
+    """Strides in elements of a dense row-major tensor."""
+    strides: list[Index] = []
+    stride = index(1)
+    for size in reversed(shape):
+        strides.append(stride)
+        stride = stride * size
+    return tuple(reversed(strides))
