@@ -1,0 +1,137 @@
+"""What every command shares: exit codes, one-line errors, JSON output, output directories, progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from codesign.ir.errors import CodesignError, ParseError
+
+INPUT_ERROR = 2
+INTERNAL_ERROR = 1
+
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def run(application: typer.Typer | Callable[[], Any], *, name: str) -> NoReturn:
+    """Run a command and exit: 0 on success, 2 on bad usage or input (one line of cause), 1 on our own failure."""
+    command = typer.main.get_command(application) if isinstance(application, typer.Typer) else None
+    debug = "--debug" in sys.argv[1:]
+    try:
+        if command is not None:
+            code = command.main(prog_name=name, standalone_mode=False)
+        else:
+            code = application()  # type: ignore[operator]
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except CodesignError as error:
+        if debug:
+            traceback.print_exc()
+        errors.print("[bold red]error:[/] ", end="")
+        errors.print(error.one_line(), markup=False)
+        if isinstance(error, ParseError) and error.source_line:
+            errors.print(error.picture(), markup=False)
+        sys.exit(INPUT_ERROR)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        errors.print("interrupted")
+        sys.exit(130)
+    except click.ClickException as error:
+        errors.print("[bold red]error:[/] ", end="")
+        errors.print(" ".join(error.format_message().split()) + f"; see `{name} --help`", markup=False)
+        sys.exit(INPUT_ERROR)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:  # the last resort: our own failure, never a bare traceback unless asked for
+        if debug:
+            traceback.print_exc()
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        errors.print("[bold red]internal failure:[/] ", end="")
+        text = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
+        errors.print(f"{text} ({Path(place.filename).name}:{place.lineno}); run again with --debug", markup=False)
+        sys.exit(INTERNAL_ERROR)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout, and nothing else there."""
+    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def output_directory(path: Path | None) -> Path | None:
+    """Make the directory and see that it can be written; CodesignError otherwise."""
+    if path is None:
+        return None
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".probe-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise CodesignError(
+            f"the output directory can't be written: {error.strerror}",
+            place=str(path),
+            hint="choose another with -o",
+        ) from error
+    return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a whole file or nothing: into a neighbour first, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+class Steps:
+    """Progress of long work, on the terminal only: `step` names what is being done, `each` counts through a list."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=None) if progress else None
+
+    def step(self, text: str) -> None:
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, description=text, total=None, completed=0)
+
+    def each(self, text: str, total: int) -> Callable[[], None]:
+        """Start counting; the returned function ticks."""
+        if self._progress is None or self._task is None:
+            return lambda: None
+        progress, task = self._progress, self._task
+        progress.reset(task, description=text, total=total)
+        return lambda: progress.advance(task)
+
+
+@contextmanager
+def progress(show: bool) -> Iterator[Steps]:
+    """A progress display on stderr while the block runs; silent when stderr is no terminal."""
+    if not show or not errors.is_terminal:
+        yield Steps(None)
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True) as bar:
+        yield Steps(bar)

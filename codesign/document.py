@@ -1,0 +1,96 @@
+"""The JSON that `codesign.compile` prints: a contract, so it is written down as data types.
+
+Times are seconds, sizes bytes, energies joules. Every time, energy and traffic here is predicted by a model, never measured;
+`verified` is the outcome of running, `compiled` what a compiler reported.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Verified(_Document):
+    """How a kernel's or model's values compared with the reference on fresh random inputs."""
+
+    against: str
+    max_error: float | None
+    """Largest error in units of the reference's scale; None when a value was not finite where the reference was."""
+    tolerance: float
+    ok: bool
+    note: str = ""
+
+
+class Compiled(_Document):
+    """What the target's compiler reported; None for what the target doesn't have."""
+
+    arch: str
+    registers: int | None = None
+    shared_bytes: int | None = None
+    spills: int | None = None
+    instructions: int | None = None
+    scratchpad_bytes: int | None = None
+    error: str | None = None
+
+
+class KernelDocument(_Document):
+    """One distinct kernel. `seconds`, bytes, flops and joules are of one launch; it is launched `count` times."""
+
+    name: str
+    count: int
+    ops: list[str]
+    source: list[str]
+    seconds: float
+    seconds_low: float
+    seconds_high: float
+    bound: str
+    roofline_seconds: float
+    roofline_share: float
+    """Least possible time over predicted time, 0 to 1."""
+    flops: float
+    dram_bytes: float
+    min_dram_bytes: float
+    energy_joules: float | None
+    terms: dict[str, float]
+    schedule: dict[str, Any]
+    candidates: int
+    runner_up: dict[str, Any] | None = None
+    files: dict[str, str] = Field(default_factory=dict)
+    verified: Verified | None = None
+    compiled: Compiled | None = None
+    remarks: list[str] = Field(default_factory=list)
+
+
+class ExternalCall(_Document):
+    """Calls of a library routine that we do not compile; `seconds` of one call (predicted, wide interval)."""
+
+    op: str
+    count: int
+    seconds: float
+    source: list[str] = Field(default_factory=list)
+
+
+class ModelDocument(_Document):
+    """One model compiled for one machine."""
+
+    model: str
+    target: str
+    seconds: float
+    seconds_low: float
+    seconds_high: float
+    energy_joules: float | None
+    peak_memory_bytes: int
+    constant_bytes: int
+    compile_seconds: float
+    phases: dict[str, float]
+    kernels: list[KernelDocument]
+    external_calls: list[ExternalCall]
+    symbols: dict[str, int] = Field(default_factory=dict)
+    verified: Verified | None = None
+    warnings: list[str] = Field(default_factory=list)
+    files: dict[str, str] = Field(default_factory=dict)
