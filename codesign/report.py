@@ -1,0 +1,175 @@
+"""The terminal report of a compile: what was fused, from which line, how it is scheduled, what bounds it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from codesign.document import KernelDocument, ModelDocument, Verified
+
+PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
+
+
+def seconds_text(seconds: float) -> str:
+    """A time with three significant digits: `12.3 µs`."""
+    return _scaled(seconds, "s")
+
+
+def joules_text(joules: float) -> str:
+    """An energy with three significant digits."""
+    return _scaled(joules, "J")
+
+
+def bytes_text(count: float) -> str:
+    """A size in binary units."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} TiB"
+
+
+def _scaled(value: float, unit: str) -> str:
+    if value == 0:
+        return f"0 {unit}"
+    for factor, prefix in PREFIXES:
+        if abs(value) >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
+
+
+def schedule_text(schedule: dict[str, Any]) -> str:
+    """A schedule in a few words: `m128 n256 k64, 3 stages, 8 warps`."""
+    parts = [" ".join(f"{dim}{size}" for dim, size in schedule.get("tiles", {}).items())]
+    split = [f"split {dim}×{n}" for dim, n in schedule.get("split", {}).items() if n > 1]
+    resident = [dim for dim, mode in schedule.get("reduce", {}).items() if mode == "resident"]
+    if resident:
+        parts.append(f"{','.join(resident)} resident")
+    parts.extend(split)
+    if schedule.get("pipeline", 1) > 1:
+        parts.append(f"{schedule['pipeline']} stages")
+    for name, value in schedule.get("extras", {}).items():
+        if value is True or (isinstance(value, str)):
+            parts.append(name if value is True else f"{name} {value}")
+        elif not isinstance(value, bool) and (value != 1 or name == "warps"):
+            parts.append(f"{value} {name}" if name == "warps" else f"{name} {value}")
+    return ", ".join(part for part in parts if part)
+
+
+def _verdict(verified: Verified | None) -> Text:
+    if verified is None:
+        return Text("–", style="dim")
+    if verified.ok:
+        return Text("✓", style="green")
+    return Text("✗", style="bold red")
+
+
+def _compiled_text(kernel: KernelDocument) -> Text:
+    compiled = kernel.compiled
+    if compiled is None:
+        return Text("–", style="dim")
+    if compiled.error:
+        return Text("failed", style="bold red")
+    if compiled.instructions is not None:
+        return Text(f"{compiled.instructions} instr, {bytes_text(compiled.scratchpad_bytes or 0)}")
+    spills = f", {compiled.spills} B spilt" if compiled.spills else ""
+    return Text(f"{compiled.registers} regs, {bytes_text(compiled.shared_bytes or 0)}{spills}", style="yellow" if spills else "")
+
+
+def kernel_table(document: ModelDocument, limit: int | None) -> Table:
+    """Kernels by their share of the predicted time."""
+    table = Table(box=None, padding=(0, 1), header_style="bold", expand=False)
+    table.add_column("share", justify="right")
+    table.add_column("kernel")
+    table.add_column("×", justify="right")
+    table.add_column("fuses")
+    table.add_column("from")
+    table.add_column("schedule")
+    table.add_column("predicted", justify="right")
+    table.add_column("bound by")
+    table.add_column("roofline", justify="right")
+    table.add_column("bytes/least", justify="right")
+    table.add_column("compiled")
+    table.add_column("ok")
+    total = document.seconds or 1.0
+    ordered = sorted(document.kernels, key=lambda k: -k.seconds * k.count)
+    for kernel in ordered[:limit]:
+        ratio = kernel.dram_bytes / kernel.min_dram_bytes if kernel.min_dram_bytes else 1.0
+        table.add_row(
+            f"{kernel.seconds * kernel.count / total:.1%}",
+            Text(kernel.name, style="cyan"),
+            str(kernel.count),
+            _clipped(kernel.ops, 4),
+            _clipped(kernel.source, 1),
+            schedule_text(kernel.schedule),
+            seconds_text(kernel.seconds),
+            kernel.bound,
+            f"{kernel.roofline_share:.0%}",
+            f"{ratio:.2f}",
+            _compiled_text(kernel),
+            _verdict(kernel.verified),
+        )
+    return table
+
+
+def _clipped(items: Sequence[str], count: int) -> str:
+    shown = " ".join(items[:count])
+    return f"{shown} +{len(items) - count}" if len(items) > count else shown
+
+
+def headline(document: ModelDocument) -> RenderableType:
+    """The model in four lines."""
+    launches = sum(kernel.count for kernel in document.kernels)
+    external = sum(call.count for call in document.external_calls)
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(
+        "predicted",
+        Text.assemble(
+            (seconds_text(document.seconds), "bold"),
+            f"  (90 % interval {seconds_text(document.seconds_low)} to {seconds_text(document.seconds_high)})",
+        ),
+    )
+    energy = "energy not known for this machine" if document.energy_joules is None else joules_text(document.energy_joules)
+    grid.add_row(
+        "cost",
+        f"{energy}, peak memory {bytes_text(document.peak_memory_bytes)} beside {bytes_text(document.constant_bytes)} of weights",
+    )
+    grid.add_row("kernels", f"{len(document.kernels)} distinct, {launches} launches, {external} external calls")
+    checks = [kernel.verified for kernel in document.kernels if kernel.verified is not None]
+    if checks:
+        good = sum(check.ok for check in checks)
+        whole = ""
+        if document.verified is not None:
+            worst = "not finite" if document.verified.max_error is None else f"{document.verified.max_error:.2g}"
+            word = "agrees" if document.verified.ok else "DISAGREES"
+            whole = f"; whole model {word} with {document.verified.against} (error {worst}, tolerance {document.verified.tolerance:.2g})"
+        grid.add_row("verified", f"{good} of {len(checks)} kernels{whole}")
+    if document.symbols:
+        grid.add_row("sizes", ", ".join(f"{name} = {value}" for name, value in document.symbols.items()))
+    phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in document.phases.items() if seconds >= 0.05)
+    grid.add_row("compile", f"{document.compile_seconds:.1f} s" + (f" ({phases})" if phases else ""))
+    return grid
+
+
+def report(document: ModelDocument, console: Console, *, limit: int | None = 24) -> None:
+    """Print one model on one machine."""
+    parts: list[RenderableType] = [headline(document), Text(), kernel_table(document, limit)]
+    if limit is not None and len(document.kernels) > limit:
+        parts.append(Text(f"… and {len(document.kernels) - limit} smaller kernels (--all shows them)", style="dim"))
+    for call in document.external_calls:
+        parts.append(Text(f"external: {call.count} × {call.op}, {seconds_text(call.seconds)} each (estimated)", style="yellow"))
+    for kernel in document.kernels:
+        if kernel.compiled is not None and kernel.compiled.error:
+            parts.append(Text(f"{kernel.name} did not compile: {kernel.compiled.error}", style="bold red"))
+        if kernel.verified is not None and not kernel.verified.ok:
+            parts.append(
+                Text(f"{kernel.name} is wrong: error {kernel.verified.max_error} {kernel.verified.note}", style="bold red")
+            )
+    for warning in document.warnings:
+        parts.append(Text(f"warning: {warning}", style="yellow"))
+    console.print(Panel(Group(*parts), title=f"{document.model} on {document.target}", title_align="left", border_style="dim"))
