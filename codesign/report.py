@@ -78,7 +78,9 @@ def _compiled_text(kernel: KernelDocument) -> Text:
     if compiled.instructions is not None:
         return Text(f"{compiled.instructions} instr, {bytes_text(compiled.scratchpad_bytes or 0)}")
     spills = f", {compiled.spills} B spilt" if compiled.spills else ""
-    return Text(f"{compiled.registers} regs, {bytes_text(compiled.shared_bytes or 0)}{spills}", style="yellow" if spills else "")
+    return Text(
+        f"{compiled.registers} regs, {bytes_text(compiled.shared_bytes or 0)}{spills}", style="yellow" if spills else ""
+    )
 
 
 def kernel_table(document: ModelDocument, limit: int | None) -> Table:
@@ -134,7 +136,9 @@ def headline(document: ModelDocument) -> RenderableType:
             f"  (90 % interval {seconds_text(document.seconds_low)} to {seconds_text(document.seconds_high)})",
         ),
     )
-    energy = "energy not known for this machine" if document.energy_joules is None else joules_text(document.energy_joules)
+    energy = (
+        "energy not known for this machine" if document.energy_joules is None else joules_text(document.energy_joules)
+    )
     grid.add_row(
         "cost",
         f"{energy}, peak memory {bytes_text(document.peak_memory_bytes)} beside {bytes_text(document.constant_bytes)} of weights",
@@ -162,14 +166,21 @@ def report(document: ModelDocument, console: Console, *, limit: int | None = 24)
     if limit is not None and len(document.kernels) > limit:
         parts.append(Text(f"… and {len(document.kernels) - limit} smaller kernels (--all shows them)", style="dim"))
     for call in document.external_calls:
-        parts.append(Text(f"external: {call.count} × {call.op}, {seconds_text(call.seconds)} each (estimated)", style="yellow"))
+        parts.append(
+            Text(f"external: {call.count} × {call.op}, {seconds_text(call.seconds)} each (estimated)", style="yellow")
+        )
     for kernel in document.kernels:
         if kernel.compiled is not None and kernel.compiled.error:
             parts.append(Text(f"{kernel.name} did not compile: {kernel.compiled.error}", style="bold red"))
         if kernel.verified is not None and not kernel.verified.ok:
             parts.append(
-                Text(f"{kernel.name} is wrong: error {kernel.verified.max_error} {kernel.verified.note}", style="bold red")
+                Text(
+                    f"{kernel.name} is wrong: error {kernel.verified.max_error} {kernel.verified.note}",
+                    style="bold red",
+                )
             )
     for warning in document.warnings:
         parts.append(Text(f"warning: {warning}", style="yellow"))
-    console.print(Panel(Group(*parts), title=f"{document.model} on {document.target}", title_align="left", border_style="dim"))
+    console.print(
+        Panel(Group(*parts), title=f"{document.model} on {document.target}", title_align="left", border_style="dim")
+    )

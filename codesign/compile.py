@@ -1,0 +1,194 @@
+"""`python -m codesign.compile model.py`: from a PyTorch model to verified kernels with costed schedules.
+
+The file model.py is your own code and is run. It holds `model` and `example_inputs`, or `get_model()` and `get_inputs()`, or a
+class `Model` with `get_inputs()` and `get_init_inputs()`; an optional `dynamic_shapes` goes to `torch.export`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from codesign import command
+from codesign.ir.errors import CodesignError
+
+application = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+class Emit(str, Enum):
+    """What to write besides the report."""
+
+    tensor = "tensor"
+    tile = "tile"
+    triton = "triton"
+    accelerator = "accelerator"
+
+
+def _bindings(bind: list[str]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for item in bind:
+        name, equals, value = item.partition("=")
+        if not equals or not name or not value.isdecimal() or int(value) < 1:
+            raise CodesignError(f"--bind {item!r} is not NAME=SIZE", hint="as in --bind batch=8")
+        sizes[name] = int(value)
+    return sizes
+
+
+@application.command(help=__doc__)
+def _compile(
+    model: Annotated[
+        Path | None, typer.Argument(help="The file with the model; it is run.", show_default=False)
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target", "-t", help="Machine name or machine file (repeatable). [default: h100_sxm]", show_default=False
+        ),
+    ] = None,
+    emit: Annotated[
+        list[Emit] | None,
+        typer.Option(
+            help="Write this form (repeatable): into -o DIR, or on stdout when there is no DIR.", show_default=False
+        ),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Run every kernel and the whole model on fresh random inputs.")
+    ] = True,
+    kernels: Annotated[
+        bool, typer.Option("--kernels/--no-kernels", help="Compile the kernels ahead of time for the target.")
+    ] = True,
+    policy: Annotated[str, typer.Option(help="Scheduling policy: a name or package.module:Class.")] = "default",
+    budget: Annotated[int | None, typer.Option(help="Schedules to price per kernel at the most.", min=1)] = None,
+    fusion: Annotated[str, typer.Option(help="Fusion policy: a name or package.module:Class.")] = "greedy",
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help="Make the first size of every input one dynamic symbol, `batch`.")
+    ] = False,
+    bind: Annotated[
+        list[str] | None,
+        typer.Option(help="Value of a dynamic size when costing, NAME=SIZE (repeatable).", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random inputs and of the policy.")] = 0,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write files into this folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Report every kernel.")] = False,
+    list_ops: Annotated[bool, typer.Option("--list-ops", help="List the operators that the front end claims.")] = False,
+    list_targets: Annotated[bool, typer.Option("--list-targets", help="List the machines that are shipped.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> int:
+    if list_ops:
+        return _list_operators(as_json)
+    if list_targets:
+        return _list_targets(as_json)
+    if model is None:
+        raise CodesignError("no model given", hint="python -m codesign.compile model.py --target h100_sxm")
+    return _run(
+        model, target or ["h100_sxm"], emit or [], verify, kernels, policy, budget, fusion, dynamic, _bindings(bind or []),
+        seed, output, as_json, show_all,
+    )  # fmt: skip
+
+
+def _run(
+    path: Path,
+    targets: list[str],
+    emit: list[Emit],
+    verify: bool,
+    kernels: bool,
+    policy: str,
+    budget: int | None,
+    fusion: str,
+    dynamic: bool,
+    sizes: dict[str, int],
+    seed: int,
+    output: Path | None,
+    as_json: bool,
+    show_all: bool,
+) -> int:
+    from codesign.costmodel.machine import load_machine
+
+    machines = [load_machine(name) for name in targets]  # before the slow imports: a wrong name answers at once
+    forms = {form.value for form in emit}
+    folder = command.output_directory(output)
+    to_stdout = bool(forms) and folder is None
+    if to_stdout and as_json:
+        raise CodesignError("--emit with --json needs a folder for the files", hint="add -o DIR")
+    if not path.is_file():
+        raise CodesignError("no such file" if not path.exists() else "not a file", place=str(path))
+
+    from codesign import pipeline
+    from codesign.report import report
+
+    options = pipeline.Options(
+        policy=policy,
+        budget=budget,
+        fusion=fusion,
+        verify=verify,
+        kernels=kernels,
+        seed=seed,
+        sizes=sizes,
+        dynamic=dynamic,
+    )
+    compilations: list[pipeline.Compilation] = []
+    with command.progress(not as_json) as steps:
+        captured = pipeline.capture(path, options, steps)
+        for machine in machines:
+            compiled = pipeline.compile_for(captured, machine, options, steps)
+            if folder is not None:
+                where = folder if len(machines) == 1 else folder / machine.name
+                pipeline.write(compiled, where, forms or pipeline.default_forms(machine))
+            compilations.append(compiled)
+
+    documents = [compiled.document for compiled in compilations]
+    if as_json:
+        plain: list[Any] = [document.model_dump(mode="json") for document in documents]
+        command.print_json(plain[0] if len(plain) == 1 else plain)
+    elif to_stdout:
+        for compiled in compilations:
+            for form in sorted(forms):
+                for text in pipeline.texts(compiled, form).values():
+                    typer.echo(text)
+    else:
+        console = Console(width=None if Console().is_terminal else 200)
+        for document in documents:
+            report(document, console, limit=None if show_all else 24)
+        if folder is not None:
+            console.print(f"files are in {folder}", highlight=False)
+    failed = [
+        k for d in documents for k in (d.verified, *(x.verified for x in d.kernels)) if k is not None and not k.ok
+    ]
+    return command.INTERNAL_ERROR if failed else 0
+
+
+def _list_operators(as_json: bool) -> int:
+    from codesign.frontend import claimed_operators
+
+    names = sorted(claimed_operators())
+    if as_json:
+        command.print_json(names)
+    else:
+        typer.echo("\n".join(names))
+    return 0
+
+
+def _list_targets(as_json: bool) -> int:
+    from codesign.costmodel.machine import load_machine, machine_names
+
+    machines = [load_machine(name) for name in machine_names()]
+    if as_json:
+        command.print_json([{"name": m.name, "kind": m.kind, "description": m.description} for m in machines])
+    else:
+        for machine in machines:
+            typer.echo(f"{machine.name:<22} {machine.kind:<9} {machine.description}")
+    return 0
+
+
+def main() -> NoReturn:
+    """Entry point."""
+    command.run(application, name="python -m codesign.compile")
+
+
+if __name__ == "__main__":
+    main()
