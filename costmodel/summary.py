@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+
+from codesign.ir.core import Value
 from codesign.ir.dtypes import DType
-from codesign.ir.functions import Unit
-from codesign.ir.index import Index
+from codesign.ir.errors import UnsupportedError
+from codesign.ir.functions import FUNCTIONS, Unit
+from codesign.ir.index import Atom, Extremum, FloorDiv, Index, Mod, Var, index, minimum, product
+from codesign.ir.scalar import Apply, Read, Scalar
+from codesign.ir.tensor import Compute, Fusion
+from codesign.ir.types import BufferType, row_major
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ class Nest:
     dtype: DType
     accumulate: DType
     contraction: Contraction | None = None
+    hoisted: tuple[tuple[tuple[str, ...], Mapping[tuple[Unit, str], float]], ...] = ()
+    """Operations per point of only some of the dims: what a broadcast operand needs, or a factor of a contraction."""
 
 
 @dataclass(frozen=True)
@@ -91,3 +100,243 @@ class KernelSummary:
     key: str = ""
     """Structural hash: equal for groups that are the same up to names; what caches are keyed by."""
     notes: Mapping[str, str] = field(default_factory=dict)
+
+
+Counts = dict[tuple[Unit, str], float]
+
+
+def summarize(fusion: Fusion, name: str = "", key: str = "") -> KernelSummary:
+    """The summary of a fused group, derived from its computes by walking their bodies once.
+
+    Operations are counted per point of the dims that they depend on: what depends on fewer dims than the nest has is listed in
+    `Nest.hoisted`. A sum of products whose factors cover different dims is a contraction; its multiply-add is not in `operations`.
+    Raises UnsupportedError for an op of the group that is not a compute.
+    """
+    for op in fusion.body.ops:
+        if not isinstance(op, Compute):
+            raise UnsupportedError(f"no cost rule for '{op.opcode}' inside a fused group", place=op.location)
+    inside: dict[Value, Compute] = {compute.result: compute for compute in fusion.computes}
+    yielded = set(fusion.body.yields)
+    nests = tuple(_nest(compute, inside, compute.result in yielded) for compute in fusion.computes)
+    extents = fusion.dims()
+    symbols = sorted({v for extent in extents.values() for v in extent.variables()})
+    loads = [access for nest in nests for access in nest.loads]
+    stores = [access for nest in nests for access in nest.stores]
+    return KernelSummary(
+        name=name or fusion.label or (fusion.results[0].name if fusion.results else "kernel"),
+        extents=extents,
+        outer=fusion.outer_dims(),
+        inner=fusion.inner_dims(),
+        nests=nests,
+        read_bytes=_least_bytes(loads, extents),
+        write_bytes=_least_bytes(stores, extents),
+        symbols=tuple(symbols),
+        key=key,
+    )
+
+
+def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: bool) -> Nest:
+    dims = tuple(dim.name for dim in compute.dims)
+    reductions = tuple(dim.name for dim in compute.reductions)
+    domain = frozenset((*dims, *reductions))
+    contraction, multiply, factors = _contraction(compute)
+    loads: dict[tuple[str, tuple[Index, ...]], Access] = {}
+    internal: dict[str, None] = {}
+    counts: dict[frozenset[str], Counts] = {}
+    depends: dict[int, frozenset[str]] = {}
+    for node in compute.body.walk():
+        used: frozenset[str] = frozenset(v for i in node.index_expressions() for v in i.variables()) & domain
+        for child in node.children():
+            used |= depends[id(child)]
+        depends[id(node)] = used
+        if isinstance(node, Read):
+            if node.source in inside:
+                internal[_label(node.source)] = None
+            else:
+                access = _load(node, domain)
+                loads.setdefault((access.tensor, access.index), access)
+        elif isinstance(node, Apply) and node is not multiply:
+            if node.function == "cast" and any(node is factor or _wraps(factor, node) for factor in factors):
+                continue  # a conversion on the way into the tensor unit is the unit's own
+            function = FUNCTIONS[node.function]
+            if function.unit != "free":
+                kind = node.args[0].dtype if function.result == "bool" else node.dtype
+                _count(counts.setdefault(used, {}), function.unit, kind, function.cost)
+    if reductions and contraction is None:
+        unit, cost = _COMBINE[compute.monoid or "sum"]
+        _count(counts.setdefault(domain, {}), unit, compute.accumulate, cost)
+    whole = counts.pop(domain, {})
+    stores: tuple[Access, ...] = ()
+    if stored:
+        shape = compute.result.shape
+        where = tuple(index(dim) for dim in dims)
+        stores = (Access(_label(compute.result), "store", compute.dtype, shape, row_major(shape), where, dims),)
+    return Nest(
+        name=_label(compute.result),
+        dims=dims,
+        reductions=reductions,
+        monoid=compute.monoid,
+        operations=whole,
+        loads=tuple(loads.values()),
+        stores=stores,
+        internal=tuple(internal),
+        result=_label(compute.result),
+        dtype=compute.dtype,
+        accumulate=compute.accumulate,
+        contraction=contraction,
+        hoisted=tuple((tuple(sorted(used)), found) for used, found in counts.items()),
+    )
+
+
+_COMBINE: dict[str, tuple[Unit, float]] = {
+    "sum": ("fma", 1.0),
+    "prod": ("fma", 1.0),
+    "max": ("alu", 1.0),
+    "min": ("alu", 1.0),
+    "any": ("alu", 1.0),
+    "all": ("alu", 1.0),
+    "argmax": ("alu", 3.0),
+    "argmin": ("alu", 3.0),
+}
+
+
+def _label(value: Value) -> str:
+    """A name that is unique to the value: printed names need not be."""
+    return f"{value.name or 'v'}#{id(value):x}"
+
+
+def _count(counts: Counts, unit: Unit, dtype: DType, cost: float) -> None:
+    counts[unit, dtype.name] = counts.get((unit, dtype.name), 0.0) + cost
+
+
+def _load(read: Read, domain: frozenset[str]) -> Access:
+    source_type = read.source.type
+    shape = read.source.shape
+    strides = source_type.strides if isinstance(source_type, BufferType) else row_major(shape)
+    gathered = tuple(r.source.name for i in read.indices for scalar in i.data() for r in scalar.reads())
+    used = tuple(sorted({v for i in read.indices for v in i.variables()} & domain))
+    return Access(
+        tensor=_label(read.source),
+        kind="load",
+        dtype=read.dtype,
+        shape=shape,
+        strides=strides,
+        index=read.indices,
+        dims=used,
+        gather=gathered,
+        padded=read.otherwise is not None,
+    )
+
+
+def _strip(node: Scalar) -> Scalar:
+    """The expression below conversions."""
+    while isinstance(node, Apply) and node.function == "cast":
+        node = node.args[0]
+    return node
+
+
+def _wraps(outer: Scalar, inner: Scalar) -> bool:
+    while isinstance(outer, Apply) and outer.function == "cast":
+        if outer is inner:
+            return True
+        outer = outer.args[0]
+    return False
+
+
+def _contraction(compute: Compute) -> tuple[Contraction | None, Scalar | None, tuple[Scalar, ...]]:
+    """The contraction that a compute is, with its product node and factors; (None, None, ()) when it is none."""
+    nothing = (None, None, ())
+    if compute.monoid != "sum" or not compute.reductions:
+        return nothing
+    multiply = _strip(compute.body)
+    if not (isinstance(multiply, Apply) and multiply.function == "mul"):
+        return nothing
+    left, right = multiply.args
+    reduced = {dim.name for dim in compute.reductions}
+    parallel = [dim.name for dim in compute.dims]
+    in_left, in_right = left.variables(), right.variables()
+    k = tuple(name for name in (dim.name for dim in compute.reductions) if name in in_left and name in in_right)
+    m = tuple(name for name in parallel if name in in_left and name not in in_right)
+    n = tuple(name for name in parallel if name in in_right and name not in in_left)
+    batch = tuple(name for name in parallel if name in in_left and name in in_right)
+    if set(k) != reduced or not m or not n:
+        return nothing
+    found = Contraction(m, n, k, batch, _strip(left).dtype, _strip(right).dtype, compute.accumulate)
+    return found, multiply, (left, right)
+
+
+def index_range(expression: Index, sizes: Mapping[str, Any]) -> Any:
+    """How many values an index expression spans when each dim d takes `sizes[d]` consecutive values (arrays broadcast).
+
+    Affine parts are exact; a quotient spans a share of its numerator's span and a remainder at most its divisor; what depends on data spans at
+    most the number of points that it depends on. Symbols that are not in `sizes` don't vary.
+    """
+    total: Any = 1.0
+    for monomial, coefficient in expression.terms:
+        if not monomial:
+            continue
+        span: Any = abs(coefficient)
+        varies: Any = None
+        for atom in monomial:
+            reach = _atom_range(atom, sizes)
+            if reach is None:
+                span = span * np.abs(Index.atom(atom).evaluate(sizes)) if atom_is_size(atom, sizes) else span
+            else:
+                varies = reach if varies is None else varies * reach
+        if varies is not None:
+            total = total + span * (varies - 1.0)
+    return total
+
+
+def atom_is_size(atom: Atom, sizes: Mapping[str, Any]) -> bool:
+    """True when the atom is a size symbol whose value is given under `symbol:<name>` or by its name."""
+    return isinstance(atom, Var) and atom.name in sizes
+
+
+def _atom_range(atom: Atom, sizes: Mapping[str, Any]) -> Any:
+    if isinstance(atom, Var):
+        return sizes.get(f"tile:{atom.name}")
+    if isinstance(atom, FloorDiv):
+        divisor = atom.denominator.constant if atom.denominator.is_constant else 1
+        return np.ceil(index_range(atom.numerator, sizes) / max(divisor, 1))
+    if isinstance(atom, Mod):
+        span = index_range(atom.numerator, sizes)
+        return np.minimum(span, atom.denominator.constant) if atom.denominator.is_constant else span
+    if isinstance(atom, Extremum):
+        spans = [index_range(arg, sizes) for arg in atom.args]
+        result = spans[0]
+        for span in spans[1:]:
+            result = np.maximum(result, span)
+        return result
+    points: Any = 1.0
+    for name in Index.atom(atom).variables():
+        points = points * sizes.get(f"tile:{name}", 1.0)
+    return points
+
+
+def footprint(access: Access, sizes: Mapping[str, Any]) -> Any:
+    """Distinct elements that an access touches, with `sizes["tile:<dim>"]` values of each dim and symbols by name; arrays broadcast."""
+    box: Any = 1.0
+    for expression, extent in zip(access.index, access.shape, strict=True):
+        box = box * np.minimum(index_range(expression, sizes), extent.evaluate(sizes))
+    points: Any = 1.0
+    for dim in access.dims:
+        points = points * sizes.get(f"tile:{dim}", 1.0)
+    return np.minimum(box, points)
+
+
+def _least_bytes(accesses: list[Access], extents: Mapping[str, Index]) -> Index:
+    """Bytes of the distinct elements of all accesses, each tensor counted once, as an expression of the symbols."""
+    by_tensor: dict[str, list[Access]] = {}
+    for access in accesses:
+        by_tensor.setdefault(access.tensor, []).append(access)
+    total = index(0)
+    for group in by_tensor.values():
+        whole = product(group[0].shape)
+        touched = index(0)
+        for access in {a.index: a for a in group}.values():
+            touched = touched + minimum(whole, product(extents[dim] for dim in access.dims))
+        elements = minimum(whole, touched)
+        bits = group[0].dtype.bits if group[0].dtype.kind != "bool" else 8
+        total = total + (elements * bits + 7) // 8
+    return total

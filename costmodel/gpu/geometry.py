@@ -1,0 +1,285 @@
+"""What a schedule makes of a kernel: blocks, loop trips, and the work and bytes of one block.
+
+Everything is an array operation over schedules; sizes may be arrays too (calibration asks for rows x schedules at once), so nothing here
+knows of a particular operator: a kernel is nests over named dims, with accesses and operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from codesign.costmodel.summary import Access, KernelSummary, Nest, footprint
+from codesign.ir.dtypes import DType
+from codesign.ir.schedule import REDUCE_MODES
+
+LOOPED, RESIDENT, ONLINE = (REDUCE_MODES.index(mode) for mode in ("looped", "resident", "online"))
+
+Array = Any
+"""A NumPy array or a Python number; arrays broadcast against each other."""
+
+
+@dataclass
+class Geometry:
+    """Sizes of the tiling, by dim: `tile` as scheduled (padded), `mean` the average that is not masked, `blocks` along the grid, `trips` of
+    the loop over an inner dim, `looped` where an inner dim is a loop, `split` the parts of the reduction, `grid` the number of blocks."""
+
+    extents: dict[str, Array]
+    tile: dict[str, Array]
+    mean: dict[str, Array]
+    blocks: dict[str, Array]
+    trips: dict[str, Array]
+    looped: dict[str, Array]
+    online: dict[str, Array]
+    split: Array
+    grid: Array
+    symbols: dict[str, Array] = field(default_factory=dict)
+
+    def sizes(self, which: dict[str, Array]) -> dict[str, Array]:
+        """The mapping that `footprint` reads: `tile:<dim>` for every dim and the symbols."""
+        return {**self.symbols, **{f"tile:{dim}": size for dim, size in which.items()}}
+
+
+def geometry(kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[str, Array]) -> Geometry:
+    """The tiling of a kernel; `knobs` are columns of a schedule batch as float arrays, `sizes` the values of size symbols.
+
+    An outer dim without a tile has tile 1. An inner dim is looped in steps of its tile, or resident: the whole extent, padded to a power of
+    two, at once.
+    """
+    extents: dict[str, Array] = {}
+    for dim, extent in kernel.extents.items():
+        extents[dim] = float(extent.constant) if extent.is_constant else extent.evaluate(sizes)
+    tile: dict[str, Array] = {}
+    mean: dict[str, Array] = {}
+    blocks: dict[str, Array] = {}
+    trips: dict[str, Array] = {}
+    looped: dict[str, Array] = {}
+    online: dict[str, Array] = {}
+    grid: Array = 1.0
+    split: Array = 1.0
+    for dim in kernel.outer:
+        extent = extents[dim]
+        size = knobs.get(f"tile.{dim}", 1.0)
+        count = np.ceil(extent / size)
+        tile[dim], blocks[dim], mean[dim] = size, count, extent / count
+        grid = grid * count
+    for dim in kernel.inner:
+        extent = extents[dim]
+        mode = knobs.get(f"reduce.{dim}", float(LOOPED))
+        parts = knobs.get(f"split.{dim}", 1.0)
+        step = knobs.get(f"tile.{dim}", 1.0)
+        resident = np.equal(mode, RESIDENT)
+        padded = np.exp2(np.ceil(np.log2(np.maximum(extent / parts, 1.0))))
+        step = np.where(resident, padded, step) if np.any(resident) else step
+        total = np.ceil(extent / step)
+        each = np.ceil(total / parts)
+        parts = np.ceil(total / each)
+        tile[dim], trips[dim] = step, each
+        mean[dim] = extent / (parts * each)
+        looped[dim] = np.logical_not(resident)
+        online[dim] = np.equal(mode, ONLINE)
+        split = split * parts
+        grid = grid * parts
+    return Geometry(extents, tile, mean, blocks, trips, looped, online, split, grid, dict(sizes))
+
+
+@dataclass
+class Work:
+    """Work of one block: `tensor[dtype]` multiply-adds on padded tiles, `vector`, `integer` and `special` operations; bytes that it loads through
+    L2 (sector waste included) and stores; the bytes of one trip of its longest loop, the trips it makes, and barriers."""
+
+    tensor: dict[str, Array]
+    ieee: Array
+    vector: Array
+    integer: Array
+    special: Array
+    load_bytes: Array
+    store_bytes: Array
+    atomic_bytes: Array
+    trip_bytes: Array
+    trips: Array
+    barriers: Array
+    staged_bytes: Array
+    live_elements: Array
+    accumulators: Array
+    tensor_m: Array
+    tensor_n: Array
+    tensor_k: Array
+
+
+def tensor_dtype(dtype: DType) -> str:
+    """The name that machine files use for a dtype of the tensor unit."""
+    return "f8" if dtype.name.startswith("f8") else dtype.name
+
+
+def work(kernel: KernelSummary, g: Geometry) -> Work:
+    """Operations and bytes of one block of the tiling."""
+    total = Work({}, *([0.0] * 9), 1.0, *([0.0] * 6))  # type: ignore[arg-type]
+    total.trips = 1.0
+    repeats = _repeats(kernel, g)
+    mean = g.sizes(g.mean)
+    seen: dict[tuple[Any, ...], Array] = {}
+    inner = set(kernel.inner)
+    for nest in kernel.nests:
+        again = repeats[nest.name]
+        _operations(nest, g, again, total)
+        trip_bytes: Array = 0.0
+        for access in nest.loads:
+            times, first = _times(access, g, inner), seen.get((access.tensor, access.index))
+            elements = footprint(access, mean)
+            size = elements * access.dtype.bytes * _sector_waste(access, g)
+            moved = size * times * again
+            if first is not None:  # read again by another nest: kept on chip when resident, else loaded again
+                kept = _resident(access, g, inner)
+                moved = np.where(kept, 0.0, moved) if np.ndim(kept) or not kept else 0.0
+            seen[access.tensor, access.index] = moved
+            total.load_bytes = total.load_bytes + moved
+            if any(dim in inner for dim in access.dims):
+                trip_bytes = trip_bytes + size
+        for access in nest.stores:
+            size = footprint(access, mean) * access.dtype.bytes * _times(access, g, inner)
+            if access.kind == "atomic":
+                total.atomic_bytes = total.atomic_bytes + size
+            else:
+                total.store_bytes = total.store_bytes + size
+        total.trip_bytes = np.maximum(total.trip_bytes, trip_bytes)
+        steps: Array = 1.0
+        for dim in (*nest.dims, *nest.reductions):
+            if dim in inner:
+                steps = steps * g.trips[dim]
+        total.trips = np.maximum(total.trips, steps)
+        if nest.reductions and nest.contraction is None:
+            total.barriers = total.barriers + 1.0
+    return total
+
+
+def _operations(nest: Nest, g: Geometry, again: Array, total: Work) -> None:
+    points: Array = again
+    elements: Array = 1.0
+    for dim in nest.dims:
+        points = points * g.tile[dim] * g.trips.get(dim, 1.0)
+        elements = elements * g.tile[dim]
+    for dim in nest.reductions:
+        points = points * g.tile[dim] * g.trips[dim]
+    _count(nest.operations, points, total)
+    for dims, operations in nest.hoisted:
+        some: Array = again
+        for dim in dims:
+            some = some * g.tile[dim] * g.trips.get(dim, 1.0)
+        _count(operations, some, total)
+    if nest.contraction is not None:
+        _contraction(nest, g, again, total)
+        return
+    tile_points: Array = elements
+    for dim in nest.reductions:
+        tile_points = tile_points * g.tile[dim]
+    total.live_elements = np.maximum(total.live_elements, tile_points)
+
+
+def _contraction(nest: Nest, g: Geometry, again: Array, total: Work) -> None:
+    found = nest.contraction
+    assert found is not None
+    m, n, k, batch, loops = 1.0, 1.0, 1.0, 1.0, again
+    for dim in found.m:
+        m = m * g.tile[dim]
+    for dim in found.n:
+        n = n * g.tile[dim]
+    for dim in found.k:
+        k = k * g.tile[dim]
+    for dim in found.batch:
+        batch = batch * g.tile[dim]
+    for dim in (*nest.dims, *nest.reductions):
+        if dim in g.trips:
+            loops = loops * g.trips[dim]
+    width = found.left if found.left.bits >= found.right.bits else found.right
+    if width.name in ("f32", "f64"):
+        total.ieee = total.ieee + m * n * k * batch * loops
+    else:
+        k_least = 16.0 if width.bits >= 16 else 32.0
+        padded = np.maximum(m, 16.0) * np.maximum(n, 8.0) * np.maximum(k, k_least) * batch * loops
+        name = tensor_dtype(width)
+        total.tensor[name] = total.tensor.get(name, 0.0) + padded
+    total.accumulators = total.accumulators + m * n * batch
+    internal = len(nest.internal)
+    staged = 0.0
+    loads = {dim for access in nest.loads for dim in access.dims}
+    if not internal or any(dim in loads for dim in found.m):
+        staged = staged + m * k * found.left.bytes
+    if not internal or any(dim in loads for dim in found.n):
+        staged = staged + n * k * found.right.bytes
+    total.staged_bytes = total.staged_bytes + staged * batch
+    total.tensor_m = np.maximum(total.tensor_m, m)
+    total.tensor_n = np.maximum(total.tensor_n, n)
+    total.tensor_k = np.maximum(total.tensor_k, k)
+
+
+def _count(operations: Mapping[tuple[str, str], float], points: Array, total: Work) -> None:
+    for (unit, dtype), cost in operations.items():
+        if unit == "special":
+            total.special = total.special + points * cost
+        elif unit == "integer" or (unit == "alu" and dtype.startswith(("i", "u", "bool"))):
+            total.integer = total.integer + points * cost
+        else:
+            total.vector = total.vector + points * cost * (32.0 if dtype == "f64" else 1.0)
+
+
+def _repeats(kernel: KernelSummary, g: Geometry) -> dict[str, Array]:
+    """How often each nest is evaluated: once per loop that needs it, when it carries a looped dim and nothing keeps its tile."""
+    inner = set(kernel.inner)
+    readers: dict[str, list[Nest]] = {nest.name: [] for nest in kernel.nests}
+    for nest in kernel.nests:
+        for name in nest.internal:
+            readers[name].append(nest)
+    repeats: dict[str, Array] = {}
+    for nest in reversed(kernel.nests):
+        carried = [dim for dim in nest.dims if dim in inner]
+        users = readers[nest.name]
+        if not carried or not users:
+            repeats[nest.name] = 1.0
+            continue
+        loops: Array = 1.0 if nest.stores else 0.0
+        for user in users:
+            loops = loops + (1.0 if any(dim in user.reductions for dim in carried) else repeats[user.name])
+        again: Array = False
+        for dim in carried:
+            again = np.logical_or(again, np.logical_and(g.looped[dim], np.logical_not(g.online[dim])))
+            again = np.logical_and(again, np.greater(g.trips[dim], 1.0))
+        repeats[nest.name] = np.where(again, np.maximum(loops, 1.0), 1.0)
+    return repeats
+
+
+def _times(access: Access, g: Geometry, inner: set[str]) -> Array:
+    times: Array = 1.0
+    for dim in access.dims:
+        if dim in inner:
+            times = times * g.trips[dim]
+    return times
+
+
+def _resident(access: Access, g: Geometry, inner: set[str]) -> Array:
+    kept: Array = True
+    for dim in access.dims:
+        if dim in inner:
+            kept = np.logical_and(kept, np.logical_or(g.online[dim], np.less_equal(g.trips[dim], 1.0)))
+    return kept
+
+
+def _sector_waste(access: Access, g: Geometry, sector: float = 32.0) -> Array:
+    """Bytes moved per byte used, by how long the contiguous runs of a tile are; memory moves whole sectors."""
+    if not access.index:
+        return 1.0
+    run: Array = 0.0
+    for expression, stride in zip(access.index, access.strides, strict=True):
+        if not stride.is_constant:
+            continue
+        for dim in access.dims:
+            coefficient = expression.coefficient(dim)
+            if coefficient is None:
+                run = np.maximum(run, 4.0)
+            elif coefficient.is_constant and coefficient.constant and abs(coefficient.constant * stride.constant) == 1:
+                run = np.maximum(run, g.mean[dim] * g.trips.get(dim, 1.0))
+    run = np.maximum(run, 1.0) * access.dtype.bytes
+    return np.maximum(1.0, sector / np.maximum(run, 2.0)) if np.any(np.less(run, sector)) else 1.0

@@ -1,0 +1,72 @@
+"""How many blocks fit on one SM: registers, shared memory, threads; and why a schedule does not fit at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from codesign.costmodel.gpu.geometry import Array, Work
+from codesign.costmodel.machine import Machine
+
+
+@dataclass
+class Occupancy:
+    """Blocks resident on one SM and what they take: `registers` per thread, `shared_bytes` per block; `spilled` bytes per thread."""
+
+    blocks: Array
+    threads: Array
+    registers: Array
+    shared_bytes: Array
+    spilled: Array
+    shared_limit: float
+    threads_limit: float
+
+
+def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array) -> Occupancy:
+    """Occupancy of a schedule.
+
+    Registers: accumulators of contractions and values of element-wise tiles spread over the threads, operand fragments, and a base for
+    addresses and indices. Shared memory: the operands of contractions, once per stage of the pipeline (at least the tile that is staged), which
+    is what Triton's pipeliner allocates; reductions across warps need a few hundred bytes.
+    """
+    warp = machine.limit("warp_size")
+    threads = warps * warp
+    tensor_memory = machine.features.get("tensor_memory", False)
+    accumulators = 0.0 if tensor_memory else work.accumulators / threads
+    fragments = np.minimum((work.tensor_m + work.tensor_n) * 16.0 / (2.0 * threads), 64.0)
+    if machine.features.get("wgmma", False) or tensor_memory:
+        fragments = fragments * 0.25
+    live = np.minimum(work.live_elements / threads, 512.0) * 1.25
+    wanted = 24.0 + accumulators + fragments + live
+    limit = machine.limit("registers_per_thread")
+    registers = np.minimum(np.ceil(wanted / 8.0) * 8.0, limit)
+    spilled = np.maximum(wanted - limit, 0.0) * 4.0
+    stages = np.maximum(pipeline, 1.0)
+    shared = work.staged_bytes * stages + work.barriers * warps * 4.0 * 32.0
+    per_block = machine.limit("shared_per_block_bytes")
+    reserved = machine.limit("shared_reserved_per_block_bytes")
+    capacity = machine.need(machine.level("shared").capacity_bytes, "levels.shared.capacity_bytes")
+    by_shared = np.floor(capacity / (shared + reserved + 1.0))
+    by_registers = np.floor(machine.limit("registers_per_sm") / (registers * threads))
+    by_threads = np.floor(machine.limit("threads_per_sm") / threads)
+    blocks = np.minimum(np.minimum(by_shared, by_registers), np.minimum(by_threads, machine.limit("blocks_per_sm")))
+    return Occupancy(blocks, threads, registers, shared, spilled, per_block, machine.limit("threads_per_block"))
+
+
+def reasons(found: Occupancy, count: int) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
+    """Why each of `count` schedules does not fit, "" where it does."""
+    texts = np.full(count, "", dtype=object)
+    shared = np.broadcast_to(found.shared_bytes, (count,))
+    for row in np.flatnonzero(shared > found.shared_limit):
+        texts[row] = f"shared memory: needs {shared[row]:,.0f} B, limit {found.shared_limit:,.0f} B"
+    threads = np.broadcast_to(found.threads, (count,))
+    for row in np.flatnonzero(threads > found.threads_limit):
+        texts[row] = f"threads: needs {threads[row]:,.0f} a block, limit {found.threads_limit:,.0f}"
+    spilled, registers = np.broadcast_to(found.spilled, (count,)), np.broadcast_to(found.registers, (count,))
+    for row in np.flatnonzero((spilled > 4096.0) & (texts == "")):
+        texts[row] = f"registers: needs {registers[row] + spilled[row] / 4:,.0f} a thread, limit {registers[row]:,.0f}"
+    blocks = np.broadcast_to(found.blocks, (count,))
+    for row in np.flatnonzero((blocks < 1) & (texts == "")):
+        texts[row] = f"registers: {registers[row] * threads[row]:,.0f} for one block exceed those of an SM"
+    return texts
