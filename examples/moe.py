@@ -1,7 +1,7 @@
 """A mixture-of-experts layer: a router picks the best experts of each token and mixes what they answer.
 
-Shapes are static: every expert computes every token, as one batched matmul, and a token's weight is zero for the experts
-that it did not choose. It is the dense bound against which a layer that dispatches its tokens is judged.
+Shapes are static: every expert computes every token, in one batched matmul, and a token weighs by zero the experts that
+it did not choose. It is the dense bound against which a layer that dispatches its tokens is judged.
 """
 
 import torch
