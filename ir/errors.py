@@ -56,3 +56,7 @@ class ScheduleError(CodesignError):
 
 class MachineError(CodesignError):
     """A machine file that is malformed or inconsistent; the place is `file: field.path`."""
+
+
+class EvaluationError(CodesignError):
+    """Something that the interpreter can't run: an index outside a tensor, a constant without data, a missing external."""

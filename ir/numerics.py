@@ -1,0 +1,109 @@
+"""How values of each element type are held in NumPy, rounded, and converted into each other.
+
+Formats that NumPy lacks (bf16, the 8-bit floats) are held in float32 arrays whose every element is a value of the format.
+Rounding is to nearest, ties to even. Conversions follow PyTorch on a CPU.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.ir.dtypes import BF16, BOOL, F8E4M3, F8E5M2, F16, DType
+
+Array = npt.NDArray[Any]
+
+_LEAST_EXPONENT = {F8E4M3: -6, F8E5M2: -14}
+_GREATEST = {F8E4M3: 448.0, F8E5M2: 57344.0}
+
+
+def round_to(array: npt.ArrayLike, dtype: DType) -> Array:
+    """The array's numbers rounded to the nearest value of a float format, in the NumPy dtype that holds it.
+
+    Too large values become infinite, in f8e4m3 (which has no infinity) NaN. Narrow formats are reached through float32, as
+    PyTorch does.
+    """
+    values = np.asarray(array)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if dtype.bits >= 32:
+            return values.astype(dtype.numpy, copy=False)
+        single = values.astype(np.float32, copy=False)
+        if dtype is F16:
+            return single.astype(np.float16) if values.dtype != np.float16 else values
+        if dtype is BF16:
+            return _drop_bits(single, 16)
+        return _round_small(single, dtype)
+
+
+def round_to_tf32(array: Array) -> Array:
+    """float32 rounded to the 10-bit mantissa of tensor-float-32 (ties to even)."""
+    return _drop_bits(array.astype(np.float32, copy=False), 13)
+
+
+def _drop_bits(single: Array, count: int) -> Array:
+    """float32 with the low `count` bits of the mantissa rounded away."""
+    bits = np.ascontiguousarray(single).reshape(single.shape).view(np.uint32)
+    half = np.uint32((1 << (count - 1)) - 1)
+    odd = (bits >> np.uint32(count)) & np.uint32(1)
+    rounded = (bits + half + odd) & np.uint32((0xFFFFFFFF << count) & 0xFFFFFFFF)
+    return np.where(np.isnan(single), np.float32(np.nan), rounded.view(np.float32)).astype(np.float32, copy=False)
+
+
+def _round_small(single: Array, dtype: DType) -> Array:
+    _, exponent = np.frexp(single)
+    quantum = np.maximum(exponent - 1, _LEAST_EXPONENT[dtype]) - dtype.mantissa
+    rounded = np.ldexp(np.rint(np.ldexp(single, -quantum)), quantum).astype(np.float32)
+    beyond = np.abs(rounded) > _GREATEST[dtype]
+    limit = np.float32(np.nan) if dtype is F8E4M3 else np.copysign(np.float32(np.inf), single)
+    return np.where(beyond, limit, np.where(np.isfinite(single), rounded, single)).astype(np.float32, copy=False)
+
+
+def convert(array: npt.ArrayLike, dtype: DType) -> Array:
+    """The array's values converted to an element type.
+
+    To bool: whether not zero. Float to integer: towards zero, then modulo 2**bits (what is too large for 64 bits is
+    unspecified, as in C). Integer to integer: modulo 2**bits. To float: rounded.
+    """
+    values = np.asarray(array)
+    if dtype is BOOL:
+        return values.astype(np.bool_, copy=False)
+    if dtype.is_float:
+        return round_to(values, dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        if values.dtype.kind == "f" and dtype.numpy != np.int64:
+            if dtype.kind == "uint" and dtype.bits == 64:
+                return np.where(values < 0, values.astype(np.int64).astype(np.uint64), values.astype(np.uint64))
+            values = values.astype(np.int64)
+        return values.astype(dtype.numpy, copy=False)
+
+
+def held(array: npt.ArrayLike, dtype: DType) -> Array:
+    """Data from outside as the interpreter holds it: the right NumPy dtype, and a value of the format in every element."""
+    values = np.asarray(array)
+    if values.dtype == dtype.numpy and (not dtype.is_float or np.dtype(dtype.numpy).itemsize * 8 == dtype.bits):
+        return values
+    return convert(values.astype(np.float32) if values.dtype.kind == "V" else values, dtype)
+
+
+def finish(array: npt.ArrayLike, dtype: DType) -> Array:
+    """The result of a NumPy operation on values of `dtype`, brought back into that format."""
+    values = np.asarray(array)
+    if dtype.is_float and dtype.bits < 32:
+        return round_to(values, dtype)
+    return values if values.dtype == dtype.numpy else values.astype(dtype.numpy)
+
+
+def lowest(dtype: DType) -> Any:
+    """The identity of `max`: minus infinity, the least integer, or False."""
+    if dtype is BOOL:
+        return np.bool_(False)
+    return dtype.numpy.type(-np.inf) if dtype.is_float else np.iinfo(np.dtype(dtype.numpy.type)).min
+
+
+def highest(dtype: DType) -> Any:
+    """The identity of `min`: infinity, the greatest integer, or True."""
+    if dtype is BOOL:
+        return np.bool_(True)
+    return dtype.numpy.type(np.inf) if dtype.is_float else np.iinfo(np.dtype(dtype.numpy.type)).max
