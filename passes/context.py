@@ -1,0 +1,38 @@
+"""What a pass may ask of its surroundings: the machine compiled for, how groups are priced, where to leave remarks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from codesign.ir.tensor import Fusion
+
+if TYPE_CHECKING:
+    from codesign.costmodel.machine import Machine
+
+Pricer = Callable[[Fusion], float]
+"""Predicted seconds of a fused group at its best schedule, launch included; infinite when no schedule fits the machine."""
+
+
+@dataclass
+class Context:
+    """Surroundings of a pipeline.
+
+    `machine`: what is compiled for (None: passes that need one use `default_machine`). `pricer`: seconds of a group (None: the
+    roofline of the machine). `sizes`: values at which symbolic sizes are costed. `remarks`: lines that passes leave for the user.
+    """
+
+    machine: Machine | None = None
+    pricer: Pricer | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+    default_machine: str = "h100_sxm"
+
+    def target(self) -> Machine:
+        """The machine, loaded by its default name when none was given."""
+        from codesign.costmodel.machine import load_machine
+
+        if self.machine is None:
+            self.machine = load_machine(self.default_machine)
+        return self.machine
