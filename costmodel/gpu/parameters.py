@@ -1,0 +1,142 @@
+"""The physical parameters of the tile model: what each means, its bounds, and where its value comes from.
+
+At most twelve are fitted per machine. A machine that was not calibrated takes the parameters of the calibrated machine whose way of working is
+nearest (asynchronous bulk copies or not); all are ratios to figures of the machine file or clock counts, so they carry over.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from codesign.costmodel.machine import Machine
+from codesign.ir.errors import MachineError
+
+FOLDER = Path(__file__).resolve().parent.parent / "parameters"
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Physical parameters; efficiencies are fractions of the machine file's figures, latencies multiples of its DRAM latency."""
+
+    launch_seconds: float = 2.2e-6
+    """Start and end of a kernel inside a replayed graph, until its first instruction and after its last."""
+    tensor_efficiency: float = 0.85
+    """Sustained share of the tensor peak for large tiles: issue gaps and the clock under load."""
+    tile_overhead: float = 12.0
+    """Elements of tile side lost to operand delivery: a tile of m x n runs at 1 / (1 + overhead (1/m + 1/n))."""
+    l2_efficiency: float = 0.8
+    """Share of the L2 bandwidth that tiled loads reach."""
+    dram_efficiency: float = 0.9
+    """Share of the DRAM bandwidth that long streams reach."""
+    write_efficiency: float = 0.85
+    """Share of the DRAM bandwidth that streams of writes reach."""
+    fill_latency: float = 1.5
+    """Latency from the start of a block until its first operands arrive, in DRAM latencies."""
+    exposed: float = 0.6
+    """Share of a block's fill and epilogue that is not hidden when another round of blocks follows on the SM."""
+    sharpness: float = 4.0
+    """Order of the norm that combines resources working at the same time: infinity overlaps perfectly, 1 not at all."""
+    reduction_latency: float = 3.0
+    """Meeting of the parts of a split reduction, in DRAM latencies."""
+    imbalance: float = 0.9
+    """Share of the quantisation of blocks onto SMs that is felt; below 1 when blocks drift apart."""
+    step_clocks: float = 60.0
+    """Clocks of a loop trip that nothing hides within one block: waiting and issuing."""
+    vector_efficiency: float = 0.7
+    """Share of the vector and special-function peak that real instruction mixes reach."""
+    warm: float = 0.6
+    """Share of a small, recently written operand that is still found in L2."""
+
+    @property
+    def fitted(self) -> tuple[str, ...]:
+        return tuple(entry.name for entry in fields(self))
+
+
+BOUNDS: dict[str, tuple[float, float]] = {
+    "launch_seconds": (0.8e-6, 6e-6),
+    "tensor_efficiency": (0.4, 1.0),
+    "tile_overhead": (0.0, 64.0),
+    "l2_efficiency": (0.2, 1.5),
+    "dram_efficiency": (0.6, 1.0),
+    "write_efficiency": (0.3, 1.0),
+    "fill_latency": (0.3, 6.0),
+    "exposed": (0.02, 1.0),
+    "sharpness": (1.5, 12.0),
+    "reduction_latency": (0.3, 12.0),
+    "imbalance": (0.3, 1.0),
+    "step_clocks": (5.0, 600.0),
+    "vector_efficiency": (0.2, 1.0),
+    "warm": (0.0, 1.0),
+}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Parameters with their provenance.
+
+    `spread` maps a regime to the 5 % and 95 % quantile of measured over predicted time, from rows held out; `transferred` names the machine that
+    the parameters were fitted on when it is another one.
+    """
+
+    machine: str
+    parameters: Parameters
+    spread: dict[str, tuple[float, float]]
+    provenance: dict[str, Any]
+    transferred: str = ""
+
+
+def load_calibration(machine: Machine) -> Calibration:
+    """The calibration shipped for a machine, else one transferred from the nearest calibrated machine, with wider intervals."""
+    own = _read(machine.name)
+    if own is not None:
+        return own
+    donor = _read(donor_of(machine))
+    if donor is None:
+        wide = {"default": (0.6, 1.7)}
+        return Calibration(machine.name, Parameters(), wide, {"rule": "physical defaults, no calibration shipped"})
+    spread = {regime: (1.0 - 1.8 * (1.0 - low), 1.0 + 1.8 * (high - 1.0)) for regime, (low, high) in donor.spread.items()}
+    spread = {regime: (max(low, 0.2), high) for regime, (low, high) in spread.items()}
+    provenance = {"rule": f"ratios and clock counts fitted on {donor.machine}; figures of {machine.name}", "from": donor.provenance}
+    return Calibration(machine.name, donor.parameters, spread, provenance, transferred=donor.machine)
+
+
+def donor_of(machine: Machine) -> str:
+    """Which calibrated machine works most alike: one with bulk asynchronous copies for those that have them, else the other."""
+    return "h100_sxm" if machine.features.get("tma", False) and machine.features.get("thread_block_cluster", False) else "a100_sxm"
+
+
+@lru_cache(maxsize=64)
+def _read(name: str) -> Calibration | None:
+    path = FOLDER / f"{name}.json"
+    if not path.is_file():
+        return None
+    return calibration_from(json.loads(path.read_text(encoding="utf-8")), str(path))
+
+
+def calibration_from(data: dict[str, Any], origin: str) -> Calibration:
+    """A calibration from plain data; MachineError names what is wrong."""
+    known = {entry.name for entry in fields(Parameters)}
+    unknown = set(data.get("parameters", {})) - known
+    if unknown or "machine" not in data:
+        raise MachineError(f"{origin}: not a calibration file" + (f": unknown parameters {sorted(unknown)}" if unknown else ""))
+    return Calibration(
+        machine=data["machine"],
+        parameters=Parameters(**data["parameters"]),
+        spread={regime: (float(low), float(high)) for regime, (low, high) in data.get("spread", {}).items()},
+        provenance=data.get("provenance", {}),
+        transferred=data.get("transferred", ""),
+    )
+
+
+def calibration_to(calibration: Calibration) -> dict[str, Any]:
+    """Plain data of a calibration, as its file holds it."""
+    return {
+        "machine": calibration.machine,
+        "parameters": asdict(calibration.parameters),
+        "spread": {regime: list(pair) for regime, pair in calibration.spread.items()},
+        "provenance": calibration.provenance,
+    }

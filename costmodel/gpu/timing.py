@@ -1,0 +1,175 @@
+"""From work, occupancy and traffic to seconds: the phases of blocks on SMs and how they overlap.
+
+A block fills its pipeline, runs its loop, and stores. Resources (tensor, vector and special units, L2, DRAM) work at the same time within a phase and,
+as far as several blocks share an SM or follow each other asynchronously, across phases. The time is the busiest SM's or the busiest shared
+resource's, whichever is longer, plus what is not hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from codesign.costmodel.gpu.geometry import Array, geometry, work
+from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
+from codesign.costmodel.gpu.parameters import Parameters
+from codesign.costmodel.gpu.traffic import traffic
+from codesign.costmodel.machine import Machine
+from codesign.costmodel.summary import KernelSummary
+from codesign.ir.errors import UnsupportedError
+
+TERMS = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "latency", "reduction")
+
+
+@dataclass
+class Estimate:
+    """Seconds of each resource or phase and their total; arrays broadcast over schedules (and rows of sizes)."""
+
+    total: Array
+    launch: Array
+    resources: dict[str, Array]
+    exposed: Array
+    reduction: Array
+    occupancy: Occupancy
+    blocks_per_sm: Array
+    rounds: Array
+    dram_read: Array
+    dram_write: Array
+    flops: Array
+    grid: Array
+    shares: dict[str, Array] = field(default_factory=dict)
+
+
+def estimate(
+    kernel: KernelSummary,
+    machine: Machine,
+    knobs: Mapping[str, Array],
+    sizes: Mapping[str, Array],
+    p: Parameters,
+    order: tuple[str, ...] = (),
+) -> Estimate:
+    """Time of a kernel under schedules given as columns of knobs; raises UnsupportedError when a unit the kernel needs is unknown."""
+    shared = machine.level("shared")
+    sms = float(machine.instances("shared"))
+    dram, l2 = machine.level("dram"), machine.level("l2")
+    bandwidth = machine.need(dram.bandwidth, "levels.dram.bandwidth")
+    l2_instances = float(machine.instances("l2"))
+    l2_bandwidth = machine.need(l2.bandwidth, "levels.l2.bandwidth") * l2_instances * p.l2_efficiency
+    latency = machine.need(dram.latency_seconds, "levels.dram.latency_seconds")
+    vector = machine.unit("vector")
+    clock = machine.need(vector.clock_hz, "units.vector.clock_hz")
+    port = 64.0 * clock
+    del shared
+
+    g = geometry(kernel, knobs, sizes)
+    w = work(kernel, g)
+    warps = knobs.get("warps", 4.0)
+    pipeline = np.maximum(knobs.get("pipeline", 1.0), 1.0)
+    found = occupancy(w, machine, warps, pipeline)
+    resident = np.maximum(found.blocks, 1.0)
+    slots = sms * resident
+    cache = _cache_bytes(machine)
+    t = traffic(kernel, g, slots, knobs.get("group", 1.0), order, cache, p.warm)
+
+    even = g.grid / sms
+    whole = np.floor(g.grid / slots)
+    busiest = whole * resident + np.ceil((g.grid - whole * slots) / sms)
+    busiest = np.maximum(even + (busiest - even) * p.imbalance, 1.0)
+    rounds = np.maximum(busiest / resident, 1.0)
+
+    tensor = _tensor_seconds(w.tensor, machine, sms) * (1.0 + p.tile_overhead * (1.0 / np.maximum(w.tensor_m, 1.0) + 1.0 / np.maximum(w.tensor_n, 1.0)))
+    tensor = tensor * busiest / p.tensor_efficiency
+    lanes = machine.need(vector.rate["f32"], "units.vector.rate.f32") * vector.count
+    integer_lanes = machine.need(vector.rate.get("i32", vector.rate["f32"]), "units.vector.rate.i32") * vector.count
+    special = machine.unit("special")
+    special_lanes = machine.need(special.rate["f32"], "units.special.rate.f32") * special.count
+    spill = found.spilled * found.threads * w.trips / port
+    vector_seconds = ((w.vector + w.ieee) / lanes + w.integer / integer_lanes) / clock / p.vector_efficiency
+    special_seconds = w.special / special_lanes / clock / p.vector_efficiency
+    busy_warps = np.minimum(np.minimum(resident, busiest) * warps / 8.0, 1.0)
+    vector_seconds = busiest * (np.maximum(vector_seconds, special_seconds) / busy_warps + spill)
+
+    parts = np.where(np.greater(g.split, 1.0), g.split, 0.0)
+    partial_bytes = 0.0 if np.ndim(parts) == 0 and not parts else parts * w.accumulators * 8.0 * (g.grid / np.maximum(g.split, 1.0))
+    l2_bytes = g.grid * (w.load_bytes + w.store_bytes + 2.0 * w.atomic_bytes)
+    l2_seconds = np.maximum(l2_bytes / l2_bandwidth, busiest * w.load_bytes / port)
+
+    threads_bytes = found.threads * 64.0
+    in_flight_block = np.where(
+        np.greater(w.trips, 1.0), w.trip_bytes * np.clip(pipeline - 1.0, 0.5, w.trips), np.minimum(w.load_bytes, threads_bytes)
+    )
+    in_flight = np.maximum(np.minimum(g.grid, slots) * in_flight_block, 1.0)
+    read_seconds = t.read * (1.0 / (bandwidth * p.dram_efficiency) + latency / in_flight)
+    fits = np.clip(t.write / (0.5 * cache), 0.2, 1.0)
+    write_seconds = t.write * fits / (bandwidth * p.write_efficiency)
+    store_seconds = np.maximum(write_seconds, g.grid * w.store_bytes / l2_bandwidth)
+    chain = rounds * w.trips * p.step_clocks / clock + rounds * w.barriers * 40.0 / clock
+
+    order_norm = p.sharpness
+    work_seconds = _norm((tensor, vector_seconds, l2_seconds, read_seconds, chain), order_norm)
+    together = _norm((tensor, vector_seconds, l2_seconds, read_seconds + write_seconds, chain), order_norm)
+    fill = rounds * p.fill_latency * latency
+    serial = fill + work_seconds + store_seconds
+    share = 1.0 / rounds + (1.0 - 1.0 / rounds) * p.exposed / resident
+    exposed = share * np.maximum(serial - together, 0.0)
+    reduction = np.where(np.greater(g.split, 1.0), p.reduction_latency * latency + partial_bytes / l2_bandwidth, 0.0)
+    total = p.launch_seconds + together + exposed + reduction
+    flops = 2.0 * (sum(w.tensor.values()) + w.ieee) * g.grid
+    return Estimate(
+        total=total,
+        launch=p.launch_seconds,
+        resources={
+            "fill": fill,
+            "tensor": tensor,
+            "vector": vector_seconds,
+            "l2": l2_seconds,
+            "dram": read_seconds,
+            "store": store_seconds,
+            "latency": chain,
+        },
+        exposed=exposed,
+        reduction=reduction,
+        occupancy=found,
+        blocks_per_sm=resident,
+        rounds=rounds,
+        dram_read=t.read,
+        dram_write=t.write,
+        flops=flops,
+        grid=g.grid,
+    )
+
+
+def _cache_bytes(machine: Machine) -> float:
+    """Capacity of the last cache before DRAM."""
+    if machine.has_level("llc"):
+        return machine.need(machine.level("llc").capacity_bytes, "levels.llc.capacity_bytes")
+    return machine.need(machine.level("l2").capacity_bytes, "levels.l2.capacity_bytes") * machine.instances("l2")
+
+
+def _tensor_seconds(work_by_dtype: Mapping[str, Array], machine: Machine, sms: float) -> Array:
+    """Seconds of one block's multiply-adds on its SM's tensor units."""
+    seconds: Array = 0.0
+    for dtype, count in work_by_dtype.items():
+        rate = machine.rate("tensor", dtype)
+        if rate is None and dtype == "f8":
+            rate = machine.rate("tensor", "f16")  # converted on the way in
+        if rate is None:
+            raise UnsupportedError(
+                f"{machine.name}: no rate for {dtype} on the tensor unit", hint=f"add units.tensor.rate.{dtype} to the machine file"
+            )
+        seconds = seconds + 2.0 * count / (rate / sms)
+    return seconds
+
+
+def _norm(parts: tuple[Array, ...], order: float) -> Array:
+    """The norm of concurrent times: `(sum t^p)^(1/p)`, scaled by the longest so that it neither under- nor overflows."""
+    top = parts[0]
+    for part in parts[1:]:
+        top = np.maximum(top, part)
+    top = np.maximum(top, 1e-12)
+    total = 0.0
+    for part in parts:
+        total = total + np.power(part / top, order)
+    return top * np.power(total, 1.0 / order)

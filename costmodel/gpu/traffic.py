@@ -1,0 +1,87 @@
+"""DRAM traffic of a grid: what the blocks of one wave share through L2, and what L2 keeps from one wave to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from codesign.costmodel.gpu.geometry import Array, Geometry
+from codesign.costmodel.summary import KernelSummary, footprint
+
+
+@dataclass
+class Traffic:
+    """Bytes of the whole kernel: `read` and `write` at DRAM, `least_read` when nothing is read twice, `read_through` that L2 keeps
+    nothing of (infinite cache misses)."""
+
+    read: Array
+    write: Array
+    least_read: Array
+    working_set: Array
+
+
+def traffic(kernel: KernelSummary, g: Geometry, slots: Array, group: Array, order: tuple[str, ...], l2_bytes: float, warm: float) -> Traffic:
+    """DRAM bytes read and written.
+
+    A wave of `slots` blocks covers a box of the grid, the fastest dim of `order` first and `group` tiles of the slowest tiled dim together. Blocks of a
+    wave share what they load. A later wave finds an operand in L2 as far as the operand, with what streams past it, fits.
+    """
+    wave = np.minimum(slots, g.grid)
+    waves = g.grid / wave
+    box = _box(kernel, g, wave / np.minimum(g.split, wave), group, order)
+    whole = g.sizes(g.extents)
+    wide = {dim: np.minimum(g.mean[dim] * box[dim], g.extents[dim]) for dim in kernel.outer}
+    deep = {dim: g.extents[dim] / np.maximum(g.split / wave, 1.0) for dim in kernel.inner}
+    per_wave = g.sizes({**wide, **deep})
+    entries = []
+    seen: set[tuple[object, ...]] = set()
+    flow: Array = 0.0
+    for nest in kernel.nests:
+        for access in nest.loads:
+            if (access.tensor, access.index) in seen:
+                continue
+            seen.add((access.tensor, access.index))
+            once = footprint(access, whole) * access.dtype.bytes
+            each = footprint(access, per_wave) * access.dtype.bytes
+            entries.append((access, once, each))
+            flow = flow + each
+    write: Array = 0.0
+    for nest in kernel.nests:
+        for access in nest.stores:
+            write = write + footprint(access, whole) * access.dtype.bytes
+    flow = flow + write / waves
+    read: Array = 0.0
+    least: Array = 0.0
+    warm_names = kernel.notes.get("warm", "").split(",")
+    for access, once, each in entries:
+        again = np.maximum(each * waves - once, 0.0)
+        kept = np.minimum(0.8 * l2_bytes / (once + flow - each), 1.0)
+        first = once
+        if access.tensor in warm_names or access.tensor.split("#")[0] in warm_names:
+            first = once * (1.0 - warm * np.clip(1.0 - once / (0.5 * l2_bytes), 0.0, 1.0))
+        read = read + first + again * (1.0 - kept)
+        least = least + once
+    return Traffic(read, write, least, flow)
+
+
+def _box(kernel: KernelSummary, g: Geometry, wave: Array, group: Array, order: tuple[str, ...]) -> dict[str, Array]:
+    """How many blocks along each outer dim one wave covers."""
+    dims = [dim for dim in order if dim in g.blocks] + [dim for dim in kernel.outer if dim not in order]
+    batch = {dim for nest in kernel.nests if nest.contraction for dim in nest.contraction.batch}
+    slow = next((dim for dim in dims if dim not in batch), None)
+    box: dict[str, Array] = {}
+    left: Array = wave
+    together: Array = 1.0
+    if slow is not None:
+        together = np.minimum(np.minimum(group, g.blocks[slow]), left)
+        left = left / together
+    for dim in reversed(dims):
+        if dim == slow:
+            taken = np.minimum(np.maximum(g.blocks[dim] / together, 1.0), left)
+            box[dim] = taken * together
+        else:
+            taken = np.minimum(g.blocks[dim], left)
+            box[dim] = taken
+        left = left / taken
+    return box

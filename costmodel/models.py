@@ -1,0 +1,22 @@
+"""Which cost model answers for a machine at a fidelity."""
+
+from __future__ import annotations
+
+from codesign.costmodel.gpu.model import GpuTileModel
+from codesign.costmodel.machine import Machine
+from codesign.costmodel.protocol import CostModel
+from codesign.costmodel.roofline import Roofline
+from codesign.ir.errors import UnsupportedError
+
+
+def cost_model_for(machine: Machine, fidelity: int = 1) -> CostModel:
+    """The model of a machine: 0 roofline, 1 analytic (tile model on GPUs, dataflow model on accelerators)."""
+    if fidelity == 0:
+        return Roofline()
+    if machine.kind == "gpu" and fidelity == 1:
+        return GpuTileModel()
+    if machine.kind == "dataflow" and fidelity == 1:
+        from codesign.costmodel.dataflow import DataflowModel
+
+        return DataflowModel()
+    raise UnsupportedError(f"no cost model of fidelity {fidelity} for {machine.name}", hint="fidelities: 0, 1")

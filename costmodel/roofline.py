@@ -1,0 +1,93 @@
+"""Fidelity 0: the roofline, a bound that no schedule beats.
+
+The time of a kernel is at least its operations over the peak of the unit that does them, and at least its least possible traffic over the
+bandwidth of the outermost memory. It needs the sizes of the kernel only: every schedule gets the same bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from codesign.costmodel.machine import Machine
+from codesign.costmodel.protocol import CostBatch
+from codesign.costmodel.summary import KernelSummary, Nest
+from codesign.ir.errors import UnsupportedError
+from codesign.ir.schedule import ScheduleBatch
+
+TERM_NAMES = ("tensor", "vector", "special", "dram")
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The roofline of a machine; `seconds` is the largest of the four bounds, which is the only non-zero term."""
+
+    fidelity: ClassVar[int] = 0
+
+    def predict(
+        self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None = None
+    ) -> CostBatch:
+        """The same bound for every schedule; see CostModel."""
+        count = len(schedules)
+        bounds = roofline_bounds(kernel, machine, sizes or {})
+        best = max(range(len(bounds)), key=lambda i: bounds[i])
+        terms = np.zeros((count, len(TERM_NAMES)))
+        terms[:, best] = bounds[best]
+        seconds = np.full(count, bounds[best])
+        traffic = float(kernel.read_bytes.evaluate(sizes or {}) + kernel.write_bytes.evaluate(sizes or {}))
+        return CostBatch(
+            seconds=seconds,
+            terms=terms,
+            term_names=TERM_NAMES,
+            low=seconds,
+            high=np.full(count, np.inf),
+            in_domain=np.ones(count, dtype=np.bool_),
+            reason=np.full(count, "", dtype=object),
+            joules=np.full(count, np.nan),
+            dram_bytes=np.full(count, traffic),
+            details={"flops": np.full(count, kernel_flops(kernel, sizes or {}))},
+        )
+
+
+def kernel_flops(kernel: KernelSummary, sizes: Mapping[str, int]) -> float:
+    """Floating-point operations of the contractions, two per multiply-add."""
+    return 2.0 * sum(_points(kernel, nest, sizes) for nest in kernel.nests if nest.contraction is not None)
+
+
+def _points(kernel: KernelSummary, nest: Nest, sizes: Mapping[str, int]) -> float:
+    total = 1.0
+    for dim in (*nest.dims, *nest.reductions):
+        total *= float(kernel.extents[dim].evaluate(sizes))
+    return total
+
+
+def roofline_bounds(kernel: KernelSummary, machine: Machine, sizes: Mapping[str, int]) -> tuple[float, float, float, float]:
+    """Least seconds on the tensor, vector and special units and at the outermost memory."""
+    tensor = vector = special = 0.0
+    vector_rate = machine.rate("vector", "f32") or 0.0
+    special_rate = (machine.rate("special", "f32") or vector_rate / 4.0) if machine.has_unit("special") else vector_rate / 4.0
+    if not vector_rate:
+        raise UnsupportedError(f"{machine.name}: no f32 rate on the vector unit", hint="add units.vector.rate.f32 to the machine file")
+    for nest in kernel.nests:
+        points = _points(kernel, nest, sizes)
+        if nest.contraction is not None:
+            dtype = nest.contraction.left if nest.contraction.left.bits >= nest.contraction.right.bits else nest.contraction.right
+            rate = machine.rate("tensor", "f8" if dtype.name.startswith("f8") else dtype.name)
+            if rate is None and dtype.name.startswith("f8"):
+                rate = machine.rate("tensor", "bf16")
+            if rate is None:
+                fallback = machine.rate("tensor", "tf32") if dtype.name == "f32" else None
+                rate = max(fallback or 0.0, vector_rate)
+            tensor += 2.0 * points / rate
+        for (unit, _), cost in nest.operations.items():
+            if unit == "special":
+                special += points * cost / special_rate
+            elif unit == "fma":
+                vector += points * cost / (vector_rate / 2.0)
+    least = float(kernel.read_bytes.evaluate(sizes) + kernel.write_bytes.evaluate(sizes))
+    level = machine.levels[0]
+    dram = least / machine.need(level.bandwidth, f"levels.{level.name}.bandwidth")
+    return tensor, vector, special, dram

@@ -1,0 +1,185 @@
+"""The kernels of measured tables, written as tensor-level groups and summarised like any other.
+
+Sizes are symbols, so that one summary serves a whole table. Nothing here is a formula: each function says what the kernel computes.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from codesign.costmodel.summary import KernelSummary, summarize
+from codesign.ir.core import Block, Value
+from codesign.ir.dtypes import DTYPES, F32, I64, DType
+from codesign.ir.index import Index, IndexLike, index
+from codesign.ir.scalar import IndexValue, Read, Scalar, apply, cast, literal, select
+from codesign.ir.tensor import Compute, Dim, Fusion
+from codesign.ir.types import tensor
+
+
+def _dims(**sizes: IndexLike) -> list[Dim]:
+    return [Dim(name, index(size)) for name, size in sizes.items()]
+
+
+def _input(name: str, dtype: DType, *shape: IndexLike) -> Value:
+    return Value(tensor(dtype, *shape), name)
+
+
+def _group(computes: list[Compute], outputs: list[Compute]) -> Fusion:
+    return Fusion(Block((), computes, [compute.result for compute in outputs]))
+
+
+def _summary(name: str, computes: list[Compute], outputs: list[Compute], warm: str = "") -> KernelSummary:
+    found = summarize(_group(computes, outputs), name=name, key=name)
+    return KernelSummary(**{**found.__dict__, "notes": {"warm": warm}}) if warm else found
+
+
+@lru_cache(maxsize=32)
+def gemm(dtype: str = "bf16") -> KernelSummary:
+    """`C[m, n] = sum_k A[m, k] B[n, k]` of sizes M, N, K; A is an activation that was just written."""
+    kind = DTYPES[dtype]
+    a, b = _input("a", kind, "M", "K"), _input("b", kind, "N", "K")
+    body = apply("mul", cast(Read(a, ("m", "k")), F32), cast(Read(b, ("n", "k")), F32))
+    c = Compute(_dims(m="M", n="N"), body, dtype=kind, reductions=_dims(k="K"), monoid="sum", accumulate=F32, name="c")
+    return _summary("gemm", [c], [c], "a")
+
+
+@lru_cache(maxsize=32)
+def attention(dtype: str = "bf16", kv_dtype: str = "bf16", causal: bool = True, window: bool = False) -> KernelSummary:
+    """Grouped-query attention of one query block: sizes B batch, G key heads, R query heads a key head, Q queries, J keys, D head size, E value size.
+
+    Scores, a softmax over j in one pass, and the product with the values. Masking is arithmetic on the scores; which tiles are empty is the
+    scenario's share of keys that are visited.
+    """
+    kind, kv = DTYPES[dtype], DTYPES[kv_dtype]
+    q = _input("q", kind, "B", "G", "R", "Q", "D")
+    k = _input("k", kv, "B", "G", "J", "D")
+    v = _input("v", kv, "B", "G", "J", "E")
+    outer = _dims(b="B", g="G", r="R", i="Q")
+    at = ("b", "g", "r", "i")
+    j, d = _dims(j="J"), _dims(d="D")
+    product = apply("mul", cast(Read(q, (*at, "d")), F32), cast(cast(Read(k, ("b", "g", "j", "d")), kind), F32))
+    score = Compute([*outer, *j], product, dtype=F32, reductions=d, monoid="sum", accumulate=F32, name="score")
+    scaled: Scalar = apply("mul", Read(score.result, (*at, "j")), literal(0.1, F32))
+    if causal or window:
+        keep = apply("le", IndexValue("j"), IndexValue(index("i") + index("J") - index("Q")))
+        scaled = select(keep, scaled, literal(float("-inf"), F32))
+    top = Compute(outer, scaled, dtype=F32, reductions=j, monoid="max", accumulate=F32, name="top")
+    weight = apply("exp2", apply("sub", scaled, Read(top.result, at)))
+    exp = Compute([*outer, *j], weight, dtype=F32, name="exp")
+    total = Compute(outer, Read(exp.result, (*at, "j")), dtype=F32, reductions=j, monoid="sum", accumulate=F32, name="total")
+    product = apply("mul", cast(cast(Read(exp.result, (*at, "j")), kind), F32), cast(cast(Read(v, ("b", "g", "j", "e")), kind), F32))
+    mixed = Compute([*outer, *_dims(e="E")], product, dtype=F32, reductions=j, monoid="sum", accumulate=F32, name="mixed")
+    body = apply("div", Read(mixed.result, (*at, "e")), Read(total.result, at))
+    out = Compute([*outer, *_dims(e="E")], cast(body, kind), dtype=kind, name="out")
+    return _summary("attention", [score, top, exp, total, mixed, out], [out], "q")
+
+
+@lru_cache(maxsize=8)
+def rms_norm(dtype: str = "bf16") -> KernelSummary:
+    """RMS norm of T rows of N elements with a weight."""
+    kind = DTYPES[dtype]
+    x, w = _input("x", kind, "T", "N"), _input("w", kind, "N")
+    value = cast(Read(x, ("t", "n")), F32)
+    squares = Compute(_dims(t="T"), apply("mul", value, value), dtype=F32, reductions=_dims(n="N"), monoid="sum", name="squares")
+    mean = apply("mul", Read(squares.result, ("t",)), literal(1e-4, F32))
+    scale = apply("rsqrt", apply("add", mean, literal(1e-6, F32)))
+    body = apply("mul", apply("mul", value, scale), cast(Read(w, ("n",)), F32))
+    out = Compute(_dims(t="T", n="N"), cast(body, kind), dtype=kind, name="out")
+    return _summary("rms_norm", [squares, out], [out], "x")
+
+
+@lru_cache(maxsize=8)
+def add(dtype: str = "bf16") -> KernelSummary:
+    """Sum of two T x N tensors."""
+    kind = DTYPES[dtype]
+    x, y = _input("x", kind, "T", "N"), _input("y", kind, "T", "N")
+    out = Compute(_dims(t="T", n="N"), apply("add", Read(x, ("t", "n")), Read(y, ("t", "n"))), dtype=kind, name="out")
+    return _summary("add", [out], [out], "x,y")
+
+
+@lru_cache(maxsize=8)
+def silu_and_multiply(dtype: str = "bf16") -> KernelSummary:
+    """`silu(x[:, :N]) * x[:, N:]` of a T x 2N tensor."""
+    kind = DTYPES[dtype]
+    x = _input("x", kind, "T", index("N") * 2)
+    gate, up = cast(Read(x, ("t", "n")), F32), cast(Read(x, ("t", index("n") + index("N"))), F32)
+    silu = apply("div", gate, apply("add", literal(1.0, F32), apply("exp", apply("neg", gate))))
+    out = Compute(_dims(t="T", n="N"), cast(apply("mul", silu, up), kind), dtype=kind, name="out")
+    return _summary("silu_and_multiply", [out], [out], "x")
+
+
+@lru_cache(maxsize=8)
+def gelu(dtype: str = "bf16") -> KernelSummary:
+    """GELU (tanh form) of a T x N tensor."""
+    kind = DTYPES[dtype]
+    x = _input("x", kind, "T", "N")
+    value = cast(Read(x, ("t", "n")), F32)
+    cube = apply("mul", apply("mul", value, value), value)
+    inner = apply("mul", apply("add", value, apply("mul", cube, literal(0.044715, F32))), literal(0.7978845608, F32))
+    body = apply("mul", apply("mul", value, literal(0.5, F32)), apply("add", apply("tanh", inner), literal(1.0, F32)))
+    out = Compute(_dims(t="T", n="N"), cast(body, kind), dtype=kind, name="out")
+    return _summary("gelu", [out], [out], "x")
+
+
+@lru_cache(maxsize=8)
+def rope(dtype: str = "bf16") -> KernelSummary:
+    """Rotary embedding of T tokens, H heads (queries and keys) of D elements; cosines and sines come from a table by position."""
+    kind = DTYPES[dtype]
+    x = _input("x", kind, "T", "H", "D")
+    half = index("D") // 2
+    table, at = _input("table", kind, 4096, "D"), _input("at", I64, "T")
+    position = Read(at, ("t",)).as_index()
+    other: Index = (index("d") + half) % index("D")
+    cosine, sine = (cast(Read(table, (position, shift)), F32) for shift in ("d", other))
+    sign = select(apply("lt", IndexValue("d"), IndexValue(half)), literal(-1.0, F32), literal(1.0, F32))
+    here, there = cast(Read(x, ("t", "h", "d")), F32), cast(Read(x, ("t", "h", other)), F32)
+    body = apply("add", apply("mul", here, cosine), apply("mul", apply("mul", there, sign), sine))
+    out = Compute(_dims(t="T", h="H", d="D"), cast(body, kind), dtype=kind, name="out")
+    return _summary("rope", [out], [out], "x")
+
+
+@lru_cache(maxsize=8)
+def embedding(dtype: str = "bf16") -> KernelSummary:
+    """Rows of a V x N table picked by T indices."""
+    kind = DTYPES[dtype]
+    table, ids = _input("table", kind, "V", "N"), _input("ids", I64, "T")
+    out = Compute(_dims(t="T", n="N"), Read(table, (Read(ids, ("t",)).as_index(), "n")), dtype=kind, name="out")
+    return _summary("embedding", [out], [out])
+
+
+@lru_cache(maxsize=8)
+def softmax(dtype: str = "bf16") -> KernelSummary:
+    """Softmax of T rows of N elements."""
+    kind = DTYPES[dtype]
+    x = _input("x", kind, "T", "N")
+    value = cast(Read(x, ("t", "n")), F32)
+    top = Compute(_dims(t="T"), value, dtype=F32, reductions=_dims(n="N"), monoid="max", name="top")
+    exp = Compute(_dims(t="T", n="N"), apply("exp", apply("sub", value, Read(top.result, ("t",)))), dtype=F32, name="exp")
+    total = Compute(_dims(t="T"), Read(exp.result, ("t", "n")), dtype=F32, reductions=_dims(n="N"), monoid="sum", name="total")
+    out = Compute(_dims(t="T", n="N"), cast(apply("div", Read(exp.result, ("t", "n")), Read(total.result, ("t",))), kind), dtype=kind, name="out")
+    return _summary("softmax", [top, exp, total, out], [out])
+
+
+@lru_cache(maxsize=8)
+def grouped_gemm(dtype: str = "bf16") -> KernelSummary:
+    """A mixture's GEMM: E experts, each with M rows of K gathered from T tokens, times its own N x K weights."""
+    kind = DTYPES[dtype]
+    x, w, rows = _input("x", kind, "T", "K"), _input("w", kind, "E", "N", "K"), _input("rows", I64, "E", "M")
+    row = Read(rows, ("e", "m")).as_index()
+    body = apply("mul", cast(Read(x, (row, "k")), F32), cast(Read(w, ("e", "n", "k")), F32))
+    c = Compute(_dims(e="E", m="M", n="N"), body, dtype=kind, reductions=_dims(k="K"), monoid="sum", accumulate=F32, name="c")
+    return _summary("grouped_gemm", [c], [c], "x")
+
+
+@lru_cache(maxsize=8)
+def convolution(dtype: str = "bf16") -> KernelSummary:
+    """2-D convolution, stride 1, padded by one: N images, C to O channels, H x W pixels, R x S filter."""
+    kind = DTYPES[dtype]
+    x, w = _input("x", kind, "N", "C", "H", "W"), _input("w", kind, "O", "C", "R", "S")
+    read = Read(x, ("n", "c", index("y") + index("r") - 1, index("x") + index("s") - 1), literal(0.0, kind))
+    body = apply("mul", cast(read, F32), cast(Read(w, ("o", "c", "r", "s")), F32))
+    dims, inner = _dims(n="N", o="O", y="H", x="W"), _dims(c="C", r="R", s="S")
+    out = Compute(dims, body, dtype=kind, reductions=inner, monoid="sum", accumulate=F32, name="out")
+    return _summary("convolution", [out], [out])
+
+
