@@ -235,6 +235,15 @@ def _strip(node: Scalar) -> Scalar:
     return node
 
 
+def _narrowest(node: Scalar) -> DType:
+    """The dtype that a factor has when it reaches the unit: the narrowest that it passes through."""
+    found = node.dtype
+    while isinstance(node, Apply) and node.function == "cast":
+        node = node.args[0]
+        found = node.dtype if node.dtype.bits < found.bits else found
+    return found
+
+
 def _wraps(outer: Scalar, inner: Scalar) -> bool:
     while isinstance(outer, Apply) and outer.function == "cast":
         if outer is inner:
@@ -261,7 +270,7 @@ def _contraction(compute: Compute) -> tuple[Contraction | None, Scalar | None, t
     batch = tuple(name for name in parallel if name in in_left and name in in_right)
     if set(k) != reduced or not m or not n:
         return nothing
-    found = Contraction(m, n, k, batch, _strip(left).dtype, _strip(right).dtype, compute.accumulate)
+    found = Contraction(m, n, k, batch, _narrowest(left), _narrowest(right), compute.accumulate)
     return found, multiply, (left, right)
 
 
