@@ -73,8 +73,9 @@ bench: $(STAMP)  ## Every figure that the README quotes (benchmarks/)
 setup: $(STAMP)  ## Only the environment (.venv)
 
 .PHONY: format
-format: $(STAMP)  ## Sort imports and mend what ruff can mend
-	$(VENV)/bin/ruff check --fix .
+format: $(STAMP)  ## Sort imports, break long lines, and mend what ruff can mend
+	$(VENV)/bin/ruff check --fix --quiet . || true
+	$(VENV)/bin/ruff format .
 
 .PHONY: clean
 clean:  ## Remove what builds and runs leave behind; the environment stays
