@@ -99,7 +99,7 @@ def evaluate_domain(
     else:
         size, limit, names = _points(spans), POINTS_AT_ONCE, []
     if size > limit:
-        useful = range(len(spans))
+        useful = list(range(len(spans)))
         if factors:  # cutting a dim that the big factor lacks gains nothing
             big = max(names, key=lambda used: _points([s for s in spans if s.name in used]))
             useful = [a for a in useful if spans[a].name in big or a < outer] or useful

@@ -1,0 +1,169 @@
+"""Questions that several rooms ask of IR: is this a matrix product, are these two the same, what does it cost to compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from codesign.ir.core import Block, Op, Value, uses_of
+from codesign.ir.dtypes import F8E4M3, F8E5M2, I64, DType
+from codesign.ir.functions import FUNCTIONS, Unit
+from codesign.ir.index import Datum, Extremum, FloorDiv, Index, Mod
+from codesign.ir.scalar import Apply, IndexValue, Scalar
+from codesign.ir.structure import equal, structural_hash
+from codesign.ir.tensor import Compute
+
+__all__ = [
+    "ContractionForm",
+    "contraction",
+    "equal",
+    "index_operation_count",
+    "is_exact_cast",
+    "operation_counts",
+    "strip_exact_casts",
+    "structural_hash",
+    "topological_order",
+    "users",
+    "uses_of",
+]
+
+
+@dataclass(frozen=True)
+class ContractionForm:
+    """A compute as a sum of products of two factors.
+
+    `left`, `right`: the factors, without the exact casts around them, so that their dtypes are those that a matrix unit
+    is fed. Dims by role: `m` only in left, `n` only in right, `k` summed (in both), `batch` in both and kept; `accumulate`: dtype
+    of the sum.
+    """
+
+    left: Scalar
+    right: Scalar
+    m: tuple[str, ...]
+    n: tuple[str, ...]
+    k: tuple[str, ...]
+    batch: tuple[str, ...]
+    accumulate: DType
+
+
+def contraction(compute: Compute, *, vector: bool = False) -> ContractionForm | None:
+    """The compute as a matrix product, or None when it isn't one.
+
+    It is when it sums `a * b`, whose rounding the sum's dtype does not lose, over dims that both factors have, and each factor has a
+    kept dim of its own; with `vector`, one of the two is enough (matrix times vector).
+    """
+    body = compute.body
+    if compute.monoid != "sum" or not isinstance(body, Apply) or body.function != "mul" or body.dtype.bits < 32:
+        return None
+    if not (body.dtype is compute.accumulate or is_exact_cast(body.dtype, compute.accumulate)):
+        return None
+    left, right = body.args
+    in_left, in_right = left.variables(), right.variables()
+    k = tuple(dim.name for dim in compute.reductions)
+    if any(name not in in_left or name not in in_right for name in k):
+        return None
+    kept = [dim.name for dim in compute.dims]
+    m = tuple(name for name in kept if name in in_left and name not in in_right)
+    n = tuple(name for name in kept if name in in_right and name not in in_left)
+    batch = tuple(name for name in kept if name in in_left and name in in_right)
+    if len(m) + len(n) + len(batch) != len(kept) or not k:
+        return None
+    if not (m and n) and not (vector and (m or n)):
+        return None
+    return ContractionForm(strip_exact_casts(left), strip_exact_casts(right), m, n, k, batch, compute.accumulate)
+
+
+_EXPONENT_BITS = {"f8e4m3": 4, "f8e5m2": 5, "f16": 5, "bf16": 8, "f32": 8, "f64": 11}
+
+
+def is_exact_cast(source: DType, target: DType) -> bool:
+    """Whether every value of the source dtype is a value of the target."""
+    if source is target or source.kind == "bool":
+        return True
+    if source.is_float:
+        if not target.is_float:
+            return False
+        if target in (F8E4M3, F8E5M2):
+            return False
+        return target.mantissa >= source.mantissa and _EXPONENT_BITS[target.name] >= _EXPONENT_BITS[source.name]
+    magnitude = source.bits - (source.kind == "int")
+    if target.is_float:
+        return target.mantissa + 1 >= magnitude and 2 ** (_EXPONENT_BITS[target.name] - 1) > magnitude
+    if target.kind == "uint":
+        return source.kind == "uint" and target.bits >= source.bits
+    return target.kind == "int" and target.bits - 1 >= magnitude
+
+
+def strip_exact_casts(scalar: Scalar) -> Scalar:
+    """What is under the outermost casts that lose nothing."""
+    while isinstance(scalar, Apply) and scalar.function == "cast" and is_exact_cast(scalar.args[0].dtype, scalar.dtype):
+        scalar = scalar.args[0]
+    return scalar
+
+
+def operation_counts(scalar: Scalar) -> dict[tuple[Unit, DType], float]:
+    """Issue slots per point by unit and dtype; each distinct node is computed once.
+
+    The dtype is that of the first operand for comparisons and casts, else that of the result. Index expressions used as values
+    count as integer work; those inside reads are addresses and don't count here.
+    """
+    slots: dict[tuple[Unit, DType], float] = {}
+    for node in scalar.walk():
+        key: tuple[Unit, DType]
+        if isinstance(node, Apply):
+            row = FUNCTIONS[node.function]
+            key = (row.unit, node.args[0].dtype if row.result == "bool" or node.function == "cast" else node.dtype)
+            cost = row.cost
+        elif isinstance(node, IndexValue):
+            key, cost = ("integer", I64), float(index_operation_count(node.index))
+        else:
+            continue
+        if cost and key[0] != "free":
+            slots[key] = slots.get(key, 0.0) + cost
+    return slots
+
+
+def index_operation_count(expression: Index) -> int:
+    """Integer operations that computing an index expression takes: adds, multiplies, and 6 for each division or remainder."""
+    count = max(len(expression.terms) - 1, 0)
+    for monomial, c in expression.terms:
+        count += max(len(monomial) - 1, 0) + (1 if monomial and abs(c) != 1 else 0)
+        for atom in monomial:
+            if isinstance(atom, (FloorDiv, Mod)):
+                count += 6 + index_operation_count(atom.numerator) + index_operation_count(atom.denominator)
+            elif isinstance(atom, Extremum):
+                count += len(atom.args) - 1 + sum(index_operation_count(arg) for arg in atom.args)
+            elif isinstance(atom, Datum):
+                continue
+    return count
+
+
+def users(block: Block) -> Mapping[Value, list[Op]]:
+    """For each value, the ops of this block that use it, directly or in their regions, in order."""
+    return uses_of(block)
+
+
+def topological_order(block: Block) -> list[Op]:
+    """The block's ops, each after those whose results it uses, otherwise in their present order; ValueError on a cycle."""
+    producer = {value: op for op in block.ops for value in op.results}
+    order: list[Op] = []
+    state: dict[Op, int] = {}
+    for start in block.ops:
+        stack: list[tuple[Op, bool]] = [(start, False)]
+        while stack:
+            op, done = stack.pop()
+            if done:
+                state[op] = 2
+                order.append(op)
+                continue
+            if state.get(op):
+                if state[op] == 1:
+                    raise ValueError(f"{op!r} depends on its own result")
+                continue
+            state[op] = 1
+            stack.append((op, True))
+            needed = dict.fromkeys(producer[value] for value in op.uses() if value in producer)
+            if any(state.get(other) == 1 for other in needed):
+                raise ValueError(f"{op!r} depends on its own result")
+            stack.extend((other, False) for other in reversed(needed) if not state.get(other))
+    return order
