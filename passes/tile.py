@@ -1,0 +1,98 @@
+"""Tiling: a fused group and a schedule become a tile-level kernel.
+
+The grid walks the outer dims; each program makes its blocks of the outputs, pulling what they need. Every schedule that names the
+group's dims with power-of-two tiles gives a right kernel: lanes beyond an extent are guarded and take a reduction's identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from codesign.ir.core import Block, Value, tensor_type
+from codesign.ir.errors import UnsupportedError
+from codesign.ir.index import Bounds, Index, index
+from codesign.ir.schedule import Schedule
+from codesign.ir.tensor import Compute, Fusion
+from codesign.ir.tile import Kernel
+from codesign.ir.types import BufferType, TensorType
+from codesign.passes.tiling.domain import Domain
+from codesign.passes.tiling.program import Program
+
+
+@dataclass(frozen=True)
+class OutputMap:
+    """Where a result of a group goes in memory: the tensor's type, and for each of its dims the index over the result's dims."""
+
+    type: TensorType
+    indices: tuple[Index, ...]
+
+
+def lower(
+    fusion: Fusion,
+    schedule: Schedule,
+    *,
+    name: str = "kernel",
+    bounds: Bounds | None = None,
+    outputs: Sequence[OutputMap] | None = None,
+) -> Kernel:
+    """The kernel of a group under a schedule.
+
+    Its buffers are `fusion.uses()`, then the results. `bounds`: ranges of the size symbols. `outputs`: the shapes that the results have
+    in memory when the group was normalised (default: their own). Raises ScheduleError for a schedule that does not apply.
+    """
+    ranges = bounds or Bounds()
+    for op in fusion.body.ops:
+        if not isinstance(op, Compute):
+            raise UnsupportedError(f"a {op.opcode} cannot be part of a fused kernel", place=op.location)
+    yields = fusion.body.yields
+    maps = outputs or [_own_shape(value) for value in yields]
+    inputs = fusion.uses()
+    taken: set[str] = set()
+    buffers = {value: _buffer(tensor_type(value), value.name, taken) for value in inputs}
+    results = [
+        _buffer(where.type, value.name or "out", taken) for value, where in zip(fusion.results, maps, strict=True)
+    ]
+    domain = Domain(fusion, schedule, ranges)
+    places = tuple((buffer, where.indices) for buffer, where in zip(results, maps, strict=True))
+    program = Program(domain, buffers, fusion.computes, yields, places)
+    scope = program.run()
+    params = [*buffers.values(), *results]
+    return Kernel(
+        name=name,
+        params=params,
+        outputs=len(results),
+        grid=domain.grid,
+        body=Block(ops=scope.ops),
+        schedule=schedule,
+        symbols=_symbols(fusion, params),
+        location=fusion.location,
+    )
+
+
+def _own_shape(value: Value) -> OutputMap:
+    compute = value.owner
+    if not isinstance(compute, Compute):
+        raise UnsupportedError(f"a fused kernel yields %{value.name}, which it does not compute")
+    return OutputMap(tensor_type(value), tuple(index(dim.name) for dim in compute.dims))
+
+
+def _buffer(type: TensorType, name: str, taken: set[str]) -> Value:
+    base = candidate = name or "x"
+    count = 1
+    while candidate in taken:
+        count += 1
+        candidate = f"{base}_{count}"
+    taken.add(candidate)
+    return Value(BufferType(type.dtype, type.shape), candidate)
+
+
+def _symbols(fusion: Fusion, params: Iterable[Value]) -> tuple[str, ...]:
+    dims = set(fusion.dims())
+    names: dict[str, None] = {}
+    sizes = [*fusion.dims().values(), *(size for value in params for size in value.shape)]
+    for compute in fusion.computes:
+        names.update(dict.fromkeys(sorted(compute.body.variables() - dims)))
+    for size in sizes:
+        names.update(dict.fromkeys(sorted(size.variables())))
+    return tuple(name for name in names if name not in dims)

@@ -1,0 +1,1 @@
+"""Generation of tile-level kernels from fused groups and schedules."""

@@ -1,0 +1,157 @@
+"""One program of a kernel: pulls the group's outputs, making loops where a reduction or a store goes along a looped dim.
+
+Reductions and stores that go along the same looped dims and do not depend on each other share a loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from codesign.ir.core import Block, Value
+from codesign.ir.index import Index
+from codesign.ir.location import merge
+from codesign.ir.scalar import cast
+from codesign.ir.tensor import Compute
+from codesign.ir.tile import For
+from codesign.passes.tiling.domain import Domain
+from codesign.passes.tiling.reductions import StoreTask, Task, reduction
+from codesign.passes.tiling.values import Scope, Tile, Values
+
+Output = tuple[Value, tuple[Index, ...]]
+"""A buffer and where a result goes in it: one index per buffer dim over the result's dims."""
+
+
+class Program(Values):
+    """Generates the body of a kernel."""
+
+    def __init__(
+        self,
+        domain: Domain,
+        buffers: Mapping[Value, Value],
+        computes: Iterable[Compute],
+        yields: tuple[Value, ...],
+        outputs: tuple[Output, ...],
+    ) -> None:
+        listed = tuple(computes)
+        super().__init__(domain, buffers, {compute.result: compute for compute in listed})
+        self.outputs = outputs
+        self._level = _levels(listed, domain)
+        live = _reachable(yields, self.members)
+        stores = [StoreTask(self, self.members[value], position) for position, value in enumerate(yields)]
+        self._stores = [task for task in stores if not self._loops_of_store(task)]
+        self._pending: list[Task] = [task for task in stores if self._loops_of_store(task)]
+        self._reductions = [c for c in listed if c.result in live and c.reductions]
+
+    def run(self) -> Scope:
+        """Emit everything; the program's body."""
+        for task in self._stores:
+            task.emit(self.root)
+        while self._pending:
+            first = min(self._pending, key=lambda task: self._level[task.compute.result])
+            key = self._store_key(first)
+            shared = self._share(key)
+            self._run_loops(self.root, key[0], shared)
+        return self.root
+
+    def make(self, value: Value, scope: Scope) -> Tile:
+        compute = self.members[value]
+        place = self.outermost((dim.name for dim in compute.dims), scope)
+        key = ("value", value)
+        if key in place.memo:
+            return place.memo[key]
+        if not compute.reductions:
+            axes = self.axes_of_dims(compute)
+            body = cast(self.expression(compute.body, place), compute.dtype)
+            self.record(value, self.materialise(body, axes, place, name=value.name, location=compute.location), place)
+            return place.memo[key]
+        loops = self.domain.looped(dim.name for dim in compute.reductions)
+        if not loops:
+            reduction(self, compute).whole(place)
+            return place.memo[key]
+        if place is self.root:
+            self._run_loops(place, loops, self._share((loops, self._level[value] - 1)))
+        else:
+            self._run_loops(place, loops, [reduction(self, compute)])
+        return place.memo[key]
+
+    def record(self, value: Value, tile: Tile, scope: Scope) -> None:
+        """Remember the tile of a value of the group, in the scope where it lives."""
+        scope.memo["value", value] = tile
+
+    def axes_of_dims(self, compute: Compute) -> tuple[str, ...]:
+        """The result's tile axes, in the order of its dims."""
+        return tuple(axis.name for axis in self.domain.axes(dim.name for dim in compute.dims))
+
+    # -- loops ------------------------------------------------------------------------------------------------------
+    def _loops_of_store(self, task: StoreTask) -> tuple[str, ...]:
+        return self.domain.looped(dim.name for dim in task.compute.dims)
+
+    def _store_key(self, task: Task) -> tuple[tuple[str, ...], int]:
+        return self.domain.looped(dim.name for dim in task.compute.dims), self._level[task.compute.result]
+
+    def _share(self, key: tuple[tuple[str, ...], int]) -> list[Task]:
+        """Reductions and stores of the program's body that go along these dims and are ready at the same stage."""
+        loops, level = key
+        tasks: list[Task] = []
+        for compute in self._reductions:
+            along = self.domain.looped(dim.name for dim in compute.reductions)
+            outside = self.domain.looped(dim.name for dim in compute.dims)
+            done = ("value", compute.result) in self.root.memo
+            if along == loops and not outside and not done and self._level[compute.result] - 1 == level:
+                tasks.append(reduction(self, compute))
+        stores = [task for task in self._pending if self._store_key(task) == key]
+        self._pending = [task for task in self._pending if task not in stores]
+        return [*tasks, *stores]
+
+    def _run_loops(self, scope: Scope, loops: tuple[str, ...], tasks: list[Task]) -> None:
+        initial = [task.initial(scope) for task in tasks]
+        final = self._nest(scope, loops, tasks, initial)
+        for task, carried in zip(tasks, final, strict=True):
+            task.finish(scope, carried)
+
+    def _nest(
+        self, scope: Scope, loops: tuple[str, ...], tasks: list[Task], carried: list[list[Value]]
+    ) -> list[list[Value]]:
+        if not loops:
+            return [task.step(scope, values) for task, values in zip(tasks, carried, strict=True)]
+        plan = self.domain.plans[loops[0]]
+        variable = self.domain.fresh(f"k{plan.name}")
+        args = [[Value(value.type, value.name) for value in values] for values in carried]
+        inner = Scope(scope, {**scope.loops, plan.name: variable})
+        last = self._nest(inner, loops[1:], tasks, args)
+        body = Block((v for values in args for v in values), inner.ops, (v for values in last for v in values))
+        op = For(
+            variable,
+            0,
+            plan.extent,
+            plan.size,
+            [value for values in carried for value in values],
+            body,
+            pipeline=self.domain.schedule.pipeline,
+            location=merge(task.compute.location for task in tasks),
+        )
+        scope.ops.append(op)
+        results = iter(op.results)
+        return [[next(results) for _ in values] for values in carried]
+
+
+def _levels(computes: tuple[Compute, ...], domain: Domain) -> dict[Value, int]:
+    """How many looped reductions lie on the longest path to each value, its own included."""
+    level: dict[Value, int] = {}
+    for compute in computes:
+        below = max((level.get(value, 0) for value in compute.operands()), default=0)
+        looped = bool(domain.looped(dim.name for dim in compute.reductions))
+        level[compute.result] = below + (1 if looped else 0)
+    return level
+
+
+def _reachable(roots: Iterable[Value], members: Mapping[Value, Compute]) -> set[Value]:
+    found: set[Value] = set()
+    stack = list(roots)
+    while stack:
+        value = stack.pop()
+        if value in found or value not in members:
+            continue
+        found.add(value)
+        stack.extend(members[value].operands())
+    return found
