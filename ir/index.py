@@ -413,7 +413,7 @@ def _rejoin(terms: list[tuple[Monomial, int]]) -> list[tuple[Monomial, int]]:
             if not isinstance(atom, Mod):
                 continue
             others = _without(monomial, (atom,)) or ()
-            quotient = Index(((others, c),)) * atom.denominator * Index.atom(FloorDiv(atom.numerator, atom.denominator))
+            quotient = Index(((others, c),)) * atom.denominator * (atom.numerator // atom.denominator)
             present = dict(terms)
             if quotient.terms and all(present.get(m) == k for m, k in quotient.terms):
                 left = [t for i, t in enumerate(terms) if i != position and t not in quotient.terms]
