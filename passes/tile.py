@@ -7,25 +7,17 @@ group's dims with power-of-two tiles gives a right kernel: lanes beyond an exten
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from codesign.ir.core import Block, Value, tensor_type
 from codesign.ir.errors import UnsupportedError
-from codesign.ir.index import Bounds, Index, index
+from codesign.ir.index import Bounds
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Compute, Fusion
 from codesign.ir.tile import Kernel
 from codesign.ir.types import BufferType, TensorType
+from codesign.passes.normalize import OutputMap, own_shape
 from codesign.passes.tiling.domain import Domain
 from codesign.passes.tiling.program import Program
-
-
-@dataclass(frozen=True)
-class OutputMap:
-    """Where a result of a group goes in memory: the tensor's type, and for each of its dims the index over the result's dims."""
-
-    type: TensorType
-    indices: tuple[Index, ...]
 
 
 def lower(
@@ -46,7 +38,7 @@ def lower(
         if not isinstance(op, Compute):
             raise UnsupportedError(f"a {op.opcode} cannot be part of a fused kernel", place=op.location)
     yields = fusion.body.yields
-    maps = outputs or [_own_shape(value) for value in yields]
+    maps = outputs or [own_shape(value) for value in yields]
     inputs = fusion.uses()
     taken: set[str] = set()
     buffers = {value: _buffer(tensor_type(value), value.name, taken) for value in inputs}
@@ -68,13 +60,6 @@ def lower(
         symbols=_symbols(fusion, params),
         location=fusion.location,
     )
-
-
-def _own_shape(value: Value) -> OutputMap:
-    compute = value.owner
-    if not isinstance(compute, Compute):
-        raise UnsupportedError(f"a fused kernel yields %{value.name}, which it does not compute")
-    return OutputMap(tensor_type(value), tuple(index(dim.name) for dim in compute.dims))
 
 
 def _buffer(type: TensorType, name: str, taken: set[str]) -> Value:

@@ -1,0 +1,305 @@
+"""Normal form of a fused group before it is tiled: as few dims as its accesses allow.
+
+Dims of extent 1 go; dims that always travel together contiguously become one; the several row, column or summed dims of a matrix
+product (a convolution's pixels, or its channel and window) become one each where a tile over a single one of them would be too narrow.
+Schedules and summaries speak of the dims of this form. Results keep their shape in memory: an `OutputMap` says where they go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from codesign.ir.analysis import contraction
+from codesign.ir.core import Block, Op, Value, tensor_type
+from codesign.ir.dtypes import BOOL, I64
+from codesign.ir.errors import UnsupportedError
+from codesign.ir.index import Bounds, Index, index, product
+from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, cast
+from codesign.ir.tensor import Compute, Dim, Fusion
+from codesign.ir.types import TensorType, row_major
+
+WIDE = 128
+"""Lanes along one side of a matrix product that fill a tile of any machine here; narrower sides are made of several dims."""
+
+UNIT = 16
+"""Step of a matrix unit along the summed dim: shorter sums are padded to it."""
+
+
+@dataclass(frozen=True)
+class OutputMap:
+    """Where a result of a group goes in memory: the tensor's type, and per dim of it the index over the result's dims."""
+
+    type: TensorType
+    indices: tuple[Index, ...]
+
+
+@dataclass(frozen=True)
+class Normalized:
+    """A group in normal form, the maps of its results, and how its dims follow from the original ones (in original terms)."""
+
+    fusion: Fusion
+    outputs: tuple[OutputMap, ...]
+    merged: Mapping[str, tuple[str, ...]]
+
+
+def own_shape(value: Value) -> OutputMap:
+    """The map of a result that goes to memory as it is."""
+    compute = value.owner
+    if not isinstance(compute, Compute):
+        raise UnsupportedError(f"a fused kernel yields %{value.name}, which it does not compute")
+    return OutputMap(tensor_type(value), tuple(index(dim.name) for dim in compute.dims))
+
+
+def normalize(fusion: Fusion, bounds: Bounds | None = None) -> Normalized:
+    """The normal form of a group. The given group is left as it is."""
+    ranges = bounds or Bounds()
+    for op in fusion.body.ops:
+        if not isinstance(op, Compute):
+            raise UnsupportedError(f"a {op.opcode} cannot be part of a fused kernel", place=op.location)
+    start = Normalized(
+        fusion, tuple(own_shape(value) for value in fusion.body.yields), {d: (d,) for d in fusion.dims()}
+    )
+    squeezed = _squeeze(start, ranges)
+    collapsed = _merge(squeezed, _contiguous_groups(squeezed, ranges), ranges)
+    return _merge(collapsed, _matrix_groups(collapsed), ranges)
+
+
+# -- which dims to merge --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _AccessForm:
+    """An access as a linear address: the coefficient of each dim (None: not linear), and the dims that keep it from merging."""
+
+    coefficients: Mapping[str, Index | None]
+
+
+def _roles(fusion: Fusion) -> dict[str, tuple[int, ...]]:
+    """For each dim, its role in every compute: 0 absent, 1 parallel, 2 reduced. Only dims of equal roles can be one."""
+    roles: dict[str, tuple[int, ...]] = {}
+    for name in fusion.dims():
+        roles[name] = tuple(
+            1 if any(d.name == name for d in c.dims) else 2 if any(d.name == name for d in c.reductions) else 0
+            for c in fusion.computes
+        )
+    return roles
+
+
+def _contiguous_groups(group: Normalized, bounds: Bounds) -> list[tuple[str, ...]]:
+    """Runs of dims (slowest first) that every access walks as one contiguous run."""
+    fusion = group.fusion
+    extents = fusion.dims()
+    forms, pinned = _access_forms(group, bounds.with_extents(extents))
+    roles = _roles(fusion)
+    runs: list[tuple[str, ...]] = [(name,) for name in extents]
+    merged = True
+    while merged:
+        merged = False
+        for a in runs:
+            for b in runs:
+                if a is b or pinned & {*a, *b} or roles[a[0]] != roles[b[0]]:
+                    continue
+                size = product(extents[name] for name in b)
+                if all(_follows(form, a[-1], b[-1], size) for form in forms):
+                    runs = [(*a, *b) if run is a else run for run in runs if run is not b]
+                    merged = True
+                    break
+            if merged:
+                break
+    return [run for run in runs if len(run) > 1]
+
+
+def _follows(form: _AccessForm, slow: str, fast: str, size: Index) -> bool:
+    a, b = form.coefficients.get(slow), form.coefficients.get(fast)
+    return a is not None and b is not None and a == b * size
+
+
+def _access_forms(group: Normalized, bounds: Bounds) -> tuple[list[_AccessForm], set[str]]:
+    """Every access of external memory as an address, and the dims whose single values matter (borders, indices as values)."""
+    fusion = group.fusion
+    names = list(fusion.dims())
+    members = {compute.result for compute in fusion.computes}
+    forms: list[_AccessForm] = []
+    pinned: set[str] = set()
+    for compute in fusion.computes:
+        for node in compute.body.walk():
+            if isinstance(node, IndexValue):
+                pinned |= node.index.variables()
+            elif isinstance(node, Read) and node.source not in members:
+                forms.append(_address(node.indices, node.source.shape, names))
+                if node.otherwise is not None:
+                    for expression, size in zip(node.indices, node.source.shape, strict=True):
+                        if not (expression.proves_at_least(0, bounds) and expression.proves_less(size, bounds)):
+                            pinned |= expression.variables()
+    for where in group.outputs:
+        forms.append(_address(where.indices, where.type.shape, names))
+    return forms, pinned
+
+
+def _address(indices: Sequence[Index], shape: tuple[Index, ...], names: Iterable[str]) -> _AccessForm:
+    total = index(0)
+    for expression, stride in zip(indices, row_major(shape), strict=True):
+        total = total + _opaque(expression) * stride
+    return _AccessForm({name: total.coefficient(name) for name in names})
+
+
+def _opaque(expression: Index) -> Index:
+    """The expression with data reads as unknown constants: they are accesses of their own."""
+    data = expression.data()
+    if not data:
+        return expression
+    stand_ins: dict[Scalar, Scalar] = {s: IndexValue(f"?{s}") for s in data}
+    return expression.substitute({}, lambda s: stand_ins.get(s, s))
+
+
+def _matrix_groups(group: Normalized) -> list[tuple[str, ...]]:
+    """Dims of matrix products to merge side by side."""
+    fusion = group.fusion
+    extents = fusion.dims()
+    roles = _roles(fusion)
+    groups: list[tuple[str, ...]] = []
+    taken: set[str] = set()
+    for compute in fusion.computes:
+        form = contraction(compute)
+        if form is None:
+            continue
+        order = {dim.name: position for position, dim in enumerate(compute.domain)}
+        for side in (form.m, form.n):
+            ordered = tuple(sorted(side, key=order.__getitem__))
+            if _mergeable(ordered, roles, taken) and not any(_at_least(extents[name], WIDE) for name in ordered):
+                groups.append(ordered)
+                taken |= set(ordered)
+        ordered = tuple(sorted(form.k, key=order.__getitem__))
+        if _mergeable(ordered, roles, taken) and _padding_hurts([extents[name] for name in ordered]):
+            groups.append(ordered)
+            taken |= set(ordered)
+    return groups
+
+
+def _mergeable(names: tuple[str, ...], roles: Mapping[str, tuple[int, ...]], taken: set[str]) -> bool:
+    return len(names) > 1 and not taken & set(names) and len({roles[name] for name in names}) == 1
+
+
+def _at_least(extent: Index, size: int) -> bool:
+    return extent.is_constant and extent.constant >= size
+
+
+def _padding_hurts(extents: list[Index]) -> bool:
+    """Whether padding the longest summed dim wastes over a quarter more work than padding all of them as one."""
+    if not all(extent.is_constant for extent in extents):
+        return False
+    sizes = sorted(extent.constant for extent in extents)
+    longest, total = sizes[-1], 1
+    for size in sizes:
+        total *= size
+    apart = -(-longest // UNIT) * UNIT * (total // longest)
+    together = -(-total // UNIT) * UNIT
+    return apart > 1.25 * together
+
+
+# -- rebuilding -----------------------------------------------------------------------------------------------------------
+def _squeeze(group: Normalized, bounds: Bounds) -> Normalized:
+    ones = {name for name, extent in group.fusion.dims().items() if extent.simplify(bounds) == 1}
+    if not ones:
+        return group
+    return _rebuild(group, {name: index(0) for name in ones}, {}, bounds)
+
+
+def _merge(group: Normalized, runs: list[tuple[str, ...]], bounds: Bounds) -> Normalized:
+    if not runs:
+        return group
+    extents = group.fusion.dims()
+    taken = set(extents) | {name for extent in extents.values() for name in extent.variables()}
+    values: dict[str, Index] = {}
+    joined: dict[str, Dim] = {}
+    for run in runs:
+        name = _joined_name(run, taken)
+        taken.add(name)
+        dim = Dim(name, product(extents[part] for part in run))
+        faster = index(1)
+        for part in reversed(run):
+            quotient = index(name) // faster
+            values[part] = quotient if part == run[0] else quotient % extents[part]
+            faster = faster * extents[part]
+            joined[part] = dim
+    return _rebuild(group, values, joined, bounds)
+
+
+def _joined_name(run: tuple[str, ...], taken: set[str]) -> str:
+    base = name = ("" if all(len(part) == 1 for part in run) else "_").join(run)
+    count = 1
+    while name in taken:
+        count += 1
+        name = f"{base}{count}"
+    return name
+
+
+def _rebuild(group: Normalized, values: Mapping[str, Index], joined: Mapping[str, Dim], bounds: Bounds) -> Normalized:
+    """The group over other dims: `values` of old dims over new ones; `joined`: the new dim that stands for an old one.
+
+    An old dim that has a value but no joined dim goes away.
+    """
+    fusion = group.fusion
+
+    def dims(old: Iterable[Dim]) -> tuple[Dim, ...]:
+        new = (joined.get(dim.name, dim) for dim in old if dim.name in joined or dim.name not in values)
+        return tuple(dict.fromkeys(new))
+
+    extents = {dim.name: dim.extent for compute in fusion.computes for dim in dims(compute.domain)}
+    inside = bounds.with_extents(extents)
+    made: dict[Value, Value] = {}
+
+    def change(node: Scalar) -> Scalar | None:
+        if isinstance(node, Read):
+            new = made.get(node.source)
+            if new is not None:
+                owner = new.owner
+                assert isinstance(owner, Compute)
+                return Read(new, [dim.name for dim in owner.dims])
+            return Read(node.source, [i.simplify(inside) for i in node.indices], node.otherwise)
+        if isinstance(node, IndexValue):
+            return IndexValue(node.index.simplify(inside), node.dtype)
+        return None
+
+    ops: list[Op] = []
+    for compute in fusion.computes:
+        op = _rebuilt(
+            compute, dims(compute.dims), dims(compute.reductions), compute.body.substitute(values).rewrite(change)
+        )
+        made[compute.result] = op.result
+        ops.append(op)
+    body = Block([], ops, [made[value] for value in fusion.body.yields])
+    outputs = tuple(
+        replace(where, indices=tuple(i.substitute(values).simplify(inside) for i in where.indices))
+        for where in group.outputs
+    )
+    merged: dict[str, tuple[str, ...]] = {}
+    for name, parts in group.merged.items():
+        if name in joined:
+            merged[joined[name].name] = (*merged.get(joined[name].name, ()), *parts)
+        elif name not in values:
+            merged[name] = parts
+    names = [value.name for value in fusion.results]
+    return Normalized(Fusion(body, names=names, label=fusion.label, location=fusion.location), outputs, merged)
+
+
+def _rebuilt(compute: Compute, dims: tuple[Dim, ...], reductions: tuple[Dim, ...], body: Scalar) -> Compute:
+    monoid = compute.monoid
+    if compute.reductions and not reductions:  # reduced over single elements only
+        if monoid in ("argmax", "argmin"):
+            body = Literal(0, I64)
+        elif monoid in ("any", "all"):
+            body = body if body.dtype is BOOL else apply("ne", body, Literal(0, body.dtype))
+        else:
+            body = cast(body, compute.accumulate)
+        body = cast(body, compute.dtype)
+        return Compute(dims, body, dtype=compute.dtype, name=compute.result.name, location=compute.location)
+    return Compute(
+        dims,
+        body,
+        dtype=compute.dtype,
+        reductions=reductions,
+        monoid=monoid,
+        accumulate=compute.accumulate,
+        name=compute.result.name,
+        location=compute.location,
+    )
