@@ -1,0 +1,97 @@
+"""Between torch tensors and the NumPy arrays of the interpreter.
+
+Formats that NumPy lacks (bfloat16, float8) are held as float32 arrays whose values are exact in the format, as
+`codesign.ir.dtypes.DType.numpy` says.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from codesign.ir import dtypes
+from codesign.ir.dtypes import DType
+from codesign.ir.errors import UnsupportedError
+
+_FROM_TORCH: dict[torch.dtype, DType] = {
+    torch.bool: dtypes.BOOL,
+    torch.int8: dtypes.I8,
+    torch.int16: dtypes.I16,
+    torch.int32: dtypes.I32,
+    torch.int64: dtypes.I64,
+    torch.uint8: dtypes.U8,
+    torch.uint16: dtypes.U16,
+    torch.uint32: dtypes.U32,
+    torch.uint64: dtypes.U64,
+    torch.float8_e4m3fn: dtypes.F8E4M3,
+    torch.float8_e5m2: dtypes.F8E5M2,
+    torch.float16: dtypes.F16,
+    torch.bfloat16: dtypes.BF16,
+    torch.float32: dtypes.F32,
+    torch.float64: dtypes.F64,
+}
+_TO_TORCH = {ours: theirs for theirs, ours in _FROM_TORCH.items()}
+_HELD_IN_FLOAT32 = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+def from_torch_dtype(dtype: torch.dtype) -> DType:
+    """Our dtype of a torch dtype; UnsupportedError for complex and quantised ones."""
+    try:
+        return _FROM_TORCH[dtype]
+    except KeyError:
+        kind = "complex numbers" if dtype.is_complex else "this element type"
+        raise UnsupportedError(f"{dtype} is not supported", hint=f"the IR has no {kind}; use real tensors") from None
+
+
+def to_torch_dtype(dtype: DType) -> torch.dtype:
+    """The torch dtype of ours."""
+    return _TO_TORCH[dtype]
+
+
+def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
+    """The values as the interpreter holds them; shares memory with the tensor where the layouts agree."""
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu()
+    if plain.dtype in _HELD_IN_FLOAT32:
+        plain = plain.to(torch.float32)
+    return np.asarray(plain.numpy())
+
+
+def to_torch(array: Any, dtype: DType) -> torch.Tensor:
+    """A torch tensor of the dtype from an interpreter's array (a copy, so that callees may write to it)."""
+    return torch.from_numpy(np.array(array, order="C", copy=True)).to(to_torch_dtype(dtype))
+
+
+class TensorData:
+    """Values of a constant that stay where torch has them; converted to NumPy when somebody asks (`__array__`)."""
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the model's own format."""
+        return self.tensor.numel() * self.tensor.element_size()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        array = to_numpy(self.tensor)
+        if dtype is not None and array.dtype != np.dtype(dtype):
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def __repr__(self) -> str:
+        return f"TensorData({self.tensor.dtype}, {list(self.tensor.shape)})"
+
+
+def has_data(tensor: torch.Tensor) -> bool:
+    """False for tensors that are only shapes (meta, fake)."""
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return not (tensor.is_meta or isinstance(tensor, FakeTensor))

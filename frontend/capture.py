@@ -1,0 +1,282 @@
+"""Capture a PyTorch model into the tensor IR: torch.export, decomposition to core ATen, lowering."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx import Node
+from torch.utils import _pytree as pytree
+
+from codesign.frontend.arrays import to_numpy, to_torch
+from codesign.frontend.export import ExportFailure, export_program, traced_program
+from codesign.frontend.load import ModelSource
+from codesign.frontend.symbols import SymbolTable
+from codesign.frontend.translate import Translation, as_output, translate
+from codesign.ir.core import Module, Value, tensor_type
+from codesign.ir.errors import CodesignError
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of the model: result number `position` of `main`, or a constant (None, a number) when that is None."""
+
+    position: int | None
+    constant: Any = None
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A buffer or input that the model writes: result `position` of `main` is its new value."""
+
+    kind: Literal["buffer", "input"]
+    name: str
+    position: int
+
+
+@dataclass
+class Captured:
+    """A captured model: `module` has one function `main` over the model's tensor inputs.
+
+    `input_names`: of `main`'s arguments. `outputs`: the leaves of what the model returns, in the order of `output_spec`.
+    `mutations`: extra results. `seconds`: time per stage (`export`, `decompose`, `lower`). `method`: how it was captured.
+    """
+
+    module: Module
+    input_names: list[str]
+    input_spec: Any
+    output_spec: Any
+    outputs: list[Output]
+    mutations: list[Mutation] = field(default_factory=list)
+    exported: ExportedProgram | None = None
+    warnings: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    method: str = ""
+    _input_leaves: list[int] = field(default_factory=list)
+
+    def flatten_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> list[Any]:
+        """The tensor inputs of a call in the order of `main`'s arguments, as the interpreter's NumPy arrays."""
+        return [to_numpy(tensor) for tensor in self.flatten_tensors(args, kwargs)]
+
+    def flatten_tensors(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> list[torch.Tensor]:
+        """The tensor inputs of a call in the order of `main`'s arguments."""
+        leaves = pytree.tree_leaves((tuple(args), _ordered(dict(kwargs or {}), self.input_spec)))
+        return [leaves[position] for position in self._input_leaves]
+
+    def unflatten_outputs(self, arrays: Sequence[Any]) -> Any:
+        """What the model returns, as torch tensors in its own structure, from the results of `main`."""
+        results = self.module.main.results
+        leaves = [
+            out.constant
+            if out.position is None
+            else to_torch(arrays[out.position], tensor_type(results[out.position]).dtype)
+            for out in self.outputs
+        ]
+        return pytree.tree_unflatten(leaves, self.output_spec)
+
+
+def capture(
+    model: ModelSource | torch.nn.Module,
+    inputs: Sequence[Any] | torch.Tensor | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+    strict: bool | None = None,
+    name: str | None = None,
+) -> Captured:
+    """The model as tensor IR.
+
+    `inputs`, `kwargs`: of one call (those of the `ModelSource` by default). `strict`: how torch.export traces; by default
+    without Python analysis first (`strict=False`), then with it, then by `torch.fx.symbolic_trace`. Raises CodesignError with torch's
+    reason when none works.
+    """
+    source = model if isinstance(model, ModelSource) else ModelSource(model, ())
+    if inputs is not None:
+        source = ModelSource(source.model, _tuple(inputs), dict(kwargs or {}), source.dynamic_shapes, source.name)
+    elif kwargs is not None:
+        source = ModelSource(source.model, source.inputs, dict(kwargs), source.dynamic_shapes, source.name)
+    dynamic = source.dynamic_shapes if dynamic_shapes is None else dynamic_shapes
+    started = time.perf_counter()
+    notes: list[str] = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program, method = export_program(source, dynamic, strict)
+            exported = time.perf_counter()
+            program = program.run_decompositions()
+    except ExportFailure as failure:
+        program, method, note = traced_program(source, dynamic, failure)
+        exported = time.perf_counter()
+        notes.append(note)
+    decomposed = time.perf_counter()
+    captured = from_exported(program, name or source.name, dynamic)
+    captured.method = method
+    captured.warnings[:0] = notes
+    captured.seconds = {
+        "export": exported - started,
+        "decompose": decomposed - exported,
+        "lower": time.perf_counter() - decomposed,
+    }
+    return captured
+
+
+def from_exported(program: ExportedProgram, name: str = "model", dynamic_shapes: Any = None) -> Captured:
+    """An exported and decomposed program as tensor IR."""
+    signature = program.graph_signature
+    specs = {_name(spec.arg): spec for spec in signature.input_specs}
+    table = _symbol_table(program, dynamic_shapes)
+    user_leaf = {
+        _name(spec.arg): position
+        for position, spec in enumerate(s for s in signature.input_specs if s.kind is InputKind.USER_INPUT)
+    }
+    names: list[str] = []
+    leaves: list[int] = []
+
+    def bind(translation: Translation, node: Node) -> Any:
+        spec = specs[node.name]
+        meta = node.meta.get("val")
+        if spec.kind is InputKind.USER_INPUT:
+            if isinstance(meta, torch.Tensor):
+                names.append(node.name)
+                leaves.append(user_leaf[node.name])
+                return Value(translation.type_of(meta), node.name)
+            if isinstance(meta, torch.SymInt):
+                return translation.symbols.to_index(meta)
+            return getattr(spec.arg, "value", meta)
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            return translation.constant(str(spec.target), _stored(program, spec), meta)
+        raise CodesignError(
+            f"{node.name} is {spec.kind.name.lower().replace('_', ' ')}, which has no form in the IR",
+            hint="pass tensors only",
+        )
+
+    module, results, notes = translate(program.graph_module, bind, name=name, symbols=table)
+    outputs, mutations, yields = _outputs(signature, list(results))
+    module.main.body.yields = tuple(yields)
+    return Captured(
+        module,
+        names,
+        program.call_spec.in_spec,
+        program.call_spec.out_spec,
+        outputs,
+        mutations,
+        program,
+        _summarised(notes),
+        _input_leaves=leaves,
+    )
+
+
+def _outputs(signature: Any, results: list[Any]) -> tuple[list[Output], list[Mutation], list[Value]]:
+    """User outputs first, then new values of what the model writes into."""
+    outputs: list[Output] = []
+    mutations: list[Mutation] = []
+    yields: list[Value] = []
+    for spec, value in zip(signature.output_specs, results, strict=True):
+        if spec.kind is OutputKind.USER_OUTPUT:
+            if isinstance(value, Value):
+                outputs.append(Output(len(yields)))
+                yields.append(value)
+            elif value is None or isinstance(value, (bool, int, float, str)):
+                outputs.append(Output(None, value))
+            else:
+                as_output(value, "an output of the model")
+    for spec, value in zip(signature.output_specs, results, strict=True):
+        if spec.kind is OutputKind.USER_OUTPUT:
+            continue
+        if spec.kind not in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION):
+            raise CodesignError(f"an output of kind {spec.kind.name} has no form in the IR", hint="capture for inference")
+        kind: Literal["buffer", "input"] = "buffer" if spec.kind is OutputKind.BUFFER_MUTATION else "input"
+        mutations.append(Mutation(kind, str(spec.target), len(yields)))
+        yields.append(as_output(value, f"the new value of {spec.target}"))
+    return outputs, mutations, yields
+
+
+def _stored(program: ExportedProgram, spec: Any) -> torch.Tensor:
+    for table in (program.state_dict, program.constants):
+        if spec.target in table:
+            found = table[spec.target]
+            assert isinstance(found, torch.Tensor)
+            return found
+    raise RuntimeError(f"torch.export lost the value of {spec.target}")
+
+
+def _symbol_table(program: ExportedProgram, dynamic_shapes: Any) -> SymbolTable:
+    """Symbols with ranges, named as the user's `Dim`s where those are plain, and with the sizes of the example inputs."""
+    names: dict[str, str] = {}
+    hints: dict[str, int] = {}
+    examples = pytree.tree_leaves(program.example_inputs) if program.example_inputs is not None else []
+    wanted = _dim_names(program, dynamic_shapes)
+    position = 0
+    for node in program.graph_module.graph.nodes:
+        if node.op != "placeholder":
+            break
+        if node.name not in program.graph_signature.user_inputs:
+            continue
+        meta = node.meta.get("val")
+        example = examples[position] if position < len(examples) else None
+        for d, size in enumerate(meta.shape if isinstance(meta, torch.Tensor) else ()):
+            if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
+                symbol = str(size.node.expr)
+                if isinstance(example, torch.Tensor) and d < example.dim():
+                    hints.setdefault(symbol, int(example.shape[d]))
+                given = wanted.get((position, d))
+                if given and given.isidentifier() and given not in names.values():
+                    names.setdefault(symbol, given)
+        position += 1
+    table = SymbolTable(names)
+    table.declare_ranges(program.range_constraints, hints)
+    return table
+
+
+def _dim_names(program: ExportedProgram, dynamic_shapes: Any) -> dict[tuple[int, int], str]:
+    """The user's name of each dynamic dim, by (input leaf, dim)."""
+    found: dict[tuple[int, int], str] = {}
+    if dynamic_shapes is None or program.example_inputs is None:
+        return found
+    args, kwargs = program.example_inputs
+    order = [*range(len(args)), *kwargs]
+    if isinstance(dynamic_shapes, Mapping):
+        given = [dynamic_shapes[key] for key in dynamic_shapes]
+    else:
+        given = list(dynamic_shapes)
+    leaf = 0
+    for key, spec in zip(order, given, strict=False):
+        value = args[key] if isinstance(key, int) else kwargs[key]
+        if isinstance(value, torch.Tensor) and spec is not None:
+            pairs = spec.items() if isinstance(spec, Mapping) else enumerate(spec)
+            for d, dim in pairs:
+                name = getattr(dim, "__name__", None)
+                if name and not name.startswith("_"):
+                    found[(leaf, int(d))] = name
+        leaf += len(pytree.tree_leaves(value))
+    return found
+
+
+def _name(argument: Any) -> str:
+    return str(argument.name)
+
+
+def _tuple(inputs: Any) -> tuple[Any, ...]:
+    return tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
+
+
+def _ordered(kwargs: dict[str, Any], spec: Any) -> dict[str, Any]:
+    """Keyword arguments in the order in which the model was captured."""
+    context = spec.child(1).context if hasattr(spec, "child") else spec.children_specs[1].context
+    if context is None or set(context) != set(kwargs):
+        return kwargs
+    return {key: kwargs[key] for key in context}
+
+
+def _summarised(notes: list[str]) -> list[str]:
+    """Each distinct warning once, with how often it came."""
+    counts: dict[str, int] = {}
+    for note in notes:
+        counts[note] = counts.get(note, 0) + 1
+    return [note if count == 1 else f"{note} ({count} times)" for note, count in counts.items()]

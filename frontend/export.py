@@ -1,0 +1,102 @@
+"""From a module and its inputs to an exported program: torch.export in its two modes, torch.fx as the last resort."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from codesign.frontend.load import ModelSource
+from codesign.ir.errors import CodesignError
+
+
+class ExportFailure(Exception):
+    """torch.export could not capture the model; `reasons` has (mode, exception) of every attempt."""
+
+    def __init__(self, reasons: list[tuple[str, BaseException]]) -> None:
+        self.reasons = reasons
+        super().__init__("; ".join(f"{mode}: {shortened(error)}" for mode, error in reasons))
+
+
+def export_program(source: ModelSource, dynamic_shapes: Any, strict: bool | None) -> tuple[ExportedProgram, str]:
+    """The exported program and the mode that worked; ExportFailure when none did."""
+    modes = [False, True] if strict is None else [strict]
+    reasons: list[tuple[str, BaseException]] = []
+    for mode in modes:
+        label = f"torch.export (strict={mode})"
+        try:
+            with torch.no_grad():
+                program = torch.export.export(
+                    source.model, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=mode
+                )
+            return program, label
+        except Exception as error:
+            reasons.append((label, error))
+    raise ExportFailure(reasons)
+
+
+def traced_program(
+    source: ModelSource, dynamic_shapes: Any, failure: ExportFailure
+) -> tuple[ExportedProgram, str, str]:
+    """The model through `torch.fx.symbolic_trace`, and a note that says why it came to that.
+
+    The traced module has no Python control flow left, so that what stood in the way of torch.export may be gone.
+    CodesignError with the reason of torch.export when this fails too.
+    """
+    mode, reason = failure.reasons[0]
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            traced = torch.fx.symbolic_trace(source.model)
+            program = torch.export.export(
+                traced, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=False
+            )
+            program = program.run_decompositions()
+    except Exception as error:
+        place = place_of(reason)
+        raise CodesignError(
+            f"torch.export can't capture the model: {shortened(reason)}", place=place, hint=advice(reason)
+        ) from error
+    note = f"captured by torch.fx.symbolic_trace, because {mode} failed: {shortened(reason)}"
+    return program, "torch.fx.symbolic_trace", note
+
+
+def shortened(error: BaseException) -> str:
+    """The first telling line of torch's reason, at most 200 characters."""
+    for line in str(error).splitlines():
+        text = re.sub(r"\x1b\[[0-9;]*m", "", line).strip()
+        if text:
+            text = text if len(text) <= 200 else text[:197] + "..."
+            return f"{type(error).__name__}: {text}"
+    return type(error).__name__
+
+
+def place_of(error: BaseException) -> str | None:
+    """The last line of the user's own code on the way to the error, as torch's text or the traceback gives it."""
+    import traceback
+
+    from codesign.frontend.locations import is_internal
+
+    found = re.findall(r'File "([^"]+)", line (\d+), in', str(error))
+    frames = [(file, int(line)) for file, line in found]
+    frames += [(frame.filename, frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
+    here = __file__.rsplit("/", 1)[0]
+    own = [(file, line) for file, line in frames if not is_internal(file) and not file.startswith(here)]
+    return f"{own[-1][0]}:{own[-1][1]}" if own else None
+
+
+def advice(error: BaseException) -> str:
+    """What to try, by the kind of reason."""
+    text = f"{type(error).__name__} {error}".lower()
+    if "data-dependent" in text or "datadependent" in text or "guardondatadependent" in text:
+        return "a branch or size depends on tensor values: use torch.where, torch.cond or torch._check"
+    if "constraint" in text or "dynamic" in text or "dim" in text and "specialized" in text:
+        return "the dynamic_shapes don't fit the model: fix that dimension or give its range with torch.export.Dim"
+    if "unsupported" in text or "graph break" in text or "dynamo" in text:
+        return "remove the Python that torch can't follow (I/O, printing, custom classes) from forward"
+    if "missing" in text and "argument" in text or "positional argument" in text or "signature" in text:
+        return "make the inputs in the file match the arguments of forward"
+    return "run the model once on its inputs in plain PyTorch, then torch.export.export(model, inputs) for the full story"

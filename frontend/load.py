@@ -1,0 +1,154 @@
+"""Load `model.py`: any Python file that says what the model is and gives it inputs.
+
+Three conventions: `model` and `example_inputs`; `get_model()` and `get_inputs()`; a class `Model` with `get_inputs()` and
+`get_init_inputs()` beside it. An optional `dynamic_shapes` is passed to `torch.export`; `training = True` keeps a module in
+training mode (otherwise it is put in evaluation mode).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from codesign.ir.errors import CodesignError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CONVENTIONS = "define `model` and `example_inputs`, or `get_model()` and `get_inputs()`, or a class `Model` with `get_inputs()`"
+
+
+@dataclass
+class ModelSource:
+    """A model and the inputs to capture it with.
+
+    `inputs`, `kwargs`: positional and keyword arguments of one call. `dynamic_shapes`: as `torch.export` takes it.
+    """
+
+    model: torch.nn.Module
+    inputs: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    dynamic_shapes: Any = None
+    name: str = "model"
+    path: Path | None = None
+
+
+class FunctionModule(torch.nn.Module):
+    """A plain function as a module, so that it can be exported."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+
+def load_model(path: str | Path) -> ModelSource:
+    """The model of a file; CodesignError (one line, with the line of the file) when there is none to be had."""
+    file = Path(path)
+    if not file.exists():
+        raise CodesignError(f"no such file: {file}", hint="give the path of a Python file that holds a model")
+    if file.is_dir():
+        raise CodesignError(f"{file} is a folder", hint="give the path of a Python file that holds a model")
+    namespace = _execute(file)
+    with _blame(file):
+        model, given = _find(namespace, file)
+    if isinstance(model, type):
+        raise CodesignError("`model` is a class", place=str(file), hint="make it an instance, or name the class `Model`")
+    if not isinstance(model, torch.nn.Module):
+        if not callable(model):
+            raise CodesignError(
+                f"`model` is {_a(type(model).__name__)}, not a torch.nn.Module or a function", place=str(file), hint=_CONVENTIONS
+            )
+        model = FunctionModule(model)
+    if not getattr(namespace, "training", False):
+        model.eval()
+    inputs, kwargs = _arguments(given)
+    return ModelSource(model, inputs, kwargs, getattr(namespace, "dynamic_shapes", None), file.stem, file)
+
+
+def _find(namespace: ModuleType, file: Path) -> tuple[Any, Any]:
+    def has(name: str) -> bool:
+        return hasattr(namespace, name)
+
+    if has("model") and has("example_inputs"):
+        given = namespace.example_inputs
+        return namespace.model, given() if callable(given) and not isinstance(given, torch.Tensor) else given
+    if has("get_model") and has("get_inputs"):
+        return namespace.get_model(), namespace.get_inputs()
+    if has("Model"):
+        owner = namespace if has("get_inputs") else namespace.Model
+        if hasattr(owner, "get_inputs"):
+            initial = owner.get_init_inputs() if hasattr(owner, "get_init_inputs") else ()
+            args, kwargs = _arguments(initial)
+            return namespace.Model(*args, **kwargs), owner.get_inputs()
+        raise CodesignError("the class `Model` has no inputs to be called with", place=str(file), hint="add `get_inputs()`")
+    for name, missing in (("model", "example_inputs"), ("get_model", "get_inputs()")):
+        if has(name):
+            raise CodesignError(f"`{name}` has no inputs to be called with", place=str(file), hint=f"add `{missing}`")
+    raise CodesignError("no model in this file", place=str(file), hint=_CONVENTIONS)
+
+
+def _arguments(given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs as written in the file: a tensor, a sequence of positional ones, or a dict of keyword arguments."""
+    if isinstance(given, dict) or (hasattr(given, "keys") and hasattr(given, "__getitem__")):
+        return (), {str(key): given[key] for key in given}
+    if isinstance(given, (list, tuple)):
+        return tuple(given), {}
+    return (given,), {}
+
+
+def _execute(file: Path) -> ModuleType:
+    """Run the file as a module of its own, with its folder importable while it runs."""
+    name = f"_codesign_model_{file.stem}"
+    spec = importlib.util.spec_from_loader(name, loader=None, origin=str(file))
+    assert spec is not None
+    namespace = importlib.util.module_from_spec(spec)
+    namespace.__file__ = str(file.resolve())
+    folder = str(file.resolve().parent)
+    with _blame(file):
+        code = compile(file.read_text(encoding="utf-8"), str(file.resolve()), "exec")
+        sys.path.insert(0, folder)
+        sys.modules[name] = namespace  # dataclasses and torch look a class's module up by name
+        try:
+            exec(code, namespace.__dict__)
+        finally:
+            sys.path.remove(folder)
+    return namespace
+
+
+@contextmanager
+def _blame(file: Path) -> Iterator[None]:
+    """Turn whatever the user's file raises into one line that names the line of the file."""
+    try:
+        yield
+    except CodesignError:
+        raise
+    except SyntaxError as error:
+        place = f"{error.filename or file}:{error.lineno}" if error.lineno else str(file)
+        raise CodesignError(f"{type(error).__name__}: {error.msg}", place=_shorten(place, file)) from error
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(file.resolve())]
+        place = f"{file}:{lines[-1]}" if lines else str(file)
+        text = str(error).strip().splitlines()
+        first = f": {text[0]}" if text else ""
+        raise CodesignError(f"{type(error).__name__}{first}", place=place) from error
+
+
+def _shorten(place: str, file: Path) -> str:
+    return place.replace(str(file.resolve()), str(file))
+
+
+def _a(name: str) -> str:
+    return f"an {name}" if name[:1].lower() in "aeiou" else f"a {name}"

@@ -1,0 +1,49 @@
+"""Arithmetic on numbers that are only known at run time, as torch's graphs write it with Python's operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from codesign.frontend.lowering.builder import Builder
+from codesign.ir.dtypes import F64, I64
+from codesign.ir.scalar import Scalar, apply
+
+_BINARY = {
+    "add": "add",
+    "sub": "sub",
+    "mul": "mul",
+    "truediv": "div",
+    "floordiv": "floordiv",
+    "mod": "mod",
+    "pow": "pow",
+    "float_truediv": "div",
+    "int_truediv": "div",
+    "lt": "lt",
+    "le": "le",
+    "gt": "gt",
+    "ge": "ge",
+    "eq": "eq",
+    "ne": "ne",
+    "sym_max": "max",
+    "sym_min": "min",
+}
+_UNARY = {"neg": "neg", "abs": "abs", "_sym_sqrt": "sqrt", "_sym_cos": "cos", "_sym_sin": "sin"}
+
+
+def number_expression(b: Builder, name: str, args: list[Any]) -> Scalar:
+    """The scalar expression of a call on run-time numbers; floats are computed in f64, as Python does."""
+    kind = F64 if any(_is_float(arg) for arg in args) or "div" in name else I64
+    numbers = [b.number(arg, kind) for arg in args]
+    if name in ("sym_float", "_sym_float"):
+        return b.number(args[0], F64)
+    if name in _UNARY and len(numbers) == 1:
+        return apply(_UNARY[name], b.number(args[0], F64) if "sym" in name else numbers[0])
+    if name in _BINARY and len(numbers) == 2:
+        return apply(_BINARY[name], *numbers)
+    raise b.unsupported("arithmetic on a number that is only known at run time", "compute with tensors instead")
+
+
+def _is_float(arg: Any) -> bool:
+    if isinstance(arg, Scalar):
+        return arg.dtype.is_float
+    return isinstance(arg, float)

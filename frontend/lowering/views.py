@@ -1,0 +1,483 @@
+"""Views, copies, padding and concatenation: index arithmetic, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from codesign.frontend.lowering.builder import Builder, Operand, Point, broadcast, inside, literal, read, where
+from codesign.frontend.lowering.elementwise import converted
+from codesign.frontend.lowering.registry import lower
+from codesign.ir.core import Value, tensor_type
+from codesign.ir.index import Index, IndexLike, index, maximum, minimum
+from codesign.ir.scalar import IndexValue, Scalar, apply, cast
+
+
+def wrap(dim: int, rank: int) -> int:
+    """A dim counted from the front."""
+    return dim + max(rank, 1) if dim < 0 else dim
+
+
+def shape_of(value: Value) -> tuple[Index, ...]:
+    return tensor_type(value).shape
+
+
+# -- the same tensor ---------------------------------------------------------------------------------------------------------
+@lower(
+    "aten.alias.default",
+    "aten.alias_copy.default",
+    "aten.clone.default",
+    "aten.contiguous.default",
+    "aten.detach.default",
+    "aten.detach_copy.default",
+    "aten.lift_fresh.default",
+    "aten.lift_fresh_copy.default",
+    "aten.lift.default",
+    "aten._conj.default",
+    "aten.conj.default",
+    "aten._conj_physical.default",
+    "aten._neg_view.default",
+    "aten.positive.default",
+    "aten.resolve_conj.default",
+    "aten.resolve_neg.default",
+    "aten.real.default",
+)
+def same(b: Builder, x: Value, *_: object, **__: object) -> Value:
+    if "_neg_view" in b.target:
+        raise b.unsupported("negated views of complex tensors")
+    return x
+
+
+@lower("aten.copy.default")
+def copy(b: Builder, x: Value, source: Value, non_blocking: bool = False) -> Value:
+    if b.shape == shape_of(source):
+        return converted(b, source, b.dtype)
+    return b.compute(b.shape, lambda i: b.element(source, i, b.dtype))
+
+
+# -- reshaping ---------------------------------------------------------------------------------------------------------------
+@lower(
+    "aten.view.default",
+    "aten.view_copy.default",
+    "aten.reshape.default",
+    "aten._unsafe_view.default",
+    "aten._reshape_copy.default",
+    "aten._reshape_alias.default",
+    "aten.squeeze.default",
+    "aten.squeeze.dim",
+    "aten.squeeze.dims",
+    "aten.squeeze_copy.default",
+    "aten.squeeze_copy.dim",
+    "aten.squeeze_copy.dims",
+    "aten.unsqueeze.default",
+    "aten.unsqueeze_copy.default",
+    "aten.flatten.using_ints",
+    "aten.unflatten.int",
+    "prims.collapse_view.default",
+)
+def reshape(b: Builder, x: Value, *_: object, **__: object) -> Value:
+    """The same elements in row-major order under the shape that torch worked out."""
+    return reshaped(b, x, b.shape)
+
+
+def reshaped(b: Builder, x: Value, shape: Sequence[Index], name: str = "") -> Value:
+    source = shape_of(x)
+    if tuple(shape) == source:
+        return x
+    return b.compute(shape, lambda i: read(x, b.reshape_point(i, shape, source)), name=name)
+
+
+@lower("aten.view.dtype", "aten.view_copy.dtype")
+def view_dtype(b: Builder, x: Value, dtype: object) -> Value:
+    if tensor_type(x).dtype is b.dtype:
+        return x
+    raise b.unsupported("reinterpreting bits as another dtype", "convert values with .to() instead")
+
+
+@lower("aten.permute.default", "aten.permute_copy.default")
+def permute(b: Builder, x: Value, dims: Sequence[int]) -> Value:
+    rank = len(shape_of(x))
+    order = [wrap(d, rank) for d in dims]
+    if order == list(range(rank)):
+        return x
+    return b.compute(b.shape, lambda i: read(x, [i[order.index(d)] for d in range(rank)]))
+
+
+@lower("aten.transpose.int", "aten.transpose_copy.int", "aten.t.default", "aten.t_copy.default", "aten.numpy_T.default")
+def transpose(b: Builder, x: Value, first: int = 0, second: int = 1) -> Value:
+    rank = len(shape_of(x))
+    if rank < 2:
+        return x
+    order = list(range(rank))
+    a, c = wrap(first, rank), wrap(second, rank)
+    order[a], order[c] = order[c], order[a]
+    return permute(b, x, order)
+
+
+@lower("aten.expand.default", "aten.expand_copy.default", "aten.broadcast_to.default", "aten.expand_as.default")
+def expand(b: Builder, x: Value, *_: object, **__: object) -> Value:
+    if shape_of(x) == b.shape:
+        return x
+    return b.compute(b.shape, lambda i: read(x, broadcast(shape_of(x), i)))
+
+
+@lower("aten.repeat.default", "aten.tile.default")
+def repeat(b: Builder, x: Value, repeats: Sequence[IndexLike]) -> Value:
+    source = shape_of(x)
+    lead = len(b.shape) - len(source)
+
+    def body(i: Point) -> Scalar:
+        return read(x, [_wrapped(i[lead + d], source[d], b.shape[lead + d]) for d in range(len(source))])
+
+    return b.compute(b.shape, body)
+
+
+def _wrapped(i: Index, size: Index, extent: Index) -> Index:
+    if size == extent:
+        return i
+    return index(0) if size == 1 or size == 0 else i % size
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------------
+def _clip(b: Builder, position: IndexLike | None, size: Index, default: IndexLike) -> Index:
+    """A slice bound as Python has it: negative from the end, then clipped to the dim."""
+    if position is None:
+        return index(default)
+    where_to = index(position)
+    if where_to.is_constant and where_to.constant >= 2**62:
+        return size
+    if where_to.is_constant and where_to.constant < 0:
+        where_to = maximum(where_to + size, 0)
+    elif not where_to.is_constant:
+        where_to = maximum(where_to, 0)
+    return b.limit(minimum(where_to, size))
+
+
+def _sliced(b: Builder, x: Value, dim: int, start: Index, step: IndexLike, shape: Sequence[Index], name: str = "") -> Value:
+    return b.compute(
+        shape, lambda i: read(x, [i[d] * step + start if d == dim else i[d] for d in range(len(shape))]), name=name
+    )
+
+
+@lower("aten.slice.Tensor", "aten.slice_copy.Tensor", "aten.slice.default")
+def slice_tensor(
+    b: Builder,
+    x: Value,
+    dim: int = 0,
+    start: IndexLike | None = None,
+    end: IndexLike | None = None,
+    step: IndexLike = 1,
+) -> Value:
+    source = shape_of(x)
+    dim = wrap(dim, len(source))
+    first = _clip(b, start, source[dim], 0)
+    if first == 0 and step == 1 and b.shape == source:
+        return x
+    return _sliced(b, x, dim, first, step, b.shape)
+
+
+@lower("aten.narrow.default", "aten.narrow_copy.default")
+def narrow(b: Builder, x: Value, dim: int, start: IndexLike, length: IndexLike) -> Value:
+    source = shape_of(x)
+    dim = wrap(dim, len(source))
+    first = index(start)
+    if first.is_constant and first.constant < 0:
+        first = first + source[dim]
+    return _sliced(b, x, dim, first, 1, b.shape)
+
+
+@lower("aten.select.int", "aten.select_copy.int")
+def select_int(b: Builder, x: Value, dim: int, position: IndexLike) -> Value:
+    source = shape_of(x)
+    dim = wrap(dim, len(source))
+    at = index(position)
+    if at.is_constant and at.constant < 0:
+        at = at + source[dim]
+    return b.compute(b.shape, lambda i: read(x, (*i[:dim], at, *i[dim:])))
+
+
+@lower("aten.unbind.int", "aten.unbind_copy.int")
+def unbind(b: Builder, x: Value, dim: int = 0) -> tuple[Value, ...]:
+    dim = wrap(dim, len(shape_of(x)))
+    return tuple(
+        b.compute(kind.shape, lambda i, k=k: read(x, (*i[:dim], index(k), *i[dim:])), name=f"{b.name}_{k}")  # type: ignore[misc]
+        for k, kind in enumerate(b.types)
+        if kind is not None
+    )
+
+
+@lower(
+    "aten.split_with_sizes.default",
+    "aten.split_with_sizes_copy.default",
+    "aten.split.Tensor",
+    "aten.split_copy.Tensor",
+    "aten.split.sizes",
+    "aten.chunk.default",
+    "aten.unsafe_split.Tensor",
+    "aten.unsafe_chunk.default",
+    "aten.unsafe_split_with_sizes.default",
+)
+def split(b: Builder, x: Value, sizes: object, dim: int = 0) -> tuple[Value, ...]:
+    """Consecutive parts along a dim; torch already says how large each is."""
+    dim = wrap(dim, len(shape_of(x)))
+    start, parts = index(0), []
+    for k, kind in enumerate(b.types):
+        assert kind is not None
+        parts.append(_sliced(b, x, dim, start, 1, kind.shape, name=f"{b.name}_{k}"))
+        start = start + kind.shape[dim]
+    return tuple(parts)
+
+
+@lower("aten.diagonal.default", "aten.diagonal_copy.default")
+def diagonal(b: Builder, x: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
+    rank = len(shape_of(x))
+    rows, columns = wrap(dim1, rank), wrap(dim2, rank)
+
+    def body(i: Point) -> Scalar:
+        rest = iter(i[:-1])
+        at = {rows: i[-1] + max(-offset, 0), columns: i[-1] + max(offset, 0)}
+        return read(x, [at[d] if d in at else next(rest) for d in range(rank)])
+
+    return b.compute(b.shape, body)
+
+
+@lower("aten.unfold.default", "aten.unfold_copy.default")
+def unfold(b: Builder, x: Value, dim: int, size: int, step: int) -> Value:
+    """Windows of a dim: the window's number stays at the dim, the place inside it becomes the last dim."""
+    rank = len(shape_of(x))
+    if rank == 0:
+        return reshaped(b, x, b.shape)
+    dim = wrap(dim, rank)
+    return b.compute(b.shape, lambda i: read(x, [i[d] * step + i[rank] if d == dim else i[d] for d in range(rank)]))
+
+
+@lower("aten.as_strided.default", "aten.as_strided_copy.default")
+def as_strided(
+    b: Builder, x: Value, size: Sequence[IndexLike], stride: Sequence[IndexLike], storage_offset: IndexLike | None = None
+) -> Value:
+    """Any strided window of a row-major tensor: a flat position, taken apart again by the tensor's own shape."""
+    source = shape_of(x)
+
+    def body(i: Point) -> Scalar:
+        flat = index(storage_offset or 0)
+        for position, step in zip(i, stride, strict=True):
+            flat = flat + position * step
+        return read(x, unflatten(b, flat, source, b.shape))
+
+    return b.compute(b.shape, body)
+
+
+def unflatten(b: Builder, flat: Index, source: Sequence[Index], shape: Sequence[IndexLike]) -> list[Index]:
+    """The point of a row-major tensor at a flat position; `shape` bounds the dims `i0...` in it."""
+    extents = {f"i{k}": index(n) for k, n in enumerate(shape)}
+    point, stride = [], index(1)
+    for d in reversed(range(len(source))):
+        value = flat // stride
+        if d:
+            value = value % source[d]
+        point.append(b.simplify(value, extents))
+        stride = stride * source[d]
+    return point[::-1]
+
+
+# -- rearranging ---------------------------------------------------------------------------------------------------------------
+@lower("aten.flip.default")
+def flip(b: Builder, x: Value, dims: Sequence[int]) -> Value:
+    rank = len(b.shape)
+    turned = {wrap(d, rank) for d in dims}
+    return b.compute(b.shape, lambda i: read(x, [b.shape[d] - 1 - i[d] if d in turned else i[d] for d in range(rank)]))
+
+
+@lower("aten.roll.default")
+def roll(b: Builder, x: Value, shifts: Sequence[int], dims: Sequence[int] = ()) -> Value:
+    rank, shape = len(b.shape), b.shape
+    if not dims:
+        count = tensor_type(x).elements
+        if count == 0:
+            return x
+        shift = index(shifts[0])
+
+        def flat_body(i: Point) -> Scalar:
+            flat = index(0)
+            for position, size in zip(i, shape, strict=True):
+                flat = flat * size + position
+            return read(x, unflatten(b, (flat - shift) % count, shape, shape))
+
+        return b.compute(shape, flat_body)
+    moved: dict[int, int] = {}
+    for dim, amount in zip(dims, shifts, strict=True):
+        moved[wrap(dim, rank)] = moved.get(wrap(dim, rank), 0) + amount
+    if any(shape[d] == 0 for d in range(rank)):
+        return x
+    return b.compute(shape, lambda i: read(x, [(i[d] - moved[d]) % shape[d] if d in moved else i[d] for d in range(rank)]))
+
+
+@lower("aten.cat.default", "aten.concat.default")
+def cat(b: Builder, tensors: Sequence[Value], dim: int = 0) -> Value:
+    """Each part is read where its range covers the position; a chain of selects with the last part as the rest."""
+    rank = len(b.shape)
+    parts = [t for t in tensors if len(shape_of(t)) == rank and not any(size == 0 for size in shape_of(t))]
+    if not parts:
+        return b.compute(b.shape, lambda i: literal(0, b.dtype))
+    dim = wrap(dim, rank)
+    if len(parts) == 1:
+        return converted(b, parts[0], b.dtype)
+    starts, total = [], index(0)
+    for part in parts:
+        starts.append(total)
+        total = total + shape_of(part)[dim]
+
+    def body(i: Point) -> Scalar:
+        return chain(b, parts, starts, i, dim)
+
+    return b.compute(b.shape, body)
+
+
+def chain(b: Builder, parts: Sequence[Value], starts: Sequence[Index], i: Point, dim: int) -> Scalar:
+    """The element of the part that covers position `i[dim]`; every part is guarded by its own range."""
+    result: Scalar = literal(0, b.dtype)
+    for position, (part, start) in reversed(list(enumerate(zip(parts, starts, strict=True)))):
+        size = shape_of(part)[dim]
+        at = (*i[:dim], i[dim] - start, *i[dim + 1 :])
+        value = cast(read(part, at, literal(0, tensor_type(part).dtype)), b.dtype)
+        last = position == len(parts) - 1
+        result = value if last else where(below(i[dim], start + size), value, result)
+    return result
+
+
+def below(position: Index, end: Index) -> Scalar:
+    """The condition `position < end`."""
+    return apply("lt", IndexValue(position), IndexValue(end))
+
+
+@lower("aten.stack.default")
+def stack(b: Builder, tensors: Sequence[Value], dim: int = 0) -> Value:
+    dim = wrap(dim, len(b.shape))
+
+    def body(i: Point) -> Scalar:
+        at = (*i[:dim], *i[dim + 1 :])
+        result: Scalar = cast(read(tensors[-1], at), b.dtype)
+        for k in reversed(range(len(tensors) - 1)):
+            result = where(below(i[dim], index(k + 1)), cast(read(tensors[k], at), b.dtype), result)
+        return result
+
+    return b.compute(b.shape, body)
+
+
+# -- padding -------------------------------------------------------------------------------------------------------------------
+@lower("aten.constant_pad_nd.default")
+def constant_pad(b: Builder, x: Value, pad: Sequence[IndexLike], value: Operand = 0) -> Value:
+    before = _before(pad, len(b.shape))
+    fill = b.number(value, b.dtype)
+    if any(size == 0 for size in shape_of(x)):
+        return b.compute(b.shape, lambda i: fill)
+    return b.compute(b.shape, lambda i: read(x, [k - start for k, start in zip(i, before, strict=True)], fill))
+
+
+def _before(pad: Sequence[IndexLike], rank: int) -> list[Index]:
+    """Padding in front of each dim; torch lists the last dim first."""
+    before = [index(0)] * rank
+    for k in range(len(pad) // 2):
+        before[rank - 1 - k] = index(pad[2 * k])
+    return before
+
+
+@lower(
+    "aten.reflection_pad1d.default",
+    "aten.reflection_pad2d.default",
+    "aten.reflection_pad3d.default",
+    "aten.replication_pad1d.default",
+    "aten.replication_pad2d.default",
+    "aten.replication_pad3d.default",
+    "aten._pad_circular.default",
+)
+def edge_pad(b: Builder, x: Value, pad: Sequence[IndexLike]) -> Value:
+    rank, source = len(b.shape), shape_of(x)
+    before = _before(pad, rank)
+    padded = {rank - 1 - k for k in range(len(pad) // 2)}
+
+    def place(d: int, i: Index) -> Index:
+        position, size = i - before[d], source[d]
+        if d not in padded:
+            return i
+        if "replication" in b.target:
+            return minimum(maximum(position, 0), size - 1)
+        if "circular" in b.target:
+            return position % size
+        folded = maximum(position, -position)  # mirrored at 0
+        return minimum(folded, 2 * (size - 1) - folded)  # and at the last element
+
+    return b.compute(b.shape, lambda i: read(x, [place(d, i[d]) for d in range(rank)]))
+
+
+# -- writing into a part ---------------------------------------------------------------------------------------------------------
+@lower("aten.select_scatter.default")
+def select_scatter(b: Builder, x: Value, source: Value, dim: int, position: IndexLike) -> Value:
+    shape = shape_of(x)
+    dim = wrap(dim, len(shape))
+    at = index(position)
+    if at.is_constant and at.constant < 0:
+        at = at + shape[dim]
+
+    def body(i: Point) -> Scalar:
+        new = cast(read(source, (*i[:dim], *i[dim + 1 :])), b.dtype)
+        return where(inside(i[dim], at, at + 1), new, read(x, i))
+
+    return b.compute(b.shape, body)
+
+
+@lower("aten.slice_scatter.default")
+def slice_scatter(
+    b: Builder,
+    x: Value,
+    source: Value,
+    dim: int = 0,
+    start: IndexLike | None = None,
+    end: IndexLike | None = None,
+    step: IndexLike = 1,
+) -> Value:
+    shape = shape_of(x)
+    dim = wrap(dim, len(shape))
+    first = _clip(b, start, shape[dim], 0)
+    last = _clip(b, end, shape[dim], shape[dim])
+    stride = index(step)
+    if any(size == 0 for size in shape_of(source)):
+        return x
+
+    def body(i: Point) -> Scalar:
+        position = i[dim] - first
+        covered = inside(i[dim], first, last)
+        if stride != 1:
+            on_step = apply("eq", IndexValue(position % stride), IndexValue(index(0)))
+            covered = apply("and", covered, on_step)
+        at = [position // stride if d == dim else i[d] for d in range(len(shape))]
+        new = cast(read(source, broadcast(shape_of(source), at), literal(0, tensor_type(source).dtype)), b.dtype)
+        return where(covered, new, read(x, i))
+
+    return b.compute(b.shape, body)
+
+
+@lower("aten.diagonal_scatter.default")
+def diagonal_scatter(b: Builder, x: Value, source: Value, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Value:
+    rank = len(b.shape)
+    rows, columns = wrap(dim1, rank), wrap(dim2, rank)
+    down, right = max(-offset, 0), max(offset, 0)
+
+    def body(i: Point) -> Scalar:
+        along = i[rows] - down
+        on_diagonal = apply("eq", IndexValue(along), IndexValue(i[columns] - right))
+        at = [i[d] for d in range(rank) if d not in (rows, columns)]
+        new = cast(read(source, (*at, along), literal(0, tensor_type(source).dtype)), b.dtype)
+        return where(on_diagonal, new, read(x, i))
+
+    return b.compute(b.shape, body)
+
+
+@lower("aten.tril.default", "aten.triu.default")
+def triangle(b: Builder, x: Value, diagonal: int = 0) -> Value:
+    relation = "le" if "tril" in b.target else "ge"
+
+    def body(i: Point) -> Scalar:
+        keep = apply(relation, IndexValue(i[-1] - i[-2]), IndexValue(index(diagonal)))
+        return where(keep, read(x, i), literal(0, b.dtype))
+
+    return b.compute(b.shape, body)

@@ -1,0 +1,116 @@
+"""torch's symbolic sizes as index expressions over named symbols with ranges."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import sympy
+import torch
+from torch.utils._sympy import functions as torch_sympy
+
+from codesign.ir.core import Symbol
+from codesign.ir.errors import UnsupportedError
+from codesign.ir.index import Index, index, maximum, minimum
+
+_DIMENSION_NAME = re.compile(r"[ir]\d+")
+"""What lowering calls the dimensions of a compute; a size symbol must not share such a name."""
+
+
+class SymbolTable:
+    """The size symbols of a captured model: torch's name -> ours, with ranges, and values that stand for unbacked symbols."""
+
+    def __init__(self, names: dict[str, str] | None = None) -> None:
+        self.names = dict(names or {})
+        self.symbols: dict[str, Symbol] = {}
+        self.unbacked: dict[str, Index] = {}
+        self._cache: dict[Any, Index] = {}
+
+    def declare(self, symbol: str, low: int, high: int | None, example: int | None) -> None:
+        """A symbol of torch (`s77`) with its range; it keeps the user's `Dim` name where one is known."""
+        name = self.names.setdefault(symbol, symbol)
+        if _DIMENSION_NAME.fullmatch(name):
+            name = self.names[symbol] = f"{name}_"
+        self.symbols[name] = Symbol(name, low, high, example)
+
+    def declare_ranges(self, ranges: Any, hints: dict[str, int]) -> None:
+        """Every entry of `ExportedProgram.range_constraints`."""
+        for symbol, limits in ranges.items():
+            high = None if _infinite(limits.upper) else int(limits.upper)
+            low = 0 if _infinite(limits.lower) else int(limits.lower)
+            self.declare(str(symbol), max(low, 0), high, hints.get(str(symbol)))
+
+    def to_index(self, value: Any) -> Index:
+        """An int, SymInt or sympy expression as an index expression; UnsupportedError for what has no such form."""
+        if isinstance(value, Index):
+            return value
+        if isinstance(value, (bool, int)):
+            return index(int(value))
+        expression = value.node.expr if isinstance(value, torch.SymInt) else value
+        found = self._cache.get(expression)
+        if found is None:
+            found = self._convert(sympy.sympify(expression))
+            self._cache[expression] = found
+        return found
+
+    def _convert(self, e: Any) -> Index:
+        if e.is_Integer:
+            return index(int(e))
+        if e.is_Symbol:
+            name = str(e)
+            if name in self.unbacked:
+                return self.unbacked[name]
+            if name not in self.names or self.names[name] not in self.symbols:
+                if name.startswith("u"):
+                    raise UnsupportedError(
+                        f"a size depends on data ({name})", hint="make the shape independent of values, or pad to a bound"
+                    )
+                self.declare(name, 0, None, None)
+            return index(self.names[name])
+        args = e.args
+        if isinstance(e, sympy.Add):
+            total = index(0)
+            for arg in args:
+                total = total + self._convert(arg)
+            return total
+        if isinstance(e, sympy.Mul):
+            return self._product(e)
+        if isinstance(e, (sympy.Pow, torch_sympy.PowByNatural)) and args[1].is_Integer and int(args[1]) >= 0:
+            result = index(1)
+            for _ in range(int(args[1])):
+                result = result * self._convert(args[0])
+            return result
+        if isinstance(e, (torch_sympy.FloorDiv, torch_sympy.CleanDiv)):
+            return self._convert(args[0]) // self._convert(args[1])
+        if isinstance(e, torch_sympy.ModularIndexing):
+            return (self._convert(args[0]) // self._convert(args[1])) % self._convert(args[2])
+        if isinstance(e, (torch_sympy.Mod, torch_sympy.PythonMod, sympy.Mod)):
+            return self._convert(args[0]) % self._convert(args[1])
+        if isinstance(e, sympy.floor):
+            return self._product(args[0], floor=True)
+        if isinstance(e, (sympy.Max, torch_sympy.Max)):
+            return maximum(*(self._convert(arg) for arg in args))
+        if isinstance(e, (sympy.Min, torch_sympy.Min)):
+            return minimum(*(self._convert(arg) for arg in args))
+        raise UnsupportedError(
+            f"the size expression {e} has no index form", hint="fix the dimension (drop it from dynamic_shapes)"
+        )
+
+    def _product(self, e: Any, floor: bool = False) -> Index:
+        numerator, denominator = e.as_numer_denom()
+        if denominator != 1 and not floor:
+            raise UnsupportedError(f"the size expression {e} is not an integer", hint="fix the dimension")
+        if denominator != 1:
+            return self._convert(numerator) // self._convert(denominator)
+        result = index(1)
+        for factor in sympy.Mul.make_args(numerator):
+            result = result * self._convert(factor)
+        return result
+
+
+def _infinite(value: Any) -> bool:
+    try:
+        return bool(math.isinf(float(value))) or int(value) >= 2**62
+    except (TypeError, ValueError, OverflowError):
+        return True

@@ -1,0 +1,305 @@
+"""A graph of ATen calls into a function of the tensor IR, node by node through the table of lowering rules."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+import codesign.frontend.lowering  # noqa: F401  (fills the table of rules)
+from codesign.frontend.arrays import TensorData, from_torch_dtype, has_data
+from codesign.frontend.externals import call_external
+from codesign.frontend.locations import location_of
+from codesign.frontend.lowering.builder import Builder
+from codesign.frontend.lowering.registry import rule_for
+from codesign.frontend.symbols import SymbolTable
+from codesign.ir.core import Block, Function, Module, Value, tensor_type
+from codesign.ir.errors import CodesignError, UnsupportedError
+from codesign.ir.index import Bounds, Index, index
+from codesign.ir.scalar import Read, Scalar
+from codesign.ir.tensor import Constant, If, While
+from codesign.ir.types import TensorType
+
+_IGNORED = {
+    "aten._assert_tensor_metadata.default",
+    "aten._assert_scalar.default",
+    "aten._assert_async.msg",
+    "aten.sym_constrain_range.default",
+    "aten.sym_constrain_range_for_size.default",
+    "aten._functional_assert_async.msg",
+    "aten._functional_assert_scalar.default",
+}
+"""Checks of the program that torch adds; they compute nothing."""
+
+
+@dataclass
+class Translation:
+    """What translating one graph gives: the module under construction, and the value of every graph node."""
+
+    module: Module
+    builder: Builder
+    symbols: SymbolTable
+    env: dict[Node, Any] = field(default_factory=dict)
+    constants: dict[str, Value] = field(default_factory=dict)
+
+    # -- types ------------------------------------------------------------------------------------------------------
+    def type_of(self, meta: Any) -> TensorType:
+        """The tensor type of what torch recorded for a value."""
+        if meta.layout is not torch.strided:
+            raise UnsupportedError(f"tensors of layout {meta.layout} are not supported", hint="use dense tensors")
+        shape = tuple(self.symbols.to_index(size) for size in meta.shape)
+        return TensorType(from_torch_dtype(meta.dtype), shape)
+
+    def _types(self, node: Node) -> tuple[TensorType | None, ...]:
+        meta = node.meta.get("val")
+        values = meta if isinstance(meta, (list, tuple)) else (meta,)
+        return tuple(self.type_of(value) if isinstance(value, torch.Tensor) else None for value in values)
+
+    # -- values -----------------------------------------------------------------------------------------------------
+    def constant(self, name: str, tensor: torch.Tensor, meta: Any = None) -> Value:
+        """A `constant` op for a tensor of the model, made once per name; the data stays where it is."""
+        if name not in self.constants:
+            kind = self.type_of(tensor if meta is None else meta)
+            op = Constant(name, kind, name=name.replace(".", "_"))
+            self.builder.ops.append(op)
+            self.constants[name] = op.result
+            if has_data(tensor):
+                self.module.constants[name] = TensorData(tensor)
+        return self.constants[name]
+
+    def argument(self, value: Any) -> Any:
+        """A node's argument as rules take it: Values, run-time scalars, index expressions, numbers, and lists of them."""
+        if isinstance(value, Node):
+            return self.env[value]
+        if isinstance(value, (list, tuple)):
+            return [self.argument(item) for item in value]
+        if isinstance(value, dict):
+            return {key: self.argument(item) for key, item in value.items()}
+        if isinstance(value, torch.SymInt):
+            return self._plain(self.symbols.to_index(value))
+        if isinstance(value, complex):
+            raise self.builder.unsupported("complex numbers", "use real tensors")
+        return value
+
+    @staticmethod
+    def _plain(value: Index) -> Index | int:
+        return value.constant if value.is_constant else value
+
+    # -- nodes ------------------------------------------------------------------------------------------------------
+    def run(self, graph: GraphModule) -> Any:
+        """Translate every node; gives the arguments of the graph's output, translated."""
+        for node in graph.graph.nodes:
+            if node.op == "placeholder":
+                if node not in self.env:
+                    raise RuntimeError(f"placeholder {node.name} has no value")
+            elif node.op == "get_attr":
+                self.env[node] = self._attribute(graph, node)
+            elif node.op == "call_function":
+                self.env[node] = self._call(graph, node)
+            elif node.op == "output":
+                return self.argument(node.args[0])
+            else:
+                raise UnsupportedError(f"graph node {node.op} {node.target} is not an ATen call")
+        return None
+
+    def _attribute(self, graph: GraphModule, node: Node) -> Any:
+        found: Any = graph
+        for part in str(node.target).split("."):
+            found = getattr(found, part)
+        if isinstance(found, torch.Tensor):
+            self.builder.location = location_of(node.meta, "")
+            return self.constant(str(node.target), found)
+        return found  # a sub-graph
+
+    def _call(self, graph: GraphModule, node: Node) -> Any:
+        target = node.target
+        if target is operator.getitem:
+            source, position = self.argument(node.args[0]), node.args[1]
+            return source[position]
+        meta = node.meta.get("val")
+        name = str(target) if not callable(target) or isinstance(target, torch._ops.OpOverload) else target.__name__
+        b = self.builder
+        b.location, b.name, b.target, b.types = location_of(node.meta, name), node.name, name, ()
+        if name in _IGNORED or name.startswith("sym_constrain"):
+            return None
+        if isinstance(meta, torch.SymInt):
+            return self._symbolic(node, name, meta)
+        if isinstance(meta, (bool, int, float)) and not isinstance(target, torch._ops.OpOverload):
+            return meta
+        if isinstance(meta, (torch.SymFloat, torch.SymBool)) and name != "aten._local_scalar_dense.default":
+            return None if not node.users else self._symbolic_number(node, name)
+        if isinstance(target, torch._ops.HigherOrderOperator):
+            return self._higher_order(node, name)
+        return self._lower(node, name)
+
+    def _lower(self, node: Node, name: str) -> Any:
+        b = self.builder
+        try:
+            b.types = self._types(node)
+            args, kwargs = _bind(node, self.argument)
+            if name == "aten._local_scalar_dense.default":
+                return Read(args[0], (index(0),) * len(tensor_type(args[0]).shape))
+            rule = rule_for(name)
+            if rule is None:
+                return call_external(b, name, node, args, kwargs)
+            result = rule(b, *args, **kwargs)
+        except UnsupportedError as error:
+            if error.place is None:
+                raise b.unsupported(error.message, error.hint) from error
+            raise
+        _check(b, name, result)
+        return result
+
+    def _symbolic(self, node: Node, name: str, meta: Any) -> Any:
+        """A size: torch knows its expression; one read from data (`.item()`) becomes an index that reads the data."""
+        if name == "aten._local_scalar_dense.default":
+            source = self.argument(node.args[0])
+            value = Read(source, (index(0),) * len(tensor_type(source).shape))
+            if meta.node.expr.is_Symbol:
+                self.symbols.unbacked[str(meta.node.expr)] = value.as_index()
+            return value
+        try:
+            return self._plain(self.symbols.to_index(meta))
+        except UnsupportedError as error:
+            raise self.builder.unsupported(error.message, error.hint) from error
+
+    def _symbolic_number(self, node: Node, name: str) -> Any:
+        """Arithmetic on run-time floats (`x.item() * 2`), as scalar expressions."""
+        from codesign.frontend.lowering.scalars import number_expression
+
+        return number_expression(self.builder, name, [self.argument(arg) for arg in node.args])
+
+    # -- regions ----------------------------------------------------------------------------------------------------
+    def _higher_order(self, node: Node, name: str) -> Any:
+        b = self.builder
+        if name in ("wrap_with_set_grad_enabled", "wrap_with_autocast"):
+            position = next(k for k, arg in enumerate(node.args) if isinstance(arg, Node) and arg.op == "get_attr")
+            inner = self.argument(node.args[position])
+            return self._inline(inner, [self.argument(arg) for arg in node.args[position + 1 :]])
+        if name == "cond":
+            condition, then, otherwise, operands = (self.argument(arg) for arg in node.args)
+            blocks = [self._region(branch, operands, ()) for branch in (then, otherwise)]
+            op = b.add(If(self._as_tensor(condition), blocks[0], blocks[1]))
+            return list(op.results)
+        if name == "while_loop":
+            condition, body, carried, extra = (self.argument(arg) for arg in node.args)
+            start = [self._as_tensor(value) for value in carried]
+            tests, steps = (self._region(part, [*start, *extra], start) for part in (condition, body))
+            return list(b.add(While(start, tests, steps)).results)
+        raise b.unsupported("this higher-order operator has no lowering", "write the loop or branch in plain operators")
+
+    def _as_tensor(self, value: Any) -> Value:
+        if isinstance(value, Value):
+            return value
+        raise self.builder.unsupported("a condition or carried value that is not a tensor", "make it a tensor")
+
+    def _inline(self, graph: GraphModule, args: Sequence[Any]) -> Any:
+        """The nodes of a sub-graph in place of the call; they see the same builder."""
+        placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+        self.env.update(zip(placeholders, args, strict=True))
+        return self.run(graph)
+
+    def _region(self, graph: GraphModule, args: Sequence[Any], carried: Sequence[Value]) -> Block:
+        """A sub-graph as a block; `carried` values become its arguments, everything else is seen from outside."""
+        b = self.builder
+        outer, b.ops = b.ops, []
+        known, place = dict(self.constants), (b.location, b.name, b.target)
+        inner_args = [Value(value.type, f"carried_{k}") for k, value in enumerate(carried)]
+        given = [*inner_args, *args[len(carried) :]]
+        yielded = self._inline(graph, given)
+        values = yielded if isinstance(yielded, (list, tuple)) else [yielded]
+        block = Block(inner_args, b.ops, [self._as_tensor(value) for value in values])
+        b.ops, self.constants = outer, known  # constants first met inside belong to the block
+        b.location, b.name, b.target = place
+        return block
+
+
+def _bind(node: Node, convert: Callable[[Any], Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments in the order of the operator's schema: positional ones first, keyword-only ones by name."""
+    args = [convert(arg) for arg in node.args]
+    kwargs = {key: convert(value) for key, value in node.kwargs.items()}
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload) and kwargs:
+        for argument in target._schema.arguments[len(args) :]:
+            if argument.kwarg_only:
+                break
+            if argument.name in kwargs:
+                args.append(kwargs.pop(argument.name))
+            elif any(a.name in kwargs and not a.kwarg_only for a in target._schema.arguments):
+                args.append(argument.default_value)
+            else:
+                break
+    return args, kwargs
+
+
+def _check(b: Builder, name: str, result: Any) -> None:
+    """The rule's result must have the types that torch says; a difference is our mistake and must not go unseen."""
+    results = result if isinstance(result, (list, tuple)) else (result,)
+    for value, kind in zip(results, b.types, strict=False):
+        if not isinstance(value, Value) or kind is None:
+            continue
+        found = tensor_type(value)
+        same = found.dtype is kind.dtype and len(found.shape) == len(kind.shape)
+        if same:
+            pairs = zip(found.shape, kind.shape, strict=True)
+            same = all(x == y or not (x.is_constant and y.is_constant) for x, y in pairs)
+        if not same:
+            raise RuntimeError(f"the lowering rule of {name} gives {found}, torch says {kind} (at {b.location})")
+
+
+def translate(
+    graph: GraphModule,
+    bind: Callable[[Translation, Node], Any],
+    *,
+    name: str = "module",
+    symbols: SymbolTable | None = None,
+) -> tuple[Module, Any, list[str]]:
+    """A graph as a module with one function `main`.
+
+    `bind(translation, placeholder)` gives each placeholder's value: a new `Value` is an input of the function, anything else (a
+    constant, a number) is not. Returns the module, the translated outputs (the function yields nothing yet) and warnings.
+    """
+    table = symbols or SymbolTable()
+    module = Module(name, symbols=table.symbols)
+    bounds = Bounds({}, _Ranges(table))
+    translation = Translation(module, Builder(bounds), table)
+    inputs: list[Value] = []
+    for node in graph.graph.nodes:
+        if node.op != "placeholder":
+            continue
+        value = bind(translation, node)
+        translation.env[node] = value
+        if isinstance(value, Value) and value.owner is None:
+            inputs.append(value)
+    outputs = translation.run(graph)
+    module.functions["main"] = Function("main", Block(inputs, translation.builder.ops))
+    return module, outputs, translation.builder.warnings
+
+
+class _Ranges(Mapping[str, tuple[int, int | None]]):
+    """The ranges of a table's symbols as bounds, kept up to date while symbols are being declared."""
+
+    def __init__(self, table: SymbolTable) -> None:
+        self.table = table
+
+    def __getitem__(self, name: str) -> tuple[int, int | None]:
+        symbol = self.table.symbols[name]
+        return symbol.low, symbol.high
+
+    def __iter__(self) -> Any:
+        return iter(self.table.symbols)
+
+    def __len__(self) -> int:
+        return len(self.table.symbols)
+
+
+def as_output(translation_result: Any, what: str) -> Value:
+    """A translated output as a tensor value; CodesignError when it is something else."""
+    if isinstance(translation_result, Value):
+        return translation_result
+    kind = "a number read from data" if isinstance(translation_result, Scalar) else type(translation_result).__name__
+    raise CodesignError(f"{what} is {kind}, not a tensor", hint="return tensors only")
