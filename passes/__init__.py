@@ -1,1 +1,31 @@
 """IR to IR: clean-up, fusion, tiling, schedules, memory."""
+
+from codesign.passes.canonicalize import Canonicalize
+from codesign.passes.cleanup import CommonSubexpressions, ConstantFold, DeadCode
+from codesign.passes.clone import clone_module
+from codesign.passes.context import Context, Pricer
+from codesign.passes.fuse import Fuse
+from codesign.passes.manager import PASSES, Pass, PassManager, parse_pipeline, print_pipeline, register
+from codesign.passes.pipeline import CLEAN_UP, DEFAULT, optimize
+from codesign.passes.views import FoldViews
+
+__all__ = [
+    "CLEAN_UP",
+    "DEFAULT",
+    "PASSES",
+    "Canonicalize",
+    "CommonSubexpressions",
+    "ConstantFold",
+    "Context",
+    "DeadCode",
+    "FoldViews",
+    "Fuse",
+    "Pass",
+    "PassManager",
+    "Pricer",
+    "clone_module",
+    "optimize",
+    "parse_pipeline",
+    "print_pipeline",
+    "register",
+]

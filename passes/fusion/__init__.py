@@ -1,0 +1,1 @@
+"""Fusion: groups of computes that one kernel does, and the search for the partition that takes least time."""

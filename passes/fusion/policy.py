@@ -1,0 +1,187 @@
+"""Policies that choose the partition: which groups to merge, by predicted seconds.
+
+A policy sees candidates (pairs of groups that one kernel could do) through a `FusionSearch`, which builds and prices a merge only
+once per structure, and merges by calling `accept`. Register a policy with `fusion_policy`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from codesign.ir.core import Value
+from codesign.passes.context import Pricer
+from codesign.passes.fusion.graph import GroupGraph, Node
+from codesign.passes.fusion.group import Group, NotFusable
+from codesign.passes.fusion.keys import group_key
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What merging a pair would bring: predicted seconds of the merged group and of the two apart, or why it can't be."""
+
+    seconds: float
+    apart: float
+    reason: str = ""
+
+    @property
+    def gain(self) -> float:
+        """Seconds saved; minus infinity when the pair can't be merged."""
+        return self.apart - self.seconds if math.isfinite(self.seconds) else -math.inf
+
+
+@dataclass
+class FusionSearch:
+    """The state of a search: the graph, prices by structure, and what was decided.
+
+    `explanations`: (producer, consumer, offer) of each pair that was looked at and not merged at the end, for reports.
+    """
+
+    graph: GroupGraph
+    pricer: Pricer
+    prices: dict[Hashable, float] = field(default_factory=dict)
+    offers: dict[Hashable, Offer] = field(default_factory=dict)
+    merges: int = 0
+    largest: int = 64
+    """Members that a group may have at most."""
+
+    def key(self, node: Node) -> int:
+        """Structural key of a node's group."""
+        if node.key is None:
+            assert node.group is not None
+            node.key = group_key(node.group)
+        return node.key
+
+    def seconds(self, group: Group, key: Hashable) -> float:
+        """Predicted seconds of a group, asked of the pricer once per structure."""
+        if key not in self.prices:
+            self.prices[key] = self.pricer(group.fusion())
+        return self.prices[key]
+
+    def node_seconds(self, node: Node) -> float:
+        """Predicted seconds of a node's group."""
+        assert node.group is not None
+        return self.seconds(node.group, self.key(node))
+
+    def offer(self, first: Node, second: Node) -> Offer:
+        """What merging the pair brings (not whether the graph allows it: see `allowed`)."""
+        key = self._pair_key(first, second)
+        found = self.offers.get(key)
+        if found is None:
+            found = self.offers[key] = self._make_offer(first, second)
+        return found
+
+    def _make_offer(self, first: Node, second: Node) -> Offer:
+        apart = self.node_seconds(first) + self.node_seconds(second)
+        assert first.group is not None and second.group is not None
+        if len(first.group.computes) + len(second.group.computes) > self.largest:
+            return Offer(math.inf, apart, f"more than {self.largest} members")
+        try:
+            merged = self.graph.try_merge(first, second)
+        except NotFusable as reason:
+            return Offer(math.inf, apart, str(reason))
+        return Offer(self.seconds(merged, group_key(merged)), apart)
+
+    def _pair_key(self, first: Node, second: Node) -> Hashable:
+        """Equal for pairs of equal groups that are connected equally, and whose first group's values are needed equally."""
+        place: dict[Value, int] = {value: -1 - i for i, value in enumerate(first.gives)}
+        place.update({value: i for i, value in enumerate(first.reads)})
+        links = tuple(place.get(value) for value in second.reads)
+        needed = tuple(self.graph.needed_outside(value, (first, second)) for value in first.gives)
+        return (self.key(first), self.key(second), links, needed)
+
+    def allowed(self, first: Node, second: Node) -> bool:
+        """Both are still in the graph, and merging them makes no cycle."""
+        slots = self.graph.slots
+        if slots[first.place] is not first or slots[second.place] is not second:
+            return False
+        return not self.graph.indirect_path(first, second)
+
+    def accept(self, first: Node, second: Node) -> Node | None:
+        """Merge the pair; None when it turns out that it can't be."""
+        try:
+            merged = self.graph.try_merge(first, second)
+        except NotFusable:
+            return None
+        self.merges += 1
+        return self.graph.put(first, second, merged)
+
+    def neighbours(self, node: Node) -> Iterator[tuple[Node, Node]]:
+        """Pairs (earlier, later) of the node with its producers, its consumers, and groups that read what it reads."""
+        seen: set[Node] = {node}
+        for other in (*node.before, *node.after):
+            if other.group is not None and other not in seen:
+                seen.add(other)
+                yield (other, node) if other.place < node.place else (node, other)
+        for value in node.reads:
+            users = self.graph.users.get(value, set())
+            if len(users) > 8:
+                continue
+            for other in users:
+                if other.group is not None and other not in seen:
+                    seen.add(other)
+                    yield (other, node) if other.place < node.place else (node, other)
+
+
+class FusionPolicy(Protocol):
+    """Decides the partition by merging groups of the search until it is content."""
+
+    def decide(self, search: FusionSearch) -> None: ...
+
+
+POLICIES: dict[str, Callable[[], FusionPolicy]] = {}
+
+
+def fusion_policy(name: str) -> Callable[[Callable[[], FusionPolicy]], Callable[[], FusionPolicy]]:
+    """Decorator: registers a policy under a name for `fuse{policy=name}`."""
+
+    def enter(make: Callable[[], FusionPolicy]) -> Callable[[], FusionPolicy]:
+        POLICIES[name] = make
+        return make
+
+    return enter
+
+
+@fusion_policy("none")
+class NoFusion:
+    """Every compute is a kernel of its own."""
+
+    def decide(self, search: FusionSearch) -> None:
+        return
+
+
+@fusion_policy("greedy")
+class GreedyFusion:
+    """Merge the pair that saves most predicted seconds, again and again, while any saves."""
+
+    def decide(self, search: FusionSearch) -> None:
+        ticket = itertools.count()
+        heap: list[tuple[float, int, Node, Node]] = []
+
+        def push(first: Node, second: Node) -> None:
+            gain = search.offer(first, second).gain
+            if gain > 0:
+                heapq.heappush(heap, (-gain, next(ticket), first, second))
+
+        for node in list(search.graph.groups()):
+            for first, second in search.neighbours(node):
+                if first is node:  # each pair once
+                    push(first, second)
+        while heap:
+            negative, _, first, second = heapq.heappop(heap)
+            if not search.allowed(first, second):
+                continue
+            now = search.offer(first, second).gain  # users may have changed since it was pushed
+            if now <= 0:
+                continue
+            if now < -negative:
+                heapq.heappush(heap, (-now, next(ticket), first, second))
+                continue
+            merged = search.accept(first, second)
+            if merged is not None:
+                for pair in search.neighbours(merged):
+                    push(*pair)
