@@ -1,0 +1,1 @@
+"""Backends: tile IR to Triton kernels, and tile IR to programs of simulated accelerators."""

@@ -1,0 +1,42 @@
+"""Files that are kept between runs: sources by content, compiled kernels by source and target."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import platformdirs
+
+
+@cache
+def cache_root() -> Path:
+    """Where cached files lie: $CODESIGN_CACHE, else the user's cache folder, else a temporary one when that can't be written."""
+    wish = os.environ.get("CODESIGN_CACHE")
+    root = Path(wish) if wish else Path(platformdirs.user_cache_dir("codesign"))
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            return root
+    except OSError:
+        return Path(tempfile.mkdtemp(prefix="codesign-"))
+
+
+def cache_folder(name: str) -> Path:
+    """A folder of the cache, made if needed."""
+    folder = cache_root() / "triton" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that another process sees it whole or not at all."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

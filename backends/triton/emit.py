@@ -1,0 +1,542 @@
+"""A tile-level kernel as readable Triton source: one file with the kernel, the device functions it needs, and its launcher."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import linecache
+import math
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from codesign.backends.triton.expressions import Expressions, Term
+from codesign.backends.triton.functions import PRECEDENCE, compute_dtype
+from codesign.backends.triton.names import Namer, pointer_type, torch_type, triton_type
+from codesign.backends.triton.writer import Writer
+from codesign.ir.core import Block, Op, Value
+from codesign.ir.dtypes import BOOL, F32, I32, DType
+from codesign.ir.errors import UnsupportedError
+from codesign.ir.index import Bounds, FloorDiv, Index, Mod, index, product
+from codesign.ir.location import Location
+from codesign.ir.scalar import Literal, Scalar
+from codesign.ir.tile import Axis, Dot, For, Guard, Kernel, Load, Map, Reduce, Store
+from codesign.ir.types import BufferType
+
+LARGEST = 2**31 - 1
+"""Offsets up to this are computed in 32 bits."""
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """A kernel's Triton source with what a compiler or launcher must know of it.
+
+    `signature`: argument name -> Triton type, in order. `aligned`: pointer arguments, all of them multiples of 16 bytes. `warps`,
+    `stages`: launch options. `core`: the source without the header comment, which is what decides the compiled code.
+    """
+
+    name: str
+    source: str
+    core: str
+    signature: dict[str, str]
+    aligned: tuple[str, ...]
+    warps: int
+    stages: int
+    wide: bool
+
+
+def emit(kernel: Kernel, bounds: Bounds | None = None) -> str:
+    """Triton source of one kernel with its launcher; `bounds`: ranges of the size symbols (unknown: 64-bit offsets)."""
+    return emission(kernel, bounds).source
+
+
+def emission(kernel: Kernel, bounds: Bounds | None = None) -> Emitted:
+    """Like `emit`, with the signature and the launch options."""
+    return _Emitter(kernel, bounds or Bounds()).run()
+
+
+class _Emitter:
+    def __init__(self, kernel: Kernel, bounds: Bounds) -> None:
+        self.kernel = kernel
+        self.namer = Namer()
+        self.name = self.namer.fresh(kernel.name)
+        self.symbols = {name: self.namer.fresh(name) for name in kernel.symbols}
+        ranges = {name: bounds.symbols.get(name, (1, None)) for name in kernel.symbols}
+        self.bounds = Bounds({dim.name: dim.extent for dim in kernel.grid}, ranges)
+        self.wide = any(not _fits(value, self.bounds) for value in kernel.params)
+        self.pointers = {value: self.namer.fresh(f"{value.name}_ptr") for value in kernel.params}
+        self.persistent = kernel.schedule.extra("persistent", 0) > 0
+        self.writer = Writer(self.namer)
+        self.writer.bind({name: (text, 0) for name, text in self.symbols.items()})
+        self.values: dict[Value, str] = {}
+        self.terms = Expressions(self.writer, self.values, self.bounds, self.wide)
+        self.last_place = ""
+
+    # -- the file ---------------------------------------------------------------------------------------------------
+    def run(self) -> Emitted:
+        if self.persistent:
+            total = self._index_text(product(dim.extent for dim in self.kernel.grid))
+            header = f"for tile_id in tl.range(tl.program_id(0), {total}, tl.num_programs(0)):"
+            with self.writer.nested(header):
+                self._grid("tile_id")
+                self._block(self.kernel.body)
+        else:
+            self._grid("tl.program_id(0)")
+            self._block(self.kernel.body)
+        body = self.writer.text()
+        signature = {name: pointer_type(value.type.dtype) for value, name in self.pointers.items()}
+        signature |= {name: "i64" if self.wide else "i32" for name in self.symbols.values()}
+        kernel_text = f"@triton.jit\ndef {self.name}({', '.join(signature)}):\n{body or '    pass'}\n"
+        helpers = device_functions(kernel_text)
+        core = "\n\n".join([*(f"{text}\n" for text in helpers), kernel_text, self._launcher()])
+        imports = "import torch\nimport triton\nimport triton.language as tl\n"
+        return Emitted(
+            name=self.name,
+            source=f'"""{self._header()}"""\n\n{imports}\n\n{core}',
+            core=f"{imports}\n\n{core}",
+            signature=signature,
+            aligned=tuple(self.pointers.values()),
+            warps=self.kernel.schedule.extra("warps", 4),
+            stages=self._stages(),
+            wide=self.wide,
+        )
+
+    def _stages(self) -> int:
+        loops = [op.pipeline for op in self.kernel.body.walk() if isinstance(op, For)]
+        return max([self.kernel.schedule.pipeline, 1, *loops]) if loops else 1
+
+    def _header(self) -> str:
+        kernel = self.kernel
+        lines = [f"Kernel {kernel.name}."]
+        lines += [f"{key}: {text}" for key, text in kernel.notes.items()]
+        leaves = kernel.location.leaves()
+        if leaves:
+            lines += ["", "From the model:"]
+            for (file, line), group in _by_line(leaves).items():
+                origins = ", ".join(dict.fromkeys(leaf.origin for leaf in group if leaf.origin))
+                modules = ", ".join(dict.fromkeys(leaf.module for leaf in group if leaf.module))
+                text = linecache.getline(file, line).strip() if file else ""
+                place = f"{Path(file).name}:{line}" if file else ""
+                parts = [place, text, f"in {modules}" if modules else "", f"({origins})" if origins else ""]
+                lines.append("    " + "  ".join(part for part in parts if part))
+        lines += ["", "Buffers:"]
+        for value in kernel.params:
+            role = "out" if value in kernel.results else "in"
+            lines.append(f"    {role:3} {value.name}: {str(value.type).removeprefix('buffer<').removesuffix('>')}")
+        lines += ["", "Schedule (replays this kernel):", f"    {json.dumps(kernel.schedule.to_json())}", ""]
+        text = "\n".join(lines)
+        return text.replace("\\", "\\\\").replace('"""', "'''")
+
+    def _launcher(self) -> str:
+        kernel = self.kernel
+        names = Namer(frozenset({self.name, "device", "tiles"}))
+        arguments = [names.fresh(value.name) for value in kernel.params]
+        sizes = list(self.symbols.values())
+        total = self._index_text(product(dim.extent for dim in kernel.grid))
+        lines = [f"def launch({', '.join([*arguments, *sizes])}):"]
+        shapes = [
+            f"{name} [{', '.join(map(str, value.shape))}] {torch_type(value.type.dtype).removeprefix('torch.')}"
+            for name, value in zip(arguments, kernel.params, strict=True)
+        ]
+        doc = f"Run the kernel over dense row-major tensors: {'; '.join(shapes)}."
+        wrapped = textwrap.wrap(doc, 110, break_long_words=False)
+        lines.append(f'    """{wrapped[0]}' + ('"""' if len(wrapped) == 1 else ""))
+        if len(wrapped) > 1:
+            lines += [f"    {text}" for text in wrapped[1:]] + ['    """']
+        for value, fill in self._atomic_outputs().items():
+            lines.append(f"    {arguments[kernel.params.index(value)]}.fill_({fill})  # combined into atomically")
+        if self.persistent:
+            target = arguments[-1]
+            lines.append(f"    tiles = {total}")
+            lines.append(
+                f"    device = torch.cuda.get_device_properties({target}.device) if {target}.is_cuda else None"
+            )
+            lines.append("    grid = (min(tiles, device.multi_processor_count) if device else min(tiles, 2),)")
+        else:
+            lines.append(f"    grid = ({total},)")
+        passed = ", ".join([*arguments, *sizes])
+        options = f"num_warps={kernel.schedule.extra('warps', 4)}, num_stages={self._stages()}"
+        lines.append("    if grid[0] > 0:")
+        lines.append(f"        {self.name}[grid]({passed}, {options})")
+        return "\n".join(lines) + "\n"
+
+    def _atomic_outputs(self) -> dict[Value, str]:
+        start = {"add": "0", "max": "-inf", "min": "inf"}
+        found: dict[Value, str] = {}
+        for op in self.kernel.body.walk():
+            if isinstance(op, Store) and op.atomic:
+                dtype = op.buffer.type.dtype
+                if dtype.is_float or op.atomic == "add":
+                    text = start[op.atomic] if op.atomic == "add" else f'float("{start[op.atomic]}")'
+                else:
+                    text = f"torch.iinfo({torch_type(dtype)}).{'min' if op.atomic == 'max' else 'max'}"
+                found[op.buffer] = text
+        return found
+
+    def _index_text(self, value: Index) -> str:
+        text = str(value)
+        for name, safe in self.symbols.items():
+            text = re.sub(rf"\b{re.escape(name)}\b", safe, text)
+        return text
+
+    # -- the grid ---------------------------------------------------------------------------------------------------
+    def _grid(self, program: str) -> None:
+        """Program number to grid indices; with `group`, tiles of the second-last dim walk together so that they share L2."""
+        scope = self.writer.depth
+        dims = [dim for dim in self.kernel.grid if dim.extent != 1]
+        names = {dim.name: self.namer.fresh(dim.name) for dim in dims}
+        if self.wide:
+            program = f"tl.cast({program}, tl.int64)"
+        bound = {dim.name: ("0", scope) for dim in self.kernel.grid if dim.extent == 1}
+        if len(dims) == 1:
+            self.writer.line(f"{names[dims[0].name]} = {program}")
+        elif dims:
+            pid = self.namer.fresh("pid")
+            self.writer.line(f"{pid} = {program}")
+            group = self.kernel.schedule.extra("group", 1)
+            inner = dims[-2:] if group > 1 else dims[-1:]
+            if group > 1:
+                plane = self._grid_extent(product(dim.extent for dim in inner))
+                rest = f"({pid} % {plane})" if len(dims) > 2 else pid
+                self._grouped(rest, group, [names[dim.name] for dim in inner], [dim.extent for dim in inner])
+            else:
+                self.writer.line(f"{names[inner[0].name]} = {pid} % {self._grid_extent(inner[0].extent)}")
+            below = product(dim.extent for dim in inner)
+            outer = dims[: -len(inner)]
+            for position, dim in reversed(list(enumerate(outer))):
+                text = f"{pid} // {self._grid_extent(below)}"
+                text += f" % {self._grid_extent(dim.extent)}" if position else ""
+                self.writer.line(f"{names[dim.name]} = {text}")
+                below = below * dim.extent
+        bound |= {dim.name: (names[dim.name], scope) for dim in dims}
+        self.writer.bind(bound)
+
+    def _grid_extent(self, value: Index) -> str:
+        text = self._index_text(value)
+        return text if value.is_constant else f"({text})"
+
+    def _grouped(self, pid: str, group: int, names: list[str], extents: list[Index]) -> None:
+        rows, columns = (self._grid_extent(extent) for extent in extents)
+        size, first, height = (self.namer.fresh(name) for name in ("group_size", "first", "height"))
+        line = self.writer.line
+        line(f"{size} = {group} * {columns}  # {group} tiles of {names[0]} walk together along {names[1]}")
+        line(f"{first} = {pid} // {size} * {group}")
+        line(f"{height} = tl.minimum({rows} - {first}, {group})")
+        line(f"{names[0]} = {first} + {pid} % {size} % {height}")
+        line(f"{names[1]} = {pid} % {size} // {height}")
+
+    # -- operations -------------------------------------------------------------------------------------------------
+    def _block(self, block: Block, targets: dict[Value, str] | None = None) -> None:
+        for op in block.ops:
+            place = str(op.location) if op.location.known else ""
+            if place and place != self.last_place:
+                self.last_place = place
+                self.writer.line(f"# {_short(op.location)}")
+            self._op(op, targets or {})
+
+    def _op(self, op: Op, targets: dict[Value, str]) -> None:
+        if isinstance(op, Load):
+            self._define(op.result, self._load(op), targets)
+        elif isinstance(op, Store):
+            self._store(op)
+        elif isinstance(op, Map):
+            term = self.terms.scalar(op.body, op.axes, op.result.name or "v")
+            self._define(op.result, self.terms.full(term, op.axes, op.result.type.dtype), targets)
+        elif isinstance(op, Reduce):
+            self._define(op.result, self._reduce(op), targets)
+        elif isinstance(op, Dot):
+            self._define(op.result, self._dot(op), targets)
+        elif isinstance(op, For):
+            self._for(op)
+        else:
+            raise UnsupportedError(f"tile operation {op.opcode!r} has no Triton form", place=op.location)
+
+    def _define(self, value: Value, text: str, targets: dict[Value, str]) -> None:
+        name = targets.get(value) or self.namer.fresh(value.name or "v")
+        self.writer.line(f"{name} = {text}")
+        self.values[value] = name
+
+    def _pointer(self, op: Load | Store) -> Term:
+        """`ptr + offset` over the op's axes, the offset summed per dimension, or per run of dimensions where divisions cancel."""
+        buffer = op.buffer.type
+        assert isinstance(buffer, BufferType)
+        bounds = self.bounds.with_extents({axis.name: index(axis.size) for axis in op.axes})
+        dims = [
+            (i.simplify(bounds), stride)
+            for i, stride, size in zip(op.indices, buffer.strides, buffer.shape, strict=True)
+            if size != 1
+        ]
+        parts: list[tuple[Index, Index]] = []
+        for position, stride in dims:
+            if parts:
+                merged = (parts[-1][0] * parts[-1][1] + position * stride).simplify(bounds)
+                if _divisions(merged) < _divisions(parts[-1][0]) + _divisions(position):
+                    parts[-1] = (merged, index(1))
+                    continue
+            parts.append((position, stride))
+        text, axes = self.pointers[op.buffer], set[str]()
+        for position, stride in parts:
+            if not position.terms:
+                continue
+            term = self.terms.index(position, op.axes)
+            axes.update(term.axes)
+            if stride == 1:
+                text += f" + {term.within(PRECEDENCE['+'])}" if term.precedence <= PRECEDENCE["+"] else f" + {term.text}"
+            else:
+                factor = self.terms.index(stride, ()).within(PRECEDENCE["*"])
+                text += f" + {term.within(PRECEDENCE['*'])} * {factor}"
+        return Term(text, tuple(a.name for a in op.axes if a.name in axes), PRECEDENCE["+"], None)
+
+    def _mask(self, guards: Sequence[Guard], axes: Sequence[Axis]) -> Term | None:
+        found = [t for g in guards for t in self.terms.condition(g.value, g.low, g.high, axes)]
+        found = list(dict.fromkeys(found))
+        if not found:
+            return None
+        names = tuple(a.name for a in axes if any(a.name in t.axes for t in found))
+        if len(found) == 1:
+            return Term(found[0].text, names, found[0].precedence, BOOL)
+        return Term(" & ".join(t.within(PRECEDENCE["&"]) for t in found), names, PRECEDENCE["&"], BOOL)
+
+    def _load(self, op: Load) -> str:
+        pointer, mask = self._pointer(op), self._mask(op.guards, op.axes)
+        shape = f"[{', '.join(str(axis.size) for axis in op.axes)}]"
+        if mask is None:
+            text = f"tl.load({pointer.text})"
+            varies = pointer.axes
+        else:
+            where = pointer.text
+            if not set(mask.axes) <= set(pointer.axes) and op.axes:
+                where = f"tl.broadcast_to({where}, {shape})"
+                varies = tuple(axis.name for axis in op.axes)
+            else:
+                varies = pointer.axes
+            other = self._idle(op.otherwise, op.buffer.type.dtype)
+            text = f"tl.load({where}, mask={mask.text}, other={other})"
+        if len(varies) < len(op.axes):
+            text = f"tl.broadcast_to({text}, {shape})"
+        return text
+
+    @staticmethod
+    def _idle(literal: Literal, dtype: DType) -> str:
+        value = literal.value
+        if dtype is BOOL:
+            return "1" if value else "0"
+        if dtype.is_float and not math.isfinite(value):
+            return f'float("{value}")'
+        return repr(float(value)) if dtype.is_float else str(int(value))
+
+    def _store(self, op: Store) -> None:
+        pointer, mask = self._pointer(op), self._mask(op.guards, op.axes)
+        where = pointer.text
+        if len(pointer.axes) < len(op.axes):
+            shape = f"[{', '.join(str(axis.size) for axis in op.axes)}]"
+            where = f"tl.broadcast_to({where}, {shape})"
+        value, source, target = self.values[op.value], op.value.type.dtype, op.buffer.type.dtype
+        if source is not target:
+            axes = tuple(axis.name for axis in op.axes)
+            value = self.terms.convert(Term(value, axes, PRECEDENCE["atom"], source), target).text
+        masked = f", mask={mask.text}" if mask else ""
+        if op.atomic:
+            self.writer.line(f'tl.atomic_{op.atomic}({where}, {value}{masked}, sem="relaxed")')
+        else:
+            self.writer.line(f"tl.store({where}, {value}{masked})")
+
+    def _dot(self, op: Dot) -> str:
+        a, b, accumulator = (value.type.dtype for value in (op.a, op.b, op.accumulator))
+        if a is not b:
+            raise UnsupportedError(f"dot of {a} and {b}: Triton wants one dtype", place=op.location, hint="cast an operand")
+        names = (self.values[value] for value in (op.a, op.b, op.accumulator))
+        options = f', input_precision="{op.precision}"' if a is F32 else ""
+        if accumulator is not F32:
+            options += f", out_dtype={triton_type(accumulator)}"
+        return f"tl.dot({', '.join(names)}{options})"
+
+    def _reduce(self, op: Reduce) -> str:
+        """A reduction; the body is laid out as the tile that it reads, so that big tiles are not transposed."""
+        order = _natural_order((*op.axes, *op.reduced), op.body)
+        body = self.terms.scalar(op.body, order, op.result.name or "v")
+        dtype, name = op.body.dtype, op.result.name or "v"
+        working = compute_dtype(dtype)
+        if op.monoid in ("any", "all"):
+            body, working = self.terms.convert(self.terms.convert(body, BOOL), I32), I32
+        elif not working.is_float and (working.bits < 32 or working is BOOL):
+            working = I32
+        text = self.terms.full(body, order, working)
+        reduced = [order.index(axis) for axis in op.reduced]
+        if op.monoid in ("argmax", "argmin"):
+            text, produced = self._arg_reduce(op, order, text, working), I32
+        else:
+            for position in sorted(reduced, reverse=True):
+                text = _reduction(op.monoid, text, position, working)
+            produced = working
+        rest = [axis for axis in order if axis not in op.reduced]
+        if rest != list(op.axes):
+            name = self.writer.namer.fresh(f"{name}_reduced")
+            self.writer.line(f"{name} = {text}")
+            permutation = [rest.index(axis) for axis in op.axes]
+            text = f"tl.trans({name})" if len(rest) == 2 else f"tl.permute({name}, {permutation})"
+        if op.monoid in ("any", "all"):
+            text, produced = f"{text} != 0", BOOL
+            if op.result.type.dtype is not BOOL:
+                text = f"({text})"
+        axes = tuple(axis.name for axis in op.axes)
+        term = Term(text, axes or ("",), PRECEDENCE["atom"], produced)  # never a Python number
+        return self.terms.convert(term, op.result.type.dtype).text
+
+    def _arg_reduce(self, op: Reduce, order: Sequence[Axis], text: str, working: DType) -> str:
+        """First position of the extremum: reduce the values, then the least position where they equal it (or both are NaN)."""
+        if len(op.reduced) != 1:
+            raise UnsupportedError(f"{op.monoid} over {len(op.reduced)} axes", place=op.location)
+        (axis,) = op.reduced
+        position = order.index(axis)
+        names = [a.name for a in order]
+        value, best = (self.writer.namer.fresh(f"{op.result.name or 'v'}_{part}") for part in ("value", "best"))
+        self.writer.line(f"{value} = {text}")
+        self.writer.line(f"{best} = {_reduction('max' if op.monoid == 'argmax' else 'min', value, position, working)}")
+        spread = f"tl.expand_dims({best}, {position})" if len(order) > 1 else best
+        hit = f"{value} == {spread}"
+        if working.is_float:
+            hit = f"({hit}) | (({value} != {value}) & ({spread} != {spread}))"
+        lanes = self.terms._align(self.terms.lanes(axis), (axis.name,), names)
+        return f"tl.min(tl.where({hit}, {lanes}, {axis.size}), axis={position})"
+
+    def _for(self, op: For) -> None:
+        """A loop; carried values keep one name, and the op that makes the next value assigns to it where nothing reads the old one."""
+        names = {}
+        for initial, argument in zip(op.initial, op.body.args, strict=True):
+            names[argument] = self.namer.fresh(argument.name or initial.name or "carried")
+            self.writer.line(f"{names[argument]} = {self.values[initial]}")
+        variable = self.namer.fresh(op.variable)
+        lower, upper, step = (self.terms.index(value, ()).text for value in (op.lower, op.upper, op.step))
+        options = f", num_stages={op.pipeline}" if op.pipeline > 1 else ""
+        if self.kernel.schedule.extra("warp_specialize", 0):
+            options += ", warp_specialize=True"
+        low, _ = op.lower.limits(self.bounds)
+        _, high = op.upper.limits(self.bounds)
+        outer = self.bounds
+        if low is not None and low >= 0:
+            self.bounds = Bounds({**outer.extents, op.variable: op.upper}, outer.symbols)
+        else:
+            self.bounds = Bounds(outer.extents, {**outer.symbols, op.variable: (low if low is not None else -LARGEST, high)})
+        self.terms.bounds = self.bounds
+        with self.writer.nested(f"for {variable} in tl.range({lower}, {upper}, {step}{options}):"):
+            text = variable
+            if self.wide:
+                text = self.namer.fresh(f"{op.variable}_wide")
+                self.writer.line(f"{text} = tl.cast({variable}, tl.int64)")
+            self.writer.bind({op.variable: (text, self.writer.depth)})
+            self.values.update(names)
+            self._block(op.body, _assignable(op.body, names))
+            self._carry(op.body, names)
+        self.bounds = self.terms.bounds = outer
+        self.values.update(zip(op.results, names.values(), strict=True))
+
+    def _carry(self, body: Block, names: dict[Value, str]) -> None:
+        moves = [(names[a], self.values[y]) for a, y in zip(body.args, body.yields, strict=True)]
+        moves = [(target, source) for target, source in moves if target != source]
+        targets = {target for target, _ in moves}
+        if any(source in targets for _, source in moves):  # values change places: move by way of copies
+            copies = [(self.namer.fresh(f"next_{target}"), source) for target, source in moves]
+            for copy, source in copies:
+                self.writer.line(f"{copy} = {source}")
+            moves = [(target, copy) for (target, _), (copy, _) in zip(moves, copies, strict=True)]
+        for target, source in moves:
+            self.writer.line(f"{target} = {source}")
+
+
+def _reduction(monoid: str, text: str, position: int, dtype: DType) -> str:
+    if monoid == "sum":
+        return f"tl.sum({text}, axis={position})"
+    if monoid == "prod":
+        return f"tl.reduce({text}, {position}, _product)"
+    largest = monoid in ("max", "any")
+    if dtype.is_float:
+        return f"tl.reduce({text}, {position}, {'_max_nan' if largest else '_min_nan'})"
+    return f"tl.{'max' if largest else 'min'}({text}, axis={position})"
+
+
+def _natural_order(axes: Sequence[Axis], body: Scalar) -> list[Axis]:
+    """The axes in the order of the first read that has all of them, else as given."""
+    by_name = {axis.name: axis for axis in axes}
+    for read in body.reads():
+        names = [i.variable for i in read.indices]
+        if len(names) == len(axes) and all(name in by_name for name in names):
+            return [by_name[str(name)] for name in names]
+    return list(axes)
+
+
+def _assignable(body: Block, names: dict[Value, str]) -> dict[Value, str]:
+    """Results that may be written straight to the carried value's name: nothing later reads the old value."""
+    found: dict[Value, str] = {}
+    for argument, result in zip(body.args, body.yields, strict=True):
+        if body.yields.count(result) > 1 or argument in body.yields:
+            continue
+        position = next((i for i, op in enumerate(body.ops) if result in op.results), None)
+        if position is None or isinstance(body.ops[position], For):
+            continue
+        if not any(argument in op.uses() for op in body.ops[position + 1 :]):
+            found[result] = names[argument]
+    return found
+
+
+def _divisions(value: Index) -> int:
+    return sum(isinstance(atom, (FloorDiv, Mod)) for atom in value.atoms())
+
+
+def _fits(value: Value, bounds: Bounds) -> bool:
+    assert isinstance(value.type, BufferType)
+    reach = index(0)
+    for size, stride in zip(value.type.shape, value.type.strides, strict=True):
+        reach = reach + size * stride
+    _, high = reach.limits(bounds)
+    return high is not None and high <= LARGEST
+
+
+def _by_line(leaves: Sequence[Location]) -> dict[tuple[str, int], list[Location]]:
+    groups: dict[tuple[str, int], list[Location]] = {}
+    for leaf in leaves:
+        groups.setdefault((leaf.file, leaf.line), []).append(leaf)
+    return groups
+
+
+def _short(location: Location) -> str:
+    places = []
+    for leaf in location.leaves():
+        place = f"{Path(leaf.file).name}:{leaf.line}" if leaf.file else leaf.module
+        places.append(f"{place} ({leaf.origin})" if leaf.origin and place else place or leaf.origin)
+    unique = list(dict.fromkeys(places))
+    return ", ".join(unique[:3]) + (f" and {len(unique) - 3} more" if len(unique) > 3 else "")
+
+
+@functools.cache
+def _library() -> dict[str, str]:
+    """Source text of the device functions by name, from `library.py`."""
+    path = Path(__file__).with_name("library.py")
+    source = path.read_text(encoding="utf-8")
+    lines = source.splitlines()
+    found = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef):
+            start = min(decorator.lineno for decorator in node.decorator_list)
+            found[node.name] = "\n".join(lines[start - 1 : node.end_lineno])
+    return found
+
+
+def device_functions(text: str) -> list[str]:
+    """Sources of the device functions that a text uses, directly or through others, callees first."""
+    library, order = _library(), dict[str, None]()
+
+    def visit(body: str, own: str) -> None:
+        for name in re.findall(r"\b_[a-z]\w*", body):
+            if name in library and name != own and name not in order:
+                visit(library[name], name)
+                order[name] = None
+
+    visit(text, "")
+    return [library[name] for name in order]
+
+
+__all__ = ["Emitted", "device_functions", "emission", "emit"]

@@ -1,0 +1,189 @@
+"""Runs kernels: in Triton's interpreter on the CPU (in a process of its own), natively on a CUDA device.
+
+Triton decides at import whether it interprets, and ahead-of-time compilation needs it not to; so interpretation lives in one worker process
+per user process, started at first use, that runs as many kernels as asked for.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.backends.triton import worker as protocol
+from codesign.backends.triton.cache import cache_folder, write_atomically
+from codesign.backends.triton.emit import Emitted, emission
+from codesign.backends.triton.names import torch_type
+from codesign.ir.dtypes import DType
+from codesign.ir.errors import CodesignError, UnsupportedError
+from codesign.ir.index import Bounds
+from codesign.ir.tile import Kernel
+
+if TYPE_CHECKING:
+    import torch
+
+Array = npt.NDArray[Any]
+
+
+class KernelError(CodesignError):
+    """A kernel that failed while it ran: names the kernel, its file, and Triton's message."""
+
+
+class Worker:
+    """A process that interprets kernels; safe to use from several threads, restarted when it died."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+            command = [sys.executable, "-P", protocol.__file__]
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        return self._process
+
+    def ask(self, request: Mapping[str, Any], what: str) -> Any:
+        """Send a request and wait for its answer; KernelError with the worker's message when it failed."""
+        with self._lock:
+            process = self._start()
+            try:
+                protocol.send(cast(BinaryIO, process.stdin), dict(request))
+                reply = protocol.receive(cast(BinaryIO, process.stdout))
+            except (EOFError, BrokenPipeError, OSError) as error:
+                code = process.wait()
+                self._process = None
+                raise KernelError(f"the interpreter process ended with status {code} while running {what}") from error
+        if reply[0] == "error":
+            failure = KernelError(f"{what} failed in Triton's interpreter: {reply[1]}", place=request["path"])
+            failure.add_note(reply[2])
+            raise failure
+        return reply[1]
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None and self._process.poll() is None:
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+            try:
+                self._process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._process = None
+
+
+_worker = Worker()
+atexit.register(_worker.close)
+
+
+def worker() -> Worker:
+    """The process-wide interpreter worker."""
+    return _worker
+
+
+def kernel_file(emitted: Emitted) -> Path:
+    """The kernel's source as a file named by its content (Triton reads a kernel's source from its file)."""
+    digest = hashlib.sha256(emitted.source.encode()).hexdigest()[:16]
+    path = cache_folder("sources") / f"{emitted.name}_{digest}.py"
+    if not path.is_file():
+        write_atomically(path, emitted.source.encode())
+    return path
+
+
+def to_torch(array: Array, dtype: DType) -> torch.Tensor:
+    """A torch tensor of the dtype from an array as the IR's interpreter holds it (bf16 and float8 in float32)."""
+    import torch
+
+    dense = torch.from_numpy(np.array(array, copy=True, order="C"))
+    return dense.to(cast("torch.dtype", getattr(torch, torch_type(dtype).removeprefix("torch."))))
+
+
+def to_numpy(tensor: torch.Tensor, dtype: DType) -> Array:
+    """An array as the IR's interpreter holds the dtype, from a torch tensor."""
+    import torch
+
+    host = tensor.detach().cpu()
+    if dtype.is_float and dtype.numpy == np.float32:
+        host = host.to(torch.float32)
+    return cast(Array, host.numpy())
+
+
+def device_for(device: str = "auto") -> str:
+    """"cuda" when there is a device (or it is asked for), else "cpu", which means the interpreter."""
+    import torch
+
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def require_triton() -> None:
+    """UnsupportedError with what to do when Triton is not installed."""
+    try:
+        import triton  # noqa: F401
+    except ImportError as error:
+        raise UnsupportedError(
+            f"Triton cannot be imported ({error})", hint="install it with `pip install triton` (it exists for Linux only)"
+        ) from None
+
+
+def run_kernel(
+    kernel: Kernel,
+    inputs: Sequence[Array],
+    symbols: Mapping[str, int] | None = None,
+    *,
+    device: str = "auto",
+    emitted: Emitted | None = None,
+    bounds: Bounds | None = None,
+) -> list[Array]:
+    """Run a kernel over input arrays and return its outputs.
+
+    `inputs`: one array per input buffer, held as the IR's interpreter holds the dtype. Output buffers start as NaN or zero, whatever the
+    kernel must not depend on. `device`: "cpu" interprets, "cuda" compiles and runs natively, "auto" takes what there is.
+    """
+    import torch
+
+    require_triton()
+    emitted = emitted or emission(kernel, bounds)
+    sizes = dict(symbols or {})
+    for value, array in zip(kernel.inputs, inputs, strict=True):
+        for extent, size in zip(value.shape, array.shape, strict=True):
+            if extent.variable is not None:
+                sizes.setdefault(extent.variable, int(size))
+    tensors = [to_torch(array, value.type.dtype) for array, value in zip(inputs, kernel.inputs, strict=True)]
+    for value in kernel.results:
+        shape = [int(extent.evaluate(sizes)) for extent in value.shape]
+        kind = cast("torch.dtype", getattr(torch, torch_type(value.type.dtype).removeprefix("torch.")))
+        fresh = torch.zeros(shape, dtype=kind)
+        tensors.append(fresh.fill_(float("nan")) if value.type.dtype.is_float and value.type.dtype.bits >= 16 else fresh)
+    path, ordered = kernel_file(emitted), [int(sizes[name]) for name in kernel.symbols]
+    if device_for(device) == "cpu":
+        request = {
+            "kind": "kernel",
+            "path": str(path),
+            "tensors": [protocol.packed_of(tensor) for tensor in tensors],
+            "sizes": ordered,
+            "first_output": len(kernel.inputs),
+        }
+        results = [protocol.tensor_of(packed) for packed in worker().ask(request, f"kernel {kernel.name}")]
+    else:
+        on_device = [tensor.to(device_for(device)) for tensor in tensors]
+        protocol.load_file(str(path)).launch(*on_device, *ordered)
+        torch.cuda.synchronize()
+        results = on_device[len(kernel.inputs) :]
+    return [to_numpy(tensor, value.type.dtype) for tensor, value in zip(results, kernel.results, strict=True)]
+
+
+def run_interpreted(kernel: Kernel, inputs: Sequence[Array], symbols: Mapping[str, int] | None = None) -> list[Array]:
+    """Run a kernel in Triton's interpreter on the CPU and return its outputs."""
+    return run_kernel(kernel, inputs, symbols, device="cpu")

@@ -1,0 +1,106 @@
+"""How element types are called in Triton and in torch, and names that are safe in generated Python."""
+
+from __future__ import annotations
+
+import keyword
+import re
+
+from codesign.ir.dtypes import DType
+from codesign.ir.errors import UnsupportedError
+
+TRITON_TYPES: dict[str, str] = {
+    "bool": "tl.int1",
+    "i8": "tl.int8",
+    "i16": "tl.int16",
+    "i32": "tl.int32",
+    "i64": "tl.int64",
+    "u8": "tl.uint8",
+    "u16": "tl.uint16",
+    "u32": "tl.uint32",
+    "u64": "tl.uint64",
+    "f8e4m3": "tl.float8e4nv",
+    "f8e5m2": "tl.float8e5",
+    "f16": "tl.float16",
+    "bf16": "tl.bfloat16",
+    "f32": "tl.float32",
+    "f64": "tl.float64",
+}
+
+POINTER_TYPES: dict[str, str] = {
+    "bool": "*i1",
+    "i8": "*i8",
+    "i16": "*i16",
+    "i32": "*i32",
+    "i64": "*i64",
+    "u8": "*u8",
+    "u16": "*u16",
+    "u32": "*u32",
+    "u64": "*u64",
+    "f8e4m3": "*fp8e4nv",
+    "f8e5m2": "*fp8e5",
+    "f16": "*fp16",
+    "bf16": "*bf16",
+    "f32": "*fp32",
+    "f64": "*fp64",
+}
+
+TORCH_TYPES: dict[str, str] = {
+    "bool": "torch.bool",
+    "i8": "torch.int8",
+    "i16": "torch.int16",
+    "i32": "torch.int32",
+    "i64": "torch.int64",
+    "u8": "torch.uint8",
+    "u16": "torch.uint16",
+    "u32": "torch.uint32",
+    "u64": "torch.uint64",
+    "f8e4m3": "torch.float8_e4m3fn",
+    "f8e5m2": "torch.float8_e5m2",
+    "f16": "torch.float16",
+    "bf16": "torch.bfloat16",
+    "f32": "torch.float32",
+    "f64": "torch.float64",
+}
+
+
+def _lookup(table: dict[str, str], dtype: DType, where: str) -> str:
+    if dtype.name not in table:
+        raise UnsupportedError(f"{where} has no {dtype}", hint=f"known: {', '.join(table)}")
+    return table[dtype.name]
+
+
+def triton_type(dtype: DType) -> str:
+    """The element type as written in Triton source, `tl.float16`."""
+    return _lookup(TRITON_TYPES, dtype, "Triton")
+
+
+def pointer_type(dtype: DType) -> str:
+    """The type of a pointer argument in a Triton signature, `*fp16`."""
+    return _lookup(POINTER_TYPES, dtype, "Triton")
+
+
+def torch_type(dtype: DType) -> str:
+    """The element type as written with torch, `torch.float16`."""
+    return _lookup(TORCH_TYPES, dtype, "torch")
+
+
+_RESERVED = frozenset(keyword.kwlist) | {"tl", "triton", "torch", "launch", "grid", "range", "float", "int", "min", "max"}
+
+
+class Namer:
+    """Hands out Python names, each once: `m`, `m_1`, `m_2`, ..."""
+
+    def __init__(self, taken: frozenset[str] = frozenset()) -> None:
+        self._taken = set(taken) | set(_RESERVED)
+
+    def fresh(self, wish: str) -> str:
+        """A name like the wish that was not handed out before."""
+        base = re.sub(r"\W+", "_", wish).strip("_") or "v"
+        if base[0].isdigit():
+            base = f"v{base}"
+        name, count = base, 0
+        while name in self._taken:
+            count += 1
+            name = f"{base}_{count}"
+        self._taken.add(name)
+        return name

@@ -1,0 +1,194 @@
+"""The process that runs kernels in Triton's interpreter: started with TRITON_INTERPRET=1, answers requests on its standard input.
+
+It imports torch and Triton and nothing of codesign. A request is a pickled dict, framed by its length; the answer likewise. Some meanings
+of Triton's interpreter differ from what the hardware does; `mend_interpreter` sets them right before anything runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import struct
+import sys
+import traceback
+from types import ModuleType
+from typing import Any, BinaryIO
+
+HEADER = struct.Struct("<Q")
+
+
+def send(stream: BinaryIO, message: Any) -> None:
+    """Write one framed message."""
+    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    stream.write(HEADER.pack(len(data)))
+    stream.write(data)
+    stream.flush()
+
+
+def receive(stream: BinaryIO) -> Any:
+    """Read one framed message; EOFError when the other side is gone."""
+    header = stream.read(HEADER.size)
+    if len(header) < HEADER.size:
+        raise EOFError
+    (size,) = HEADER.unpack(header)
+    return pickle.loads(stream.read(size))
+
+
+def mend_interpreter() -> None:
+    """Make the interpreter round, multiply and reduce as the hardware does.
+
+    - float32 to bfloat16 rounds to nearest even (the interpreter cuts off);
+    - bfloat16 and float8 tiles are multiplied as numbers (the interpreter multiplies bfloat16's bit patterns);
+    - a reduction with a function of the kernel's own works on whole slices (the interpreter takes element by element: hours).
+    """
+    import numpy as np
+    import torch
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    held = {tl.bfloat16: torch.bfloat16, tl.float8e4nv: torch.float8_e4m3fn, tl.float8e5: torch.float8_e5m2}
+    bits = {torch.bfloat16: torch.uint16, torch.float8_e4m3fn: torch.uint8, torch.float8_e5m2: torch.uint8}
+
+    def widen(data: Any, dtype: Any) -> Any:
+        kind = held[dtype]
+        return torch.from_numpy(np.ascontiguousarray(data)).view(bits[kind]).view(kind).to(torch.float32).numpy()
+
+    def narrow(data: Any, dtype: Any) -> Any:
+        kind = held[dtype]
+        with np.errstate(all="ignore"):
+            single = np.ascontiguousarray(data.astype(np.float32))
+        return torch.from_numpy(single).to(kind).view(bits[kind]).numpy()
+
+    builder, handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
+    plain_cast = builder.cast_impl
+    plain_fp_to_fp = builder.create_fp_to_fp
+
+    def cast_impl(self: Any, src: Any, dst_type: Any) -> Any:
+        source, target = src.dtype.scalar, dst_type.scalar
+        if source is target or (source not in held and target not in held):
+            with np.errstate(all="ignore"):
+                return plain_cast(self, src, dst_type)
+        data = widen(src.data, source) if source in held else src.data
+        if target in held:
+            return handle(narrow(data, target), target)
+        with np.errstate(all="ignore"):
+            return handle(data.astype(interpreter._get_np_dtype(target)), target)
+
+    def create_fp_to_fp(self: Any, src: Any, dst_type: Any, rounding_mode: Any) -> Any:
+        if src.dtype.scalar in held or dst_type.scalar in held:
+            return cast_impl(self, src, dst_type)
+        return plain_fp_to_fp(self, src, dst_type, rounding_mode)
+
+    def create_dot(self: Any, a: Any, b: Any, d: Any, input_precision: Any, max_num_imprecise_acc: Any) -> Any:
+        def operand(x: Any) -> Any:
+            data = widen(x.data, x.dtype.scalar) if x.dtype.scalar in held else x.data
+            return data.astype(d.data.dtype, copy=False)
+
+        with np.errstate(all="ignore"):
+            return handle(np.matmul(operand(a), operand(b)) + d.data, d.dtype.scalar)
+
+    def generic_reduce(self: Any, inputs: Any) -> Any:
+        original = self.axis
+        inputs, axis = self.unravel(inputs, self.axis)
+        arrays = [np.moveaxis(x.handle.data, axis, 0) for x in inputs]
+        kinds = [x.dtype for x in inputs]
+        with np.errstate(all="ignore"):
+            while len(arrays[0]) > 1:  # pairwise, as a tree: what lies in the middle joins later
+                half = len(arrays[0]) // 2
+                left = [self.to_tensor(np.ascontiguousarray(x[:half]), t) for x, t in zip(arrays, kinds, strict=True)]
+                right = [self.to_tensor(np.ascontiguousarray(x[half : 2 * half]), t) for x, t in zip(arrays, kinds, strict=True)]
+                joined = self.combine_fn.fn(*left, *right)
+                joined = joined if isinstance(joined, tuple) else (joined,)
+                arrays = [np.concatenate([j.handle.data, x[2 * half :]]) for j, x in zip(joined, arrays, strict=True)]
+        results = []
+        for x, kind in zip(arrays, kinds, strict=True):
+            data = x[0]
+            if self.keep_dims:
+                data = np.expand_dims(data, axis) if original is not None else data.reshape((1,) * inputs[0].handle.data.ndim)
+            elif original is None or data.ndim == 0:
+                data = data.item()
+            results.append(self.to_tensor(data, kind))
+        return results
+
+    builder.cast_impl = cast_impl
+    builder.create_fp_to_fp = create_fp_to_fp
+    builder.create_dot = create_dot
+    interpreter.ReduceOps.generic_reduce = generic_reduce
+    np.seterr(all="ignore")
+
+
+_modules: dict[str, ModuleType] = {}
+
+
+def load_file(path: str) -> ModuleType:
+    """Import a Python file by its path, once per content (the caller names files by content)."""
+    if path not in _modules:
+        name = f"codesign_kernel_{len(_modules)}"
+        specification = importlib.util.spec_from_file_location(name, path)
+        assert specification is not None and specification.loader is not None
+        module = importlib.util.module_from_spec(specification)
+        sys.modules[name] = module
+        specification.loader.exec_module(module)
+        _modules[path] = module
+    return _modules[path]
+
+
+def tensor_of(packed: Any) -> Any:
+    """A torch tensor from (bytes, dtype name, shape)."""
+    import torch
+
+    data, dtype, shape = packed
+    kind = getattr(torch, dtype)
+    if not data:
+        return torch.empty(shape, dtype=kind)
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8).view(kind).reshape(shape)
+
+
+def packed_of(tensor: Any) -> Any:
+    """(bytes, dtype name, shape) of a torch tensor."""
+    import torch
+
+    name = str(tensor.dtype).removeprefix("torch.")
+    dense = tensor.detach().cpu().contiguous()
+    data = dense.reshape(-1).view(torch.uint8).numpy().tobytes() if dense.numel() else b""
+    return data, name, tuple(dense.shape)
+
+
+def answer(request: dict[str, Any]) -> Any:
+    """Serve one request: a kernel's `launch` over tensors (all are sent back), or a runner module's `run`."""
+    module = load_file(request["path"])
+    tensors = [tensor_of(packed) for packed in request["tensors"]]
+    if request["kind"] == "kernel":
+        module.launch(*tensors, *request["sizes"])
+        return [packed_of(tensor) for tensor in tensors[request["first_output"] :]]
+    if request["kind"] == "runner":
+        weights = {name: tensor_of(packed) for name, packed in request["weights"].items()}
+        runner = module.Runner(weights, device="cpu")
+        results = runner(*tensors)
+        return [packed_of(tensor) for tensor in results]
+    raise ValueError(f"unknown request {request['kind']!r}")
+
+
+def main() -> None:
+    """Serve until the input closes. Whatever kernels print goes to standard error."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    mend_interpreter()
+    while True:
+        try:
+            request = receive(requests)
+        except EOFError:
+            return
+        try:
+            send(answers, ("ok", answer(request)))
+        except Exception as error:
+            cause = error.__cause__ or error.__context__ or error
+            send(answers, ("error", f"{type(cause).__name__}: {cause}", traceback.format_exc()))
+
+
+if __name__ == "__main__":
+    main()
