@@ -92,7 +92,9 @@ class _Emitter:
         kernel_text = f"@triton.jit\ndef {self.name}({', '.join(signature)}):\n{body or '    pass'}\n"
         helpers = device_functions(kernel_text)
         core = "\n\n".join([*(f"{text}\n" for text in helpers), kernel_text, self._launcher()])
-        imports = "import torch\nimport triton\nimport triton.language as tl\n"
+        imports = "import triton\nimport triton.language as tl\n"
+        if "torch." in self._launcher().split('"""', 2)[2]:
+            imports = f"import torch\n{imports}"
         return Emitted(
             name=self.name,
             source=f'"""{self._header()}"""\n\n{imports}\n\n{core}',
@@ -158,7 +160,7 @@ class _Emitter:
         else:
             lines.append(f"    grid = ({total},)")
         passed = ", ".join([*arguments, *sizes])
-        options = f"num_warps={kernel.schedule.extra('warps', 4)}, num_stages={self._stages()}"
+        options = f"num_warps={kernel.schedule.extra('warps', 4)}, num_stages={self._stages()}, enable_fp_fusion=True"
         lines.append("    if grid[0] > 0:")
         lines.append(f"        {self.name}[grid]({passed}, {options})")
         return "\n".join(lines) + "\n"

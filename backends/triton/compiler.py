@@ -1,0 +1,68 @@
+"""Compiles kernel files for a target with Triton: a function, and a program that does many (requests and answers in JSON).
+
+Kept apart so that several processes can compile at once; it imports Triton and nothing of codesign.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+KEPT = ("cubin", "hsaco", "ptx", "amdgcn", "ttgir")
+"""Stages of Triton's pipeline whose output is kept, where the target has them."""
+
+
+def compile_one(request: dict[str, Any]) -> dict[str, Any]:
+    """Compile one kernel file; the outputs land in `request["folder"]`, or the answer has an `error`."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    from triton.compiler import compile as triton_compile
+
+    start = time.perf_counter()
+    try:
+        specification = importlib.util.spec_from_file_location(Path(request["path"]).stem, request["path"])
+        assert specification is not None and specification.loader is not None
+        module = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(module)
+        function = getattr(module, request["name"])
+        names = list(request["signature"])
+        aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in request["aligned"]}
+        source = ASTSource(fn=function, signature=request["signature"], constexprs={}, attrs=aligned)
+        goal = GPUTarget(request["backend"], request["arch"], request["warp"])
+        options = {"num_warps": request["warps"], "num_stages": request["stages"], "enable_fp_fusion": True}
+        compiled = triton_compile(source, target=goal, options=options)
+    except Exception as error:
+        text = str(error).strip() or type(error).__name__
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return {"error": lines[-1] if lines else text, "path": request["path"], "traceback": traceback.format_exc()}
+    folder = Path(request["folder"])
+    kinds = [kind for kind in KEPT if kind in compiled.asm]
+    for kind in kinds:
+        data = compiled.asm[kind]
+        (folder / kind).write_bytes(data if isinstance(data, bytes) else data.encode())
+    return {
+        "folder": str(folder),
+        "path": request["path"],
+        "kinds": kinds,
+        "shared": int(compiled.metadata.shared),
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def main() -> None:
+    """Compile the requests on standard input; answers go to standard output, everything else to standard error."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    results = [compile_one(request) for request in json.load(sys.stdin)]
+    json.dump(results, answers)
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()
