@@ -1,0 +1,218 @@
+"""Builds each operation from its parse tree: one rule per operation, listed in a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lark import Token
+
+from codesign.ir import tensor, tile
+from codesign.ir.core import Block, Op, Value
+from codesign.ir.index import Index
+from codesign.ir.scalar import Literal
+from codesign.ir.tensor import MONOIDS
+from codesign.ir.text.builder import Builder, Rule, all_children, child, children
+from codesign.ir.text.expressions import Branch, Node
+
+SCATTER_COMBINERS = ("set", "add", "mul", "max", "min")
+SCAN_MONOIDS = ("sum", "prod", "max", "min", "argmax", "argmin", "logsumexp")
+DISTRIBUTIONS = ("uniform", "normal", "bits")
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast")
+ATOMICS = ("add", "max", "min")
+PRECISIONS = ("tf32", "ieee")
+
+
+# -- tensor level -----------------------------------------------------------------------------------------------------
+def _compute(b: Builder, node: Node, names: list[str]) -> Op:
+    dtype, dims, reduction, accumulate, body = node.children
+    monoid, reduced = (None, ()) if reduction is None else (child(reduction, 0), b.dims(child(reduction, 1)))
+    return tensor.Compute(
+        b.dims(dims),
+        b.body(body),
+        dtype=b.dtype(dtype),
+        reductions=reduced,
+        monoid=None if monoid is None else b.one_of(monoid, MONOIDS, "reduction"),
+        accumulate=None if accumulate is None else b.dtype(child(accumulate, 0)),
+    )
+
+
+def _constant(b: Builder, node: Node, names: list[str]) -> Op:
+    return tensor.Constant(b.string(node.children[0]), b.tensor_type(node.children[1]))
+
+
+def _fusion(b: Builder, node: Node, names: list[str]) -> Op:
+    label, block = node.children
+    return tensor.Fusion(b.block(block), names=names, label="" if label is None else b.string(label))
+
+
+def _scatter(b: Builder, node: Node, names: list[str]) -> Op:
+    combine, init, dims, target, body = node.children
+    kind = b.one_of(combine, SCATTER_COMBINERS, "combiner")
+    return tensor.Scatter(kind, b.value(init), b.dims(dims), b.indices(target), b.body(body))
+
+
+def _scan(b: Builder, node: Node, names: list[str]) -> Op:
+    dtype, dims, monoid, over, accumulate, body = node.children
+    return tensor.Scan(
+        b.dims(dims),
+        b.body(body),
+        monoid=b.one_of(monoid, SCAN_MONOIDS, "scan"),
+        over=b.name(over),
+        dtype=b.dtype(dtype),
+        accumulate=None if accumulate is None else b.dtype(child(accumulate, 0)),
+    )
+
+
+def _sort(b: Builder, node: Node, names: list[str]) -> Op:
+    source, dim, descending, keep = node.children
+    value, axis = b.value(source), b.integer(dim)
+    if axis >= max(len(value.type.shape), 1):
+        b.fail(f"dim {axis} of a tensor of rank {len(value.type.shape)}", dim)
+    kept = None if keep is None else b.index(keep)
+    return tensor.Sort(value, axis, descending=descending is not None, keep=kept)
+
+
+def _random(b: Builder, node: Node, names: list[str]) -> Op:
+    distribution, kind, seed, offset = node.children
+    chosen = b.one_of(distribution, DISTRIBUTIONS, "distribution")
+    return tensor.Random(chosen, b.tensor_type(kind), seed=b.signed(seed), offset=b.signed(offset))
+
+
+def _call(b: Builder, node: Node, names: list[str]) -> Op:
+    target, inputs, attributes, kinds = node.children
+    given = {b.name(child(part, 0)): b.datum(child(part, 1)) for part in children(attributes)}
+    return tensor.Call(b.string(target), b.values(inputs), b.types(kinds), attributes=given)
+
+
+def _collective(b: Builder, node: Node, names: list[str]) -> Op:
+    kind, combine, source, devices, described = node.children
+    return tensor.Collective(
+        b.one_of(kind, COLLECTIVES, "collective"),
+        b.value(source),
+        b.tensor_type(described),
+        devices=b.integer(devices),
+        combine=b.name(combine),
+    )
+
+
+def _launch(b: Builder, node: Node, names: list[str]) -> Op:
+    kernel, inputs, kinds = node.children
+    return tensor.Launch(str(kernel)[1:].strip("`"), b.values(inputs), b.types(kinds))
+
+
+def _if(b: Builder, node: Node, names: list[str]) -> Op:
+    condition, then, otherwise = node.children
+    return tensor.If(b.value(condition), b.block(then), b.block(otherwise))
+
+
+def _while(b: Builder, node: Node, names: list[str]) -> Op:
+    bindings, condition, body = node.children
+    pairs = b.bindings(bindings)
+    return tensor.While([value for _, value in pairs], b.block(condition, pairs), b.block(body, pairs))
+
+
+# -- tile level -------------------------------------------------------------------------------------------------------
+def _guards(b: Builder, node: Branch) -> list[tile.Guard]:
+    guards = []
+    for part in children(node):
+        sides = [b.index(side) for side in all_children(part)]
+        kind = str(part.data) if part is not None and not isinstance(part, Token) else ""
+        if kind == "guard_both":
+            guards.append(tile.Guard(sides[1], sides[0], sides[2]))
+        elif kind == "guard_high":
+            guards.append(tile.Guard(sides[0], None, sides[1]))
+        elif kind == "guard_low":
+            guards.append(tile.Guard(sides[1], sides[0], None))
+        else:
+            guards.append(tile.Guard(sides[0], None, None))
+    return guards
+
+
+def _otherwise(b: Builder, node: Branch) -> Literal | None:
+    if node is None:
+        return None
+    sign, number = all_children(node)
+    return b.number(number, negative=sign is not None)
+
+
+def _load(b: Builder, node: Node, names: list[str]) -> Op:
+    buffer, axes, places, guards, otherwise = node.children
+    source, indices = _accessed(b, buffer, places)
+    return tile.Load(
+        source, b.axes(children(axes)), indices, guards=_guards(b, guards), otherwise=_otherwise(b, otherwise)
+    )
+
+
+def _store(b: Builder, node: Node, names: list[str]) -> Op:
+    value, buffer, axes, places, guards, atomic = node.children
+    target, indices = _accessed(b, buffer, places)
+    return tile.Store(
+        b.value(value),
+        target,
+        b.axes(children(axes)),
+        indices,
+        guards=_guards(b, guards),
+        atomic=None if atomic is None else b.one_of(child(atomic, 0), ATOMICS, "atomic"),
+    )
+
+
+def _accessed(b: Builder, buffer: Branch, places: Branch) -> tuple[Value, tuple[Index, ...]]:
+    value, indices = b.value(buffer), b.indices(places)
+    if len(indices) != len(value.type.shape):
+        b.fail(f"{buffer} has rank {len(value.type.shape)}, accessed with {len(indices)} indices", places)
+    return value, indices
+
+
+def _map(b: Builder, node: Node, names: list[str]) -> Op:
+    dtype, axes, body = node.children
+    return tile.Map(b.axes(children(axes)), b.body(body), dtype=b.dtype(dtype))
+
+
+def _reduce(b: Builder, node: Node, names: list[str]) -> Op:
+    dtype, axes, monoid, *reduced, body = node.children
+    kind = b.one_of(monoid, MONOIDS, "reduction")
+    return tile.Reduce(b.axes(children(axes)), b.axes(reduced), kind, b.body(body), dtype=b.dtype(dtype))
+
+
+def _dot(b: Builder, node: Node, names: list[str]) -> Op:
+    left, right, accumulator, precision = node.children
+    chosen = "ieee" if precision is None else b.one_of(child(precision, 0), PRECISIONS, "precision")
+    return tile.Dot(b.value(left), b.value(right), b.value(accumulator), precision=chosen)
+
+
+def _for(b: Builder, node: Node, names: list[str]) -> Op:
+    variable, low, high, step, bindings, pipeline, body = node.children
+    pairs = b.bindings(bindings)
+    limits = b.index(low), b.index(high), b.index(step)
+    block: Block = b.block(body, pairs)
+    if len(block.yields) != len(pairs):
+        b.fail(f"the loop carries {len(pairs)} values but yields {len(block.yields)}", body)
+    return tile.For(
+        b.name(variable),
+        *limits,
+        [value for _, value in pairs],
+        block,
+        pipeline=1 if pipeline is None else b.integer(pipeline),
+    )
+
+
+OPERATIONS: Mapping[str, Rule] = {
+    "compute": _compute,
+    "constant": _constant,
+    "fusion": _fusion,
+    "scatter": _scatter,
+    "scan": _scan,
+    "sort": _sort,
+    "random": _random,
+    "call": _call,
+    "collective": _collective,
+    "launch": _launch,
+    "if": _if,
+    "while": _while,
+    "load": _load,
+    "store": _store,
+    "map": _map,
+    "reduce": _reduce,
+    "dot": _dot,
+    "for": _for,
+}
