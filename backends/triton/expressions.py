@@ -207,7 +207,7 @@ class Expressions:
     def _apply(self, node: Apply, children: list[Term], axes: tuple[str, ...]) -> Term:
         dtype = node.args[0].dtype
         result = BOOL if FUNCTIONS[node.function].result == "bool" else node.dtype
-        working = compute_dtype(dtype)
+        working = compute_dtype(dtype, node.function)
         if node.function == "pow" and isinstance(node.args[1], Literal):
             special = self._literal_power(children[0], node.args[1].value, working, axes)
             if special is not None:

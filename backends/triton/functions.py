@@ -88,7 +88,7 @@ ROWS: dict[str, Row] = {
     "truncdiv": Row(Pattern("_trunc({0} / {1})", 9), Infix("//")),
     "mod": Row(Call("_float_mod"), Call("_floormod"), Infix("%")),
     "fmod": Row(Infix("%"), Infix("%")),
-    "pow": Row(Call("_power"), Call("_integer_power")),
+    "pow": Row(Call("_power"), Call("_integer_power"), Call("_unsigned_power")),
     "atan2": Row(Call("_atan2")),
     "hypot": Row(Call("_hypot")),
     "copysign": Row(Call("_copysign")),
@@ -149,9 +149,13 @@ ROWS: dict[str, Row] = {
 """`select` and `cast` are not here: they take arguments of several dtypes and are the emitter's own."""
 
 
-def compute_dtype(dtype: DType) -> DType:
+OWN_FORMAT = frozenset({"nextafter"})
+"""Functions that speak of the format itself and are computed in it."""
+
+
+def compute_dtype(dtype: DType, function: str = "") -> DType:
     """The dtype that a function is computed in: float32 for narrower floats, else the dtype itself."""
-    return F32 if dtype.is_float and dtype.bits < 32 else dtype
+    return F32 if dtype.is_float and dtype.bits < 32 and function not in OWN_FORMAT else dtype
 
 
 def spelling(function: str, dtype: DType) -> Spelling:

@@ -68,6 +68,18 @@ def _integer_power(a, b):
     return tl.where(b < 0, negative.to(result.dtype), result)
 
 
+@triton.jit
+def _unsigned_power(a, b):
+    """a**b by squaring."""
+    result = tl.full([], 1, a.dtype)
+    base = a
+    for _ in tl.static_range(6):
+        result = tl.where(b % 2 == 1, result * base, result)
+        base = base * base
+        b = b // 2
+    return result
+
+
 # ---------------------------------------------------------------------------------------------------------- rounding
 
 
@@ -124,21 +136,17 @@ def _copysign(a, b):
 
 @triton.jit
 def _nextafter(a, b):
-    """The next float32 or float64 after a towards b."""
-    if a.dtype == tl.float64:
-        bits = a.to(tl.int64, bitcast=True)
-        away = (a < b) == (a > 0)
-        step = tl.where(away, bits + 1, bits - 1).to(tl.float64, bitcast=True)
-        smallest = tl.where(b > 0, a * 0 + 4.9406564584124654e-324, a * 0 - 4.9406564584124654e-324)
-    else:
-        bits = a.to(tl.int32, bitcast=True)
-        away = (a < b) == (a > 0)
-        step = tl.where(away, bits + 1, bits - 1).to(tl.float32, bitcast=True)
-        one = tl.where(b > 0, bits * 0 + 1, bits * 0 - 2147483647)
-        smallest = one.to(tl.float32, bitcast=True)
-    moved = tl.where(a == 0, smallest, step)
-    moved = tl.where(a == b, b, moved)
-    return tl.where((a != a) | (b != b), a + b, moved)
+    """The next float of its own format after a towards b."""
+    width: tl.constexpr = a.dtype.primitive_bitwidth
+    kind: tl.constexpr = tl.int64 if width == 64 else (tl.int32 if width == 32 else tl.int16)
+    bits = a.to(kind, bitcast=True)
+    x, y = a.to(tl.float64), b.to(tl.float64)
+    step = tl.where((x < y) == (x > 0), bits + 1, bits - 1)
+    lowest = tl.full([], 1, kind) << (width - 1)
+    smallest = tl.where(y > 0, tl.zeros_like(bits) + 1, lowest + 1)
+    moved = tl.where(x == 0, smallest, step).to(a.dtype, bitcast=True)
+    moved = tl.where(x == y, b, moved)
+    return tl.where((x != x) | (y != y), (x + y).to(a.dtype), moved)
 
 
 # ------------------------------------------------------------------------------------------- exponential and logarithm
@@ -189,7 +197,8 @@ def _sinh(x):
     size = tl.abs(x)
     e = _expm1(tl.where(size > 20, size * 0, size))
     small = 0.5 * (e + e / (e + 1))
-    large = tl.exp(size - 0.693147180559945309417)
+    half = tl.exp(0.5 * size)
+    large = 0.5 * half * half
     s = tl.where(size > 20, large, small)
     return tl.where(x < 0, -s, s)
 
@@ -199,7 +208,8 @@ def _cosh(x):
     size = tl.abs(x)
     e = tl.exp(tl.where(size > 20, size * 0, size))
     small = 0.5 * (e + 1 / e)
-    return tl.where(size > 20, tl.exp(size - 0.693147180559945309417), small)
+    half = tl.exp(0.5 * size)
+    return tl.where(size > 20, 0.5 * half * half, small)
 
 
 @triton.jit
@@ -234,7 +244,7 @@ def _power(x, y):
     whole = tl.floor(y) == y
     odd = whole & (y - 2 * tl.floor(y * 0.5) == 1)
     p = tl.exp2(y * tl.log2(size))
-    p = tl.where((x < 0) & odd, -p, p)
+    p = tl.where(_signbit(x) & odd, -p, p)
     p = tl.where((x < 0) & (size != float("inf")) & (whole == 0), float("nan"), p)
     p = tl.where((x == -1) & (tl.abs(y) == float("inf")), 1.0, p)
     p = tl.where((x != x) | (y != y), x + y, p)
@@ -269,7 +279,8 @@ def _atan(x):
     mid = (size > 0.6) & (far == 0)
     safe = tl.where(far, size, size * 0 + 1)
     t = tl.where(far, -1 / safe, tl.where(mid, (size - 1) / (size + 1), size))
-    base = tl.where(far, 1.5707963267948966, tl.where(mid, 0.7853981633974483, 0.0)).to(x.dtype)
+    right = tl.full([], 1.5707963267948966, x.dtype)
+    base = tl.where(far, right, tl.where(mid, 0.5 * right, 0.0 * right))
     z = t * t
     p = -0.8750608600031904122785
     p = p * z - 16.15753718733365076637
@@ -282,7 +293,7 @@ def _atan(x):
     q = q * z + 485.3903996359136964868
     q = q * z + 194.5506571482613964425
     r = base + (t + t * z * p / q)
-    r = tl.where(size == float("inf"), 1.5707963267948966, r)
+    r = tl.where(size == float("inf"), right, r)
     r = tl.where(x < 0, -r, r)
     return tl.where(x != x, x, r)
 
@@ -293,8 +304,9 @@ def _atan2(y, x):
     a = tl.where(both, tl.where(_signbit(y), -1.0, 1.0), y)
     b = tl.where(both, tl.where(_signbit(x), -1.0, 1.0), x)
     r = _atan(tl.abs(a) / tl.where(b == 0, 1.0, tl.abs(b)))
-    r = tl.where(b == 0, tl.where(a == 0, 0.0, 1.5707963267948966), r)
-    r = tl.where(_signbit(b), 3.141592653589793 - r, r)
+    right = tl.full([], 1.5707963267948966, x.dtype)
+    r = tl.where(b == 0, tl.where(a == 0, 0.0 * right, right), r)
+    r = tl.where(_signbit(b), 2 * right - r, r)
     r = tl.where(_signbit(a), -r, r)
     return tl.where((x != x) | (y != y), x + y, r)
 
@@ -314,7 +326,7 @@ def _acos(x):
 
 @triton.jit
 def _erfc(x):
-    """1 - erf(x); away from 0 a Chebyshev fit of the exponential's factor keeps the relative accuracy of float32."""
+    """1 - erf(x); in float32 a Chebyshev fit of the exponential's factor keeps relative accuracy away from 0, float64 is the difference."""
     size = tl.abs(x)
     t = 1 / (1 + 0.5 * size)
     s = 0.17087277
@@ -328,7 +340,11 @@ def _erfc(x):
     s = s * t + 1.00002368
     s = s * t - 1.26551223
     far = t * tl.exp(-size * size + s)
-    return tl.where(x > 0.5, far, 1 - tl.erf(x))
+    near = 1 - tl.erf(x)
+    if x.dtype == tl.float64:
+        return near
+    else:
+        return tl.where(x > 0.5, far, near)
 
 
 @triton.jit
@@ -393,7 +409,7 @@ def _digamma(value):
     x = value.to(tl.float64)
     flip = x <= 0
     z = tl.where(flip, 1 - x, x)
-    r = z * 0
+    r = tl.zeros_like(z)
     for _ in tl.static_range(10):
         low = z < 10
         r = r - tl.where(low, 1 / z, 0.0)

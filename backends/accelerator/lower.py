@@ -1,0 +1,420 @@
+"""Lowers a tile-level kernel to a program: the grid over the cores, loads and stores to DMA, maps to the vector unit, dots to the
+tensor unit, loops to control loops whose loads run ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from codesign.backends.accelerator.allocate import arrange
+from codesign.backends.accelerator.rewrite import map_guards
+from codesign.backends.accelerator.synchronise import synchronise
+from codesign.costmodel.dataflow.target import Target, target_of
+from codesign.costmodel.machine import Machine
+from codesign.ir.core import Op, Value
+from codesign.ir.errors import ScheduleError, UnsupportedError
+from codesign.ir.index import Index, index, product
+from codesign.ir.program import Instruction, Load, Loop, Matmul, Program, Scratch, Set, Statement, Store, Vector, scratch
+from codesign.ir.scalar import Read, Scalar
+from codesign.ir.scalar import Literal as ScalarLiteral
+from codesign.ir.tile import Axis, Dot, For, Guard, Kernel, Map, Reduce
+from codesign.ir.tile import Load as TileLoad
+from codesign.ir.tile import Store as TileStore
+from codesign.ir.types import BufferType, TileType
+
+
+def lower(
+    kernel: Kernel, machine: Machine, sizes: Mapping[str, int] | None = None, *, cores: int | None = None
+) -> Program:
+    """The program that runs a kernel on a dataflow machine.
+
+    `sizes` gives values of the kernel's size symbols; `cores` limits how many cores are used. Raises ScheduleError when the tiles
+    do not fit the scratchpad (with bytes needed and limit), UnsupportedError for an op that the machine lacks.
+    """
+    missing = [name for name in kernel.symbols if name not in (sizes or {})]
+    if missing:
+        raise ScheduleError(f"kernel @{kernel.name} needs a value for size {', '.join(missing)}", hint="give it in `sizes`")
+    target = target_of(machine)
+    return _Lowering(kernel, target, dict(sizes or {}), cores).program()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tile value lives: a scratch, indexed by expressions of the value's axes by position (`$0`, `$1`, ...)."""
+
+    scratch: Scratch
+    template: tuple[Index, ...]
+    mutable: bool = False
+    alias: bool = False
+
+    def read(self, indices: tuple[Index, ...]) -> Read:
+        positions = {f"${i}": value for i, value in enumerate(indices)}
+        return Read(self.scratch.value, tuple(t.substitute(positions) for t in self.template))
+
+    @property
+    def whole(self) -> bool:
+        """Each element of the scratch is one element of the value, in the same order of axes or another."""
+        return sorted(t.variable or "" for t in self.template) == sorted(f"${i}" for i in range(len(self.template)))
+
+
+@dataclass(frozen=True)
+class _Fill:
+    """A tile of one constant, which takes no storage until something needs it."""
+
+    value: ScalarLiteral
+
+
+class _Lowering:
+    def __init__(self, kernel: Kernel, target: Target, sizes: dict[str, int], cores: int | None) -> None:
+        self.kernel = kernel
+        self.target = target
+        self.sizes = sizes
+        self.buffers = {value: self._buffer(value) for value in kernel.params}
+        self.extents = [self._index(dim.extent) for dim in kernel.grid]
+        total = product(self.extents)
+        if not total.is_constant:
+            raise ScheduleError(f"kernel @{kernel.name}: the grid has unknown size {total}", hint="give it in `sizes`")
+        self.tiles = total.constant
+        self.cores = max(1, min(cores or target.cores, target.cores, self.tiles))
+        self.places: dict[Value, _Place | _Fill] = {}
+        self.scratches: list[Scratch] = []
+        self.names: set[str] = {"core", "cores"}
+        self.uses = _count_uses(kernel)
+        self.forced: dict[Value, Scratch] = {}
+        self.depths: dict[int, int] = {}
+        self.local: set[Value] = set()
+
+    # -- the whole -----------------------------------------------------------------------------------------------
+    def program(self) -> Program:
+        body: list[Statement] = []
+        self._block(self.kernel.body.ops, body)
+        depth = max([2 if self.kernel.schedule.pipeline > 1 else 1, *(min(d, 2) for d in self.depths.values())])
+        outer = self._grid(body)
+        self.depths[id(outer)] = depth
+        program = Program(
+            self.kernel.name,
+            [self.buffers[value] for value in self.kernel.params],
+            self.kernel.outputs,
+            self.cores,
+            self.scratches,
+            [],
+            [outer],
+            str(self.kernel.schedule.extras.get("dataflow", "")),
+            self.kernel.location,
+        )
+        slots = arrange(program, self.target, self.depths)
+        synchronise(program, slots)
+        if len(program.semaphores) > self.target.semaphores:
+            raise ScheduleError(
+                f"@{program.name} needs {len(program.semaphores)} semaphores, limit {self.target.semaphores} of {self.target.name}"
+            )
+        return program
+
+    def _grid(self, body: list[Statement]) -> Loop:
+        """The loop in which a core takes its share of the grid: every `cores`-th program instance."""
+        names = [dim.name for dim in self.kernel.grid]
+        if len(names) == 1:
+            return Loop(names[0], index("core"), index(self.tiles), index(self.cores), body)
+        variable = self._fresh("t")
+        sets: list[Statement] = []
+        below = 1
+        for name, extent in reversed(list(zip(names, self.extents, strict=True))):
+            value = index(variable) // below
+            sets.append(Set(name, value if below * extent.constant >= self.tiles else value % extent))
+            below *= extent.constant
+        return Loop(variable, index("core"), index(self.tiles), index(self.cores), [*reversed(sets), *body])
+
+    def _block(self, ops: list[Op], out: list[Statement], args: Iterable[Value] = ()) -> None:
+        outside, self.local = self.local, {*args, *(value for op in ops for value in op.results)}
+        for op in ops:
+            self._op(op, out)
+        self.local = outside
+
+    def _op(self, op: Op, out: list[Statement]) -> None:
+        if isinstance(op, TileLoad):
+            self._load(op, out)
+        elif isinstance(op, TileStore):
+            self._store(op, out)
+        elif isinstance(op, Map):
+            self._map(op, out)
+        elif isinstance(op, Reduce):
+            body = self._scalar(op.body, out)
+            place = self._target_place(op.result, tuple(op.axes))
+            out.append(
+                Vector(self._read(place, op.axes), op.axes, body, op.reduced, op.monoid, location=op.location)
+            )
+        elif isinstance(op, Dot):
+            self._dot(op, out)
+        elif isinstance(op, For):
+            self._for(op, out)
+        else:
+            raise UnsupportedError(
+                f"no lowering of tile op '{op.opcode}' to the accelerator", place=str(op.location) or None
+            )
+
+    # -- ops -----------------------------------------------------------------------------------------------------
+    def _load(self, op: TileLoad, out: list[Statement]) -> None:
+        indices = tuple(self._index(i, out) for i in op.indices)
+        guards = map_guards(op.guards, lambda i: self._index(i, out))
+        buffer = self.buffers[op.buffer]
+        order = _memory_order(op.axes, indices, buffer)
+        place = self._target_place(op.result, op.axes, order)
+        otherwise = op.otherwise if guards else None
+        out.append(Load(self._read(place, op.axes), op.axes, buffer, indices, guards, otherwise, location=op.location))
+
+    def _store(self, op: TileStore, out: list[Statement]) -> None:
+        indices = tuple(self._index(i, out) for i in op.indices)
+        guards = map_guards(op.guards, lambda i: self._index(i, out))
+        source = self._read(self._stored(op.value, out), op.axes)
+        out.append(Store(self.buffers[op.buffer], indices, op.axes, source, guards, op.atomic, location=op.location))
+
+    def _map(self, op: Map, out: list[Statement]) -> None:
+        body = self._scalar(op.body, out)
+        dtype = _tile_type(op.result).dtype
+        if isinstance(body, ScalarLiteral) and body.dtype is dtype and op.result not in self.forced:
+            self.places[op.result] = _Fill(body)
+            return
+        if isinstance(op.body, Read) and op.result not in self.forced and body.dtype is dtype:
+            source = self.places[op.body.source]
+            if isinstance(source, _Place) and not source.mutable and all(i.variable for i in op.body.indices):
+                positions = {axis.name: f"${i}" for i, axis in enumerate(op.axes)}
+                assert isinstance(body, Read)
+                template = tuple(i.substitute(positions) for i in body.indices)
+                self.places[op.result] = _Place(source.scratch, template, alias=True)
+                return
+        place = self._target_place(op.result, op.axes)
+        out.append(Vector(self._read(place, op.axes), op.axes, body, location=op.location))
+
+    def _dot(self, op: Dot, out: list[Statement]) -> None:
+        m, n = _tile_type(op.accumulator).shape
+        k = _tile_type(op.a).shape[1]
+        self.target.tensor_slowdown(_tile_type(op.a).dtype)
+        axes = (Axis("m", m), Axis("n", n), Axis("k", k))
+        a = self._read(self._stored(op.a, out), (axes[0], axes[2]))
+        b = self._read(self._stored(op.b, out), (axes[2], axes[1]))
+        start = self.places[op.accumulator]
+        accumulate = not (isinstance(start, _Fill) and start.value.value == 0)
+        forced = self.forced.get(op.result)
+        if isinstance(start, _Place) and (
+            start.scratch is forced or (forced is None and self._adoptable(op.accumulator, start))
+        ):
+            place = start
+        else:
+            place = self._target_place(op.result, axes[:2])
+            if accumulate:
+                out.append(self._copy(op.accumulator, place, op.location, out))
+        self.places[op.result] = place
+        target = self._read(place, axes[:2])
+        out.append(Matmul(target, a, b, axes, accumulate, None, op.precision, location=op.location))
+
+    def _for(self, op: For, out: list[Statement]) -> None:
+        lower, upper, step = (self._index(i) for i in (op.lower, op.upper, op.step))
+        if any(i.data() for i in (lower, upper, step)):
+            raise UnsupportedError("a loop whose bounds depend on data", place=str(op.location) or None)
+        runs = lower.is_constant and upper.is_constant and lower.constant < upper.constant
+        carried: list[Scratch] = []
+        started: list[Matmul | None] = []
+        firsts: dict[Value, int] = {}
+        for position, (arg, initial) in enumerate(zip(op.body.args, op.initial, strict=True)):
+            start = self.places[initial]
+            started.append(None)
+            if isinstance(start, _Fill):
+                place = self._new_place(_tile_type(arg), arg.name or "carried")
+                if runs and start.value.value == 0 and self._only_accumulates(op, position):
+                    firsts[op.body.yields[position]] = position
+                else:
+                    out.append(self._copy(initial, place, op.location, out))
+            elif self._adoptable(initial, start):
+                place = start
+            else:
+                place = self._new_place(_tile_type(arg), arg.name or "carried")
+                out.append(self._copy(initial, place, op.location, out))
+            self.places[arg] = _Place(place.scratch, place.template, mutable=True)
+            carried.append(place.scratch)
+        for position, value in enumerate(op.body.yields):
+            if self._in_place(op, position):
+                self.forced[value] = carried[position]
+        body: list[Statement] = []
+        self._block(op.body.ops, body, op.body.args)
+        for value in firsts:
+            self._start_at_first(body, self.places[value], index(op.variable) - lower)
+        self._yield(op, carried, body)
+        loop = Loop(op.variable, lower, upper, step, body)
+        self.depths[id(loop)] = max(op.pipeline, 1)
+        out.append(loop)
+        for result, arg in zip(op.results, op.body.args, strict=True):
+            place = self.places[arg]
+            assert isinstance(place, _Place)
+            self.places[result] = _Place(place.scratch, place.template)
+
+    def _yield(self, op: For, carried: list[Scratch], body: list[Statement]) -> None:
+        """Copy what was not computed in place, through temporaries when a carried value moves to another place."""
+        moves: list[tuple[Value, _Place]] = []
+        for arg, value in zip(op.body.args, op.body.yields, strict=True):
+            place, now = self.places[arg], self.places[value]
+            assert isinstance(place, _Place)
+            if isinstance(now, _Place) and now.scratch is place.scratch and now.template == place.template:
+                continue
+            moves.append((value, place))
+        for position, (value, place) in enumerate(moves):
+            now = self.places[value]
+            if isinstance(now, _Place) and now.scratch in carried:
+                kept = self._new_place(_tile_type(value), "moved")
+                body.append(self._copy(value, kept, op.location, body))
+                held = Value(value.type, value.name)
+                self.places[held] = kept
+                moves[position] = (held, place)
+        body.extend(self._copy(value, place, op.location, body) for value, place in moves)
+
+    def _only_accumulates(self, op: For, position: int) -> bool:
+        """Whether the carried value is used by nothing but a dot of this block that adds to it and is yielded in its place."""
+        arg, value = op.body.args[position], op.body.yields[position]
+        maker = value.owner
+        return isinstance(maker, Dot) and maker.accumulator is arg and maker in op.body.ops and self.uses[arg] == 1
+
+    def _start_at_first(self, body: list[Statement], place: _Place | _Fill, first: Index) -> None:
+        assert isinstance(place, _Place)
+        for statement in body:
+            if isinstance(statement, Matmul) and statement.target.source is place.scratch.value:
+                statement.first = first
+
+    def _in_place(self, op: For, position: int) -> bool:
+        """Whether the yielded value can be written over the carried one: nothing reads the old value later."""
+        arg, value = op.body.args[position], op.body.yields[position]
+        maker = value.owner
+        if maker not in op.body.ops or op.body.yields.count(value) > 1 or isinstance(maker, For):
+            return False
+        when = op.body.ops.index(maker)
+        if any(arg in later.uses() for later in op.body.ops[when + 1 :]) or arg in op.body.yields:
+            return False
+        if not isinstance(maker, Map | Reduce | Dot):
+            return False
+        if arg not in maker.uses():
+            return True
+        if isinstance(maker, Dot):
+            return maker.accumulator is arg and arg not in (maker.a, maker.b)
+        if isinstance(maker, Map):
+            own = tuple(index(axis.name) for axis in maker.axes)
+            return all(read.indices == own for read in maker.body.reads() if read.source is arg)
+        return False
+
+    def _adoptable(self, value: Value, place: _Place) -> bool:
+        """Whether a value's storage can be taken over: this is its only use, and it is made anew whenever this is reached."""
+        return place.whole and not place.alias and self.uses[value] == 1 and value in self.local
+
+    # -- places --------------------------------------------------------------------------------------------------
+    def _stored(self, value: Value, out: list[Statement]) -> _Place:
+        """The place of a value, filled now when it is a constant."""
+        place = self.places[value]
+        if isinstance(place, _Fill):
+            made = self._new_place(_tile_type(value), value.name or "fill")
+            out.append(self._copy(value, made, value.owner.location if value.owner else self.kernel.location, out))
+            return made
+        return place
+
+    def _copy(self, value: Value, place: _Place, location: object, out: list[Statement]) -> Instruction:
+        axes = tuple(Axis(f"d{i}", size) for i, size in enumerate(_tile_type(value).shape))
+        source = self.places[value]
+        body: Scalar = source.value if isinstance(source, _Fill) else self._read(source, axes)
+        where = value.owner.location if value.owner else self.kernel.location
+        return Vector(self._read(place, axes), axes, body, location=where)
+
+    def _read(self, place: _Place, axes: tuple[Axis, ...]) -> Read:
+        return place.read(tuple(index(axis.name) for axis in axes))
+
+    def _target_place(self, value: Value, axes: tuple[Axis, ...], order: tuple[int, ...] | None = None) -> _Place:
+        forced = self.forced.get(value)
+        if forced is not None:
+            place = _Place(forced, tuple(index(f"${i}") for i in range(len(axes))))
+        else:
+            place = self._new_place(_tile_type(value), value.name or "v", order)
+        self.places[value] = place
+        return place
+
+    def _new_place(self, type: TileType, name: str, order: tuple[int, ...] | None = None) -> _Place:
+        positions = tuple(range(len(type.shape))) if order is None else order
+        made = scratch(self._fresh(name), type.dtype, tuple(type.shape[i] for i in positions))
+        self.scratches.append(made)
+        return _Place(made, tuple(index(f"${i}") for i in positions))
+
+    def _fresh(self, name: str) -> str:
+        base = "".join(letter if letter.isalnum() or letter == "_" else "_" for letter in name)
+        base = base if base and not base[0].isdigit() else f"v{base}"
+        found, number = base, 2
+        while found in self.names or found in _RESERVED:
+            found, number = f"{base}_{number}", number + 1
+        self.names.add(found)
+        return found
+
+    # -- expressions ---------------------------------------------------------------------------------------------
+    def _buffer(self, value: Value) -> Value:
+        kind = value.type
+        assert isinstance(kind, BufferType)
+        shape, strides = (tuple(i.substitute(self.sizes) for i in part) for part in (kind.shape, kind.strides))
+        for size in (*shape, *strides):
+            if not size.is_constant:
+                raise ScheduleError(f"buffer %{value.name} has unknown size {size}", hint="give it in `sizes`")
+        return Value(BufferType(kind.dtype, shape, strides), value.name)
+
+    def _index(self, value: Index, out: list[Statement] | None = None) -> Index:
+        value = value.substitute(self.sizes) if self.sizes else value
+        if value.data():
+            return value.substitute({}, lambda s: self._scalar(s, [] if out is None else out))
+        return value
+
+    def _scalar(self, body: Scalar, out: list[Statement]) -> Scalar:
+        """The expression over scratchpad places in place of tiles."""
+        body = body.substitute(dict(self.sizes)) if self.sizes else body
+
+        def change(node: Scalar) -> Scalar | None:
+            if not isinstance(node, Read) or node.source not in self.places:
+                return None
+            place = self.places[node.source]
+            return place.value if isinstance(place, _Fill) else place.read(node.indices)
+
+        return body.rewrite(change)
+
+
+_RESERVED = frozenset(
+    "scratch semaphore for in to step count set load store vector matmul sync where else reduce first precision wait "
+    "signal let and min max data index true false inf nan program on cores dataflow strides at atomic_add".split()
+)
+
+
+def _tile_type(value: Value) -> TileType:
+    assert isinstance(value.type, TileType)
+    return value.type
+
+
+def _memory_order(axes: tuple[Axis, ...], indices: tuple[Index, ...], buffer: Value) -> tuple[int, ...]:
+    """Positions of the axes by falling stride in memory, so that what is contiguous there is contiguous in scratchpad."""
+    kind = buffer.type
+    assert isinstance(kind, BufferType)
+
+    def stride(axis: Axis) -> int:
+        total = 0
+        for expression, step in zip(indices, kind.strides, strict=True):
+            factor = expression.coefficient(axis.name)
+            if factor is None or not factor.is_constant:
+                return 1 << 62
+            total += factor.constant * step.constant
+        return abs(total)
+
+    return tuple(sorted(range(len(axes)), key=lambda i: -stride(axes[i])))
+
+
+def _count_uses(kernel: Kernel) -> dict[Value, int]:
+    """How many ops read each value, yields of loops included."""
+    counts: dict[Value, int] = {}
+
+    def visit(ops: list[Op]) -> None:
+        for op in ops:
+            for value in op.operands():
+                counts[value] = counts.get(value, 0) + 1
+            for block in op.blocks():
+                visit(block.ops)
+                for value in block.yields:
+                    counts[value] = counts.get(value, 0) + 1
+
+    visit(kernel.body.ops)
+    return counts
