@@ -1,0 +1,117 @@
+"""From fused groups to kernels: each group is tuned and tiled, and groups of the same structure share one kernel."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from codesign.ir.analysis import structural_hash
+from codesign.ir.core import Block, Module, Op, Value
+from codesign.ir.index import Bounds
+from codesign.ir.location import Location, merge
+from codesign.ir.tensor import Compute, Fusion, Launch
+from codesign.ir.tile import Kernel
+from codesign.passes.normalize import Normalized, normalize
+from codesign.passes.schedule.tuner import Tuned, Tuner
+from codesign.passes.tile import lower
+
+
+@dataclass
+class KernelInfo:
+    """One kernel of a module: the group it does, how it was tuned, and everywhere it is launched.
+
+    `fusion`: the first group of this structure, as it was before normalisation. `count`: launches. `locations`: of each launch.
+    """
+
+    kernel: Kernel
+    fusion: Fusion
+    normalized: Normalized
+    tuned: Tuned
+    count: int = 0
+    locations: list[Location] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+
+
+def tile_module(module: Module, tuner: Tuner) -> dict[str, KernelInfo]:
+    """Replace every group of the module's functions by a launch of a tiled kernel, in place; what each kernel is, by name.
+
+    Raises ScheduleError when a group has no schedule that fits the tuner's machine.
+    """
+    lowering = _Lowering(module, tuner)
+    for function in module.functions.values():
+        lowering.block(function.body)
+    return lowering.kernels
+
+
+class _Lowering:
+    def __init__(self, module: Module, tuner: Tuner) -> None:
+        self.module = module
+        self.tuner = tuner
+        self.bounds: Bounds = module.bounds()
+        self.kernels: dict[str, KernelInfo] = {}
+        self._by_structure: dict[str, str] = {}
+
+    def block(self, block: Block) -> None:
+        mapping: dict[Value, Value] = {}
+        ops: list[Op] = []
+        for op in block.ops:
+            op.replace(mapping)
+            if isinstance(op, Compute):
+                op = _alone(op, mapping)
+            if isinstance(op, Fusion):
+                launch = self.launch(op)
+                mapping.update(zip(op.results, launch.results, strict=True))
+                ops.append(launch)
+            else:
+                for inner in op.blocks():
+                    self.block(inner)
+                ops.append(op)
+        block.ops = ops
+        block.yields = tuple(mapping.get(value, value) for value in block.yields)
+
+    def launch(self, fusion: Fusion) -> Launch:
+        """The launch that does a group; its kernel is made when no group before had the same structure."""
+        key = structural_hash(fusion)
+        normalized = normalize(fusion, self.bounds)
+        name = self._by_structure.get(key)
+        if name is None:
+            name = self._name(fusion)
+            tuned = self.tuner.tune(fusion, name)
+            kernel = lower(normalized.fusion, tuned.schedule, name=name, bounds=self.bounds, outputs=normalized.outputs)
+            kernel.location = _location(fusion)
+            self._by_structure[key] = name
+            self.module.kernels[name] = kernel
+            self.kernels[name] = KernelInfo(kernel, fusion, normalized, tuned)
+        info = self.kernels[name]
+        info.count += 1
+        info.locations.append(_location(fusion))
+        info.labels.append(fusion.label)
+        inputs = normalized.fusion.uses()
+        return Launch(
+            name,
+            inputs,
+            [where.type for where in normalized.outputs],
+            names=[value.name for value in fusion.results],
+            location=_location(fusion),
+        )
+
+    def _name(self, fusion: Fusion) -> str:
+        given = fusion.label or "_".join(value.name for value in fusion.body.yields[:1]) or "kernel"
+        base = re.sub(r"\W+", "_", given).strip("_") or "kernel"
+        base = f"k_{base}" if base[0].isdigit() else base
+        name, count = base, 1
+        while name in self.module.kernels:
+            count += 1
+            name = f"{base}_{count}"
+        return name
+
+
+def _alone(compute: Compute, mapping: dict[Value, Value]) -> Fusion:
+    """A compute outside any group, as a group of its own."""
+    fusion = Fusion(Block([], [compute], [compute.result]), names=[compute.result.name], location=compute.location)
+    mapping[compute.result] = fusion.result
+    return fusion
+
+
+def _location(fusion: Fusion) -> Location:
+    return fusion.location if fusion.location.known else merge(compute.location for compute in fusion.computes)

@@ -1,0 +1,74 @@
+"""What a policy may see and do: the kernel, the machine, a budget of evaluations, and the only way to a cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from codesign.costmodel.machine import Machine
+from codesign.costmodel.protocol import CostBatch, CostModel
+from codesign.costmodel.summary import KernelSummary
+from codesign.ir.errors import ScheduleError
+from codesign.ir.schedule import Schedule, ScheduleBatch
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One evaluated schedule that fits."""
+
+    schedule: Schedule
+    seconds: float
+
+
+@dataclass
+class Context:
+    """Surroundings of one search. `budget`: schedules that may be evaluated (None: no limit); `rng`: seeded, so searches repeat."""
+
+    summary: KernelSummary
+    machine: Machine
+    model: CostModel
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    budget: int | None = None
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    evaluated: int = 0
+    batches: list[tuple[ScheduleBatch, CostBatch]] = field(default_factory=list)
+
+    @property
+    def remaining(self) -> int:
+        """Schedules that may still be evaluated (a large number when there is no limit)."""
+        return 1 << 30 if self.budget is None else max(self.budget - self.evaluated, 0)
+
+    def evaluate(self, batch: ScheduleBatch) -> CostBatch:
+        """Cost of a batch, charged to the budget; ScheduleError when it is larger than what is left."""
+        if len(batch) > self.remaining:
+            raise ScheduleError(
+                f"a batch of {len(batch):,} schedules, but only {self.remaining:,} of the budget are left"
+            )
+        cost = self.model.predict(self.summary, self.machine, batch, self.sizes)
+        self.evaluated += len(cost)
+        self.batches.append((batch, cost))
+        return cost
+
+    def top(self, count: int) -> list[Candidate]:
+        """The best distinct schedules evaluated so far, fastest first."""
+        best: list[tuple[float, int, int]] = []
+        for position, (_, cost) in enumerate(self.batches):
+            rows = np.argsort(cost.seconds, kind="stable")[: count + 1]
+            best += [(float(cost.seconds[row]), position, int(row)) for row in rows if np.isfinite(cost.seconds[row])]
+        found: dict[str, Candidate] = {}
+        for seconds, position, row in sorted(best):
+            schedule = self.batches[position][0].row(row)
+            found.setdefault(schedule.hash, Candidate(schedule, seconds))
+        return list(found.values())[:count]
+
+    def rejected(self) -> dict[str, tuple[int, str]]:
+        """Why schedules did not fit: for each kind of reason, how many and one example in full."""
+        kinds: dict[str, tuple[int, str]] = {}
+        for _, cost in self.batches:
+            for text in cost.reason[cost.reason != ""]:
+                kind = str(text).partition(":")[0]
+                count, example = kinds.get(kind, (0, str(text)))
+                kinds[kind] = (count + 1, example)
+        return kinds

@@ -1,0 +1,202 @@
+"""Policies: who decides which schedules to look at. Ask/tell, batch first, and blind to anything but `context.evaluate`.
+
+A third party registers one as an entry point of the group `codesign.policies`, or names it `package.module:Class`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from codesign.costmodel.protocol import CostBatch
+from codesign.ir.errors import CodesignError
+from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.passes.schedule.space import Ints, Space, unique_rows
+
+if TYPE_CHECKING:
+    from codesign.passes.schedule.context import Context
+
+
+class Policy(Protocol):
+    """Proposes batches of schedules and learns their cost."""
+
+    def start(self, space: Space, context: Context) -> None:
+        """Begin on a kernel."""
+
+    def propose(self, count: int) -> ScheduleBatch | None:
+        """Up to `count` schedules to evaluate, or None when done."""
+
+    def observe(self, batch: ScheduleBatch, cost: CostBatch) -> None:
+        """The cost of what was proposed."""
+
+    def best(self) -> Schedule | None:
+        """The best schedule seen that fits, if any."""
+
+
+class Tracking:
+    """Base of the policies here: keeps the best schedule."""
+
+    def __init__(self) -> None:
+        self._best: Schedule | None = None
+        self._seconds = np.inf
+
+    def start(self, space: Space, context: Context) -> None:
+        self.space = space
+        self.context = context
+        self._best, self._seconds = None, np.inf
+
+    def observe(self, batch: ScheduleBatch, cost: CostBatch) -> None:
+        if len(cost):
+            row = int(np.argmin(cost.seconds))
+            if cost.seconds[row] < self._seconds:
+                self._seconds = float(cost.seconds[row])
+                self._best = batch.row(row)
+
+    def best(self) -> Schedule | None:
+        return self._best
+
+
+class Exhaustive(Tracking):
+    """Every schedule of the space, in order, as far as the budget goes."""
+
+    def start(self, space: Space, context: Context) -> None:
+        super().start(space, context)
+        self._chunks: Iterator[Ints] = space.enumerate()
+        self._left = np.zeros((0, len(space.knobs)), np.int64)
+
+    def propose(self, count: int) -> ScheduleBatch | None:
+        if not len(self._left):
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return None
+            self._left = chunk
+        codes, self._left = self._left[:count], self._left[count:]
+        return self.space.batch(codes)
+
+
+class Random(Tracking):
+    """Schedules drawn evenly from the space; `schedules` of them when the budget allows."""
+
+    def __init__(self, schedules: int = 2000) -> None:
+        super().__init__()
+        self.schedules = schedules
+
+    def start(self, space: Space, context: Context) -> None:
+        super().start(space, context)
+        self._codes: Ints | None = None
+
+    def propose(self, count: int) -> ScheduleBatch | None:
+        if self._codes is not None:
+            return None
+        self._codes = self.space.sample(min(self.schedules, count), self.context.rng)
+        return self.space.batch(self._codes) if len(self._codes) else None
+
+
+class Descent(Tracking):
+    """The fast default: a coarse grid over the tiles, then steps from the best few until none is better.
+
+    `coarse`: schedules of the first grid at most; `keep`: how many are refined side by side.
+    """
+
+    def __init__(self, coarse: int = 768, keep: int = 6) -> None:
+        super().__init__()
+        self.coarse = coarse
+        self.keep = keep
+
+    def start(self, space: Space, context: Context) -> None:
+        super().start(space, context)
+        self._pending: Ints | None = None
+        self._front = np.zeros((0, len(space.knobs)), np.int64)
+        self._front_seconds = np.zeros(0)
+        self._seen: set[bytes] = set()
+        self._improved = True
+
+    def propose(self, count: int) -> ScheduleBatch | None:
+        if not self._seen:
+            codes = self._first()
+        elif self._improved and len(self._front):
+            codes = self.space.neighbours(self._front)
+        else:
+            return None
+        fresh = [row for row, code in enumerate(codes) if code.tobytes() not in self._seen]
+        codes = codes[fresh][:count]
+        if not len(codes):
+            return None
+        self._seen.update(code.tobytes() for code in codes)
+        self._pending = codes
+        return self.space.batch(codes)
+
+    def observe(self, batch: ScheduleBatch, cost: CostBatch) -> None:
+        before = self._seconds
+        super().observe(batch, cost)
+        assert self._pending is not None
+        codes = np.concatenate([self._front, self._pending])
+        seconds = np.concatenate([self._front_seconds, cost.seconds])
+        order = np.argsort(seconds, kind="stable")[: self.keep]
+        order = order[np.isfinite(seconds[order])]
+        self._improved = self._seconds < before * (1 - 1e-4) or not len(self._front)
+        self._front, self._front_seconds = codes[order], seconds[order]
+
+    def _first(self) -> Ints:
+        """Every value, every other or every third of the tile knobs, as finely as `coarse` allows; plus a random handful."""
+        tiles = [knob for knob in self.space.knobs if knob.name.startswith("tile.")]
+        codes = self.space.start()
+        codes = codes[self.space.legal(codes)]
+        for step in (1, 2, 3, 4):
+            points = {knob.name: knob.values[(len(knob.values) - 1) % step :: step] for knob in tiles}
+            total = 1
+            for values in points.values():
+                total *= len(values)
+            if total <= 4 * self.coarse:
+                grid = self.space.grid(points)
+                if len(grid) <= self.coarse:
+                    codes = np.concatenate([codes, grid])
+                    break
+        handful = self.space.sample(64, np.random.default_rng(0))
+        return unique_rows(np.concatenate([codes, handful]))
+
+
+POLICIES: dict[str, Callable[..., Policy]] = {"default": Descent, "exhaustive": Exhaustive, "random": Random}
+"""Policies that ship with codesign, by name."""
+
+ENTRY_POINTS = "codesign.policies"
+
+
+def policy_names() -> list[str]:
+    """Names that `--policy` takes, third parties' entry points included."""
+    return sorted({*POLICIES, *(point.name for point in entry_points(group=ENTRY_POINTS))})
+
+
+def make_policy(policy: str | Policy) -> Policy:
+    """A policy from its name, from `package.module:Class`, or itself; CodesignError names what is near."""
+    if not isinstance(policy, str):
+        return policy
+    if policy in POLICIES:
+        return POLICIES[policy]()
+    for point in entry_points(group=ENTRY_POINTS):
+        if point.name == policy:
+            return _instance(point.load(), policy)
+    if ":" in policy:
+        module, _, name = policy.partition(":")
+        try:
+            return _instance(getattr(importlib.import_module(module), name), policy)
+        except (ImportError, AttributeError) as error:
+            raise CodesignError(f"policy {policy!r}: {error}", hint="give package.module:Class") from error
+    near = difflib.get_close_matches(policy, policy_names(), n=3, cutoff=0.3) or policy_names()
+    raise CodesignError(f"unknown policy {policy!r}", hint=f"nearest: {', '.join(near)}; or package.module:Class")
+
+
+def _instance(factory: Any, name: str) -> Policy:
+    made: Any = factory()
+    for method in ("start", "propose", "observe", "best"):
+        if not callable(getattr(made, method, None)):
+            raise CodesignError(
+                f"policy {name!r} has no method {method}", hint="see codesign.passes.schedule.policy.Policy"
+            )
+    result: Policy = made
+    return result

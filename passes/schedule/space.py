@@ -1,0 +1,187 @@
+"""The space of schedules of a kernel on a machine: named knobs, what they may be, and the constraints between them.
+
+Nothing here is a table of good sizes: the values of a knob are all powers of two that the extents, the matrix unit and the machine's
+limits allow, and what is good is the cost model's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.ir.schedule import REDUCE_MODES, Schedule, ScheduleBatch
+
+Ints = npt.NDArray[np.int64]
+Columns = Mapping[str, Ints]
+
+LOOPED, RESIDENT = REDUCE_MODES.index("looped"), REDUCE_MODES.index("resident")
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One choice: the column it fills in a batch, its values in ascending order, and the one to start from."""
+
+    name: str
+    values: tuple[int, ...]
+    default: int
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A rule between knobs: `holds` says where (vectorised), `explain` says in one line why one schedule breaks it."""
+
+    name: str
+    holds: Callable[[Columns], npt.NDArray[np.bool_]]
+    explain: Callable[[Mapping[str, int]], str]
+
+
+@dataclass(frozen=True)
+class Space:
+    """All schedules of a kernel on a machine, as codes [N, knobs] (positions in each knob's values) or as batches.
+
+    `derive` adds columns that follow from the others. `common` is what all schedules share.
+    """
+
+    knobs: tuple[Knob, ...]
+    constraints: tuple[Constraint, ...] = ()
+    derive: Callable[[dict[str, Ints]], dict[str, Ints]] | None = None
+    common: Schedule = field(default_factory=Schedule)
+
+    def __len__(self) -> int:
+        """Points of the product of all knobs, those that break a constraint included."""
+        total = 1
+        for knob in self.knobs:
+            total *= len(knob.values)
+        return total
+
+    def batch(self, codes: Ints) -> ScheduleBatch:
+        """Schedules of codes."""
+        return ScheduleBatch(self._columns(codes), self.common)
+
+    def legal(self, codes: Ints) -> npt.NDArray[np.bool_]:
+        """Which codes meet all constraints."""
+        columns = self._columns(codes)
+        good = np.ones(len(codes), dtype=np.bool_)
+        for constraint in self.constraints:
+            good &= constraint.holds(columns)
+        return good
+
+    def violations(self, codes: Ints) -> dict[str, int]:
+        """How many of the codes break each constraint."""
+        columns = self._columns(codes)
+        return {c.name: int(np.count_nonzero(~c.holds(columns))) for c in self.constraints}
+
+    def explain(self, schedule: Schedule) -> str:
+        """Why a schedule is not in the space; empty when it is."""
+        row = {name: int(column[0]) for name, column in ScheduleBatch.of([schedule]).columns.items()}
+        for knob in self.knobs:
+            if knob.name in row and row[knob.name] not in knob.values:
+                return f"{knob.name} = {row[knob.name]}: values are {', '.join(map(str, knob.values))}"
+            row.setdefault(knob.name, knob.default)
+        columns = {name: np.array([value], dtype=np.int64) for name, value in row.items()}
+        for constraint in self.constraints:
+            if not bool(constraint.holds(columns)[0]):
+                return f"{constraint.name}: {constraint.explain(row)}"
+        return ""
+
+    def enumerate(self, chunk: int = 1 << 16) -> Iterator[Ints]:
+        """Codes of all legal schedules, in chunks."""
+        sizes = [len(knob.values) for knob in self.knobs]
+        for start in range(0, len(self), chunk):
+            flat = np.arange(start, min(start + chunk, len(self)))
+            codes = (
+                np.stack(np.unravel_index(flat, sizes), axis=1).astype(np.int64)
+                if sizes
+                else np.zeros((1, 0), np.int64)
+            )
+            codes = codes[self.legal(codes)]
+            if len(codes):
+                yield codes
+
+    def sample(self, count: int, rng: np.random.Generator) -> Ints:
+        """Codes of up to `count` distinct legal schedules, drawn evenly (fewer when the space has no more)."""
+        if len(self) <= 4 * count:
+            codes = np.concatenate([*self.enumerate(), np.zeros((0, len(self.knobs)), np.int64)])
+            return codes if len(codes) <= count else codes[rng.choice(len(codes), count, replace=False)]
+        found = np.zeros((0, len(self.knobs)), np.int64)
+        for _ in range(8):
+            drawn = np.stack([rng.integers(len(knob.values), size=2 * count) for knob in self.knobs], axis=1)
+            found = unique_rows(np.concatenate([found, drawn[self.legal(drawn)]]))
+            if len(found) >= count:
+                return found[rng.choice(len(found), count, replace=False)]
+        return found
+
+    def start(self) -> Ints:
+        """Codes [1, knobs] of every knob's default (which need not be legal together)."""
+        return np.array([[knob.values.index(knob.default) for knob in self.knobs]], dtype=np.int64)
+
+    def grid(self, points: Mapping[str, tuple[int, ...]]) -> Ints:
+        """Legal codes of the product of some values of some knobs, the others at their default."""
+        picked = [[knob.values.index(v) for v in points.get(knob.name, (knob.default,))] for knob in self.knobs]
+        if not picked:
+            return np.zeros((1, 0), np.int64)
+        mesh = np.meshgrid(*[np.array(values, dtype=np.int64) for values in picked], indexing="ij")
+        codes = np.stack([axis.ravel() for axis in mesh], axis=1)
+        return codes[self.legal(codes)]
+
+    def neighbours(self, codes: Ints) -> Ints:
+        """Legal codes one step of one knob, or opposite steps of two knobs, away from any of the given."""
+        count = len(self.knobs)
+        moves = []
+        for i in range(count):
+            for step in (-1, 1):
+                move = np.zeros(count, dtype=np.int64)
+                move[i] = step
+                moves.append(move)
+                for j in range(count):
+                    if j != i:
+                        both = move.copy()
+                        both[j] = -step
+                        moves.append(both)
+        if not moves:
+            return np.zeros((0, 0), np.int64)
+        near = (codes[:, None, :] + np.stack(moves)[None]).reshape(-1, count)
+        tops = np.array([len(knob.values) for knob in self.knobs])
+        near = unique_rows(near[((near >= 0) & (near < tops)).all(axis=1)])
+        return near[self.legal(near)]
+
+    def _columns(self, codes: Ints) -> dict[str, Ints]:
+        columns: dict[str, Ints] = {}
+        for position, knob in enumerate(self.knobs):
+            columns[knob.name] = np.array(knob.values, dtype=np.int64)[codes[:, position]]
+        return self.derive(columns) if self.derive else columns
+
+
+def unique_rows(codes: Ints) -> Ints:
+    """The distinct rows, in order of first appearance."""
+    if not len(codes) or not codes.shape[1]:
+        return codes[:1]
+    _, first = np.unique(codes, axis=0, return_index=True)
+    return codes[np.sort(first)]
+
+
+def powers_of_two(low: int, high: int) -> tuple[int, ...]:
+    """Powers of two from `low` (one itself) up to `high`, at least `low`."""
+    values = [low]
+    while values[-1] * 2 <= high:
+        values.append(values[-1] * 2)
+    return tuple(values)
+
+
+def nearest(values: tuple[int, ...], wanted: float) -> int:
+    """The value closest to a wanted one in ratio."""
+    return min(values, key=lambda value: abs(np.log2(value / wanted)))
+
+
+def columns_product(columns: Columns, names: Any) -> Ints | int:
+    """The product of some tile columns; dims without a knob count as 1."""
+    total: Ints | int = 1
+    for name in names:
+        column = columns.get(f"tile.{name}")
+        if column is not None:
+            total = total * column
+    return total

@@ -1,0 +1,188 @@
+"""Choosing a schedule for a fused group on a machine: normal form, summary, space, policy, cost model, and a cache over all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from codesign.costmodel.machine import Machine
+from codesign.costmodel.models import cost_model_for
+from codesign.costmodel.protocol import CostModel
+from codesign.costmodel.summary import KernelSummary, summarize
+from codesign.ir.analysis import structural_hash
+from codesign.ir.errors import ScheduleError
+from codesign.ir.index import Bounds
+from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.ir.tensor import Fusion
+from codesign.passes.normalize import Normalized, normalize
+from codesign.passes.schedule.build import space
+from codesign.passes.schedule.context import Candidate, Context
+from codesign.passes.schedule.policy import Policy, make_policy
+from codesign.passes.schedule.space import Space
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The schedule chosen for a group and why.
+
+    `seconds`, `low`, `high`, `terms`, `joules`, `dram_bytes`, `details`: the cost model's prediction, of all kernels of the group.
+    `runners_up`: the next best schedules. `rejected`: kinds of reasons for which schedules did not fit, with counts and an example.
+    """
+
+    schedule: Schedule
+    normalized: Normalized
+    summary: KernelSummary
+    seconds: float
+    low: float
+    high: float
+    terms: Mapping[str, float]
+    bound: str
+    joules: float
+    dram_bytes: float
+    details: Mapping[str, float]
+    in_domain: bool
+    remarks: tuple[str, ...]
+    evaluated: int
+    space_size: int
+    runners_up: tuple[Candidate, ...] = ()
+    rejected: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+
+
+def search(policy: Policy, kernel_space: Space, context: Context) -> Schedule | None:
+    """Run a policy on a space until it is done or the budget is spent; its best schedule."""
+    policy.start(kernel_space, context)
+    while context.remaining > 0:
+        batch = policy.propose(min(context.remaining, 1 << 16))
+        if batch is None:
+            break
+        policy.observe(batch, context.evaluate(batch))
+    return policy.best()
+
+
+class Tuner:
+    """Tunes groups for one machine with one policy; groups of the same structure are tuned once.
+
+    `sizes`: values of size symbols to cost at. `bounds`: ranges of the symbols. `budget`: schedules evaluated per group at most.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        *,
+        policy: str | Policy = "default",
+        budget: int | None = None,
+        model: CostModel | None = None,
+        sizes: Mapping[str, int] | None = None,
+        bounds: Bounds | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.machine = machine
+        self.policy = policy
+        self.budget = budget
+        self.model = model or cost_model_for(machine)
+        self.sizes = dict(sizes or {})
+        self.bounds = bounds or Bounds()
+        self.seed = seed
+        self._tuned: dict[str, Tuned] = {}
+        self._failed: dict[str, ScheduleError] = {}
+
+    def tune(self, fusion: Fusion, name: str = "") -> Tuned:
+        """The best schedule of a group; ScheduleError with the commonest reason when none fits the machine."""
+        key = structural_hash(fusion)
+        if key in self._failed:
+            raise self._failed[key]
+        if key not in self._tuned:
+            try:
+                self._tuned[key] = self._tune(fusion, key, name)
+            except ScheduleError as error:
+                self._failed[key] = error
+                raise
+        return self._tuned[key]
+
+    def price(self, fusion: Fusion) -> float:
+        """Predicted seconds of a group at its best schedule; infinite when none fits."""
+        try:
+            return self.tune(fusion).seconds
+        except ScheduleError:
+            return float("inf")
+
+    def predict(self, normalized: Normalized, schedule: Schedule, name: str = "") -> Tuned:
+        """The cost of a given schedule of a group in normal form; ScheduleError when it does not fit the machine."""
+        summary = summarize(normalized.fusion, name)
+        context = self._context(summary)
+        context.evaluate(ScheduleBatch.of([schedule]))
+        return self._result(normalized, summary, schedule, context, 1)
+
+    def _context(self, summary: KernelSummary) -> Context:
+        import numpy as np
+
+        rng = np.random.default_rng(self.seed)
+        sizes = {name: value for name, value in self.sizes.items() if name in summary.symbols}
+        return Context(summary, self.machine, self.model, sizes, self.budget, rng)
+
+    def _tune(self, fusion: Fusion, key: str, name: str) -> Tuned:
+        normalized = normalize(fusion, self.bounds)
+        summary = summarize(normalized.fusion, name, key)
+        kernel_space = space(summary, self.machine, self.sizes)
+        context = self._context(summary)
+        best = search(make_policy(self.policy), kernel_space, context)
+        if best is None:
+            raise no_fit(summary, self.machine, context)
+        return self._result(normalized, summary, best, context, len(kernel_space))
+
+    def _result(
+        self, normalized: Normalized, summary: KernelSummary, schedule: Schedule, context: Context, space_size: int
+    ) -> Tuned:
+        cost = self.model.predict(summary, self.machine, ScheduleBatch.of([schedule]), context.sizes)
+        if cost.reason[0]:
+            raise ScheduleError(f"{summary.name} on {self.machine.name}: {cost.reason[0]}")
+        details: dict[str, Any] = {k: v[0].item() for k, v in cost.details.items() if getattr(v, "ndim", 0) == 1}
+        others = tuple(c for c in context.top(4) if c.schedule.hash != schedule.hash)
+        return Tuned(
+            schedule=schedule,
+            normalized=normalized,
+            summary=summary,
+            seconds=float(cost.seconds[0]),
+            low=float(cost.low[0]),
+            high=float(cost.high[0]),
+            terms={term: float(value) for term, value in zip(cost.term_names, cost.terms[0], strict=True)},
+            bound=cost.bound(0),
+            joules=float(cost.joules[0]),
+            dram_bytes=float(cost.dram_bytes[0]),
+            details=details,
+            in_domain=bool(cost.in_domain[0]),
+            remarks=cost.remarks,
+            evaluated=context.evaluated,
+            space_size=space_size,
+            runners_up=others,
+            rejected=context.rejected(),
+        )
+
+
+def no_fit(summary: KernelSummary, machine: Machine, context: Context) -> ScheduleError:
+    """The error for a kernel of which no evaluated schedule fits, with the commonest reason."""
+    rejected = context.rejected()
+    if not rejected:
+        return ScheduleError(f"{summary.name}: no legal schedule on {machine.name}")
+    kind = max(rejected, key=lambda name: rejected[name][0])
+    return ScheduleError(
+        f"{summary.name}: none of {context.evaluated:,} schedules fits {machine.name}; {rejected[kind][1]}",
+        hint="split the group, or give the policy a larger budget",
+    )
+
+
+def tune(
+    fusion: Fusion,
+    machine: Machine,
+    policy: str | Policy = "default",
+    budget: int | None = None,
+    cost_model: CostModel | None = None,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    bounds: Bounds | None = None,
+    seed: int = 0,
+) -> Tuned:
+    """The best schedule of one group; see `Tuner` for tuning many."""
+    tuner = Tuner(machine, policy=policy, budget=budget, model=cost_model, sizes=sizes, bounds=bounds, seed=seed)
+    return tuner.tune(fusion)
