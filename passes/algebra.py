@@ -268,7 +268,7 @@ def by_power_of_two(node: Apply, _: Rewriting) -> Scalar | None:
     if not isinstance(b, Literal) or not math.isfinite(b.value) or b.value == 0 or node.dtype.bits < 16:
         return None
     fraction, exponent = math.frexp(b.value)
-    if abs(fraction) != 0.5 or abs(exponent) > 12:
+    if abs(fraction) != 0.5 or abs(exponent) > (100 if node.dtype.bits >= 32 or node.dtype.mantissa < 10 else 12):
         return None
     return apply("mul", a, Literal(1.0 / b.value, node.dtype))
 
@@ -369,7 +369,7 @@ def decided_comparison(node: Apply, rewriting: Rewriting) -> Scalar | None:
     bounds = rewriting.bounds
     less, not_less = a.proves_less(b, bounds), a.proves_at_least(b, bounds)
     more, not_more = b.proves_less(a, bounds), b.proves_at_least(a, bounds)
-    truth = {
+    truth: dict[str, tuple[bool, bool]] = {
         "lt": (less, not_less),
         "ge": (not_less, less),
         "gt": (more, not_more),
@@ -377,4 +377,57 @@ def decided_comparison(node: Apply, rewriting: Rewriting) -> Scalar | None:
         "eq": (a == b, less or more),
         "ne": (less or more, a == b),
     }[node.function]
-    return Literal(True, BOOL) if truth[0] else Literal(False, BOOL) if truth[1] else None
+    if truth[0] or truth[1]:
+        return Literal(truth[0], BOOL)
+    return _one_sided(node, a, b)
+
+
+def _one_sided(node: Apply, a: Index, b: Index) -> Scalar | None:
+    """One spelling of equal conditions: `<`, `>=`, `==`, `!=`, positive terms left, negative ones and the constant right.
+
+    `i - 64 >= 0  ->  i >= 64`,   `i1 < r0  ->  i1 < r0`,   `r0 > i1  ->  i1 < r0`.
+    """
+    function, difference = node.function, a - b
+    if function in ("le", "gt"):  # a <= b  is  a < b + 1
+        function, difference = ("lt" if function == "le" else "ge"), difference - 1
+    terms = [(monomial, c) for monomial, c in difference.terms if monomial]
+    if not terms:
+        return None
+    if terms[0][1] < 0:  # -e < 0  is  e >= 1
+        difference = -difference
+        if function in ("lt", "ge"):
+            function = "ge" if function == "lt" else "lt"
+            difference = difference - 1
+    left = Index(tuple((m, c) for m, c in difference.terms if m and c > 0))
+    right = left - difference
+    sides = [Literal(i.constant, I64) if i.is_constant else IndexValue(i) for i in (left, right)]
+    new = Apply(function, sides, BOOL)
+    return None if new == node else new
+
+
+_COMPLEMENT = {"lt": "ge", "ge": "lt", "eq": "ne", "ne": "eq"}
+
+
+@rule("select")
+def select_assumes(node: Apply, rewriting: Rewriting) -> Scalar | None:
+    """select(c, f(c), g(c))  ->  select(c, f(true), g(false))   for conditions on indices (and their opposites)."""
+    condition, yes, no = node.args
+    if not isinstance(condition, Apply) or condition.function not in _COMPLEMENT or condition.reads():
+        return None
+    if not isinstance(condition.args[0], IndexValue):
+        return None
+    opposite = Apply(_COMPLEMENT[condition.function], condition.args, BOOL)
+
+    def assume(truth: bool) -> Callable[[Scalar], Scalar | None]:
+        def change(inner: Scalar) -> Scalar | None:
+            if inner == condition:
+                return Literal(truth, BOOL)
+            return Literal(not truth, BOOL) if inner == opposite else None
+
+        return change
+
+    new_yes, new_no = yes.rewrite(assume(True)), no.rewrite(assume(False))
+    if new_yes is yes and new_no is no:
+        return None
+    branches = (simplify_scalar(new_yes, rewriting), simplify_scalar(new_no, rewriting))
+    return Apply("select", (condition, *branches), node.dtype)

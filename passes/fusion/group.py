@@ -181,6 +181,8 @@ def _join(
     leftover = {k: v for k, v in leftover.items() if k not in basis.names and k not in basis.first_splits}
     if leftover:
         _share_loops(basis, leftover, first.computes, consumers)
+        if not flows and not basis.names:
+            _same_shapes(basis, leftover, first, second, consumers)
     moved, mapping = rebased(first.computes, basis.names, basis.first_splits, outer)
     dims_of = {op.result: tuple(index(dim.name) for dim in op.dims) for op in moved}
 
@@ -310,6 +312,20 @@ def _share_loops(
                     leftover.pop(name, None)
 
 
+def _same_shapes(
+    basis: _Basis, leftover: dict[str, Index], first: Group, second: Group, consumers: Iterable[Compute]
+) -> None:
+    """Two groups that share nothing but have results of one shape walk it together."""
+    mine = next(op for op in first.computes if op.result in first.outputs.values())
+    place = next(i for i, op in enumerate(second.computes) if op.result in second.outputs.values())
+    theirs = list(consumers)[place]
+    if len(mine.dims) != len(theirs.dims) or any(a.extent != b.extent for a, b in zip(mine.dims, theirs.dims, strict=True)):
+        return
+    for a, b in zip(mine.dims, theirs.dims, strict=True):
+        basis.names[a.name] = b.name
+        leftover.pop(a.name, None)
+
+
 def _pairing(
     basis: _Basis, leftover: Mapping[str, Index], mine: Read, theirs: Read, extents: Mapping[str, Index]
 ) -> dict[str, str]:
@@ -356,7 +372,23 @@ def tidy(computes: list[Compute], outputs: dict[Value, Value], location: Locatio
             users[0].location = merge_locations((op.location, users[0].location))
         else:
             kept.append(op)
-    return Group(tuple(_without_copies(kept, outputs)), outputs, location)
+    group = Group(tuple(_without_copies(kept, outputs)), outputs, location)
+    _check_results(group)
+    return group
+
+
+def _check_results(group: Group) -> None:
+    """Each result has every outer dim of the group: else many programs would write one element."""
+    inner = {dim.name for op in group.computes for dim in op.reductions}
+    wide = {dim.name: dim.extent for op in group.computes for dim in op.dims if dim.name not in inner}
+    provided = set(group.outputs.values())
+    for op in group.computes:
+        if op.result in provided:
+            mine = {dim.name for dim in op.dims}
+            lacking = [name for name, extent in wide.items() if name not in mine and extent != 1]
+            if lacking:
+                dims = ", ".join(name.split(".")[0] for name in lacking)
+                raise NotFusable(f"%{op.result.name} is also needed outside, and would be written again along {dims}")
 
 
 def _without_copies(computes: list[Compute], outputs: dict[Value, Value]) -> list[Compute]:
@@ -373,7 +405,10 @@ def _without_copies(computes: list[Compute], outputs: dict[Value, Value]) -> lis
         if not isinstance(body, Read) or op.reductions or body.source not in made or body.source in provided:
             continue
         source = kept[made[body.source]]
-        if source is None or uses[body.source] != 1 or len(source.dims) != len(op.dims):
+        if source is None or uses[body.source] != 1:
+            continue
+        read = {name for i in body.indices for name in i.variables()}
+        if any(dim.name not in read and dim.extent != 1 for dim in op.dims):
             continue
         if op.dtype is not source.dtype and source.accumulate is not source.dtype:
             continue  # two roundings
@@ -397,7 +432,7 @@ def _without_copies(computes: list[Compute], outputs: dict[Value, Value]) -> lis
 def _same_points(op: Compute, reader: Compute) -> bool:
     """Inlining repeats no work: the reader has no further dims, or is a sum of products, whose factors each have their own."""
     mine = {dim.name for dim in op.dims}
-    if all(dim.name in mine for dim in reader.domain):
+    if all(dim.name in mine or dim.extent == 1 for dim in reader.domain):
         return True
     return reader.monoid == "sum" and any(dim.name in mine for dim in reader.reductions) and _is_factor(op.result, reader.body)
 

@@ -111,12 +111,17 @@ class FusionSearch:
         return self.graph.put(first, second, merged)
 
     def neighbours(self, node: Node) -> Iterator[tuple[Node, Node]]:
-        """Pairs (earlier, later) of the node with its producers, its consumers, and groups that read what it reads."""
+        """Pairs (earlier, later) of the node with its producers, its consumers, groups that feed the same consumer, and groups that read what it reads."""
         seen: set[Node] = {node}
         for other in (*node.before, *node.after):
             if other.group is not None and other not in seen:
                 seen.add(other)
                 yield (other, node) if other.place < node.place else (node, other)
+        for consumer in node.after if len(node.after) <= 2 else ():
+            for other in consumer.before:
+                if other.group is not None and other not in seen and len(consumer.before) <= 8:
+                    seen.add(other)
+                    yield (other, node) if other.place < node.place else (node, other)
         for value in node.reads:
             users = self.graph.users.get(value, set())
             if len(users) > 8:

@@ -44,7 +44,8 @@ class RooflinePricer:
         tensor, vector, special, dram = roofline_bounds(kernel, self.machine, self.sizes)
         again = [self._repeats(kernel, nest, extents, tile) for nest in kernel.nests]
         worst = max(again, default=1.0)
-        compute = tensor * _weighted(kernel, again, extents, contraction=True) + (vector + special) * worst
+        vector += self._hoisted(kernel, extents, tile)
+        compute = max(tensor * _weighted(kernel, again, extents, contraction=True), (vector + special) * worst)
         fast = self.machine.levels[1]
         traffic = sum(self._traffic(kernel, nest, extents, tile) for nest in kernel.nests)
         on_chip_seconds = traffic / self.machine.need(fast.bandwidth, "bandwidth") if fast.managed == "hardware" else 0.0
@@ -60,14 +61,24 @@ class RooflinePricer:
         mine = {*nest.dims, *nest.reductions}
         return math.prod(math.ceil(extents[dim] / tile) for dim in kernel.outer if dim not in mine)
 
+    def _hoisted(self, kernel: KernelSummary, extents: Mapping[str, float], tile: float) -> float:
+        """Seconds of work per point of fewer dims than the nest's (prologues of operands), done again by each tile of the others."""
+        rate = self.machine.rate("vector", "f32") or 1.0
+        seconds = 0.0
+        for nest in kernel.nests:
+            for dims, operations in nest.hoisted:
+                points = math.prod(extents[dim] for dim in dims)
+                points *= math.prod(math.ceil(extents[dim] / tile) for dim in kernel.outer if dim not in dims)
+                slots = sum(cost * (4.0 if unit == "special" else 1.0) for (unit, _), cost in operations.items())
+                seconds += points * slots / (rate / 2.0)
+        return seconds
+
     def _traffic(self, kernel: KernelSummary, nest: Nest, extents: Mapping[str, float], tile: float) -> float:
         """Bytes that the nest's accesses move between the chip's shared memory level and the programs."""
         whole: dict[str, float] = {**self.sizes, **{f"tile:{name}": extent for name, extent in extents.items()}}
         total = 0.0
         for access in (*nest.loads, *nest.stores):
-            again = 1.0
-            if access.kind == "load":
-                again = math.prod(math.ceil(extents[dim] / tile) for dim in kernel.outer if dim not in access.dims)
+            again = math.prod(math.ceil(extents[dim] / tile) for dim in kernel.outer if dim not in access.dims)
             total += float(footprint(access, whole)) * access.dtype.bytes * again
         return total
 
