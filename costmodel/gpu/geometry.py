@@ -25,7 +25,8 @@ Array = Any
 @dataclass
 class Geometry:
     """Sizes of the tiling, by dim: `tile` as scheduled (padded), `mean` the average that is not masked, `blocks` along the grid, `trips` of
-    the loop over an inner dim, `looped` where an inner dim is a loop, `split` the parts of the reduction, `grid` the number of blocks."""
+    the loop over an inner dim, `looped` where an inner dim is a loop, `split` the parts of the reduction, `grid` the number of blocks, `cluster` the
+    blocks along an outer dim that share reads by multicast."""
 
     extents: dict[str, Array]
     tile: dict[str, Array]
@@ -37,6 +38,7 @@ class Geometry:
     split: Array
     grid: Array
     symbols: dict[str, Array] = field(default_factory=dict)
+    cluster: dict[str, Array] = field(default_factory=dict)
 
     def sizes(self, which: dict[str, Array]) -> dict[str, Array]:
         """The mapping that `footprint` reads: `tile:<dim>` for every dim and the symbols."""
@@ -83,7 +85,8 @@ def geometry(kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[s
         online[dim] = np.equal(mode, ONLINE)
         split = split * parts
         grid = grid * parts
-    return Geometry(extents, tile, mean, blocks, trips, looped, online, split, grid, dict(sizes))
+    cluster = {dim: knobs[f"cluster.{dim}"] for dim in kernel.outer if f"cluster.{dim}" in knobs}
+    return Geometry(extents, tile, mean, blocks, trips, looped, online, split, grid, dict(sizes), cluster)
 
 
 @dataclass
@@ -91,23 +94,25 @@ class Work:
     """Work of one block: `tensor[dtype]` multiply-adds on padded tiles, `vector`, `integer` and `special` operations; bytes that it loads through
     L2 (sector waste included) and stores; the bytes of one trip of its longest loop, the trips it makes, and barriers."""
 
-    tensor: dict[str, Array]
-    ieee: Array
-    vector: Array
-    integer: Array
-    special: Array
-    load_bytes: Array
-    store_bytes: Array
-    atomic_bytes: Array
-    trip_bytes: Array
-    trips: Array
-    barriers: Array
-    staged_bytes: Array
-    live_elements: Array
-    accumulators: Array
-    tensor_m: Array
-    tensor_n: Array
-    tensor_k: Array
+    tensor: dict[str, Array] = field(default_factory=dict)
+    ieee: Array = 0.0
+    vector: Array = 0.0
+    integer: Array = 0.0
+    special: Array = 0.0
+    load_bytes: Array = 0.0
+    store_bytes: Array = 0.0
+    atomic_bytes: Array = 0.0
+    trip_bytes: Array = 0.0
+    trips: Array = 1.0
+    barriers: Array = 0.0
+    staged_bytes: Array = 0.0
+    live_elements: Array = 0.0
+    accumulators: Array = 0.0
+    tensor_m: Array = 0.0
+    tensor_n: Array = 0.0
+    tensor_k: Array = 0.0
+    operand_bytes: Array = 0.0
+    shared_loads: Array = 0.0
 
 
 def tensor_dtype(dtype: DType) -> str:
@@ -115,17 +120,16 @@ def tensor_dtype(dtype: DType) -> str:
     return "f8" if dtype.name.startswith("f8") else dtype.name
 
 
-def work(kernel: KernelSummary, g: Geometry) -> Work:
-    """Operations and bytes of one block of the tiling."""
-    total = Work({}, *([0.0] * 9), 1.0, *([0.0] * 6))  # type: ignore[arg-type]
-    total.trips = 1.0
+def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Array = 4.0, wide: bool = False) -> Work:
+    """Operations and bytes of one block of the tiling; `vector_unit` 1 does contractions on the vector unit, as a matrix-vector kernel does."""
+    total = Work()
     repeats = _repeats(kernel, g)
     mean = g.sizes(g.mean)
     seen: dict[tuple[Any, ...], Array] = {}
     inner = set(kernel.inner)
     for nest in kernel.nests:
         again = repeats[nest.name]
-        _operations(nest, g, again, total)
+        _operations(nest, g, again, total, vector_unit, warps, wide)
         trip_bytes: Array = 0.0
         for access in nest.loads:
             times, first = _times(access, g, inner), seen.get((access.tensor, access.index))
@@ -137,6 +141,7 @@ def work(kernel: KernelSummary, g: Geometry) -> Work:
                 moved = np.where(kept, 0.0, moved) if np.ndim(kept) or not kept else 0.0
             seen[access.tensor, access.index] = moved
             total.load_bytes = total.load_bytes + moved
+            total.shared_loads = total.shared_loads + moved * (1.0 - 1.0 / _sharers(access, g))
             if any(dim in inner for dim in access.dims):
                 trip_bytes = trip_bytes + size
         for access in nest.stores:
@@ -156,7 +161,7 @@ def work(kernel: KernelSummary, g: Geometry) -> Work:
     return total
 
 
-def _operations(nest: Nest, g: Geometry, again: Array, total: Work) -> None:
+def _operations(nest: Nest, g: Geometry, again: Array, total: Work, vector_unit: Array, warps: Array, wide: bool) -> None:
     points: Array = again
     elements: Array = 1.0
     for dim in nest.dims:
@@ -171,7 +176,7 @@ def _operations(nest: Nest, g: Geometry, again: Array, total: Work) -> None:
             some = some * g.tile[dim] * g.trips.get(dim, 1.0)
         _count(operations, some, total)
     if nest.contraction is not None:
-        _contraction(nest, g, again, total)
+        _contraction(nest, g, again, total, vector_unit, warps, wide)
         return
     tile_points: Array = elements
     for dim in nest.reductions:
@@ -179,7 +184,7 @@ def _operations(nest: Nest, g: Geometry, again: Array, total: Work) -> None:
     total.live_elements = np.maximum(total.live_elements, tile_points)
 
 
-def _contraction(nest: Nest, g: Geometry, again: Array, total: Work) -> None:
+def _contraction(nest: Nest, g: Geometry, again: Array, total: Work, vector_unit: Array, warps: Array, wide: bool) -> None:
     found = nest.contraction
     assert found is not None
     m, n, k, batch, loops = 1.0, 1.0, 1.0, 1.0, again
@@ -201,7 +206,11 @@ def _contraction(nest: Nest, g: Geometry, again: Array, total: Work) -> None:
         k_least = 16.0 if width.bits >= 16 else 32.0
         padded = np.maximum(m, 16.0) * np.maximum(n, 8.0) * np.maximum(k, k_least) * batch * loops
         name = tensor_dtype(width)
+        if np.ndim(vector_unit) or vector_unit:
+            total.ieee = total.ieee + vector_unit * 2.0 * m * n * k * batch * loops
+            padded = padded * (1.0 - vector_unit)
         total.tensor[name] = total.tensor.get(name, 0.0) + padded
+        total.operand_bytes = total.operand_bytes + _operand_bytes(m, n, warps, wide) * k * batch * loops * width.bytes * (1.0 - vector_unit)
     total.accumulators = total.accumulators + m * n * batch
     internal = len(nest.internal)
     staged = 0.0
@@ -213,7 +222,20 @@ def _contraction(nest: Nest, g: Geometry, again: Array, total: Work) -> None:
     total.staged_bytes = total.staged_bytes + staged * batch
     total.tensor_m = np.maximum(total.tensor_m, m)
     total.tensor_n = np.maximum(total.tensor_n, n)
-    total.tensor_k = np.maximum(total.tensor_k, k)
+    total.tensor_k = np.maximum(total.tensor_k, k * (1.0 - vector_unit))
+
+
+def _operand_bytes(m: Array, n: Array, warps: Array, wide: bool) -> Array:
+    """Elements that shared memory gives and takes per element of k: what each warp reads for its part of the tile, and the tile once written.
+
+    Warps that hold fragments in registers (Ampere's mma) read them for their own nearly square part; a warp group's mma reads 64 rows and
+    all columns from shared memory directly.
+    """
+    if wide:
+        return np.maximum(m / 64.0, 1.0) * (64.0 + n) * 0.5 + m + n
+    side = np.sqrt(m * n / warps)
+    rows, columns = np.minimum(side, m), np.minimum(side, n)
+    return m * np.maximum(n / columns, 1.0) + n * np.maximum(m / rows, 1.0) + m + n
 
 
 def _count(operations: Mapping[tuple[str, str], float], points: Array, total: Work) -> None:
@@ -249,6 +271,15 @@ def _repeats(kernel: KernelSummary, g: Geometry) -> dict[str, Array]:
             again = np.logical_and(again, np.greater(g.trips[dim], 1.0))
         repeats[nest.name] = np.where(again, np.maximum(loops, 1.0), 1.0)
     return repeats
+
+
+def _sharers(access: Access, g: Geometry) -> Array:
+    """Blocks of one cluster that get the same data by one multicast read of L2."""
+    together: Array = 1.0
+    for dim, size in g.cluster.items():
+        if dim not in access.dims:
+            together = together * np.minimum(size, g.blocks[dim])
+    return together
 
 
 def _times(access: Access, g: Geometry, inner: set[str]) -> Array:

@@ -58,7 +58,7 @@ class Parameters:
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "launch_seconds": (0.8e-6, 6e-6),
-    "tensor_efficiency": (0.4, 1.0),
+    "tensor_efficiency": (0.4, 1.08),
     "tile_overhead": (0.0, 64.0),
     "l2_efficiency": (0.2, 1.5),
     "dram_efficiency": (0.6, 1.0),
@@ -66,7 +66,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "fill_latency": (0.3, 6.0),
     "exposed": (0.02, 1.0),
     "sharpness": (1.5, 12.0),
-    "reduction_latency": (0.3, 12.0),
+    "reduction_latency": (0.3, 16.0),
     "imbalance": (0.3, 1.0),
     "step_clocks": (5.0, 600.0),
     "vector_efficiency": (0.2, 1.0),

@@ -20,6 +20,9 @@ from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import UnsupportedError
 
+INNER = 6.0
+"""Order of the norm among resources of one path (L2 and DRAM; tensor unit and operand delivery): nearly the longest."""
+
 TERMS = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "latency", "reduction")
 
 
@@ -63,9 +66,10 @@ def estimate(
     port = 64.0 * clock
     del shared
 
-    g = geometry(kernel, knobs, sizes)
-    w = work(kernel, g)
+    wide = bool(machine.features.get("wgmma") or machine.features.get("tensor_memory"))
     warps = knobs.get("warps", 4.0)
+    g = geometry(kernel, knobs, sizes)
+    w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, wide)
     pipeline = np.maximum(knobs.get("pipeline", 1.0), 1.0)
     found = occupancy(w, machine, warps, pipeline)
     resident = np.maximum(found.blocks, 1.0)
@@ -89,11 +93,12 @@ def estimate(
     vector_seconds = ((w.vector + w.ieee) / lanes + w.integer / integer_lanes) / clock / p.vector_efficiency
     special_seconds = w.special / special_lanes / clock / p.vector_efficiency
     busy_warps = np.minimum(np.minimum(resident, busiest) * warps / 8.0, 1.0)
+    operand_seconds = busiest * w.operand_bytes / (128.0 * clock)
     vector_seconds = busiest * (np.maximum(vector_seconds, special_seconds) / busy_warps + spill)
 
     parts = np.where(np.greater(g.split, 1.0), g.split, 0.0)
     partial_bytes = 0.0 if np.ndim(parts) == 0 and not parts else parts * w.accumulators * 8.0 * (g.grid / np.maximum(g.split, 1.0))
-    l2_bytes = g.grid * (w.load_bytes + w.store_bytes + 2.0 * w.atomic_bytes)
+    l2_bytes = g.grid * (w.load_bytes - w.shared_loads + w.store_bytes + 2.0 * w.atomic_bytes)
     l2_seconds = np.maximum(l2_bytes / l2_bandwidth, busiest * w.load_bytes / port)
 
     threads_bytes = found.threads * 64.0
@@ -101,18 +106,20 @@ def estimate(
         np.greater(w.trips, 1.0), w.trip_bytes * np.clip(pipeline - 1.0, 0.5, w.trips), np.minimum(w.load_bytes, threads_bytes)
     )
     in_flight = np.maximum(np.minimum(g.grid, slots) * in_flight_block, 1.0)
-    read_seconds = t.read * (1.0 / (bandwidth * p.dram_efficiency) + latency / in_flight)
-    fits = np.clip(t.write / (0.5 * cache), 0.2, 1.0)
-    write_seconds = t.write * fits / (bandwidth * p.write_efficiency)
+    read_seconds = t.read / (bandwidth * p.dram_efficiency) + latency * np.maximum(t.read / in_flight - 1.0, 0.0)
+    write_seconds = t.write / (bandwidth * p.write_efficiency)
     store_seconds = np.maximum(write_seconds, g.grid * w.store_bytes / l2_bandwidth)
-    chain = rounds * w.trips * p.step_clocks / clock + rounds * w.barriers * 40.0 / clock
+    arrival = latency * p.fill_latency / np.maximum(pipeline - 1.0, 1.0)
+    depth = np.where(np.greater(w.tensor_k, 0.0), w.tensor_k / 64.0, 0.5)
+    chain = rounds * (w.trips * depth * p.step_clocks / clock + (w.trips - 1.0) * arrival) + rounds * w.barriers * 40.0 / clock
 
     order_norm = p.sharpness
-    work_seconds = _norm((tensor, vector_seconds, l2_seconds, read_seconds, chain), order_norm)
-    together = _norm((tensor, vector_seconds, l2_seconds, read_seconds + write_seconds, chain), order_norm)
+    compute = _norm((tensor, operand_seconds, vector_seconds), INNER)
+    work_seconds = _norm((compute, _norm((l2_seconds, read_seconds), INNER), chain), order_norm)
+    together = _norm((compute, _norm((l2_seconds, read_seconds + write_seconds), INNER), chain), order_norm)
     fill = rounds * p.fill_latency * latency
     serial = fill + work_seconds + store_seconds
-    share = 1.0 / rounds + (1.0 - 1.0 / rounds) * p.exposed / resident
+    share = 1.0 / rounds + (1.0 - 1.0 / rounds) * p.exposed
     exposed = share * np.maximum(serial - together, 0.0)
     reduction = np.where(np.greater(g.split, 1.0), p.reduction_latency * latency + partial_bytes / l2_bandwidth, 0.0)
     total = p.launch_seconds + together + exposed + reduction

@@ -1,0 +1,224 @@
+"""A dataflow machine as its engines see it: figures of one core, in clocks and bytes, taken from the machine file once.
+
+The analytic model, the lowering and the simulator all work on this, so that they can't disagree about the machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from codesign.costmodel.machine import Level, Machine, Unit
+from codesign.ir.dtypes import DTYPES, DType
+from codesign.ir.errors import MachineError, UnsupportedError
+
+
+@dataclass(frozen=True)
+class Port:
+    """A memory that several cores reach through one port: `cores` of them share `bytes_per_clock`.
+
+    `line_bytes`: least transfer (1 when any size goes). Energies are joules per byte (NaN: not in the machine file).
+    """
+
+    name: str
+    cores: int
+    bytes_per_clock: float
+    latency_clocks: float
+    line_bytes: int
+    read_joules: float
+    write_joules: float
+
+
+@dataclass(frozen=True)
+class Array:
+    """The matrix unit of a core: `count` arrays of rows x columns, working on `depth` reduction steps a clock (1: systolic).
+
+    `slowdown[dtype]`: clocks per step relative to the full rate. `dataflows`: what it can do, its own choice first.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    count: int
+    slowdown: dict[str, float]
+    dataflows: tuple[str, ...]
+    startup_clocks: float
+    joules: dict[str, float]
+
+    @property
+    def systolic(self) -> bool:
+        return self.depth == 1
+
+
+@dataclass(frozen=True)
+class Target:
+    """One core and what surrounds it. Times are clocks of the tensor unit (`clock_hz`)."""
+
+    name: str
+    clock_hz: float
+    cores: int
+    cores_per_cluster: int
+    array: Array
+    lanes: dict[str, float]
+    special_lanes: dict[str, float]
+    vector_startup_clocks: float
+    vector_joules: dict[str, float]
+    scratch_bytes_per_clock: float
+    scratch_read_joules: float
+    scratch_write_joules: float
+    capacity: dict[str, int]
+    ports: tuple[Port, ...]
+    dma_bytes_per_clock: float
+    dma_setup_clocks: float
+    descriptor_dims: int
+    issue_clocks: float
+    queue_depth: int
+    semaphores: int
+    launch_seconds: float
+    static_watts: float
+
+    @property
+    def dram(self) -> Port:
+        return self.ports[0]
+
+    @property
+    def latency_clocks(self) -> float:
+        """From a core's request to the first byte out of DRAM."""
+        return sum(port.latency_clocks for port in self.ports)
+
+    def vector_lanes(self, dtype: DType) -> float:
+        """Results of the vector unit a clock; narrower types run as f32 or i32, 64-bit integers at half of i32."""
+        return _lanes(self.name, "vector", self.lanes, dtype)
+
+    def special_rate(self, dtype: DType) -> float:
+        """Transcendental results a clock."""
+        return _lanes(self.name, "special", self.special_lanes, dtype)
+
+    def tensor_slowdown(self, dtype: DType) -> float:
+        """Clocks per step of the array for operands of a dtype, relative to its full rate."""
+        if dtype.name not in self.array.slowdown:
+            have = ", ".join(self.array.slowdown)
+            raise UnsupportedError(
+                f"the tensor unit of {self.name} has no rate for {dtype} operands (it has {have})",
+                hint="convert the operands, or add a rate under units.tensor.rate of the machine file",
+            )
+        return self.array.slowdown[dtype.name]
+
+
+def _lanes(machine: str, unit: str, rates: dict[str, float], dtype: DType) -> float:
+    if dtype.name in rates:
+        return rates[dtype.name]
+    if dtype.is_float and dtype.bits <= 32 and "f32" in rates:
+        return rates["f32"]
+    if not dtype.is_float:
+        base = rates.get("i32", rates.get("f32"))
+        if base is not None:
+            return base if dtype.bits <= 32 else base / 2
+    raise UnsupportedError(
+        f"the {unit} unit of {machine} has no rate for {dtype}",
+        hint=f"compute in f32, or add a rate under units.{unit}.rate of the machine file",
+    )
+
+
+def _core_level(machine: Machine) -> Level:
+    found = [level for level in machine.levels if level.place == "core"]
+    if not found:
+        raise MachineError(f"{machine.name}: no memory level with place 'core'; a dataflow machine needs one")
+    return found[-1]
+
+
+def _joules(machine: Machine, level: Level, write: bool) -> float:
+    if level.energy is None:
+        return float("nan")
+    figure = level.energy.write_joules_per_byte if write else level.energy.read_joules_per_byte
+    return float("nan") if figure.value is None else figure.value
+
+
+def _rates(machine: Machine, unit: Unit, clock_hz: float, per_core: float) -> dict[str, float]:
+    scale = machine.need(unit.clock_hz, f"units.{unit.name}.clock_hz") / clock_hz * per_core
+    return {
+        dtype: machine.need(figure, f"units.{unit.name}.rate.{dtype}") * scale for dtype, figure in unit.rate.items()
+    }
+
+
+def target_of(machine: Machine) -> Target:
+    """The figures of a dataflow machine; MachineError names what its file lacks."""
+    known = _KNOWN.get(id(machine))
+    if known is None or known[0] is not machine:
+        known = _KNOWN[id(machine)] = (machine, _target(machine))
+    return known[1]
+
+
+_KNOWN: dict[int, tuple[Machine, Target]] = {}
+
+
+def _target(machine: Machine) -> Target:
+    if machine.kind != "dataflow":
+        raise MachineError(f"{machine.name} is a {machine.kind}, not a dataflow machine", hint="try maia100")
+    core = _core_level(machine)
+    cores = machine.instances(core.name)
+    tensor, vector = machine.unit("tensor"), machine.unit("vector")
+    special = machine.unit("special") if machine.has_unit("special") else vector
+    clock = machine.need(tensor.clock_hz, "units.tensor.clock_hz")
+    position = machine.levels.index(core)
+    clusters = machine.instances(machine.levels[position - 1].name)
+    capacity = {"core": int(machine.need(core.capacity_bytes, f"levels.{core.name}.capacity_bytes"))}
+    for level in machine.levels[1:]:
+        if level.place != "core":
+            each = machine.need(level.capacity_bytes, f"levels.{level.name}.capacity_bytes")
+            capacity[level.place] = int(each * max(machine.instances(level.name) // cores, 1))
+    return Target(
+        name=machine.name,
+        clock_hz=clock,
+        cores=cores,
+        cores_per_cluster=cores // clusters,
+        array=_array(machine, tensor, cores),
+        lanes=_rates(machine, vector, clock, machine.instances(vector.level) * vector.count / cores),
+        special_lanes=_rates(machine, special, clock, machine.instances(special.level) * special.count / cores),
+        vector_startup_clocks=machine.limit("vector_startup_clocks"),
+        vector_joules={k: f.value for k, f in vector.energy_joules_per_operation.items() if f.value is not None},
+        scratch_bytes_per_clock=machine.need(core.bandwidth, f"levels.{core.name}.bandwidth") / clock,
+        scratch_read_joules=_joules(machine, core, False),
+        scratch_write_joules=_joules(machine, core, True),
+        capacity=capacity,
+        ports=tuple(_port(machine, level, cores, clock) for level in machine.levels[:position]),
+        dma_bytes_per_clock=machine.limit("dma_bytes_per_clock"),
+        dma_setup_clocks=machine.limit("dma_setup_clocks"),
+        descriptor_dims=int(machine.limit("dma_descriptor_dims")),
+        issue_clocks=machine.limit("issue_clocks"),
+        queue_depth=int(machine.limit("queue_depth")),
+        semaphores=int(machine.limit("semaphores_per_core")) if "semaphores_per_core" in machine.limits else 1 << 16,
+        launch_seconds=machine.need(machine.launch.get("kernel_seconds"), "launch.kernel_seconds"),
+        static_watts=float("nan") if machine.static_watts is None else machine.static_watts.value or float("nan"),
+    )
+
+
+def _port(machine: Machine, level: Level, cores: int, clock: float) -> Port:
+    where = f"levels.{level.name}"
+    return Port(
+        name=level.name,
+        cores=cores // machine.instances(level.name),
+        bytes_per_clock=machine.need(level.bandwidth, f"{where}.bandwidth") / clock,
+        latency_clocks=machine.need(level.latency_seconds, f"{where}.latency_seconds") * clock,
+        line_bytes=int(machine.need(level.line_bytes, f"{where}.line_bytes")) if level.line_bytes else 1,
+        read_joules=_joules(machine, level, False),
+        write_joules=_joules(machine, level, True),
+    )
+
+
+def _array(machine: Machine, tensor: Unit, cores: int) -> Array:
+    shape = {key: int(machine.need(f, f"units.tensor.array.{key}")) for key, f in (tensor.array or {}).items()}
+    if "rows" not in shape or "columns" not in shape:
+        raise MachineError(f"{machine.name}: units.tensor.array needs rows and columns")
+    depth = shape.get("depth", 1)
+    full = shape["rows"] * shape["columns"] * depth
+    rates = {k: machine.need(f, f"units.tensor.rate.{k}") for k, f in tensor.rate.items() if k in DTYPES}
+    return Array(
+        rows=shape["rows"],
+        columns=shape["columns"],
+        depth=depth,
+        count=max(machine.instances(tensor.level) * tensor.count // cores, 1),
+        slowdown={k: full / rate for k, rate in rates.items()},
+        dataflows=tensor.dataflows or ("output_stationary",),
+        startup_clocks=machine.limit("tensor_startup_clocks"),
+        joules={k: f.value for k, f in tensor.energy_joules_per_operation.items() if f.value is not None},
+    )

@@ -1,0 +1,7 @@
+"""Fidelity 2 on GPUs: an event simulation of a kernel's grid on the SMs, with shared L2 and DRAM."""
+
+from codesign.costmodel.events.model import EventModel
+from codesign.costmodel.events.simulation import simulate
+from codesign.costmodel.events.timeline import TERMS, Timeline
+
+__all__ = ["TERMS", "EventModel", "Timeline", "simulate"]

@@ -1,0 +1,145 @@
+"""Who gets how much of what: the rates of all running blocks between two events.
+
+SMs with the same history are one cohort, and blocks of an SM that started together one bundle. On an SM the oldest bundle goes
+first, as greedy-then-oldest warp schedulers do (Rogers et al., Cache-Conscious Wavefront Scheduling, MICRO 2012); what it leaves
+idle goes to the next. Bundles of equal age on different SMs share L2 and DRAM max-min fairly: all slow down alike until a resource
+is full, those that need it stop there, the others go on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from codesign.costmodel.events.blocks import PIPES, Phase
+
+L2, DRAM = len(PIPES), len(PIPES) + 1
+LATENCY = "latency"
+NAMES = (*PIPES, "l2", "dram")
+FULL = 1e-9
+
+
+@dataclass
+class Bundle:
+    """`blocks` blocks on every SM of a cohort that started together; `rate` is the share of the phase done in a second."""
+
+    blocks: int
+    first: int
+    phases: list[Phase]
+    read_seconds: float
+    """Seconds of the whole DRAM that one block's reads take."""
+    started: float
+    position: int = 0
+    left: float = 1.0
+    rate: float = 0.0
+    limit: str = ""
+    demand: tuple[float, ...] = ()
+    floor: float = 0.0
+
+    def enter(self, direct_writes: float) -> None:
+        """Take up the phase at `position`; `direct_writes` are seconds of DRAM per byte for writes that do not fit in L2."""
+        phase = self.phases[self.position]
+        k = self.blocks
+        dram = k * (phase.reads * self.read_seconds + phase.writes * direct_writes)
+        self.demand = (*(k * seconds for seconds in phase.pipes), k * phase.l2, dram)
+        self.floor = phase.floor
+        self.left = 1.0
+
+    @property
+    def phase(self) -> Phase:
+        return self.phases[self.position]
+
+    def copy(self, blocks: int | None = None, first: int | None = None) -> Bundle:
+        """The same state for another cohort."""
+        twin = Bundle(**self.__dict__)
+        twin.blocks = self.blocks if blocks is None else blocks
+        twin.first = self.first if first is None else first
+        return twin
+
+
+@dataclass
+class Cohort:
+    """SMs `first` to `first + sms - 1`, all in the same state; bundles are listed oldest first."""
+
+    first: int
+    sms: int
+    bundles: list[Bundle] = field(default_factory=list)
+
+    @property
+    def resident(self) -> int:
+        return sum(bundle.blocks for bundle in self.bundles)
+
+
+def allocate(cohorts: list[Cohort], sharpness: float) -> list[float]:
+    """Set rate and limit of every bundle; returns how busy each resource is (SM pipes as the mean over all SMs of the cohorts).
+
+    Resources that are busy at the same time get in each other's way: a bundle that is bound by one slows down by the norm of the
+    utilisations that it meets, of order `sharpness` (infinite: perfect overlap).
+    """
+    left = [[1.0] * len(PIPES) for _ in cohorts]
+    chip = {L2: 1.0, DRAM: 1.0}
+    deepest = max((len(cohort.bundles) for cohort in cohorts), default=0)
+    for age in range(deepest):
+        level = [(i, cohort, cohort.bundles[age]) for i, cohort in enumerate(cohorts) if len(cohort.bundles) > age]
+        for i, _, bundle in level:
+            _alone(bundle, left[i])
+        _share([(cohort, bundle) for _, cohort, bundle in level], chip)
+        for i, _, bundle in level:
+            pipes = left[i]
+            for r in range(len(PIPES)):
+                pipes[r] -= bundle.rate * bundle.demand[r]
+    busy = {L2: 1.0 - chip[L2], DRAM: 1.0 - chip[DRAM]}
+    used = [0.0] * len(NAMES)
+    sms = sum(cohort.sms for cohort in cohorts)
+    for i, cohort in enumerate(cohorts):
+        for bundle in cohort.bundles:
+            if bundle.rate <= 0.0:
+                continue
+            _interfere(bundle, left[i], busy, sharpness)
+            for r in range(len(PIPES)):
+                used[r] += bundle.rate * bundle.demand[r] * cohort.sms / sms
+            for r in (L2, DRAM):
+                used[r] += bundle.rate * bundle.demand[r] * cohort.sms
+    return used
+
+
+def _alone(bundle: Bundle, pipes: list[float]) -> None:
+    """The rate that latency and what is left of its own SM allow."""
+    rate, limit = (1.0 / bundle.floor, LATENCY) if bundle.floor > 0.0 else (float("inf"), LATENCY)
+    for r, name in enumerate(PIPES):
+        need = bundle.demand[r]
+        if need > 0.0 and (free := pipes[r] if pipes[r] > FULL else 0.0) < rate * need:
+            rate, limit = free / need, name
+    if rate == float("inf"):  # only shared resources: as if alone on the chip
+        rate = 1.0 / max(bundle.demand[L2], bundle.demand[DRAM], 1e-15)
+    bundle.rate, bundle.limit = rate, limit
+
+
+def _share(level: list[tuple[Cohort, Bundle]], chip: dict[int, float]) -> None:
+    """Max-min fair shares of L2 and DRAM: slow all down alike until they fit; those that a full resource does not concern do not."""
+    active = level
+    while active:
+        need = {r: sum(bundle.rate * bundle.demand[r] * cohort.sms for cohort, bundle in active) for r in chip}
+        ratios = {r: (chip[r] if chip[r] > FULL else 0.0) / amount for r, amount in need.items() if amount > 0.0}
+        tightest = min(ratios, key=lambda r: ratios[r], default=None)
+        if tightest is None or ratios[tightest] >= 1.0:
+            for r, amount in need.items():
+                chip[r] -= amount
+            return
+        for cohort, bundle in active:
+            if bundle.demand[tightest] > 0.0:
+                bundle.rate *= ratios[tightest]
+                bundle.limit = NAMES[tightest]
+                for r in chip:
+                    chip[r] -= bundle.rate * bundle.demand[r] * cohort.sms
+        active = [entry for entry in active if entry[1].demand[tightest] <= 0.0]
+
+
+def _interfere(bundle: Bundle, pipes: list[float], busy: dict[int, float], sharpness: float) -> None:
+    """Slow a bundle down by what else is busy on its way; its own bottleneck counts as one, so that nothing ever gets faster."""
+    total = (bundle.rate * bundle.floor) ** sharpness
+    for r, need in enumerate(bundle.demand):
+        if need > 0.0:
+            level = 1.0 - pipes[r] if r < len(PIPES) else busy[r]
+            total += max(level, 0.0) ** sharpness
+    if total > 1.0:
+        bundle.rate /= total ** (1.0 / sharpness)

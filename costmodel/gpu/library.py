@@ -1,0 +1,178 @@
+"""Library mode: what a well-tuned library would take is the best schedule of a rich space under the model.
+
+Sizes may be arrays: a whole table of measured shapes is priced at once, rows x schedules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product as cartesian
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.costmodel.gpu.geometry import LOOPED, ONLINE, RESIDENT
+from codesign.costmodel.gpu.parameters import Parameters
+from codesign.costmodel.gpu.timing import Estimate, estimate
+from codesign.costmodel.machine import Machine
+from codesign.costmodel.summary import KernelSummary
+from codesign.ir.errors import UnsupportedError
+
+Columns = dict[str, npt.NDArray[np.float32]]
+
+SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
+
+
+@dataclass(frozen=True)
+class Best:
+    """For each row of sizes: least seconds, and which schedule of the space gives them."""
+
+    seconds: npt.NDArray[np.float64]
+    choice: npt.NDArray[np.int64]
+
+
+def library_space(kernel: KernelSummary, machine: Machine) -> Columns:
+    """A rich space of schedules for a kernel as columns: what a library's authors would have tried."""
+    return _space(kernel, machine.limit("shared_per_block_bytes"), bool(machine.features.get("wgmma") or machine.features.get("tensor_memory")))
+
+
+@lru_cache(maxsize=64)
+def _space_cached(key: int, shared: float, wide: bool) -> Columns:
+    return _build(_KERNELS[key], shared, wide)
+
+
+_KERNELS: dict[int, KernelSummary] = {}
+
+
+def _space(kernel: KernelSummary, shared: float, wide: bool) -> Columns:
+    _KERNELS[id(kernel)] = kernel
+    return _space_cached(id(kernel), shared, wide)
+
+
+def _build(kernel: KernelSummary, shared: float, wide: bool) -> Columns:
+    contractions = [nest for nest in kernel.nests if nest.contraction is not None]
+    rows: list[dict[str, float]] = []
+    if len(contractions) == 1 and not any(nest.reductions for nest in kernel.nests if nest.contraction is None):
+        rows = _contraction_rows(kernel, shared, wide)
+    elif contractions:
+        rows = _chained_rows(kernel)
+    else:
+        rows = _streaming_rows(kernel)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return {name: np.array([row.get(name, 1.0) for row in rows], dtype=np.float32) for name in names}
+
+
+def _contraction_rows(kernel: KernelSummary, shared: float, wide: bool) -> list[dict[str, float]]:
+    nest = next(nest for nest in kernel.nests if nest.contraction is not None)
+    found = nest.contraction
+    assert found is not None
+    (m, *m_rest), (n, *n_rest), (k, *k_rest) = reversed(found.m), reversed(found.n), found.k
+    bytes_each = found.left.bytes
+    rest = {f"tile.{dim}": 1.0 for dim in (*m_rest, *n_rest, *k_rest, *found.batch)}
+    rows = []
+    for tm, tn in _tile_shapes(wide):
+        for tk in ((64,) if tm * tn > 64 * 128 else (64, 128)) if wide else (32, 64):
+            stage = (tm + tn) * tk * bytes_each
+            fitting = sorted({int(min(max(shared / blocks // stage, 2), 8 if wide else 5)) for blocks in ((1, 2) if wide else (1, 2, 4))})
+            for stages in fitting:
+                if stage * stages > shared:
+                    continue
+                for split in SPLITS:
+                    row = {f"tile.{m}": tm, f"tile.{n}": tn, f"tile.{k}": tk, "pipeline": stages, "group": 8, f"split.{k}": split}
+                    row.update({"warps": 8 if tm * tn >= 128 * 128 else 4, "vector_unit": 0, **rest})
+                    rows.append(row)
+                    if wide and tm * tn >= 128 * 128 and split <= 2:  # pairs of blocks that share an operand by multicast
+                        rows += [{**row, f"cluster.{m}": 2}, {**row, f"cluster.{n}": 2}]
+    for tm, tn, tk in () if wide else cartesian((1,), (4, 8), (256, 512)):  # matrix-vector kernels
+        row = {f"tile.{m}": tm, f"tile.{n}": tn, f"tile.{k}": tk, "pipeline": 2, f"split.{k}": 1, "warps": 4, "vector_unit": 1, **rest}
+        rows.append(row)
+    return rows
+
+
+def _tile_shapes(wide: bool) -> list[tuple[int, int]]:
+    """Tiles that libraries have: powers of two for warp-level mma; for warp-group mma one side in steps of 64 rows, the other in steps of 16."""
+    if not wide:
+        sides = (32, 64, 128, 256)
+        return [(a, b) for a, b in cartesian(sides, sides) if a * b <= 256 * 128]
+    shapes = {(a, b) for a, b in cartesian((64, 128, 192, 256), (8, *range(16, 257, 16))) if a * b <= 256 * 128 and (a < 192 or b >= 64)}
+    return sorted(shapes | {(b, a) for a, b in shapes})
+
+
+def _chained_rows(kernel: KernelSummary) -> list[dict[str, float]]:
+    """Contractions that meet in one loop, as in attention: rows x keys tiles, the loop over keys shared, head dims whole."""
+    first, last = (nest for nest in kernel.nests if nest.contraction is not None)
+    assert first.contraction and last.contraction
+    shared_dims = [dim for dim in first.contraction.n if dim in last.reductions]
+    if len(shared_dims) != 1:
+        raise UnsupportedError(f"{kernel.name}: no library space for this chain of contractions")
+    loop = shared_dims[0]
+    rows = []
+    queries = [dim for dim in first.contraction.m if dim in kernel.outer]
+    for side, step, warps, stages, split in cartesian((16, 64, 128), (32, 64, 128), (4, 8), (2, 3), (1, 2, 4, 8, 16, 32)):
+        for packed in ((queries[-1], *queries[:-1]),):
+            row: dict[str, float] = {f"tile.{loop}": step, f"reduce.{loop}": ONLINE, f"split.{loop}": split, "warps": warps, "pipeline": stages}
+            row[f"tile.{packed[0]}"] = side
+            row.update({f"tile.{dim}": 1 for dim in packed[1:]})
+            for dim in kernel.inner:
+                if dim != loop:
+                    row[f"reduce.{dim}"] = RESIDENT
+            rows.append(row)
+    return rows
+
+
+def _streaming_rows(kernel: KernelSummary) -> list[dict[str, float]]:
+    """Element-wise kernels and row reductions: rows a block, elements of the fastest dim, warps."""
+    rows = []
+    fast = kernel.outer[-1] if not kernel.inner else kernel.inner[-1]
+    slow = [dim for dim in kernel.outer if dim != fast]
+    for count, length, warps in cartesian((1, 2, 4, 8), (128, 256, 512, 1024, 2048, 4096), (4, 8, 16)):
+        row: dict[str, float] = {"warps": warps, f"tile.{fast}": length, "pipeline": 2}
+        for position, dim in enumerate(reversed(slow)):
+            row[f"tile.{dim}"] = count if position == 0 else 1
+        row.update({f"reduce.{dim}": LOOPED for dim in kernel.inner})
+        rows.append(row)
+        if kernel.inner and length == 1024:
+            rows.append({**row, f"reduce.{fast}": RESIDENT})
+    return rows
+
+
+def library(
+    kernel: KernelSummary,
+    machine: Machine,
+    sizes: Mapping[str, npt.NDArray[Any]],
+    parameters: Parameters,
+    columns: Columns | None = None,
+    chunk: int = 64,
+) -> Best:
+    """Least seconds over the space for each row of sizes (arrays of one length)."""
+    space = columns if columns is not None else library_space(kernel, machine)
+    count = len(next(iter(sizes.values())))
+    seconds, choice = np.empty(count), np.empty(count, dtype=np.int64)
+    for start in range(0, count, chunk):
+        part = {name: np.asarray(value[start : start + chunk], dtype=np.float32)[:, None] for name, value in sizes.items()}
+        found = estimate(kernel, machine, space, part, parameters)
+        total = np.where(_fits(found) & _suits(kernel, space, part), found.total, np.inf)
+        best = np.argmin(total, axis=1)
+        choice[start : start + chunk] = best
+        seconds[start : start + chunk] = total[np.arange(len(best)), best]
+    return Best(seconds, choice)
+
+
+def _suits(kernel: KernelSummary, space: Columns, sizes: Mapping[str, npt.NDArray[Any]]) -> Any:
+    """Matrix-vector kernels are offered by libraries for a single row only."""
+    nest = next((nest for nest in kernel.nests if nest.contraction is not None), None)
+    if nest is None or nest.contraction is None or "vector_unit" not in space:
+        return True
+    rows: Any = 1.0
+    for dim in nest.contraction.m:
+        extent = kernel.extents[dim]
+        rows = rows * (extent.constant if extent.is_constant else extent.evaluate(sizes))
+    return np.less_equal(rows, 1.0) | np.less(space["vector_unit"], 1.0)
+
+
+def _fits(found: Estimate) -> Any:
+    o = found.occupancy
+    return (np.less_equal(o.shared_bytes, o.shared_limit)) & (o.blocks >= 1.0) & (o.spilled <= 256.0) & (o.threads <= o.threads_limit)
