@@ -18,9 +18,13 @@ from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
 from codesign.ir.interpreter.symbols import bind_symbols
 from codesign.ir.interpreter.tile import run_kernel
 from codesign.ir.numerics import Array, convert, held
+from codesign.ir.tile import Kernel
 
 External = Callable[[tensor.Call, Sequence[Array]], Any]
 """Runs a `call` op: gets the op and its input arrays, returns one array or a sequence of them."""
+
+Launcher = Callable[[Kernel, Sequence[Array], Mapping[str, int]], Sequence[Array]]
+"""Runs a kernel somewhere else than in this interpreter: gets the kernel, its inputs and the sizes, returns its outputs."""
 
 
 @dataclass
@@ -30,6 +34,7 @@ class Context:
     symbols: dict[str, int] = field(default_factory=dict)
     module: Module = field(default_factory=Module)
     externals: Mapping[str, External] = field(default_factory=dict)
+    launcher: Launcher | None = None
 
 
 def evaluate(
@@ -38,11 +43,13 @@ def evaluate(
     function: str | None = None,
     symbols: Mapping[str, int] | None = None,
     externals: Mapping[str, External] | None = None,
+    launcher: Launcher | None = None,
 ) -> list[Array]:
     """The results of a function of the module for given inputs.
 
     `function`: its name (the main one when not given). Size symbols are bound from the inputs' shapes; `symbols` gives those
-    that no shape shows. `externals`: what runs each `call` target. Arrays of formats that NumPy lacks are float32.
+    that no shape shows. `externals`: what runs each `call` target. `launcher`: what runs
+    kernels (their tile-level meaning when not given). Arrays of formats that NumPy lacks are float32.
     """
     target = module.main if function is None else module.functions[function]
     if len(inputs) != len(target.args):
@@ -53,7 +60,7 @@ def evaluate(
         size = bound.get(symbol.name)
         if size is not None and (size < symbol.low or (symbol.high is not None and size > symbol.high)):
             raise EvaluationError(f"{symbol.name} = {size} is outside its range {symbol.low}..{symbol.high or ''}")
-    context = Context(bound, module, externals or {})
+    context = Context(bound, module, externals or {}, launcher)
     env = dict(zip(target.args, arrays, strict=True))
     run_block(target.body, env, context, release=True)
     return [env[value] for value in target.results]
@@ -236,6 +243,9 @@ def _launch(op: tensor.Launch, env: dict[Value, Array], context: Context) -> lis
         np.zeros(tuple(_size(size, context) for size in value.shape), value.type.dtype.numpy) for value in op.results
     ]
     given = [env[value] for value in op.inputs]
+    if context.launcher is not None:
+        results = context.launcher(kernel, given, context.symbols)
+        return [np.asarray(r).reshape(o.shape) for r, o in zip(results, outputs, strict=True)]
     buffers = [
         array.reshape(tuple(_size(size, context) for size in parameter.shape))
         for array, parameter in zip([*given, *outputs], kernel.params, strict=True)
