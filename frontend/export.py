@@ -21,6 +21,18 @@ class ExportFailure(Exception):
         super().__init__("; ".join(f"{mode}: {shortened(error)}" for mode, error in reasons))
 
 
+KEPT_WHOLE = ("linear", "matmul", "scaled_dot_product_attention")
+"""Composite operators with lowering rules of their own: torch's decompositions flatten and copy around matrix products."""
+
+
+def decompositions() -> Any:
+    """torch's table to core ATen, without the operators that our rules take whole."""
+    table = torch.export.default_decompositions()
+    for name in KEPT_WHOLE:
+        table.pop(getattr(torch.ops.aten, name).default, None)
+    return table
+
+
 def export_program(source: ModelSource, dynamic_shapes: Any, strict: bool | None) -> tuple[ExportedProgram, str]:
     """The exported program and the mode that worked; ExportFailure when none did."""
     modes = [False, True] if strict is None else [strict]
@@ -54,7 +66,7 @@ def traced_program(
             program = torch.export.export(
                 traced, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=False
             )
-            program = program.run_decompositions()
+            program = program.run_decompositions(decompositions())
     except Exception as error:
         place = place_of(reason)
         raise CodesignError(

@@ -109,22 +109,32 @@ def _arguments(given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def _execute(file: Path) -> ModuleType:
-    """Run the file as a module of its own, with its folder importable while it runs."""
+    """Run the file as a module of its own; its folder, and the root of its package, are importable while it runs."""
     name = f"_codesign_model_{file.stem}"
     spec = importlib.util.spec_from_loader(name, loader=None, origin=str(file))
     assert spec is not None
     namespace = importlib.util.module_from_spec(spec)
     namespace.__file__ = str(file.resolve())
-    folder = str(file.resolve().parent)
+    folders = [str(file.resolve().parent), str(_package_root(file.resolve()))]
     with _blame(file):
         code = compile(file.read_text(encoding="utf-8"), str(file.resolve()), "exec")
-        sys.path.insert(0, folder)
+        sys.path[:0] = folders
         sys.modules[name] = namespace  # dataclasses and torch look a class's module up by name
         try:
             exec(code, namespace.__dict__)
         finally:
-            sys.path.remove(folder)
+            for folder in folders:
+                if folder in sys.path:
+                    sys.path.remove(folder)
     return namespace
+
+
+def _package_root(file: Path) -> Path:
+    """The first folder above the file that is not a package, from which the file's own package can be imported."""
+    folder = file.parent
+    while (folder / "__init__.py").is_file() and folder.parent != folder:
+        folder = folder.parent
+    return folder
 
 
 @contextmanager

@@ -2,15 +2,33 @@
 
 from codesign.frontend.lowering import (
     activations,
+    attention,
+    convolution,
     creation,
     elementwise,
+    indexing,
     matmul,
     normalization,
+    pooling,
     reductions,
+    scans,
     views,
 )
 from codesign.frontend.lowering.registry import claimed_operators, lower, rule_for
 
-FAMILIES = (elementwise, activations, reductions, views, matmul, normalization, creation)
+FAMILIES = (
+    elementwise,
+    activations,
+    reductions,
+    views,
+    indexing,
+    matmul,
+    attention,
+    convolution,
+    pooling,
+    normalization,
+    scans,
+    creation,
+)
 
 __all__ = ["FAMILIES", "claimed_operators", "lower", "rule_for"]
