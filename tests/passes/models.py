@@ -189,4 +189,8 @@ def attention(batch: int = 2, tokens: int = 8, heads: int = 2, size: int = 4) ->
     return b.module(b.view(b.linear(out, b.input(width, width)), batch, tokens, width))
 
 
+def as_module(function: Function) -> Module:
+    return Module("test", {}, {function.name: function})
+
+
 ALL = {"mlp": mlp, "softmax": softmax, "layer_norm": layer_norm, "attention": attention}
