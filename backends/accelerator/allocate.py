@@ -14,7 +14,7 @@ from codesign.costmodel.dataflow.target import Target
 from codesign.ir.core import Value
 from codesign.ir.errors import ScheduleError
 from codesign.ir.index import index
-from codesign.ir.program import Engine, Instruction, Loop, Matmul, Program, Scratch, Statement
+from codesign.ir.program import Engine, Instruction, Loop, Matmul, Program, Scratch, Set, Statement
 from codesign.ir.scalar import Read
 from codesign.ir.types import TileType
 
@@ -188,11 +188,29 @@ def _accumulators(
     return chosen
 
 
+def names_in(program: Program) -> set[str]:
+    """Every name that an index expression of the program may mean: axes, registers, loop variables and scratches."""
+    names = {"core", "cores", *(s.name for s in program.scratches)}
+    for statement in program.walk():
+        if isinstance(statement, Loop):
+            names |= {statement.variable, statement.count}
+        elif isinstance(statement, Set):
+            names.add(statement.name)
+        else:
+            axes = (*getattr(statement, "axes", ()), *getattr(statement, "reduced", ()))
+            names |= {axis.name for axis in axes}
+    return names
+
+
 def _apply(program: Program, slots: Mapping[Value, Slots]) -> None:
     """Give slotted scratches their leading dimension and index it by the loop's count."""
-    loops = list(dict.fromkeys(s.loop for s in slots.values()))
-    for number, loop in enumerate(loops):
-        loop.count = loop.count or (f"i{number}" if len(loops) > 1 else "i")
+    taken = names_in(program)
+    for loop in dict.fromkeys(s.loop for s in slots.values()):
+        number = 0
+        while (name := f"i{number or ''}") in taken:
+            number += 1
+        taken.add(name)
+        loop.count = name
     for item in program.scratches:
         if item.value in slots:
             item.value.type = TileType(item.dtype, (slots[item.value].depth, *item.shape))

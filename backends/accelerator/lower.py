@@ -78,7 +78,7 @@ class _Lowering:
         self.cores = max(1, min(cores or target.cores, target.cores, self.tiles))
         self.places: dict[Value, _Place | _Fill] = {}
         self.scratches: list[Scratch] = []
-        self.names: set[str] = {"core", "cores"}
+        self.names = {"core", "cores", "m", "n", "k", *_names(kernel)}
         self.uses = _count_uses(kernel)
         self.forced: dict[Value, Scratch] = {}
         self.depths: dict[int, int] = {}
@@ -401,6 +401,15 @@ def _memory_order(axes: tuple[Axis, ...], indices: tuple[Index, ...], buffer: Va
         return abs(total)
 
     return tuple(sorted(range(len(axes)), key=lambda i: -stride(axes[i])))
+
+
+def _names(kernel: Kernel) -> set[str]:
+    """Names of the kernel's axes, loop variables and grid indices, which nothing else may have."""
+    names = {dim.name for dim in kernel.grid}
+    for op in kernel.body.walk():
+        names |= {axis.name for axis in (*getattr(op, "axes", ()), *getattr(op, "reduced", ()))}
+        names |= {op.variable} if isinstance(op, For) else set()
+    return names
 
 
 def _count_uses(kernel: Kernel) -> dict[Value, int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from codesign.backends.accelerator.allocate import Slots
+from codesign.backends.accelerator.allocate import Slots, names_in
 from codesign.ir.core import Value
 from codesign.ir.index import Index, index
 from codesign.ir.program import Engine, Instruction, Loop, Program, Scratch, Semaphore, Statement, Sync, Wait
@@ -46,14 +46,13 @@ class _Synchroniser:
         self.slots = slots
         self.nodes: list[_Node] = []
         self.names: dict[tuple[object, ...], str] = {}
-        self.taken = {s.name for s in program.scratches}
+        self.taken = names_in(program)
         self.overlap = {a.value: {b.value for b in program.scratches if _overlaps(a, b)} for a in program.scratches}
         self._collect(program.body, ())
 
     def _collect(self, block: list[Statement], path: tuple[Loop, ...]) -> None:
         for statement in block:
             if isinstance(statement, Loop):
-                self.taken.add(statement.count)
                 self._collect(statement.body, (*path, statement))
             elif isinstance(statement, Instruction):
                 reads = {r.source for r in statement.reads()}

@@ -1,0 +1,135 @@
+"""Clocks and joules of each instruction of a program, worked out once from its static shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+import numpy as np
+
+from codesign.backends.accelerator.control import Prepared
+from codesign.backends.accelerator.dma import Counts, Transfer, TransferShape, clipping
+from codesign.costmodel.dataflow.engines import matmul_clocks, matmul_reads, vector_clocks, vector_joules
+from codesign.costmodel.dataflow.target import Target
+from codesign.ir.analysis import operation_counts
+from codesign.ir.core import Value
+from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
+from codesign.ir.numerics import Array
+from codesign.ir.program import Load, Matmul, Program, Store, Vector
+from codesign.ir.scalar import Read, Scalar
+from codesign.ir.types import BufferType
+
+
+class InstructionCost:
+    """`fixed` clocks and joules of one execution, or for DMA a transfer by the lanes that are active."""
+
+    def __init__(self, item: Prepared, program: Program, target: Target) -> None:
+        self.item = item
+        self.target = target
+        self.fixed: float | None = None
+        self.fixed_joules = 0.0
+        op = item.instruction
+        if isinstance(op, Matmul):
+            self._matmul(op, program)
+        elif isinstance(op, Vector):
+            self._vector(op)
+        elif isinstance(op, Load | Store):
+            memory = op.source if isinstance(op, Load) else op.target
+            self.shape = TransferShape(memory, op.indices, op.axes, target)
+            self.clip = clipping(op.axes, op.guards) if op.guards else None
+            self.guarded = bool(op.guards)
+            self.loads = isinstance(op, Load)
+            self.external = isinstance(memory.type, BufferType)
+            self.filled = prod(axis.size for axis in op.axes) * memory.type.dtype.bytes
+            self.counts: dict[tuple[int, ...], Counts] = {}
+        else:
+            self.fixed = 0.0
+
+    def _matmul(self, op: Matmul, program: Program) -> None:
+        m, n, k = (axis.size for axis in op.axes)
+        dtype = op.a.dtype
+        self.fixed = float(matmul_clocks(self.target, m, n, k, dtype, program.dataflow))
+        a, b = matmul_reads(self.target, m, n, k, program.dataflow)
+        target = self.target
+        result = m * n * op.target.dtype.bytes
+        on_array = program.scratch_of(op.target.source).level == "array"
+        accumulating = 0.0 if on_array else result * (target.scratch_read_joules + target.scratch_write_joules)
+        each = target.array.joules.get(dtype.name, target.array.joules.get("bf16", float("nan")))
+        fed = float(a + b) * dtype.bytes * target.scratch_read_joules
+        self.fixed_joules = 2.0 * m * n * k * each + fed + accumulating
+
+    def _vector(self, op: Vector) -> None:
+        points = prod(axis.size for axis in (*op.axes, *op.reduced))
+        counts = counts_of(op.body, op.monoid)
+        read = sum(_extent(r, op) for r in op.body.reads())
+        written = prod(axis.size for axis in op.axes) * op.target.dtype.bytes
+        target = self.target
+        self.fixed = float(vector_clocks(target, points, counts, read + written, reduces=op.monoid is not None))
+        joules = float(vector_joules(target, points, counts))
+        self.fixed_joules = joules + read * target.scratch_read_joules + written * target.scratch_write_joules
+
+    def transfer(self, controls: tuple[int, ...], data: Mapping[Value, Array] | None) -> Transfer:
+        """The transfer of one execution; `data` lets guards that depend on values be counted (else all lanes are taken)."""
+        if not self.guarded:
+            return self.shape.cost(self.shape.full)
+        counts = self.counts.get(controls)
+        if counts is None:
+            counts = self._active(controls, data)
+            self.counts[controls] = counts
+        return self.shape.cost(counts)
+
+    def _active(self, controls: tuple[int, ...], data: Mapping[Value, Array] | None) -> Counts:
+        fixed = dict(zip(self.item.controls, controls, strict=True))
+        if self.clip is not None:
+            return self.clip(fixed)
+        op = self.item.instruction
+        assert isinstance(op, Load | Store)
+        sides = [s for g in op.guards for s in (g.value, g.low, g.high) if s is not None]
+        if data is None and any(side.data() for side in sides):
+            return self.shape.full
+        evaluator = Evaluator(Domain([Span(a.name, 0, a.size) for a in op.axes], fixed), data or {})
+        active: Array = np.ones([axis.size for axis in op.axes], np.bool_)
+        for guard in op.guards:
+            value = np.asarray(evaluator.index(guard.value))
+            if guard.low is not None:
+                active = active & (value >= evaluator.index(guard.low))
+            if guard.high is not None:
+                active = active & (value < evaluator.index(guard.high))
+        active_lanes = int(active.sum())
+        return self.shape.full if active.all() else (active_lanes,)
+
+    def joules(self, transfer: Transfer) -> float:
+        """Energy of a transfer: each memory that it passes is read or written, and the scratchpad at its end."""
+        target = self.target
+        if self.loads:
+            path = target.dram.read_joules * transfer.moved
+            path += sum((p.read_joules + p.write_joules) * transfer.bytes for p in target.ports[1:])
+            return path + self.filled * target.scratch_write_joules
+        path = target.dram.write_joules * transfer.moved
+        path += sum((p.read_joules + p.write_joules) * transfer.bytes for p in target.ports[1:])
+        return path + transfer.bytes * target.scratch_read_joules
+
+
+def counts_of(body: Scalar, monoid: str | None) -> dict[tuple[str, str], float]:
+    """Issue slots per point by (unit, dtype name), the combining step of a reduction included."""
+    counts: dict[tuple[str, str], float] = {}
+    for (unit, dtype), slots in operation_counts(body).items():
+        counts[unit, dtype.name] = counts.get((unit, dtype.name), 0.0) + slots
+    if monoid is not None:
+        unit = "fma" if monoid in ("sum", "prod") else "alu"
+        counts[unit, body.dtype.name] = counts.get((unit, body.dtype.name), 0.0) + 1.0
+    elif not counts:  # a copy or a fill still passes the pipe once
+        counts["alu", body.dtype.name] = 1.0
+    return counts
+
+
+def _extent(read: Read, op: Vector) -> float:
+    """Bytes that a read brings out of scratchpad: each element that the instruction reaches, once."""
+
+    used = {name for i in read.indices for name in i.variables()}
+    return prod(a.size for a in (*op.axes, *op.reduced) if a.name in used) * read.dtype.bytes
+
+
+def cost_of(item: Prepared, program: Program, target: Target) -> InstructionCost:
+    """The cost of one instruction of a program."""
+    return InstructionCost(item, program, target)

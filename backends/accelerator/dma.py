@@ -1,0 +1,144 @@
+"""What a DMA transfer costs: how much of it is active, in what pieces it lies in memory, and how many descriptors it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from codesign.costmodel.dataflow.target import Target
+from codesign.ir.core import Value
+from codesign.ir.index import Index
+from codesign.ir.tile import Axis, Guard
+from codesign.ir.types import BufferType, TileType
+
+Counts = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One transfer: `bytes` that are wanted, `moved` whole lines of memory, `clocks` of the core's DMA engine."""
+
+    bytes: float
+    moved: float
+    clocks: float
+
+
+class TransferShape:
+    """The strides of one DMA instruction, from which its cost follows by the number of active lanes along each axis.
+
+    Axes that some index is not linear in are gathered: each of their points is an address of its own.
+    """
+
+    def __init__(self, memory: Value, indices: tuple[Index, ...], axes: tuple[Axis, ...], target: Target) -> None:
+        kind = memory.type
+        assert isinstance(kind, BufferType | TileType)
+        self.bytes_each = kind.dtype.bytes
+        self.axes = axes
+        self.target = target
+        strides = _strides(kind)
+        self.gathered = {
+            axis.name
+            for axis in axes
+            for i in indices
+            if axis.name in i.variables() and ((c := i.coefficient(axis.name)) is None or not c.is_constant)
+        }
+        self.strides = [_stride(axis.name, indices, strides) for axis in axes]
+        self.full = tuple(axis.size for axis in axes)
+        self.known: dict[Counts, Transfer] = {}
+
+    def cost(self, counts: Counts) -> Transfer:
+        """Cost with so many active lanes along each axis (a lone number: so many active points, in no order)."""
+        if counts not in self.known:
+            self.known[counts] = self._cost(counts)
+        return self.known[counts]
+
+    def _cost(self, counts: Counts) -> Transfer:
+        points = prod(counts)
+        if points == 0:
+            return Transfer(0.0, 0.0, self.target.dma_setup_clocks)
+        if len(counts) != len(self.axes):
+            full = self._cost(self.full)
+            share = points / prod(self.full)
+            return Transfer(points * self.bytes_each, full.moved * share, full.clocks * share)
+        run, pieces, addresses = 1, 1, 1
+        dims: list[int] = []
+        order = sorted(zip(self.strides, counts, self.axes, strict=True), key=lambda item: item[0])
+        for stride, count, axis in order:
+            if axis.name in self.gathered:
+                addresses *= count
+            elif count > 1 and stride == run:
+                run *= count
+            elif count > 1 and stride:
+                dims.append(count)
+                pieces *= count
+        pieces *= addresses
+        descriptors = prod(dims[max(self.target.descriptor_dims - 1, 1) :])
+        beats = np.ceil(run * self.bytes_each / self.target.dma_bytes_per_clock)
+        line = self.target.dram.line_bytes
+        moved = pieces * np.ceil(run * self.bytes_each / line) * line
+        clocks = descriptors * self.target.dma_setup_clocks + pieces * beats
+        return Transfer(points * self.bytes_each, float(moved), float(clocks))
+
+
+def _strides(kind: BufferType | TileType) -> tuple[int, ...]:
+    if isinstance(kind, BufferType):
+        return tuple(stride.constant for stride in kind.strides)
+    return tuple(prod(kind.shape[i + 1 :]) for i in range(len(kind.shape)))
+
+
+def _stride(name: str, indices: tuple[Index, ...], strides: tuple[int, ...]) -> int:
+    total = 0
+    for expression, step in zip(indices, strides, strict=True):
+        factor = expression.coefficient(name)
+        if factor is None or not factor.is_constant:
+            return 1 << 62
+        total += factor.constant * step
+    return abs(total)
+
+
+def clipping(axes: tuple[Axis, ...], guards: tuple[Guard, ...]) -> Callable[[Mapping[str, int]], Counts] | None:
+    """A function from the control processor's values to the number of active lanes along each axis.
+
+    None when some guard depends on data, or on several axes at once in a way that is not a box; then the lanes have to be counted.
+    """
+    positions = {axis.name: i for i, axis in enumerate(axes)}
+    sizes = [axis.size for axis in axes]
+    rules: list[tuple[int, int, Index, Index | None, Index | None]] = []
+    for guard in guards:
+        if any(side is not None and side.data() for side in (guard.value, guard.low, guard.high)):
+            return None
+        inside = [name for name in positions if name in guard.value.variables()]
+        outside = {v for side in (guard.low, guard.high) if side is not None for v in side.variables()}
+        if len(inside) > 1 or outside & positions.keys():
+            return None
+        if not inside:
+            rules.append((-1, 0, guard.value, guard.low, guard.high))
+            continue
+        factor = guard.value.coefficient(inside[0])
+        if factor is None or not factor.is_constant or factor.constant == 0:
+            return None
+        rest = guard.value.substitute({inside[0]: 0})
+        rules.append((positions[inside[0]], factor.constant, rest, guard.low, guard.high))
+
+    def count(values: Mapping[str, int]) -> Counts:
+        lows, highs = [0] * len(sizes), list(sizes)
+        for position, factor, rest, low, high in rules:
+            base = rest.evaluate(values)
+            least = None if low is None else low.evaluate(values) - base
+            limit = None if high is None else high.evaluate(values) - base
+            if position < 0:
+                if (least is not None and least > 0) or (limit is not None and limit <= 0):
+                    return (0,) * max(len(sizes), 1)
+                continue
+            if factor < 0:  # low <= f*x < high  <=>  -high < -f*x <= -low
+                factor, least, limit = -factor, None if limit is None else 1 - limit, None if least is None else 1 - least
+            if least is not None:
+                lows[position] = max(lows[position], -(-least // factor))
+            if limit is not None:
+                highs[position] = min(highs[position], -(-limit // factor))
+        return tuple(max(high - low, 0) for low, high in zip(lows, highs, strict=True))
+
+    return count

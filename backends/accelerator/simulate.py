@@ -1,0 +1,366 @@
+"""Event simulation of a program: values and time together.
+
+Per core, the control processor issues instructions into the bounded queues of four engines. An engine takes the instruction at its
+head when its waits hold, is busy for the clocks that `codesign.costmodel.dataflow.engines` gives, and signals when it is done. DMA
+transfers also pass the ports of the memories above the core, each of which serves the cores below it in order of arrival; that is
+where cores slow each other down. Events at the same clock are taken in order of creation, so a run is deterministic.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from codesign.backends.accelerator.control import Control, Issue, Prepared, compile_control
+from codesign.backends.accelerator.costs import InstructionCost, cost_of
+from codesign.backends.accelerator.values import Values
+from codesign.costmodel.dataflow.target import Target, target_of
+from codesign.costmodel.machine import Machine
+from codesign.ir.errors import EvaluationError, ScheduleError
+from codesign.ir.numerics import Array
+from codesign.ir.program import ENGINES, Program
+
+
+class Deadlock(EvaluationError):
+    """Engines that wait for each other for ever; the message says who waits for what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One instruction on an engine, in clocks; `waited` before `start` for semaphores or memory."""
+
+    core: int
+    engine: str
+    number: int
+    start: float
+    end: float
+    waited: float
+
+
+@dataclass
+class SimulationResult:
+    """The outcome of a run.
+
+    `cycles`: clocks from the start of the program to its last event; `seconds` adds the launch. `joules`: NaN where the machine file
+    lacks an energy, with the reason in `remarks`. `busy[engine]`, `stalled[engine]`: clocks over all cores that an engine worked, and
+    that the head of its queue waited for a semaphore. `dram_bytes`: whole lines moved. `trace`: spans, when asked for.
+    """
+
+    program: Program
+    machine: str
+    clock_hz: float
+    cycles: float
+    seconds: float
+    joules: float
+    dram_bytes: float
+    instructions: int
+    busy: dict[str, float]
+    stalled: dict[str, float]
+    joules_by: dict[str, float]
+    outputs: list[Array]
+    trace: list[Span]
+    remarks: list[str] = field(default_factory=list)
+
+    def utilisation(self, engine: str) -> float:
+        """Share of the run that an engine works, over the cores in use."""
+        return self.busy[engine] / (self.cycles * self.program.cores) if self.cycles else 0.0
+
+
+def simulate(
+    program: Program,
+    buffers: Sequence[Array] | None,
+    machine: Machine,
+    *,
+    values: bool = True,
+    trace: bool = False,
+) -> SimulationResult:
+    """Run a program.
+
+    `buffers`: the inputs, or inputs and outputs (which atomic stores add to), as the interpreter holds their dtypes; None with
+    `values=False`, which computes time alone. Raises Deadlock, EvaluationError for an address out of range, ScheduleError when the program does
+    not fit the machine.
+    """
+    target = target_of(machine)
+    _check_fits(program, target)
+    return _Run(program, target, buffers, values, trace).run()
+
+
+def _check_fits(program: Program, target: Target) -> None:
+    if program.cores > target.cores:
+        raise ScheduleError(f"@{program.name} wants {program.cores} cores, {target.name} has {target.cores}")
+    for level in dict.fromkeys(s.level for s in program.scratches):
+        if level not in target.capacity:
+            raise ScheduleError(
+                f"@{program.name}: {target.name} has no memory '{level}'; it has {', '.join(target.capacity)}"
+            )
+        if program.scratch_bytes(level) > target.capacity[level]:
+            raise ScheduleError(
+                f"@{program.name}: {level} memory: needs {program.scratch_bytes(level):,} B, "
+                f"limit {target.capacity[level]:,} B of {target.name}"
+            )
+
+
+_WAKE, _FREE, _DONE = 0, 1, 2
+
+
+class _Run:
+    def __init__(
+        self, program: Program, target: Target, buffers: Sequence[Array] | None, values: bool, trace: bool
+    ) -> None:
+        self.program = program
+        self.target = target
+        self.control: Control = compile_control(program)
+        self.costs: list[InstructionCost] = [cost_of(p, program, target) for p in self.control.prepared]
+        self.clusters = [core // target.cores_per_cluster for core in range(program.cores)]
+        self.results: list[Array] = []
+        self.values = self._memories(buffers) if values else None
+        self.tracing = trace
+        self.spans: list[Span] = []
+
+    def _memories(self, buffers: Sequence[Array] | None) -> Values:
+        program = self.program
+        given = list(buffers or [])
+        if len(given) not in (len(program.inputs), len(program.params)):
+            raise EvaluationError(f"@{program.name} takes {len(program.inputs)} input buffers, got {len(given)}")
+        if len(given) == len(program.inputs):
+            given += [np.zeros([s.constant for s in v.shape], v.type.dtype.numpy) for v in program.results]
+        self.results = given[len(program.inputs) :]
+        return Values(program, given, self.clusters)
+
+    def run(self) -> SimulationResult:
+        """The event loop; everything it touches often is a local name."""
+        program, target, costs, prepared = self.program, self.target, self.costs, self.control.prepared
+        cores, depth, issue_clocks = program.cores, target.queue_depth, target.issue_clocks
+        engine_of = [ENGINES.index(p.source.engine) for p in prepared]
+        counts, wait_ids, signal_ids = self._semaphores()
+        waiting: dict[int, list[int]] = {}
+        streams: list[Iterator[Issue]] = [self.control.start(core, cores) for core in range(cores)]
+        clock = [0.0] * cores
+        held: list[tuple[float, Issue] | None] = [None] * cores
+        open_stream = [True] * cores
+        queues: list[deque[tuple[float, Issue]]] = [deque() for _ in range(4 * cores)]
+        working = [False] * (4 * cores)
+        woken = [False] * (4 * cores)
+        since = [0.0] * (4 * cores)
+        busy, stalled = [0.0] * 4, [0.0] * 4
+        ports = [[0.0] * (-(-cores // port.cores)) for port in target.ports]
+        rates = [1.0 / port.bytes_per_clock for port in target.ports]
+        latency = target.latency_clocks
+        values, tracing, spans = self.values, self.tracing, self.spans
+        heap: list[tuple[float, int, int, int, Any]] = []
+        push, pop = heapq.heappush, heapq.heappop
+        order = 0
+        issued = 0
+        moved = 0.0
+        energies = [0] * len(prepared)
+        energy = 0.0
+        now = end = 0.0
+
+        def pump(core: int) -> None:
+            """Let a control processor issue until a queue is full."""
+            nonlocal issued
+            base = 4 * core
+            time = clock[core]
+            if time < now:
+                time = now
+            stream = streams[core]
+            item, held[core] = held[core], None
+            while True:
+                if item is None:
+                    found = next(stream, None)
+                    if found is None:
+                        open_stream[core] = False
+                        break
+                    time += issue_clocks * (1 + found[3])
+                    item = (time, found)
+                engine = base + engine_of[item[1][0]]
+                queue = queues[engine]
+                if len(queue) >= depth:
+                    held[core] = item
+                    clock[core] = time
+                    return
+                if item[0] < time:
+                    item = (time, item[1])
+                queue.append(item)
+                issued += 1
+                item = None
+                if not working[engine] and len(queue) == 1:
+                    since[engine] = queue[0][0]
+                    start(engine, core)
+            clock[core] = time
+
+        def start(engine: int, core: int) -> None:
+            """Begin the instruction at the head of a queue if it can begin now."""
+            nonlocal order, moved, energy
+            queue = queues[engine]
+            if working[engine] or not queue:
+                return
+            ready, issue = queue[0]
+            if ready > now:
+                if not woken[engine]:
+                    woken[engine] = True
+                    order += 1
+                    push(heap, (ready, order, _WAKE, engine, None))
+                return
+            number = issue[0]
+            for semaphore, least in zip(wait_ids[core][number], issue[2], strict=True):
+                if counts[semaphore] < least:
+                    waiting.setdefault(semaphore, []).append(engine)
+                    return
+            queue.popleft()
+            kind = engine & 3
+            began = since[engine] if since[engine] > ready else ready
+            if now > began:
+                stalled[kind] += now - began
+            cost = costs[number]
+            working[engine] = True
+            energies[number] += 1
+            order += 1
+            if cost.fixed is not None:
+                finish = now + cost.fixed
+                busy[kind] += cost.fixed
+                push(heap, (finish, order, _DONE, engine, issue))
+            else:
+                transfer = cost.transfer(issue[1], None if values is None else values.data[core])
+                finish = now + transfer.clocks
+                amount = transfer.moved
+                for port, rate, free in zip(target.ports, rates, ports, strict=True):
+                    place = core // port.cores
+                    served = (free[place] if free[place] > now else now) + amount * rate
+                    free[place] = served
+                    if served > finish:
+                        finish = served
+                moved += amount
+                energy += cost.joules(transfer)
+                busy[kind] += finish - now
+                push(heap, (finish, order, _FREE, engine, None))
+                order += 1
+                push(heap, (finish + latency, order, _DONE, engine, issue))
+            if tracing:
+                spans.append(Span(core, ENGINES[kind], number, now, finish, max(now - began, 0.0)))
+            if held[core] is not None:
+                pump(core)
+
+        for core in range(cores):
+            pump(core)
+        while heap:
+            now, _, event, engine, issue = pop(heap)
+            core = engine >> 2
+            if event == _WAKE:
+                woken[engine] = False
+                start(engine, core)
+                continue
+            if event == _DONE:
+                end = now
+                number = issue[0]
+                if values is not None:
+                    values.execute(prepared[number], core, issue[1])
+                if costs[number].fixed is not None:
+                    working[engine] = False
+                    since[engine] = now
+                for semaphore in signal_ids[core][number]:
+                    counts[semaphore] += 1
+                    blocked = waiting.pop(semaphore, None)
+                    if blocked:
+                        for other in blocked:
+                            start(other, other >> 2)
+                if costs[number].fixed is not None:
+                    start(engine, core)
+            else:
+                working[engine] = False
+                since[engine] = now
+                start(engine, core)
+        self._check_finished(queues, open_stream, counts, wait_ids, held)
+        static = {kind: 0.0 for kind in ("tensor", "vector")}
+        for number, times in enumerate(energies):
+            kind = prepared[number].source.engine
+            if kind in static:
+                static[kind] += times * costs[number].fixed_joules
+        return self._result(end, moved, energy, static, issued, busy, stalled)
+
+    def _semaphores(self) -> tuple[list[int], list[list[tuple[int, ...]]], list[list[tuple[int, ...]]]]:
+        """Counters, and per core and instruction which ones it waits for and signals."""
+        numbers: dict[tuple[str, int], int] = {}
+        wait_ids: list[list[tuple[int, ...]]] = []
+        signal_ids: list[list[tuple[int, ...]]] = []
+        scopes = {s.name: s.scope for s in self.program.semaphores}
+        for core in range(self.program.cores):
+
+            def find(name: str, core: int = core) -> int:
+                owner = {"chip": 0, "cluster": self.clusters[core]}.get(scopes[name], core)
+                return numbers.setdefault((name, owner), len(numbers))
+
+            wait_ids.append([tuple(find(w.name) for w in p.source.waits) for p in self.control.prepared])
+            signal_ids.append([tuple(find(name) for name in p.source.signals) for p in self.control.prepared])
+        return [0] * len(numbers), wait_ids, signal_ids
+
+    def _check_finished(
+        self,
+        queues: list[deque[tuple[float, Issue]]],
+        open_stream: list[bool],
+        counts: list[int],
+        wait_ids: list[list[tuple[int, ...]]],
+        held: list[tuple[float, Issue] | None],
+    ) -> None:
+        lines: list[str] = []
+        for engine, queue in enumerate(queues):
+            if not queue:
+                continue
+            core = engine >> 2
+            number, _, waits, _ = queue[0][1]
+            item: Prepared = self.control.prepared[number]
+            for semaphore, least, wait in zip(wait_ids[core][number], waits, item.source.waits, strict=True):
+                if counts[semaphore] < least:
+                    lines.append(
+                        f"core {core} {ENGINES[engine & 3]} (instruction {number}) waits for {wait.name} >= {least}, "
+                        f"which is {counts[semaphore]}"
+                    )
+        for core, item_held in enumerate(held):
+            if open_stream[core] and item_held is not None:
+                engine_name = self.control.prepared[item_held[1][0]].source.engine
+                lines.append(f"core {core} control waits for room in the {engine_name} queue")
+        if lines:
+            more = f" (and {len(lines) - 8} more)" if len(lines) > 8 else ""
+            raise Deadlock(f"deadlock in @{self.program.name}: {'; '.join(lines[:8])}{more}")
+
+    def _result(
+        self,
+        end: float,
+        moved: float,
+        dma_joules: float,
+        static: dict[str, float],
+        issued: int,
+        busy: list[float],
+        stalled: list[float],
+    ) -> SimulationResult:
+        target = self.target
+        seconds = end / target.clock_hz + target.launch_seconds
+        parts = {"dma": dma_joules, **static}
+        remarks = [
+            f"{target.name} lacks an energy figure that the {name} engine needs" for name, j in parts.items() if np.isnan(j)
+        ]
+        if np.isnan(target.static_watts):
+            remarks.append(f"{target.name} has no static_watts: energy is of the switching only")
+        else:
+            parts["static"] = target.static_watts * seconds
+        return SimulationResult(
+            program=self.program,
+            machine=target.name,
+            clock_hz=target.clock_hz,
+            cycles=end,
+            seconds=seconds,
+            joules=float(sum(parts.values())),
+            dram_bytes=moved,
+            instructions=issued,
+            busy=dict(zip(ENGINES, busy, strict=True)),
+            stalled=dict(zip(ENGINES, stalled, strict=True)),
+            joules_by=parts,
+            outputs=self.results,
+            trace=self.spans,
+            remarks=remarks,
+        )
