@@ -62,22 +62,41 @@ def _truncate_divide(a: Any, b: Any) -> Any:
         return quotient + ((a - quotient * b != 0) & ((a < 0) != (b < 0))).astype(a.dtype)
 
 
-def _round_half_even(a: Any) -> Any:
-    return np.rint(a)
+def _power(a: Any, b: Any) -> Any:
+    """Powers; of integers with a negative exponent 1/a**-b rounded towards zero, so 0 unless a is 1 or -1."""
+    a, b = np.asarray(a), np.asarray(b)
+    if not np.issubdtype(a.dtype, np.signedinteger):
+        return np.power(a, b)
+    positive = np.power(a, np.maximum(b, 0))
+    unit = np.where(a == 1, 1, np.where(a == -1, np.where(b % 2 == 0, 1, -1), 0)).astype(a.dtype)
+    return np.where(b < 0, unit, positive)
+
+
+def _log_gamma(a: Any) -> Any:
+    a = np.asarray(a)
+    return special.gammaln(np.where(np.isinf(a), np.abs(a), a))
+
+
+def _sign(a: Any) -> Any:
+    """-1, 0 or 1; of NaN 0, as PyTorch has it."""
+    a = np.asarray(a)
+    return a if a.dtype == np.bool_ else np.nan_to_num(np.sign(a), nan=0.0)
+
+
 
 
 def _rows() -> list[Function]:
     f = Function
     return [
         f("add", 2, np.add, "fma", symbol="+", commutative=True),
-        f("sub", 2, np.subtract, "fma", symbol="-"),
+        f("sub", 2, np.subtract, "fma", symbol="-", accepts=_FLOAT | _INTEGER),
         f("mul", 2, np.multiply, "fma", symbol="*", commutative=True),
         f("div", 2, np.divide, "special", 3.0, symbol="/", accepts=_FLOAT),
         f("floordiv", 2, _floor_divide, "special", 6.0, symbol="//", accepts=_FLOAT | _INTEGER),
         f("truncdiv", 2, _truncate_divide, "special", 6.0, accepts=_FLOAT | _INTEGER),
         f("mod", 2, np.mod, "special", 6.0, symbol="%", accepts=_FLOAT | _INTEGER),
         f("fmod", 2, np.fmod, "special", 6.0, accepts=_FLOAT | _INTEGER),
-        f("pow", 2, np.power, "special", 4.0, symbol="**", accepts=_FLOAT | _INTEGER),
+        f("pow", 2, _power, "special", 4.0, symbol="**", accepts=_FLOAT | _INTEGER),
         f("atan2", 2, np.arctan2, "special", 12.0, accepts=_FLOAT),
         f("hypot", 2, np.hypot, "special", 4.0, accepts=_FLOAT),
         f("copysign", 2, np.copysign, "alu", accepts=_FLOAT),
@@ -98,9 +117,9 @@ def _rows() -> list[Function]:
         f("shl", 2, np.left_shift, "alu", symbol="<<", accepts=_INTEGER),
         f("shr", 2, np.right_shift, "alu", symbol=">>", accepts=_INTEGER),
         f("not", 1, np.invert, "alu", accepts=_LOGIC),
-        f("neg", 1, np.negative, "fma"),
+        f("neg", 1, np.negative, "fma", accepts=_FLOAT | _INTEGER),
         f("abs", 1, np.abs, "alu"),
-        f("sign", 1, np.sign, "alu", 2.0),
+        f("sign", 1, _sign, "alu", 2.0),
         f("exp", 1, np.exp, "special", accepts=_FLOAT),
         f("exp2", 1, np.exp2, "special", accepts=_FLOAT),
         f("expm1", 1, np.expm1, "special", 3.0, accepts=_FLOAT),
@@ -126,12 +145,12 @@ def _rows() -> list[Function]:
         f("erf", 1, special.erf, "fma", 14.0, accepts=_FLOAT),
         f("erfc", 1, special.erfc, "fma", 18.0, accepts=_FLOAT),
         f("erfinv", 1, special.erfinv, "fma", 24.0, accepts=_FLOAT),
-        f("lgamma", 1, special.gammaln, "fma", 40.0, accepts=_FLOAT),
+        f("lgamma", 1, _log_gamma, "fma", 40.0, accepts=_FLOAT),
         f("digamma", 1, special.digamma, "fma", 40.0, accepts=_FLOAT),
         f("floor", 1, np.floor, "alu", accepts=_FLOAT),
         f("ceil", 1, np.ceil, "alu", accepts=_FLOAT),
         f("trunc", 1, np.trunc, "alu", accepts=_FLOAT),
-        f("round", 1, _round_half_even, "alu", accepts=_FLOAT),
+        f("round", 1, np.rint, "alu", accepts=_FLOAT),
         f("isnan", 1, np.isnan, "alu", result="bool", accepts=_FLOAT),
         f("isinf", 1, np.isinf, "alu", result="bool", accepts=_FLOAT),
         f("select", 3, np.where, "alu", result="second"),

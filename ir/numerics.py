@@ -22,8 +22,8 @@ _GREATEST = {F8E4M3: 448.0, F8E5M2: 57344.0}
 def round_to(array: npt.ArrayLike, dtype: DType) -> Array:
     """The array's numbers rounded to the nearest value of a float format, in the NumPy dtype that holds it.
 
-    Too large values become infinite, in f8e4m3 (which has no infinity) NaN. Narrow formats are reached through float32, as
-    PyTorch does.
+    Too large values become infinite; in f8e4m3, which has no infinity, the greatest value (as conversion instructions and
+    PyTorch saturate). Narrow formats are reached through float32, as in PyTorch.
     """
     values = np.asarray(array)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -55,9 +55,9 @@ def _round_small(single: Array, dtype: DType) -> Array:
     _, exponent = np.frexp(single)
     quantum = np.maximum(exponent - 1, _LEAST_EXPONENT[dtype]) - dtype.mantissa
     rounded = np.ldexp(np.rint(np.ldexp(single, -quantum)), quantum).astype(np.float32)
-    beyond = np.abs(rounded) > _GREATEST[dtype]
-    limit = np.float32(np.nan) if dtype is F8E4M3 else np.copysign(np.float32(np.inf), single)
-    return np.where(beyond, limit, np.where(np.isfinite(single), rounded, single)).astype(np.float32, copy=False)
+    kept = np.where(np.isfinite(single), rounded, single)
+    limit = np.float32(_GREATEST[dtype] if dtype is F8E4M3 else np.inf)
+    return np.where(np.abs(kept) > _GREATEST[dtype], np.copysign(limit, single), kept).astype(np.float32, copy=False)
 
 
 def convert(array: npt.ArrayLike, dtype: DType) -> Array:
@@ -107,3 +107,15 @@ def highest(dtype: DType) -> Any:
     if dtype is BOOL:
         return np.bool_(True)
     return dtype.numpy.type(np.inf) if dtype.is_float else np.iinfo(np.dtype(dtype.numpy.type)).max
+
+
+def next_after(a: Array, b: Array, dtype: DType) -> Array:
+    """The neighbour of `a` towards `b` among the values of a float dtype."""
+    if dtype is not BF16:
+        return np.asarray(np.nextafter(a, b))
+    low = np.ascontiguousarray(np.broadcast_arrays(a, b)[0]).view(np.int32) >> 16
+    away = (b > a) == (low >= 0)
+    stepped = np.where(away, low + 1, low - 1)
+    tiny = np.where(b > 0, 1, -32767)  # from either zero to the least number of b's sign
+    moved = (np.where(a == 0, tiny, stepped).astype(np.int32) << 16).view(np.float32)
+    return np.where(np.isnan(a) | np.isnan(b), np.float32(np.nan), np.where(a == b, b, moved)).astype(np.float32)
