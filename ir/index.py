@@ -212,8 +212,9 @@ class Index:
                     for arg in atom.args:
                         yield from arg.atoms()
                 elif isinstance(atom, Datum):
-                    for inner in atom.scalar.index_expressions():
-                        yield from inner.atoms()
+                    for node in atom.scalar.walk():
+                        for inner in node.index_expressions():
+                            yield from inner.atoms()
 
     def variables(self) -> frozenset[str]:
         """Names of all variables in it, at any depth."""
