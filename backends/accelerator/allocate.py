@@ -49,10 +49,16 @@ def arrange(program: Program, target: Target, depths: Mapping[int, int]) -> dict
     wanted = {s.value: slots for s in program.scratches if (slots := _slots(accesses[s.value], depths))}
     outermost = {value: slots for value, slots in wanted.items() if slots.loop not in program.body}
     needed = 0
-    for note, choice in (("", wanted), ("outer loop not double-buffered", outermost), ("not double-buffered", {})):
-        needed = _place(program, target, accesses, spans, choice)
+    options: tuple[tuple[str, dict[Value, Slots], bool], ...] = (
+        ("", wanted, True),
+        ("loads of the next tile wait for this one", wanted, False),
+        ("outer loop not double-buffered", outermost, False),
+        ("not double-buffered", {}, False),
+    )
+    for note, choice, apart in options:
+        needed = _place(program, target, accesses, spans, choice, apart)
         if needed <= target.capacity["core"]:
-            if note and choice != wanted:
+            if note:
                 program.notes["buffers"] = f"{note}: more slots do not fit the scratchpad"
             _apply(program, choice)
             return choice
@@ -126,8 +132,12 @@ def _place(
     accesses: Mapping[Value, list[_Access]],
     spans: Mapping[int, tuple[int, int]],
     slots: Mapping[Value, Slots],
+    apart: bool,
 ) -> int:
-    """First-fit by size over lives; returns bytes needed of the core's scratchpad."""
+    """First-fit by size over lives; returns bytes needed of the core's scratchpad.
+
+    `apart`: what has slots shares its addresses with nothing, so that its writer can run ahead into the next outer iteration.
+    """
     lives: dict[Value, tuple[int, int]] = {}
     sizes: dict[Value, int] = {}
     for item in program.scratches:
@@ -138,7 +148,7 @@ def _place(
             for loop in access.path[len(home) :]:
                 low, high = min(low, spans[id(loop)][0]), max(high, spans[id(loop)][1])
         if item.value in slots:  # other slots are in use during the whole loop
-            low, high = spans[id(slots[item.value].loop)]
+            low, high = (0, 1 << 60) if apart else spans[id(slots[item.value].loop)]
         lives[item.value] = (low, high)
         depth = slots[item.value].depth if item.value in slots else 1
         sizes[item.value] = -(-item.bytes * depth // ALIGNMENT) * ALIGNMENT

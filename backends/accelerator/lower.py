@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 
 from codesign.backends.accelerator.allocate import arrange
 from codesign.backends.accelerator.rewrite import map_guards
@@ -15,7 +16,7 @@ from codesign.ir.core import Op, Value
 from codesign.ir.errors import ScheduleError, UnsupportedError
 from codesign.ir.index import Index, index, product
 from codesign.ir.program import Instruction, Load, Loop, Matmul, Program, Scratch, Set, Statement, Store, Vector, scratch
-from codesign.ir.scalar import Read, Scalar
+from codesign.ir.scalar import Read, Scalar, cast
 from codesign.ir.scalar import Literal as ScalarLiteral
 from codesign.ir.tile import Axis, Dot, For, Guard, Kernel, Map, Reduce
 from codesign.ir.tile import Load as TileLoad
@@ -64,6 +65,14 @@ class _Fill:
     value: ScalarLiteral
 
 
+@dataclass(frozen=True)
+class _Inline:
+    """A tile that its only user computes where it needs it: `body` (over places) at a point of `axes`."""
+
+    axes: tuple[Axis, ...]
+    body: Scalar
+
+
 class _Lowering:
     def __init__(self, kernel: Kernel, target: Target, sizes: dict[str, int], cores: int | None) -> None:
         self.kernel = kernel
@@ -76,13 +85,14 @@ class _Lowering:
             raise ScheduleError(f"kernel @{kernel.name}: the grid has unknown size {total}", hint="give it in `sizes`")
         self.tiles = total.constant
         self.cores = max(1, min(cores or target.cores, target.cores, self.tiles))
-        self.places: dict[Value, _Place | _Fill] = {}
+        self.places: dict[Value, _Place | _Fill | _Inline] = {}
         self.scratches: list[Scratch] = []
         self.names = {"core", "cores", "m", "n", "k", *_names(kernel)}
         self.uses = _count_uses(kernel)
         self.forced: dict[Value, Scratch] = {}
         self.depths: dict[int, int] = {}
         self.local: set[Value] = set()
+        self.users: dict[Value, Op] = {}
 
     # -- the whole -----------------------------------------------------------------------------------------------
     def program(self) -> Program:
@@ -126,6 +136,7 @@ class _Lowering:
 
     def _block(self, ops: list[Op], out: list[Statement], args: Iterable[Value] = ()) -> None:
         outside, self.local = self.local, {*args, *(value for op in ops for value in op.results)}
+        self.users.update((value, op) for op in ops for value in op.operands())
         for op in ops:
             self._op(op, out)
         self.local = outside
@@ -182,8 +193,22 @@ class _Lowering:
                 template = tuple(i.substitute(positions) for i in body.indices)
                 self.places[op.result] = _Place(source.scratch, template, alias=True)
                 return
+        if self._inlinable(op):
+            self.places[op.result] = _Inline(op.axes, cast(body, dtype))
+            return
         place = self._target_place(op.result, op.axes)
         out.append(Vector(self._read(place, op.axes), op.axes, body, location=op.location))
+
+    def _inlinable(self, op: Map) -> bool:
+        """Whether the only user is element-wise work on as many points, and what is read will still be there."""
+        user = self.users.get(op.result)
+        if self.uses.get(op.result) != 1 or op.result in self.forced or not isinstance(user, Map | Reduce):
+            return False
+        axes = (*user.axes, *(user.reduced if isinstance(user, Reduce) else ()))
+        if prod(axis.size for axis in axes) != prod(axis.size for axis in op.axes):
+            return False
+        places = [self.places[value] for value in op.operands()]
+        return not any(isinstance(place, _Place) and place.mutable for place in places)
 
     def _dot(self, op: Dot, out: list[Statement]) -> None:
         m, n = _tile_type(op.accumulator).shape
@@ -370,6 +395,8 @@ class _Lowering:
             if not isinstance(node, Read) or node.source not in self.places:
                 return None
             place = self.places[node.source]
+            if isinstance(place, _Inline):
+                return place.body.substitute({a.name: i for a, i in zip(place.axes, node.indices, strict=True)})
             return place.value if isinstance(place, _Fill) else place.read(node.indices)
 
         return body.rewrite(change)

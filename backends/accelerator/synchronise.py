@@ -82,6 +82,8 @@ class _Synchroniser:
                 node.waits[name] = index(f"#{name}")
         for (_, engine), loop in released.items():
             self._release(loop, engine)
+        self._merge()
+        self._prune(self.program.body, {})
         self._write()
 
     def _conflict(self, node: _Node, other: _Node) -> bool:
@@ -121,6 +123,42 @@ class _Synchroniser:
             return
         child = last.path[last.path.index(loop) + 1]
         loop.body.insert(loop.body.index(child) + 1, Sync(engine, signals=(name,)))
+
+    def _merge(self) -> None:
+        """Use one semaphore where an instruction signals its result and the end of its slots together."""
+        for key, name in list(self.names.items()):
+            if key[0] != "released":
+                continue
+            signallers = [n for n in self.nodes if name in n.signals]
+            if len(signallers) != 1:
+                continue
+            for other_key, other in list(self.names.items()):
+                if other_key[0] == "made" and [n for n in self.nodes if other in n.signals] == signallers:
+                    del self.names[key]
+                    del signallers[0].signals[name]
+                    for node in self.nodes:
+                        if name in node.waits:
+                            value = node.waits.pop(name)
+                            node.waits.setdefault(other, value)  # `#other` is the stronger one
+                    break
+
+    def _prune(self, block: list[Statement], known: dict[tuple[Engine, str], Index]) -> None:
+        """Drop waits that an instruction just before on the same engine has waited for already."""
+        by_instruction = {id(n.instruction): n for n in self.nodes}
+        for statement in block:
+            if isinstance(statement, Loop):
+                self._prune(statement.body, {})
+                known.clear()
+            node = by_instruction.get(id(statement))
+            if node is None:
+                continue
+            for name, value in list(node.waits.items()):
+                if known.get((node.engine, name)) == value:
+                    del node.waits[name]
+                known[node.engine, name] = value
+            for name in node.signals:  # `#name` means more from here on
+                for key in [k for k in known if k[1] == name]:
+                    del known[key]
 
     def _name(self, key: tuple[object, ...], base: str, loop: Loop | None) -> str:
         if key not in self.names:
