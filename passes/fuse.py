@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import ClassVar
 
 from codesign.ir.core import Block, Module
 from codesign.ir.errors import CodesignError
+from codesign.ir.index import Bounds
 from codesign.ir.tensor import Compute
 from codesign.passes.context import Context, Pricer
 from codesign.passes.fusion.graph import GroupGraph
-from codesign.passes.fusion.policy import POLICIES, FusionSearch
+from codesign.passes.fusion.policy import FusionSearch, policy_named
 from codesign.passes.fusion.pricing import RooflinePricer
 from codesign.passes.manager import FunctionPass, Pass, register
+from codesign.passes.schedule.tuner import Tuner
 
 
 @register
@@ -21,25 +22,30 @@ from codesign.passes.manager import FunctionPass, Pass, register
 class Fuse(FunctionPass, Pass):
     """Put every compute into a fusion group, merging groups while the predicted time falls.
 
-    `policy`: who decides (none, greedy, or a registered one).
+    `policy`: who decides (none, greedy, a registered one, or package.module:Class). `prices`: seconds of a group "tuned" over its
+    schedules, or the quick "roofline"; a context with a pricer of its own overrides it.
     """
 
     name: ClassVar[str] = "fuse"
     policy: str = "greedy"
+    prices: str = "tuned"
 
     def run_block(self, module: Module, block: Block, context: Context) -> None:
         if not any(isinstance(op, Compute) for op in block.ops):
             return
-        make = POLICIES.get(self.policy)
-        if make is None:
-            near = difflib.get_close_matches(self.policy, POLICIES, n=3, cutoff=0.3) or sorted(POLICIES)
-            raise CodesignError(f"unknown fusion policy {self.policy!r}", hint=f"nearest: {', '.join(near)}")
-        graph = GroupGraph(block, module.bounds())
-        search = FusionSearch(graph, pricer_of(context))
-        make().decide(search)
-        graph.write(block)
+        policy = policy_named(self.policy)
+        search = FusionSearch(GroupGraph(block, module.bounds()), pricer_of(context, self.prices, module.bounds()))
+        policy.decide(search)
+        search.graph.write(block)
 
 
-def pricer_of(context: Context) -> Pricer:
-    """The context's pricer, or the roofline of its machine at the context's sizes."""
-    return context.pricer or RooflinePricer(context.target(), context.sizes)
+def pricer_of(context: Context, prices: str, bounds: Bounds) -> Pricer:
+    """The context's pricer, or one made for its machine at its sizes, which the context keeps."""
+    if context.pricer is None:
+        if prices == "tuned":
+            context.pricer = Tuner(context.target(), sizes=context.sizes, bounds=bounds).price
+        elif prices == "roofline":
+            context.pricer = RooflinePricer(context.target(), context.sizes)
+        else:
+            raise CodesignError(f"unknown prices {prices!r}", hint="prices: tuned, roofline")
+    return context.pricer

@@ -6,14 +6,18 @@ once per structure, and merges by calling `accept`. Register a policy with `fusi
 
 from __future__ import annotations
 
+import difflib
 import heapq
+import importlib
 import itertools
 import math
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from importlib.metadata import entry_points
+from typing import Protocol, cast
 
 from codesign.ir.core import Value
+from codesign.ir.errors import CodesignError, UnsupportedError
 from codesign.passes.context import Pricer
 from codesign.passes.fusion.graph import GroupGraph, Node
 from codesign.passes.fusion.group import Group, NotFusable
@@ -57,9 +61,12 @@ class FusionSearch:
         return node.key
 
     def seconds(self, group: Group, key: Hashable) -> float:
-        """Predicted seconds of a group, asked of the pricer once per structure."""
+        """Predicted seconds of a group, asked of the pricer once per structure; infinite for what it can't lower."""
         if key not in self.prices:
-            self.prices[key] = self.pricer(group.fusion())
+            try:
+                self.prices[key] = self.pricer(group.fusion())
+            except UnsupportedError:
+                self.prices[key] = math.inf
         return self.prices[key]
 
     def node_seconds(self, node: Node) -> float:
@@ -149,6 +156,24 @@ def fusion_policy(name: str) -> Callable[[Callable[[], FusionPolicy]], Callable[
         return make
 
     return enter
+
+
+def policy_named(name: str) -> FusionPolicy:
+    """A policy by its registered name, by entry point `codesign.fusion_policies`, or as `package.module:Class`."""
+    if name in POLICIES:
+        return POLICIES[name]()
+    found = {point.name: point for point in entry_points(group="codesign.fusion_policies")}
+    try:
+        if name in found:
+            return cast(FusionPolicy, found[name].load()())
+        if ":" in name:
+            module, _, attribute = name.partition(":")
+            return cast(FusionPolicy, getattr(importlib.import_module(module), attribute)())
+    except (ImportError, AttributeError) as error:
+        raise CodesignError(f"fusion policy {name!r} can't be loaded: {error}") from error
+    known = sorted({*POLICIES, *found})
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
+    raise CodesignError(f"unknown fusion policy {name!r}", hint=f"nearest: {', '.join(near)}, or package.module:Class")
 
 
 @fusion_policy("none")
