@@ -1,7 +1,8 @@
-"""What one program instance asks of the machine: its phases, and in each the seconds it would take of every resource alone.
+"""What one program instance asks of the machine: its phases, and in each the seconds it would take of every resource
+alone.
 
-All rates and parameters are those of the analytic model; nothing is fitted for the simulation. Operands of the first trips fill
-the pipeline, the loop runs with the loads of later trips in flight, the epilogue stores.
+All rates and parameters are those of the analytic model; nothing is fitted for the simulation. Operands of the first
+trips fill the pipeline, the loop runs with the loads of later trips in flight, the epilogue stores.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ BARRIER_CLOCKS = 40.0
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of a block: seconds of each SM pipe that it takes, seconds of the chip's L2, the DRAM bytes it reads as a share of the
-    block's, and `floor`: the least time that latency allows, whatever else is idle."""
+    """One phase of a block: seconds of each SM pipe that it takes, seconds of the chip's L2, the DRAM bytes it reads as
+    a share of the block's, and `floor`: the least time that latency allows, whatever else is idle.
+    """
 
     name: str
     pipes: tuple[float, float, float, float]
@@ -90,7 +92,9 @@ class Chip:
 
 @dataclass(frozen=True)
 class Block:
-    """A program instance: its phases, the bytes that it loads (through L2) and stores, and where a split reduction meets."""
+    """A program instance: its phases, the bytes that it loads (through L2) and stores, and where a split reduction
+    meets.
+    """
 
     phases: tuple[Phase, Phase, Phase]
     load_bytes: float
@@ -109,7 +113,9 @@ class Knobs:
     specialised: bool = False
 
 
-def block_of(w: Work, g: Geometry, found: Occupancy, machine: Machine, p: Parameters, chip: Chip, knobs: Knobs) -> Block:
+def block_of(
+    w: Work, g: Geometry, found: Occupancy, machine: Machine, p: Parameters, chip: Chip, knobs: Knobs
+) -> Block:
     """The phases of one block of a tiling (all arguments of one schedule, so every array is a scalar).
 
     Raises UnsupportedError when the machine has no rate for a dtype of the contraction.

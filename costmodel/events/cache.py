@@ -1,8 +1,9 @@
 """What L2 saves: DRAM reads of a grid by which operand panels its blocks touch, in the order in which they start.
 
-A panel is what one block reads of one operand: blocks with equal coordinates along the dims that an operand depends on read the
-same panel. Blocks that start together (a row) walk the reduction together, so a row reads each panel from DRAM at most once. A
-panel that an earlier row touched is still in L2 as far as what streamed through since then leaves room for it.
+A panel is what one block reads of one operand: blocks with equal coordinates along the dims that an operand depends on
+read the same panel. Blocks that start together (a row) walk the reduction together, so a row reads each panel from DRAM
+at most once. A panel that an earlier row touched is still in L2 as far as what streamed through since then leaves room
+for it.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ from codesign.costmodel.summary import KernelSummary, footprint
 Floats = npt.NDArray[np.float64]
 
 EXACT_BLOCKS = 1 << 17
-"""Grids of up to so many blocks are walked whole; of larger ones, a window at the start, in the middle and at the end is."""
+"""Grids of up to so many blocks are walked whole; of larger ones, a window at the start, in the middle and at the end
+is.
+"""
 KEPT_CAPACITY = 0.8
 """Share of the capacity that holds a kernel's operands, as in the analytic model."""
 
 
 @dataclass(frozen=True)
 class Panels:
-    """One operand: `bytes` of a panel, `dims` of the grid that choose it, and what share of its first reads goes to DRAM."""
+    """One operand: `bytes` of a panel, `dims` of the grid that choose it, and what share of its first reads goes to
+    DRAM.
+    """
 
     tensor: str
     bytes: float
@@ -80,7 +85,9 @@ def panels_of(kernel: KernelSummary, g: Geometry, walk: Walk, cache_bytes: float
 
 
 def reads(panels: list[Panels], walk: Walk, row: int, store_bytes: float, cache_bytes: float) -> Reads:
-    """The DRAM reads of a grid whose blocks start in rows of `row`; `store_bytes` of each block stream through L2 as well."""
+    """The DRAM reads of a grid whose blocks start in rows of `row`; `store_bytes` of each block stream through L2 as
+    well.
+    """
     blocks = walk.blocks
     if blocks <= EXACT_BLOCKS:
         misses = _window(panels, walk, row, 0, blocks, store_bytes, cache_bytes)
@@ -127,8 +134,11 @@ def _window(
     return misses
 
 
-def _touches(entry: Panels, walk: Walk, coordinates: Mapping[str, Ints], rows: Ints, first: int) -> tuple[Ints, Ints, Ints]:
-    """Each (row, panel) pair once: its row, the row that touched the panel before (-1: none here), and whether none ever did.
+def _touches(
+    entry: Panels, walk: Walk, coordinates: Mapping[str, Ints], rows: Ints, first: int
+) -> tuple[Ints, Ints, Ints]:
+    """Each (row, panel) pair once: its row, the row that touched the panel before (-1: none here), and whether none
+    ever did.
 
     A panel goes by the number of the first block of the grid that touches it.
     """

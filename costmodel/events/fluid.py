@@ -1,9 +1,9 @@
 """Who gets how much of what: the rates of all running blocks between two events.
 
-SMs with the same history are one cohort, and blocks of an SM that started together one bundle. On an SM the oldest bundle goes
-first, as greedy-then-oldest warp schedulers do (Rogers et al., Cache-Conscious Wavefront Scheduling, MICRO 2012); what it leaves
-idle goes to the next. Bundles of equal age on different SMs share L2 and DRAM max-min fairly: all slow down alike until a resource
-is full, those that need it stop there, the others go on.
+SMs with the same history are one cohort, and blocks of an SM that started together one bundle. On an SM the oldest
+bundle goes first, as greedy-then-oldest warp schedulers do (Rogers et al., Cache-Conscious Wavefront Scheduling, MICRO
+2012); what it leaves idle goes to the next. Bundles of equal age on different SMs share L2 and DRAM max-min fairly: all
+slow down alike until a resource is full, those that need it stop there, the others go on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FULL = 1e-9
 
 @dataclass
 class Bundle:
-    """`blocks` blocks on every SM of a cohort that started together; `rate` is the share of the phase done in a second."""
+    """`blocks` blocks on every SM of a cohort that started together; `rate`: share of the phase per second."""
 
     blocks: int
     first: int
@@ -28,6 +28,7 @@ class Bundle:
     read_seconds: float
     """Seconds of the whole DRAM that one block's reads take."""
     started: float
+    slot: int = 0
     position: int = 0
     left: float = 1.0
     rate: float = 0.0
@@ -36,7 +37,9 @@ class Bundle:
     floor: float = 0.0
 
     def enter(self, direct_writes: float) -> None:
-        """Take up the phase at `position`; `direct_writes` are seconds of DRAM per byte for writes that do not fit in L2."""
+        """Take up the phase at `position`; `direct_writes` are seconds of DRAM per byte for writes that do not fit in
+        L2.
+        """
         phase = self.phases[self.position]
         k = self.blocks
         dram = k * (phase.reads * self.read_seconds + phase.writes * direct_writes)
@@ -70,10 +73,11 @@ class Cohort:
 
 
 def allocate(cohorts: list[Cohort], sharpness: float) -> list[float]:
-    """Set rate and limit of every bundle; returns how busy each resource is (SM pipes as the mean over all SMs of the cohorts).
+    """Set rate and limit of every bundle; returns how busy each resource is (SM pipes as the mean over all SMs of the
+    cohorts).
 
-    Resources that are busy at the same time get in each other's way: a bundle that is bound by one slows down by the norm of the
-    utilisations that it meets, of order `sharpness` (infinite: perfect overlap).
+    Resources that are busy at the same time get in each other's way: a bundle that is bound by one slows down by the
+    norm of the utilisations that it meets, of order `sharpness` (infinite: perfect overlap).
     """
     left = [[1.0] * len(PIPES) for _ in cohorts]
     chip = {L2: 1.0, DRAM: 1.0}
@@ -115,7 +119,9 @@ def _alone(bundle: Bundle, pipes: list[float]) -> None:
 
 
 def _share(level: list[tuple[Cohort, Bundle]], chip: dict[int, float]) -> None:
-    """Max-min fair shares of L2 and DRAM: slow all down alike until they fit; those that a full resource does not concern do not."""
+    """Max-min fair shares of L2 and DRAM: slow all down alike until they fit; those that a full resource does not
+    concern do not.
+    """
     active = level
     while active:
         need = {r: sum(bundle.rate * bundle.demand[r] * cohort.sms for cohort, bundle in active) for r in chip}
@@ -135,7 +141,9 @@ def _share(level: list[tuple[Cohort, Bundle]], chip: dict[int, float]) -> None:
 
 
 def _interfere(bundle: Bundle, pipes: list[float], busy: dict[int, float], sharpness: float) -> None:
-    """Slow a bundle down by what else is busy on its way; its own bottleneck counts as one, so that nothing ever gets faster."""
+    """Slow a bundle down by what else is busy on its way; its own bottleneck counts as one, so that nothing ever gets
+    faster.
+    """
     total = (bundle.rate * bundle.floor) ** sharpness
     for r, need in enumerate(bundle.demand):
         if need > 0.0:

@@ -1,4 +1,6 @@
-"""What a simulation saw: phases of blocks on SMs, how busy each resource was, and which one was in the way at each moment."""
+"""What a simulation saw: phases of blocks on SMs, how busy each resource was, and which one was in the way at each
+moment.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,9 @@ TERMS = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "latency",
 
 @dataclass(frozen=True)
 class Span:
-    """`blocks` blocks from number `block` on were in `phase` from `start` to `end` (seconds) on each of `sms` SMs from `sm` on, in the
-    `slot`-th place; `limit` is what they mostly waited for."""
+    """`blocks` blocks from number `block` on were in `phase` from `start` to `end` (seconds) on each of `sms` SMs from
+    `sm` on, in the `slot`-th place; `limit` is what they mostly waited for.
+    """
 
     sm: int
     sms: int
@@ -30,7 +33,9 @@ class Span:
 
 @dataclass(frozen=True)
 class Moment:
-    """From `start` on (until the next moment) each resource was busy to the shares `busy` (of NAMES), on `sms` SMs that had work."""
+    """From `start` on (until the next moment) each resource was busy to the shares `busy` (of NAMES), on `sms` SMs that
+    had work.
+    """
 
     start: float
     busy: tuple[float, ...]
@@ -41,9 +46,10 @@ class Moment:
 class Timeline:
     """The result of a simulation.
 
-    `seconds`: from launch to the last store. `terms`: seconds by what was in the way, summing to `seconds`. `busy`: mean utilisation of each
-    resource over the whole time. `steady`: (start, end, blocks) of the stretch that repeats what went before and was not simulated event by
-    event. `drain`: seconds added because DRAM could not have moved the least traffic, or a unit not have done its work, any earlier.
+    `seconds`: from launch to the last store. `terms`: seconds by what was in the way, summing to `seconds`. `busy`:
+    mean utilisation of each resource over the whole time. `steady`: (start, end, blocks) of the stretch that repeats
+    what went before and was not simulated event by event. `drain`: seconds added because DRAM could not have moved the
+    least traffic, or a unit not have done its work, any earlier.
     """
 
     kernel: str
@@ -71,8 +77,9 @@ class Timeline:
         return max(self.terms, key=lambda name: self.terms[name])
 
     def to_perfetto(self, sms: int | None = None) -> dict[str, Any]:
-        """A trace in the Chrome/Perfetto JSON format: one process per SM (the first `sms` of them), one thread per slot, counters of
-        utilisation in per cent. Times are microseconds, as the format asks."""
+        """A trace in the Chrome/Perfetto JSON format: one process per SM (the first `sms` of them), one thread per
+        slot, counters of utilisation in per cent. Times are microseconds, as the format asks.
+        """
         shown = self.sms if sms is None else min(sms, self.sms)
         events: list[dict[str, Any]] = [
             {"name": "process_name", "ph": "M", "pid": sm, "args": {"name": f"SM {sm}"}} for sm in range(shown)

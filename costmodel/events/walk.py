@@ -1,7 +1,7 @@
 """The order in which a grid's blocks start: block numbers to tile coordinates and back.
 
-It is the order of the generated code: grid dims slowest first, and with `group` > 1 that many tiles of the second-last dim
-walk together along the last one, so that a wave covers a squarer box and shares more in L2.
+It is the order of the generated code: grid dims slowest first, and with `group` > 1 that many tiles of the second-last
+dim walk together along the last one, so that a wave covers a squarer box and shares more in L2.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ PART = "(part)"
 
 @dataclass(frozen=True)
 class Walk:
-    """`dims` with their block counts, slowest first, without those of one block; parts of a split reduction come before all."""
+    """`dims` with their block counts, slowest first, without those of one block; parts of a split reduction come before
+    all.
+    """
 
     dims: tuple[str, ...]
     counts: tuple[int, ...]
@@ -62,7 +64,7 @@ class Walk:
         return found
 
     def numbers(self, coordinates: Mapping[str, Ints]) -> Ints:
-        """Block numbers of tile coordinates; a dim that is not given is at zero, so this is the first block of a panel."""
+        """Block numbers of tile coordinates; a dim not given is at zero, which gives a panel's first block."""
         zero = np.zeros(1, dtype=np.int64)
         number = zero
         dims = list(zip(self.dims, self.counts, strict=True))

@@ -1,0 +1,67 @@
+"""Fidelity 2 as a CostModel: the event simulation of each schedule of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from codesign.costmodel.events.fluid import NAMES
+from codesign.costmodel.events.simulation import simulate
+from codesign.costmodel.events.timeline import TERMS
+from codesign.costmodel.gpu.model import GpuTileModel, spread_of
+from codesign.costmodel.gpu.parameters import Calibration
+from codesign.costmodel.machine import Machine
+from codesign.costmodel.protocol import CostBatch
+from codesign.costmodel.summary import KernelSummary
+from codesign.ir.schedule import ScheduleBatch
+
+REMARK = "the interval is that of the analytic model with the same parameters"
+
+
+@dataclass(frozen=True)
+class EventModel:
+    """The event simulation; parameters, occupancy and intervals are those of the analytic model (`calibration`
+    overrides them).
+    """
+
+    calibration: Calibration | None = None
+    fidelity: ClassVar[int] = 2
+
+    def predict(
+        self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None = None
+    ) -> CostBatch:
+        """Simulate every schedule that fits; see CostModel. Milliseconds a schedule."""
+        analytic = GpuTileModel(self.calibration)
+        below = analytic.predict(kernel, machine, schedules, sizes)
+        calibration = analytic.parameters(machine)
+        count = len(schedules)
+        terms = np.zeros((count, len(TERMS)))
+        details = {f"busy.{name}": np.zeros(count) for name in (*NAMES, "sm")}
+        dram = np.array(below.dram_bytes)
+        for row in range(count):
+            if below.reason[row]:
+                continue
+            seen = simulate(kernel, machine, schedules.row(row), sizes, calibration.parameters, trace=False)
+            terms[row] = [seen.terms[name] for name in TERMS]
+            dram[row] = seen.dram_read_bytes + seen.dram_write_bytes
+            for name, value in seen.busy.items():
+                details[f"busy.{name}"][row] = value
+            details["busy.sm"][row] = 1.0 - seen.idle
+        seconds = np.where(below.reason == "", terms.sum(axis=1), np.inf)
+        low, high = spread_of(calibration, terms)
+        return CostBatch(
+            seconds=seconds,
+            terms=terms,
+            term_names=TERMS,
+            low=seconds * low,
+            high=seconds * high,
+            in_domain=below.in_domain,
+            reason=below.reason,
+            joules=below.joules,
+            dram_bytes=dram,
+            details={**below.details, **details},
+            remarks=(*below.remarks, REMARK),
+        )

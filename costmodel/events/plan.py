@@ -1,0 +1,97 @@
+"""What a simulation needs to know before it starts: the block, how many run together, and what they read from DRAM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from codesign.costmodel.events.blocks import Block, Chip, Knobs, block_of
+from codesign.costmodel.events.cache import Reads, panels_of, reads
+from codesign.costmodel.events.walk import Walk
+from codesign.costmodel.gpu.geometry import geometry, work
+from codesign.costmodel.gpu.model import knob_columns
+from codesign.costmodel.gpu.occupancy import occupancy, reasons
+from codesign.costmodel.gpu.parameters import Parameters, load_calibration
+from codesign.costmodel.machine import Machine
+from codesign.costmodel.roofline import roofline_bounds
+from codesign.costmodel.summary import KernelSummary
+from codesign.ir.errors import MachineError, ScheduleError
+from codesign.ir.schedule import Schedule, ScheduleBatch
+
+BUNDLES = 8
+"""At most so many bundles on one SM; with more resident blocks, several share one."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A kernel under a schedule on a chip.
+
+    `grid` blocks; `resident` fit on an SM; an SM has `places` for bundles of at most `together` blocks. `bounds` are
+    those of the roofline, in seconds.
+    """
+
+    kernel: str
+    machine: str
+    chip: Chip
+    parameters: Parameters
+    knobs: Knobs
+    block: Block
+    from_dram: Reads
+    grid: int
+    resident: int
+    places: int
+    together: int
+    bounds: tuple[float, float, float, float]
+
+
+def plan(
+    kernel: KernelSummary,
+    machine: Machine,
+    schedule: Schedule,
+    sizes: Mapping[str, int] | None = None,
+    parameters: Parameters | None = None,
+) -> Plan:
+    """The plan of one launch; see `simulate` for arguments and errors."""
+    if machine.kind != "gpu":
+        raise MachineError(f"{machine.name} is not a GPU", hint="cost_model_for(machine) picks the model of a machine")
+    missing = [symbol for symbol in kernel.symbols if symbol not in (sizes or {})]
+    if missing:
+        raise MachineError(f"{kernel.name}: no value for size {', '.join(missing)}", hint="pass sizes={...}")
+    p = parameters or load_calibration(machine).parameters
+    columns = {name: float(column[0]) for name, column in knob_columns(ScheduleBatch.of([schedule])).items()}
+    g = geometry(kernel, columns, {name: float(value) for name, value in (sizes or {}).items()})
+    w = work(kernel, g)
+    knobs = Knobs(
+        warps=columns.get("warps", 4.0),
+        pipeline=max(columns.get("pipeline", 1.0), 1.0),
+        group=max(int(columns.get("group", 1.0)), 1),
+        persistent=columns.get("persistent", 0.0) > 0.0,
+        specialised=columns.get("warp_specialize", 0.0) > 0.0,
+    )
+    found = occupancy(w, machine, np.float64(knobs.warps), np.float64(knobs.pipeline))
+    why = str(reasons(found, 1)[0])
+    if why:
+        message = f"{kernel.name} does not fit on {machine.name}: {why}"
+        raise ScheduleError(message, hint="smaller tiles or fewer stages")
+    chip = Chip.of(machine, p)
+    block = block_of(w, g, found, machine, p, chip, knobs)
+    walk = Walk.of({dim: int(g.blocks[dim]) for dim in kernel.outer}, schedule.order, int(g.split), knobs.group)
+    wanted = min(int(found.blocks), -(-walk.blocks // chip.sms))
+    together = -(-wanted // BUNDLES)
+    panels = panels_of(kernel, g, walk, chip.cache_bytes, p.warm)
+    return Plan(
+        kernel=kernel.name,
+        machine=machine.name,
+        chip=chip,
+        parameters=p,
+        knobs=knobs,
+        block=block,
+        from_dram=reads(panels, walk, chip.sms * together, block.store_bytes, chip.cache_bytes),
+        grid=walk.blocks,
+        resident=int(found.blocks),
+        places=-(-wanted // together),
+        together=together,
+        bounds=roofline_bounds(kernel, machine, sizes or {}),
+    )
