@@ -9,6 +9,7 @@ import linecache
 import math
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,7 @@ class _Emitter:
         self.values: dict[Value, str] = {}
         self.terms = Expressions(self.writer, self.values, self.bounds, self.wide)
         self.last_place = ""
+        self.seeds = _seeds(kernel)
 
     # -- the file ---------------------------------------------------------------------------------------------------
     def run(self) -> Emitted:
@@ -89,7 +91,8 @@ class _Emitter:
         body = self.writer.text()
         signature = {name: pointer_type(value.type.dtype) for value, name in self.pointers.items()}
         signature |= {name: "i64" if self.wide else "i32" for name in self.symbols.values()}
-        kernel_text = f"@triton.jit\ndef {self.name}({', '.join(signature)}):\n{body or '    pass'}\n"
+        head = _wrapped(f"def {self.name}(", list(signature), "):")
+        kernel_text = f"@triton.jit\n{head}\n{body or '    pass'}\n"
         helpers = device_functions(kernel_text)
         core = "\n\n".join([*(f"{text}\n" for text in helpers), kernel_text, self._launcher()])
         imports = "import triton\nimport triton.language as tl\n"
@@ -138,7 +141,7 @@ class _Emitter:
         arguments = [names.fresh(value.name) for value in kernel.params]
         sizes = list(self.symbols.values())
         total = self._index_text(product(dim.extent for dim in kernel.grid))
-        lines = [f"def launch({', '.join([*arguments, *sizes])}):"]
+        lines = [_wrapped("def launch(", [*arguments, *sizes], "):")]
         shapes = [
             f"{name} [{', '.join(map(str, value.shape))}] {torch_type(value.type.dtype).removeprefix('torch.')}"
             for name, value in zip(arguments, kernel.params, strict=True)
@@ -159,10 +162,10 @@ class _Emitter:
             lines.append("    grid = (min(tiles, device.multi_processor_count) if device else min(tiles, 2),)")
         else:
             lines.append(f"    grid = ({total},)")
-        passed = ", ".join([*arguments, *sizes])
-        options = f"num_warps={kernel.schedule.extra('warps', 4)}, num_stages={self._stages()}, enable_fp_fusion=True"
+        warps = kernel.schedule.extra("warps", 4)
+        options = [f"num_warps={warps}", f"num_stages={self._stages()}", "enable_fp_fusion=True"]
         lines.append("    if grid[0] > 0:")
-        lines.append(f"        {self.name}[grid]({passed}, {options})")
+        lines.append(textwrap.indent(_wrapped(f"    {self.name}[grid](", [*arguments, *sizes, *options], ")"), "    "))
         return "\n".join(lines) + "\n"
 
     def _atomic_outputs(self) -> dict[Value, str]:
@@ -257,7 +260,10 @@ class _Emitter:
             raise UnsupportedError(f"tile operation {op.opcode!r} has no Triton form", place=op.location)
 
     def _define(self, value: Value, text: str, targets: dict[Value, str]) -> None:
-        name = targets.get(value) or self.namer.fresh(value.name or "v")
+        wish = value.name or "v"
+        if value in self.seeds:
+            wish = f"{wish.removesuffix('_start')}_acc"
+        name = targets.get(value) or self.namer.fresh(wish)
         self.writer.line(f"{name} = {text}")
         self.values[value] = name
 
@@ -409,6 +415,9 @@ class _Emitter:
         """A loop; carried values keep one name, and the op that makes the next value assigns to it where nothing reads the old one."""
         names = {}
         for initial, argument in zip(op.initial, op.body.args, strict=True):
+            if initial in self.seeds:
+                names[argument] = self.values[initial]
+                continue
             names[argument] = self.namer.fresh(argument.name or initial.name or "carried")
             self.writer.line(f"{names[argument]} = {self.values[initial]}")
         variable = self.namer.fresh(op.variable)
@@ -449,6 +458,24 @@ class _Emitter:
             self.writer.line(f"{target} = {source}")
 
 
+def _seeds(kernel: Kernel) -> set[Value]:
+    """Values that do nothing but start one loop beside them: the loop goes on under their name."""
+    uses = Counter(v for op in kernel.body.walk() for v in (op.initial if isinstance(op, For) else op.operands()))
+    found: set[Value] = set()
+
+    def visit(block: Block) -> None:
+        uses.update(block.yields)
+        here = {value for op in block.ops for value in op.results}
+        for op in block.ops:
+            for inner in op.blocks():
+                visit(inner)
+            if isinstance(op, For):
+                found.update(v for v in op.initial if v in here and not isinstance(v.owner, For))
+
+    visit(kernel.body)
+    return {value for value in found if uses[value] == 1}
+
+
 def _reduction(monoid: str, text: str, position: int, dtype: DType) -> str:
     if monoid == "sum":
         return f"tl.sum({text}, axis={position})"
@@ -482,6 +509,16 @@ def _assignable(body: Block, names: dict[Value, str]) -> dict[Value, str]:
         if not any(argument in op.uses() for op in body.ops[position + 1 :]):
             found[result] = names[argument]
     return found
+
+
+def _wrapped(start: str, items: Sequence[str], end: str) -> str:
+    """A call or head on one line, or over several where it is long."""
+    line = f"{start}{', '.join(items)}{end}"
+    if len(line) <= 112:
+        return line
+    margin = start[: len(start) - len(start.lstrip())]
+    rows = textwrap.wrap(", ".join(items) + ",", 100)
+    return "\n".join([start, *(f"{margin}    {row}" for row in rows), f"{margin}{end}"])
 
 
 def _divisions(value: Index) -> int:

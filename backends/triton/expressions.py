@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from codesign.backends.triton.functions import COMPARISON, PRECEDENCE, Call, Infix, Pattern, Prefix, compute_dtype, spelling
@@ -39,6 +39,15 @@ class Term:
     def within(self, precedence: int) -> str:
         """The text, in parentheses when it binds no tighter than the place it goes to."""
         return self.text if self.precedence > precedence else f"({self.text})"
+
+
+_ORDER: dict[str, Callable[[Index, Index], tuple[Index | None, Index | None]]] = {
+    "lt": lambda a, b: (None, b),
+    "le": lambda a, b: (None, b + 1),
+    "ge": lambda a, b: (b, None),
+    "gt": lambda a, b: (b + 1, None),
+}
+"""Comparisons of indices as `low <= a < high`, so that they share their masks with guards."""
 
 
 class Expressions:
@@ -188,13 +197,16 @@ class Expressions:
         names = [axis.name for axis in order]
         axes = tuple(name for name in names if any(name in child.axes for child in children))
         if node.function == "cast":
-            return self.convert(self._settle(children[0], node.args[0].dtype), node.dtype)
+            source = children[0]
+            if isinstance(node.args[0], IndexValue):  # index arithmetic in 32 bits converts at once
+                return self.convert(source, node.dtype)
+            return self.convert(self._settle(source, node.args[0].dtype), node.dtype)
         if node.function == "select":
             condition, yes, no = children
             yes, no = self._settle(yes, node.dtype), self._settle(no, node.dtype)
             text = f"tl.where({condition.text}, {yes.text}, {no.text})"
             return Term(text, axes, ATOM, node.dtype)
-        return self._apply(node, children, axes)
+        return self._apply(node, children, axes, order)
 
     def _settle(self, term: Term, dtype: DType) -> Term:
         """The term as a value of the dtype; Python numbers stay where Triton types them right by itself."""
@@ -204,10 +216,21 @@ class Expressions:
             return Term(f"tl.full([], {term.text}, {triton_type(dtype)})", (), ATOM, dtype)
         return self.convert(term, dtype)
 
-    def _apply(self, node: Apply, children: list[Term], axes: tuple[str, ...]) -> Term:
+    def _apply(self, node: Apply, children: list[Term], axes: tuple[str, ...], order: Sequence[Axis]) -> Term:
         dtype = node.args[0].dtype
         result = BOOL if FUNCTIONS[node.function].result == "bool" else node.dtype
         working = compute_dtype(dtype, node.function)
+        if node.function in _ORDER and all(isinstance(arg, (IndexValue, Literal)) and not arg.dtype.is_float for arg in node.args):
+            left, right = (arg.as_index() for arg in node.args)
+            low, high = _ORDER[node.function](left, right)
+            (comparison,) = self.condition(left, low, high, order)
+            return comparison
+        base = node.args[0]
+        if node.function == "pow" and isinstance(base, Literal) and dtype.is_float and 0 < base.value < math.inf:
+            exponent = self.convert(children[1], working)
+            scale = Term(repr(math.log2(base.value)), (), ATOM, None)
+            scaled = f"{exponent.within(PRECEDENCE['*'] - 1)} * {self._strong_double(scale, working).text}"
+            return self.convert(Term(f"tl.exp2({scaled})", axes, ATOM, working), result)
         if node.function == "pow" and isinstance(node.args[1], Literal):
             special = self._literal_power(children[0], node.args[1].value, working, axes)
             if special is not None:
@@ -236,6 +259,10 @@ class Expressions:
             text = how.text.format(*(child.within(PRECEDENCE["*"]) for child in children))
             term = Term(text, axes, how.precedence if how.precedence != COMPARISON else COMPARISON, produced)
         return self.convert(term, result)
+
+    def _strong_double(self, term: Term, dtype: DType) -> Term:
+        """A float64 constant must say so; float32 ones take the type of what they meet."""
+        return term if dtype is F32 else self._settle_strong(term, dtype)
 
     def _settle_strong(self, term: Term, dtype: DType) -> Term:
         return Term(f"tl.full([], {term.text}, {triton_type(dtype)})", (), ATOM, dtype)

@@ -100,7 +100,7 @@ def _round(x):
 
 @triton.jit
 def _sign(x):
-    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, x))
+    return tl.where(x > 0, 1.0, tl.where(x < 0, -1.0, 0.0)).to(x.dtype)
 
 
 @triton.jit

@@ -40,6 +40,7 @@ def mend_interpreter() -> None:
 
     - float32 to bfloat16 rounds to nearest even (the interpreter cuts off);
     - bfloat16 and float8 tiles are multiplied as numbers (the interpreter multiplies bfloat16's bit patterns);
+    - the result of a comparison is a bool (the interpreter labels it with its operands' type, and spreads it as that);
     - a reduction with a function of the kernel's own works on whole slices (the interpreter takes element by element: hours).
     """
     import numpy as np
@@ -111,6 +112,14 @@ def mend_interpreter() -> None:
             results.append(self.to_tensor(data, kind))
         return results
 
+    def comparison(plain: Any) -> Any:
+        def compare(self: Any, lhs: Any, rhs: Any) -> Any:
+            return handle(plain(self, lhs, rhs).data, tl.int1)
+
+        return compare
+
+    for name in [name for name in vars(builder) if name.startswith(("create_icmp", "create_fcmp"))]:
+        setattr(builder, name, comparison(getattr(builder, name)))
     builder.cast_impl = cast_impl
     builder.create_fp_to_fp = create_fp_to_fp
     builder.create_dot = create_dot
