@@ -13,7 +13,7 @@ T. Mary, 2019), with constant 4. Integers and bools must agree exactly, except p
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,12 +67,32 @@ def verify_kernel(
     `group`: the normalised group that the kernel was lowered from. `seed`: of the random inputs (fresh ones by default).
     """
     ranges = bounds or Bounds()
-    rng = np.random.default_rng(seed)
     small = shrink(group, kernel.schedule)
-    fusion, outputs = small.group.fusion, small.group.outputs
     if small.changed:
-        kernel = lower(fusion, kernel.schedule, name=kernel.name, bounds=ranges, outputs=outputs)
-    sizes = _sizes(kernel, ranges)
+        normal = small.group
+        kernel = lower(normal.fusion, kernel.schedule, name=kernel.name, bounds=ranges, outputs=normal.outputs)
+
+    def run(arrays: list[Array], sizes: Mapping[str, int]) -> list[Array]:
+        return run_kernel(kernel, arrays, sizes, device=device, emitted=emission(kernel, ranges))
+
+    return compare(small.group, run, sizes=_sizes(kernel, ranges), seed=seed, extents=small.changed, device=device)
+
+
+def compare(
+    group: Normalized,
+    run: Callable[[list[Array], Mapping[str, int]], Sequence[Array]],
+    *,
+    sizes: Mapping[str, int],
+    seed: int | None = None,
+    extents: Mapping[str, tuple[int, int]] | None = None,
+    device: str = "cpu",
+) -> Verification:
+    """What `run` makes of fresh random inputs of a group, against the group's meaning in the IR's interpreter.
+
+    `run` takes the group's inputs and sizes and returns the buffers of its outputs (whose layout `group.outputs` describes).
+    """
+    rng = np.random.default_rng(seed)
+    fusion, outputs = group.fusion, group.outputs
     inputs = fusion.uses()
     for attempt in range(2):
         arrays = random_inputs(fusion, sizes, rng, positive=attempt > 0)
@@ -82,7 +102,7 @@ def verify_kernel(
         expected = [env[value] for value in fusion.results]
         if all(np.isfinite(e).mean() > 0.5 for e in expected if e.size and np.issubdtype(e.dtype, np.floating)):
             break  # otherwise roots or logarithms of negative numbers: once more, all inputs positive
-    actual = run_kernel(kernel, arrays, sizes, device=device, emitted=emission(kernel, ranges))
+    actual = run(arrays, sizes)
     tolerance = tolerance_of(fusion, sizes)
     worst, message = 0.0, ""
     for value, where, wanted, got in zip(fusion.results, outputs, expected, actual, strict=True):
@@ -94,7 +114,7 @@ def verify_kernel(
         if not error <= worst:
             worst, message = error, f"%{value.name}: {text}"
     ok = worst <= tolerance
-    return Verification("tensor interpreter", worst, tolerance, ok, device, small.changed, "" if ok else message)
+    return Verification("tensor interpreter", worst, tolerance, ok, device, extents or {}, "" if ok else message)
 
 
 def _computed(fusion: Fusion, result: Value) -> Compute:
