@@ -29,7 +29,9 @@ def _names(option: str, given: list[str] | None) -> frozenset[str]:
     names = frozenset(name for item in given or [] for name in item.split(","))
     for name in names:
         if name != "*" and name not in PASSES:
-            raise CodesignError(f"{option}: unknown pass {name!r}", hint=f"known: {', '.join(sorted(PASSES))}, or * for all")
+            raise CodesignError(
+                f"{option}: unknown pass {name!r}", hint=f"known: {', '.join(sorted(PASSES))}, or * for all"
+            )
     return names
 
 
@@ -152,7 +154,9 @@ def _bisect(pipeline: list[Pass], module: Module, context: Context, seed: int, a
     fine = first > len(pipeline)
     name = None if fine or first == 0 else str(pipeline[first - 1])
     if as_json:
-        command.print_json({"pipeline": print_pipeline(pipeline), "fine": fine, "position": None if fine else first, "pass": name})
+        command.print_json(
+            {"pipeline": print_pipeline(pipeline), "fine": fine, "position": None if fine else first, "pass": name}
+        )
     elif fine:
         sys.stdout.write(f"all {len(pipeline)} passes keep the results\n")
     else:
@@ -166,7 +170,8 @@ def _options(cls: type[Pass]) -> list[dict[str, Any]]:
 
 def _list(as_json: bool) -> int:
     rows = [
-        {"name": name, "doc": (cls.__doc__ or "").strip(), "options": _options(cls)} for name, cls in sorted(PASSES.items())
+        {"name": name, "doc": (cls.__doc__ or "").strip(), "options": _options(cls)}
+        for name, cls in sorted(PASSES.items())
     ]
     if as_json:
         command.print_json({"passes": rows, "default": DEFAULT})

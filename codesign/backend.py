@@ -1,0 +1,194 @@
+"""One face for both kinds of backend: build kernels, check each, run them, print them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.backends import accelerator
+from codesign.backends.accelerator.simulate import SimulationResult
+from codesign.backends.triton.aot import Compiled as TritonCompiled
+from codesign.backends.triton.aot import compile_all
+from codesign.backends.triton.emit import emission
+from codesign.backends.triton.interpret import run_kernel
+from codesign.backends.triton.shrink import shrink
+from codesign.backends.triton.targets import target_of
+from codesign.backends.triton.verify import Verification, compare, verify_kernel
+from codesign.costmodel.machine import Machine
+from codesign.document import Compiled, Verified
+from codesign.ir.core import Module
+from codesign.ir.errors import CodesignError
+from codesign.ir.index import Bounds
+from codesign.ir.interpreter import Launcher
+from codesign.ir.program import Program
+from codesign.ir.text.program import print_program
+from codesign.ir.tile import Kernel
+from codesign.passes.lowering import KernelInfo
+from codesign.passes.tile import lower as lower_to_tiles
+
+Array = npt.NDArray[Any]
+Tick = Callable[[], None]
+
+
+class Backend(Protocol):
+    """What the pipeline asks of a kind of machine."""
+
+    form: str
+    """The form of `--emit` that this backend makes."""
+
+    def build(self, infos: Iterable[KernelInfo], tick: Tick) -> dict[str, Compiled]:
+        """Make code of every kernel; what the compiler or assembler reported, by kernel name."""
+
+    def verify(self, info: KernelInfo, seed: int) -> Verified:
+        """One kernel on fresh random inputs against the meaning of its group."""
+
+    def launcher(self) -> Launcher:
+        """What runs a kernel on arrays the way the machine would."""
+
+    def texts(self) -> dict[str, str]:
+        """File name -> text of every kernel built or asked for."""
+
+    def binaries(self) -> dict[str, dict[str, Path]]:
+        """Kernel name -> kind -> file that the compiler left."""
+
+
+def backend_for(machine: Machine, module: Module, sizes: Mapping[str, int]) -> Backend:
+    """The backend of a machine for a tiled module."""
+    if machine.kind == "gpu":
+        return TritonBackend(machine, module)
+    return AcceleratorBackend(machine, module, dict(sizes))
+
+
+def _document(check: Verification) -> Verified:
+    shorter = ", ".join(f"{name} {small} of {full}" for name, (full, small) in check.extents.items())
+    note = "; ".join(text for text in (check.message, f"run at {shorter}" if shorter else "") if text)
+    error = check.max_error if np.isfinite(check.max_error) else None
+    return Verified(against=check.against, max_error=error, tolerance=check.tolerance, ok=check.ok, note=note)
+
+
+@dataclass
+class TritonBackend:
+    """Kernels as Triton source, compiled ahead of time, run in Triton's interpreter."""
+
+    machine: Machine
+    module: Module
+    form: str = "triton"
+    compiled: dict[str, TritonCompiled] = field(default_factory=dict)
+
+    @property
+    def bounds(self) -> Bounds:
+        return self.module.bounds()
+
+    def build(self, infos: Iterable[KernelInfo], tick: Tick) -> dict[str, Compiled]:
+        target = target_of(self.machine)
+        kernels = [info.kernel for info in infos]
+        if target is None:
+            return {}
+        done: dict[str, Compiled] = {}
+        try:
+            results = compile_all(kernels, target.name, self.bounds)
+        except CodesignError:
+            results = []  # one of them fails: take them one by one, to say which
+        for compiled in results:
+            self.compiled[compiled.name] = compiled
+        for kernel in kernels:
+            done[kernel.name] = self._one(kernel, target.name)
+            tick()
+        return done
+
+    def _one(self, kernel: Kernel, target: str) -> Compiled:
+        if kernel.name not in self.compiled:
+            try:
+                self.compiled[kernel.name] = compile_all([kernel], target, self.bounds)[0]
+            except CodesignError as error:
+                return Compiled(arch=target, error=error.one_line())
+        found = self.compiled[kernel.name]
+        return Compiled(
+            arch=found.arch, registers=found.registers, shared_bytes=found.shared_bytes, spills=found.spills
+        )
+
+    def verify(self, info: KernelInfo, seed: int) -> Verified:
+        return _document(verify_kernel(info.normalized, info.kernel, bounds=self.bounds, seed=seed, device="cpu"))
+
+    def launcher(self) -> Launcher:
+        bounds = self.bounds
+        return lambda kernel, inputs, sizes: run_kernel(kernel, inputs, sizes, device="cpu", bounds=bounds)
+
+    def texts(self) -> dict[str, str]:
+        return {f"kernels/{name}.py": emission(k, self.bounds).source for name, k in self.module.kernels.items()}
+
+    def binaries(self) -> dict[str, dict[str, Path]]:
+        kinds = ("cubin", "hsaco", "ptx", "amdgcn")
+        return {
+            name: {kind: Path(path) for kind, path in found.files.items() if kind in kinds}
+            for name, found in self.compiled.items()
+        }
+
+
+@dataclass
+class AcceleratorBackend:
+    """Kernels as programs for a simulated dataflow machine."""
+
+    machine: Machine
+    module: Module
+    sizes: dict[str, int]
+    form: str = "accelerator"
+    programs: dict[str, Program] = field(default_factory=dict)
+    simulated: dict[str, SimulationResult] = field(default_factory=dict)
+
+    def program(self, kernel: Kernel) -> Program:
+        """The program of a kernel, lowered once."""
+        if kernel.name not in self.programs:
+            self.programs[kernel.name] = accelerator.lower(kernel, self.machine, self.sizes)
+        return self.programs[kernel.name]
+
+    def build(self, infos: Iterable[KernelInfo], tick: Tick) -> dict[str, Compiled]:
+        done: dict[str, Compiled] = {}
+        for info in infos:
+            kernel = info.kernel
+            try:
+                program = self.program(kernel)
+                used = max((program.scratch_bytes(s.level) for s in program.scratches), default=0)
+                count = len(program.instructions())
+                done[kernel.name] = Compiled(arch=self.machine.name, instructions=count, scratchpad_bytes=used)
+            except CodesignError as error:
+                done[kernel.name] = Compiled(arch=self.machine.name, error=error.one_line())
+            tick()
+        return done
+
+    def verify(self, info: KernelInfo, seed: int) -> Verified:
+        bounds = self.module.bounds()
+        small = shrink(info.normalized, info.kernel.schedule)
+        group = small.group
+        kernel = info.kernel
+        if small.changed:
+            kernel = lower_to_tiles(
+                group.fusion, kernel.schedule, name=kernel.name, bounds=bounds, outputs=group.outputs
+            )
+
+        def run(inputs: list[Array], sizes: Mapping[str, int]) -> list[Array]:
+            program = accelerator.lower(kernel, self.machine, dict(sizes)) if small.changed else self.program(kernel)
+            return accelerator.simulate(program, inputs, self.machine).outputs
+
+        return _document(compare(group, run, sizes=self.sizes, seed=seed, extents=small.changed))
+
+    def launcher(self) -> Launcher:
+        def run(kernel: Kernel, inputs: Any, sizes: Mapping[str, int]) -> list[Array]:
+            result = accelerator.simulate(self.program(kernel), list(inputs), self.machine)
+            self.simulated[kernel.name] = result
+            return result.outputs
+
+        return run
+
+    def texts(self) -> dict[str, str]:
+        for kernel in self.module.kernels.values():
+            self.program(kernel)
+        return {f"programs/{name}.casm": print_program(program) for name, program in self.programs.items()}
+
+    def binaries(self) -> dict[str, dict[str, Path]]:
+        return {}

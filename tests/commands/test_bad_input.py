@@ -1,0 +1,104 @@
+"""Bad input gets one clear line, exit code 2, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+GOOD_MODEL = """
+import torch
+model = torch.nn.Linear(8, 4).eval()
+example_inputs = (torch.randn(2, 8),)
+"""
+
+
+def run(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", f"codesign.{module}", *arguments], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+def one_line_of_cause(result: subprocess.CompletedProcess[str], *fragments: str) -> None:
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    for fragment in fragments:
+        assert fragment in result.stderr, result.stderr
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    one_line_of_cause(run("compile", "nowhere.py", cwd=tmp_path), "nowhere.py", "no such file")
+
+
+def test_error_inside_model_names_its_line(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("import torch\n\nmodel = torch.nn.Linear(8, 1 / 0)\n")
+    one_line_of_cause(run("compile", "model.py", cwd=tmp_path), "model.py:3", "ZeroDivisionError")
+
+
+def test_syntax_error_inside_model(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("import torch\nmodel = (\n")
+    one_line_of_cause(run("compile", "model.py", cwd=tmp_path), "model.py:2", "SyntaxError")
+
+
+def test_no_model_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("x = 1\n")
+    one_line_of_cause(run("compile", "model.py", cwd=tmp_path), "model.py", "get_model")
+
+
+def test_model_that_export_cannot_capture(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(
+        "import torch\n"
+        "class M(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        if x.sum().item() > 0:\n"
+        "            return x + 1\n"
+        "        return x - 1\n"
+        "model = M()\n"
+        "example_inputs = (torch.randn(4),)\n"
+    )
+    one_line_of_cause(run("compile", "model.py", cwd=tmp_path), "torch.export")
+
+
+def test_unknown_target_lists_nearest(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(GOOD_MODEL)
+    one_line_of_cause(run("compile", "model.py", "--target", "h100_smx", cwd=tmp_path), "h100_smx", "h100_sxm")
+
+
+def test_malformed_machine_file_names_the_field(tmp_path: Path) -> None:
+    text = (ROOT / "costmodel" / "machines" / "h100_sxm.toml").read_text()
+    (tmp_path / "model.py").write_text(GOOD_MODEL)
+    (tmp_path / "mine.toml").write_text(text.replace('kind = "gpu"', 'kind = "toaster"', 1))
+    one_line_of_cause(run("compile", "model.py", "--target", "mine.toml", cwd=tmp_path), "mine.toml", "kind")
+
+
+def test_malformed_tile_file_shows_line_column_and_caret(tmp_path: Path) -> None:
+    (tmp_path / "bad.tile").write_text("module @m {\n  func @main( {\n}\n")
+    result = run("opt", "bad.tile", "--passes", "canonicalize", cwd=tmp_path)
+    one_line_of_cause(result, "bad.tile:2:")
+    assert any(line.strip() == "^" for line in result.stderr.splitlines())
+
+
+def test_unwritable_output_directory(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(GOOD_MODEL)
+    (tmp_path / "taken").write_text("a file")
+    one_line_of_cause(run("compile", "model.py", "-o", "taken", cwd=tmp_path), "taken", "output directory")
+    assert (tmp_path / "taken").read_text() == "a file"
+
+
+@pytest.mark.parametrize("arguments", [["--budget", "0"], ["--no-such-option"], ["--bind", "batch"], []])
+def test_bad_usage(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "model.py").write_text(GOOD_MODEL)
+    one_line_of_cause(run("compile", *(["model.py", *arguments] if arguments else []), cwd=tmp_path))
+
+
+def test_unknown_policy(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(GOOD_MODEL)
+    one_line_of_cause(run("compile", "model.py", "--policy", "exhaustiv", cwd=tmp_path), "exhaustiv", "exhaustive")
