@@ -122,13 +122,14 @@ class Bounds:
 class Index:
     """An integer expression in normal form; immutable and hashable."""
 
-    __slots__ = ("_hash", "_text", "terms")
+    __slots__ = ("_data", "_hash", "_text", "terms")
     terms: tuple[tuple[Monomial, int], ...]
 
     def __init__(self, terms: tuple[tuple[Monomial, int], ...]) -> None:
         self.terms = terms
         self._hash: int | None = None
         self._text: str | None = None
+        self._data: tuple[Scalar, ...] | None = None
 
     # -- building ---------------------------------------------------------------------------------------------------
     @staticmethod
@@ -222,7 +223,9 @@ class Index:
 
     def data(self) -> tuple[Scalar, ...]:
         """The data-dependent scalars in it, in order."""
-        return tuple(dict.fromkeys(atom.scalar for atom in self.atoms() if isinstance(atom, Datum)))
+        if self._data is None:
+            self._data = tuple(dict.fromkeys(atom.scalar for atom in self.atoms() if isinstance(atom, Datum)))
+        return self._data
 
     def coefficient(self, name: str) -> Index | None:
         """The factor of variable `name` when the expression is linear in it (0 when absent), else None.

@@ -201,7 +201,7 @@ class Read(Scalar):
     Without `otherwise` the verifier wants every index inside (data-dependent indices are the data's promise).
     """
 
-    __slots__ = ("indices", "otherwise", "source")
+    __slots__ = ("_children", "indices", "otherwise", "source")
     source: Value
     indices: tuple[Index, ...]
     otherwise: Scalar | None
@@ -210,6 +210,8 @@ class Read(Scalar):
         self.source = source
         self.indices = tuple(index(i) for i in indices)
         self.otherwise = otherwise
+        data = tuple(dict.fromkeys(scalar for i in self.indices for scalar in i.data()))
+        self._children = data if otherwise is None else (*data, otherwise)
         super().__init__(source.type.dtype, (id(source), self.indices, otherwise))
 
     def same(self, other: Scalar) -> bool:
@@ -221,8 +223,7 @@ class Read(Scalar):
         )
 
     def children(self) -> tuple[Scalar, ...]:
-        data = tuple(dict.fromkeys(scalar for i in self.indices for scalar in i.data()))
-        return data if self.otherwise is None else (*data, self.otherwise)
+        return self._children
 
     def index_expressions(self) -> tuple[Index, ...]:
         return self.indices
