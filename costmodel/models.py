@@ -10,13 +10,21 @@ from codesign.ir.errors import UnsupportedError
 
 
 def cost_model_for(machine: Machine, fidelity: int = 1) -> CostModel:
-    """The model of a machine: 0 roofline, 1 analytic (tile model on GPUs, dataflow model on accelerators)."""
+    """The model of a machine: 0 roofline, 1 analytic (tile model on GPUs, dataflow model on accelerators), 2 event simulation
+    (GPUs; an accelerator's program is simulated by its own simulator).
+    """
     if fidelity == 0:
         return Roofline()
     if machine.kind == "gpu" and fidelity == 1:
         return GpuTileModel()
+    if machine.kind == "gpu" and fidelity == 2:
+        from codesign.costmodel.events import EventModel
+
+        return EventModel()
     if machine.kind == "dataflow" and fidelity == 1:
         from codesign.costmodel.dataflow import DataflowModel
 
         return DataflowModel()
-    raise UnsupportedError(f"no cost model of fidelity {fidelity} for {machine.name}", hint="fidelities: 0, 1")
+    raise UnsupportedError(
+        f"no cost model of fidelity {fidelity} for {machine.name}", hint="fidelities: 0, 1, and 2 on GPUs"
+    )

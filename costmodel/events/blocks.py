@@ -7,37 +7,44 @@ trips fill the pipeline, the loop runs with the loads of later trips in flight, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-import numpy as np
 
 from codesign.costmodel.gpu.geometry import Geometry, Work
 from codesign.costmodel.gpu.occupancy import Occupancy
 from codesign.costmodel.gpu.parameters import Parameters
+from codesign.costmodel.gpu.timing import cache_bytes, tensor_seconds
 from codesign.costmodel.machine import Machine
-from codesign.ir.errors import UnsupportedError
 
-PIPES = ("tensor", "vector", "special", "port")
-"""Resources that each SM has for itself; `port` is its way to L2."""
-SHARED = ("l2", "dram")
-"""Resources that all SMs share."""
-PHASES = ("fill", "main", "store")
+PIPES = ("tensor", "operands", "vector", "special", "port")
+"""Resources that each SM has for itself; `operands` is shared memory on the way to the tensor unit, `port` the way to
+L2.
+"""
+COMPUTE = 4
+"""So many of PIPES, from the first on, are in the path of computing; the others are in the path of memory."""
 
 PORT_BYTES_PER_CLOCK = 64.0
 """What one SM takes from L2 in a clock, as in the analytic model."""
+OPERAND_BYTES_PER_CLOCK = 128.0
+"""What shared memory delivers in a clock, as in the analytic model."""
 WARPS_TO_SATURATE = 8.0
 """Warps that hide the latency of the SM's four vector partitions, two each."""
 BARRIER_CLOCKS = 40.0
 
+Seconds = tuple[float, ...]
+
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of a block: seconds of each SM pipe that it takes, seconds of the chip's L2, the DRAM bytes it reads as
-    a share of the block's, and `floor`: the least time that latency allows, whatever else is idle.
+    """One phase of a block.
+
+    `pipes`: seconds of each SM pipe that it takes; `l2`: seconds of the chip's L2; `reads`: the DRAM bytes that it
+    reads as a share of the block's; `writes`: bytes that DRAM must take sooner or later; `floor`: the least time that
+    latency allows, whatever else is idle.
     """
 
     name: str
-    pipes: tuple[float, float, float, float]
+    pipes: Seconds
     l2: float
     reads: float
     writes: float
@@ -52,12 +59,12 @@ class Phase:
         pipes = tuple(a + b for a, b in zip(self.pipes, other.pipes, strict=True))
         floor = max(self.floor, other.floor)
         l2, reads, writes = self.l2 + other.l2, self.reads + other.reads, self.writes + other.writes
-        return Phase(self.name, pipes, l2, reads, writes, floor)  # type: ignore[arg-type]
+        return Phase(self.name, pipes, l2, reads, writes, floor)
 
 
 @dataclass(frozen=True)
 class Chip:
-    """Rates that blocks share, and the clock; bytes and seconds."""
+    """Rates that blocks share, and the clock; bytes and seconds, with the parameters' efficiencies applied."""
 
     sms: int
     clock: float
@@ -65,39 +72,31 @@ class Chip:
     read_bandwidth: float
     write_bandwidth: float
     dram_latency: float
-    l2_latency: float
     cache_bytes: float
 
     @staticmethod
-    def of(machine: Machine, p: Parameters) -> Chip:
-        """The chip with the parameters' efficiencies applied."""
+    def of(machine: Machine, p: Parameters, write_effort: float = 1.0) -> Chip:
+        """The chip of a machine; DRAM takes `write_effort` times as long for a byte of this kernel's writes as for one
+        of a long stream.
+        """
         dram, l2 = machine.level("dram"), machine.level("l2")
-        bandwidth = machine.need(dram.bandwidth, "levels.dram.bandwidth")
-        latency = machine.need(dram.latency_seconds, "levels.dram.latency_seconds")
-        caches = machine.instances("l2")
-        last = machine.level("llc") if machine.has_level("llc") else l2
-        l2_latency = l2.latency_seconds
+        bandwidth = machine.need(dram.bandwidth, "levels.dram.bandwidth") * p.dram_efficiency
         return Chip(
             sms=machine.instances("shared"),
             clock=machine.need(machine.unit("vector").clock_hz, "units.vector.clock_hz"),
-            l2_bandwidth=machine.need(l2.bandwidth, "levels.l2.bandwidth") * caches * p.l2_efficiency,
-            read_bandwidth=bandwidth * p.dram_efficiency,
-            write_bandwidth=bandwidth * p.write_efficiency,
-            dram_latency=latency,
-            l2_latency=latency if l2_latency is None else machine.need(l2_latency, "levels.l2.latency_seconds"),
-            cache_bytes=machine.need(last.capacity_bytes, f"levels.{last.name}.capacity_bytes")
-            * machine.instances(last.name),
+            l2_bandwidth=machine.need(l2.bandwidth, "levels.l2.bandwidth") * machine.instances("l2") * p.l2_efficiency,
+            read_bandwidth=bandwidth,
+            write_bandwidth=bandwidth / write_effort,
+            dram_latency=machine.need(dram.latency_seconds, "levels.dram.latency_seconds"),
+            cache_bytes=cache_bytes(machine),
         )
 
 
 @dataclass(frozen=True)
 class Block:
-    """A program instance: its phases, the bytes that it loads (through L2) and stores, and where a split reduction
-    meets.
-    """
+    """A program instance: its phases, the bytes that it stores, and those of a split reduction's partial result."""
 
     phases: tuple[Phase, Phase, Phase]
-    load_bytes: float
     store_bytes: float
     partial_bytes: float
 
@@ -111,6 +110,20 @@ class Knobs:
     group: int = 1
     persistent: bool = False
     specialised: bool = False
+    bytes_in_flight: float = 64.0
+    """Bytes that a thread has in flight when it loads straight into registers."""
+
+    @staticmethod
+    def of(columns: Mapping[str, float]) -> Knobs:
+        """From the columns of one schedule."""
+        return Knobs(
+            warps=columns.get("warps", 4.0),
+            pipeline=max(columns.get("pipeline", 1.0), 1.0),
+            group=max(int(columns.get("group", 1.0)), 1),
+            persistent=columns.get("persistent", 0.0) > 0.0,
+            specialised=columns.get("warp_specialize", 0.0) > 0.0,
+            bytes_in_flight=columns.get("bytes_in_flight", 64.0),
+        )
 
 
 def block_of(
@@ -120,57 +133,52 @@ def block_of(
 
     Raises UnsupportedError when the machine has no rate for a dtype of the contraction.
     """
-    overhead = 1.0 + p.tile_overhead * (1.0 / max(float(w.tensor_m), 1.0) + 1.0 / max(float(w.tensor_n), 1.0))
-    tensor = _tensor_seconds(w, machine, chip.sms) * overhead / p.tensor_efficiency
-    vector = machine.unit("vector")
-    lanes = machine.need(vector.rate["f32"], "units.vector.rate.f32") * vector.count
-    integers = machine.need(vector.rate.get("i32", vector.rate["f32"]), "units.vector.rate.i32") * vector.count
-    special = machine.unit("special")
-    special_lanes = machine.need(special.rate["f32"], "units.special.rate.f32") * special.count
-    speed = chip.clock * p.vector_efficiency
+    pipes, alone = _compute(w, found, machine, p, chip, knobs)
     port = PORT_BYTES_PER_CLOCK * chip.clock
-    spill = float(found.spilled * found.threads * w.trips) / port
-    vector_seconds = float((w.vector + w.ieee) / lanes + w.integer / integers) / speed
-    special_seconds = float(w.special / special_lanes) / speed
-    hidden = min(knobs.warps / WARPS_TO_SATURATE, 1.0)
-    alone = max(vector_seconds, special_seconds) / hidden + spill
-
     trips, load = float(w.trips), float(w.load_bytes)
+    shared = load - float(w.shared_loads)
+    staged = float(w.tensor_k) > 0.0
     ahead = max(knobs.pipeline - 1.0, 1.0)
     first = min(ahead / trips, 1.0)
-    fill_floor = p.fill_latency * chip.dram_latency
-    if trips <= 1.0:
-        in_flight = min(load, float(found.threads) * 64.0)
-        fill_floor = max(fill_floor, load / max(in_flight, 1.0) * chip.dram_latency)
-    chain = (trips * p.step_clocks + float(w.barriers) * BARRIER_CLOCKS) / chip.clock
-    latency = 0.5 * (chip.dram_latency + chip.l2_latency)
+    arrival = p.fill_latency * chip.dram_latency
+    fill_floor = arrival
+    if not staged:  # straight into registers: a thread waits for what it asked for before it asks for more
+        in_flight = min(load * first, float(found.threads) * knobs.bytes_in_flight)
+        fill_floor = max(arrival, load * first / max(in_flight, 1.0) * chip.dram_latency)
+    depth = float(w.tensor_k) / 64.0 if staged else 0.25
+    chain = (trips * depth * p.step_clocks + float(w.barriers) * BARRIER_CLOCKS) / chip.clock
     later = trips * (1.0 - first)
     if knobs.pipeline > 1.0 or trips <= 1.0:
-        floor = max(chain, alone, later * latency / ahead)
+        floor = max(chain + later * arrival / ahead, alone)
     else:  # nothing is loaded ahead: every trip waits for its operands, then computes
-        floor = chain + alone + tensor + later * latency
+        floor = chain + alone + pipes[0] + later * arrival
     split = float(g.split) > 1.0
     partial = (4.0 * float(w.accumulators) or 2.0 * float(w.store_bytes)) if split else 0.0
     stored = partial if split else float(w.store_bytes)
     out = stored + 2.0 * float(w.atomic_bytes)
     written = 0.0 if split else float(w.store_bytes) + float(w.atomic_bytes)
-    fill = Phase("fill", (0.0, 0.0, 0.0, first * load / port), first * load / chip.l2_bandwidth, first, 0.0, fill_floor)
     rest = 1.0 - first
-    pipes = (tensor, vector_seconds + spill, special_seconds, rest * load / port)
-    main = Phase("main", pipes, rest * load / chip.l2_bandwidth, rest, 0.0, floor)
-    store = Phase("store", (0.0, 0.0, 0.0, out / port), out / chip.l2_bandwidth, 0.0, written, 0.0)
-    return Block((fill, main, store), load, written, partial)
+    none = (0.0,) * COMPUTE
+    fill = Phase("fill", (*none, first * load / port), first * shared / chip.l2_bandwidth, first, 0.0, fill_floor)
+    main = Phase("main", (*pipes, rest * load / port), rest * shared / chip.l2_bandwidth, rest, 0.0, floor)
+    store = Phase("store", (*none, out / port), out / chip.l2_bandwidth, 0.0, written, 0.0)
+    return Block((fill, main, store), written, partial)
 
 
-def _tensor_seconds(w: Work, machine: Machine, sms: int) -> float:
-    """Seconds of one block's multiply-adds on its SM's tensor units at the peak."""
-    seconds = 0.0
-    for dtype, count in w.tensor.items():
-        rate = machine.rate("tensor", dtype)
-        if rate is None and dtype == "f8":
-            rate = machine.rate("tensor", "f16")
-        if rate is None:
-            hint = f"add units.tensor.rate.{dtype} to the machine file"
-            raise UnsupportedError(f"{machine.name}: no rate for {dtype} on the tensor unit", hint=hint)
-        seconds += 2.0 * float(np.max(count)) / (rate / sms)
-    return seconds
+def _compute(
+    w: Work, found: Occupancy, machine: Machine, p: Parameters, chip: Chip, knobs: Knobs
+) -> tuple[Seconds, float]:
+    """Seconds of the SM's compute pipes that one block takes, and the least time that its own warps need for them."""
+    vector, special = machine.unit("vector"), machine.unit("special")
+    lanes = machine.need(vector.rate["f32"], "units.vector.rate.f32") * vector.count
+    integers = machine.need(vector.rate.get("i32", vector.rate["f32"]), "units.vector.rate.i32") * vector.count
+    special_lanes = machine.need(special.rate["f32"], "units.special.rate.f32") * special.count
+    speed = chip.clock * p.vector_efficiency
+    overhead = 1.0 + p.tile_overhead * (1.0 / max(float(w.tensor_m), 1.0) + 1.0 / max(float(w.tensor_n), 1.0))
+    tensor = float(tensor_seconds(w.tensor, machine, chip.sms)) * overhead / p.tensor_efficiency
+    operands = float(w.operand_bytes) / (OPERAND_BYTES_PER_CLOCK * chip.clock)
+    spill = float(found.spilled * found.threads * w.trips) / (PORT_BYTES_PER_CLOCK * chip.clock)
+    plain = float((w.vector + w.ieee) / lanes + w.integer / integers) / speed
+    rare = float(w.special / special_lanes) / speed
+    hidden = min(knobs.warps / WARPS_TO_SATURATE, 1.0)
+    return (tensor, operands, plain + spill, rare), max(plain, rare) / hidden + spill

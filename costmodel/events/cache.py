@@ -9,13 +9,14 @@ for it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.events.walk import PART, Ints, Walk
-from codesign.costmodel.gpu.geometry import Geometry
+from codesign.costmodel.gpu.geometry import Geometry, run_bytes
+from codesign.costmodel.gpu.traffic import HALF_SECTOR
 from codesign.costmodel.summary import KernelSummary, footprint
 
 Floats = npt.NDArray[np.float64]
@@ -30,26 +31,30 @@ KEPT_CAPACITY = 0.8
 
 @dataclass(frozen=True)
 class Panels:
-    """One operand: `bytes` of a panel, `dims` of the grid that choose it, and what share of its first reads goes to
-    DRAM.
+    """One operand: `bytes` of a panel, `dims` of the grid that choose it, what share of its first reads goes to DRAM,
+    and how much longer DRAM takes for its bytes than for those of a long stream.
     """
 
     tensor: str
     bytes: float
     dims: tuple[str, ...]
     cold: float
+    effort: float = 1.0
 
 
 @dataclass(frozen=True)
 class Reads:
-    """DRAM reads of a grid as a cumulative curve: `bytes[i]` were read by the blocks before number `blocks[i]`."""
+    """DRAM reads of a grid as cumulative curves: `bytes[i]` were read by the blocks before number `blocks[i]`, which
+    took DRAM as long as `effort[i]` bytes of a long stream.
+    """
 
     blocks: Floats
     bytes: Floats
+    effort: Floats
 
     def per_block(self, first: float, count: float) -> float:
-        """Mean bytes of each of `count` blocks from number `first` on."""
-        ends = np.interp([first, first + count], self.blocks, self.bytes)
+        """Mean effort of each of `count` blocks from number `first` on, in bytes of a long stream."""
+        ends = np.interp([first, first + count], self.blocks, self.effort)
         return float(ends[1] - ends[0]) / max(count, 1.0)
 
     @property
@@ -67,7 +72,8 @@ def panels_of(kernel: KernelSummary, g: Geometry, walk: Walk, cache_bytes: float
     one = g.sizes({**{dim: g.mean[dim] for dim in kernel.outer}, **part})
     counts = dict(zip(walk.dims, walk.counts, strict=True))
     warm_names = [name for name in kernel.notes.get("warm", "").split(",") if name]
-    found: dict[tuple[object, ...], Panels] = {}
+    found: dict[tuple[object, ...], tuple[float, Panels]] = {}
+    totals: dict[str, float] = {}
     for nest in kernel.nests:
         for access in nest.loads:
             dims = tuple(dim for dim in walk.dims if dim in access.dims)
@@ -79,9 +85,28 @@ def panels_of(kernel: KernelSummary, g: Geometry, walk: Walk, cache_bytes: float
             cold = 1.0
             if access.tensor in warm_names or access.tensor.split("#")[0] in warm_names:
                 cold = 1.0 - warm * min(max(1.0 - once / (0.5 * cache_bytes), 0.0), 1.0)
-            panels = Panels(access.tensor, min(each, once / number), dims, cold)
-            found.setdefault((access.tensor, access.index), panels)
-    return list(found.values())
+            effort = 1.0 + HALF_SECTOR / float(run_bytes(access, g))
+            if (access.tensor, access.index) not in found:
+                whole_tensor = access.dtype.bytes * float(np.prod([float(e.evaluate(g.symbols)) for e in access.shape]))
+                panels = Panels(access.tensor, min(each, once / number), dims, cold, effort)
+                found[access.tensor, access.index] = (whole_tensor, panels)
+                totals[access.tensor] = totals.get(access.tensor, 0.0) + once
+    # several accesses of one tensor read it once
+    return [
+        replace(panels, bytes=panels.bytes * min(tensor / max(totals[panels.tensor], 1e-30), 1.0))
+        for tensor, panels in found.values()
+    ]
+
+
+def write_effort(kernel: KernelSummary, g: Geometry, gap_bytes: float) -> float:
+    """How much longer DRAM takes for a kernel's writes than for a long stream; each contiguous run costs `gap_bytes`
+    more.
+    """
+    whole = g.sizes(g.extents)
+    stores = [access for nest in kernel.nests for access in nest.stores]
+    sizes = [float(footprint(access, whole)) * access.dtype.bytes for access in stores]
+    efforts = [1.0 + gap_bytes / float(run_bytes(access, g)) for access in stores]
+    return float(np.dot(sizes, efforts)) / max(sum(sizes), 1e-30) if sizes else 1.0
 
 
 def reads(panels: list[Panels], walk: Walk, row: int, store_bytes: float, cache_bytes: float) -> Reads:
@@ -91,7 +116,7 @@ def reads(panels: list[Panels], walk: Walk, row: int, store_bytes: float, cache_
     blocks = walk.blocks
     if blocks <= EXACT_BLOCKS:
         misses = _window(panels, walk, row, 0, blocks, store_bytes, cache_bytes)
-        return _curve([(0, misses)], row, blocks)
+        return _curve(misses, row, blocks)
     length = max(EXACT_BLOCKS // 3 // row, 2) * row
     middle = (blocks // 2 // row) * row - length // 2 // row * row
     last = max((blocks - length) // row, 1) * row
@@ -99,23 +124,23 @@ def reads(panels: list[Panels], walk: Walk, row: int, store_bytes: float, cache_
     steady = _window(panels, walk, row, middle, length, store_bytes, cache_bytes)
     end = _window(panels, walk, row, last, blocks - last, store_bytes, cache_bytes)
     # the first half of a window is its history: what an earlier row left in L2 is known only after it
-    half = len(steady) // 2
-    usual = float(steady[half:].mean())
-    gap = np.full(last // row - len(start), usual)
-    end[: len(end) // 2] = np.minimum(end[: len(end) // 2], usual)
-    return _curve([(0, start), (len(start), gap), (last // row, end)], row, blocks)
+    half = steady.shape[1] // 2
+    usual = steady[:, half:].mean(axis=1, keepdims=True)
+    gap = np.repeat(usual, last // row - start.shape[1], axis=1)
+    end[:, : end.shape[1] // 2] = np.minimum(end[:, : end.shape[1] // 2], usual)
+    return _curve(np.concatenate([start, gap, end], axis=1), row, blocks)
 
 
-def _curve(pieces: list[tuple[int, Floats]], row: int, blocks: int) -> Reads:
-    misses = np.concatenate([piece for _, piece in pieces])
-    edges = np.minimum(np.arange(len(misses) + 1, dtype=np.float64) * row, blocks)
-    return Reads(edges, np.concatenate([[0.0], np.cumsum(misses)]))
+def _curve(misses: Floats, row: int, blocks: int) -> Reads:
+    edges = np.minimum(np.arange(misses.shape[1] + 1, dtype=np.float64) * row, blocks)
+    curves = np.concatenate([np.zeros((2, 1)), np.cumsum(misses, axis=1)], axis=1)
+    return Reads(edges, curves[0], curves[1])
 
 
 def _window(
     panels: list[Panels], walk: Walk, row: int, first: int, count: int, store_bytes: float, cache_bytes: float
 ) -> Floats:
-    """Bytes that each row of a window of blocks reads from DRAM, [rows]."""
+    """Bytes and effort that each row of a window of blocks reads from DRAM, [2, rows]."""
     numbers = np.arange(first, first + count, dtype=np.int64)
     rows = (numbers - first) // row
     total = int(rows[-1]) + 1
@@ -125,12 +150,13 @@ def _window(
     for entry, (at, _, _) in zip(panels, touched, strict=True):
         flow = flow + np.bincount(at, minlength=total) * entry.bytes
     before = np.concatenate([[0.0], np.cumsum(flow)])
-    misses = np.zeros(total)
+    misses = np.zeros((2, total))
     for entry, (at, previous, compulsory) in zip(panels, touched, strict=True):
         distance = before[at] - before[np.maximum(previous, 0)]
         kept = np.minimum(KEPT_CAPACITY * cache_bytes / np.maximum(distance, 1.0), 1.0)
         share = np.where(previous >= 0, 1.0 - kept, np.where(compulsory, entry.cold, 1.0))
-        misses += np.bincount(at, weights=share * entry.bytes, minlength=total)
+        missed = np.bincount(at, weights=share * entry.bytes, minlength=total)
+        misses += np.stack([missed, missed * entry.effort])
     return misses
 
 

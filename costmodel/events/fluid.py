@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from codesign.costmodel.events.blocks import PIPES, Phase
+from codesign.costmodel.events.blocks import COMPUTE, PIPES, Phase
+from codesign.costmodel.gpu.timing import INNER
 
 L2, DRAM = len(PIPES), len(PIPES) + 1
 LATENCY = "latency"
 NAMES = (*PIPES, "l2", "dram")
 FULL = 1e-9
+INFINITE = float("inf")
 
 
 @dataclass
@@ -35,6 +37,7 @@ class Bundle:
     limit: str = ""
     demand: tuple[float, ...] = ()
     floor: float = 0.0
+    cap: float = float("inf")
 
     def enter(self, direct_writes: float) -> None:
         """Take up the phase at `position`; `direct_writes` are seconds of DRAM per byte for writes that do not fit in
@@ -73,16 +76,35 @@ class Cohort:
 
 
 def allocate(cohorts: list[Cohort], sharpness: float) -> list[float]:
-    """Set rate and limit of every bundle; returns how busy each resource is (SM pipes as the mean over all SMs of the
-    cohorts).
+    """Set rate and limit of every bundle; returns how busy each resource is (SM pipes as the mean over the cohorts'
+    SMs).
 
-    Resources that are busy at the same time get in each other's way: a bundle that is bound by one slows down by the
-    norm of the utilisations that it meets, of order `sharpness` (infinite: perfect overlap).
+    Resources that are busy at the same time get in each other's way: a block that is bound by one slows down by the
+    norm of the utilisations that it meets, of order `sharpness` (infinite: perfect overlap). What it then leaves idle
+    is for others.
     """
+    left, chip = _fill(cohorts)
+    busy = {r: 1.0 - share for r, share in chip.items()}
+    for i, cohort in enumerate(cohorts):
+        for bundle in cohort.bundles:
+            if bundle.rate > 0.0:
+                bundle.cap = bundle.rate / _interference(bundle, left[i], busy, sharpness)
+    left, chip = _fill(cohorts)
+    sms = sum(cohort.sms for cohort in cohorts)
+    used = [0.0] * len(PIPES)
+    for cohort, pipes in zip(cohorts, left, strict=True):
+        for r, share in enumerate(pipes):
+            used[r] += (1.0 - share) * cohort.sms / sms
+        for bundle in cohort.bundles:
+            bundle.cap = INFINITE
+    return [*used, 1.0 - chip[L2], 1.0 - chip[DRAM]]
+
+
+def _fill(cohorts: list[Cohort]) -> tuple[list[list[float]], dict[int, float]]:
+    """Give out all resources, oldest bundles first; returns what is left of each cohort's pipes and of the chip's."""
     left = [[1.0] * len(PIPES) for _ in cohorts]
     chip = {L2: 1.0, DRAM: 1.0}
-    deepest = max((len(cohort.bundles) for cohort in cohorts), default=0)
-    for age in range(deepest):
+    for age in range(max((len(cohort.bundles) for cohort in cohorts), default=0)):
         level = [(i, cohort, cohort.bundles[age]) for i, cohort in enumerate(cohorts) if len(cohort.bundles) > age]
         for i, _, bundle in level:
             _alone(bundle, left[i])
@@ -91,29 +113,19 @@ def allocate(cohorts: list[Cohort], sharpness: float) -> list[float]:
             pipes = left[i]
             for r in range(len(PIPES)):
                 pipes[r] -= bundle.rate * bundle.demand[r]
-    busy = {L2: 1.0 - chip[L2], DRAM: 1.0 - chip[DRAM]}
-    used = [0.0] * len(NAMES)
-    sms = sum(cohort.sms for cohort in cohorts)
-    for i, cohort in enumerate(cohorts):
-        for bundle in cohort.bundles:
-            if bundle.rate <= 0.0:
-                continue
-            _interfere(bundle, left[i], busy, sharpness)
-            for r in range(len(PIPES)):
-                used[r] += bundle.rate * bundle.demand[r] * cohort.sms / sms
-            for r in (L2, DRAM):
-                used[r] += bundle.rate * bundle.demand[r] * cohort.sms
-    return used
+    return left, chip
 
 
 def _alone(bundle: Bundle, pipes: list[float]) -> None:
-    """The rate that latency and what is left of its own SM allow."""
-    rate, limit = (1.0 / bundle.floor, LATENCY) if bundle.floor > 0.0 else (float("inf"), LATENCY)
+    """The rate that latency and what is left of its own SM allow; a cap keeps the limit that it came from."""
+    rate, limit = (1.0 / bundle.floor, LATENCY) if bundle.floor > 0.0 else (INFINITE, LATENCY)
     for r, name in enumerate(PIPES):
         need = bundle.demand[r]
         if need > 0.0 and (free := pipes[r] if pipes[r] > FULL else 0.0) < rate * need:
             rate, limit = free / need, name
-    if rate == float("inf"):  # only shared resources: as if alone on the chip
+    if rate > bundle.cap:
+        rate, limit = bundle.cap, bundle.limit
+    if rate == INFINITE:  # only shared resources: as if alone on the chip
         rate = 1.0 / max(bundle.demand[L2], bundle.demand[DRAM], 1e-15)
     bundle.rate, bundle.limit = rate, limit
 
@@ -140,14 +152,15 @@ def _share(level: list[tuple[Cohort, Bundle]], chip: dict[int, float]) -> None:
         active = [entry for entry in active if entry[1].demand[tightest] <= 0.0]
 
 
-def _interfere(bundle: Bundle, pipes: list[float], busy: dict[int, float], sharpness: float) -> None:
-    """Slow a bundle down by what else is busy on its way; its own bottleneck counts as one, so that nothing ever gets
-    faster.
+def _interference(bundle: Bundle, pipes: list[float], busy: dict[int, float], sharpness: float) -> float:
+    """How much slower a bundle gets by what else is busy on its way; its own bottleneck counts as one, so never faster.
+
+    Within the path of computing and within that of memory resources overlap nearly perfectly (order INNER).
     """
-    total = (bundle.rate * bundle.floor) ** sharpness
+    paths = [0.0, 0.0]
     for r, need in enumerate(bundle.demand):
         if need > 0.0:
             level = 1.0 - pipes[r] if r < len(PIPES) else busy[r]
-            total += max(level, 0.0) ** sharpness
-    if total > 1.0:
-        bundle.rate /= total ** (1.0 / sharpness)
+            paths[r >= COMPUTE] += max(level, 0.0) ** INNER
+    total = sum(path ** (sharpness / INNER) for path in paths) + (bundle.rate * bundle.floor) ** sharpness
+    return float(max(total, 1.0) ** (1.0 / sharpness))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from codesign.costmodel.events.blocks import Block, Chip, Knobs, block_of
-from codesign.costmodel.events.cache import Reads, panels_of, reads
+from codesign.costmodel.events.cache import Reads, panels_of, reads, write_effort
 from codesign.costmodel.events.walk import Walk
 from codesign.costmodel.gpu.geometry import geometry, work
 from codesign.costmodel.gpu.model import knob_columns
@@ -62,20 +62,15 @@ def plan(
     p = parameters or load_calibration(machine).parameters
     columns = {name: float(column[0]) for name, column in knob_columns(ScheduleBatch.of([schedule])).items()}
     g = geometry(kernel, columns, {name: float(value) for name, value in (sizes or {}).items()})
-    w = work(kernel, g)
-    knobs = Knobs(
-        warps=columns.get("warps", 4.0),
-        pipeline=max(columns.get("pipeline", 1.0), 1.0),
-        group=max(int(columns.get("group", 1.0)), 1),
-        persistent=columns.get("persistent", 0.0) > 0.0,
-        specialised=columns.get("warp_specialize", 0.0) > 0.0,
-    )
+    knobs = Knobs.of(columns)
+    wide = bool(machine.features.get("wgmma") or machine.features.get("tensor_memory"))
+    w = work(kernel, g, columns.get("vector_unit", 0.0), knobs.warps, wide)
     found = occupancy(w, machine, np.float64(knobs.warps), np.float64(knobs.pipeline))
     why = str(reasons(found, 1)[0])
     if why:
         message = f"{kernel.name} does not fit on {machine.name}: {why}"
         raise ScheduleError(message, hint="smaller tiles or fewer stages")
-    chip = Chip.of(machine, p)
+    chip = Chip.of(machine, p, write_effort(kernel, g, p.write_gap))
     block = block_of(w, g, found, machine, p, chip, knobs)
     walk = Walk.of({dim: int(g.blocks[dim]) for dim in kernel.outer}, schedule.order, int(g.split), knobs.group)
     wanted = min(int(found.blocks), -(-walk.blocks // chip.sms))

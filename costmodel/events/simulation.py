@@ -24,7 +24,15 @@ HEAD_WAVES, TAIL_WAVES = 12, 6
 DIRTY_SHARE = 0.5
 """Share of L2 that may hold data which DRAM has yet to take, as in the analytic model."""
 DONE = 1e-9
-TERM_OF = {"tensor": "tensor", "vector": "vector", "special": "vector", "port": "l2", "l2": "l2", "dram": "dram"}
+TERM_OF = {
+    "tensor": "tensor",
+    "operands": "tensor",
+    "vector": "vector",
+    "special": "vector",
+    "port": "l2",
+    "l2": "l2",
+    "dram": "dram",
+}
 LATENCY_TERM = {"fill": "fill", "main": "latency", "store": "store"}
 BOUND_TERMS = ("tensor", "vector", "vector", "dram")
 """The term that each bound of the roofline belongs to."""
@@ -242,9 +250,10 @@ class _Simulation:
             share = ahead / before if name == "dram" and before > 0.0 else 1.0
             self.terms[name] += value * repeats * share
             self.now += value * repeats * share
-        # what L2 took in unwritten while it filled up has to go out in the long run
+        # in the long run DRAM takes all that is written: neither less, as while L2 filled up, nor more, as while it emptied
         dram = count * (ahead / self.chip.read_bandwidth + self.block.store_bytes / self.chip.write_bandwidth)
-        late = max(dram - (self.now - start), 0.0)
+        emptied = min(self.dirty - self.marked.dirty, 0.0) * repeats / self.chip.write_bandwidth
+        late = max(dram - (self.now - start), emptied, -self.terms["store"])
         self.terms["store"] += late
         self.now += late
         for r in range(len(NAMES)):
@@ -252,6 +261,7 @@ class _Simulation:
         self.busy[DRAM] += late
         self.working += (self.working - self.marked.working) * repeats
         self.next += count
+        self.working += late * self.chip.sms
         self.steady = (start, self.now, count)
         for cohort in self.cohorts:
             for b in cohort.bundles:
@@ -306,6 +316,7 @@ class _Mark:
         self.terms = dict(simulation.terms)
         self.busy = list(simulation.busy)
         self.working = simulation.working
+        self.dirty = simulation.dirty
 
 
 def _term(cohort: Cohort) -> str:
