@@ -14,6 +14,7 @@ from codesign.ir.tile import Kernel
 from codesign.passes.normalize import Normalized, normalize
 from codesign.passes.schedule.tuner import Tuned, Tuner
 from codesign.passes.tile import lower
+from codesign.passes.tiling.split import split_reduction, splittable
 
 
 @dataclass
@@ -59,9 +60,9 @@ class _Lowering:
             if isinstance(op, Compute):
                 op = _alone(op, mapping)
             if isinstance(op, Fusion):
-                launch = self.launch(op)
-                mapping.update(zip(op.results, launch.results, strict=True))
-                ops.append(launch)
+                launches = self.launches(op)
+                mapping.update(zip(op.results, launches[-1].results, strict=True))
+                ops.extend(launches)
             else:
                 for inner in op.blocks():
                     self.block(inner)
@@ -69,14 +70,25 @@ class _Lowering:
         block.ops = ops
         block.yields = tuple(mapping.get(value, value) for value in block.yields)
 
-    def launch(self, fusion: Fusion) -> Launch:
+    def launches(self, fusion: Fusion) -> list[Launch]:
+        """What does a group: one launch, or two when its reduction is split over the grid."""
+        tuned = self.tuner.tune(fusion)
+        if not tuned.phases:
+            return [self.launch(fusion, tuned)]
+        where = splittable(fusion)
+        assert where is not None
+        partial, combination = split_reduction(fusion, where, tuned.schedule.split[where.dim])
+        first = self.launch(partial, tuned.phases[0].tuned)
+        combination.body.replace({partial.result: first.result})
+        return [first, self.launch(combination, tuned.phases[1].tuned)]
+
+    def launch(self, fusion: Fusion, tuned: Tuned) -> Launch:
         """The launch that does a group; its kernel is made when no group before had the same structure."""
         key = structural_hash(fusion)
         normalized = normalize(fusion, self.bounds)
         name = self._by_structure.get(key)
         if name is None:
             name = self._name(fusion)
-            tuned = self.tuner.tune(fusion, name)
             kernel = lower(normalized.fusion, tuned.schedule, name=name, bounds=self.bounds, outputs=normalized.outputs)
             kernel.location = _location(fusion)
             self._by_structure[key] = name
@@ -86,10 +98,9 @@ class _Lowering:
         info.count += 1
         info.locations.append(_location(fusion))
         info.labels.append(fusion.label)
-        inputs = normalized.fusion.uses()
         return Launch(
             name,
-            inputs,
+            normalized.fusion.uses(),
             [where.type for where in normalized.outputs],
             names=[value.name for value in fusion.results],
             location=_location(fusion),

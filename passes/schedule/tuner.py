@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from codesign.costmodel.machine import Machine
@@ -20,6 +20,8 @@ from codesign.passes.schedule.build import space
 from codesign.passes.schedule.context import Candidate, Context
 from codesign.passes.schedule.policy import Policy, make_policy
 from codesign.passes.schedule.space import Space
+from codesign.passes.tiling.reductions import SMALLEST_DOT
+from codesign.passes.tiling.split import split_reduction, splittable
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,16 @@ class Tuned:
     space_size: int
     runners_up: tuple[Candidate, ...] = ()
     rejected: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    phases: tuple[Phase, ...] = ()
+    """When a reduction is split: the group of partial results and the group that combines them, instead of the one group."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One of the kernels that a group became."""
+
+    fusion: Fusion
+    tuned: Tuned
 
 
 def search(policy: Policy, kernel_space: Space, context: Context) -> Schedule | None:
@@ -87,23 +99,26 @@ class Tuner:
         self._tuned: dict[str, Tuned] = {}
         self._failed: dict[str, ScheduleError] = {}
 
-    def tune(self, fusion: Fusion, name: str = "") -> Tuned:
-        """The best schedule of a group; ScheduleError with the commonest reason when none fits the machine."""
-        key = structural_hash(fusion)
+    def tune(self, fusion: Fusion, name: str = "", *, split: bool = True) -> Tuned:
+        """The best schedule of a group; ScheduleError with the commonest reason when none fits the machine.
+
+        `split` lets a long reduction become two kernels.
+        """
+        key = structural_hash(fusion) + ("" if split else " whole")
         if key in self._failed:
             raise self._failed[key]
         if key not in self._tuned:
             try:
-                self._tuned[key] = self._tune(fusion, key, name)
+                self._tuned[key] = self._tune(fusion, name, split)
             except ScheduleError as error:
                 self._failed[key] = error
                 raise
         return self._tuned[key]
 
     def price(self, fusion: Fusion) -> float:
-        """Predicted seconds of a group at its best schedule; infinite when none fits."""
+        """Predicted seconds of a group at its best schedule as one kernel; infinite when none fits."""
         try:
-            return self.tune(fusion).seconds
+            return self.tune(fusion, split=False).seconds
         except ScheduleError:
             return float("inf")
 
@@ -121,15 +136,41 @@ class Tuner:
         sizes = {name: value for name, value in self.sizes.items() if name in summary.symbols}
         return Context(summary, self.machine, self.model, sizes, self.budget, rng)
 
-    def _tune(self, fusion: Fusion, key: str, name: str) -> Tuned:
+    def _tune(self, fusion: Fusion, name: str, split: bool) -> Tuned:
         normalized = normalize(fusion, self.bounds)
-        summary = summarize(normalized.fusion, name, key)
+        summary = summarize(normalized.fusion, name)
         kernel_space = space(summary, self.machine, self.sizes)
         context = self._context(summary)
         best = search(make_policy(self.policy), kernel_space, context)
         if best is None:
             raise no_fit(summary, self.machine, context)
-        return self._result(normalized, summary, best, context, len(kernel_space))
+        whole = self._result(normalized, summary, best, context, len(kernel_space))
+        return self._split(fusion, whole, name) if split else whole
+
+    def _split(self, fusion: Fusion, whole: Tuned, name: str) -> Tuned:
+        """The group as two kernels where its reduction is long, its grid does not fill the machine, and that is predicted faster."""
+        if self.machine.kind != "gpu":
+            return whole
+        cores = self.machine.instances(self.machine.levels[-2].name)
+        where = splittable(fusion)
+        launch = whole.terms.get("launch", 0.0)  # which a second kernel adds at least once more
+        if where is None or whole.details.get("grid", cores) >= cores or whole.seconds <= 2.0 * launch:
+            return whole
+        best = whole
+        parts = 2
+        while where.extent % parts == 0 and where.extent // parts >= SMALLEST_DOT:
+            partial, combination = split_reduction(fusion, where, parts)
+            try:
+                first = self.tune(partial, f"{name}_parts", split=False)
+                phases = (Phase(partial, first), Phase(combination, self.tune(combination, name, split=False)))
+            except ScheduleError:
+                break
+            candidate = _together(whole, phases, where.dim, parts)
+            if candidate.seconds >= best.seconds and parts > 2:
+                break
+            best = min(best, candidate, key=lambda tuned: tuned.seconds)
+            parts *= 2
+        return best
 
     def _result(
         self, normalized: Normalized, summary: KernelSummary, schedule: Schedule, context: Context, space_size: int
@@ -158,6 +199,30 @@ class Tuner:
             runners_up=others,
             rejected=context.rejected(),
         )
+
+
+def _together(whole: Tuned, phases: tuple[Phase, ...], dim: str, parts: int) -> Tuned:
+    """The prediction of a group done by two kernels one after the other."""
+    first, second = phases[0].tuned, phases[1].tuned
+    terms = dict(first.terms)
+    for term, seconds in second.terms.items():
+        terms[term] = terms.get(term, 0.0) + seconds
+    return replace(
+        whole,
+        schedule=replace(first.schedule, split={dim: parts}),
+        seconds=first.seconds + second.seconds,
+        low=first.low + second.low,
+        high=first.high + second.high,
+        terms=terms,
+        bound=max(terms, key=lambda term: terms[term]),
+        joules=first.joules + second.joules,
+        dram_bytes=first.dram_bytes + second.dram_bytes,
+        details=first.details,
+        in_domain=first.in_domain and second.in_domain,
+        remarks=tuple(dict.fromkeys((*first.remarks, *second.remarks))),
+        evaluated=whole.evaluated + first.evaluated + second.evaluated,
+        phases=phases,
+    )
 
 
 def no_fit(summary: KernelSummary, machine: Machine, context: Context) -> ScheduleError:
