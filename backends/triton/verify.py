@@ -2,12 +2,12 @@
 
 The tolerance is relative to |expected| + rms(expected), element by element:
 
-    tolerance = 4 u_stored + 4 sqrt(L) u_summed
+    tolerance = 8 u_stored + 4 u_summed (sqrt(L1) + sqrt(L2) + ...)
 
 where u = 2^-(mantissa bits + 1) is the unit roundoff, u_stored that of the narrowest float that a value of the group is rounded to, u_summed
-that of the widest accumulation, and L the number of terms of the longest chain of sums. The first part allows a value near a rounding boundary to
-fall to either side, a few times over; the second is the probabilistic bound of a sum of L rounded terms in any order (N. Higham and
-T. Mary, 2019), with constant 4. Integers and bools must agree exactly, except positions of extrema and values rounded from floats.
+that of its accumulations, and L1, L2, ... the numbers of terms of the group's reductions, whose errors add. The first part allows a value near a
+rounding boundary to fall to either side, a few times over; the second is the probabilistic bound of a sum of L rounded terms in any
+order (N. Higham and T. Mary, 2019) with constant 4. A group without floats must agree exactly.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from codesign.ir.dtypes import DType
 from codesign.ir.index import Bounds, Datum
 from codesign.ir.interpreter import evaluate_block
 from codesign.ir.numerics import round_to
-from codesign.ir.scalar import Apply, Read, Scalar
+from codesign.ir.scalar import Read, Scalar
 from codesign.ir.tensor import Compute, Fusion
 from codesign.ir.tile import Kernel
 from codesign.passes.normalize import Normalized
@@ -154,18 +154,14 @@ def difference(expected: Array, actual: Array) -> tuple[float, str]:
 
 def tolerance_of(fusion: Fusion, sizes: Mapping[str, int] | None = None) -> float:
     """The tolerance of a group by the formula at the top of this file."""
-    narrowest, summed, chain = 0.0, 0.0, 1.0
+    narrowest, summed = 0.0, 0.0
     for compute in fusion.computes:
-        kinds = [compute.dtype, compute.body.dtype]
-        kinds += [n.dtype for n in compute.body.walk() if isinstance(n, Apply)]
+        kinds = [compute.dtype, compute.body.dtype, *(node.dtype for node in compute.body.walk())]
         narrowest = max([narrowest, *(kind.epsilon / 2 for kind in kinds)])
         if compute.reductions and compute.accumulate.is_float:
-            summed = max(summed, compute.accumulate.epsilon / 2)
             terms = math.prod(int(dim.extent.evaluate(dict(sizes or {}))) for dim in compute.reductions)
-            chain = max(chain, float(terms))
-    if not narrowest:
-        narrowest = max((v.type.dtype.epsilon / 2 for v in fusion.uses()), default=0.0)
-    return 4 * narrowest + 4 * math.sqrt(chain) * summed
+            summed += math.sqrt(max(terms, 1)) * compute.accumulate.epsilon / 2
+    return 8 * narrowest + 4 * summed
 
 
 def random_inputs(
@@ -199,9 +195,13 @@ def _index_limits(fusion: Fusion, sizes: Mapping[str, int]) -> dict[Value, int]:
     """For integer inputs used as indices, the least size of a dim that they index."""
     found: dict[Value, int] = {}
 
+    members = {compute.result: compute for compute in fusion.computes}
+
     def note(scalar: Scalar, size: int) -> None:
         for read in scalar.reads():
-            if read.dtype.is_integer:
+            if read.dtype.is_integer and read.source in members:
+                note(members[read.source].body, size)
+            elif read.dtype.is_integer:
                 found[read.source] = min(found.get(read.source, size), max(size, 1))
 
     for compute in fusion.computes:
