@@ -118,25 +118,25 @@ class FusionSearch:
         return self.graph.put(first, second, merged)
 
     def neighbours(self, node: Node) -> Iterator[tuple[Node, Node]]:
-        """Pairs (earlier, later) of the node with its producers, its consumers, groups that feed the same consumer, and groups that read what it reads."""
-        seen: set[Node] = {node}
-        for other in (*node.before, *node.after):
-            if other.group is not None and other not in seen:
-                seen.add(other)
-                yield (other, node) if other.place < node.place else (node, other)
-        for consumer in node.after if len(node.after) <= 2 else ():
-            for other in consumer.before:
-                if other.group is not None and other not in seen and len(consumer.before) <= 8:
-                    seen.add(other)
-                    yield (other, node) if other.place < node.place else (node, other)
+        """Pairs (earlier, later) of the node with its producers and consumers, groups that feed the same consumer, and groups that
+        read what it reads; always in the same order.
+        """
+        found: set[Node] = {*node.before, *node.after}
+        if len(node.after) <= _MANY:
+            for consumer in node.after:
+                if len(consumer.before) <= _MANY:
+                    found.update(consumer.before)
         for value in node.reads:
-            users = self.graph.users.get(value, set())
-            if len(users) > 8:
-                continue
-            for other in users:
-                if other.group is not None and other not in seen:
-                    seen.add(other)
-                    yield (other, node) if other.place < node.place else (node, other)
+            users = self.graph.users.get(value, ())
+            if len(users) <= _MANY:
+                found.update(users)
+        for other in sorted(found, key=lambda one: one.place):
+            if other.group is not None and other is not node:
+                yield (other, node) if other.place < node.place else (node, other)
+
+
+_MANY = 8
+"""Siblings through a value with more readers than this are not tried in pairs."""
 
 
 class FusionPolicy(Protocol):
