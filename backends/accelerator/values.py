@@ -196,9 +196,10 @@ def _places(
 
 def _view(indices: Sequence[Index], domain: Domain, array: Array) -> Array | None:
     """The part of an array that the domain reaches, as a view of the domain's shape; None when it is not one."""
-    picks: list[int | slice] = []
+    picks: list[slice] = []
     axes: list[int] = []
-    for expression, size in zip(indices, array.shape, strict=True):
+    positions: list[int] = []
+    for position, (expression, size) in enumerate(zip(indices, array.shape, strict=True)):
         form = domain.linear(expression)
         if form is None:
             return None
@@ -206,7 +207,7 @@ def _view(indices: Sequence[Index], domain: Domain, array: Array) -> Array | Non
         if not name:
             if not 0 <= start < size:
                 return None
-            picks.append(start)
+            picks.append(slice(start, start + 1))
             continue
         axis = domain.axis[name]
         last = start + step * (domain.spans[axis].size - 1)
@@ -214,13 +215,14 @@ def _view(indices: Sequence[Index], domain: Domain, array: Array) -> Array | Non
             return None
         picks.append(slice(start, last + 1, step))
         axes.append(axis)
-    if len(axes) != len(domain.spans) and any(s.size != 1 for i, s in enumerate(domain.spans) if i not in axes):
+        positions.append(position)
+    if any(span.size != 1 for axis, span in enumerate(domain.spans) if axis not in axes):
         return None
-    view = array[tuple(picks)] if axes else array[tuple(slice(p, p + 1) for p in picks if isinstance(p, int))]
-    if not axes:
-        return view.reshape(domain.shape)
-    order = sorted(range(len(axes)), key=axes.__getitem__)
-    return view.transpose(order).reshape(domain.shape)
+    if not picks:
+        return array.reshape(domain.shape)
+    order = [position for _, position in sorted(zip(axes, positions, strict=True))]
+    rest = [position for position in range(len(picks)) if position not in positions]
+    return array[tuple(picks)].transpose([*rest, *order]).reshape(domain.shape)
 
 
 def _window(read: Read, axes: Sequence[Axis], fixed: Mapping[str, int], data: Mapping[Value, Array]) -> Array:

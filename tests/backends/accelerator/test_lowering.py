@@ -1,0 +1,47 @@
+"""Every kernel that tiling makes runs on the simulator to the very values of the tile interpreter."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from codesign.backends.accelerator import lower, simulate
+from codesign.costmodel.machine import load_machine
+from codesign.ir.errors import ScheduleError, UnsupportedError
+from codesign.ir.schedule import Schedule
+from codesign.ir.text.program import parse_program, print_program
+from codesign.passes.normalize import normalize
+from codesign.passes.tile import lower as tile
+from tests.passes.tiling import groups
+from tests.passes.tiling.test_tile import any_group, any_schedule
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=(Phase.generate,))
+def test_any_kernel_runs_to_the_values_of_the_interpreter(data: st.DataObject) -> None:
+    fusion = data.draw(any_group())
+    form = normalize(fusion)
+    drawn = data.draw(any_schedule(form.fusion))
+    depth = data.draw(st.integers(1, 3))
+    schedule = Schedule(drawn.tiles, order=drawn.order, reduce=drawn.reduce, pipeline=depth, extras=drawn.extras)
+    kernel = tile(form.fusion, schedule, outputs=form.outputs)
+    machine = load_machine(data.draw(st.sampled_from(["systolic_16x16", "maia100"])))
+    try:
+        program = lower(kernel, machine, cores=data.draw(st.sampled_from([1, 3, 64])))
+    except UnsupportedError as error:
+        assert "no rate for i8" in str(error)
+        return
+    except ScheduleError as error:
+        assert "limit" in str(error)
+        return
+    arrays = groups.random_inputs(fusion)
+    wanted = groups.run_tiles(kernel, arrays)
+    start = [np.full_like(array, 77) for array in wanted]
+    result = simulate(program, [*arrays, *start], machine)
+    for got, expected in zip(result.outputs, wanted, strict=True):
+        np.testing.assert_array_equal(got, expected)
+    text = print_program(program)
+    again = parse_program(text)
+    assert print_program(again) == text
+    assert simulate(again, None, machine, values=False).cycles == result.cycles, "time does not depend on the values"
