@@ -1,0 +1,302 @@
+"""PyTorch's own operator samples through the tensor IR: traced, lowered, interpreted, compared with eager torch.
+
+Every sample of `op_db` is traced as torch.export does it (functional, decomposed to core ATen), without the export itself, which
+would take most of the time; operators that the rules take whole go through `torch.export`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
+
+from codesign.frontend.arrays import to_numpy, to_torch
+from codesign.frontend.capture import capture
+from codesign.frontend.externals import externals
+from codesign.frontend.load import FunctionModule
+from codesign.frontend.translate import Translation, translate
+from codesign.ir.core import Module, Value, tensor_type
+from codesign.ir.errors import CodesignError, UnsupportedError
+from codesign.ir.interpreter import evaluate
+from codesign.ir.tensor import Call
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool)
+
+STATUSES = ("passed", "external", "unsupported", "untraceable", "failed", "crashed")
+"""`external`: right, but through a call to torch. `untraceable`: torch itself cannot trace it. `failed`: a wrong value."""
+
+_TOLERANCE = {
+    torch.float32: (3e-5, 2e-5),
+    torch.float64: (1e-7, 1e-7),
+    torch.float16: (4e-3, 4e-3),
+    torch.bfloat16: (3e-2, 3e-2),
+}
+"""Relative and absolute, about those of torch's own operator tests between two implementations."""
+
+
+@dataclass
+class Tally:
+    """Results of one operator: how many samples ended how, and the first few reasons."""
+
+    name: str
+    counts: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def claimed(self) -> bool:
+        """True when some sample goes through the IR without an external call."""
+        return self.counts["passed"] > 0 or self.counts["failed"] > 0
+
+    def add(self, status: str, reason: str, label: str) -> None:
+        self.counts[status] += 1
+        if status != "passed":
+            self.reasons.setdefault(status, f"{label}: {reason}" if reason else label)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One call of an operator: a function of its tensors, and what eager torch gives for them."""
+
+    function: Any
+    tensors: tuple[torch.Tensor, ...]
+    expected: Any
+    whole: bool
+
+
+def samples_of(info: Any, dtype: torch.dtype, limit: int | None) -> Iterator[Sample]:
+    """The operator's samples with their eager results; those that eager itself rejects are left out."""
+    whole = info.name in _THROUGH_EXPORT
+    for position, sample in enumerate(info.sample_inputs("cpu", dtype, requires_grad=False)):
+        if limit is not None and position >= limit:
+            return
+        args = (sample.input, *sample.args)
+        leaves, spec = pytree.tree_flatten((args, sample.kwargs))
+        places = [k for k, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+        tensors = tuple(leaves[k].detach() for k in places)
+
+        def call(*given: torch.Tensor, leaves: Any = leaves, places: Any = places, spec: Any = spec) -> Any:
+            filled = list(leaves)
+            for k, tensor in zip(places, given, strict=True):
+                filled[k] = tensor
+            positional, named = pytree.tree_unflatten(filled, spec)
+            return info.op(*positional, **named)
+
+        try:
+            with torch.no_grad():
+                expected = call(*(_clone(t) for t in tensors))
+        except Exception:
+            continue
+        yield Sample(call, tensors, expected, whole)
+
+
+_THROUGH_EXPORT = {"matmul", "__rmatmul__", "nn.functional.linear", "nn.functional.scaled_dot_product_attention"}
+
+
+def _clone(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.clone() if tensor.layout is torch.strided else tensor
+
+
+def run_sample(sample: Sample) -> tuple[str, str]:
+    """How one sample ends, and why."""
+    if any(t.layout is not torch.strided or t.is_quantized for t in sample.tensors):
+        return "unsupported", "sparse or quantised tensors"
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            module, arrays, unpack = _lowered(sample)
+    except CodesignError as error:
+        return "unsupported", error.message
+    except Exception as error:
+        if _ours(error):
+            return "crashed", _first_line(error)
+        return "untraceable", _first_line(error)
+    external = any(isinstance(op, Call) for op in module.main.body.walk())
+    try:
+        results = unpack(evaluate(module, arrays, externals=externals(module)))
+    except UnsupportedError as error:
+        return "unsupported", error.message
+    except Exception as error:
+        return "crashed", _first_line(error)
+    difference = compare(results, sample.expected)
+    if difference:
+        return "failed", difference
+    return ("external", ", ".join(_targets(module))) if external else ("passed", "")
+
+
+def _targets(module: Module) -> list[str]:
+    return sorted({op.target for op in module.main.body.walk() if isinstance(op, Call)})
+
+
+def _ours(error: BaseException) -> bool:
+    """True when the error was raised below our own lowering rather than inside torch's tracing."""
+    trace = error.__traceback__
+    while trace is not None:
+        if "lowering" in trace.tb_frame.f_code.co_filename or trace.tb_frame.f_code.co_name == "translate":
+            return True
+        trace = trace.tb_next
+    return False
+
+
+def _lowered(sample: Sample) -> tuple[Module, list[Any], Any]:
+    if sample.whole:
+        captured = capture(FunctionModule(sample.function), sample.tensors, strict=False)
+        return captured.module, captured.flatten_inputs(sample.tensors), captured.unflatten_outputs
+    graph, spec = trace(sample.function, sample.tensors)
+    names = iter(range(len(sample.tensors)))
+
+    def bind(translation: Translation, node: Any) -> Value:
+        return Value(translation.type_of(node.meta["val"]), f"in{next(names)}")
+
+    module, outputs, _ = translate(graph, bind)
+    yields = [value for value in outputs if isinstance(value, Value)]
+    for value in outputs:
+        if not isinstance(value, Value) and not (value is None or isinstance(value, (bool, int, float))):
+            raise UnsupportedError(f"an output is {type(value).__name__}, not a tensor")
+    module.main.body.yields = tuple(yields)
+
+    def unpack(arrays: list[Any]) -> Any:
+        found = iter(zip(arrays, yields, strict=True))
+        leaves = []
+        for value in outputs:
+            if isinstance(value, Value):
+                array, own = next(found)
+                leaves.append(to_torch(array, tensor_type(own).dtype))
+            else:
+                leaves.append(value)
+        return pytree.tree_unflatten(leaves, spec[0])
+
+    return module, [to_numpy(t) for t in sample.tensors], unpack
+
+
+def trace(function: Any, tensors: Sequence[torch.Tensor]) -> tuple[Any, list[Any]]:
+    """A functional graph of core ATen calls, and (in a list) the structure of what the function returns.
+
+    Decompositions may write in place, so that the decomposed graph is made functional in a second trace.
+    """
+    from torch._decomp import core_aten_decompositions
+
+    table = core_aten_decompositions()
+    spec: list[Any] = []
+
+    def flat(*given: torch.Tensor) -> Any:
+        leaves, structure = pytree.tree_flatten(function(*given))
+        spec[:] = [structure]
+        return leaves
+
+    first = make_fx(flat, table, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
+    functional = torch.func.functionalize(first, remove="mutations")
+    second = make_fx(functional, table, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
+    second.graph.eliminate_dead_code()
+    return second, spec
+
+
+def compare(found: Any, expected: Any) -> str:
+    """What differs between two results, or nothing."""
+    ours, theirs = pytree.tree_leaves(found), pytree.tree_leaves(expected)
+    if len(ours) != len(theirs):
+        return f"{len(ours)} results, eager gives {len(theirs)}"
+    for position, (a, e) in enumerate(zip(ours, theirs, strict=True)):
+        if not isinstance(e, torch.Tensor):
+            value = a.item() if isinstance(a, torch.Tensor) and a.numel() == 1 else a
+            if value != e and not (isinstance(e, float) and np.isclose(value, e, rtol=1e-5, equal_nan=True)):
+                return f"result {position} is {a}, eager gives {e}"
+            continue
+        if not isinstance(a, torch.Tensor) or a.shape != e.shape or a.dtype != e.dtype:
+            kind = f"{a.dtype}{list(a.shape)}" if isinstance(a, torch.Tensor) else type(a).__name__
+            return f"result {position} is {kind}, eager gives {e.dtype}{list(e.shape)}"
+        relative, absolute = _TOLERANCE.get(e.dtype, (0.0, 0.0))
+        close = torch.isclose(a, e.cpu(), rtol=relative, atol=absolute, equal_nan=True)
+        if not bool(close.all()):
+            where = tuple(int(k) for k in (~close).nonzero()[0]) if close.dim() else ()
+            share = 1 - close.double().mean().item()
+            return f"result {position} at {list(where)}: {a[where].item()} against {e[where].item()} ({share:.1%} differ)"
+    return ""
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__
+
+
+def check_operator(info: Any, dtypes: Sequence[torch.dtype] = DTYPES, limit: int | None = None) -> Tally:
+    """All samples of one `OpInfo` in every dtype that it has."""
+    tally = Tally(info.name if not info.variant_test_name else f"{info.name}.{info.variant_test_name}")
+    for dtype in dtypes:
+        if dtype not in info.dtypes:
+            continue
+        torch.manual_seed(0)
+        try:
+            for sample in samples_of(info, dtype, limit):
+                status, reason = run_sample(sample)
+                tally.add(status, reason, str(dtype).removeprefix("torch."))
+        except Exception as error:  # the sample generator itself fails for some operators without a GPU
+            tally.reasons.setdefault("untraceable", f"{dtype}: no samples: {_first_line(error)}")
+    return tally
+
+
+def operators(names: Sequence[str] | None = None) -> list[Any]:
+    """`op_db`'s operators, or those of the given names."""
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    skipped = ("jiterator",)
+    chosen = [info for info in op_db if not info.name.startswith(skipped)]
+    return chosen if names is None else [info for info in chosen if info.name in names]
+
+
+def table(tallies: Sequence[Tally]) -> str:
+    """A table of results, one operator a line, totals last."""
+    width = max((len(t.name) for t in tallies), default=8)
+    lines = [f"{'operator':{width}}  " + "  ".join(f"{s:>11}" for s in STATUSES) + "  first reason"]
+    for t in tallies:
+        reason = next((t.reasons[s] for s in ("crashed", "failed", "unsupported", "untraceable", "external") if s in t.reasons), "")
+        lines.append(f"{t.name:{width}}  " + "  ".join(f"{t.counts[s] or '':>11}" for s in STATUSES) + f"  {reason[:120]}")
+    total: Counter[str] = Counter()
+    for t in tallies:
+        total.update(t.counts)
+    lines.append(f"{'total':{width}}  " + "  ".join(f"{total[s]:>11}" for s in STATUSES))
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m codesign.frontend.conformance [operator ...]`: run the samples and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m codesign.frontend.conformance", description=main.__doc__)
+    parser.add_argument("operators", nargs="*", help="names as in op_db (all of them by default)")
+    parser.add_argument("--limit", type=int, help="samples per operator and dtype")
+    parser.add_argument("--dtype", action="append", help="float32, float16, bfloat16, int64, bool (repeatable)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    options = parser.parse_args(argv)
+    logging.disable(logging.ERROR)  # torch logs every operator that it cannot trace
+    torch.set_num_threads(1)
+    dtypes = [getattr(torch, name) for name in options.dtype] if options.dtype else DTYPES
+    started = time.perf_counter()
+    tallies = []
+    for info in operators(options.operators or None):
+        tallies.append(check_operator(info, dtypes, options.limit))
+        if sys.stderr.isatty():
+            print(f"\r{len(tallies)} {tallies[-1].name:60}", end="", file=sys.stderr)
+    if options.json:
+        print(json.dumps([{"name": t.name, "counts": dict(t.counts), "reasons": t.reasons} for t in tallies], indent=1))
+    else:
+        print(table(tallies))
+        print(f"{time.perf_counter() - started:.0f} s")
+    return 1 if any(t.counts["failed"] or t.counts["crashed"] for t in tallies) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
