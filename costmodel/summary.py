@@ -165,6 +165,8 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: bool) -> Ne
     if reductions and contraction is None:
         unit, cost = _COMBINE[compute.monoid or "sum"]
         _count(counts.setdefault(domain, {}), unit, compute.accumulate, cost)
+    if compute.dtype is not (compute.accumulate if reductions else compute.body.dtype) and compute.monoid not in _POSITIONS:
+        _count(counts.setdefault(frozenset(dims), {}), "alu", compute.dtype, 1.0)  # the result's conversion
     whole = counts.pop(domain, {})
     stores: tuple[Access, ...] = ()
     if stored:
@@ -187,6 +189,8 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: bool) -> Ne
         hoisted=tuple((tuple(sorted(used)), found) for used, found in counts.items()),
     )
 
+
+_POSITIONS = ("argmax", "argmin", "any", "all")
 
 _COMBINE: dict[str, tuple[Unit, float]] = {
     "sum": ("fma", 1.0),
