@@ -100,7 +100,7 @@ class _Simulation:
             sms=self.chip.sms,
             blocks_per_sm=self.plan.resident,
             waves=self.grid / (self.chip.sms * self.plan.resident),
-            idle=1.0 - self.working / (span * self.chip.sms),
+            idle=max(1.0 - self.working / (span * self.chip.sms), 0.0),
             dram_read_bytes=self.plan.from_dram.total,
             dram_write_bytes=self.block.store_bytes * self.grid,
             events=self.events,

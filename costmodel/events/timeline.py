@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from codesign.costmodel.events.fluid import NAMES
+from codesign.costmodel.gpu.model import TERM_NAMES
 
-TERMS = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "latency", "reduction")
-"""What the time was spent on, with the meaning that the terms of the analytic model have."""
+TERMS = TERM_NAMES
+"""What the time was spent on: the terms of the analytic model, with the same meaning."""
 
 
 @dataclass(frozen=True)
