@@ -44,23 +44,23 @@ def gemm(dtype: str = "bf16") -> KernelSummary:
 
 
 @lru_cache(maxsize=32)
-def attention(dtype: str = "bf16", kv_dtype: str = "bf16", causal: bool = True, window: bool = False) -> KernelSummary:
-    """Grouped-query attention of one query block: sizes B batch, G key heads, R query heads a key head, Q queries, J keys, D head size, E value size.
+def attention(dtype: str = "bf16", kv_dtype: str = "bf16", head: int = 128, masked: bool = True) -> KernelSummary:
+    """Grouped-query attention of one query block: sizes B batch, G key heads, R query heads a key head, Q queries, J keys.
 
     Scores, a softmax over j in one pass, and the product with the values. Masking is arithmetic on the scores; which tiles are empty is the
     scenario's share of keys that are visited.
     """
     kind, kv = DTYPES[dtype], DTYPES[kv_dtype]
-    q = _input("q", kind, "B", "G", "R", "Q", "D")
-    k = _input("k", kv, "B", "G", "J", "D")
-    v = _input("v", kv, "B", "G", "J", "E")
+    q = _input("q", kind, "B", "G", "R", "Q", head)
+    k = _input("k", kv, "B", "G", "J", head)
+    v = _input("v", kv, "B", "G", "J", head)
     outer = _dims(b="B", g="G", r="R", i="Q")
     at = ("b", "g", "r", "i")
-    j, d = _dims(j="J"), _dims(d="D")
+    j, d = _dims(j="J"), _dims(d=head)
     product = apply("mul", cast(Read(q, (*at, "d")), F32), cast(cast(Read(k, ("b", "g", "j", "d")), kind), F32))
     score = Compute([*outer, *j], product, dtype=F32, reductions=d, monoid="sum", accumulate=F32, name="score")
     scaled: Scalar = apply("mul", Read(score.result, (*at, "j")), literal(0.1, F32))
-    if causal or window:
+    if masked:
         keep = apply("le", IndexValue("j"), IndexValue(index("i") + index("J") - index("Q")))
         scaled = select(keep, scaled, literal(float("-inf"), F32))
     top = Compute(outer, scaled, dtype=F32, reductions=j, monoid="max", accumulate=F32, name="top")
@@ -68,9 +68,9 @@ def attention(dtype: str = "bf16", kv_dtype: str = "bf16", causal: bool = True, 
     exp = Compute([*outer, *j], weight, dtype=F32, name="exp")
     total = Compute(outer, Read(exp.result, (*at, "j")), dtype=F32, reductions=j, monoid="sum", accumulate=F32, name="total")
     product = apply("mul", cast(cast(Read(exp.result, (*at, "j")), kind), F32), cast(cast(Read(v, ("b", "g", "j", "e")), kind), F32))
-    mixed = Compute([*outer, *_dims(e="E")], product, dtype=F32, reductions=j, monoid="sum", accumulate=F32, name="mixed")
+    mixed = Compute([*outer, *_dims(e=head)], product, dtype=F32, reductions=j, monoid="sum", accumulate=F32, name="mixed")
     body = apply("div", Read(mixed.result, (*at, "e")), Read(total.result, at))
-    out = Compute([*outer, *_dims(e="E")], cast(body, kind), dtype=kind, name="out")
+    out = Compute([*outer, *_dims(e=head)], cast(body, kind), dtype=kind, name="out")
     return _summary("attention", [score, top, exp, total, mixed, out], [out], "q")
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from codesign.costmodel.summary import Access, KernelSummary, Nest, footprint
+from codesign.costmodel.summary import Access, KernelSummary, Nest, footprint, index_range
 from codesign.ir.dtypes import DType
+from codesign.ir.index import index
 from codesign.ir.schedule import REDUCE_MODES
 
 LOOPED, RESIDENT, ONLINE = (REDUCE_MODES.index(mode) for mode in ("looped", "resident", "online"))
@@ -66,7 +67,12 @@ def geometry(kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[s
         extent = extents[dim]
         size = knobs.get(f"tile.{dim}", 1.0)
         count = np.ceil(extent / size)
-        tile[dim], blocks[dim], mean[dim] = size, count, extent / count
+        tile[dim], mean[dim] = size, extent / count
+        if f"loop.{dim}" in knobs:  # the block walks along this dim by itself
+            serial = np.greater(knobs[f"loop.{dim}"], 0.0)
+            trips[dim], count = np.where(serial, count, 1.0), np.where(serial, 1.0, count)
+            looped[dim], online[dim] = serial, np.False_
+        blocks[dim] = count
         grid = grid * count
     for dim in kernel.inner:
         extent = extents[dim]
@@ -91,7 +97,8 @@ def geometry(kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[s
 
 @dataclass
 class Work:
-    """Work of one block: `tensor[dtype]` multiply-adds on padded tiles, `vector`, `integer` and `special` operations; bytes that it loads through
+    """Work of one block: `request_bytes` that its load and store instructions ask for; `first_trips` of loops that wait for DRAM, `again_trips` of
+    loops over data that was loaded before; `tensor[dtype]` multiply-adds on padded tiles, `vector`, `integer` and `special` operations; bytes that it loads through
     L2 (sector waste included) and stores; the bytes of one trip of its longest loop, the trips it makes, and barriers."""
 
     tensor: dict[str, Array] = field(default_factory=dict)
@@ -113,6 +120,9 @@ class Work:
     tensor_k: Array = 0.0
     operand_bytes: Array = 0.0
     shared_loads: Array = 0.0
+    request_bytes: Array = 0.0
+    first_trips: Array = 0.0
+    again_trips: Array = 0.0
 
 
 def tensor_dtype(dtype: DType) -> str:
@@ -125,27 +135,32 @@ def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Ar
     total = Work()
     repeats = _repeats(kernel, g)
     mean = g.sizes(g.mean)
-    seen: dict[tuple[Any, ...], Array] = {}
-    inner = set(kernel.inner)
+    seen: dict[tuple[Any, ...], set[int]] = {}
+    stages = _stages(kernel)
     for nest in kernel.nests:
         again = repeats[nest.name]
         _operations(nest, g, again, total, vector_unit, warps, wide)
         trip_bytes: Array = 0.0
+        fresh = False
         for access in nest.loads:
-            times, first = _times(access, g, inner), seen.get((access.tensor, access.index))
+            key = _covers(access, g)
+            times, first = _times(access, g), seen.get(key)
             elements = footprint(access, mean)
             size = elements * access.dtype.bytes * _sector_waste(access, g)
             moved = size * times * again
+            total.request_bytes = total.request_bytes + moved
+            fresh = fresh or (first is None and any(dim in g.blocks for dim in access.dims))
             if first is not None:  # read again by another nest: kept on chip when resident, else loaded again
-                kept = _resident(access, g, inner)
+                kept = True if stages[nest.name] in first else _resident(access, g)  # loops of one stage are one loop
                 moved = np.where(kept, 0.0, moved) if np.ndim(kept) or not kept else 0.0
-            seen[access.tensor, access.index] = moved
+            seen.setdefault(key, set()).add(stages[nest.name])
             total.load_bytes = total.load_bytes + moved
             total.shared_loads = total.shared_loads + moved * (1.0 - 1.0 / _sharers(access, g))
-            if any(dim in inner for dim in access.dims):
+            if any(dim in g.trips for dim in access.dims):
                 trip_bytes = trip_bytes + size
         for access in nest.stores:
-            size = footprint(access, mean) * access.dtype.bytes * _times(access, g, inner)
+            size = footprint(access, mean) * access.dtype.bytes * _times(access, g)
+            total.request_bytes = total.request_bytes + size
             if access.kind == "atomic":
                 total.atomic_bytes = total.atomic_bytes + size
             else:
@@ -153,9 +168,13 @@ def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Ar
         total.trip_bytes = np.maximum(total.trip_bytes, trip_bytes)
         steps: Array = 1.0
         for dim in (*nest.dims, *nest.reductions):
-            if dim in inner:
+            if dim in g.trips:
                 steps = steps * g.trips[dim]
         total.trips = np.maximum(total.trips, steps)
+        if nest.loads and fresh:
+            total.first_trips = total.first_trips + steps
+        elif nest.loads:
+            total.again_trips = total.again_trips + steps
         if nest.reductions and nest.contraction is None:
             total.barriers = total.barriers + 1.0
     return total
@@ -262,7 +281,8 @@ def _repeats(kernel: KernelSummary, g: Geometry) -> dict[str, Array]:
         if not carried or not users:
             repeats[nest.name] = 1.0
             continue
-        loops: Array = 1.0 if nest.stores else 0.0
+        reduced = any(dim in user.reductions for user in users for dim in carried)
+        loops: Array = 1.0 if nest.stores and not reduced else 0.0  # a store goes along in the loop of a reduction
         for user in users:
             loops = loops + (1.0 if any(dim in user.reductions for dim in carried) else repeats[user.name])
         again: Array = False
@@ -271,6 +291,16 @@ def _repeats(kernel: KernelSummary, g: Geometry) -> dict[str, Array]:
             again = np.logical_and(again, np.greater(g.trips[dim], 1.0))
         repeats[nest.name] = np.where(again, np.maximum(loops, 1.0), 1.0)
     return repeats
+
+
+def _stages(kernel: KernelSummary) -> dict[str, int]:
+    """How many reductions lie on the longest path below each nest: those of equal stage go along in one loop."""
+    levels: dict[str, int] = {}
+    stages: dict[str, int] = {}
+    for nest in kernel.nests:
+        stages[nest.name] = max((levels[name] for name in nest.internal), default=0)
+        levels[nest.name] = stages[nest.name] + (1 if nest.reductions else 0)
+    return stages
 
 
 def _sharers(access: Access, g: Geometry) -> Array:
@@ -282,35 +312,53 @@ def _sharers(access: Access, g: Geometry) -> Array:
     return together
 
 
-def _times(access: Access, g: Geometry, inner: set[str]) -> Array:
+def _times(access: Access, g: Geometry) -> Array:
     times: Array = 1.0
     for dim in access.dims:
-        if dim in inner:
+        if dim in g.trips:
             times = times * g.trips[dim]
     return times
 
 
-def _resident(access: Access, g: Geometry, inner: set[str]) -> Array:
+def _resident(access: Access, g: Geometry) -> Array:
     kept: Array = True
     for dim in access.dims:
-        if dim in inner:
+        if dim in g.trips:
             kept = np.logical_and(kept, np.logical_or(g.online[dim], np.less_equal(g.trips[dim], 1.0)))
     return kept
 
 
-def _sector_waste(access: Access, g: Geometry, sector: float = 32.0) -> Array:
-    """Bytes moved per byte used, by how long the contiguous runs of a tile are; memory moves whole sectors."""
-    if not access.index:
-        return 1.0
-    run: Array = 0.0
+def _covers(access: Access, g: Geometry) -> tuple[Any, ...]:
+    """What part of a tensor a tile touches, as a key: accesses that cover a whole extent in different order touch the same data."""
+    sizes = g.sizes(g.tile)
+    parts: list[Any] = [access.tensor]
+    for expression, extent in zip(access.index, access.shape, strict=True):
+        whole = np.greater_equal(index_range(expression, sizes), extent.evaluate(g.symbols))
+        parts.append("whole" if np.all(whole) else expression)
+    return tuple(parts)
+
+
+def run_bytes(access: Access, g: Geometry) -> Array:
+    """Bytes of one contiguous run of a tile's access: what DRAM and sectors see of its pattern."""
+    run: Array = 1.0
+    address = index(0)
     for expression, stride in zip(access.index, access.strides, strict=True):
-        if not stride.is_constant:
-            continue
-        for dim in access.dims:
-            coefficient = expression.coefficient(dim)
-            if coefficient is None:
-                run = np.maximum(run, 4.0)
-            elif coefficient.is_constant and coefficient.constant and abs(coefficient.constant * stride.constant) == 1:
-                run = np.maximum(run, g.mean[dim] * g.trips.get(dim, 1.0))
-    run = np.maximum(run, 1.0) * access.dtype.bytes
-    return np.maximum(1.0, sector / np.maximum(run, 2.0)) if np.any(np.less(run, sector)) else 1.0
+        address = address + expression * stride  # quotients and remainders of a collapsed dim rejoin here
+    for dim in access.dims:
+        coefficient = address.coefficient(dim)
+        if coefficient is None:
+            run = np.maximum(run, 4.0)
+        elif coefficient.is_constant and abs(coefficient.constant) == 1:
+            run = np.maximum(run, g.mean[dim])
+    return run * access.dtype.bytes
+
+
+def _sector_waste(access: Access, g: Geometry, sector: float = 32.0) -> Array:
+    """Bytes moved per byte used, by how long the contiguous runs of a tile are: whole sectors move, and L1 keeps them for later trips."""
+    run = run_bytes(access, g)
+    if not access.index or not np.any(np.less(run, sector)):
+        return 1.0
+    again: Array = 1.0
+    for dim in access.dims:
+        again = again * g.trips.get(dim, 1.0)
+    return np.maximum(1.0, sector / np.maximum(np.maximum(run * again, run), 2.0))

@@ -17,7 +17,7 @@ from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import MachineError
 from codesign.ir.schedule import ScheduleBatch
 
-TERM_NAMES = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "latency", "reduction")
+TERM_NAMES = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "requests", "latency", "reduction")
 CHUNK = 8192
 
 
@@ -105,7 +105,7 @@ def _pack(found: Estimate, count: int) -> tuple[np.ndarray, ...]:
 
 def ledger(found: Estimate, count: int) -> Floats:
     """Terms [count, T] in the order of TERM_NAMES; rows sum to the total."""
-    busy = ("tensor", "vector", "l2", "dram", "store", "latency")
+    busy = ("tensor", "vector", "l2", "dram", "store", "requests", "latency")
     powers = np.stack([np.broadcast_to(np.asarray(found.resources[name]) ** 4.0, (count,)) for name in busy], axis=1)
     powers = powers / np.maximum(powers.sum(axis=1, keepdims=True), 1e-300)
     total = np.broadcast_to(found.total, (count,))
@@ -116,16 +116,16 @@ def ledger(found: Estimate, count: int) -> Floats:
     terms = np.empty((count, len(TERM_NAMES)))
     terms[:, 0] = launch
     terms[:, 1] = fill
-    terms[:, 2:8] = powers * body[:, None]
-    terms[:, 8] = reduction
+    terms[:, 2:9] = powers * body[:, None]
+    terms[:, 9] = reduction
     return terms
 
 
 def regime_of(terms: Floats) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
     """`launch`, `memory` or `compute`, by what the largest share of the time is spent on."""
-    launch = terms[:, 0] + terms[:, 1] + terms[:, 7] + terms[:, 8]
+    launch = terms[:, 0] + terms[:, 1] + terms[:, 8] + terms[:, 9]
     compute = terms[:, 2] + terms[:, 3]
-    memory = terms[:, 4] + terms[:, 5] + terms[:, 6]
+    memory = terms[:, 4] + terms[:, 5] + terms[:, 6] + terms[:, 7]
     pick = np.argmax(np.stack([launch, memory, compute], axis=1), axis=1)
     return np.array(["launch", "memory", "compute"], dtype=object)[pick]
 

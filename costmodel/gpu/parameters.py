@@ -32,8 +32,8 @@ class Parameters:
     """Share of the L2 bandwidth that tiled loads reach."""
     dram_efficiency: float = 0.9
     """Share of the DRAM bandwidth that long streams reach."""
-    write_efficiency: float = 0.85
-    """Share of the DRAM bandwidth that streams of writes reach."""
+    write_gap: float = 48.0
+    """Bytes of DRAM time that each contiguous run of writes costs on top of its own: turnarounds and partly filled bursts."""
     fill_latency: float = 1.5
     """Latency from the start of a block until its first operands arrive, in DRAM latencies."""
     exposed: float = 0.6
@@ -62,7 +62,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "tile_overhead": (0.0, 64.0),
     "l2_efficiency": (0.2, 1.5),
     "dram_efficiency": (0.6, 1.0),
-    "write_efficiency": (0.3, 1.0),
+    "write_gap": (0.0, 600.0),
     "fill_latency": (0.3, 6.0),
     "exposed": (0.02, 1.0),
     "sharpness": (1.5, 12.0),

@@ -23,7 +23,16 @@ from codesign.ir.errors import UnsupportedError
 INNER = 6.0
 """Order of the norm among resources of one path (L2 and DRAM; tensor unit and operand delivery): nearly the longest."""
 
-TERMS = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "latency", "reduction")
+REQUEST_CLOCKS = 4.0
+"""Clocks that a warp's load or store takes in the load/store path: 512 bytes at 128 bytes a clock, and no less for narrower ones."""
+
+L1_CLOCKS = 40.0
+"""Clocks until a load that hits L1 returns."""
+
+BARRIER_CLOCKS = 20.0
+"""Clocks of a reduction over a block per warp that takes part."""
+
+TERMS = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "requests", "latency", "reduction")
 
 
 @dataclass
@@ -74,8 +83,8 @@ def estimate(
     found = occupancy(w, machine, warps, pipeline)
     resident = np.maximum(found.blocks, 1.0)
     slots = sms * resident
-    cache = _cache_bytes(machine)
-    t = traffic(kernel, g, slots, knobs.get("group", 1.0), order, cache, p.warm)
+    cache = cache_bytes(machine)
+    t = traffic(kernel, g, slots, knobs.get("group", 1.0), order, cache, p.warm, p.write_gap)
 
     even = g.grid / sms
     whole = np.floor(g.grid / slots)
@@ -83,7 +92,7 @@ def estimate(
     busiest = np.maximum(even + (busiest - even) * p.imbalance, 1.0)
     rounds = np.maximum(busiest / resident, 1.0)
 
-    tensor = _tensor_seconds(w.tensor, machine, sms) * (1.0 + p.tile_overhead * (1.0 / np.maximum(w.tensor_m, 1.0) + 1.0 / np.maximum(w.tensor_n, 1.0)))
+    tensor = tensor_seconds(w.tensor, machine, sms) * (1.0 + p.tile_overhead * (1.0 / np.maximum(w.tensor_m, 1.0) + 1.0 / np.maximum(w.tensor_n, 1.0)))
     tensor = tensor * busiest / p.tensor_efficiency
     lanes = machine.need(vector.rate["f32"], "units.vector.rate.f32") * vector.count
     integer_lanes = machine.need(vector.rate.get("i32", vector.rate["f32"]), "units.vector.rate.i32") * vector.count
@@ -101,25 +110,38 @@ def estimate(
     l2_bytes = g.grid * (w.load_bytes - w.shared_loads + w.store_bytes + 2.0 * w.atomic_bytes)
     l2_seconds = np.maximum(l2_bytes / l2_bandwidth, busiest * w.load_bytes / port)
 
-    threads_bytes = found.threads * 64.0
+    tiled = np.greater(w.tensor_k, 0.0)
+    waiting = np.greater(w.trips, 1.0) & np.logical_not(tiled) & np.less_equal(pipeline, 1.0)
     in_flight_block = np.where(
-        np.greater(w.trips, 1.0), w.trip_bytes * np.clip(pipeline - 1.0, 0.5, w.trips), np.minimum(w.load_bytes, threads_bytes)
+        np.greater(w.trips, 1.0) & tiled,
+        w.trip_bytes * np.clip(pipeline - 1.0, 0.5, w.trips),
+        np.minimum(w.load_bytes, found.threads * 64.0),
     )
     in_flight = np.maximum(np.minimum(g.grid, slots) * in_flight_block, 1.0)
-    read_seconds = t.read / (bandwidth * p.dram_efficiency) + latency * np.maximum(t.read / in_flight - 1.0, 0.0)
-    write_seconds = t.write / (bandwidth * p.write_efficiency)
+    request = knobs.get("access_bytes", 16.0) * machine.limit("warp_size")
+    requests = busiest * w.request_bytes / request * REQUEST_CLOCKS / clock
+    read_seconds = t.read_effort / (bandwidth * p.dram_efficiency) + np.where(waiting, 0.0, latency * np.maximum(t.read / in_flight - 1.0, 0.0))
+    write_seconds = t.write_effort / (bandwidth * p.dram_efficiency)
     store_seconds = np.maximum(write_seconds, g.grid * w.store_bytes / l2_bandwidth)
     arrival = latency * p.fill_latency / np.maximum(pipeline - 1.0, 1.0)
-    depth = np.where(np.greater(w.tensor_k, 0.0), w.tensor_k / 64.0, 0.5)
-    chain = rounds * (w.trips * depth * p.step_clocks / clock + (w.trips - 1.0) * arrival) + rounds * w.barriers * 40.0 / clock
+    l2_latency = machine.need(l2.latency_seconds, "levels.l2.latency_seconds")
+    depth = np.where(tiled, w.tensor_k / 64.0, 0.25)
+    step = w.trips * depth * p.step_clocks / clock + np.where(tiled, (w.trips - 1.0) * arrival, 0.0)
+    step = step + np.where(waiting, w.first_trips * (l2_latency + (latency - l2_latency) * t.missed) + w.again_trips * L1_CLOCKS / clock, 0.0)
+    chain = rounds * (step + w.barriers * warps * BARRIER_CLOCKS / clock)
 
     order_norm = p.sharpness
     compute = _norm((tensor, operand_seconds, vector_seconds), INNER)
-    work_seconds = _norm((compute, _norm((l2_seconds, read_seconds), INNER), chain), order_norm)
-    together = _norm((compute, _norm((l2_seconds, read_seconds + write_seconds), INNER), chain), order_norm)
+    reading, moving = _norm((l2_seconds, read_seconds), INNER), _norm((l2_seconds, read_seconds + write_seconds), INNER)
+    work_seconds = _norm((compute, reading, chain, requests), order_norm)
+    together = _norm((compute, moving, chain, requests), order_norm)
+    if np.any(waiting):  # a loop that waits for its loads overlaps nothing but the waiting of other blocks
+        busy = _norm((compute, requests), INNER)
+        work_seconds = np.where(waiting, busy + np.maximum(reading, chain), work_seconds)
+        together = np.where(waiting, busy + np.maximum(moving, chain), together)
     fill = rounds * p.fill_latency * latency
-    serial = fill + work_seconds + store_seconds
-    share = 1.0 / rounds + (1.0 - 1.0 / rounds) * p.exposed
+    serial = fill + np.where(waiting, together, work_seconds + store_seconds)
+    share = 1.0 / rounds + (1.0 - 1.0 / rounds) * p.exposed / resident
     exposed = share * np.maximum(serial - together, 0.0)
     reduction = np.where(np.greater(g.split, 1.0), p.reduction_latency * latency + partial_bytes / l2_bandwidth, 0.0)
     total = p.launch_seconds + together + exposed + reduction
@@ -134,6 +156,7 @@ def estimate(
             "l2": l2_seconds,
             "dram": read_seconds,
             "store": store_seconds,
+            "requests": requests,
             "latency": chain,
         },
         exposed=exposed,
@@ -148,14 +171,14 @@ def estimate(
     )
 
 
-def _cache_bytes(machine: Machine) -> float:
+def cache_bytes(machine: Machine) -> float:
     """Capacity of the last cache before DRAM."""
     if machine.has_level("llc"):
         return machine.need(machine.level("llc").capacity_bytes, "levels.llc.capacity_bytes")
     return machine.need(machine.level("l2").capacity_bytes, "levels.l2.capacity_bytes") * machine.instances("l2")
 
 
-def _tensor_seconds(work_by_dtype: Mapping[str, Array], machine: Machine, sms: float) -> Array:
+def tensor_seconds(work_by_dtype: Mapping[str, Array], machine: Machine, sms: float) -> Array:
     """Seconds of one block's multiply-adds on its SM's tensor units."""
     seconds: Array = 0.0
     for dtype, count in work_by_dtype.items():

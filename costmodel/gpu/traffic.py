@@ -6,22 +6,33 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codesign.costmodel.gpu.geometry import Array, Geometry
+from codesign.costmodel.gpu.geometry import Array, Geometry, run_bytes
 from codesign.costmodel.summary import KernelSummary, footprint
+
+
+HALF_SECTOR = 16.0
+"""Bytes that a run of reads wastes on average: half a sector of 32 bytes."""
 
 
 @dataclass
 class Traffic:
-    """Bytes of the whole kernel: `read` and `write` at DRAM, `least_read` when nothing is read twice, `read_through` that L2 keeps
-    nothing of (infinite cache misses)."""
+    """Bytes of the whole kernel at DRAM: `read` and `write`, `least_read` when nothing is read twice. `read_effort` and `write_effort` are the bytes
+    of a stream of long runs that would take as long: short runs cost more."""
 
     read: Array
     write: Array
+    read_effort: Array
+    write_effort: Array
     least_read: Array
     working_set: Array
 
+    @property
+    def missed(self) -> Array:
+        """Share of the distinct bytes that come from DRAM and not from a warm L2."""
+        return np.minimum(self.read / np.maximum(self.least_read, 1.0), 1.0)
 
-def traffic(kernel: KernelSummary, g: Geometry, slots: Array, group: Array, order: tuple[str, ...], l2_bytes: float, warm: float) -> Traffic:
+
+def traffic(kernel: KernelSummary, g: Geometry, slots: Array, group: Array, order: tuple[str, ...], l2_bytes: float, warm: float, write_gap: float) -> Traffic:
     """DRAM bytes read and written.
 
     A wave of `slots` blocks covers a box of the grid, the fastest dim of `order` first and `group` tiles of the slowest tiled dim together. Blocks of a
@@ -31,7 +42,7 @@ def traffic(kernel: KernelSummary, g: Geometry, slots: Array, group: Array, orde
     waves = g.grid / wave
     box = _box(kernel, g, wave / np.minimum(g.split, wave), group, order)
     whole = g.sizes(g.extents)
-    wide = {dim: np.minimum(g.mean[dim] * box[dim], g.extents[dim]) for dim in kernel.outer}
+    wide = {dim: np.minimum(g.mean[dim] * box[dim] * g.trips.get(dim, 1.0), g.extents[dim]) for dim in kernel.outer}
     deep = {dim: g.extents[dim] / np.maximum(g.split / wave, 1.0) for dim in kernel.inner}
     per_wave = g.sizes({**wide, **deep})
     entries = []
@@ -47,22 +58,36 @@ def traffic(kernel: KernelSummary, g: Geometry, slots: Array, group: Array, orde
             entries.append((access, once, each))
             flow = flow + each
     write: Array = 0.0
+    write_effort: Array = 0.0
     for nest in kernel.nests:
         for access in nest.stores:
-            write = write + footprint(access, whole) * access.dtype.bytes
+            size = footprint(access, whole) * access.dtype.bytes
+            write = write + size
+            write_effort = write_effort + size * (1.0 + write_gap / run_bytes(access, g))
+    totals: dict[str, Array] = {}
+    for access, once, _ in entries:
+        totals[access.tensor] = totals.get(access.tensor, 0.0) + once
     flow = flow + write / waves
     read: Array = 0.0
     least: Array = 0.0
     warm_names = kernel.notes.get("warm", "").split(",")
+    read_effort: Array = 0.0
     for access, once, each in entries:
+        tensor = access.dtype.bytes
+        for extent in access.shape:
+            tensor = tensor * extent.evaluate(g.symbols)
+        share = np.minimum(tensor / totals[access.tensor], 1.0)  # several accesses of one tensor read it once
+        once, each = once * share, each * share
         again = np.maximum(each * waves - once, 0.0)
         kept = np.minimum(0.8 * l2_bytes / (once + flow - each), 1.0)
         first = once
         if access.tensor in warm_names or access.tensor.split("#")[0] in warm_names:
             first = once * (1.0 - warm * np.clip(1.0 - once / (0.5 * l2_bytes), 0.0, 1.0))
-        read = read + first + again * (1.0 - kept)
+        missed = first + again * (1.0 - kept)
+        read = read + missed
+        read_effort = read_effort + missed * (1.0 + HALF_SECTOR / run_bytes(access, g))
         least = least + once
-    return Traffic(read, write, least, flow)
+    return Traffic(read, write, read_effort, write_effort, least, flow)
 
 
 def _box(kernel: KernelSummary, g: Geometry, wave: Array, group: Array, order: tuple[str, ...]) -> dict[str, Array]:

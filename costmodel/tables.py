@@ -1,0 +1,235 @@
+"""Measured tables as kernels to price: which group of computes each row is, its sizes, and how it was run.
+
+Rows of one kernel are priced together. Library routines are priced in library mode. Where the implementation that was measured is public and fixed
+its launch (one block a token, scalar loads), that schedule is stated here and not searched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from codesign.costmodel import workloads
+from codesign.costmodel.gpu.geometry import ONLINE, RESIDENT
+from codesign.costmodel.summary import KernelSummary
+from codesign.ir.dtypes import DTYPES
+from codesign.ir.errors import CodesignError
+
+Columns = dict[str, npt.NDArray[np.float32]]
+
+
+class TableError(CodesignError):
+    """A table of measurements that cannot be read; names the file and the column."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a table that are one kernel: `sizes` by symbol, `seconds` measured, `index` into the table, `site` groups rows for
+    cross-validation, `columns` the schedule that was run (None: library mode), `method` how time was taken."""
+
+    op: str
+    kernel: KernelSummary
+    sizes: dict[str, npt.NDArray[np.float64]]
+    seconds: npt.NDArray[np.float64]
+    index: npt.NDArray[np.int64]
+    site: npt.NDArray[np.int64]
+    columns: Columns | None = None
+    method: str = "graph"
+    regime_size: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """A parquet or CSV table; TableError when it cannot be read or has no `seconds`."""
+    file = Path(path)
+    if not file.is_file():
+        raise TableError(f"no such table: {file}")
+    try:
+        table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+    except Exception as error:
+        raise TableError(f"{file}: cannot be read as {file.suffix.lstrip('.') or 'CSV'}: {error}") from None
+    if "seconds" not in table:
+        raise TableError(f"{file}: no column 'seconds'; found {', '.join(map(str, table.columns))}")
+    return table.reset_index(drop=True)
+
+
+def machine_rows(table: pd.DataFrame, machine: str) -> pd.DataFrame:
+    """Rows that were measured on a machine (all rows when the table does not say)."""
+    for column in ("machine", "hardware"):
+        if column in table:
+            names = table[column].astype(str)
+            wanted = names == machine
+            if not wanted.any():
+                wanted = names.str.lower().map(lambda name: machine == name or machine.startswith(name + "_"))
+            return table[wanted]
+    return table
+
+
+def kernels_of(table: pd.DataFrame) -> Iterator[Rows]:
+    """The kernels of a table, by its columns; TableError for a table of an unknown kind."""
+    columns = set(table.columns)
+    table = table[np.isfinite(table.seconds.to_numpy(dtype=float)) & (table.seconds.to_numpy(dtype=float) > 0)]
+    if {"BLOCK_SIZE_M", "topk"} <= columns:
+        yield from _mixture(table)
+    elif {"q_len", "kv_len", "heads"} <= columns:
+        yield from _attention(table)
+    elif {"num_tokens", "n_embd"} <= columns:
+        yield from _transformer(table)
+    elif {"m", "n", "k"} <= columns:
+        yield from _gemm(table)
+    else:
+        raise TableError(f"a table of an unknown kind: columns {', '.join(sorted(map(str, columns)))}")
+
+
+def _numbers(table: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
+    return table[column].to_numpy(dtype=np.float64)
+
+
+def _site(*parts: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    return pd.factorize(pd.MultiIndex.from_arrays(parts))[0].astype(np.int64)
+
+
+def _rows(
+    op: str,
+    kernel: KernelSummary,
+    table: pd.DataFrame,
+    sizes: dict[str, npt.NDArray[np.float64]],
+    site: npt.NDArray[np.int64],
+    **more: Any,
+) -> Rows:
+    return Rows(op, kernel, sizes, _numbers(table, "seconds"), table.index.to_numpy(dtype=np.int64), site, **more)
+
+
+def _gemm(table: pd.DataFrame) -> Iterator[Rows]:
+    names = table["dtype"].astype(str) if "dtype" in table else pd.Series("bf16", index=table.index)
+    if "lab_disagreement" in table:
+        table = table[~(table.lab_disagreement > 0.25)]
+    for dtype, part in table.groupby(names):
+        if dtype not in DTYPES:
+            raise TableError(f"dtype '{dtype}' is not known; known: {', '.join(DTYPES)}")
+        sizes = {"M": _numbers(part, "m"), "N": _numbers(part, "n"), "K": _numbers(part, "k")}
+        yield _rows("gemm", workloads.gemm(str(dtype)), part, sizes, _site(sizes["N"], sizes["K"]), regime_size=sizes["M"])
+
+
+def _transformer(table: pd.DataFrame) -> Iterator[Rows]:
+    for op, part in table.groupby("op"):
+        workers = _numbers(part, "num_tensor_parallel_workers")
+        tokens, model = _numbers(part, "num_tokens"), _numbers(part, "n_embd")
+        heads, kv_heads = _numbers(part, "n_head"), _numbers(part, "n_kv_head")
+        head = model / heads
+        wide = _numbers(part, "n_expanded_embd") / workers
+        gated = part["use_gated_mlp"].to_numpy(dtype=bool)
+        mine, mine_kv = heads / workers, np.maximum(kv_heads / workers, 1.0)
+        site = _site(model, wide, heads, kv_heads)
+        linear = {
+            "attn_pre_proj": ((mine + 2 * mine_kv) * head, model),
+            "attn_post_proj": (model, mine * head),
+            "mlp_up_proj": (wide * np.where(gated, 2.0, 1.0), model),
+            "mlp_down_proj": (model, wide),
+        }
+        more: dict[str, Any] = {"method": "profiled", "regime_size": tokens}
+        if op in linear:
+            n, k = linear[str(op)]
+            yield _rows(str(op), workloads.gemm("f16"), part, {"M": tokens, "N": n, "K": k}, site, **more)
+        elif op in ("input_layernorm", "post_attention_layernorm"):
+            columns = _per_token("n")
+            yield _rows(str(op), workloads.rms_norm("f16"), part, {"T": tokens, "N": model}, site, columns=columns, **more)
+        elif op == "add":
+            yield _rows(str(op), workloads.add("f16"), part, {"T": tokens, "N": model}, site, **more)
+        elif op == "mlp_act":
+            for gate in (True, False):
+                rows = gated == gate
+                if rows.any():
+                    kernel = workloads.silu_and_multiply("f16") if gate else workloads.gelu("f16")
+                    sizes = {"T": tokens[rows], "N": wide[rows]}
+                    columns = _per_token("n")
+                    more["regime_size"] = tokens[rows]
+                    yield _rows(str(op), kernel, part[rows], sizes, site[rows], columns=columns, **more)
+        elif op == "attn_rope":
+            sizes = {"T": tokens, "H": mine + mine_kv, "D": head}
+            columns = {"tile.t": 1.0, "tile.h": 8.0, "tile.d": 128.0, "warps": 16.0, "pipeline": 1.0, "access_bytes": 2.0, "loop.h": 1.0}
+            yield _rows(str(op), workloads.rope("f16"), part, sizes, site, columns=_one(columns), **more)
+        elif op == "emb":
+            sizes = {"T": tokens, "N": model, "V": _numbers(part, "vocab_size") / workers}
+            yield _rows(str(op), workloads.embedding("f16"), part, sizes, site, **more)
+        else:
+            raise TableError(f"op '{op}' of the table is not known")
+
+
+def _one(row: dict[str, float]) -> Columns:
+    return {name: np.array([value], dtype=np.float32) for name, value in row.items()}
+
+
+def _per_token(dim: str) -> Columns:
+    """One block of 1024 threads a token that walks the row with scalar loads: vLLM's norm and activation kernels."""
+    return _one({"tile.t": 1.0, f"tile.{dim}": 1024.0, "warps": 32.0, "pipeline": 1.0, "access_bytes": 2.0, "loop.n": 1.0})
+
+
+def _attention(table: pd.DataFrame) -> Iterator[Rows]:
+    keys = ["phase", "kernel_source", "dtype", "kv_dtype", "head_dim"]
+    for (phase, source, dtype, kv_dtype, head), part in table.groupby(keys):
+        names = {"fp8": "f8e4m3"}
+        kernel = workloads.attention(names.get(dtype, dtype), names.get(kv_dtype, kv_dtype), int(head))
+        heads, kv_heads = _numbers(part, "heads"), _numbers(part, "kv_heads")
+        queries, keys_seen, window = _numbers(part, "q_len"), _numbers(part, "kv_len"), _numbers(part, "window")
+        decode = phase == "generation"
+        if decode:
+            queries = np.ones_like(queries)
+        seen = visited(queries, keys_seen, window)
+        sizes = {"B": _numbers(part, "batch"), "G": kv_heads, "R": heads / kv_heads, "Q": queries, "J": seen}
+        site = _site(heads, kv_heads, window)
+        label = f"{phase}:{source}:{kv_dtype}" if dtype == "bf16" else f"{phase}:{source}:{dtype}"
+        columns = attention_space(int(head), decode)
+        yield _rows(label, kernel, part, sizes, site, columns=columns, regime_size=queries * seen)
+
+
+def visited(queries: npt.NDArray[np.float64], keys: npt.NDArray[np.float64], window: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Mean number of keys that a query attends to under a causal mask and a sliding window (0: none)."""
+    first = keys - queries + 1.0
+    full = (first + keys) / 2.0
+    limit = np.where(window > 0, window, keys)
+    ramp = np.clip(limit - first, 0.0, queries)  # queries before the window is full
+    short = ramp * (2.0 * first + ramp - 1.0) / 2.0
+    return np.where(window > 0, (short + (queries - ramp) * np.minimum(limit, keys)) / queries, full)
+
+
+def attention_space(head: int, decode: bool) -> Columns:
+    """Schedules of flash attention: rows of queries (with the heads that share keys) by keys, keys split over blocks for decoding."""
+    rows = []
+    shapes = [(1, 1), (1, 2), (1, 4), (1, 8), (1, 16), (1, 32)] if decode else [(16, 1), (64, 1), (128, 1), (192, 1)]
+    for (queries, shared), step, warps, stages in (
+        (shape, step, warps, stages) for shape in shapes for step in (32, 64, 128, 256) for warps in (4, 8, 12) for stages in (1, 2, 3)
+    ):
+        for split in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128) if decode else (1,):
+            rows.append((queries, shared, step, warps, stages, split))
+    values = np.array(rows, dtype=np.float32).T
+    columns = dict(zip(("tile.i", "tile.r", "tile.j", "warps", "pipeline", "split.j"), values, strict=True))
+    count = len(rows)
+    fixed = {"tile.b": 1, "tile.g": 1, "tile.e": head, "reduce.j": ONLINE, "reduce.d": RESIDENT}
+    return {**columns, **{name: np.full(count, value, dtype=np.float32) for name, value in fixed.items()}}
+
+
+def _mixture(table: pd.DataFrame) -> Iterator[Rows]:
+    """Fused mixture-of-experts kernels: every row is one schedule of one shape."""
+    tokens, experts, top = _numbers(table, "M"), _numbers(table, "E"), _numbers(table, "topk")
+    routed = tokens * top
+    block = _numbers(table, "BLOCK_SIZE_M")
+    touched = experts * (1.0 - (1.0 - 1.0 / experts) ** routed)  # experts that get a token, routed at random
+    each = np.maximum(routed / touched, 1.0)
+    sizes = {"T": tokens, "E": touched, "M": each, "N": _numbers(table, "N"), "K": _numbers(table, "H")}
+    columns: Columns = {
+        "tile.e": np.ones(len(table), dtype=np.float32),
+        "tile.m": block.astype(np.float32),
+        "tile.n": _numbers(table, "BLOCK_SIZE_N").astype(np.float32),
+        "tile.k": _numbers(table, "BLOCK_SIZE_K").astype(np.float32),
+        "group": _numbers(table, "GROUP_SIZE_M").astype(np.float32),
+        "warps": _numbers(table, "num_warps").astype(np.float32),
+        "pipeline": _numbers(table, "num_stages").astype(np.float32),
+    }
+    site = _site(tokens, experts, top, sizes["K"], sizes["N"])
+    yield _rows("moe", workloads.grouped_gemm("bf16"), table, sizes, site, columns=columns, method="schedule", regime_size=tokens)
