@@ -81,7 +81,7 @@ def _opt(
         Printer(_to_stderr, print_module, _names("--print-before", print_before), _names("--print-after", print_after))
     ]
     if verify or verify_each:
-        Verifier().after(-1, _Input(), module, 0.0)
+        Verifier().check(module)
         observers.append(Verifier())
     equivalence = Equivalence(seed)
     if verify_each:
@@ -112,13 +112,6 @@ def _opt(
     return 0
 
 
-@dataclasses.dataclass(frozen=True)
-class _Input(Pass):
-    """Stands for the file itself when the module that was read is verified."""
-
-    name = "input"
-
-
 def _to_stderr(text: str) -> None:
     sys.stderr.write(text.rstrip("\n") + "\n")
 
@@ -138,14 +131,12 @@ def _read(file: Path) -> Module:
 
 def _bisect(pipeline: list[Pass], module: Module, context: Context, seed: int, as_json: bool) -> int:
     reference = Equivalence(seed)
-    reference.before(0, _Input(), module)
-    expected = reference._before
+    reference.start(module)
 
     def broken(changed: Module) -> bool:
-        reference._before = expected
         try:
-            Verifier().after(0, _Input(), changed, 0.0)
-            reference.after(0, _Input(), changed, 0.0)
+            Verifier().check(changed)
+            reference.check(changed, 0, "all so far")
         except CodesignError:
             return True
         return False
@@ -169,7 +160,7 @@ def _options(cls: type[Pass]) -> list[dict[str, Any]]:
 
 
 def _list(as_json: bool) -> int:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": name, "doc": (cls.__doc__ or "").strip(), "options": _options(cls)}
         for name, cls in sorted(PASSES.items())
     ]

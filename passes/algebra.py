@@ -128,6 +128,13 @@ def literal_of(value: object, dtype: DType) -> Literal:
     return Literal(number, dtype)
 
 
+def integer_range(dtype: DType) -> tuple[int, int]:
+    """Least and greatest value of an integer dtype."""
+    if dtype.kind == "uint":
+        return 0, (1 << dtype.bits) - 1
+    return -(1 << (dtype.bits - 1)), (1 << (dtype.bits - 1)) - 1
+
+
 def fold_literals(node: Apply) -> Literal | None:
     """A function of literals, evaluated in the arguments' dtype."""
     if not node.args or not all(isinstance(arg, Literal) for arg in node.args):
@@ -137,8 +144,8 @@ def fold_literals(node: Apply) -> Literal | None:
     if node.function == "cast" and source.is_float and not node.dtype.is_float and not np.isfinite(values[0]):
         return None  # undefined: leave it to the machine
     if node.function == "cast" and source.is_float and node.dtype.is_integer:
-        info = np.iinfo(node.dtype.numpy)
-        if not info.min <= float(values[0]) <= info.max:
+        least, greatest = integer_range(node.dtype)
+        if not least <= float(values[0]) <= greatest:
             return None
     if node.function in ("floordiv", "truncdiv", "mod", "fmod") and source.is_integer and values[1] == 0:
         return None
@@ -201,8 +208,8 @@ def cast_of_index(node: Apply, rewriting: Rewriting) -> Scalar | None:
     if not isinstance(inner, IndexValue) or not node.dtype.is_integer or inner.index.data():
         return None
     low, high = inner.index.limits(rewriting.bounds)
-    info = np.iinfo(node.dtype.numpy)
-    if low is None or high is None or low < info.min or high > info.max:
+    least, greatest = integer_range(node.dtype)
+    if low is None or high is None or low < least or high > greatest:
         return None
     return IndexValue(inner.index, node.dtype)
 
@@ -369,16 +376,17 @@ def decided_comparison(node: Apply, rewriting: Rewriting) -> Scalar | None:
     bounds = rewriting.bounds
     less, not_less = a.proves_less(b, bounds), a.proves_at_least(b, bounds)
     more, not_more = b.proves_less(a, bounds), b.proves_at_least(a, bounds)
-    truth: dict[str, tuple[bool, bool]] = {
+    verdicts = {
         "lt": (less, not_less),
         "ge": (not_less, less),
         "gt": (more, not_more),
         "le": (not_more, more),
         "eq": (a == b, less or more),
         "ne": (less or more, a == b),
-    }[node.function]
-    if truth[0] or truth[1]:
-        return Literal(truth[0], BOOL)
+    }
+    holds, fails = verdicts[node.function]
+    if holds or fails:
+        return Literal(holds, BOOL)
     return _one_sided(node, a, b)
 
 

@@ -141,7 +141,10 @@ class ConstantFold(FunctionPass, Pass):
         if not reads or not all(value in known for value in reads) or not self._small(op.result.shape):
             return None
         domain = tuple(dim.extent for dim in op.domain)
-        if not all(size.is_constant for size in domain) or int(np.prod([s.constant for s in domain], dtype=float)) > 1 << 20:
+        if (
+            not all(size.is_constant for size in domain)
+            or int(np.prod([s.constant for s in domain], dtype=float)) > 1 << 20
+        ):
             return None
         from codesign.ir.interpreter import evaluate
 

@@ -111,7 +111,9 @@ def parse_pipeline(text: str) -> list[Pass]:
                     raise PipelineError("missing '}'", column=tokens[at][1])
                 key, place = tokens[at]
                 if tokens[at + 1][0] != "=":
-                    raise PipelineError(f"option {key!r} needs a value", column=place, hint=f"write {name}{{{key}=value}}")
+                    raise PipelineError(
+                        f"option {key!r} needs a value", column=place, hint=f"write {name}{{{key}=value}}"
+                    )
                 options[key.replace("-", "_")] = (tokens[at + 2][0].strip('"'), place)
                 at += 3
                 if tokens[at][0] == ",":
@@ -228,7 +230,9 @@ class PassManager:
         return module
 
 
-def first_failure(passes: Sequence[Pass], module: Module, broken: Callable[[Module], bool], context: Context | None = None) -> int:
+def first_failure(
+    passes: Sequence[Pass], module: Module, broken: Callable[[Module], bool], context: Context | None = None
+) -> int:
     """How many passes it takes until `broken` holds, by bisection; 0 when the module is broken before any pass.
 
     Returns len(passes) + 1 when the whole pipeline is fine. Assumes that what is broken stays broken.

@@ -110,7 +110,9 @@ def plan(function: Function, sizes: Mapping[str, int] | None = None) -> MemoryPl
         lower_bound_bytes=_lower_bound(placed),
         constant_bytes=sum(constants.values()),
         input_bytes=sum(value_bytes(value, bound) for value in block.args),
-        output_bytes=sum(value_bytes(v, bound) for v in outputs if v not in block.args and not isinstance(v.owner, Constant)),
+        output_bytes=sum(
+            value_bytes(v, bound) for v in outputs if v not in block.args and not isinstance(v.owner, Constant)
+        ),
     )
 
 
@@ -140,7 +142,7 @@ def _lives(block: Block, aliases: Mapping[Value, Value]) -> dict[Value, tuple[in
             if not isinstance(op, Fusion):
                 for inner in op.blocks():
                     start = next(clock)
-                    lives.update({value: (start, start) for value in inner.args})
+                    lives.update(dict.fromkeys(inner.args, (start, start)))
                     visit(inner)
             position = next(clock)
             for value in op.results:
@@ -153,7 +155,9 @@ def _lives(block: Block, aliases: Mapping[Value, Value]) -> dict[Value, tuple[in
     return lives
 
 
-def _shared(block: Block, lives: dict[Value, tuple[int, int]], outside: set[Value], sizes: Mapping[str, int]) -> dict[Value, Value]:
+def _shared(
+    block: Block, lives: dict[Value, tuple[int, int]], outside: set[Value], sizes: Mapping[str, int]
+) -> dict[Value, Value]:
     """Results of element-wise groups that may overwrite an operand: it dies there, and each point reads its own element only."""
     shared: dict[Value, Value] = {}
     taken: set[Value] = set()
@@ -168,7 +172,9 @@ def _shared(block: Block, lives: dict[Value, tuple[int, int]], outside: set[Valu
             if value in outside or value not in lives or value in taken or lives[value][1] != lives[op.result][0]:
                 continue
             reads = [read for read in compute.body.reads() if read.source is value]
-            if all(read.indices == own for read in reads) and value_bytes(value, sizes) == value_bytes(op.result, sizes):
+            if all(read.indices == own for read in reads) and value_bytes(value, sizes) == value_bytes(
+                op.result, sizes
+            ):
                 shared[op.result] = value
                 taken.add(value)
                 break

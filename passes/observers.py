@@ -68,11 +68,15 @@ class Verifier:
     def before(self, position: int, one: Pass, module: Module) -> None:
         return
 
-    def after(self, position: int, one: Pass, module: Module, seconds: float) -> None:
+    def check(self, module: Module) -> None:
+        """VerificationError when the module breaks a rule."""
         from codesign.ir.verify import verify
 
+        verify(module)
+
+    def after(self, position: int, one: Pass, module: Module, seconds: float) -> None:
         try:
-            verify(module)
+            self.check(module)
         except CodesignError as error:
             raise PassError(f"pass {position + 1} ({one}) left an invalid module: {error.one_line()}") from error
 
@@ -102,21 +106,31 @@ class Equivalence:
         finally:
             module.constants = kept
 
+    def start(self, module: Module) -> None:
+        """Draw the inputs and take the module's results as the reference."""
+        rng = np.random.default_rng(self.seed)
+        self._inputs = random_inputs(module, rng, example_sizes(module))
+        self._data = with_random_constants(module, rng)
+        self._before = self._run(module)
+
     def before(self, position: int, one: Pass, module: Module) -> None:
-        if position == 0 or not self._before:
-            rng = np.random.default_rng(self.seed)
-            self._inputs = random_inputs(module, rng, example_sizes(module))
-            self._data = with_random_constants(module, rng)
-            self._before = self._run(module)
+        if position == 0:
+            self.start(module)
 
     def after(self, position: int, one: Pass, module: Module, seconds: float) -> None:
+        self._before = self.check(module, position, str(one))
+
+    def check(self, module: Module, position: int, one: str) -> list[Array]:
+        """The module's results, compared with the reference; PassError when they differ."""
         results = self._run(module)
         if len(results) != len(self._before):
             raise PassError(f"pass {position + 1} ({one}): {len(self._before)} results became {len(results)}")
         worst = 0.0
         for number, (old, new) in enumerate(zip(self._before, results, strict=True)):
             dtype = module.main.results[number].type.dtype
-            wrong = smallest_difference(old, new, max(dtype.epsilon, 2.0**-23) * self.tolerance if dtype.is_float else 0.0)
+            wrong = smallest_difference(
+                old, new, max(dtype.epsilon, 2.0**-23) * self.tolerance if dtype.is_float else 0.0
+            )
             if wrong is not None:
                 place, expected, got = wrong
                 raise PassError(
@@ -124,8 +138,8 @@ class Equivalence:
                     hint="run with --print-before and --print-after to see the pass at work",
                 )
             worst = max(worst, largest_difference(old, new))
-        self.worst.append((str(one), worst))
-        self._before = results
+        self.worst.append((one, worst))
+        return results
 
 
 def _scale(old: Array) -> float:

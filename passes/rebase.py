@@ -50,12 +50,12 @@ def mixed_radix(expression: Index, extent: Index, extents: Mapping[str, Index]) 
     digits: list[str] = []
     step = index(1)
     while strides:
-        name = next((n for n, stride in strides.items() if stride == step), None)
-        if name is None:
+        digit = next((name for name, stride in strides.items() if stride == step), None)
+        if digit is None:
             return None
-        del strides[name]
-        digits.insert(0, name)
-        step = step * extents[name]
+        del strides[digit]
+        digits.insert(0, digit)
+        step = step * extents[digit]
     return tuple(digits) if step == extent else None
 
 

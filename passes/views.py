@@ -42,7 +42,9 @@ class FoldViews(FunctionPass, Pass):
                 bounds = outer.with_extents(op.extents())
                 op.body = simplify_scalar(inline(op.body, views, bounds), Rewriting(bounds))
                 if isinstance(op, Scatter):
-                    op.target = tuple(simplify_index(inline_index(i, views, bounds), Rewriting(bounds)) for i in op.target)
+                    op.target = tuple(
+                        simplify_index(inline_index(i, views, bounds), Rewriting(bounds)) for i in op.target
+                    )
 
 
 def is_view(op: Compute) -> bool:
@@ -98,7 +100,9 @@ def inlined_read(node: Read, producer: Compute, bounds: Bounds) -> Scalar:
     if node.otherwise is None:
         return cast(body, producer.dtype)
     conditions = [
-        (i, dim.extent) for dim, i in zip(producer.dims, node.indices, strict=True) if not in_range(i, dim.extent, bounds)
+        (i, dim.extent)
+        for dim, i in zip(producer.dims, node.indices, strict=True)
+        if not in_range(i, dim.extent, bounds)
     ]
     if isinstance(body, Read) and body.dtype is producer.dtype:
         own = producer.body
@@ -140,5 +144,3 @@ def _made_safe(body: Scalar, bounds: Bounds) -> Scalar:
         return Read(node.source, node.indices, Literal(0, node.dtype))
 
     return body.rewrite(change)
-
-

@@ -150,12 +150,11 @@ class _Basis:
     second_splits: dict[str, Split] = field(default_factory=dict)
 
 
-def _reads_between(producers: Mapping[Value, Compute], consumers: Iterable[Compute]) -> list[tuple[Compute, Compute, Read]]:
+def _reads_between(
+    producers: Mapping[Value, Compute], consumers: Iterable[Compute]
+) -> list[tuple[Compute, Compute, Read]]:
     return [
-        (producers[read.source], op, read)
-        for op in consumers
-        for read in op.body.reads()
-        if read.source in producers
+        (producers[read.source], op, read) for op in consumers for read in op.body.reads() if read.source in producers
     ]
 
 
@@ -319,7 +318,9 @@ def _same_shapes(
     mine = next(op for op in first.computes if op.result in first.outputs.values())
     place = next(i for i, op in enumerate(second.computes) if op.result in second.outputs.values())
     theirs = list(consumers)[place]
-    if len(mine.dims) != len(theirs.dims) or any(a.extent != b.extent for a, b in zip(mine.dims, theirs.dims, strict=True)):
+    if len(mine.dims) != len(theirs.dims) or any(
+        a.extent != b.extent for a, b in zip(mine.dims, theirs.dims, strict=True)
+    ):
         return
     for a, b in zip(mine.dims, theirs.dims, strict=True):
         basis.names[a.name] = b.name
@@ -434,7 +435,11 @@ def _same_points(op: Compute, reader: Compute) -> bool:
     mine = {dim.name for dim in op.dims}
     if all(dim.name in mine or dim.extent == 1 for dim in reader.domain):
         return True
-    return reader.monoid == "sum" and any(dim.name in mine for dim in reader.reductions) and _is_factor(op.result, reader.body)
+    return (
+        reader.monoid == "sum"
+        and any(dim.name in mine for dim in reader.reductions)
+        and _is_factor(op.result, reader.body)
+    )
 
 
 def _is_factor(value: Value, body: Scalar) -> bool:

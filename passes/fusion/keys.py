@@ -41,9 +41,7 @@ class _Hasher:
         """Order of terms and factors depends on names, so they are combined without order."""
         known = self.indices.get(expression)
         if known is None:
-            terms = (
-                hash((c, tuple(sorted(self.atom(atom) for atom in monomial)))) for monomial, c in expression.terms
-            )
+            terms = (hash((c, tuple(sorted(self.atom(atom) for atom in monomial)))) for monomial, c in expression.terms)
             known = self.indices[expression] = hash(tuple(sorted(terms)))
         return known
 

@@ -84,7 +84,8 @@ class FusionSearch:
 
     def _make_offer(self, first: Node, second: Node) -> Offer:
         apart = self.node_seconds(first) + self.node_seconds(second)
-        assert first.group is not None and second.group is not None
+        assert first.group is not None
+        assert second.group is not None
         if len(first.group.computes) + len(second.group.computes) > self.largest:
             return Offer(math.inf, apart, f"more than {self.largest} members")
         try:

@@ -48,7 +48,9 @@ class RooflinePricer:
         compute = max(tensor * _weighted(kernel, again, extents, contraction=True), (vector + special) * worst)
         fast = self.machine.levels[1]
         traffic = sum(self._traffic(kernel, nest, extents, tile) for nest in kernel.nests)
-        on_chip_seconds = traffic / self.machine.need(fast.bandwidth, "bandwidth") if fast.managed == "hardware" else 0.0
+        on_chip_seconds = (
+            traffic / self.machine.need(fast.bandwidth, "bandwidth") if fast.managed == "hardware" else 0.0
+        )
         return max(compute, dram, on_chip_seconds) + self.launch_seconds()
 
     def launch_seconds(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,8 +81,8 @@ class Builder:
         """Reshape through the row-major position."""
         names = self.names(len(shape))
         flat = index(0)
-        for name, size in zip(names, shape, strict=True):
-            flat = flat * size + name
+        for name, extent in zip(names, shape, strict=True):
+            flat = flat * extent + name
         indices = []
         for size in reversed(value.shape):
             indices.append(flat % size)
@@ -193,4 +194,9 @@ def as_module(function: Function) -> Module:
     return Module("test", {}, {function.name: function})
 
 
-ALL = {"mlp": mlp, "softmax": softmax, "layer_norm": layer_norm, "attention": attention}
+ALL: dict[str, Callable[[], Module]] = {
+    "mlp": mlp,
+    "softmax": softmax,
+    "layer_norm": layer_norm,
+    "attention": attention,
+}

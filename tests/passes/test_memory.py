@@ -28,7 +28,9 @@ def _no_live_overlap(result: MemoryPlan) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(models.ALL))
-@pytest.mark.parametrize("pipeline", ["dce", "canonicalize,fold-views,cse,dce", "canonicalize,fold-views,cse,dce,fuse{policy=none}"])
+@pytest.mark.parametrize(
+    "pipeline", ["dce", "canonicalize,fold-views,cse,dce", "canonicalize,fold-views,cse,dce,fuse{policy=none}"]
+)
 def test_live_buffers_do_not_overlap(name: str, pipeline: str) -> None:
     result = plan(optimize(models.ALL[name](), pipeline=pipeline).main)
     _no_live_overlap(result)
@@ -69,7 +71,9 @@ def test_symbolic_sizes_bind() -> None:
 def test_a_reshape_is_an_alias_and_keeps_its_source_alive() -> None:
     x = Value(tensor(F32, 6, 4), "x")
     made = _add(x, x)
-    view = Compute([Dim("i", index(2)), Dim("j", index(12))], Read(made.result, [index("i") * 3 + index("j") // 4, index("j") % 4]))
+    view = Compute(
+        [Dim("i", index(2)), Dim("j", index(12))], Read(made.result, [index("i") * 3 + index("j") // 4, index("j") % 4])
+    )
     transposed = Compute([Dim("i", index(4)), Dim("j", index(6))], Read(made.result, ["j", "i"]))
     used = _add(view.result, view.result)
     function = Function("main", Block([x], [made, view, transposed, used], [used.result, transposed.result]))
