@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -339,18 +340,30 @@ def _covers(access: Access, g: Geometry) -> tuple[Any, ...]:
 
 
 def run_bytes(access: Access, g: Geometry) -> Array:
-    """Bytes of one contiguous run of a tile's access: what DRAM and sectors see of its pattern."""
+    """Bytes of one contiguous run of a tile's access: what DRAM and sectors see of its pattern.
+
+    A dim that is wrapped (a remainder) breaks its run about once a tile.
+    """
     run: Array = 1.0
+    for dim, whole in _unit_dims(access):
+        run = np.maximum(run, g.mean[dim] if whole else np.maximum(g.mean[dim] * 0.5, 4.0))
+    return run * access.dtype.bytes
+
+
+@lru_cache(maxsize=4096)
+def _unit_dims(access: Access) -> tuple[tuple[str, bool], ...]:
+    """Dims along which neighbours are adjacent in memory; False where the address is not linear in the dim."""
     address = index(0)
     for expression, stride in zip(access.index, access.strides, strict=True):
         address = address + expression * stride  # quotients and remainders of a collapsed dim rejoin here
+    found = []
     for dim in access.dims:
         coefficient = address.coefficient(dim)
         if coefficient is None:
-            run = np.maximum(run, 4.0)
+            found.append((dim, False))
         elif coefficient.is_constant and abs(coefficient.constant) == 1:
-            run = np.maximum(run, g.mean[dim])
-    return run * access.dtype.bytes
+            found.append((dim, True))
+    return tuple(found)
 
 
 def _sector_waste(access: Access, g: Geometry, sector: float = 32.0) -> Array:
