@@ -1,0 +1,227 @@
+"""Spaces, policies and the tuner: what is offered, what is found, and what is said when nothing fits."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from codesign.costmodel.machine import load_machine
+from codesign.costmodel.protocol import CostBatch
+from codesign.costmodel.summary import summarize
+from codesign.ir.core import Block, Function, Module
+from codesign.ir.dtypes import F16, F32
+from codesign.ir.errors import CodesignError, ScheduleError
+from codesign.ir.interpreter import evaluate
+from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.ir.tensor import Fusion, Launch
+from codesign.passes.lowering import tile_module
+from codesign.passes.normalize import normalize
+from codesign.passes.schedule.build import space
+from codesign.passes.schedule.context import Context
+from codesign.passes.schedule.policy import Random, Tracking, make_policy, policy_names
+from codesign.passes.schedule.replay import differences, read_schedules, write_schedules
+from codesign.passes.schedule.space import Space
+from codesign.passes.schedule.tuner import Tuner, tune
+from codesign.passes.tile import lower
+from codesign.passes.tiling.split import split_reduction, splittable
+from tests.passes.tiling import groups
+
+H100 = load_machine("h100_sxm")
+GROUPS = {
+    "square gemm": groups.gemm(4096, 4096, 4096),
+    "ragged gemm": groups.gemm(1000, 700, 333),
+    "matrix-vector": groups.gemm(1, 4096, 4096),
+    "softmax": groups.softmax(4096, 1024),
+    "long softmax": groups.softmax(512, 50257),
+    "convolution": groups.convolution(8, 64, 28, 128, 3, 1, 1),
+    "element-wise": groups.element_wise(64, 128, 512),
+    "transposed": groups.element_wise(2048, 2048, permuted=True),
+}
+
+
+def space_of(fusion: Fusion) -> Space:
+    return space(summarize(normalize(fusion).fusion), H100)
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_the_default_policy_is_quick_and_as_good_as_the_whole_space(name: str) -> None:
+    best = tune(GROUPS[name], H100, policy="exhaustive")
+    found = tune(GROUPS[name], H100)
+    assert found.seconds <= 1.03 * best.seconds
+    assert found.evaluated < 4000
+    assert best.space_size >= best.evaluated
+
+
+def test_tuning_one_kernel_takes_a_fraction_of_a_second() -> None:
+    tuner = Tuner(H100)
+    tuner.tune(groups.gemm(512, 512, 512))
+    times = []
+    for size in (2048, 3072, 4096):
+        started = time.process_time()
+        tuner.tune(groups.gemm(size, size, size))
+        times.append(time.process_time() - started)
+    assert min(times) < 0.1
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_schedule_of_the_space_can_be_lowered(name: str) -> None:
+    fusion = GROUPS[name]
+    form = normalize(fusion)
+    kernel_space = space_of(fusion)
+    batch = kernel_space.batch(kernel_space.sample(12, np.random.default_rng(1)))
+    for row in range(len(batch)):
+        kernel = lower(form.fusion, batch.row(row), outputs=form.outputs)
+        assert kernel.schedule == batch.row(row)
+        assert kernel_space.explain(batch.row(row)) == ""
+
+
+def test_enumeration_is_the_product_less_what_constraints_forbid() -> None:
+    kernel_space = space_of(groups.gemm(64, 64, 64))
+    codes = np.concatenate(list(kernel_space.enumerate()))
+    assert len(codes) == int(kernel_space.legal(codes).sum())
+    assert len({code.tobytes() for code in codes}) == len(codes) <= len(kernel_space)
+    tiles = {knob.name: knob.values for knob in kernel_space.knobs if knob.name.startswith("tile.")}
+    assert tiles == {"tile.i": (16, 32, 64), "tile.j": (16, 32, 64), "tile.k": (16, 32, 64)}
+
+
+def test_a_schedule_outside_the_space_is_explained() -> None:
+    kernel_space = space_of(groups.gemm(4096, 4096, 4096))
+    assert "tile.i = 8: values are 16" in kernel_space.explain(Schedule({"i": 8, "j": 64, "k": 64}))
+    assert "a tile of 262,144 values, limit 32,768" in kernel_space.explain(Schedule({"i": 512, "j": 512, "k": 16}))
+
+
+def test_the_budget_holds_and_rejections_carry_reasons() -> None:
+    for policy in ("default", "exhaustive", "random"):
+        assert tune(groups.gemm(4096, 4096, 4096), H100, policy=policy, budget=100).evaluated <= 100
+    context = Context(summarize(normalize(groups.gemm(64, 64, 64)).fusion), H100, Tuner(H100).model, budget=3)
+    with pytest.raises(ScheduleError, match="a batch of 4 schedules, but only 3 of the budget are left"):
+        context.evaluate(ScheduleBatch({"tile.i": np.array([16, 32, 64, 64])}))
+    found = tune(groups.gemm(4096, 4096, 4096), H100, policy="exhaustive")
+    count, example = found.rejected["shared memory"]
+    assert count > 0
+    assert example.startswith("shared memory: needs ")
+    assert example.endswith("limit 232,448 B")
+
+
+def test_a_group_of_which_nothing_fits_says_why() -> None:
+    small = H100.with_figures({"limits.shared_per_block_bytes": 512.0})
+    with pytest.raises(ScheduleError, match=r"none of .* schedules fits h100_sxm; shared memory: needs"):
+        tune(groups.gemm(4096, 4096, 4096), small)
+
+
+class Stubborn(Tracking):
+    """Evaluates one schedule only."""
+
+    def propose(self, count: int) -> ScheduleBatch | None:
+        return None if self._best is not None else self.space.batch(self.space.start())
+
+    def observe(self, batch: ScheduleBatch, cost: CostBatch) -> None:
+        super().observe(batch, cost)
+
+
+def test_policies_by_name_by_path_and_unknown() -> None:
+    assert {"default", "exhaustive", "random"} <= set(policy_names())
+    assert isinstance(make_policy("random"), Random)
+    assert isinstance(make_policy("codesign.passes.schedule.policy:Random"), Random)
+    assert tune(groups.gemm(256, 256, 256), H100, policy=Stubborn()).evaluated == 1
+    with pytest.raises(CodesignError, match="unknown policy 'exhaustiv'; nearest: exhaustive"):
+        make_policy("exhaustiv")
+    with pytest.raises(CodesignError, match="No module named"):
+        make_policy("no_such_package:Policy")
+
+
+def test_searches_repeat() -> None:
+    a, b = (tune(groups.softmax(4096, 1000), H100, policy="random", seed=3) for _ in range(2))
+    assert a.schedule == b.schedule
+    assert a.seconds == b.seconds
+
+
+def test_terms_add_up_and_contain_the_interval() -> None:
+    found = tune(groups.gemm(2048, 2048, 2048), H100)
+    assert sum(found.terms.values()) == pytest.approx(found.seconds)
+    assert found.low <= found.seconds <= found.high
+    assert found.runners_up
+    assert found.runners_up[0].seconds >= found.seconds
+
+
+# -- split reductions -----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "fusion", [groups.gemm(5, 7, 96), groups.gemm(3, 4, 64, batch=2), groups.convolution(1, 8, 5, 3, 3, 1, 1)]
+)
+def test_a_split_reduction_computes_the_same(fusion: Fusion) -> None:
+    where = splittable(fusion)
+    assert where is not None
+    partial, combination = split_reduction(fusion, where, 4)
+    body = Block(list(fusion.uses()), [partial, combination], combination.results)
+    arrays = groups.random_inputs(fusion)
+    found = evaluate(Module(functions={"main": Function("main", body)}), arrays)
+    for a, b in zip(found, groups.reference(fusion, arrays), strict=True):
+        np.testing.assert_allclose(a.astype(np.float64), b.astype(np.float64), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("fusion", [groups.padded(4, 62, 1), groups.softmax(4, 64), groups.reduction(4, 64, "argmax")])
+def test_what_others_of_the_group_need_along_the_dim_cannot_be_split(fusion: Fusion) -> None:
+    assert splittable(fusion) is None
+
+
+def test_a_long_sum_on_a_small_grid_is_split_where_that_is_faster() -> None:
+    fusion = groups.gemm(16, 16, 65536)
+    found = tune(fusion, H100)
+    assert found.schedule.split["k"] > 1
+    assert len(found.phases) == 2
+    assert found.seconds < Tuner(H100).price(fusion)
+
+
+# -- modules --------------------------------------------------------------------------------------------------------------
+def test_groups_of_one_structure_share_a_kernel() -> None:
+    first, second, other = groups.gemm(40, 24, 33), groups.gemm(40, 24, 33), groups.softmax(8, 50)
+    everything = [first, second, other]
+    args = [value for fusion in everything for value in fusion.uses()]
+    results = [value for fusion in everything for value in fusion.results]
+    module = Module(functions={"main": Function("main", Block(args, everything, results))})
+    arrays = [array for fusion in everything for array in groups.random_inputs(fusion)]
+    wanted = evaluate(module, arrays)
+    kernels = tile_module(module, Tuner(H100))
+    assert sorted(info.count for info in kernels.values()) == [1, 2]
+    assert all(isinstance(op, Launch) for op in module.main.body.ops)
+    for a, b in zip(evaluate(module, arrays), wanted, strict=True):
+        np.testing.assert_allclose(a.astype(np.float64), b.astype(np.float64), rtol=1e-2, atol=1e-2)
+
+
+def test_a_split_group_becomes_two_launches() -> None:
+    fusion = groups.gemm(16, 16, 65536, F16)
+    module = Module(functions={"main": Function("main", Block(list(fusion.uses()), [fusion], fusion.results))})
+    arrays = groups.random_inputs(fusion)
+    (wanted,) = evaluate(module, arrays)
+    tile_module(module, Tuner(H100))
+    assert [op.opcode for op in module.main.body.ops] == ["launch", "launch"]
+    (found,) = evaluate(module, arrays)
+    np.testing.assert_allclose(found.astype(np.float64), wanted.astype(np.float64), rtol=2e-2, atol=0.5)
+
+
+# -- schedules on paper ---------------------------------------------------------------------------------------------------
+def test_schedules_written_and_read_replay_the_kernel(tmp_path: Path) -> None:
+    found = tune(groups.gemm(512, 512, 512, F32), H100)
+    write_schedules(tmp_path / "schedules.json", {"gemm": found.schedule})
+    again = read_schedules(tmp_path / "schedules.json")["gemm"]
+    assert again == found.schedule
+    assert differences(again, found.schedule) == {}
+
+
+def test_differences_by_knob() -> None:
+    a = Schedule({"m": 64, "n": 64}, pipeline=3, extras={"warps": 4})
+    b = Schedule({"m": 128, "n": 64}, pipeline=3, extras={"warps": 8, "group": 2})
+    assert differences(a, b) == {"tiles.m": (64, 128), "extras.warps": (4, 8), "extras.group": (None, 2)}
+
+
+def test_a_malformed_schedule_file_is_located(tmp_path: Path) -> None:
+    path = tmp_path / "schedules.json"
+    path.write_text('{"gemm": {"tiles": {"m": "wide"}}}')
+    with pytest.raises(ScheduleError, match=r"schedules.json: gemm: m: needs a positive integer, got 'wide'"):
+        read_schedules(path)
+    path.write_text("{")
+    with pytest.raises(ScheduleError, match=r"schedules.json:1:2: not JSON"):
+        read_schedules(path)
