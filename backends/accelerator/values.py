@@ -98,7 +98,7 @@ class Values:
         evaluator = Evaluator(domain, data)
         value = np.broadcast_to(evaluator.scalar(op.body), domain.shape)
         if op.monoid is not None:
-            rank = len(op.axes)
+            rank, value = len(op.axes), np.ascontiguousarray(value)  # NumPy's order of summation follows the layout
             value = reduce_array(value, tuple(range(rank, rank + len(op.reduced))), op.monoid, op.body.dtype)
         _write(op.target, op.axes, fixed, data, value)
 
@@ -110,7 +110,7 @@ class Values:
         if op.precision == "tf32" and op.a.dtype is F32:
             a, b = round_to_tf32(a), round_to_tf32(b)
         with np.errstate(all="ignore"):
-            product = np.matmul(convert(a, dtype), convert(b, dtype))
+            product = np.matmul(*(np.ascontiguousarray(convert(x, dtype)) for x in (a, b)))
             if not overwrite:
                 product = product + _window(op.target, (m, n), fixed, data)
             _write(op.target, (m, n), fixed, data, finish(product, dtype))

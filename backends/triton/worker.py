@@ -174,8 +174,7 @@ def answer(request: dict[str, Any]) -> Any:
     if request["kind"] == "runner":
         weights = {name: tensor_of(packed) for name, packed in request["weights"].items()}
         runner = module.Runner(weights, device="cpu")
-        results = runner(*tensors)
-        return [packed_of(tensor) for tensor in results]
+        return [packed_of(tensor) for tensor in runner(*tensors)]
     raise ValueError(f"unknown request {request['kind']!r}")
 
 

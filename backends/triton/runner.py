@@ -1,0 +1,397 @@
+"""A runner: one Python file with the model's signature that allocates by the memory plan and launches the kernels in order.
+
+What it writes needs torch and Triton and nothing of codesign: `runner.py`, `kernels/*.py`, and `weights.pt` with the constants that are small
+enough to keep (the large ones come from the model's own state_dict).
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codesign.backends.triton import worker as protocol
+from codesign.backends.triton.cache import write_atomically
+from codesign.backends.triton.emit import emission
+from codesign.backends.triton.interpret import Array, to_numpy, to_torch, worker
+from codesign.backends.triton.names import Namer, torch_type
+from codesign.backends.triton.torch_text import TorchText
+from codesign.ir.core import Block, Module, Op, Value, tensor_type
+from codesign.ir.errors import UnsupportedError
+from codesign.ir.tensor import Call, Collective, Constant, If, Launch, Scan, Scatter, Sort, While
+from codesign.ir.types import TensorType
+from codesign.passes.memory import MemoryPlan, plan
+
+KEPT_BYTES = 256 << 20
+"""All constants are written beside the runner when they take no more than this together."""
+
+SMALL_BYTES = 1 << 20
+"""Otherwise those that take no more than this each."""
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A written runner: its file, and the constants that it expects from the caller because they are too large to keep."""
+
+    path: Path
+    missing: tuple[str, ...]
+    peak_bytes: int
+
+    def run_interpreted(self, module: Module, inputs: Sequence[Array]) -> list[Array]:
+        """Run the file in Triton's interpreter, as it stands, on arrays as the IR's interpreter holds them."""
+        function = module.main
+        given = {op.constant: op.result for op in function.body.ops if isinstance(op, Constant)}
+        weights = {
+            name: protocol.packed_of(to_torch(np.asarray(module.constants[name]), tensor_type(given[name]).dtype))
+            for name in self.missing
+        }
+        tensors = [to_torch(a, tensor_type(v).dtype) for a, v in zip(inputs, function.args, strict=True)]
+        request = {
+            "kind": "runner",
+            "path": str(self.path),
+            "weights": weights,
+            "tensors": [protocol.packed_of(tensor) for tensor in tensors],
+        }
+        results = worker().ask(request, f"runner of {module.name}")
+        return [
+            to_numpy(protocol.tensor_of(packed), tensor_type(value).dtype)
+            for packed, value in zip(results, function.results, strict=True)
+        ]
+
+
+def write_runner(
+    module: Module,
+    memory: MemoryPlan | None,
+    directory: Path | str,
+    *,
+    target: str = "",
+    input_names: Sequence[str] | None = None,
+) -> Runner:
+    """Write a runner for the main function of a tiled module into a directory.
+
+    `memory`: the plan of the main function (made here when None; only modules without dynamic sizes have one arena). `target`: named in the
+    comments. `input_names`: of the arguments. UnsupportedError names an operation that a runner can't do.
+    """
+    folder = Path(directory)
+    (folder / "kernels").mkdir(parents=True, exist_ok=True)
+    if module.symbols:
+        memory = None
+    elif memory is None:
+        memory = plan(module.main)
+    for name, kernel in module.kernels.items():
+        write_atomically(folder / "kernels" / f"{name}.py", emission(kernel, module.bounds()).source.encode())
+    missing = _write_weights(module, folder)
+    source = _Writer(module, memory, target, input_names).text()
+    write_atomically(folder / "runner.py", source.encode())
+    return Runner(folder / "runner.py", missing, memory.peak_bytes if memory else 0)
+
+
+def _write_weights(module: Module, folder: Path) -> tuple[str, ...]:
+    import torch
+
+    constants = {op.constant: op.result for op in module.main.body.walk() if isinstance(op, Constant)}
+    sizes = {name: _bytes(value) for name, value in constants.items()}
+    limit = KEPT_BYTES if sum(sizes.values()) <= KEPT_BYTES else SMALL_BYTES
+    kept = {name for name, size in sizes.items() if size <= limit and module.constants.get(name) is not None}
+    tensors = {
+        name: to_torch(np.asarray(module.constants[name]), tensor_type(constants[name]).dtype) for name in sorted(kept)
+    }
+    if tensors:
+        torch.save(tensors, folder / "weights.pt")
+    return tuple(name for name in constants if name not in kept)
+
+
+def _bytes(value: Value) -> float:
+    kind = tensor_type(value)
+    return kind.elements.constant * kind.dtype.bytes if kind.elements.is_constant else float("inf")
+
+
+_HEAD = '''
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+ARENA_BYTES = {arena}
+
+
+def _kernel(name):
+    """The launcher of a kernel file beside this one."""
+    module_name = f"codesign_runner_{{abs(hash(str(HERE)))}}_{{name}}"
+    if module_name not in sys.modules:
+        specification = importlib.util.spec_from_file_location(module_name, HERE / "kernels" / f"{{name}}.py")
+        module = importlib.util.module_from_spec(specification)
+        sys.modules[module_name] = module
+        specification.loader.exec_module(module)
+    return sys.modules[module_name].launch
+
+
+def _at(arena, offset, dtype, *shape):
+    """A tensor in the arena, starting at a byte offset."""
+    count = 1
+    for size in shape:
+        count *= size
+    bytes_ = count * torch.empty([], dtype=dtype).element_size()
+    return arena[offset : offset + bytes_].view(dtype).view(shape)
+'''
+
+
+class _Writer:
+    def __init__(
+        self, module: Module, memory: MemoryPlan | None, target: str, input_names: Sequence[str] | None
+    ) -> None:
+        self.module = module
+        self.memory = memory
+        self.target = target
+        self.names: dict[Value, str] = {}
+        self.namer = Namer(frozenset({"self", "arena", "weights", "device", "sizes", "HERE", "ARENA_BYTES", "Runner"}))
+        self.sizes = {name: self.namer.fresh(name) for name in module.symbols}
+        self.kernels: dict[str, str] = {}
+        self.weights: dict[str, str] = {}
+        self.given = list(input_names or [value.name for value in module.main.args])
+        self.torch_text = TorchText(self.names, self.sizes, "device")
+        self.returned = set(module.main.results)
+
+    def text(self) -> str:
+        main = self.module.main
+        inputs = [self.namer.fresh(name) for name in self.given]
+        self.names.update(zip(main.args, inputs, strict=True))
+        body = self._inputs(main.args)
+        body += self._block(main.body, in_arena=True)
+        results = ", ".join(self.names[value] for value in main.results)
+        body.append(f"return ({results},)" if len(main.results) == 1 else f"return {results}" if results else "return ()")
+        arena = self.memory.peak_bytes if self.memory else 0
+        lines = [self._doc(arena), _HEAD.format(arena=arena)]
+        lines += ["", "class Runner:", f'    """{self._signature(inputs)}"""', ""]
+        lines += ['    def __init__(self, weights=None, device="cuda"):']
+        lines += [
+            '        """`weights`: constants by name, as in `model.state_dict()`; those kept in weights.pt need not be given."""',
+            "        stored = torch.load(HERE / \"weights.pt\") if (HERE / \"weights.pt\").is_file() else {}",
+            "        given = {**stored, **dict(weights or {})}",
+            "        missing = [name for name in self.WEIGHTS if name not in given]",
+            "        if missing:",
+            "            raise KeyError(f\"pass model.state_dict() as weights: {missing[0]!r} and {len(missing) - 1} more are missing\")",
+            "        self.device = torch.device(device)",
+            "        self.weights = {name: given[name].detach().to(self.device).contiguous() for name in self.WEIGHTS}",
+            "        self.arena = torch.empty(ARENA_BYTES, dtype=torch.uint8, device=self.device)",
+        ]
+        for name, attribute in self.kernels.items():
+            lines.append(f'        self.{attribute} = _kernel("{name}")')
+        weights = textwrap.wrap(", ".join(repr(name) for name in self.weights) + ("," if self.weights else ""), 104)
+        listed = ["    WEIGHTS = ("] + [f"        {row}" for row in weights] + ["    )", ""]
+        position = next(i for i, line in enumerate(lines) if line.startswith("    def __init__"))
+        lines[position:position] = listed
+        lines += ["", f"    def __call__(self, {', '.join(inputs)}):" if inputs else "    def __call__(self):"]
+        lines += [f"        {line}" if line else "" for line in body]
+        return "\n".join(lines) + "\n"
+
+    def _doc(self, arena: int) -> str:
+        launches = sum(isinstance(op, Launch) for op in self.module.main.body.walk())
+        target = f" for {self.target}" if self.target else ""
+        memory = f"over one arena of {arena:,} bytes" if self.memory else "with memory of their own (sizes are dynamic)"
+        return (
+            f'"""{self.module.name}, compiled by codesign{target}: {launches} kernel launches {memory}.\n\n'
+            "    from runner import Runner\n"
+            "    run = Runner(model.state_dict())      # a tuple of results: run(*inputs)\n\n"
+            "Without a GPU: TRITON_INTERPRET=1 and Runner(..., device=\"cpu\") run the kernels in Triton's interpreter (which "
+            "cuts bfloat16\nwhere hardware rounds).\n"
+            '"""'
+        )
+
+    def _signature(self, inputs: Sequence[str]) -> str:
+        main = self.module.main
+        parts = [f"{n}: {value.type}" for n, value in zip(inputs, main.args, strict=True)]
+        results = ", ".join(str(value.type) for value in main.results)
+        return f"({', '.join(parts)}) -> ({results})"
+
+    def _inputs(self, args: Sequence[Value]) -> list[str]:
+        """Inputs made dense, size symbols bound from their shapes, and both checked."""
+        lines, bound = [], set[str]()
+        for value in args:
+            name, kind = self.names[value], tensor_type(value)
+            lines.append(f"{name} = {name}.detach().to(self.device, {torch_type(kind.dtype)}).contiguous()")
+            for position, size in enumerate(kind.shape):
+                if size.variable is not None and size.variable not in bound:
+                    bound.add(size.variable)
+                    lines.append(f"{self.sizes[size.variable]} = {name}.shape[{position}]")
+        for value in args:
+            name, shape = self.names[value], self._shape(tensor_type(value))
+            lines.append(f"assert {name}.shape == ({shape}), f\"{name} has shape {{tuple({name}.shape)}}\"")
+        unbound = [name for name in self.module.symbols if name not in bound]
+        if unbound:
+            raise UnsupportedError(f"the size {unbound[0]} is no input's size, so a runner can't know it")
+        return [*lines, "device = self.device", "arena = self.arena"]
+
+    def _shape(self, kind: TensorType) -> str:
+        sizes = [self.torch_text.size(size) for size in kind.shape]
+        return ", ".join(sizes) + ("," if len(sizes) == 1 else "")
+
+    # -- operations -------------------------------------------------------------------------------------------------
+    def _block(self, block: Block, in_arena: bool) -> list[str]:
+        lines: list[str] = []
+        for op in block.ops:
+            lines += self._op(op, in_arena)
+        return lines
+
+    def _op(self, op: Op, in_arena: bool) -> list[str]:
+        if isinstance(op, Constant):
+            self.weights[op.constant] = self.weights.get(op.constant, "")
+            self.names[op.result] = f"self.weights[{op.constant!r}]"
+            return []
+        place = str(op.location.leaves()[0]) if op.location.leaves() else ""
+        comment = f"  # {_last_part(place)}" if place else ""
+        if isinstance(op, Launch):
+            return self._launch(op, in_arena, comment)
+        if isinstance(op, Call):
+            return [self._call(op) + comment]
+        if isinstance(op, Sort):
+            return self._sort(op, comment)
+        if isinstance(op, Scan):
+            return self._scan(op, comment)
+        if isinstance(op, Scatter):
+            return self._scatter(op, comment)
+        if isinstance(op, Collective) and op.devices == 1:
+            self.names[op.result] = self.names[op.inputs[0]]
+            return []
+        if isinstance(op, If):
+            return self._if(op)
+        if isinstance(op, While):
+            return self._while(op)
+        raise UnsupportedError(f"{op.opcode} can't be run by a runner", place=op.location)
+
+    def _define(self, value: Value) -> str:
+        name = self.namer.fresh(value.name or "value")
+        self.names[value] = name
+        return name
+
+    def _allocate(self, value: Value, in_arena: bool) -> str:
+        kind = tensor_type(value)
+        dtype, shape = torch_type(kind.dtype), self._shape(kind)
+        buffer = self.memory.buffers.get(value) if self.memory and in_arena else None
+        name = self._define(value)
+        if buffer is not None and value not in self.returned:
+            return f"{name} = _at({', '.join(['arena', str(buffer.offset), dtype, *([shape] if shape else [])])})"
+        return f"{name} = torch.empty(({shape}), dtype={dtype}, device=device)"
+
+    def _launch(self, op: Launch, in_arena: bool, comment: str) -> list[str]:
+        kernel = self.module.kernels[op.kernel]
+        attribute = self.kernels.setdefault(op.kernel, f"launch_{op.kernel}")
+        lines = [self._allocate(value, in_arena) for value in op.results]
+        arguments = [self.names[value] for value in (*op.inputs, *op.results)]
+        arguments += [self.sizes[name] for name in kernel.symbols]
+        return [*lines, f"self.{attribute}({', '.join(arguments)}){comment}"]
+
+    def _call(self, op: Call) -> str:
+        positional = [key for key in op.attributes if key.startswith("arg") and key[3:].isdigit()]
+        arguments = [self._argument(op, op.attributes[key]) for key in sorted(positional, key=lambda key: int(key[3:]))]
+        arguments += [f"{key}={self._argument(op, v)}" for key, v in op.attributes.items() if key not in positional]
+        names = [self._define(value) for value in op.results]
+        left = ", ".join(names) + ("," if len(names) > 1 else "")
+        text = f"torch.ops.{op.target}({', '.join(arguments)})"
+        dense = f"{text}.contiguous()" if len(names) == 1 else f"(x.contiguous() for x in {text})"
+        return f"{left} = {dense}"
+
+    def _argument(self, op: Call, value: Any) -> str:
+        if isinstance(value, tuple):
+            return f"[{', '.join(self._argument(op, item) for item in value)}]"
+        if isinstance(value, str):
+            if value.startswith("%"):
+                return self.names[op.inputs[int(value[1:])]]
+            if value.startswith("dtype:"):
+                from codesign.ir.dtypes import DTYPES
+
+                return torch_type(DTYPES[value.removeprefix("dtype:")])
+            if value.startswith("device:"):
+                return "device"
+            if value.startswith("torch."):
+                return value
+        if isinstance(value, float) and not np.isfinite(value):
+            return f'float("{value}")'
+        return repr(value)
+
+    def _sort(self, op: Sort, comment: str) -> list[str]:
+        source, direction = self.names[op.source], f"dim={op.dim}, descending={op.descending}, stable=True"
+        values, positions = (self._define(value) for value in op.results)
+        lines = [f"{values}, {positions} = torch.sort({source}, {direction}){comment}"]
+        if op.keep is not None:
+            keep = self.torch_text.size(op.keep)
+            lines += [f"{name} = {name}.narrow({op.dim}, 0, {keep}).contiguous()" for name in (values, positions)]
+        return lines
+
+    def _scan(self, op: Scan, comment: str) -> list[str]:
+        routines = {
+            "sum": "torch.cumsum({0}, {1})",
+            "prod": "torch.cumprod({0}, {1})",
+            "max": "torch.cummax({0}, {1}).values",
+            "min": "torch.cummin({0}, {1}).values",
+            "argmax": "torch.cummax({0}, {1}).indices",
+            "argmin": "torch.cummin({0}, {1}).indices",
+            "logsumexp": "torch.logcumsumexp({0}, {1})",
+        }
+        position = next(i for i, dim in enumerate(op.dims) if dim.name == op.over)
+        body = f"{self.torch_text.tensor(op.body, op.dims)}.to({torch_type(op.accumulate)})"
+        text = routines[op.monoid].format(body, position)
+        name = self._define(op.result)
+        return [f"{name} = {text}.to({torch_type(op.result.type.dtype)}).contiguous(){comment}"]
+
+    def _scatter(self, op: Scatter, comment: str) -> list[str]:
+        """The domain is flattened in row-major order; targets outside the tensor are dropped."""
+        text, init = self.torch_text, self.names[op.init]
+        dtype = torch_type(op.result.type.dtype)
+        sizes = [text.size(size) for size in op.init.shape]
+        name, where, inside = self._define(op.result), self.namer.fresh("where"), self.namer.fresh("inside")
+        shape = ", ".join(text.size(dim.extent) for dim in op.dims)
+        lines = [f"{where} = {inside} = torch.zeros(({shape},), dtype=torch.int64, device=device){comment}"]
+        lines.append(f"{inside} = {inside} == 0")
+        for expression, size in zip(op.target, sizes, strict=True):
+            place = text.index(expression, op.dims)
+            lines.append(f"{inside} = {inside} & ({place} >= 0) & ({place} < {size})")
+            lines.append(f"{where} = {where} * {size} + {place}")
+        body = text.tensor(op.body, op.dims)
+        lines.append(f"{name} = {init}.clone().reshape(-1)")
+        chosen = f"{where}[{inside}], {body}.to({dtype})[{inside}]"
+        if op.combine == "set":
+            lines.append(f"{name}[{where}[{inside}]] = {body}.to({dtype})[{inside}]")
+        else:
+            reduce = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}[op.combine]
+            lines.append(f'{name}.scatter_reduce_(0, {chosen}, "{reduce}", include_self=True)')
+        lines.append(f"{name} = {name}.view({init}.shape)")
+        return lines
+
+    def _if(self, op: If) -> list[str]:
+        names = [self._define(value) for value in op.results]
+        lines = [f"if bool({self.names[op.inputs[0]]}):"]
+        for block, word in ((op.then, ""), (op.otherwise, "else:")):
+            lines += [word] if word else []
+            inner = self._block(block, in_arena=False)
+            inner += [f"{name} = {self.names[value]}" for name, value in zip(names, block.yields, strict=True)]
+            lines += [f"    {line}" for line in inner or ["pass"]]
+        return lines
+
+    def _while(self, op: While) -> list[str]:
+        names = [self._define(value) for value in op.results]
+        lines = [f"{name} = {self.names[value]}" for name, value in zip(names, op.inputs, strict=True)]
+        lines.append("while True:")
+        self.names.update(zip(op.condition.args, names, strict=True))
+        self.names.update(zip(op.body.args, names, strict=True))
+        inner = self._block(op.condition, in_arena=False)
+        inner.append(f"if not bool({self.names[op.condition.yields[0]]}):")
+        inner.append("    break")
+        inner += self._block(op.body, in_arena=False)
+        targets = ", ".join(names) + ("," if len(names) == 1 else "")
+        sources = ", ".join(self.names[value] for value in op.body.yields) + ("," if len(names) == 1 else "")
+        inner.append(f"{targets} = {sources}")
+        return [*lines, *(f"    {line}" for line in inner)]
+
+
+def _last_part(place: str) -> str:
+    file, _, rest = place.partition(":")
+    return f"{Path(file).name}:{rest}" if rest else place
+
+
