@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostModel
@@ -61,6 +63,17 @@ class Phase:
     tuned: Tuned
 
 
+@dataclass(frozen=True)
+class _Search:
+    """What a policy found for a group as one kernel."""
+
+    normalized: Normalized
+    context: Context
+    schedule: Schedule
+    seconds: float
+    space_size: int
+
+
 def search(policy: Policy, kernel_space: Space, context: Context) -> Schedule | None:
     """Run a policy on a space until it is done or the budget is spent; its best schedule."""
     policy.start(kernel_space, context)
@@ -96,56 +109,55 @@ class Tuner:
         self.sizes = dict(sizes or {})
         self.bounds = bounds or Bounds()
         self.seed = seed
+        self._searches: dict[str, _Search | ScheduleError] = {}
         self._tuned: dict[str, Tuned] = {}
-        self._failed: dict[str, ScheduleError] = {}
 
     def tune(self, fusion: Fusion, name: str = "", *, split: bool = True) -> Tuned:
         """The best schedule of a group; ScheduleError with the commonest reason when none fits the machine.
 
         `split` lets a long reduction become two kernels.
         """
-        key = structural_hash(fusion) + ("" if split else " whole")
-        if key in self._failed:
-            raise self._failed[key]
-        if key not in self._tuned:
-            try:
-                self._tuned[key] = self._tune(fusion, name, split)
-            except ScheduleError as error:
-                self._failed[key] = error
-                raise
-        return self._tuned[key]
+        key = structural_hash(fusion)
+        place = key if split else f"{key} whole"
+        if place not in self._tuned:
+            found = self._search(fusion, key, name)
+            if isinstance(found, ScheduleError):
+                raise found
+            whole = self._result(found)
+            self._tuned[place] = self._split(fusion, whole, name) if split else whole
+        return self._tuned[place]
 
     def price(self, fusion: Fusion) -> float:
         """Predicted seconds of a group at its best schedule as one kernel; infinite when none fits."""
-        try:
-            return self.tune(fusion, split=False).seconds
-        except ScheduleError:
-            return float("inf")
+        found = self._search(fusion, structural_hash(fusion), "")
+        return float("inf") if isinstance(found, ScheduleError) else found.seconds
 
     def predict(self, normalized: Normalized, schedule: Schedule, name: str = "") -> Tuned:
         """The cost of a given schedule of a group in normal form; ScheduleError when it does not fit the machine."""
-        summary = summarize(normalized.fusion, name)
-        context = self._context(summary)
-        context.evaluate(ScheduleBatch.of([schedule]))
-        return self._result(normalized, summary, schedule, context, 1)
+        context = self._context(summarize(normalized.fusion, name))
+        cost = context.evaluate(ScheduleBatch.of([schedule]))
+        return self._result(_Search(normalized, context, schedule, float(cost.seconds[0]), 1))
 
     def _context(self, summary: KernelSummary) -> Context:
-        import numpy as np
-
-        rng = np.random.default_rng(self.seed)
         sizes = {name: value for name, value in self.sizes.items() if name in summary.symbols}
-        return Context(summary, self.machine, self.model, sizes, self.budget, rng)
+        return Context(summary, self.machine, self.model, sizes, self.budget, np.random.default_rng(self.seed))
 
-    def _tune(self, fusion: Fusion, name: str, split: bool) -> Tuned:
-        normalized = normalize(fusion, self.bounds)
-        summary = summarize(normalized.fusion, name)
-        kernel_space = space(summary, self.machine, self.sizes)
-        context = self._context(summary)
-        best = search(make_policy(self.policy), kernel_space, context)
-        if best is None:
-            raise no_fit(summary, self.machine, context)
-        whole = self._result(normalized, summary, best, context, len(kernel_space))
-        return self._split(fusion, whole, name) if split else whole
+    def _search(self, fusion: Fusion, key: str, name: str) -> _Search | ScheduleError:
+        """The policy's choice for a group as one kernel, or why it has none; groups of one structure are searched once."""
+        if key not in self._searches:
+            try:
+                normalized = normalize(fusion, self.bounds)
+                summary = summarize(normalized.fusion, name)
+                kernel_space = space(summary, self.machine, self.sizes)
+                context = self._context(summary)
+                best = search(make_policy(self.policy), kernel_space, context)
+                if best is None:
+                    raise no_fit(summary, self.machine, context)
+                seconds = min(float(cost.seconds.min()) for _, cost in context.batches)
+                self._searches[key] = _Search(normalized, context, best, seconds, len(kernel_space))
+            except ScheduleError as error:
+                self._searches[key] = error
+        return self._searches[key]
 
     def _split(self, fusion: Fusion, whole: Tuned, name: str) -> Tuned:
         """The group as two kernels where its reduction is long, its grid does not fill the machine, and that is predicted faster."""
@@ -172,9 +184,9 @@ class Tuner:
             parts *= 2
         return best
 
-    def _result(
-        self, normalized: Normalized, summary: KernelSummary, schedule: Schedule, context: Context, space_size: int
-    ) -> Tuned:
+    def _result(self, found: _Search) -> Tuned:
+        context, schedule = found.context, found.schedule
+        summary = context.summary
         cost = self.model.predict(summary, self.machine, ScheduleBatch.of([schedule]), context.sizes)
         if cost.reason[0]:
             raise ScheduleError(f"{summary.name} on {self.machine.name}: {cost.reason[0]}")
@@ -182,7 +194,7 @@ class Tuner:
         others = tuple(c for c in context.top(4) if c.schedule.hash != schedule.hash)
         return Tuned(
             schedule=schedule,
-            normalized=normalized,
+            normalized=found.normalized,
             summary=summary,
             seconds=float(cost.seconds[0]),
             low=float(cost.low[0]),
@@ -195,7 +207,7 @@ class Tuner:
             in_domain=bool(cost.in_domain[0]),
             remarks=cost.remarks,
             evaluated=context.evaluated,
-            space_size=space_size,
+            space_size=found.space_size,
             runners_up=others,
             rejected=context.rejected(),
         )
