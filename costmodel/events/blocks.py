@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from codesign.costmodel.gpu.geometry import Geometry, Work
 from codesign.costmodel.gpu.occupancy import Occupancy
 from codesign.costmodel.gpu.parameters import Parameters
-from codesign.costmodel.gpu.timing import cache_bytes, tensor_seconds
+from codesign.costmodel.gpu.timing import BARRIER_CLOCKS, L1_CLOCKS, REQUEST_CLOCKS, cache_bytes, tensor_seconds
 from codesign.costmodel.machine import Machine
 
-PIPES = ("tensor", "operands", "vector", "special", "port")
-"""Resources that each SM has for itself; `operands` is shared memory on the way to the tensor unit, `port` the way to
-L2.
+PIPES = ("tensor", "operands", "vector", "special", "port", "requests")
+"""Resources that each SM has for itself: `operands` is shared memory on the way to the tensor unit, `port` the way to L2,
+`requests` the path of load and store instructions.
 """
-COMPUTE = 4
-"""So many of PIPES, from the first on, are in the path of computing; the others are in the path of memory."""
 
 PORT_BYTES_PER_CLOCK = 64.0
 """What one SM takes from L2 in a clock, as in the analytic model."""
@@ -29,7 +27,8 @@ OPERAND_BYTES_PER_CLOCK = 128.0
 """What shared memory delivers in a clock, as in the analytic model."""
 WARPS_TO_SATURATE = 8.0
 """Warps that hide the latency of the SM's four vector partitions, two each."""
-BARRIER_CLOCKS = 40.0
+THREAD_BYTES = 64.0
+"""Bytes that a thread has in flight when it loads straight into registers, as in the analytic model."""
 
 Seconds = tuple[float, ...]
 
@@ -72,6 +71,7 @@ class Chip:
     read_bandwidth: float
     write_bandwidth: float
     dram_latency: float
+    l2_latency: float
     cache_bytes: float
 
     @staticmethod
@@ -88,6 +88,7 @@ class Chip:
             read_bandwidth=bandwidth,
             write_bandwidth=bandwidth / write_effort,
             dram_latency=machine.need(dram.latency_seconds, "levels.dram.latency_seconds"),
+            l2_latency=machine.need(l2.latency_seconds, "levels.l2.latency_seconds"),
             cache_bytes=cache_bytes(machine),
         )
 
@@ -110,8 +111,8 @@ class Knobs:
     group: int = 1
     persistent: bool = False
     specialised: bool = False
-    bytes_in_flight: float = 64.0
-    """Bytes that a thread has in flight when it loads straight into registers."""
+    access_bytes: float = 16.0
+    """Bytes that a thread asks for with one load."""
 
     @staticmethod
     def of(columns: Mapping[str, float]) -> Knobs:
@@ -122,47 +123,64 @@ class Knobs:
             group=max(int(columns.get("group", 1.0)), 1),
             persistent=columns.get("persistent", 0.0) > 0.0,
             specialised=columns.get("warp_specialize", 0.0) > 0.0,
-            bytes_in_flight=columns.get("bytes_in_flight", 64.0),
+            access_bytes=columns.get("access_bytes", 16.0),
         )
 
 
 def block_of(
-    w: Work, g: Geometry, found: Occupancy, machine: Machine, p: Parameters, chip: Chip, knobs: Knobs
+    w: Work, g: Geometry, found: Occupancy, machine: Machine, p: Parameters, chip: Chip, knobs: Knobs, missed: float
 ) -> Block:
     """The phases of one block of a tiling (all arguments of one schedule, so every array is a scalar).
 
-    Raises UnsupportedError when the machine has no rate for a dtype of the contraction.
+    `missed`: share of the loads that DRAM must answer. Raises UnsupportedError when the machine has no rate for a dtype
+    of the contraction.
     """
     pipes, alone = _compute(w, found, machine, p, chip, knobs)
-    port = PORT_BYTES_PER_CLOCK * chip.clock
     trips, load = float(w.trips), float(w.load_bytes)
-    shared = load - float(w.shared_loads)
-    staged = float(w.tensor_k) > 0.0
     ahead = max(knobs.pipeline - 1.0, 1.0)
     first = min(ahead / trips, 1.0)
-    arrival = p.fill_latency * chip.dram_latency
-    fill_floor = arrival
-    if not staged:  # straight into registers: a thread waits for what it asked for before it asks for more
-        in_flight = min(load * first, float(found.threads) * knobs.bytes_in_flight)
-        fill_floor = max(arrival, load * first / max(in_flight, 1.0) * chip.dram_latency)
-    depth = float(w.tensor_k) / 64.0 if staged else 0.25
-    chain = (trips * depth * p.step_clocks + float(w.barriers) * BARRIER_CLOCKS) / chip.clock
-    later = trips * (1.0 - first)
-    if knobs.pipeline > 1.0 or trips <= 1.0:
-        floor = max(chain + later * arrival / ahead, alone)
-    else:  # nothing is loaded ahead: every trip waits for its operands, then computes
-        floor = chain + alone + pipes[0] + later * arrival
+    rest = 1.0 - first
+    chain = (trips * _depth(w) * p.step_clocks + float(w.barriers) * knobs.warps * BARRIER_CLOCKS) / chip.clock
+    fill_floor = p.fill_latency * chip.dram_latency
+    requests = _requests(w, machine, chip, knobs)
+    if float(w.tensor_k) > 0.0:  # staged through shared memory
+        arrivals = max(trips - ahead, 0.0) * fill_floor / ahead
+        if knobs.pipeline > 1.0 or trips <= 1.0:
+            floor = max(chain + arrivals, alone)
+        else:  # nothing is loaded ahead: every trip waits for its operands, then computes
+            floor = chain + arrivals + alone + pipes[0]
+    elif trips > 1.0 and knobs.pipeline <= 1.0:  # a loop that waits for its loads, from memory first, from L1 then
+        wait = chip.l2_latency + (chip.dram_latency - chip.l2_latency) * missed
+        waits = float(w.first_trips) * wait + float(w.again_trips) * L1_CLOCKS / chip.clock
+        floor = rest * waits + chain + alone + requests[0]
+    else:  # a thread waits for what it asked for before it asks for more
+        in_flight = max(min(load, float(found.threads) * THREAD_BYTES), 1.0)
+        fill_floor = max(fill_floor, first * load / in_flight * chip.dram_latency)
+        floor = max(chain + rest * missed * load / in_flight * chip.dram_latency, alone)
     split = float(g.split) > 1.0
     partial = (4.0 * float(w.accumulators) or 2.0 * float(w.store_bytes)) if split else 0.0
-    stored = partial if split else float(w.store_bytes)
-    out = stored + 2.0 * float(w.atomic_bytes)
+    out = (partial if split else float(w.store_bytes)) + 2.0 * float(w.atomic_bytes)
     written = 0.0 if split else float(w.store_bytes) + float(w.atomic_bytes)
-    rest = 1.0 - first
-    none = (0.0,) * COMPUTE
-    fill = Phase("fill", (*none, first * load / port), first * shared / chip.l2_bandwidth, first, 0.0, fill_floor)
-    main = Phase("main", (*pipes, rest * load / port), rest * shared / chip.l2_bandwidth, rest, 0.0, floor)
-    store = Phase("store", (*none, out / port), out / chip.l2_bandwidth, 0.0, written, 0.0)
+    port = PORT_BYTES_PER_CLOCK * chip.clock
+    through = (load - float(w.shared_loads)) / chip.l2_bandwidth
+    none = (0.0, 0.0, 0.0, 0.0)
+    asked, stored = requests
+    fill = Phase("fill", (*none, first * load / port, first * asked), first * through, first, 0.0, fill_floor)
+    main = Phase("main", (*pipes, rest * load / port, rest * asked), rest * through, rest, 0.0, floor)
+    store = Phase("store", (*none, out / port, stored), out / chip.l2_bandwidth, 0.0, written, 0.0)
     return Block((fill, main, store), written, partial)
+
+
+def _depth(w: Work) -> float:
+    """Steps of 64 along the reduction in a trip of a tiled loop; other loops' trips are a quarter of one."""
+    return float(w.tensor_k) / 64.0 if float(w.tensor_k) > 0.0 else 0.25
+
+
+def _requests(w: Work, machine: Machine, chip: Chip, knobs: Knobs) -> tuple[float, float]:
+    """Seconds of the load/store path for a block's loads and for its stores."""
+    each = REQUEST_CLOCKS / chip.clock / (knobs.access_bytes * machine.limit("warp_size"))
+    stored = min(float(w.store_bytes), float(w.request_bytes))
+    return (float(w.request_bytes) - stored) * each, stored * each
 
 
 def _compute(

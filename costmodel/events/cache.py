@@ -21,7 +21,7 @@ from codesign.costmodel.summary import KernelSummary, footprint
 
 Floats = npt.NDArray[np.float64]
 
-EXACT_BLOCKS = 1 << 17
+EXACT_BLOCKS = 1 << 15
 """Grids of up to so many blocks are walked whole; of larger ones, a window at the start, in the middle and at the end
 is.
 """

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from codesign.costmodel.events.blocks import COMPUTE, PIPES, Phase
+from codesign.costmodel.events.blocks import PIPES, Phase
 from codesign.costmodel.gpu.timing import INNER
 
 L2, DRAM = len(PIPES), len(PIPES) + 1
+PATHS = (0, 0, 0, 0, 1, 2, 1, 1)
+"""The path of each of NAMES: of computing, of memory, of load and store instructions."""
 LATENCY = "latency"
 NAMES = (*PIPES, "l2", "dram")
 FULL = 1e-9
@@ -157,10 +159,10 @@ def _interference(bundle: Bundle, pipes: list[float], busy: dict[int, float], sh
 
     Within the path of computing and within that of memory resources overlap nearly perfectly (order INNER).
     """
-    paths = [0.0, 0.0]
+    paths = [0.0, 0.0, 0.0]
     for r, need in enumerate(bundle.demand):
         if need > 0.0:
             level = 1.0 - pipes[r] if r < len(PIPES) else busy[r]
-            paths[r >= COMPUTE] += max(level, 0.0) ** INNER
+            paths[PATHS[r]] += max(level, 0.0) ** INNER
     total = sum(path ** (sharpness / INNER) for path in paths) + (bundle.rate * bundle.floor) ** sharpness
     return float(max(total, 1.0) ** (1.0 / sharpness))

@@ -71,19 +71,20 @@ def plan(
         message = f"{kernel.name} does not fit on {machine.name}: {why}"
         raise ScheduleError(message, hint="smaller tiles or fewer stages")
     chip = Chip.of(machine, p, write_effort(kernel, g, p.write_gap))
-    block = block_of(w, g, found, machine, p, chip, knobs)
     walk = Walk.of({dim: int(g.blocks[dim]) for dim in kernel.outer}, schedule.order, int(g.split), knobs.group)
     wanted = min(int(found.blocks), -(-walk.blocks // chip.sms))
     together = -(-wanted // BUNDLES)
     panels = panels_of(kernel, g, walk, chip.cache_bytes, p.warm)
+    from_dram = reads(panels, walk, chip.sms * together, float(w.store_bytes), chip.cache_bytes)
+    missed = min(from_dram.total / max(walk.blocks * float(w.load_bytes), 1e-30), 1.0)
     return Plan(
         kernel=kernel.name,
         machine=machine.name,
         chip=chip,
         parameters=p,
         knobs=knobs,
-        block=block,
-        from_dram=reads(panels, walk, chip.sms * together, block.store_bytes, chip.cache_bytes),
+        block=block_of(w, g, found, machine, p, chip, knobs, missed),
+        from_dram=from_dram,
         grid=walk.blocks,
         resident=int(found.blocks),
         places=-(-wanted // together),

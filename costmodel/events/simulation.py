@@ -30,6 +30,7 @@ TERM_OF = {
     "vector": "vector",
     "special": "vector",
     "port": "l2",
+    "requests": "requests",
     "l2": "l2",
     "dram": "dram",
 }

@@ -176,3 +176,31 @@ def _suits(kernel: KernelSummary, space: Columns, sizes: Mapping[str, npt.NDArra
 def _fits(found: Estimate) -> Any:
     o = found.occupancy
     return (np.less_equal(o.shared_bytes, o.shared_limit)) & (o.blocks >= 1.0) & (o.spilled <= 256.0) & (o.threads <= o.threads_limit)
+
+
+def thin(
+    kernel: KernelSummary,
+    machine: Machine,
+    sizes: Mapping[str, npt.NDArray[Any]],
+    tried: list[Parameters],
+    columns: Columns | None = None,
+    rows: int = 800,
+) -> Columns:
+    """The part of a space that is best for some of a sample of rows under some of the parameters: what a search over many rows needs."""
+    space = columns if columns is not None else library_space(kernel, machine)
+    count = len(next(iter(sizes.values())))
+    picked = np.random.default_rng(0).permutation(count)[:rows]
+    sample = {name: value[picked] for name, value in sizes.items()}
+    used: set[int] = set()
+    for parameters in tried:
+        used.update(library(kernel, machine, sample, parameters, space).choice.tolist())
+    keep = np.array(sorted(used))
+    return {name: column[keep] for name, column in space.items()}
+
+
+def chosen(
+    kernel: KernelSummary, machine: Machine, sizes: Mapping[str, npt.NDArray[Any]], parameters: Parameters, space: Columns, best: Best
+) -> Estimate:
+    """The estimate of each row's best schedule, as arrays over rows."""
+    knobs = {name: column[best.choice].astype(np.float64) for name, column in space.items()}
+    return estimate(kernel, machine, knobs, {name: np.asarray(v, dtype=np.float64) for name, v in sizes.items()}, parameters)

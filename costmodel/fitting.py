@@ -1,0 +1,153 @@
+"""Fitting the physical parameters of the tile model to measured tables, with cross-validation by site.
+
+Bounded least squares on the logarithm of time, regularised towards the physical values and robust to outliers. In library mode every evaluation
+picks the best schedule anew, so the parameters are fitted to what a tuner would find, not to one schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import least_squares
+
+from codesign.costmodel.gpu.library import Columns, library, thin
+from codesign.costmodel.gpu.parameters import BOUNDS, Parameters
+from codesign.costmodel.machine import Machine
+from codesign.costmodel.tables import Rows
+
+Floats = npt.NDArray[np.float64]
+
+ROBUST_SCALE = 0.06
+"""Residual of log time where the loss turns from square to linear: twice the disagreement of two labs."""
+
+PRIOR_WEIGHT = 0.1
+"""Pull of each parameter's logarithm towards its starting value, in units of one row's residual."""
+
+
+def for_method(parameters: Parameters, method: str) -> Parameters:
+    """The parameters as they apply to a way of measuring: profiled eager kernels hold less launch time and run at a lower clock."""
+    if method != "profiled":
+        return parameters
+    efficiency = parameters.tensor_efficiency * parameters.profiled_clock
+    return replace(parameters, launch_seconds=parameters.profiled_launch_seconds, tensor_efficiency=efficiency)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows of a kernel with the schedules that are tried for them; `one_each` means row i was run with schedule i."""
+
+    rows: Rows
+    space: Columns | None
+    one_each: bool = False
+
+    def predict(self, machine: Machine, parameters: Parameters, picked: npt.NDArray[np.int64] | None = None) -> Floats:
+        """Predicted seconds of the picked rows (all by default)."""
+        sizes = self.rows.sizes if picked is None else {name: value[picked] for name, value in self.rows.sizes.items()}
+        return library(self.rows.kernel, machine, sizes, for_method(parameters, self.rows.method), self.space, chunk=128).seconds
+
+
+def prepare(rows: Rows, machine: Machine, start: Parameters) -> Prepared:
+    """The rows with a thinned space: schedules that are best somewhere under a spread of parameters."""
+    spread = [
+        start,
+        replace(start, tile_overhead=start.tile_overhead * 3 + 1, l2_efficiency=start.l2_efficiency * 0.7),
+        replace(start, step_clocks=start.step_clocks * 2, fill_latency=start.fill_latency * 2, launch_seconds=start.launch_seconds * 0.8),
+        replace(start, imbalance=1.0, tensor_efficiency=start.tensor_efficiency * 1.1),
+        replace(start, imbalance=0.4, dram_efficiency=start.dram_efficiency * 0.9, vector_efficiency=start.vector_efficiency * 0.6),
+    ]
+    if rows.columns is not None and len(next(iter(rows.columns.values()))) == 1:
+        return Prepared(rows, rows.columns)
+    return Prepared(rows, thin(rows.kernel, machine, rows.sizes, spread, rows.columns))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fitted parameters and the error of the rows that they were fitted on."""
+
+    parameters: Parameters
+    mape: float
+    rows: int
+
+
+def fit(
+    prepared: Sequence[Prepared],
+    machine: Machine,
+    start: Parameters,
+    names: Sequence[str],
+    *,
+    use: Sequence[npt.NDArray[np.bool_]] | None = None,
+    limit: int = 1200,
+    evaluations: int = 25,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> Fit:
+    """Fit some parameters on at most `limit` rows of each kernel; `use` masks the rows that may be seen."""
+    rng = np.random.default_rng(seed)
+    picks = []
+    for position, entry in enumerate(prepared):
+        allowed = np.arange(len(entry.rows.seconds)) if use is None else np.flatnonzero(use[position])
+        picks.append(np.sort(rng.permutation(allowed)[:limit]))
+    logs = [np.log(entry.rows.seconds[pick]) for entry, pick in zip(prepared, picks, strict=True)]
+    low = np.log([BOUNDS[name][0] or 1e-3 for name in names])
+    high = np.log([BOUNDS[name][1] for name in names])
+    origin = np.clip(np.log([max(getattr(start, name), 1e-12) for name in names]), low + 1e-6, high - 1e-6)
+
+    def make(x: Floats) -> Parameters:
+        return replace(start, **{name: float(np.exp(value)) for name, value in zip(names, x, strict=True)})
+
+    def residuals(x: Floats) -> Floats:
+        parameters = make(x)
+        parts: list[Any] = []
+        for entry, pick, log in zip(prepared, picks, logs, strict=True):
+            if len(pick):
+                weight = np.sqrt(limit / len(pick) / len(prepared))
+                parts.append(weight * (np.log(entry.predict(machine, parameters, pick)) - log))
+        parts.append(PRIOR_WEIGHT * (x - origin))
+        if progress is not None:
+            progress("fit")
+        return np.concatenate(parts)
+
+    solved = least_squares(
+        residuals, origin, bounds=(low, high), loss="soft_l1", f_scale=ROBUST_SCALE, diff_step=2e-2, max_nfev=evaluations
+    )
+    parameters = make(solved.x)
+    errors = np.concatenate(
+        [np.abs(e.predict(machine, parameters, pick) / e.rows.seconds[pick] - 1.0) for e, pick in zip(prepared, picks, strict=True)]
+    )
+    return Fit(parameters, float(errors.mean()), int(sum(map(len, picks))))
+
+
+def folds_of(rows: Rows, folds: int) -> npt.NDArray[np.int64]:
+    """A fold for each row; all rows of a site are in one fold."""
+    sites = np.unique(rows.site)
+    order = np.random.default_rng(1).permutation(len(sites))
+    where = np.empty(int(sites.max()) + 1 if len(sites) else 0, dtype=np.int64)
+    where[sites[order]] = np.arange(len(sites)) % folds
+    return where[rows.site]
+
+
+def cross_validate(
+    prepared: Sequence[Prepared],
+    machine: Machine,
+    start: Parameters,
+    names: Sequence[str],
+    *,
+    folds: int = 5,
+    limit: int = 1200,
+    progress: Callable[[str], None] | None = None,
+) -> list[Floats]:
+    """Predictions for every row by parameters fitted on the other folds' sites."""
+    numbers = [folds_of(entry.rows, folds) for entry in prepared]
+    held = [np.empty(len(entry.rows.seconds)) for entry in prepared]
+    for fold in range(folds):
+        use = [number != fold for number in numbers]
+        found = fit(prepared, machine, start, names, use=use, limit=limit, evaluations=12, seed=fold, progress=progress)
+        for entry, number, target in zip(prepared, numbers, held, strict=True):
+            picked = np.flatnonzero(number == fold)
+            if len(picked):
+                target[picked] = entry.predict(machine, found.parameters, picked)
+    return held
