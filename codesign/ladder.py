@@ -177,7 +177,7 @@ def speeds(case: Case, machine: Machine) -> list[float]:
     space = case.space(machine)
     found = []
     for fidelity, count in ((0, SPEED_BATCH), (1, SPEED_BATCH), (2, 8)):
-        batch = space.take(np.arange(count) % len(space))
+        batch = space.take(np.linspace(0, len(space) - 1, count).astype(int))
         model = cost_model_for(machine, fidelity)
         model.predict(case.kernel, machine, batch.take(np.arange(2)), case.sizes)
         start = time.perf_counter()
