@@ -58,7 +58,8 @@ def _block(block: Block, times: float, total: Counts, sizes: Mapping[str, int]) 
             unit: Unit = "fma" if op.monoid in ("sum", "prod") else "alu"
             _add(total, unit, op.body.dtype, times * _lanes((*op.axes, *op.reduced)))
         elif isinstance(op, Dot):
-            assert isinstance(op.a.type, TileType) and isinstance(op.b.type, TileType)
+            assert isinstance(op.a.type, TileType)
+            assert isinstance(op.b.type, TileType)
             (m, k), n = op.a.type.shape, op.b.type.shape[1]
             name = op.a.type.dtype.name
             total.dot[name] = total.dot.get(name, 0.0) + times * m * n * k

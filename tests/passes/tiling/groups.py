@@ -105,7 +105,7 @@ def convolution(n: int, c: int, size: int, o: int, window: int, stride: int, pad
     image = Value(tensor(F32, n, c, size, size), "image")
     weight = Value(tensor(F32, o, c, window, window), "weight")
     bias = Value(tensor(F32, o), "bias")
-    place = ["n", "c", index("y") * stride + "r" - padding, index("x") * stride + "s" - padding]
+    place: list[IndexLike] = ["n", "c", index("y") * stride + "r" - padding, index("x") * stride + "s" - padding]
     body = apply("mul", Read(image, place, literal(0.0)), Read(weight, ["o", "c", "r", "s"]))
     grid = dims(n=n, o=o, y=out, x=out)
     conv = Compute(grid, body, reductions=dims(c=c, r=window, s=window), monoid="sum", name="conv")
@@ -117,7 +117,7 @@ def convolution(n: int, c: int, size: int, o: int, window: int, stride: int, pad
 def max_pool(n: int, c: int, size: int, window: int, stride: int) -> Fusion:
     out = (size - window) // stride + 1
     image = Value(tensor(F32, n, c, size, size), "image")
-    place = ["n", "c", index("y") * stride + "r", index("x") * stride + "s"]
+    place: list[IndexLike] = ["n", "c", index("y") * stride + "r", index("x") * stride + "s"]
     pool = Compute(
         dims(n=n, c=c, y=out, x=out), Read(image, place), reductions=dims(r=window, s=window), monoid="max", name="pool"
     )
@@ -166,7 +166,10 @@ def attention(heads: int, rows: int, keys: int, width: int) -> Fusion:
     """Two matrix products with a softmax between them, in one group."""
     q, k = Value(tensor(F16, heads, rows, width), "q"), Value(tensor(F16, heads, keys, width), "k")
     v = Value(tensor(F16, heads, keys, width), "v")
-    f32 = lambda value, *place: cast(Read(value, place), F32)  # noqa: E731
+
+    def f32(value: Value, *place: str) -> Scalar:
+        return cast(Read(value, place), F32)
+
     scores = Compute(
         dims(h=heads, i=rows, j=keys),
         apply("mul", f32(q, "h", "i", "d"), f32(k, "h", "j", "d")),
