@@ -1,0 +1,91 @@
+"""Every example: captured, every kernel verified in Triton's interpreter, the whole model equal to torch, every kernel compiled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from codesign import execution, pipeline
+from codesign.command import Steps
+from codesign.costmodel.machine import load_machine
+from codesign.ir.dtypes import F32
+from codesign.ir.scalar import Read, apply, literal
+from codesign.ir.tile import Map, Store
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ["mlp", "naive_attention", "llama_block", "gpt2", "bert", "resnet", "moe", "dynamic_mlp"]
+ON_ACCELERATOR = ["mlp", "naive_attention", "llama_block"]
+
+
+def compiled(name: str, target: str, options: pipeline.Options) -> pipeline.Compilation:
+    steps = Steps(None)
+    model = pipeline.capture(ROOT / "examples" / f"{name}.py", options, steps)
+    return pipeline.compile_for(model, load_machine(target), options, steps)
+
+
+def check_predictions(document: pipeline.ModelDocument) -> None:
+    assert document.seconds_low <= document.seconds <= document.seconds_high
+    for kernel in document.kernels:
+        assert sum(kernel.terms.values()) == pytest.approx(kernel.seconds, rel=1e-6)
+        assert kernel.seconds >= kernel.roofline_seconds * (1 - 1e-9)
+        assert kernel.dram_bytes > 0
+        assert kernel.ops
+        assert kernel.source
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_on_gpu(name: str) -> None:
+    document = compiled(name, "h100_sxm", pipeline.Options(seed=3)).document
+    for kernel in document.kernels:
+        assert kernel.verified is not None
+        assert kernel.verified.ok, f"{kernel.name}: {kernel.verified}"
+        assert kernel.compiled is not None
+        assert kernel.compiled.error is None, f"{kernel.name}: {kernel.compiled.error}"
+        assert kernel.compiled.arch == "sm_90"
+        assert (kernel.compiled.registers or 0) > 0
+    assert document.verified is not None
+    assert document.verified.against == "torch"
+    assert document.verified.ok, document.verified
+    check_predictions(document)
+
+
+@pytest.mark.parametrize("name", ON_ACCELERATOR)
+def test_on_simulated_accelerator(name: str) -> None:
+    document = compiled(name, "maia100", pipeline.Options(seed=4)).document
+    for kernel in document.kernels:
+        assert kernel.verified is not None
+        assert kernel.verified.ok, f"{kernel.name}: {kernel.verified}"
+        assert kernel.compiled is not None
+        assert kernel.compiled.error is None, f"{kernel.name}: {kernel.compiled.error}"
+    assert document.verified is not None
+    assert document.verified.ok, document.verified
+    check_predictions(document)
+
+
+def test_identical_layers_share_kernels() -> None:
+    document = compiled("real/gpt2", "h100_sxm", pipeline.Options(verify=False, kernels=False)).document
+    launches = sum(kernel.count for kernel in document.kernels)
+    assert len(document.kernels) < 16
+    assert launches > 4 * len(document.kernels)
+    assert any(kernel.count >= 12 for kernel in document.kernels)
+
+
+def test_a_wrong_kernel_is_caught() -> None:
+    """Verification can fail: a kernel that adds one to what it stores makes the whole model disagree."""
+    options = pipeline.Options(verify=False, kernels=False)
+    steps = Steps(None)
+    model = pipeline.capture(ROOT / "examples" / "mlp.py", options, steps)
+    made = pipeline.compile_for(model, load_machine("h100_sxm"), options, steps)
+
+    def check() -> bool:
+        return execution.verify(model.source, model.captured, made.tiled, made.kernels, made.backend, {}, 0).ok
+
+    assert check()
+    body = next(iter(made.kernels.values())).kernel.body
+    store = next(op for op in body.ops if isinstance(op, Store))
+    wrong = apply("add", Read(store.value, [axis.name for axis in store.axes]), literal(1.0, F32))
+    tampered = Map(store.axes, wrong, name="tampered")
+    body.ops.insert(body.ops.index(store), tampered)
+    store.value = tampered.result
+    assert not check()
