@@ -39,8 +39,11 @@ def test_any_kernel_runs_to_the_values_of_the_interpreter(data: st.DataObject) -
     wanted = groups.run_tiles(kernel, arrays)
     start = [np.full_like(array, 77) for array in wanted]
     result = simulate(program, [*arrays, *start], machine)
-    for got, expected in zip(result.outputs, wanted, strict=True):
-        np.testing.assert_array_equal(got, expected)
+    for got, expected, value in zip(result.outputs, wanted, kernel.results, strict=True):
+        # sums of the same terms; NumPy's order of adding them follows the layout of its operands
+        rounding = 4 * value.type.dtype.epsilon
+        scale = float(np.max(np.abs(expected), initial=0.0, where=np.isfinite(expected))) if rounding else 0.0
+        np.testing.assert_allclose(got, expected, rtol=rounding, atol=rounding * scale, equal_nan=True)
     text = print_program(program)
     again = parse_program(text)
     assert print_program(again) == text

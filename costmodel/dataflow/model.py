@@ -1,0 +1,233 @@
+"""Fidelity 1 for dataflow accelerators: engine clocks of a program instance, composed over cores and steps.
+
+Per step of a loop the slowest of load, tensor and vector decides, or the round trip of a buffer (load, latency, use) over the number of
+its slots; program instances of a core follow each other without a gap when their buffers have slots, and one by one otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.costmodel.dataflow.structure import Shape, Stage, Work, work_of
+from codesign.costmodel.dataflow.target import Target, target_of
+from codesign.costmodel.machine import Machine
+from codesign.costmodel.protocol import CostBatch
+from codesign.costmodel.summary import KernelSummary
+from codesign.ir.errors import ScheduleError
+from codesign.ir.schedule import REDUCE_MODES, ScheduleBatch
+
+TERM_NAMES = ("launch", "fill", "tensor", "vector", "load", "store", "dram", "latency", "control")
+LOOPED, RESIDENT, ONLINE = (REDUCE_MODES.index(mode) for mode in ("looped", "resident", "online"))
+BAND = (0.8, 1.25)
+"""Interval around the prediction that holds 90 % of simulated times of random kernels and schedules (tests/costmodel/dataflow)."""
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class DataflowModel:
+    """The analytic model; terms sum to seconds, energies are per access and operation."""
+
+    fidelity: ClassVar[int] = 1
+
+    def predict(
+        self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None = None
+    ) -> CostBatch:
+        """Cost of each schedule; see CostModel."""
+        missing = [symbol for symbol in kernel.symbols if symbol not in (sizes or {})]
+        if missing:
+            raise ScheduleError(f"{kernel.name}: no value for size {', '.join(missing)}", hint="give sizes={...}")
+        target = target_of(machine)
+        count = len(schedules)
+        columns = _columns(schedules, count)
+        extents = {dim: int(extent.evaluate(sizes or {})) for dim, extent in kernel.extents.items()}
+        patterns = _patterns(kernel, extents, columns, count)
+        terms = np.zeros((count, len(TERM_NAMES)))
+        joules, dram, scratch = np.zeros(count), np.zeros(count), np.zeros(count)
+        reason = np.full(count, "", dtype=object)
+        dataflow = str(schedules.common.extras.get("dataflow", ""))
+        for pattern in np.unique(patterns):
+            rows = np.flatnonzero(patterns == pattern)
+            looped = frozenset(dim for i, dim in enumerate(kernel.inner) if pattern >> i & 1)
+            shape = _shape(kernel, extents, {k: v[rows] for k, v in columns.items()}, looped, sizes or {})
+            work = work_of(kernel, target, shape, dataflow)
+            found = _compose(target, shape, work, len(rows))
+            terms[rows], joules[rows], dram[rows] = found.terms, found.joules, found.dram
+            scratch[rows], reason[rows] = found.scratch, found.reason
+        for dim in kernel.inner:
+            split = columns.get(f"split.{dim}")
+            if split is not None:
+                reason[(split > 1) & (reason == "")] = f"split.{dim}: split reductions are separate kernels here"
+        seconds = np.where(reason == "", terms.sum(axis=1), np.inf)
+        return CostBatch(
+            seconds=seconds,
+            terms=terms,
+            term_names=TERM_NAMES,
+            low=seconds * BAND[0],
+            high=seconds * BAND[1],
+            in_domain=np.ones(count, dtype=np.bool_),
+            reason=reason,
+            joules=joules,
+            dram_bytes=dram,
+            details={"scratch_bytes": scratch},
+            remarks=() if np.isfinite(joules).all() else (f"{target.name} lacks energy figures",),
+        )
+
+
+@dataclass(frozen=True)
+class _Composed:
+    terms: npt.NDArray[np.float64]
+    joules: Array
+    dram: Array
+    scratch: Array
+    reason: npt.NDArray[np.object_]
+
+
+def _columns(schedules: ScheduleBatch, count: int) -> dict[str, npt.NDArray[np.int64]]:
+    common = ScheduleBatch.of([schedules.common]).columns
+    found = {**common, **schedules.columns}
+    return {name: np.broadcast_to(np.asarray(column, dtype=np.int64), (count,)) for name, column in found.items()}
+
+
+def _patterns(
+    kernel: KernelSummary, extents: Mapping[str, int], columns: Mapping[str, npt.NDArray[np.int64]], count: int
+) -> npt.NDArray[np.int64]:
+    """For each schedule, bit i says whether it loops over inner dim i."""
+    total = np.zeros(count, dtype=np.int64)
+    for i, dim in enumerate(kernel.inner):
+        mode = columns.get(f"reduce.{dim}", np.full(1, LOOPED))
+        tile = columns.get(f"tile.{dim}", np.ones(1, dtype=np.int64))
+        total = total | (((mode != RESIDENT) & (tile < extents[dim])).astype(np.int64) << i)
+    return np.broadcast_to(total, (count,))
+
+
+def _shape(
+    kernel: KernelSummary,
+    extents: Mapping[str, int],
+    columns: Mapping[str, npt.NDArray[np.int64]],
+    looped: frozenset[str],
+    sizes: Mapping[str, int],
+) -> Shape:
+    tile: dict[str, Array] = {}
+    mean: dict[str, Array] = {}
+    trips: dict[str, Array] = {}
+    grid: Array = np.ones(1)
+    for dim, extent in extents.items():
+        size = columns[f"tile.{dim}"].astype(np.float64) if f"tile.{dim}" in columns else np.ones(1)
+        if dim in kernel.inner and dim not in looped:
+            size = np.maximum(size, float(1 << max(extent - 1, 0).bit_length()))
+        steps = np.ceil(extent / size)
+        tile[dim], mean[dim], trips[dim] = size, extent / steps, steps
+        if dim not in kernel.inner:
+            grid = grid * steps
+    return Shape(
+        tile,
+        mean,
+        trips,
+        looped,
+        frozenset(kernel.inner),
+        grid,
+        columns.get("pipeline", np.ones(1)).astype(np.float64),
+        columns.get("partial", np.ones(1)).astype(np.float64),
+        {name: float(value) for name, value in sizes.items()},
+    )
+
+
+def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
+    """Time of the whole kernel from the work of one program instance."""
+    cores = np.minimum(shape.grid, target.cores)
+    programs = np.ceil(shape.grid / cores)
+    depth = np.maximum(shape.pipeline, 1.0)
+    turns = np.minimum(depth, 2.0)
+
+    array = target.capacity.get("array", 0)
+    near = work.accumulators * turns <= array
+    beside = np.where(near, 0.0, work.accumulators)
+    single = work.run_ahead + work.turn + work.fixed + beside
+    inner = work.run_ahead * depth + work.turn + work.fixed + beside
+    full = work.run_ahead * depth + (work.turn + beside) * turns + work.fixed
+    limit = target.capacity["core"]
+    turns = np.where(full <= limit, turns, 1.0)
+    depth = np.where(inner <= limit, depth, 1.0)
+
+    load = tensor = vector = store = control = read = written = joules = np.zeros(1)
+    chain = body = np.zeros(1)
+    latency = target.latency_clocks
+    first = _first_load(work)
+    slowest: Array = np.zeros(1)
+    for stage in work.stages:
+        step, exposed = _step(stage, target, cores, depth, latency)
+        trips = stage.trips
+        load, tensor, vector = load + stage.load * trips, tensor + stage.tensor * trips, vector + stage.vector * trips
+        store, read, written = store + stage.store * trips, read + stage.read * trips, written + stage.written * trips
+        control = control + (stage.instructions + 1) * target.issue_clocks * trips
+        joules = joules + stage.joules * trips
+        body = body + step * trips
+        chain = chain + exposed
+        slowest = np.maximum(slowest, step * trips)
+    dram = cores * (read + written) / target.dram.bytes_per_clock
+    for port in target.ports[1:]:
+        sharing = np.minimum(cores, port.cores)
+        dram = np.maximum(dram, sharing * (read + written) / port.bytes_per_clock)
+
+    straight = sum((s.load for s in work.stages if np.all(s.trips == 1)), start=np.zeros(1))
+    round_trip = (straight + latency + vector + tensor) / np.maximum(turns, 1.0)
+    out_trip = np.where(store > 0, (store + latency + vector * 0.5) / np.maximum(turns, 1.0), 0.0)
+    waits = np.where(straight > 0, round_trip, 0.0)
+    waits = np.maximum(waits, out_trip)
+    looping = sum((_step(s, target, cores, depth, latency)[0] * s.trips for s in work.stages if np.any(s.trips > 1)),
+                  start=np.zeros(1))
+    busy = np.stack(np.broadcast_arrays(tensor, vector, load, store, dram, np.maximum(waits, looping), control), axis=-1)
+    steady = busy.max(axis=-1)
+    serial = body + chain + store + latency
+    period = np.where(turns > 1, steady, np.maximum(serial, steady))
+    fill = first + latency
+    once = np.maximum(body + chain + store + latency, dram)
+    total = fill + once + (programs - 1.0) * period
+
+    terms = np.zeros((count, len(TERM_NAMES)))
+    terms[:, 0] = target.launch_seconds
+    terms[:, 1] = np.broadcast_to(fill / target.clock_hz, (count,))
+    bound = np.broadcast_to(busy.argmax(axis=-1), (count,))
+    rest = np.broadcast_to((total - fill) / target.clock_hz, (count,))
+    terms[np.arange(count), 2 + bound] = rest
+
+    needed = np.broadcast_to(single, (count,))
+    reason = np.full(count, "", dtype=object)
+    for row in np.flatnonzero(needed > limit):
+        reason[row] = f"scratchpad: needs {int(needed[row]):,} B, limit {limit:,} B"
+    everything = joules * shape.grid
+    if not np.isnan(target.static_watts):
+        everything = everything + target.static_watts * terms.sum(axis=1)
+    return _Composed(
+        terms,
+        np.broadcast_to(everything, (count,)),
+        np.broadcast_to((read + written) * shape.grid, (count,)),
+        np.broadcast_to(np.where(full <= limit, full, np.where(inner <= limit, inner, single)), (count,)),
+        reason,
+    )
+
+
+def _first_load(work: Work) -> Array:
+    """Clocks until the first operands are under way: the loads of the first stage that has any."""
+    for stage in work.stages:
+        if stage.loads:
+            return stage.load
+    return np.zeros(1)
+
+
+def _step(stage: Stage, target: Target, cores: Array, depth: Array, latency: float) -> tuple[Array, Array]:
+    """Clocks of one step in the steady state, and what of the last step is not hidden behind others."""
+    arriving = np.maximum(stage.load, cores * stage.read / target.dram.bytes_per_clock)
+    use = stage.tensor + stage.vector
+    trip = np.where(stage.load > 0, (arriving + latency + use) / depth, 0.0)
+    looped = stage.trips > 1
+    overlapped = np.maximum(np.maximum(stage.tensor, stage.vector), np.maximum(arriving, trip))
+    alone = use
+    step = np.where(looped, np.where(depth > 1, overlapped, arriving + np.where(stage.load > 0, latency, 0.0) + use), alone)
+    return step, np.where(looped, np.minimum(stage.tensor, stage.vector), 0.0)

@@ -1,0 +1,325 @@
+"""What a program of a dataflow machine does for one kernel: its loops, and per step of each the work of every engine.
+
+It follows the tiling: reductions over looped dims and stores along them make loops (those that go the same way at the same stage
+share one); values that carry a looped dim are computed again in each loop that needs them; everything else is computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from codesign.costmodel.dataflow.engines import matmul_clocks, matmul_reads, vector_clocks, vector_joules
+from codesign.costmodel.dataflow.target import Target
+from codesign.costmodel.summary import Access, KernelSummary, Nest, footprint, index_range
+
+Array = Any
+"""A NumPy array over schedules, or a Python number; they broadcast."""
+
+SMALLEST_DOT = 16
+"""Least side of a product that tiling gives to the tensor unit."""
+
+
+@dataclass
+class Shape:
+    """Sizes under a set of schedules that loop over the same dims.
+
+    By dim: `tile` lanes, `mean` average of those inside the extent, `trips` steps of a looped dim (1 otherwise). `grid`: program instances.
+    """
+
+    tile: dict[str, Array]
+    mean: dict[str, Array]
+    trips: dict[str, Array]
+    looped: frozenset[str]
+    inner: frozenset[str]
+    grid: Array
+    pipeline: Array
+    partial: Array
+    symbols: Mapping[str, float]
+
+    def sizes(self, which: Mapping[str, Array]) -> dict[str, Array]:
+        return {**self.symbols, **{f"tile:{dim}": size for dim, size in which.items()}}
+
+    def points(self, dims: tuple[str, ...]) -> Array:
+        """Lanes of a tile over some dims."""
+        total: Array = 1.0
+        for dim in dims:
+            total = total * self.tile[dim]
+        return total
+
+
+@dataclass
+class Stage:
+    """A loop (or straight code, one trip) of a program: work of one step on each engine, in clocks, and what it moves."""
+
+    trips: Array = 1.0
+    load: Array = 0.0
+    tensor: Array = 0.0
+    vector: Array = 0.0
+    store: Array = 0.0
+    instructions: Array = 0.0
+    read: Array = 0.0
+    written: Array = 0.0
+    joules: Array = 0.0
+    loads: int = 0
+
+
+@dataclass
+class Work:
+    """All stages of one program instance in order, and the bytes of its buffers.
+
+    `run_ahead`: buffers of loads inside loops, one slot; `turn`: buffers that want a slot per program in flight; `fixed`: the rest, which
+    needs one. `accumulators` may live in the array's own memory.
+    """
+
+    stages: list[Stage] = field(default_factory=list)
+    run_ahead: Array = 0.0
+    turn: Array = 0.0
+    fixed: Array = 0.0
+    accumulators: Array = 0.0
+
+
+def work_of(kernel: KernelSummary, target: Target, shape: Shape, dataflow: str = "") -> Work:
+    """The work of one program instance."""
+    return _Builder(kernel, target, shape, dataflow).build()
+
+
+class _Builder:
+    def __init__(self, kernel: KernelSummary, target: Target, shape: Shape, dataflow: str) -> None:
+        self.kernel = kernel
+        self.target = target
+        self.shape = shape
+        self.dataflow = dataflow
+        self.by_name = {nest.name: nest for nest in kernel.nests}
+        self.readers: dict[str, list[Nest]] = {nest.name: [] for nest in kernel.nests}
+        for nest in kernel.nests:
+            for name in nest.internal:
+                self.readers[name].append(nest)
+        self.work = Work()
+        self.stage = Stage()
+        self.loaded: set[tuple[str, Any]] = set()
+        self.held: set[str] = set()
+
+    def build(self) -> Work:
+        looped = self.shape.looped
+        levels: dict[str, int] = {}
+        roots: dict[tuple[int, tuple[str, ...]], list[Nest]] = {}
+        straight: list[tuple[int, Nest]] = []
+        for nest in self.kernel.nests:
+            below = max((levels[name] for name in nest.internal), default=0)
+            along = tuple(dim for dim in self.kernel.inner if dim in nest.reductions and dim in looped)
+            carried = tuple(dim for dim in self.kernel.inner if dim in nest.dims and dim in looped)
+            levels[nest.name] = below + (1 if along else 0)
+            if along:
+                roots.setdefault((below, along), []).append(nest)
+            elif carried and nest.stores:
+                roots.setdefault((below, carried), []).append(nest)
+            elif not carried:
+                straight.append((below, nest))
+        order = sorted({*(key[0] for key in roots), *(level for level, _ in straight)})
+        for level in order:
+            self._open(())
+            for at, nest in straight:
+                if at == level:
+                    self._nest(nest, ())
+            for (at, loops), nests in roots.items():
+                if at == level:
+                    self._loop(loops, nests)
+        return self.work
+
+    def _open(self, loops: tuple[str, ...]) -> None:
+        trips: Array = 1.0
+        for dim in loops:
+            trips = trips * self.shape.trips[dim]
+        self.stage = Stage(trips=trips)
+        self.work.stages.append(self.stage)
+
+    def _loop(self, loops: tuple[str, ...], nests: list[Nest]) -> None:
+        before = self.stage
+        self._open(loops)
+        inside: list[Nest] = []
+        pending = list(nests)
+        while pending:
+            nest = pending.pop()
+            if nest in inside:
+                continue
+            inside.append(nest)
+            for name in nest.internal:
+                made = self.by_name[name]
+                if set(made.dims) & self.shape.looped and not set(made.reductions) & self.shape.looped:
+                    pending.append(made)
+        loaded = set(self.loaded)
+        for nest in reversed(inside):
+            self._nest(nest, loops, before)
+        self.loaded = loaded | {key for key in self.loaded if not key[1]}
+        after = Stage()
+        for nest in nests:
+            if nest.reductions and set(nest.reductions) & set(loops) and not self._on_tensor(nest):
+                points = self.shape.points((*nest.dims, *nest.reductions))
+                unit = ("fma", nest.accumulate.name)
+                moved = points * nest.accumulate.bytes
+                fold = vector_clocks(self.target, points, {unit: 1.0}, moved, reduces=True)
+                after.vector = after.vector + np.where(self.shape.partial > 0, fold, 0.0)
+        self.stage = after
+        self.work.stages.append(after)
+
+    # -- one nest ------------------------------------------------------------------------------------------------
+    def _on_tensor(self, nest: Nest) -> bool:
+        return nest.contraction is not None
+
+    def _nest(self, nest: Nest, loops: tuple[str, ...], before: Stage | None = None) -> None:
+        shape, stage, target = self.shape, self.stage, self.target
+        dims = (*nest.dims, *nest.reductions)
+        points = shape.points(dims)
+        for access in nest.loads:
+            self._load(access, loops, before)
+        operations: dict[tuple[str, str], float] = dict(nest.operations)  # type: ignore[arg-type]
+        tensor: Array = 0.0
+        if nest.contraction is not None:
+            tensor = self._product(nest, operations)
+        moved = self._touched(nest, points)
+        clocks: Array = 0.0
+        if operations or (nest.reductions and nest.contraction is None):
+            small = nest.contraction is not None and any(key[0] == "fma" for key in operations)
+            reduces = bool(nest.reductions)
+            clocks = vector_clocks(target, points, operations, moved, reduces=reduces)
+            if self._inlined(nest):
+                clocks = clocks - target.vector_startup_clocks - moved / target.scratch_bytes_per_clock
+                clocks = np.maximum(clocks, 0.0)
+            if small:
+                clocks = np.where(tensor > 0, 0.0, clocks)
+            stage.instructions = stage.instructions + 1
+        stage.joules = stage.joules + vector_joules(target, points, operations) * np.where(tensor > 0, 0.0, 1.0)
+        stage.joules = stage.joules + moved * target.scratch_read_joules
+        for some, extra in nest.hoisted:
+            lanes = shape.points(some)
+            slots = {(str(unit), dtype): cost for (unit, dtype), cost in extra.items()}
+            size = lanes * (nest.dtype.bytes + nest.accumulate.bytes)
+            startup = 0.0 if self._inlined(nest) else target.vector_startup_clocks
+            clocks = clocks + vector_clocks(target, lanes, slots, size) - target.vector_startup_clocks + startup
+            stage.joules = stage.joules + vector_joules(target, lanes, slots)
+        stage.vector = stage.vector + clocks
+        stage.tensor = stage.tensor + tensor
+        for access in nest.stores:
+            self._store(access)
+        self._buffers(nest)
+
+    def _product(self, nest: Nest, operations: dict[tuple[str, str], float]) -> Array:
+        """Clocks on the tensor unit where the tile is big enough; elsewhere the vector unit multiplies and adds."""
+        found, shape, target = nest.contraction, self.shape, self.target
+        assert found is not None
+        m, n, k = (shape.points(dims) for dims in (found.m, found.n, found.k))
+        dtype = found.left if found.left.bits >= found.right.bits else found.right
+        fits = (m >= SMALLEST_DOT) & (n >= SMALLEST_DOT) & (k >= SMALLEST_DOT) & (shape.points(found.batch) == 1)
+        if dtype.name in target.array.slowdown:
+            clocks = np.where(fits, matmul_clocks(target, m, n, k, dtype, self.dataflow), 0.0)
+            a, b = matmul_reads(target, m, n, k, self.dataflow)
+            each = target.array.joules.get(dtype.name, target.array.joules.get("bf16", float("nan")))
+            energy = 2.0 * m * n * k * each + (a + b) * dtype.bytes * target.scratch_read_joules
+            self.stage.joules = self.stage.joules + np.where(fits, energy, 0.0)
+        else:
+            clocks = np.zeros(np.shape(fits))
+        if np.any(clocks == 0):
+            operations["fma", found.accumulate.name] = operations.get(("fma", found.accumulate.name), 0.0) + 2.0
+        self.stage.instructions = self.stage.instructions + 1
+        self.work.accumulators = self.work.accumulators + m * n * found.accumulate.bytes
+        return clocks
+
+    def _touched(self, nest: Nest, points: Array) -> Array:
+        """Scratchpad bytes that the vector unit reads and writes for one step of a nest."""
+        shape = self.shape
+        sizes = shape.sizes(shape.tile)
+        moved: Array = shape.points(nest.dims) * nest.dtype.bytes
+        for access in nest.loads:
+            moved = moved + footprint(access, sizes) * access.dtype.bytes
+        for name in nest.internal:
+            made = self.by_name[name]
+            if not self._inlined(made):
+                moved = moved + np.minimum(shape.points(made.dims), points) * made.dtype.bytes
+        return moved
+
+    def _inlined(self, nest: Nest) -> bool:
+        """Whether its only reader computes it in passing."""
+        users = self.readers[nest.name]
+        if nest.reductions or nest.stores or len(users) != 1 or users[0].contraction is not None:
+            return False
+        return set(users[0].dims) | set(users[0].reductions) == set(nest.dims)
+
+    # -- memory --------------------------------------------------------------------------------------------------
+    def _load(self, access: Access, loops: tuple[str, ...], before: Stage | None) -> None:
+        shape, target = self.shape, self.target
+        varies = tuple(dim for dim in access.dims if dim in loops)
+        key = (f"{access.tensor}{access.index}", varies)
+        if key in self.loaded:
+            return
+        self.loaded.add(key)
+        stage = self.stage if varies or before is None else before
+        clocks, moved, wanted = transfer(access, target, shape)
+        stage.load = stage.load + clocks
+        stage.read = stage.read + moved
+        stage.instructions = stage.instructions + 1
+        stage.loads += 1
+        stored = shape.points(access.dims) * access.dtype.bytes
+        path = sum((port.read_joules + port.write_joules) * wanted for port in target.ports[1:])
+        stage.joules = stage.joules + moved * target.dram.read_joules + path + stored * target.scratch_write_joules
+        if varies:
+            self.work.run_ahead = self.work.run_ahead + stored
+        else:
+            self.work.turn = self.work.turn + stored
+
+    def _store(self, access: Access) -> None:
+        shape, target, stage = self.shape, self.target, self.stage
+        clocks, moved, wanted = transfer(access, target, shape)
+        stage.store = stage.store + clocks
+        stage.written = stage.written + moved
+        stage.instructions = stage.instructions + 1
+        path = sum((port.read_joules + port.write_joules) * wanted for port in target.ports[1:])
+        stage.joules = stage.joules + moved * target.dram.write_joules + path + wanted * target.scratch_read_joules
+
+    def _buffers(self, nest: Nest) -> None:
+        if nest.name in self.held:
+            return
+        self.held.add(nest.name)
+        shape = self.shape
+        size = shape.points(nest.dims) * nest.dtype.bytes
+        users = self.readers[nest.name]
+        crosses = bool(nest.stores) or nest.contraction is not None or any(u.contraction is not None for u in users)
+        if crosses:
+            self.work.turn = self.work.turn + size
+        elif not self._inlined(nest):
+            self.work.fixed = self.work.fixed + size
+        if nest.reductions and nest.contraction is None:
+            partial = shape.points((*nest.dims, *nest.reductions)) * nest.accumulate.bytes
+            self.work.fixed = self.work.fixed + np.where(shape.partial > 0, partial, size)
+        if nest.contraction is not None and nest.operations or nest.hoisted:
+            self.work.turn = self.work.turn + sum(shape.points(some) * nest.accumulate.bytes for some, _ in nest.hoisted)
+
+
+def transfer(access: Access, target: Target, shape: Shape) -> tuple[Array, Array, Array]:
+    """Clocks of the DMA engine, bytes of whole memory lines, and bytes wanted, for one transfer of an access's tile."""
+    inside = shape.sizes(shape.mean)
+    elements = footprint(access, inside)
+    run: Array = 1.0
+    whole: Array = True
+    for expression, extent, stride in zip(
+        reversed(access.index), reversed(access.shape), reversed(access.strides), strict=True
+    ):
+        size = extent.evaluate(shape.symbols)
+        reach = np.minimum(index_range(expression, inside), size)
+        linear = not expression.data() and all(
+            (c := expression.coefficient(dim)) is not None and c.is_constant and abs(c.constant) in (0, 1)
+            for dim in expression.variables()
+            if f"tile:{dim}" in inside
+        )
+        run = run * np.where(whole, reach if linear else 1.0, 1.0)
+        whole = np.logical_and(whole, np.logical_and(linear, reach >= size))
+    run = np.minimum(run, elements)
+    pieces = elements / np.maximum(run, 1.0)
+    line = target.dram.line_bytes
+    each = run * access.dtype.bytes
+    moved = pieces * np.ceil(each / line) * line
+    clocks = target.dma_setup_clocks + pieces * np.ceil(each / target.dma_bytes_per_clock)
+    return clocks, moved, elements * access.dtype.bytes
