@@ -68,11 +68,14 @@ def simplify_scalar(body: Scalar, rewriting: Rewriting) -> Scalar:
 
 def _step(node: Scalar, rewriting: Rewriting) -> Scalar | None:
     if isinstance(node, Apply):
+        folded = fold_literals(node)
+        if folded is not None:
+            return folded
         for one in RULES.get(node.function, ()):
             new = one(node, rewriting)
             if new is not None:
                 return new
-        return fold_literals(node) or _to_index(node, rewriting)
+        return _to_index(node, rewriting)
     if isinstance(node, IndexValue):
         simple = rewriting.index(node.index)
         if simple.is_constant:
@@ -408,6 +411,8 @@ def _one_sided(node: Apply, a: Index, b: Index) -> Scalar | None:
             difference = difference - 1
     left = Index(tuple((m, c) for m, c in difference.terms if m and c > 0))
     right = left - difference
+    if function in ("lt", "ge") and right.offset == 1 and not right.is_constant:  # i >= j + 1  is  j < i
+        function, left, right = ("ge" if function == "lt" else "lt"), right - 1, left
     sides = [Literal(i.constant, I64) if i.is_constant else IndexValue(i) for i in (left, right)]
     new = Apply(function, sides, BOOL)
     return None if new == node else new

@@ -187,32 +187,40 @@ class NoFusion:
 
 @fusion_policy("greedy")
 class GreedyFusion:
-    """Merge the pair that saves most predicted seconds, again and again, while any saves."""
+    """Merge the pair that saves most predicted seconds, again and again, while any saves.
+
+    Pairs without reductions come first: a chain of element-wise ops should be whole before it is decided whether it ends the
+    reduction before it or starts the one after it.
+    """
 
     def decide(self, search: FusionSearch) -> None:
         ticket = itertools.count()
-        heap: list[tuple[float, int, Node, Node]] = []
+        heap: list[tuple[bool, float, int, Node, Node]] = []
 
         def push(first: Node, second: Node) -> None:
             gain = search.offer(first, second).gain
             if gain > 0:
-                heapq.heappush(heap, (-gain, next(ticket), first, second))
+                heapq.heappush(heap, (_reduces(first) or _reduces(second), -gain, next(ticket), first, second))
 
         for node in list(search.graph.groups()):
             for first, second in search.neighbours(node):
                 if first is node:  # each pair once
                     push(first, second)
         while heap:
-            negative, _, first, second = heapq.heappop(heap)
+            tier, negative, _, first, second = heapq.heappop(heap)
             if not search.allowed(first, second):
                 continue
             now = search.offer(first, second).gain  # users may have changed since it was pushed
             if now <= 0:
                 continue
             if now < -negative:
-                heapq.heappush(heap, (-now, next(ticket), first, second))
+                heapq.heappush(heap, (tier, -now, next(ticket), first, second))
                 continue
             merged = search.accept(first, second)
             if merged is not None:
                 for pair in search.neighbours(merged):
                     push(*pair)
+
+
+def _reduces(node: Node) -> bool:
+    return node.group is not None and any(op.reductions for op in node.group.computes)

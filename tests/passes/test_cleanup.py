@@ -1,0 +1,99 @@
+"""Dead code, common subexpressions, constant folding."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from codesign.ir.core import Block, Function, Module, Value
+from codesign.ir.dtypes import BOOL, F32
+from codesign.ir.index import index
+from codesign.ir.interpreter import evaluate
+from codesign.ir.scalar import Read, apply
+from codesign.ir.tensor import Compute, Constant, Dim, Fusion, If
+from codesign.ir.types import tensor
+from codesign.passes import optimize
+from tests.passes import models
+
+
+def _exp(source: Value, dim: str = "i") -> Compute:
+    return Compute([Dim(dim, source.shape[0])], apply("exp", Read(source, [dim])))
+
+
+def test_equal_ops_merge_whatever_their_dims_are_called() -> None:
+    x = Value(tensor(F32, 8), "x")
+    a, b = _exp(x, "i"), _exp(x, "j")
+    c, d = _exp(a.result), _exp(b.result)  # equal only once a and b are merged
+    out = Compute([Dim("i", index(8))], apply("add", Read(c.result, ["i"]), Read(d.result, ["i"])))
+    module = Module("m", {}, {"main": Function("main", Block([x], [a, b, c, d, out], [out.result]))})
+    merged = optimize(module, pipeline="cse")
+    assert len(merged.main.body.ops) == 3
+    data = np.linspace(-1, 1, 8, dtype=np.float32)
+    np.testing.assert_array_equal(evaluate(merged, [data])[0], evaluate(module, [data])[0])
+
+
+def test_different_reductions_do_not_merge() -> None:
+    x = Value(tensor(F32, 4, 4), "x")
+    dims, reductions = [Dim("i", index(4))], [Dim("k", index(4))]
+    rows = Compute(dims, Read(x, ["i", "k"]), reductions=reductions, monoid="sum")
+    columns = Compute(dims, Read(x, ["k", "i"]), reductions=reductions, monoid="sum")
+    largest = Compute(dims, Read(x, ["i", "k"]), reductions=reductions, monoid="max")
+    block = Block([x], [rows, columns, largest], [rows.result, columns.result, largest.result])
+    merged = optimize(Module("m", {}, {"main": Function("main", block)}), pipeline="cse")
+    assert len(merged.main.body.ops) == 3
+
+
+def test_dead_ops_go_also_those_that_only_a_dead_region_used() -> None:
+    x, flag = Value(tensor(F32, 8), "x"), Value(tensor(BOOL), "flag")
+    used, only_inside = _exp(x), _exp(x)
+    inner = _exp(only_inside.result)
+    dead = If(flag, Block([], [inner], [inner.result]), Block([], [], [x]))
+    block = Block([x, flag], [used, only_inside, dead], [used.result])
+    cleaned = optimize(Module("m", {}, {"main": Function("main", block)}), pipeline="dce")
+    assert len(cleaned.main.body.ops) == 1
+
+
+def test_small_constants_fold_and_big_ones_stay() -> None:
+    b = models.Builder()
+    x = b.input(4, 8)
+    small = b.pointwise("exp", b.constant(np.arange(8, dtype=np.float32)))
+    one = b.constant(np.array(2.5, np.float32))
+    big = b.constant(np.zeros((100, 100), np.float32))
+    scaled = b.pointwise("mul", b.pointwise("add", x, small), one)
+    kept = b.pointwise("exp", big)
+    module = b.module(scaled, kept)
+    folded = optimize(module, pipeline="constant-fold,dce")
+    computes = [op for op in folded.main.body.ops if isinstance(op, Compute)]
+    assert [str(op.body) for op in computes][1] == "(%v1[a, b] * 2.5)"
+    assert len(computes) == 3  # add, multiply, and the exponential of what is too big to fold
+    names = {op.constant for op in folded.main.body.ops if isinstance(op, Constant)}
+    assert any(name.startswith("folded") for name in names)
+    assert "c1" not in names
+    data = np.random.default_rng(0).standard_normal((4, 8)).astype(np.float32)
+    for old, new in zip(evaluate(module, [data]), evaluate(folded, [data]), strict=True):
+        np.testing.assert_allclose(new, old, rtol=1e-6)
+
+
+def test_a_constant_without_data_stays_by_name() -> None:
+    b = models.Builder()
+    weight = b.constant(np.ones(8, np.float32))
+    module = b.module(b.pointwise("exp", weight))
+    module.constants.clear()  # as of a model on the meta device
+    folded = optimize(module, pipeline="constant-fold,dce")
+    assert [op.opcode for op in folded.main.body.ops] == ["constant", "compute"]
+
+
+def test_clean_up_goes_into_regions() -> None:
+    x, flag = Value(tensor(F32, 8), "x"), Value(tensor(BOOL), "flag")
+    view = Compute([Dim("i", index(8))], Read(x, [index(7) - "i"]))
+    inner, dead = _exp(view.result), _exp(x)
+    choice = If(flag, Block([], [view, dead, inner], [inner.result]), Block([], [], [x]))
+    module = Module("m", {}, {"main": Function("main", Block([x, flag], [choice], [choice.result]))})
+    cleaned = optimize(module, pipeline="fold-views,dce,fuse{policy=none}")
+    (op,) = cleaned.main.body.ops
+    assert isinstance(op, If)
+    (fusion,) = op.then.ops
+    assert isinstance(fusion, Fusion)
+    data = np.arange(8, dtype=np.float32)
+    for value in (True, False):
+        inputs = [data, np.array(value)]
+        np.testing.assert_allclose(evaluate(cleaned, inputs)[0], evaluate(module, inputs)[0], rtol=1e-6)
