@@ -1,16 +1,17 @@
-"""Index expressions: integer polynomials over dimensions and symbols, with floor division, remainder, minimum and maximum.
+"""Index expressions: integer polynomials over dimensions and symbols, with floor division, remainder, min and max.
 
-An `Index` is kept in one normal form, a sum of integer coefficients times products of atoms, so that equal polynomials
-are equal objects and adding, cancelling and comparing need no rewriting. What needs knowledge of ranges (is `i % 8` just
-`i`?) is done by `Index.simplify(bounds)`.
+An `Index` is kept in one normal form, a sum of integer coefficients times products of atoms, so that equal polynomials are
+equal objects and adding, cancelling and comparing need no rewriting. What needs knowledge of ranges (is `i % 8` just `i`?) is in
+`codesign.ir.ranges`, behind `Index.simplify(bounds)` and its kin.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
 
 if TYPE_CHECKING:
     from codesign.ir.scalar import Scalar
@@ -18,79 +19,114 @@ if TYPE_CHECKING:
 IndexLike = Union["Index", int, str]
 """Anything `index()` takes: an Index, an integer, or the name of a dimension or symbol."""
 
+Key = tuple[Any, ...]
+
 
 class Atom:
-    """A factor of a monomial: a variable, or an operation that is not polynomial."""
+    """A factor of a monomial: a variable, or an operation that is not polynomial. Immutable; `key` orders atoms."""
 
-    __slots__ = ()
+    __slots__ = ("_hash", "key")
+    key: Key
+    _hash: int
 
-    def key(self) -> tuple[Any, ...]:
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return type(self) is type(other) and self._hash == other._hash and self._fields() == other._fields()  # type: ignore[attr-defined]
+
+    def _fields(self) -> tuple[Any, ...]:
         raise NotImplementedError
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self})"
 
-@dataclass(frozen=True, slots=True)
+
 class Var(Atom):
     """A dimension of the surrounding iteration domain, a loop or grid index, or a size symbol."""
 
-    name: str
+    __slots__ = ("name",)
 
-    def key(self) -> tuple[Any, ...]:
-        return (0, self.name)
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.key = (0, name)
+        self._hash = hash(self.key)
+
+    def _fields(self) -> tuple[Any, ...]:
+        return (self.name,)
 
     def __str__(self) -> str:
         return self.name
 
 
-@dataclass(frozen=True, slots=True)
 class FloorDiv(Atom):
     """`numerator // denominator`, rounding towards minus infinity."""
 
-    numerator: Index
-    denominator: Index
+    __slots__ = ("denominator", "numerator")
 
-    def key(self) -> tuple[Any, ...]:
-        return (1, str(self))
+    def __init__(self, numerator: Index, denominator: Index) -> None:
+        self.numerator = numerator
+        self.denominator = denominator
+        self.key = (1, numerator.key, denominator.key)
+        self._hash = hash((1, numerator, denominator))
+
+    def _fields(self) -> tuple[Any, ...]:
+        return self.numerator, self.denominator
 
     def __str__(self) -> str:
         return f"({_wrapped(self.numerator)} // {_wrapped(self.denominator)})"
 
 
-@dataclass(frozen=True, slots=True)
 class Mod(Atom):
     """`numerator % denominator`, with the sign of the denominator."""
 
-    numerator: Index
-    denominator: Index
+    __slots__ = ("denominator", "numerator")
 
-    def key(self) -> tuple[Any, ...]:
-        return (2, str(self))
+    def __init__(self, numerator: Index, denominator: Index) -> None:
+        self.numerator = numerator
+        self.denominator = denominator
+        self.key = (2, numerator.key, denominator.key)
+        self._hash = hash((2, numerator, denominator))
+
+    def _fields(self) -> tuple[Any, ...]:
+        return self.numerator, self.denominator
 
     def __str__(self) -> str:
         return f"({_wrapped(self.numerator)} % {_wrapped(self.denominator)})"
 
 
-@dataclass(frozen=True, slots=True)
 class Extremum(Atom):
     """`min(a, b, ...)` or `max(a, b, ...)`."""
 
-    kind: str
-    args: tuple[Index, ...]
+    __slots__ = ("args", "kind")
 
-    def key(self) -> tuple[Any, ...]:
-        return (3, str(self))
+    def __init__(self, kind: str, args: tuple[Index, ...]) -> None:
+        self.kind = kind
+        self.args = args
+        self.key = (3, kind, *(arg.key for arg in args))
+        self._hash = hash((3, kind, args))
+
+    def _fields(self) -> tuple[Any, ...]:
+        return self.kind, self.args
 
     def __str__(self) -> str:
         return f"{self.kind}({', '.join(map(str, self.args))})"
 
 
-@dataclass(frozen=True, slots=True)
 class Datum(Atom):
     """An integer read from data: what makes an access a gather, as `ids[i]` in `%table[%ids[i], j]`."""
 
-    scalar: Scalar
+    __slots__ = ("scalar",)
 
-    def key(self) -> tuple[Any, ...]:
-        return (4, str(self.scalar))
+    def __init__(self, scalar: Scalar) -> None:
+        self.scalar = scalar
+        self.key = (4, scalar.digest())
+        self._hash = hash((4, scalar))
+
+    def _fields(self) -> tuple[Any, ...]:
+        return (self.scalar,)
 
     def __str__(self) -> str:
         return str(self.scalar)
@@ -99,59 +135,66 @@ class Datum(Atom):
 Monomial = tuple[Atom, ...]
 
 
-def _wrapped(value: Index) -> str:
-    text = str(value)
-    simple = value.is_constant or (len(value.terms) == 1 and value.terms[0][1] == 1 and len(value.terms[0][0]) == 1)
-    return text if simple else f"({text})"
-
-
 @dataclass(frozen=True)
 class Bounds:
     """What is known of variables: `0 <= dim < extent` for dimensions, `low <= symbol <= high` for symbols.
 
-    `high` None means no upper limit is known. Variables that appear in neither are unbounded.
+    `high` None means no upper limit is known. Variables that appear in neither are unbounded. The mappings must not change
+    afterwards: what follows from them is remembered in `memo`.
     """
 
     extents: Mapping[str, Index] = field(default_factory=dict)
     symbols: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def with_extents(self, extents: Mapping[str, Index]) -> Bounds:
+        """These bounds with more dimensions (a new range replaces an old one)."""
         return Bounds({**self.extents, **extents}, self.symbols)
 
 
 class Index:
     """An integer expression in normal form; immutable and hashable."""
 
-    __slots__ = ("_data", "_hash", "_text", "terms")
+    __slots__ = ("_data", "_hash", "_key", "_text", "_variables", "terms")
     terms: tuple[tuple[Monomial, int], ...]
 
     def __init__(self, terms: tuple[tuple[Monomial, int], ...]) -> None:
         self.terms = terms
         self._hash: int | None = None
         self._text: str | None = None
+        self._key: Key | None = None
+        self._variables: frozenset[str] | None = None
         self._data: tuple[Scalar, ...] | None = None
+
+    @property
+    def key(self) -> Key:
+        """What orders index expressions, the same in every run."""
+        if self._key is None:
+            self._key = tuple((_monomial_key(monomial), c) for monomial, c in self.terms)
+        return self._key
 
     # -- building ---------------------------------------------------------------------------------------------------
     @staticmethod
-    def _collect(parts: Iterable[tuple[Monomial, int]]) -> Index:
-        sums: dict[Monomial, int] = {}
-        for monomial, coefficient in parts:
-            sums[monomial] = sums.get(monomial, 0) + coefficient
-        kept = [(monomial, c) for monomial, c in sums.items() if c]
-        kept.sort(key=lambda item: (not item[0], [atom.key() for atom in item[0]]))
-        return Index(tuple(_rejoin(kept)))
-
-    @staticmethod
     def atom(atom: Atom) -> Index:
+        """The expression that is one atom."""
         return Index((((atom,), 1),))
 
     def __add__(self, other: IndexLike) -> Index:
-        return Index._collect((*self.terms, *index(other).terms))
+        right = other if isinstance(other, Index) else index(other)
+        if not right.terms:
+            return self
+        if not self.terms:
+            return right
+        if len(right.terms) == 1 and not right.terms[0][0]:
+            return _plus_constant(self, right.terms[0][1])
+        if len(self.terms) == 1 and not self.terms[0][0]:
+            return _plus_constant(right, self.terms[0][1])
+        return _collect((*self.terms, *right.terms))
 
     __radd__ = __add__
 
     def __neg__(self) -> Index:
-        return Index(tuple((monomial, -c) for monomial, c in self.terms))
+        return Index(tuple([(monomial, -c) for monomial, c in self.terms]))
 
     def __sub__(self, other: IndexLike) -> Index:
         return self + -index(other)
@@ -160,25 +203,28 @@ class Index:
         return index(other) - self
 
     def __mul__(self, other: IndexLike) -> Index:
-        right = index(other)
-        return Index._collect(
-            (tuple(sorted((*a, *b), key=lambda atom: atom.key())), ca * cb) for a, ca in self.terms for b, cb in right.terms
-        )
+        right = other if isinstance(other, Index) else index(other)
+        if right.is_constant:
+            return _times_constant(self, right.constant)
+        if self.is_constant:
+            return _times_constant(right, self.constant)
+        return _collect([(_join(a, b), ca * cb) for a, ca in self.terms for b, cb in right.terms])
 
     __rmul__ = __mul__
 
     def __floordiv__(self, other: IndexLike) -> Index:
-        return _divide(self, index(other))[0]
+        return divide(self, index(other))[0]
 
     def __rfloordiv__(self, other: IndexLike) -> Index:
         return index(other) // self
 
     def __mod__(self, other: IndexLike) -> Index:
-        return _divide(self, index(other))[1]
+        return divide(self, index(other))[1]
 
     # -- asking -----------------------------------------------------------------------------------------------------
     @property
     def is_constant(self) -> bool:
+        """Whether it is an integer."""
         return not self.terms or (len(self.terms) == 1 and not self.terms[0][0])
 
     @property
@@ -191,7 +237,7 @@ class Index:
     @property
     def offset(self) -> int:
         """The constant term."""
-        return next((c for monomial, c in self.terms if not monomial), 0)
+        return self.terms[-1][1] if self.terms and not self.terms[-1][0] else 0
 
     @property
     def variable(self) -> str | None:
@@ -206,25 +252,35 @@ class Index:
         for monomial, _ in self.terms:
             for atom in monomial:
                 yield atom
-                if isinstance(atom, (FloorDiv, Mod)):
-                    yield from atom.numerator.atoms()
-                    yield from atom.denominator.atoms()
-                elif isinstance(atom, Extremum):
-                    for arg in atom.args:
-                        yield from arg.atoms()
-                elif isinstance(atom, Datum):
-                    for node in atom.scalar.walk():
-                        for inner in node.index_expressions():
-                            yield from inner.atoms()
+                for inner in _inside(atom):
+                    yield from inner.atoms()
 
     def variables(self) -> frozenset[str]:
         """Names of all variables in it, at any depth."""
-        return frozenset(atom.name for atom in self.atoms() if isinstance(atom, Var))
+        if self._variables is None:
+            names: set[str] = set()
+            for monomial, _ in self.terms:
+                for atom in monomial:
+                    if isinstance(atom, Var):
+                        names.add(atom.name)
+                    else:
+                        for inner in _inside(atom):
+                            names |= inner.variables()
+            self._variables = frozenset(names)
+        return self._variables
 
     def data(self) -> tuple[Scalar, ...]:
         """The data-dependent scalars in it, in order."""
         if self._data is None:
-            self._data = tuple(dict.fromkeys(atom.scalar for atom in self.atoms() if isinstance(atom, Datum)))
+            found: dict[Scalar, None] = {}
+            for monomial, _ in self.terms:
+                for atom in monomial:
+                    if isinstance(atom, Datum):
+                        found[atom.scalar] = None
+                    if not isinstance(atom, Var):
+                        for inner in _inside(atom):
+                            found.update(dict.fromkeys(inner.data()))
+            self._data = tuple(found)
         return self._data
 
     def coefficient(self, name: str) -> Index | None:
@@ -234,18 +290,20 @@ class Index:
         """
         factor: list[tuple[Monomial, int]] = []
         for monomial, c in self.terms:
-            rest = [atom for atom in monomial if not (isinstance(atom, Var) and atom.name == name)]
-            if any(name in Index.atom(atom).variables() for atom in rest):
+            count = 0
+            for atom in monomial:
+                if isinstance(atom, Var):
+                    count += atom.name == name
+                elif any(name in inner.variables() for inner in _inside(atom)):
+                    return None
+            if count > 1:
                 return None
-            if len(rest) == len(monomial):
-                continue
-            if len(rest) != len(monomial) - 1:
-                return None
-            factor.append((tuple(rest), c))
-        return Index._collect(factor)
+            if count:
+                factor.append((tuple([a for a in monomial if not (isinstance(a, Var) and a.name == name)]), c))
+        return _collect(factor)
 
     def evaluate(self, values: Mapping[str, Any], datum: Callable[[Scalar], Any] | None = None) -> Any:
-        """The value with every variable given, as int or NumPy integer arrays (broadcast); KeyError when one is missing."""
+        """The value with every variable given, as int or integer arrays (broadcast); KeyError when one is missing."""
         total: Any = 0
         for monomial, c in self.terms:
             product: Any = c
@@ -254,47 +312,68 @@ class Index:
             total = total + product
         return total
 
-    def substitute(
-        self, values: Mapping[str, IndexLike], scalar: Callable[[Scalar], Scalar] | None = None
-    ) -> Index:
-        """The expression with variables replaced; `scalar` rewrites data reads (given the chance to substitute inside)."""
-        total = index(0)
+    def substitute(self, values: Mapping[str, IndexLike], scalar: Callable[[Scalar], Scalar] | None = None) -> Index:
+        """The expression with variables replaced; `scalar` rewrites data reads (after the substitution inside)."""
+        if self.variables().isdisjoint(values) and (scalar is None or not self.data()):
+            return self
+
+        def change(atom: Atom) -> Index | None:
+            return _substitute_atom(atom, values, scalar)
+
+        return self.map_atoms(change)
+
+    def map_atoms(self, change: Callable[[Atom], Index | None]) -> Index:
+        """The expression with each outermost atom replaced by an expression (None keeps it)."""
+        parts: list[tuple[Monomial, int]] = []
+        changed = False
         for monomial, c in self.terms:
-            product = index(c)
+            kept: list[Atom] = []
+            factor: Index | None = None
             for atom in monomial:
-                product = product * _substitute_atom(atom, values, scalar)
-            total = total + product
-        return total
+                new = change(atom)
+                if new is None:
+                    kept.append(atom)
+                else:
+                    factor = new if factor is None else factor * new
+            if factor is None:
+                parts.append((monomial, c))
+                continue
+            changed = True
+            rest = tuple(kept)
+            parts.extend([(_join(rest, m) if rest else m, c * k) for m, k in factor.terms])
+        return _collect(parts) if changed else self
 
     def limits(self, bounds: Bounds) -> tuple[int | None, int | None]:
         """Least and greatest value as integers; None where no limit is known."""
-        return _limits(self, bounds)
+        from codesign.ir import ranges
+
+        return ranges.limits(self, bounds)
 
     def proves_less(self, other: IndexLike, bounds: Bounds) -> bool:
         """True when `self < other` holds for all values inside the bounds (False means not proven)."""
-        difference = index(other) - self
-        low, _ = _limits(_minimised(difference, bounds), bounds)
-        return low is not None and low >= 1
+        from codesign.ir import ranges
+
+        return ranges.is_positive(index(other) - self, bounds)
 
     def proves_at_least(self, low: IndexLike, bounds: Bounds) -> bool:
         """True when `self >= low` holds for all values inside the bounds (False means not proven)."""
-        return (index(low) - 1).proves_less(self, bounds)
+        from codesign.ir import ranges
+
+        return ranges.is_positive(self - index(low) + 1, bounds)
 
     def simplify(self, bounds: Bounds) -> Index:
         """An equal expression for all values inside the bounds, with needless divisions and remainders gone."""
-        total = index(0)
-        for monomial, c in self.terms:
-            product = index(c)
-            for atom in monomial:
-                product = product * _simplify_atom(atom, bounds)
-            total = total + product
-        return total
+        from codesign.ir import ranges
+
+        return ranges.simplify(self, bounds)
 
     # -- identity ---------------------------------------------------------------------------------------------------
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, int):
-            return self.is_constant and self.constant == other
-        return isinstance(other, Index) and hash(self) == hash(other) and self.terms == other.terms
+        if self is other:
+            return True
+        if isinstance(other, Index):
+            return hash(self) == hash(other) and self.terms == other.terms
+        return isinstance(other, int) and self.is_constant and self.constant == other
 
     def __hash__(self) -> int:
         if self._hash is None:
@@ -310,14 +389,21 @@ class Index:
         return f"Index({self})"
 
 
+_VARIABLES: dict[str, Index] = {}
+_SMALL = {value: Index((((), value),)) if value else Index(()) for value in range(-64, 1025)}
+
+
 def index(value: IndexLike) -> Index:
     """An Index from an integer, a variable's name, or an Index."""
     if isinstance(value, Index):
         return value
     if isinstance(value, str):
-        return Index.atom(Var(value))
+        known = _VARIABLES.get(value)
+        if known is None:
+            known = _VARIABLES[value] = Index.atom(Var(value))
+        return known
     value = int(value)
-    return Index((((), value),)) if value else Index(())
+    return _SMALL[value] if value in _SMALL else Index((((), value),))
 
 
 def ceildiv(a: IndexLike, b: IndexLike) -> Index:
@@ -328,15 +414,16 @@ def ceildiv(a: IndexLike, b: IndexLike) -> Index:
 
 def minimum(*args: IndexLike) -> Index:
     """The least of the arguments."""
-    return _extremum("min", [index(arg) for arg in args])
+    return extremum("min", [index(arg) for arg in args])
 
 
 def maximum(*args: IndexLike) -> Index:
     """The greatest of the arguments."""
-    return _extremum("max", [index(arg) for arg in args])
+    return extremum("max", [index(arg) for arg in args])
 
 
-def _extremum(kind: str, args: list[Index]) -> Index:
+def extremum(kind: str, args: list[Index]) -> Index:
+    """`min` or `max` of the arguments, constants folded and repetitions gone."""
     pick = min if kind == "min" else max
     constants = [arg.constant for arg in args if arg.is_constant]
     others = list(dict.fromkeys(arg for arg in args if not arg.is_constant))
@@ -353,7 +440,7 @@ def product(values: Iterable[IndexLike]) -> Index:
     return total
 
 
-def _divide(a: Index, b: Index) -> tuple[Index, Index]:
+def divide(a: Index, b: Index) -> tuple[Index, Index]:
     """Quotient and remainder, exact without any knowledge of ranges."""
     if b.is_constant and b.constant == 0:
         raise ZeroDivisionError("index expression divided by zero")
@@ -361,25 +448,31 @@ def _divide(a: Index, b: Index) -> tuple[Index, Index]:
         return index(a.constant // b.constant), index(a.constant % b.constant)
     if b == 1:
         return a, index(0)
-    whole, rest = _split(a, b)
+    whole, rest = split(a, b)
     if not rest.terms:
-        return whole, index(0)
-    if b.is_constant and b.constant > 0 and rest.is_constant:
-        quotient, remainder = divmod(rest.constant, b.constant)
-        return whole + quotient, index(remainder)
-    if len(rest.terms) == 1 and rest.terms[0][1] == 1 and len(rest.terms[0][0]) == 1:
+        return whole, rest
+    if b.is_constant and b.constant > 0:
+        divisor = b.constant
+        if rest.is_constant:
+            quotient, remainder = divmod(rest.constant, divisor)
+            return whole + quotient, index(remainder)
         atom = rest.terms[0][0][0]
-        if isinstance(atom, FloorDiv) and b.is_constant and b.constant > 0:  # (x // a) // b == x // (a*b)
-            if atom.denominator.is_constant and atom.denominator.constant > 0:
-                quotient_index = atom.numerator // (atom.denominator * b)
-                return whole + quotient_index, Index.atom(Mod(rest, b))
-        if isinstance(atom, Mod) and b.is_constant and atom.denominator.is_constant:  # (x % a) % b == x % b when b | a
-            if b.constant > 0 and atom.denominator.constant % b.constant == 0:
-                return whole + Index.atom(FloorDiv(rest, b)), atom.numerator % b
+        alone = len(rest.terms) == 1 and rest.terms[0][1] == 1 and len(rest.terms[0][0]) == 1
+        inner = atom.denominator if alone and isinstance(atom, (FloorDiv, Mod)) else None
+        if inner is not None and inner.is_constant and inner.constant > 0:
+            assert isinstance(atom, (FloorDiv, Mod))
+            if isinstance(atom, FloorDiv):  # (x // a) // b == x // (a*b)
+                quotient = atom.numerator // (inner * b)
+                return whole + quotient, Index.atom(Mod(rest, b)) if quotient.terms else rest
+            if inner.constant <= divisor:  # 0 <= x % a < b
+                return whole, rest
+            if inner.constant % divisor == 0:  # when b | a: (x % a) // b == (x // b) % (a // b), (x % a) % b == x % b
+                quotient, remainder = divide(atom.numerator, b)
+                return whole + quotient % (inner.constant // divisor), remainder
     return whole + Index.atom(FloorDiv(rest, b)), Index.atom(Mod(rest, b))
 
 
-def _split(a: Index, b: Index) -> tuple[Index, Index]:
+def split(a: Index, b: Index) -> tuple[Index, Index]:
     """Write a as b*whole + rest with as much as possible in whole (b a constant or a single monomial)."""
     if len(b.terms) != 1:
         return (index(1), index(0)) if a == b else (index(0), a)
@@ -394,14 +487,106 @@ def _split(a: Index, b: Index) -> tuple[Index, Index]:
         if c % divisor == 0:
             whole.append((remaining, c // divisor))
         elif not monomial:  # constant term: keep 0 <= offset < divisor
-            whole.append(((), c // divisor))
+            if c // divisor:
+                whole.append(((), c // divisor))
             rest.append(((), c % divisor))
         else:
             rest.append((monomial, c))
-    return Index._collect(whole), Index._collect(rest)
+    if not whole:
+        return index(0), a
+    # parts of a normal form are in normal form, unless atoms were taken out of them
+    return (_collect(whole) if divisor_atoms else Index(tuple(whole))), Index(tuple(rest))
+
+
+def _inside(atom: Atom) -> tuple[Index, ...]:
+    """The index expressions that an atom holds."""
+    if isinstance(atom, (FloorDiv, Mod)):
+        return atom.numerator, atom.denominator
+    if isinstance(atom, Extremum):
+        return atom.args
+    if isinstance(atom, Datum):
+        return tuple([i for node in atom.scalar.walk() for i in node.index_expressions()])
+    return ()
+
+
+def _monomial_key(monomial: Monomial) -> Key:
+    return (not monomial, [atom.key for atom in monomial])
+
+
+def _term_key(term: tuple[Monomial, int]) -> Key:
+    return (not term[0], [atom.key for atom in term[0]])
+
+
+def _atom_key(atom: Atom) -> Key:
+    return atom.key
+
+
+def _join(a: Monomial, b: Monomial) -> Monomial:
+    """The product of two monomials."""
+    if not a or not b:
+        return a or b
+    return tuple(sorted((*a, *b), key=_atom_key))
+
+
+def _plus_constant(a: Index, value: int) -> Index:
+    if a.terms and not a.terms[-1][0]:
+        total = a.terms[-1][1] + value
+        return Index((*a.terms[:-1], ((), total))) if total else Index(a.terms[:-1])
+    return Index((*a.terms, ((), value)))
+
+
+def _times_constant(a: Index, factor: int) -> Index:
+    if factor == 1:
+        return a
+    return Index(tuple([(monomial, c * factor) for monomial, c in a.terms])) if factor else index(0)
+
+
+def _collect(parts: Iterable[tuple[Monomial, int]]) -> Index:
+    """The normal form of a sum: like terms added, terms in order, quotients and remainders of one division joined."""
+    sums: dict[Monomial, int] = {}
+    for monomial, coefficient in parts:
+        sums[monomial] = sums.get(monomial, 0) + coefficient
+    kept = [(monomial, c) for monomial, c in sums.items() if c]
+    if len(kept) > 1:
+        kept.sort(key=_term_key)
+        if any(type(atom) is Mod for monomial, _ in kept for atom in monomial):
+            return _rejoined(kept)
+    return Index(tuple(kept))
+
+
+def _rejoined(terms: list[tuple[Monomial, int]]) -> Index:
+    """Replace `c*d*(x // d) + c*(x % d)` by `c*x`, and `c*d*((x // d) % e) + c*(x % d)` by `c*(x % (d*e))`."""
+    present = dict(terms)
+    for position, (monomial, c) in enumerate(terms):
+        for atom in monomial:
+            if not isinstance(atom, Mod):
+                continue
+            others = _without(monomial, (atom,)) or ()
+            factor = Index(((others, c),))
+            inner = divide(atom.numerator, atom.denominator)[0]
+            quotient = factor * atom.denominator * inner
+            if quotient.terms and all(present.get(m) == k for m, k in quotient.terms):
+                left = [t for i, t in enumerate(terms) if i != position and t not in quotient.terms]
+                return Index(tuple(left)) + factor * atom.numerator
+            if atom.denominator.is_constant:
+                for other, k in terms:
+                    (outer,) = _difference(other, others) or (None,)
+                    if k != c * atom.denominator.constant or not isinstance(outer, Mod) or outer.numerator != inner:
+                        continue
+                    left = [t for t in terms if t[0] != monomial and t[0] != other]
+                    return Index(tuple(left)) + factor * (atom.numerator % (atom.denominator * outer.denominator))
+    return Index(tuple(terms))
+
+
+def _difference(monomial: Monomial, factors: Monomial) -> Monomial | None:
+    """The one atom that a monomial has beside some factors, in a tuple; None when it is not so."""
+    rest = _without(monomial, factors)
+    return rest if rest is not None and len(rest) == 1 else None
 
 
 def _without(monomial: Monomial, factors: Monomial) -> Monomial | None:
+    if not factors:
+        return monomial
     remaining = list(monomial)
     for factor in factors:
         if factor not in remaining:
@@ -410,24 +595,7 @@ def _without(monomial: Monomial, factors: Monomial) -> Monomial | None:
     return tuple(remaining)
 
 
-def _rejoin(terms: list[tuple[Monomial, int]]) -> list[tuple[Monomial, int]]:
-    """Replace `c*d*(x // d) + c*(x % d)` by `c*x`."""
-    for position, (monomial, c) in enumerate(terms):
-        for atom in monomial:
-            if not isinstance(atom, Mod):
-                continue
-            others = _without(monomial, (atom,)) or ()
-            quotient = Index(((others, c),)) * atom.denominator * (atom.numerator // atom.denominator)
-            present = dict(terms)
-            if quotient.terms and all(present.get(m) == k for m, k in quotient.terms):
-                left = [t for i, t in enumerate(terms) if i != position and t not in quotient.terms]
-                return list((Index(tuple(left)) + Index(((others, c),)) * atom.numerator).terms)
-    return terms
-
-
 def _evaluate_atom(atom: Atom, values: Mapping[str, Any], datum: Callable[[Scalar], Any] | None) -> Any:
-    import numpy as np
-
     if isinstance(atom, Var):
         return values[atom.name]
     if isinstance(atom, FloorDiv):
@@ -450,15 +618,20 @@ def _evaluate_atom(atom: Atom, values: Mapping[str, Any], datum: Callable[[Scala
     raise TypeError(f"unknown atom {atom!r}")
 
 
-def _substitute_atom(atom: Atom, values: Mapping[str, IndexLike], scalar: Callable[[Scalar], Scalar] | None) -> Index:
+def _substitute_atom(
+    atom: Atom, values: Mapping[str, IndexLike], scalar: Callable[[Scalar], Scalar] | None
+) -> Index | None:
+    """What the atom becomes; None when it stays."""
     if isinstance(atom, Var):
-        return index(values[atom.name]) if atom.name in values else Index.atom(atom)
-    if isinstance(atom, FloorDiv):
-        return atom.numerator.substitute(values, scalar) // atom.denominator.substitute(values, scalar)
-    if isinstance(atom, Mod):
-        return atom.numerator.substitute(values, scalar) % atom.denominator.substitute(values, scalar)
+        return index(values[atom.name]) if atom.name in values else None
+    if isinstance(atom, (FloorDiv, Mod)):
+        top, bottom = atom.numerator.substitute(values, scalar), atom.denominator.substitute(values, scalar)
+        if top is atom.numerator and bottom is atom.denominator:
+            return None
+        return divide(top, bottom)[0 if isinstance(atom, FloorDiv) else 1]
     if isinstance(atom, Extremum):
-        return _extremum(atom.kind, [arg.substitute(values, scalar) for arg in atom.args])
+        args = [arg.substitute(values, scalar) for arg in atom.args]
+        return None if all(a is b for a, b in zip(args, atom.args, strict=True)) else extremum(atom.kind, args)
     if isinstance(atom, Datum):
         inner = atom.scalar.substitute(values)
         inner = scalar(inner) if scalar else inner
@@ -466,138 +639,12 @@ def _substitute_atom(atom: Atom, values: Mapping[str, IndexLike], scalar: Callab
     raise TypeError(f"unknown atom {atom!r}")
 
 
-def _simplify_atom(atom: Atom, bounds: Bounds) -> Index:
-    if isinstance(atom, FloorDiv):
-        return _simplify_division(atom.numerator.simplify(bounds), atom.denominator.simplify(bounds), bounds)[0]
-    if isinstance(atom, Mod):
-        return _simplify_division(atom.numerator.simplify(bounds), atom.denominator.simplify(bounds), bounds)[1]
-    if isinstance(atom, Extremum):
-        args = [arg.simplify(bounds) for arg in atom.args]
-        kept: list[Index] = []
-        for i, arg in enumerate(args):
-            others = [other for j, other in enumerate(args) if j != i and (other in kept or j > i)]
-            if atom.kind == "min" and any(arg.proves_at_least(other, bounds) for other in others):
-                continue
-            if atom.kind == "max" and any(other.proves_at_least(arg, bounds) for other in others):
-                continue
-            kept.append(arg)
-        return _extremum(atom.kind, kept)
-    if isinstance(atom, Var) and atom.name in bounds.extents and bounds.extents[atom.name] == 1:
-        return index(0)
-    return Index.atom(atom)
-
-
-def _simplify_division(a: Index, b: Index, bounds: Bounds) -> tuple[Index, Index]:
-    if b == 1:
-        return a, index(0)
-    whole, rest = _split(a, b)
-    if not rest.terms:
-        return whole, index(0)
-    if rest.proves_at_least(0, bounds) and rest.proves_less(b, bounds):
-        return whole, rest
-    if b.is_constant and b.constant > 0:
-        divisor = b.constant
-        low, high = rest.limits(bounds)
-        if low is not None and high is not None and low // divisor == high // divisor:
-            return whole + low // divisor, rest - divisor * (low // divisor)
-        steps = sorted({math.gcd(c, divisor) for monomial, c in rest.terms if monomial}, reverse=True)
-        for step in steps:  # rest = step*a' + b' with 0 <= b' < step, step | divisor
-            if step <= 1 or divisor % step:
-                continue
-            coarse, fine = _split(rest, index(step))
-            if coarse.terms and (
-                not fine.terms or (fine.proves_at_least(0, bounds) and fine.proves_less(step, bounds))
-            ):
-                quotient, remainder = _divide(coarse, index(divisor // step))
-                if (coarse.terms, divisor) != (rest.terms, divisor):
-                    quotient = quotient.simplify(bounds)
-                    remainder = remainder.simplify(bounds)
-                return whole + quotient, remainder * step + fine
-    elif len(b.terms) == 1:  # a product of symbols: peel factors, (f*a' + b') // (f*g) = a' // g when 0 <= b' < f
-        atoms, c = b.terms[0]
-        for factor in [Index.atom(atom) for atom in atoms] + ([index(c)] if abs(c) != 1 else []):
-            if factor == b:
-                continue
-            coarse, fine = _split(rest, factor)
-            if coarse.terms and fine.proves_at_least(0, bounds) and fine.proves_less(factor, bounds):
-                other = _split(b, factor)[0]
-                quotient, remainder = _simplify_division(coarse, other, bounds)
-                return whole + quotient, remainder * factor + fine
-    quotient, remainder = _divide(rest, b)
-    return whole + quotient, remainder
-
-
-def _minimised(value: Index, bounds: Bounds) -> Index:
-    """A lower bound of the value with dimensions replaced by the end of their range that makes it least, symbols kept."""
-    for name in sorted(value.variables() & bounds.extents.keys()):
-        factor = value.coefficient(name)
-        if factor is None:
-            continue
-        low, high = _limits(factor, bounds)
-        if low is not None and low >= 0:
-            value = value.substitute({name: 0})
-        elif high is not None and high <= 0:
-            value = value.substitute({name: bounds.extents[name] - 1})
-    return value
-
-
-def _limits(value: Index, bounds: Bounds) -> tuple[int | None, int | None]:
-    low: int | None = 0
-    high: int | None = 0
-    for monomial, c in value.terms:
-        term: tuple[int | None, int | None] = (1, 1)
-        for atom in monomial:
-            term = _interval_product(term, _atom_limits(atom, bounds))
-        scaled = _interval_product(term, (c, c))
-        low = None if low is None or scaled[0] is None else low + scaled[0]
-        high = None if high is None or scaled[1] is None else high + scaled[1]
-    return low, high
-
-
-def _interval_product(a: tuple[int | None, int | None], b: tuple[int | None, int | None]) -> tuple[int | None, int | None]:
-    if a == (0, 0) or b == (0, 0):
-        return 0, 0
-    corners: list[float] = []
-    for x in (-math.inf if a[0] is None else a[0], math.inf if a[1] is None else a[1]):
-        for y in (-math.inf if b[0] is None else b[0], math.inf if b[1] is None else b[1]):
-            corners.append(0.0 if x == 0 or y == 0 else x * y)
-    low, high = min(corners), max(corners)
-    return None if math.isinf(low) else int(low), None if math.isinf(high) else int(high)
-
-
-def _atom_limits(atom: Atom, bounds: Bounds) -> tuple[int | None, int | None]:
-    if isinstance(atom, Var):
-        if atom.name in bounds.extents:
-            _, high = _limits(bounds.extents[atom.name], bounds)
-            return 0, None if high is None else max(high - 1, 0)
-        return bounds.symbols.get(atom.name, (None, None))
-    if isinstance(atom, FloorDiv):
-        low, high = _limits(atom.numerator, bounds)
-        dlow, dhigh = _limits(atom.denominator, bounds)
-        if dlow is None or dlow < 1:
-            return None, None
-        ends = [d for d in (dlow, dhigh) if d is not None]
-        zero = [0] if dhigh is None else []  # division by an unbounded denominator tends to 0 (or -1)
-        new_low = None if low is None else min([low // d for d in ends] + (zero if low >= 0 else [-1]))
-        new_high = None if high is None else max([high // d for d in ends] + (zero if high >= 0 else [-1]))
-        return new_low, new_high
-    if isinstance(atom, Mod):
-        dlow, dhigh = _limits(atom.denominator, bounds)
-        if dlow is None or dlow < 1:
-            return None, None
-        low, high = _limits(atom.numerator, bounds)
-        top = None if dhigh is None else dhigh - 1
-        if low is not None and low >= 0 and high is not None:
-            top = high if top is None else min(top, high)
-        return 0, top
-    if isinstance(atom, Extremum):
-        lows, highs = zip(*(_limits(arg, bounds) for arg in atom.args), strict=True)
-        known_lows = [low for low in lows if low is not None]
-        known_highs = [high for high in highs if high is not None]
-        if atom.kind == "min":
-            return (min(known_lows) if len(known_lows) == len(lows) else None), min(known_highs, default=None)
-        return max(known_lows, default=None), (max(known_highs) if len(known_highs) == len(highs) else None)
-    return None, None
+def _wrapped(value: Index) -> str:
+    text = str(value)
+    simple = value.is_constant or (
+        len(value.terms) == 1 and value.terms[0][1] == 1 and len(value.terms[0][0]) == 1
+    )
+    return text if simple else f"({text})"
 
 
 def _print(value: Index) -> str:

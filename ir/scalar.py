@@ -6,6 +6,7 @@ acyclic graphs: sharing a node shares the work, and every walk over them is memo
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -23,13 +24,14 @@ Number = bool | int | float
 class Scalar:
     """Base of scalar expressions; `dtype` is the element type of the value."""
 
-    __slots__ = ("_hash", "_text", "dtype")
+    __slots__ = ("_digest", "_hash", "_text", "dtype")
     dtype: DType
 
     def __init__(self, dtype: DType, identity: tuple[object, ...]) -> None:
         self.dtype = dtype
         self._hash = hash((type(self).__name__, dtype.name, identity))
         self._text: str | None = None
+        self._digest: str | None = None
 
     def children(self) -> tuple[Scalar, ...]:
         """Direct sub-expressions, those inside indices (gathers) included."""
@@ -44,7 +46,26 @@ class Scalar:
         return self
 
     def same(self, other: Scalar) -> bool:
-        """Equality of two nodes of one class (called after hashes agree)."""
+        """Whether two nodes of one class and dtype hold the same, their `operands` aside."""
+        raise NotImplementedError
+
+    def operands(self) -> tuple[Scalar, ...]:
+        """Sub-expressions that are operands of the node itself (those inside its indices left out)."""
+        return ()
+
+    def digest(self) -> str:
+        """A content hash that is the same in every run: what orders data reads in index expressions."""
+        if self._digest is None:
+            for node in self.walk():
+                if node._digest is None:
+                    inner = [child.digest() for child in node.operands()]
+                    content = repr((type(node).__name__, node.dtype.name, node.content(), inner))
+                    node._digest = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+        assert self._digest is not None
+        return self._digest
+
+    def content(self) -> tuple[object, ...]:
+        """What the node holds beside operands, as plain data."""
         raise NotImplementedError
 
     def __hash__(self) -> int:
@@ -53,9 +74,19 @@ class Scalar:
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        if type(self) is not type(other) or not isinstance(other, Scalar):
+        if not isinstance(other, Scalar) or self._hash != other._hash:
             return False
-        return self._hash == other._hash and self.dtype == other.dtype and self.same(other)
+        stack: list[tuple[Scalar, Scalar]] = [(self, other)]
+        seen: set[tuple[int, int]] = set()
+        while stack:  # each pair once: shared parts do not multiply the work
+            a, b = stack.pop()
+            if a is b or (id(a), id(b)) in seen:
+                continue
+            seen.add((id(a), id(b)))
+            if type(a) is not type(b) or a._hash != b._hash or a.dtype != b.dtype or not a.same(b):
+                return False
+            stack.extend(zip(a.operands(), b.operands(), strict=True))
+        return True
 
     # -- walking ----------------------------------------------------------------------------------------------------
     def walk(self) -> Iterator[Scalar]:
@@ -130,8 +161,13 @@ class Scalar:
         return Index.atom(Datum(self))
 
     def __str__(self) -> str:
+        """The expression for people, cut where sharing makes it very long (`codesign.ir.text` prints everything)."""
         if self._text is None:
-            self._text = self._format()
+            for node in self.walk():
+                if node._text is None:
+                    text = node._format()
+                    node._text = text if len(text) <= 4000 else f"{text[:4000]} ..."
+        assert self._text is not None
         return self._text
 
     def _format(self) -> str:
@@ -153,6 +189,9 @@ class Literal(Scalar):
 
     def same(self, other: Scalar) -> bool:
         return isinstance(other, Literal) and repr(self.value) == repr(other.value)
+
+    def content(self) -> tuple[object, ...]:
+        return (repr(self.value),)
 
     def as_index(self) -> Index:
         return index(int(self.value)) if not self.dtype.is_float else super().as_index()
@@ -178,6 +217,9 @@ class IndexValue(Scalar):
 
     def same(self, other: Scalar) -> bool:
         return isinstance(other, IndexValue) and self.index == other.index
+
+    def content(self) -> tuple[object, ...]:
+        return (self.index.key,)
 
     def children(self) -> tuple[Scalar, ...]:
         return self.index.data()
@@ -219,8 +261,14 @@ class Read(Scalar):
             isinstance(other, Read)
             and self.source is other.source
             and self.indices == other.indices
-            and self.otherwise == other.otherwise
+            and (self.otherwise is None) == (other.otherwise is None)
         )
+
+    def operands(self) -> tuple[Scalar, ...]:
+        return () if self.otherwise is None else (self.otherwise,)
+
+    def content(self) -> tuple[object, ...]:
+        return self.source.name, str(self.source.type), tuple(i.key for i in self.indices)
 
     def children(self) -> tuple[Scalar, ...]:
         return self._children
@@ -251,7 +299,13 @@ class Apply(Scalar):
         super().__init__(dtype, (function, self.args))
 
     def same(self, other: Scalar) -> bool:
-        return isinstance(other, Apply) and self.function == other.function and self.args == other.args
+        return isinstance(other, Apply) and self.function == other.function and len(self.args) == len(other.args)
+
+    def operands(self) -> tuple[Scalar, ...]:
+        return self.args
+
+    def content(self) -> tuple[object, ...]:
+        return (self.function,)
 
     def children(self) -> tuple[Scalar, ...]:
         return self.args
