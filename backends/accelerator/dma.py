@@ -10,7 +10,7 @@ import numpy as np
 
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.core import Value
-from codesign.ir.index import Index
+from codesign.ir.index import Index, index
 from codesign.ir.tile import Axis, Guard
 from codesign.ir.types import BufferType, TileType
 
@@ -29,7 +29,7 @@ class Transfer:
 class TransferShape:
     """The strides of one DMA instruction, from which its cost follows by the number of active lanes along each axis.
 
-    Axes that some index is not linear in are gathered: each of their points is an address of its own.
+    Axes that the address is not linear in are gathered: each of their points is an address of its own.
     """
 
     def __init__(self, memory: Value, indices: tuple[Index, ...], axes: tuple[Axis, ...], target: Target) -> None:
@@ -38,14 +38,12 @@ class TransferShape:
         self.bytes_each = kind.dtype.bytes
         self.axes = axes
         self.target = target
-        strides = _strides(kind)
-        self.gathered = {
-            axis.name
-            for axis in axes
-            for i in indices
-            if axis.name in i.variables() and ((c := i.coefficient(axis.name)) is None or not c.is_constant)
-        }
-        self.strides = [_stride(axis.name, indices, strides) for axis in axes]
+        address = index(0)
+        for expression, step in zip(indices, _strides(kind), strict=True):
+            address = address + expression * step
+        factors = [address.coefficient(axis.name) for axis in axes]
+        self.gathered = {a.name for a, c in zip(axes, factors, strict=True) if c is None or not c.is_constant}
+        self.strides = [abs(c.constant) if c is not None and c.is_constant else 1 << 62 for c in factors]
         self.full = tuple(axis.size for axis in axes)
         self.known: dict[Counts, Transfer] = {}
 
@@ -87,16 +85,6 @@ def _strides(kind: BufferType | TileType) -> tuple[int, ...]:
     if isinstance(kind, BufferType):
         return tuple(stride.constant for stride in kind.strides)
     return tuple(prod(kind.shape[i + 1 :]) for i in range(len(kind.shape)))
-
-
-def _stride(name: str, indices: tuple[Index, ...], strides: tuple[int, ...]) -> int:
-    total = 0
-    for expression, step in zip(indices, strides, strict=True):
-        factor = expression.coefficient(name)
-        if factor is None or not factor.is_constant:
-            return 1 << 62
-        total += factor.constant * step
-    return abs(total)
 
 
 def clipping(axes: tuple[Axis, ...], guards: tuple[Guard, ...]) -> Callable[[Mapping[str, int]], Counts] | None:

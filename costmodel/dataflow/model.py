@@ -156,38 +156,37 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     depth = np.where(inner <= limit, depth, 1.0)
 
     load = tensor = vector = store = control = read = written = joules = np.zeros(1)
-    chain = body = np.zeros(1)
+    body = looping = straight = tail = np.zeros(1)
     latency = target.latency_clocks
-    first = _first_load(work)
-    slowest: Array = np.zeros(1)
+    gathers = 0
     for stage in work.stages:
-        step, exposed = _step(stage, target, cores, depth, latency)
         trips = stage.trips
         load, tensor, vector = load + stage.load * trips, tensor + stage.tensor * trips, vector + stage.vector * trips
         store, read, written = store + stage.store * trips, read + stage.read * trips, written + stage.written * trips
         control = control + (stage.instructions + 1) * target.issue_clocks * trips
         joules = joules + stage.joules * trips
-        body = body + step * trips
-        chain = chain + exposed
-        slowest = np.maximum(slowest, step * trips)
-    dram = cores * (read + written) / target.dram.bytes_per_clock
-    for port in target.ports[1:]:
-        sharing = np.minimum(cores, port.cores)
-        dram = np.maximum(dram, sharing * (read + written) / port.bytes_per_clock)
+        one = np.asarray(trips == 1)
+        step = _step(stage, target, cores, depth, latency)
+        use = stage.tensor + stage.vector
+        body = body + np.where(one, use, step * trips + np.minimum(stage.tensor, stage.vector))
+        looping = looping + np.where(one, 0.0, step * trips)
+        straight = straight + np.where(one, stage.load, 0.0)
+        tail = np.where(stage.store > 0, _shared(target, cores, stage.store, stage.written), tail)
+        gathers = max(gathers, stage.gathers)
+    dram = _shared(target, cores, np.zeros(1), read + written)
 
-    straight = sum((s.load for s in work.stages if np.all(s.trips == 1)), start=np.zeros(1))
-    round_trip = (straight + latency + vector + tensor) / np.maximum(turns, 1.0)
-    out_trip = np.where(store > 0, (store + latency + vector * 0.5) / np.maximum(turns, 1.0), 0.0)
-    waits = np.where(straight > 0, round_trip, 0.0)
-    waits = np.maximum(waits, out_trip)
-    looping = sum((_step(s, target, cores, depth, latency)[0] * s.trips for s in work.stages if np.any(s.trips > 1)),
-                  start=np.zeros(1))
-    busy = np.stack(np.broadcast_arrays(tensor, vector, load, store, dram, np.maximum(waits, looping), control), axis=-1)
+    arrive = latency * (1 + min(gathers, 1))
+    loads = np.where(straight > 0, (straight + arrive + vector + tensor) / np.maximum(turns, 1.0), 0.0)
+    stores = np.where(store > 0, (tail + latency) / np.maximum(turns, 1.0), 0.0)
+    waits = np.maximum(np.maximum(loads, stores), looping)
+    busy = np.stack(np.broadcast_arrays(tensor, vector, load, store, dram, waits, control), axis=-1)
     steady = busy.max(axis=-1)
-    serial = body + chain + store + latency
+    first = _first_load(work, target, cores)
+    fill = first + arrive
+    chain = body + tail + latency
+    once = np.maximum(chain, dram - first)
+    serial = np.where(straight > 0, straight + arrive, 0.0) + body + tail
     period = np.where(turns > 1, steady, np.maximum(serial, steady))
-    fill = first + latency
-    once = np.maximum(body + chain + store + latency, dram)
     total = fill + once + (programs - 1.0) * period
 
     terms = np.zeros((count, len(TERM_NAMES)))
@@ -213,21 +212,27 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     )
 
 
-def _first_load(work: Work) -> Array:
+def _shared(target: Target, cores: Array, clocks: Array, moved: Array) -> Array:
+    """Clocks of transfers that all cores make at once: the engine's, or those of the busiest port above."""
+    slowest = np.asarray(clocks)
+    for port in target.ports:
+        slowest = np.maximum(slowest, np.minimum(cores, port.cores) * moved / port.bytes_per_clock)
+    return slowest
+
+
+def _first_load(work: Work, target: Target, cores: Array) -> Array:
     """Clocks until the first operands are under way: the loads of the first stage that has any."""
     for stage in work.stages:
         if stage.loads:
-            return stage.load
+            return _shared(target, cores, stage.load, stage.read)
     return np.zeros(1)
 
 
-def _step(stage: Stage, target: Target, cores: Array, depth: Array, latency: float) -> tuple[Array, Array]:
-    """Clocks of one step in the steady state, and what of the last step is not hidden behind others."""
-    arriving = np.maximum(stage.load, cores * stage.read / target.dram.bytes_per_clock)
+def _step(stage: Stage, target: Target, cores: Array, depth: Array, latency: float) -> Array:
+    """Clocks of one step of a loop in the steady state."""
+    arriving = _shared(target, cores, stage.load, stage.read + stage.written)
     use = stage.tensor + stage.vector
-    trip = np.where(stage.load > 0, (arriving + latency + use) / depth, 0.0)
-    looped = stage.trips > 1
-    overlapped = np.maximum(np.maximum(stage.tensor, stage.vector), np.maximum(arriving, trip))
-    alone = use
-    step = np.where(looped, np.where(depth > 1, overlapped, arriving + np.where(stage.load > 0, latency, 0.0) + use), alone)
-    return step, np.where(looped, np.minimum(stage.tensor, stage.vector), 0.0)
+    wait = latency * np.where(stage.load > 0, 1 + min(stage.gathers, 1), 0)
+    trip = (arriving + wait + use) / depth
+    overlapped = np.maximum(np.maximum(np.maximum(stage.tensor, stage.vector), stage.store), np.maximum(arriving, trip))
+    return np.where(depth > 1, overlapped, arriving + wait + use)

@@ -14,7 +14,8 @@ import numpy as np
 
 from codesign.costmodel.dataflow.engines import matmul_clocks, matmul_reads, vector_clocks, vector_joules
 from codesign.costmodel.dataflow.target import Target
-from codesign.costmodel.summary import Access, KernelSummary, Nest, footprint, index_range
+from codesign.costmodel.summary import Access, KernelSummary, Nest, footprint
+from codesign.ir.index import index
 
 Array = Any
 """A NumPy array over schedules, or a Python number; they broadcast."""
@@ -51,7 +52,7 @@ class Shape:
         return total
 
 
-@dataclass
+@dataclass(eq=False)
 class Stage:
     """A loop (or straight code, one trip) of a program: work of one step on each engine, in clocks, and what it moves."""
 
@@ -65,6 +66,7 @@ class Stage:
     written: Array = 0.0
     joules: Array = 0.0
     loads: int = 0
+    gathers: int = 0
 
 
 @dataclass
@@ -139,25 +141,28 @@ class _Builder:
 
     def _loop(self, loops: tuple[str, ...], nests: list[Nest]) -> None:
         before = self.stage
-        self._open(loops)
-        inside: list[Nest] = []
-        pending = list(nests)
-        while pending:
-            nest = pending.pop()
-            if nest in inside:
-                continue
-            inside.append(nest)
-            for name in nest.internal:
-                made = self.by_name[name]
-                if set(made.dims) & self.shape.looped and not set(made.reductions) & self.shape.looped:
-                    pending.append(made)
-        loaded = set(self.loaded)
-        for nest in reversed(inside):
-            self._nest(nest, loops, before)
-        self.loaded = loaded | {key for key in self.loaded if not key[1]}
         after = Stage()
+        loaded = set(self.loaded)
+        self._open(loops)
+        nested: list[Nest] = []
+        inside = self._inside(nests, nested)
+        while nested:  # a reduction over other looped dims that this loop needs anew in each step
+            nest = nested.pop(0)
+            outer, self.stage = self.stage, Stage()
+            more = tuple(dim for dim in self.kernel.inner if dim in nest.reductions and dim in self.shape.looped)
+            deeper = tuple(dict.fromkeys((*loops, *more)))
+            self._open(deeper)
+            for part in self._inside([nest], nested):
+                self._nest(part, deeper, before, outer)
+            self.stage = outer
+        self.work.stages.remove(self.stage)  # the loop's own work comes after what it needs
+        self.work.stages.append(self.stage)
+        for nest in inside:
+            root = nest in nests
+            self._nest(nest, loops, before, after if root and set(nest.reductions) & set(loops) else None, stores=root)
+        self.loaded = loaded | {key for key in self.loaded if not key[1]}
         for nest in nests:
-            if nest.reductions and set(nest.reductions) & set(loops) and not self._on_tensor(nest):
+            if nest.reductions and set(nest.reductions) & set(loops) and nest.contraction is None:
                 points = self.shape.points((*nest.dims, *nest.reductions))
                 unit = ("fma", nest.accumulate.name)
                 moved = points * nest.accumulate.bytes
@@ -166,11 +171,36 @@ class _Builder:
         self.stage = after
         self.work.stages.append(after)
 
-    # -- one nest ------------------------------------------------------------------------------------------------
-    def _on_tensor(self, nest: Nest) -> bool:
-        return nest.contraction is not None
+    def _inside(self, nests: list[Nest], nested: list[Nest]) -> list[Nest]:
+        """The nests that a loop computes in each step, producers first; reductions with loops of their own go to `nested`."""
+        found: list[Nest] = []
+        pending = list(nests)
+        while pending:
+            nest = pending.pop()
+            if nest in found:
+                continue
+            found.append(nest)
+            for name in nest.internal:
+                made = self.by_name[name]
+                if not set(made.dims) & self.shape.looped:
+                    continue
+                if not set(made.reductions) & self.shape.looped:
+                    pending.append(made)
+                elif made not in nested:
+                    nested.append(made)
+        return [nest for nest in self.kernel.nests if nest in found]
 
-    def _nest(self, nest: Nest, loops: tuple[str, ...], before: Stage | None = None) -> None:
+    # -- one nest ------------------------------------------------------------------------------------------------
+    def _nest(
+        self,
+        nest: Nest,
+        loops: tuple[str, ...],
+        before: Stage | None = None,
+        after: Stage | None = None,
+        *,
+        stores: bool = True,
+    ) -> None:
+        """Add a nest's work to the current stage; `after` takes what follows the loop that it reduces over."""
         shape, stage, target = self.shape, self.stage, self.target
         dims = (*nest.dims, *nest.reductions)
         points = shape.points(dims)
@@ -197,14 +227,16 @@ class _Builder:
         for some, extra in nest.hoisted:
             lanes = shape.points(some)
             slots = {(str(unit), dtype): cost for (unit, dtype), cost in extra.items()}
+            place = stage if after is None or set(some) & set(nest.reductions) else after
             size = lanes * (nest.dtype.bytes + nest.accumulate.bytes)
             startup = 0.0 if self._inlined(nest) else target.vector_startup_clocks
-            clocks = clocks + vector_clocks(target, lanes, slots, size) - target.vector_startup_clocks + startup
-            stage.joules = stage.joules + vector_joules(target, lanes, slots)
+            spent = vector_clocks(target, lanes, slots, size) - target.vector_startup_clocks + startup
+            place.vector = place.vector + spent
+            place.joules = place.joules + vector_joules(target, lanes, slots)
         stage.vector = stage.vector + clocks
         stage.tensor = stage.tensor + tensor
-        for access in nest.stores:
-            self._store(access)
+        for access in nest.stores if stores else ():
+            self._store(access, after or stage)
         self._buffers(nest)
 
     def _product(self, nest: Nest, operations: dict[tuple[str, str], float]) -> Array:
@@ -262,6 +294,7 @@ class _Builder:
         stage.read = stage.read + moved
         stage.instructions = stage.instructions + 1
         stage.loads += 1
+        stage.gathers += bool(access.gather)
         stored = shape.points(access.dims) * access.dtype.bytes
         path = sum((port.read_joules + port.write_joules) * wanted for port in target.ports[1:])
         stage.joules = stage.joules + moved * target.dram.read_joules + path + stored * target.scratch_write_joules
@@ -270,8 +303,8 @@ class _Builder:
         else:
             self.work.turn = self.work.turn + stored
 
-    def _store(self, access: Access) -> None:
-        shape, target, stage = self.shape, self.target, self.stage
+    def _store(self, access: Access, stage: Stage) -> None:
+        shape, target = self.shape, self.target
         clocks, moved, wanted = transfer(access, target, shape)
         stage.store = stage.store + clocks
         stage.written = stage.written + moved
@@ -300,24 +333,24 @@ class _Builder:
 
 def transfer(access: Access, target: Target, shape: Shape) -> tuple[Array, Array, Array]:
     """Clocks of the DMA engine, bytes of whole memory lines, and bytes wanted, for one transfer of an access's tile."""
-    inside = shape.sizes(shape.mean)
-    elements = footprint(access, inside)
+    elements = footprint(access, shape.sizes(shape.mean))
+    flat = index(0)
+    for expression, stride in zip(access.index, access.strides, strict=True):
+        flat = flat + expression * stride
     run: Array = 1.0
-    whole: Array = True
-    for expression, extent, stride in zip(
-        reversed(access.index), reversed(access.shape), reversed(access.strides), strict=True
-    ):
-        size = extent.evaluate(shape.symbols)
-        reach = np.minimum(index_range(expression, inside), size)
-        linear = not expression.data() and all(
-            (c := expression.coefficient(dim)) is not None and c.is_constant and abs(c.constant) in (0, 1)
-            for dim in expression.variables()
-            if f"tile:{dim}" in inside
-        )
-        run = run * np.where(whole, reach if linear else 1.0, 1.0)
-        whole = np.logical_and(whole, np.logical_and(linear, reach >= size))
-    run = np.minimum(run, elements)
-    pieces = elements / np.maximum(run, 1.0)
+    lanes: Array = 1.0  # that the run has when no lane is cut off
+    linear: list[tuple[int, str]] = []
+    for dim in access.dims:
+        factor = flat.coefficient(dim)
+        if factor is not None and not factor.is_constant:
+            factor = factor.substitute({name: int(value) for name, value in shape.symbols.items()})
+        if factor is not None and factor.is_constant and factor.constant:
+            linear.append((abs(factor.constant), dim))
+    for step, dim in sorted(linear):
+        joins = (lanes == step) & (shape.tile[dim] > 1)
+        run, lanes = run * np.where(joins, shape.mean[dim], 1.0), lanes * np.where(joins, shape.tile[dim], 1.0)
+    pieces = elements / np.maximum(np.minimum(run, elements), 1.0)
+    run = elements / pieces
     line = target.dram.line_bytes
     each = run * access.dtype.bytes
     moved = pieces * np.ceil(each / line) * line
