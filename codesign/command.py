@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -20,6 +19,9 @@ from codesign.ir.errors import CodesignError, ParseError
 
 INPUT_ERROR = 2
 INTERNAL_ERROR = 1
+
+# typer's own base of errors of usage: click's class, or the copy of it that newer versions carry.
+_UsageError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -43,12 +45,12 @@ def run(application: typer.Typer | Callable[[], Any], *, name: str) -> NoReturn:
         if isinstance(error, ParseError) and error.source_line:
             errors.print(error.picture(), markup=False)
         sys.exit(INPUT_ERROR)
-    except click.exceptions.Exit as stop:
+    except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except (click.exceptions.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         errors.print("interrupted")
         sys.exit(130)
-    except click.ClickException as error:
+    except _UsageError as error:
         errors.print("[bold red]error:[/] ", end="")
         errors.print(" ".join(error.format_message().split()) + f"; see `{name} --help`", markup=False)
         sys.exit(INPUT_ERROR)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from codesign.backend import Backend, backend_for
+from codesign.backends.triton.runner import write_runner
 from codesign.command import Steps, write_text
 from codesign.costmodel.external import external_seconds
 from codesign.costmodel.machine import Machine
@@ -26,7 +27,7 @@ from codesign.ir.tensor import Call, Collective, Constant, Random, Scan, Scatter
 from codesign.ir.text import print_module
 from codesign.passes import Context, optimize
 from codesign.passes.lowering import KernelInfo, tile_module
-from codesign.passes.memory import plan
+from codesign.passes.memory import MemoryPlan, plan
 from codesign.passes.schedule.tuner import Tuner
 
 EXTERNAL = (Call, Collective, Random, Scan, Scatter, Sort)
@@ -68,6 +69,8 @@ class Compilation:
     tiled: Module
     kernels: dict[str, KernelInfo]
     backend: Backend
+    memory: MemoryPlan
+    input_names: list[str]
     document: ModelDocument
 
 
@@ -180,7 +183,7 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
         verified=whole,
         warnings=list(dict.fromkeys(remarks)),
     )
-    return Compilation(machine, module, tiled, kernels, backend, document)
+    return Compilation(machine, module, tiled, kernels, backend, memory, model.captured.input_names, document)
 
 
 def _sizes(module: Module, given: Mapping[str, int]) -> dict[str, int]:
@@ -346,6 +349,15 @@ def write(compilation: Compilation, folder: Path, forms: set[str]) -> None:
             path = write_text(folder / name, text)
             owner = owners.get(Path(name).stem) if "/" in name else None
             (document.files if owner is None else owner.files)[form] = str(path)
+    if "triton" in forms:
+        runner = write_runner(
+            compilation.tiled,
+            compilation.memory,
+            folder,
+            target=compilation.machine.name,
+            input_names=compilation.input_names,
+        )
+        document.files["runner"] = str(runner.path)
     for name, files in compilation.backend.binaries().items():
         for kind, file in files.items():
             path = folder / "kernels" / f"{name}.{kind}"

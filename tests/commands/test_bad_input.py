@@ -80,7 +80,7 @@ def test_malformed_machine_file_names_the_field(tmp_path: Path) -> None:
 
 
 def test_malformed_tile_file_shows_line_column_and_caret(tmp_path: Path) -> None:
-    (tmp_path / "bad.tile").write_text("module @m {\n  func @main( {\n}\n")
+    (tmp_path / "bad.tile").write_text("module @m\nfunc @main( {\n}\n")
     result = run("opt", "bad.tile", "--passes", "canonicalize", cwd=tmp_path)
     one_line_of_cause(result, "bad.tile:2:")
     assert any(line.strip() == "^" for line in result.stderr.splitlines())
