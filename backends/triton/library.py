@@ -396,7 +396,7 @@ def _lgamma(value):
     t = z + 7.5
     r = 0.91893853320467274178 + (z + 0.5) * tl.log(t) - t + tl.log(s)
     r = tl.where(t == float("inf"), t, r)
-    turn = tl.abs(tl.sin(3.141592653589793 * (x - tl.floor(x))))
+    turn = tl.abs(tl.sin(3.141592653589793 * (x - tl.floor(x + 0.5))))
     turn = tl.where(x == tl.floor(x), 0.0, turn)
     r = tl.where(flip, 1.1447298858494002 - tl.log(turn) - r, r)
     r = tl.where(tl.abs(x) == float("inf"), float("inf"), r)
@@ -417,7 +417,7 @@ def _digamma(value):
     i = 1 / (z * z)
     tail = i * (1.0 / 12 - i * (1.0 / 120 - i * (1.0 / 252 - i * (1.0 / 240 - i * (1.0 / 132)))))
     r = r + tl.log(z) - 0.5 / z - tail
-    angle = 3.141592653589793 * (x - tl.floor(x))
+    angle = 3.141592653589793 * (x - tl.floor(x + 0.5))
     sine = tl.where(x == tl.floor(x), 1.0, tl.sin(angle))
     r = tl.where(flip, r - 3.141592653589793 * tl.cos(angle) / sine, r)
     r = tl.where(x == 0, tl.where(_signbit(value), float("inf"), float("-inf")), r)
