@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.optimize import least_squares
 
 from codesign.costmodel.gpu.library import Columns, library, thin
-from codesign.costmodel.gpu.parameters import BOUNDS, Parameters
+from codesign.costmodel.gpu.parameters import BOUNDS, Calibration, Parameters
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.tables import Rows
 
@@ -26,14 +26,6 @@ ROBUST_SCALE = 0.06
 
 PRIOR_WEIGHT = 0.1
 """Pull of each parameter's logarithm towards its starting value, in units of one row's residual."""
-
-
-def for_method(parameters: Parameters, method: str) -> Parameters:
-    """The parameters as they apply to a way of measuring: profiled eager kernels hold less launch time and run at a lower clock."""
-    if method != "profiled":
-        return parameters
-    efficiency = parameters.tensor_efficiency * parameters.profiled_clock
-    return replace(parameters, launch_seconds=parameters.profiled_launch_seconds, tensor_efficiency=efficiency)
 
 
 @dataclass(frozen=True)
@@ -47,7 +39,7 @@ class Prepared:
     def predict(self, machine: Machine, parameters: Parameters, picked: npt.NDArray[np.int64] | None = None) -> Floats:
         """Predicted seconds of the picked rows (all by default)."""
         sizes = self.rows.sizes if picked is None else {name: value[picked] for name, value in self.rows.sizes.items()}
-        return library(self.rows.kernel, machine, sizes, for_method(parameters, self.rows.method), self.space, chunk=128).seconds
+        return library(self.rows.kernel, machine, sizes, Calibration(machine.name, parameters, {}, {}).of(method=self.rows.method), self.space, chunk=128).seconds
 
 
 def prepare(rows: Rows, machine: Machine, start: Parameters) -> Prepared:

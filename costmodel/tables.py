@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product as cartesian
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ class TableError(CodesignError):
 @dataclass(frozen=True)
 class Rows:
     """Rows of a table that are one kernel: `sizes` by symbol, `seconds` measured, `index` into the table, `site` groups rows for
-    cross-validation, `columns` the schedule that was run (None: library mode), `method` how time was taken."""
+    cross-validation, `columns` the schedules to choose from (None: library mode), `method` how time was taken,
+    `implementation` whose kernel it is when it is not a plain library's."""
 
     op: str
     kernel: KernelSummary
@@ -41,6 +43,7 @@ class Rows:
     site: npt.NDArray[np.int64]
     columns: Columns | None = None
     method: str = "graph"
+    implementation: str = ""
     regime_size: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
@@ -183,9 +186,9 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
         seen = visited(queries, keys_seen, window)
         sizes = {"B": _numbers(part, "batch"), "G": kv_heads, "R": heads / kv_heads, "Q": queries, "J": seen}
         site = _site(heads, kv_heads, window)
-        label = f"{phase}:{source}:{kv_dtype}" if dtype == "bf16" else f"{phase}:{source}:{dtype}"
+        label = f"attention {phase} {source}"
         columns = attention_space(int(head), decode)
-        yield _rows(label, kernel, part, sizes, site, columns=columns, regime_size=queries * seen)
+        yield _rows(label, kernel, part, sizes, site, columns=columns, regime_size=queries, implementation=f"{phase}:{source}")
 
 
 def visited(queries: npt.NDArray[np.float64], keys: npt.NDArray[np.float64], window: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -199,19 +202,19 @@ def visited(queries: npt.NDArray[np.float64], keys: npt.NDArray[np.float64], win
 
 
 def attention_space(head: int, decode: bool) -> Columns:
-    """Schedules of flash attention: rows of queries (with the heads that share keys) by keys, keys split over blocks for decoding."""
+    """Schedules of flash attention: 128 rows (queries, with the heads that share keys) by keys, one block on an SM, keys split for decoding."""
     rows = []
-    shapes = [(1, 1), (1, 2), (1, 4), (1, 8), (1, 16), (1, 32)] if decode else [(16, 1), (64, 1), (128, 1), (192, 1)]
-    for (queries, shared), step, warps, stages in (
-        (shape, step, warps, stages) for shape in shapes for step in (32, 64, 128, 256) for warps in (4, 8, 12) for stages in (1, 2, 3)
-    ):
-        for split in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128) if decode else (1,):
-            rows.append((queries, shared, step, warps, stages, split))
+    if decode:
+        for shared, step, split in cartesian((1, 2, 4, 8, 16, 32, 64), (64, 128), (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)):
+            rows.append((1, shared, step, 8, 2, split, 1))
+    else:
+        for (queries, shared), step, limit in cartesian(((128, 1), (64, 1), (64, 2), (32, 4), (16, 8), (4, 32)), (64, 128), (1, 2)):
+            rows.append((queries, shared, step, 8, 2, 1, limit))
     values = np.array(rows, dtype=np.float32).T
-    columns = dict(zip(("tile.i", "tile.r", "tile.j", "warps", "pipeline", "split.j"), values, strict=True))
-    count = len(rows)
+    names = ("tile.i", "tile.r", "tile.j", "warps", "pipeline", "split.j", "blocks_limit")
+    columns = dict(zip(names, values, strict=True))
     fixed = {"tile.b": 1, "tile.g": 1, "tile.e": head, "reduce.j": ONLINE, "reduce.d": RESIDENT}
-    return {**columns, **{name: np.full(count, value, dtype=np.float32) for name, value in fixed.items()}}
+    return {**columns, **{name: np.full(len(rows), value, dtype=np.float32) for name, value in fixed.items()}}
 
 
 def _mixture(table: pd.DataFrame) -> Iterator[Rows]:

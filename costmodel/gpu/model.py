@@ -54,7 +54,7 @@ class GpuTileModel:
         seconds = terms.sum(axis=1)
         fits = reason == ""
         seconds = np.where(fits, seconds, np.inf)
-        low, high = spread_of(calibration, terms)
+        low, high = spread_of(calibration, terms, family_of(kernel))
         joules = _joules(machine, terms.sum(axis=1), read + write, flops)
         remarks = domain_remarks(kernel, machine, calibration)
         return CostBatch(
@@ -130,14 +130,20 @@ def regime_of(terms: Floats) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
     return np.array(["launch", "memory", "compute"], dtype=object)[pick]
 
 
-def spread_of(calibration: Calibration, terms: Floats) -> tuple[Floats, Floats]:
-    """Factors from the predicted time to its 90 % interval, by regime."""
-    default = calibration.spread.get("default", (0.7, 1.4))
+def family_of(kernel: KernelSummary) -> str:
+    """What a kernel is made of, for its interval: one `contraction`, a `chain` of them, or `streaming` without any."""
+    count = sum(nest.contraction is not None for nest in kernel.nests)
+    return "streaming" if count == 0 else "contraction" if count == 1 else "chain"
+
+
+def spread_of(calibration: Calibration, terms: Floats, family: str = "contraction") -> tuple[Floats, Floats]:
+    """Factors from the predicted time to its 90 % interval, by family and regime; the family's or the default where none was measured."""
+    default = calibration.spread.get(family, calibration.spread.get("default", (0.6, 1.7)))
     regimes = regime_of(terms)
     low, high = np.empty(len(terms)), np.empty(len(terms))
     for regime in ("launch", "memory", "compute"):
         rows = regimes == regime
-        low[rows], high[rows] = calibration.spread.get(regime, default)
+        low[rows], high[rows] = calibration.spread.get(f"{family}:{regime}", default)
     return low, high
 
 

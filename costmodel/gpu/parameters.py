@@ -7,7 +7,7 @@ nearest (asynchronous bulk copies or not); all are ratios to figures of the mach
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,8 @@ class Parameters:
     """What a profiler's kernel time still holds of start and end (a table of `profiled` times)."""
     profiled_clock: float = 0.9
     """Clock under the load of an eager model, with random data, over the clock of replayed graphs (a table of `profiled` times)."""
+    extra_passes: float = 0.0
+    """Further passes over inputs and outputs by helper kernels of an implementation (cache append, layout, conversion)."""
 
 
 FITTED = (
@@ -74,20 +76,21 @@ FITTED = (
 """The parameters that calibration fits: twelve. The others hold on every GPU that was looked at."""
 
 BOUNDS: dict[str, tuple[float, float]] = {
-    "launch_seconds": (0.8e-6, 6e-6),
+    "launch_seconds": (0.8e-6, 40e-6),
     "tensor_efficiency": (0.4, 1.08),
     "tile_overhead": (0.0, 64.0),
     "l2_efficiency": (0.2, 1.5),
     "dram_efficiency": (0.6, 1.0),
     "write_gap": (0.0, 600.0),
-    "fill_latency": (0.3, 6.0),
+    "fill_latency": (0.3, 20.0),
     "exposed": (0.02, 1.0),
     "sharpness": (1.5, 12.0),
-    "reduction_latency": (0.3, 16.0),
+    "reduction_latency": (0.3, 40.0),
     "imbalance": (0.3, 1.0),
     "step_clocks": (5.0, 600.0),
     "vector_efficiency": (0.2, 1.0),
     "warm": (0.0, 1.0),
+    "extra_passes": (0.0, 3.0),
     "profiled_launch_seconds": (0.1e-6, 3e-6),
     "profiled_clock": (0.6, 1.0),
 }
@@ -106,6 +109,19 @@ class Calibration:
     spread: dict[str, tuple[float, float]]
     provenance: dict[str, Any]
     transferred: str = ""
+    implementations: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Constants of named implementations (a serving system's attention) that differ from the machine's: launches, helper passes, shares."""
+
+    def of(self, implementation: str = "", method: str = "graph") -> Parameters:
+        """The parameters for an implementation ("" for the machine's own) and a way of measuring.
+
+        Profiled eager kernels hold less launch time than replayed graphs and run at a lower clock.
+        """
+        found = replace(self.parameters, **self.implementations.get(implementation, {}))
+        if method != "profiled":
+            return found
+        efficiency = found.tensor_efficiency * found.profiled_clock
+        return replace(found, launch_seconds=found.profiled_launch_seconds, tensor_efficiency=efficiency)
 
 
 def load_calibration(machine: Machine) -> Calibration:
@@ -120,7 +136,7 @@ def load_calibration(machine: Machine) -> Calibration:
     spread = {regime: (1.0 - 1.8 * (1.0 - low), 1.0 + 1.8 * (high - 1.0)) for regime, (low, high) in donor.spread.items()}
     spread = {regime: (max(low, 0.2), high) for regime, (low, high) in spread.items()}
     provenance = {"rule": f"ratios and clock counts fitted on {donor.machine}; figures of {machine.name}", "from": donor.provenance}
-    return Calibration(machine.name, donor.parameters, spread, provenance, transferred=donor.machine)
+    return Calibration(machine.name, donor.parameters, spread, provenance, donor.machine, donor.implementations)
 
 
 def donor_of(machine: Machine) -> str:
@@ -148,6 +164,7 @@ def calibration_from(data: dict[str, Any], origin: str) -> Calibration:
         spread={regime: (float(low), float(high)) for regime, (low, high) in data.get("spread", {}).items()},
         provenance=data.get("provenance", {}),
         transferred=data.get("transferred", ""),
+        implementations=data.get("implementations", {}),
     )
 
 
@@ -156,6 +173,7 @@ def calibration_to(calibration: Calibration) -> dict[str, Any]:
     return {
         "machine": calibration.machine,
         "parameters": asdict(calibration.parameters),
+        "implementations": calibration.implementations,
         "spread": {regime: list(pair) for regime, pair in calibration.spread.items()},
         "provenance": calibration.provenance,
     }

@@ -82,6 +82,8 @@ def estimate(
     pipeline = np.maximum(knobs.get("pipeline", 1.0), 1.0)
     found = occupancy(w, machine, warps, pipeline)
     resident = np.maximum(found.blocks, 1.0)
+    if "blocks_limit" in knobs:  # persistent kernels keep so many blocks on an SM
+        resident = np.minimum(resident, knobs["blocks_limit"])
     slots = sms * resident
     cache = cache_bytes(machine)
     t = traffic(kernel, g, slots, knobs.get("group", 1.0), order, cache, p.warm, p.write_gap)
@@ -144,7 +146,8 @@ def estimate(
     share = 1.0 / rounds + (1.0 - 1.0 / rounds) * p.exposed / resident
     exposed = share * np.maximum(serial - together, 0.0)
     reduction = np.where(np.greater(g.split, 1.0), p.reduction_latency * latency + partial_bytes / l2_bandwidth, 0.0)
-    total = p.launch_seconds + together + exposed + reduction
+    passes = p.extra_passes * (t.least_read + t.write) / (bandwidth * p.dram_efficiency)
+    total = p.launch_seconds + together + exposed + reduction + passes
     flops = 2.0 * (sum(w.tensor.values()) + w.ieee) * g.grid
     return Estimate(
         total=total,
@@ -157,6 +160,7 @@ def estimate(
             "dram": read_seconds,
             "store": store_seconds,
             "requests": requests,
+            "passes": passes,
             "latency": chain,
         },
         exposed=exposed,

@@ -1,0 +1,92 @@
+"""`python -m codesign.validate`: how right the GPU cost model is on a table of measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from codesign.command import output_directory, print_json, progress, run
+from codesign.costmodel.gpu.parameters import load_calibration
+from codesign.costmodel.machine import load_machine
+from codesign.costmodel.ranking import is_ranking, rankings
+from codesign.costmodel.tables import read_table
+from codesign.costmodel.validation import as_arrays, predictions, report
+
+application = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@application.command()
+def main(
+    file: Annotated[Path, typer.Argument(help="measured table (parquet or CSV)")],
+    machine: Annotated[str, typer.Option(help="name of a machine, or the path of its .toml file")],
+    plot: Annotated[bool, typer.Option("--plot", help="write predicted against measured as a picture (needs -o)")] = False,
+    output: Annotated[Path | None, typer.Option("-o", help="directory for the picture and the predictions")] = None,
+    worst: Annotated[int, typer.Option(min=0, help="worst rows to list for each op")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="traceback on failure")] = False,
+) -> None:
+    """Compare the tile model with a table: errors per op and regime, interval coverage; rank quality for tuning spaces."""
+    target = load_machine(machine)
+    folder = output_directory(output if output is not None or not plot else Path())
+    table = read_table(file)
+    if is_ranking(table):
+        document: dict[str, Any] = {"machine": target.name, "spaces": rankings(table, target)}
+        print_json(document) if as_json else _print_rankings(document)
+        return
+    with progress(not as_json) as steps:
+        steps.step(f"predicting {file.name} on {target.name}")
+        frame = predictions(table, target)
+    calibration = load_calibration(target)
+    origin = f"transferred from {calibration.transferred}" if calibration.transferred else "calibrated"
+    document = {"machine": target.name, "parameters": origin, "ops": report(frame, table, worst)}
+    if folder is not None:
+        frame.to_csv(folder / f"{file.stem}_{target.name}.csv", index=False)
+        if plot:
+            _plot(frame, folder / f"{file.stem}_{target.name}.png", f"{file.stem} on {target.name}")
+    print_json(document) if as_json else _print_report(document)
+
+
+def _print_report(document: dict[str, Any]) -> None:
+    console = Console()
+    console.print(f"{document['machine']} ({document['parameters']})")
+    view = Table("op", "regime", "rows", "MAPE", "median", "p90", "bias", "Spearman", "coverage", box=None)
+    for op in document["ops"]:
+        for name, entry in [("", op), *((part["regime"], part) for part in op["regimes"])]:
+            rank = "" if entry["spearman"] is None else f"{entry['spearman']:.3f}"
+            figures = (f"{entry[key]:.1%}" for key in ("mape", "median", "p90", "bias"))
+            view.add_row("" if name else op["op"], name, f"{entry['rows']:,}", *figures, rank, f"{entry['coverage']:.1%}")
+    console.print(view)
+
+
+def _print_rankings(document: dict[str, Any]) -> None:
+    console = Console()
+    for space in document["spaces"]:
+        console.print(", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in space.items()))
+
+
+def _plot(frame: pd.DataFrame, path: Path, title: str) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 6))
+    for op, part in frame.groupby("op"):
+        measured, predicted = as_arrays(part)
+        axes.loglog(measured, predicted, ".", markersize=2, alpha=0.4, label=str(op))
+    ends = [frame.measured.min(), frame.measured.max()]
+    axes.loglog(ends, ends, "k-", linewidth=0.7)
+    axes.set(xlabel="measured (s)", ylabel="predicted (s)", title=title)
+    axes.legend(fontsize=7, markerscale=4)
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    run(application, name="python -m codesign.validate")

@@ -1,0 +1,144 @@
+"""Calibration of a machine: which tables fit which parameters, cross-validated errors, and intervals from the rows held out.
+
+The machine's twelve parameters come from library GEMMs and from profiled transformer kernels. A serving system's attention keeps constants of its own
+(helper kernels, passes over the cache, shares of the peaks): those are fitted per implementation on top of the machine's parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from codesign.costmodel.fitting import Floats, Prepared, cross_validate, fit, prepare
+from codesign.costmodel.gpu.library import Best, chosen, library
+from codesign.costmodel.gpu.model import family_of, ledger, regime_of
+from codesign.costmodel.gpu.parameters import FITTED, Calibration, Parameters
+from codesign.costmodel.machine import Machine
+from codesign.costmodel.tables import Rows, TableError, kernels_of, machine_rows
+
+LIBRARY_FIT = tuple(name for name in FITTED if not name.startswith("profiled") and name != "vector_efficiency")
+PROFILED_FIT = ("vector_efficiency", "profiled_launch_seconds", "profiled_clock")
+IMPLEMENTATION_FIT = (
+    "launch_seconds",
+    "fill_latency",
+    "tensor_efficiency",
+    "vector_efficiency",
+    "dram_efficiency",
+    "exposed",
+    "extra_passes",
+    "step_clocks",
+    "reduction_latency",
+)
+UNFITTED = frozenset({"emb"})
+"""Ops that are reported but never fitted: their measured kernel is not one kernel."""
+
+
+@dataclass
+class Calibrated:
+    """The result of calibrating: the calibration, and per op the rows, in-sample and cross-validated mean absolute percentage errors."""
+
+    calibration: Calibration
+    ops: list[dict[str, Any]] = field(default_factory=list)
+
+
+def calibrate(
+    machine: Machine,
+    tables: Sequence[pd.DataFrame],
+    start: Calibration,
+    *,
+    folds: int = 5,
+    limit: int = 1000,
+    progress: Callable[[str], None] | None = None,
+) -> Calibrated:
+    """Fit a machine to tables; parameters that no table speaks of keep their starting values."""
+    everything = [rows for table in tables for rows in kernels_of(machine_rows(table, machine.name)) if len(rows.seconds)]
+    if not everything:
+        raise TableError(f"no rows of {machine.name} in the tables given")
+    parameters = start.parameters
+    implementations = dict(start.implementations)
+    ops: list[dict[str, Any]] = []
+    held: list[tuple[Prepared, Floats, Calibration]] = []
+    plain = [rows for rows in everything if not rows.implementation and rows.method != "schedule"]
+    for method, names in (("graph", LIBRARY_FIT), ("profiled", PROFILED_FIT)):
+        group = [prepare(rows, machine, parameters) for rows in plain if rows.method == method and rows.op not in UNFITTED]
+        if not group:
+            continue
+        _say(progress, f"fitting {len(names)} parameters to {', '.join(sorted({entry.rows.op for entry in group}))}")
+        found = fit(group, machine, parameters, names, limit=limit, progress=progress)
+        _say(progress, "cross-validating by site")
+        out = cross_validate(group, machine, found.parameters, names, folds=folds, limit=limit, progress=progress)
+        parameters = found.parameters
+        now = Calibration(machine.name, parameters, {}, {})
+        for entry, predicted in zip(group, out, strict=True):
+            held.append((entry, predicted, now))
+            ops.append(_errors(entry, machine, parameters, predicted))
+    for name in sorted({rows.implementation for rows in everything if rows.implementation}):
+        group = [Prepared(rows, rows.columns) for rows in everything if rows.implementation == name]
+        first = replace(parameters, **implementations.get(name, {"launch_seconds": 8e-6, "fill_latency": 5.0, "extra_passes": 0.3}))
+        _say(progress, f"fitting {name}")
+        found = fit(group, machine, first, IMPLEMENTATION_FIT, limit=limit // 4, evaluations=15, progress=progress)
+        out = cross_validate(group, machine, found.parameters, IMPLEMENTATION_FIT, folds=3, limit=limit // 6, progress=progress)
+        implementations[name] = {key: float(f"{getattr(found.parameters, key):.5g}") for key in IMPLEMENTATION_FIT}
+        now = Calibration(machine.name, found.parameters, {}, {})
+        errors = [_errors(entry, machine, found.parameters, predicted) for entry, predicted in zip(group, out, strict=True)]
+        ops.append(_merged(errors))
+        held += [(entry, predicted, now) for entry, predicted in zip(group, out, strict=True)]
+    spread = {**start.spread, **_spread(machine, held)}
+    rounded = Parameters(**{key: float(f"{value:.5g}") for key, value in asdict(parameters).items()})
+    return Calibrated(Calibration(machine.name, rounded, spread, {}, "", implementations), ops)
+
+
+def _say(progress: Callable[[str], None] | None, text: str) -> None:
+    if progress is not None:
+        progress(text)
+
+
+def _errors(entry: Prepared, machine: Machine, parameters: Parameters, held: Floats) -> dict[str, Any]:
+    seconds = entry.rows.seconds
+    inside = np.abs(entry.predict(machine, parameters) / seconds - 1.0)
+    outside = np.abs(held / seconds - 1.0)
+    return {"op": entry.rows.op, "rows": len(seconds), "mape": float(inside.mean()), "mape_cross_validated": float(outside.mean())}
+
+
+def _merged(errors: list[dict[str, Any]]) -> dict[str, Any]:
+    rows = sum(error["rows"] for error in errors)
+    mean = {key: sum(error[key] * error["rows"] for error in errors) / rows for key in ("mape", "mape_cross_validated")}
+    return {"op": errors[0]["op"], "rows": rows, **mean}
+
+
+def regimes(rows: Rows, machine: Machine, parameters: Parameters, space: Any) -> tuple[Best, npt.NDArray[np.object_]]:
+    """The best schedules of the rows and the regime that each row is in."""
+    best = library(rows.kernel, machine, rows.sizes, parameters, space, chunk=128)
+    found = chosen(rows.kernel, machine, rows.sizes, parameters, space, best)
+    return best, regime_of(ledger(found, len(rows.seconds)))
+
+
+def _spread(machine: Machine, held: list[tuple[Prepared, Floats, Calibration]]) -> dict[str, tuple[float, float]]:
+    """Quantiles of measured over held-out predicted time, by family and regime; every op weighs the same."""
+    ratios: dict[str, list[Floats]] = {}
+    for entry, predicted, calibration in held:
+        if entry.space is None:
+            continue
+        _, regime = regimes(entry.rows, machine, calibration.of(method=entry.rows.method), entry.space)
+        ratio = entry.rows.seconds / predicted
+        family = family_of(entry.rows.kernel)
+        for name in ("launch", "memory", "compute"):
+            part = ratio[regime == name]
+            if len(part) >= 40:
+                ratios.setdefault(f"{family}:{name}", []).append(_sampled(part))
+        ratios.setdefault(family, []).append(_sampled(ratio))
+    return {key: _quantiles(np.concatenate(parts)) for key, parts in ratios.items()}
+
+
+def _sampled(ratio: Floats, count: int = 2000) -> Floats:
+    return np.random.default_rng(0).choice(ratio, count)
+
+
+def _quantiles(ratio: Floats) -> tuple[float, float]:
+    low, high = np.quantile(ratio, [0.05, 0.95])
+    return float(f"{low:.4g}"), float(f"{high:.4g}")

@@ -1,0 +1,112 @@
+"""The values that the terms of the tile model are made of, by term: bytes, rates, waves, and how long each resource
+alone would take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from codesign.costmodel.gpu.geometry import Work, geometry, work
+from codesign.costmodel.gpu.model import knob_columns
+from codesign.costmodel.gpu.parameters import Parameters
+from codesign.costmodel.gpu.timing import estimate
+from codesign.costmodel.machine import Machine
+from codesign.costmodel.roofline import kernel_flops
+from codesign.costmodel.summary import KernelSummary
+from codesign.ir.schedule import Schedule, ScheduleBatch
+
+
+@dataclass(frozen=True)
+class Formula:
+    """What one term is made of: `values` by name (units in the names) and `alone`, the seconds of that resource if
+    nothing else took time (None where the term has no resource of its own).
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    alone: float | None = None
+
+
+def formulas(
+    kernel: KernelSummary, machine: Machine, schedule: Schedule, sizes: Mapping[str, int], p: Parameters
+) -> tuple[dict[str, Formula], dict[str, float]]:
+    """The formula of each term of one schedule, and facts about its grid: blocks, waves, occupancy and what limits it.
+    """
+    knobs = {name: np.asarray(column, dtype=np.float64) for name, column in _columns(schedule).items()}
+    numbers = {name: float(value) for name, value in sizes.items()}
+    found = estimate(kernel, machine, knobs, numbers, p, schedule.order)
+    g = geometry(kernel, knobs, numbers)
+    warps = knobs.get("warps", 4.0)
+    wide = bool(machine.features.get("wgmma") or machine.features.get("tensor_memory"))
+    w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, wide)
+    grid, sms = _number(found.grid), float(machine.instances("shared"))
+    dram = machine.need(machine.level("dram").bandwidth, "levels.dram.bandwidth")
+    l2 = machine.need(machine.level("l2").bandwidth, "levels.l2.bandwidth") * machine.instances("l2")
+    latency = machine.need(machine.level("dram").latency_seconds, "levels.dram.latency_seconds")
+    rounds = _number(found.rounds)
+    values: dict[str, dict[str, float]] = {
+        "launch": {"launch_seconds": p.launch_seconds},
+        "fill": {"rounds": rounds, "dram_latency_seconds": latency, "latencies_each": p.fill_latency},
+        "tensor": {"useful_operations": kernel_flops(kernel, sizes), **_tensor(machine, grid, p, w)},
+        "vector": {
+            "vector_operations": grid * _number(w.vector + w.ieee),
+            "integer_operations": grid * _number(w.integer),
+            "special_operations": grid * _number(w.special),
+            "efficiency": p.vector_efficiency,
+        },
+        "l2": {
+            "load_bytes": grid * _number(w.load_bytes),
+            "store_bytes": grid * _number(w.store_bytes),
+            "bandwidth_bytes_per_second": l2,
+            "efficiency": p.l2_efficiency,
+        },
+        "dram": {
+            "read_bytes": _number(found.dram_read),
+            "least_read_bytes": float(kernel.read_bytes.evaluate(dict(sizes))),
+            "bandwidth_bytes_per_second": dram,
+            "efficiency": p.dram_efficiency,
+        },
+        "store": {"write_bytes": _number(found.dram_write), "bandwidth_bytes_per_second": dram},
+        "requests": {"request_bytes": grid * _number(w.request_bytes)},
+        "latency": {"trips": _number(w.trips), "rounds": rounds, "clocks_each": p.step_clocks},
+        "reduction": {"parts": _number(g.split), "latencies": p.reduction_latency, "dram_latency_seconds": latency},
+    }
+    alone = {name: _number(seconds) for name, seconds in found.resources.items()}
+    slots = sms * _number(found.blocks_per_sm)
+    facts = {
+        "blocks": grid,
+        "sms": sms,
+        "blocks_per_sm": _number(found.blocks_per_sm),
+        "waves": grid / slots,
+        "last_wave_share": (grid / slots) % 1.0 or 1.0,
+        "registers_per_thread": _number(found.occupancy.registers),
+        "shared_bytes_per_block": _number(found.occupancy.shared_bytes),
+        "spilled_bytes_per_thread": _number(found.occupancy.spilled),
+        "threads_per_block": _number(found.occupancy.threads),
+    }
+    return {name: Formula(entry, alone.get(name)) for name, entry in values.items()}, facts
+
+
+def _tensor(machine: Machine, grid: float, p: Parameters, w: Work) -> dict[str, float]:
+    padded = 2.0 * grid * sum(_number(count) for count in w.tensor.values())
+    rates = [rate for dtype in w.tensor if (rate := machine.rate("tensor", dtype)) is not None]
+    if not rates or not padded:
+        return {}
+    m, n = max(_number(w.tensor_m), 1.0), max(_number(w.tensor_n), 1.0)
+    return {
+        "operations_on_padded_tiles": padded,
+        "peak_operations_per_second": max(rates),
+        "efficiency": p.tensor_efficiency / (1.0 + p.tile_overhead * (1.0 / m + 1.0 / n)),
+        "tile_m": m,
+        "tile_n": n,
+    }
+
+
+def _columns(schedule: Schedule) -> Mapping[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    return knob_columns(ScheduleBatch.of([schedule]))
+
+
+def _number(value: object) -> float:
+    return float(np.max(np.asarray(value, dtype=np.float64)))
