@@ -17,24 +17,24 @@ from codesign.ir.types import tensor
 from codesign.passes.rebase import Split, digits_asked_for, mixed_radix, rebased
 
 EXTENTS = {"i": index(6), "j": index(4), "k": index(2), "b": index("B"), "t": index("T")}
-I, J, K = index("i"), index("j"), index("k")
+ROW, COLUMN, K = index("i"), index("j"), index("k")
 
 
 @pytest.mark.parametrize(
     ("expression", "extent", "digits"),
     [
-        (I * 4 + J, 24, ("i", "j")),
-        (J * 6 + I, 24, ("j", "i")),
-        (I * 8 + J * 2 + K, 48, ("i", "j", "k")),
+        (ROW * 4 + COLUMN, 24, ("i", "j")),
+        (COLUMN * 6 + ROW, 24, ("j", "i")),
+        (ROW * 8 + COLUMN * 2 + K, 48, ("i", "j", "k")),
         (index("b") * "T" + "t", index("B") * "T", ("b", "t")),
-        (I, 6, ("i",)),
+        (ROW, 6, ("i",)),
         (Index(()), 1, ()),
-        (I * 4 + J, 25, None),  # not all of it
-        (I * 5 + J, 30, None),  # gaps
-        (I * 3 + J, 22, None),  # overlaps
-        (I * 4 + J + 1, 24, None),  # shifted
-        (I * 4 + (J * 3) % 4, 24, None),
-        (I * J, 24, None),
+        (ROW * 4 + COLUMN, 25, None),  # not all of it
+        (ROW * 5 + COLUMN, 30, None),  # gaps
+        (ROW * 3 + COLUMN, 22, None),  # overlaps
+        (ROW * 4 + COLUMN + 1, 24, None),  # shifted
+        (ROW * 4 + (COLUMN * 3) % 4, 24, None),
+        (ROW * COLUMN, 24, None),
     ],
 )
 def test_mixed_radix(expression: Index, extent: Index | int, digits: tuple[str, ...] | None) -> None:
