@@ -18,6 +18,7 @@ import numpy as np
 
 from codesign.backends.accelerator.control import Control, Issue, Prepared, compile_control
 from codesign.backends.accelerator.costs import InstructionCost, cost_of
+from codesign.backends.accelerator.races import RaceDetector
 from codesign.backends.accelerator.values import Values
 from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.machine import Machine
@@ -82,8 +83,8 @@ def simulate(
     """Run a program.
 
     `buffers`: the inputs, or inputs and outputs (which atomic stores add to), as the interpreter holds their dtypes; None with
-    `values=False`, which computes time alone. Raises Deadlock, EvaluationError for an address out of range, ScheduleError when the program does
-    not fit the machine.
+    `values=False`, which computes time alone. Raises Deadlock, Race (with values), EvaluationError for an address out of range,
+    ScheduleError when the program does not fit the machine.
     """
     target = target_of(machine)
     _check_fits(program, target)
@@ -119,6 +120,7 @@ class _Run:
         self.clusters = [core // target.cores_per_cluster for core in range(program.cores)]
         self.results: list[Array] = []
         self.values = self._memories(buffers) if values else None
+        self.races = RaceDetector(program, self.control.prepared) if values else None
         self.tracing = trace
         self.spans: list[Span] = []
 
@@ -151,7 +153,7 @@ class _Run:
         ports = [[0.0] * (-(-cores // port.cores)) for port in target.ports]
         rates = [1.0 / port.bytes_per_clock for port in target.ports]
         latency = target.latency_clocks
-        values, tracing, spans = self.values, self.tracing, self.spans
+        values, races, tracing, spans = self.values, self.races, self.tracing, self.spans
         heap: list[tuple[float, int, int, int, Any]] = []
         push, pop = heapq.heappush, heapq.heappop
         order = 0
@@ -218,6 +220,8 @@ class _Run:
             if now > began:
                 stalled[kind] += now - began
             cost = costs[number]
+            if races is not None:
+                races.begin(core, number, issue[1], id(issue))
             working[engine] = True
             energies[number] += 1
             order += 1
@@ -260,6 +264,8 @@ class _Run:
                 number = issue[0]
                 if values is not None:
                     values.execute(prepared[number], core, issue[1])
+                if races is not None:
+                    races.end(core, number, id(issue))
                 if costs[number].fixed is not None:
                     working[engine] = False
                     since[engine] = now
