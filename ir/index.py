@@ -35,7 +35,7 @@ class Atom:
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        return type(self) is type(other) and self._hash == other._hash and self._fields() == other._fields()  # type: ignore[attr-defined]
+        return type(self) is type(other) and self._hash == other._hash and self._fields() == other._fields()
 
     def _fields(self) -> tuple[Any, ...]:
         raise NotImplementedError
@@ -454,8 +454,7 @@ def divide(a: Index, b: Index) -> tuple[Index, Index]:
     if b.is_constant and b.constant > 0:
         divisor = b.constant
         if rest.is_constant:
-            quotient, remainder = divmod(rest.constant, divisor)
-            return whole + quotient, index(remainder)
+            return whole + rest.constant // divisor, index(rest.constant % divisor)
         atom = rest.terms[0][0][0]
         alone = len(rest.terms) == 1 and rest.terms[0][1] == 1 and len(rest.terms[0][0]) == 1
         inner = atom.denominator if alone and isinstance(atom, (FloorDiv, Mod)) else None

@@ -1,0 +1,39 @@
+"""The verifier: whether a module keeps the rules of its levels.
+
+Messages name the op, the value, and the line of the user's model that it came from. What can't be decided (sizes that are
+symbols, indices that depend on data) is let pass; the interpreter checks it at run time.
+"""
+
+from codesign.ir.core import Function, Module
+from codesign.ir.errors import VerificationError
+from codesign.ir.index import Bounds
+from codesign.ir.tile import Kernel
+from codesign.ir.verify.tensor import TensorVerifier
+from codesign.ir.verify.tile import KernelVerifier
+
+__all__ = ["verify", "verify_function", "verify_kernel"]
+
+
+def verify(module: Module) -> None:
+    """Check everything in a module; VerificationError at the first rule broken."""
+    for symbol in module.symbols.values():
+        if symbol.low < 0 or (symbol.high is not None and symbol.high < symbol.low):
+            raise VerificationError(f"symbol {symbol.name} ranges from {symbol.low} to {symbol.high}")
+    for name, function in module.functions.items():
+        if function.name != name:
+            raise VerificationError(f"function @{function.name} is filed under @{name}", place=function.location)
+        verify_function(function, module)
+    for name, kernel in module.kernels.items():
+        if kernel.name != name:
+            raise VerificationError(f"kernel @{kernel.name} is filed under @{name}", place=kernel.location)
+        verify_kernel(kernel, module.bounds())
+
+
+def verify_function(function: Function, module: Module) -> None:
+    """Check one tensor-level function of a module."""
+    TensorVerifier(module).block(function.body, set())
+
+
+def verify_kernel(kernel: Kernel, bounds: Bounds | None = None) -> None:
+    """Check one kernel; `bounds` gives ranges of its size symbols."""
+    KernelVerifier(kernel, bounds or Bounds()).run()

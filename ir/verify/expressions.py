@@ -1,0 +1,168 @@
+"""Checks of scalar and index expressions: dtypes, names in scope, ranks, and reads that fall outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NoReturn
+
+import numpy as np
+
+from codesign.ir.core import Op, Value
+from codesign.ir.dtypes import BOOL, DType
+from codesign.ir.errors import VerificationError
+from codesign.ir.functions import result_dtype
+from codesign.ir.index import Bounds, Index
+from codesign.ir.numerics import Array
+from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar
+
+POINTS_TRIED = 1 << 16
+"""How many points are looked at for one that falls outside, when no proof says that there is none."""
+
+Condition = Callable[[Mapping[str, Array]], Array]
+"""Which of many points count, given the values of the variables there."""
+
+
+def fail(op: Op, message: str, hint: str | None = None) -> NoReturn:
+    """Raise a VerificationError that names the op, its results, and its place in the model."""
+    names = ", ".join(f"%{value.name}" for value in op.results)
+    raise VerificationError(f"{op.opcode} {names}".rstrip() + f": {message}", place=op.location, hint=hint)
+
+
+def check_scalar(op: Op, scalar: Scalar, names: Iterable[str], read: Callable[[Read], None]) -> None:
+    """Every node well-typed, and every variable one of the names; `read` checks the reads (their indices too)."""
+    known = frozenset(names)
+    for node in scalar.walk():
+        if isinstance(node, Apply):
+            _check_apply(op, node)
+        elif isinstance(node, IndexValue):
+            check_index(op, node.index, known)
+            if node.dtype is BOOL:
+                fail(op, f"an index as a value has a number's dtype, not {node.dtype}")
+        elif isinstance(node, Read):
+            for expression in node.indices:
+                check_index(op, expression, known)
+            if node.otherwise is not None and node.otherwise.dtype is not node.dtype:
+                fail(op, f"%{node.source.name} holds {node.dtype} but else gives {node.otherwise.dtype}")
+            read(node)
+        elif not isinstance(node, Literal):
+            fail(op, f"unknown scalar {type(node).__name__}")
+
+
+def _check_apply(op: Op, node: Apply) -> None:
+    if node.function == "cast":
+        if len(node.args) != 1:
+            fail(op, f"cast takes one argument, got {len(node.args)}")
+        return
+    try:
+        expected = result_dtype(node.function, tuple(arg.dtype for arg in node.args))
+    except VerificationError as error:
+        fail(op, error.message)
+    if expected is not node.dtype:
+        fail(op, f"{node.function} gives {expected}, not {node.dtype}")
+
+
+def check_index(op: Op, expression: Index, names: frozenset[str]) -> None:
+    """Variables in scope; data in it integers."""
+    unknown = sorted(expression.variables() - names)
+    if unknown:
+        fail(op, f"index {expression} uses {unknown[0]!r}, which is no dimension or size symbol here")
+    for scalar in expression.data():
+        if not scalar.dtype.is_integer:
+            fail(op, f"index {expression} reads {scalar}, which is {scalar.dtype} and not an integer")
+
+
+def check_inside(
+    op: Op,
+    what: str,
+    indices: Sequence[Index],
+    sizes: Sequence[Index],
+    ranges: Mapping[str, Sequence[int]],
+    bounds: Bounds,
+    condition: Condition | None = None,
+) -> None:
+    """No index falls outside its size at any point that meets the condition.
+
+    Only what is certain is refused: where no proof says that all is inside, points are tried, and one that falls outside is
+    shown. Indices over size symbols without a range here, and indices that depend on data, are the user's promise.
+    """
+    for position, (expression, size) in enumerate(zip(indices, sizes, strict=True)):
+        if expression.data() or not size.is_constant:
+            continue
+        names = sorted(expression.variables())
+        if any(name not in ranges for name in names):
+            continue
+        if condition is None and expression.proves_at_least(0, bounds) and expression.proves_less(size, bounds):
+            continue
+        witness = _witness(expression, size.constant, ranges, condition)
+        if witness is not None:
+            value, point = witness
+            where = ", ".join(f"{name}={v}" for name, v in point.items() if name in names)
+            fail(
+                op,
+                f"index {position} of {what} is {value}{' at ' + where if where else ''}, outside of size {size}",
+                hint="give the read an else, or guard it",
+            )
+
+
+def _witness(
+    expression: Index, size: int, ranges: Mapping[str, Sequence[int]], condition: Condition | None
+) -> tuple[int, dict[str, int]] | None:
+    """A point where the expression is outside `0 <= value < size`, with its value there; None when none was found."""
+    names = sorted(ranges if condition is not None else expression.variables())
+    axes = [np.asarray(ranges[name], dtype=np.int64) for name in names]
+    if any(axis.size == 0 for axis in axes):
+        return None
+    each = max(2, int(POINTS_TRIED ** (1 / max(len(axes), 1))))
+    axes = [axis if axis.size <= each else _ends(axis, each) for axis in axes]
+    grids = {name: grid for name, grid in zip(names, np.meshgrid(*axes, indexing="ij"), strict=True)}
+    values = np.asarray(expression.evaluate(grids))
+    outside = (values < 0) | (values >= size)
+    if condition is not None:
+        outside = outside & condition(grids)
+    outside = np.broadcast_to(outside, tuple(axis.size for axis in axes))
+    if not outside.any():
+        return None
+    first = tuple(int(i) for i in np.argwhere(outside)[0])
+    point = {name: int(axis[i]) for name, axis, i in zip(names, axes, first, strict=True)}
+    return int(expression.evaluate(point)), point
+
+
+def _ends(axis: Array, count: int) -> Array:
+    """Some of the values: those at both ends, where indices go wrong."""
+    half = count // 2
+    return np.concatenate([axis[: count - half], axis[-half:]])
+
+
+def check_extents(op: Op, dims: Iterable[tuple[str, Index]], symbols: frozenset[str]) -> None:
+    """Dimensions of different names, none of them a symbol's, with extents over symbols only."""
+    seen: set[str] = set()
+    for name, extent in dims:
+        if name in seen:
+            fail(op, f"dimension {name!r} appears twice")
+        if name in symbols:
+            fail(op, f"dimension {name!r} has the name of a size symbol")
+        seen.add(name)
+        check_index(op, extent, symbols)
+        if extent.is_constant and extent.constant < 0:
+            fail(op, f"dimension {name!r} has extent {extent}")
+
+
+def check_dtype(op: Op, what: str, found: DType, wanted: DType) -> None:
+    """Two dtypes that must agree."""
+    if found is not wanted:
+        fail(op, f"{what} is {found}, must be {wanted}")
+
+
+def same_types(op: Op, what: str, found: Sequence[Value], wanted: Sequence[Value]) -> None:
+    """Two lists of values that must have the same types."""
+    if len(found) != len(wanted):
+        fail(op, f"{what}: {len(found)} values, must be {len(wanted)}")
+    for a, b in zip(found, wanted, strict=True):
+        if a.type != b.type:
+            fail(op, f"{what}: %{a.name} is {a.type}, must be {b.type} like %{b.name}")
+
+
+def points(dims: Iterable[tuple[str, Index]]) -> dict[str, Sequence[int]]:
+    """Ranges of the dims whose extents are integers."""
+    return {name: range(extent.constant) for name, extent in dims if extent.is_constant}
+
