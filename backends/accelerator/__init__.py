@@ -1,7 +1,8 @@
 """Programs for dataflow accelerators: lowering from tile kernels, and a simulator of values and time."""
 
 from codesign.backends.accelerator.lower import lower
+from codesign.backends.accelerator.model import ModelRun, run_module
 from codesign.backends.accelerator.races import Race
 from codesign.backends.accelerator.simulate import Deadlock, SimulationResult, simulate
 
-__all__ = ["Deadlock", "Race", "SimulationResult", "lower", "simulate"]
+__all__ = ["Deadlock", "ModelRun", "Race", "SimulationResult", "lower", "run_module", "simulate"]

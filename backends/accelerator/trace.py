@@ -1,0 +1,75 @@
+"""A run as a Chrome/Perfetto trace: a process per core, a track per engine, and counters of busy engines and memory traffic."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from codesign.backends.accelerator.simulate import SimulationResult
+from codesign.ir.errors import CodesignError
+from codesign.ir.program import ENGINES, Instruction, Load, Matmul, Store, Vector
+
+
+def trace_events(result: SimulationResult) -> list[dict[str, Any]]:
+    """Events in the Chrome trace format; times in microseconds of the machine's clock."""
+    scale = 1e6 / result.clock_hz
+    events: list[dict[str, Any]] = []
+    instructions = result.program.instructions()
+    for core in range(result.program.cores):
+        events.append({"ph": "M", "name": "process_name", "pid": core, "args": {"name": f"core {core}"}})
+        for position, name in enumerate(ENGINES):
+            args = {"name": name}
+            events.append({"ph": "M", "name": "thread_name", "pid": core, "tid": position, "args": args})
+            order = {"sort_index": position}
+            events.append({"ph": "M", "name": "thread_sort_index", "pid": core, "tid": position, "args": order})
+    changes: dict[str, list[tuple[float, float]]] = {engine: [] for engine in ENGINES}
+    for span in result.trace:
+        op = instructions[span.number]
+        args = {"instruction": span.number, "waited_clocks": round(span.waited, 3)}
+        if op.location.known:
+            args["source"] = str(op.location)
+        events.append(
+            {
+                "ph": "X",
+                "name": label(op),
+                "cat": span.engine,
+                "pid": span.core,
+                "tid": ENGINES.index(span.engine),
+                "ts": span.start * scale,
+                "dur": (span.end - span.start) * scale,
+                "args": args,
+            }
+        )
+        changes[span.engine] += [(span.start, 1.0), (span.end, -1.0)]
+    for engine, moves in changes.items():
+        level = 0.0
+        for time, change in sorted(moves):
+            level += change
+            events.append(
+                {"ph": "C", "name": f"busy {engine}", "pid": result.program.cores, "ts": time * scale, "args": {"cores": level}}
+            )
+    events.append({"ph": "M", "name": "process_name", "pid": result.program.cores, "args": {"name": "machine"}})
+    return events
+
+
+def label(op: Instruction) -> str:
+    """What an instruction is called on its track."""
+    if isinstance(op, Load):
+        return f"load {op.source.name} -> {op.target.source.name}"
+    if isinstance(op, Store):
+        return f"store {op.source.source.name} -> {op.target.name}"
+    if isinstance(op, Matmul):
+        return f"matmul {op.target.source.name}"
+    if isinstance(op, Vector):
+        return f"{op.monoid or 'map'} {op.target.source.name}"
+    return "sync"
+
+
+def write_trace(result: SimulationResult, path: Path) -> None:
+    """Write the trace of a run made with `trace=True`; opens in ui.perfetto.dev and chrome://tracing."""
+    document = {"traceEvents": trace_events(result), "displayTimeUnit": "ns"}
+    try:
+        path.write_text(json.dumps(document), encoding="utf-8")
+    except OSError as error:
+        raise CodesignError(f"the trace can't be written: {error.strerror}", place=str(path)) from error
