@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.summary import KernelSummary
+from codesign.costmodel.summary import Contraction, KernelSummary, Nest
 from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import Schedule
 from codesign.passes.schedule.space import (
@@ -23,7 +23,7 @@ from codesign.passes.schedule.space import (
     powers_of_two,
 )
 from codesign.passes.tiling.domain import next_power_of_two
-from codesign.passes.tiling.reductions import SMALLEST_DOT
+from codesign.passes.tiling.reductions import SMALLEST_DOT, dot_dtype
 
 DEEPEST_PIPELINE = 6
 """Iterations in flight beyond which no memory latency of these machines is left to hide."""
@@ -36,7 +36,7 @@ class Roles:
         self.sides: dict[str, str] = {}
         used: set[str] = set()
         for nest in summary.nests:
-            found = nest.contraction
+            found = matrix_product(nest)
             if found is None:
                 continue
             for role, dims in (("m", found.m), ("n", found.n), ("k", found.k)):
@@ -46,6 +46,13 @@ class Roles:
             used |= set(found.batch)
         self.pinned = used - set(self.sides)
         self.any = bool(self.sides)
+
+
+def matrix_product(nest: Nest) -> Contraction | None:
+    """The nest's contraction when a matrix unit does it: its dtypes are ones that the unit multiplies without loss."""
+    found = nest.contraction
+    suits = found is not None and dot_dtype(found.left, found.right, found.accumulate) is not None
+    return found if suits else None
 
 
 def extents_of(summary: KernelSummary, sizes: Mapping[str, int] | None) -> dict[str, int]:
@@ -135,28 +142,34 @@ def _constraints(
     summary: KernelSummary, machine: Machine, lanes: int, extents: Mapping[str, int], splittable: tuple[str, ...]
 ) -> list[Constraint]:
     """What a program's tiles may hold, and that a split leaves parts worth having."""
-    sets: dict[tuple[str, ...], None] = {}
+    plain: dict[tuple[str, ...], None] = {}
+    products: dict[tuple[tuple[str, ...], tuple[str, ...]], None] = {}
     for nest in summary.nests:
-        found = nest.contraction
+        found = matrix_product(nest)
         if found is None:
-            sets[(*nest.dims, *nest.reductions)] = None
+            plain[(*nest.dims, *nest.reductions)] = None
         else:
-            sets.update(dict.fromkeys(((*nest.dims,), (*found.m, *found.k), (*found.n, *found.k))))
-    listed = tuple(sets)
+            plain.update(dict.fromkeys(((*nest.dims,), (*found.m, *found.k), (*found.n, *found.k))))
+            products[(*nest.dims, *nest.reductions), found.batch] = None
+
+    def largest(columns: Columns) -> Ints:
+        """Values of the largest tile; a product with batch lanes is multiplied out, as no matrix unit takes it."""
+        worst = np.ones(max((len(column) for column in columns.values()), default=1), dtype=np.int64)
+        for dims in plain:
+            worst = np.maximum(worst, columns_product(columns, dims))
+        for dims, batch in products:
+            lanes_of_batch = columns_product(columns, batch)
+            worst = np.maximum(worst, np.where(np.greater(lanes_of_batch, 1), columns_product(columns, dims), 1))
+        return worst
 
     def fits(columns: Columns) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        count = max((len(column) for column in columns.values()), default=1)
-        good = np.ones(count, dtype=np.bool_)
-        for dims in listed:
-            good &= columns_product(columns, dims) <= lanes
-        return good
+        return largest(columns) <= lanes
 
     def explain(row: Mapping[str, int]) -> str:
-        columns = {name: np.array([value]) for name, value in row.items()}
-        worst = max(int(np.max(columns_product(columns, dims))) for dims in listed)
+        worst = int(largest({name: np.array([value]) for name, value in row.items()})[0])
         return f"a tile of {worst:,} values, limit {lanes:,} on {machine.name}"
 
-    constraints = [Constraint("tile size", fits, explain)] if listed else []
+    constraints = [Constraint("tile size", fits, explain)]
     if splittable and machine.kind == "gpu":
         cores = machine.instances(machine.levels[-2].name)
         constraints.append(_split_constraint(summary, extents, cores))

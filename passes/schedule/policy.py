@@ -98,15 +98,16 @@ class Random(Tracking):
 
 
 class Descent(Tracking):
-    """The fast default: a coarse grid over the tiles, then steps from the best few until none is better.
+    """The fast default: a coarse grid over tiles and warps, then steps from the best few until none of them is bettered.
 
-    `coarse`: schedules of the first grid at most; `keep`: how many are refined side by side.
+    A space of at most `whole` points is looked at in one batch, which takes less time than a second one would. `coarse`: schedules of the first grid at most; `keep`: how many are refined side by side.
     """
 
-    def __init__(self, coarse: int = 768, keep: int = 6) -> None:
+    def __init__(self, coarse: int = 1024, keep: int = 8, whole: int = 8192) -> None:
         super().__init__()
         self.coarse = coarse
         self.keep = keep
+        self.whole = whole
 
     def start(self, space: Space, context: Context) -> None:
         super().start(space, context)
@@ -119,7 +120,7 @@ class Descent(Tracking):
     def propose(self, count: int) -> ScheduleBatch | None:
         if not self._seen:
             codes = self._first()
-        elif self._improved and len(self._front):
+        elif self._improved and len(self._front) and len(self.space) > self.whole:
             codes = self.space.neighbours(self._front)
         else:
             return None
@@ -132,19 +133,20 @@ class Descent(Tracking):
         return self.space.batch(codes)
 
     def observe(self, batch: ScheduleBatch, cost: CostBatch) -> None:
-        before = self._seconds
         super().observe(batch, cost)
         assert self._pending is not None
         codes = np.concatenate([self._front, self._pending])
         seconds = np.concatenate([self._front_seconds, cost.seconds])
         order = np.argsort(seconds, kind="stable")[: self.keep]
         order = order[np.isfinite(seconds[order])]
-        self._improved = self._seconds < before * (1 - 1e-4) or not len(self._front)
+        self._improved = bool((order >= len(self._front)).any())
         self._front, self._front_seconds = codes[order], seconds[order]
 
     def _first(self) -> Ints:
-        """Every value, every other or every third of the tile knobs, as finely as `coarse` allows; plus a random handful."""
-        tiles = [knob for knob in self.space.knobs if knob.name.startswith("tile.")]
+        """Every value, every other or every third of the tile and warp knobs, as finely as `coarse` allows; plus a random handful."""
+        if len(self.space) <= self.whole:
+            return np.concatenate([*self.space.enumerate(), self.space.start()[:0]])
+        tiles = [knob for knob in self.space.knobs if knob.name.startswith("tile.") or knob.name == "warps"]
         codes = self.space.start()
         codes = codes[self.space.legal(codes)]
         for step in (1, 2, 3, 4):

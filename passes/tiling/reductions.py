@@ -176,7 +176,7 @@ class MatrixProduct(_Reduction):
         self.form = form
         self.m, self.n, self.k = axes
         self.accumulate = accumulator_dtype(form)
-        self.operand = dot_dtype(form) or F32
+        self.operand = operand_dtype(form) or F32
 
     def initial(self, scope: Scope) -> list[Value]:
         zero = Literal(0, self.accumulate)
@@ -259,17 +259,21 @@ def accumulator_dtype(form: ContractionForm) -> DType:
     return F32 if form.accumulate.is_float else I32
 
 
-def dot_dtype(form: ContractionForm) -> DType | None:
-    """The dtype in which both factors go into a matrix unit without loss; None when none does."""
-    left, right, total = form.left.dtype, form.right.dtype, form.accumulate
-    if not total.is_float:
-        return I8 if left is I8 and right is I8 and total is I32 else None
-    if total.bits > 32:
+def dot_dtype(left: DType, right: DType, accumulate: DType) -> DType | None:
+    """The dtype in which two factors go into a matrix unit without loss, for a sum in a dtype; None when none does."""
+    if not accumulate.is_float:
+        return I8 if left is I8 and right is I8 and accumulate is I32 else None
+    if accumulate.bits > 32:
         return None
     if left is right and left.is_float and left.bits == 8:
         return left
     exact = (dtype for dtype in _DOT_FLOATS if is_exact_cast(left, dtype) and is_exact_cast(right, dtype))
     return next(exact, None)
+
+
+def operand_dtype(form: ContractionForm) -> DType | None:
+    """The dtype in which the factors of a product go into a matrix unit; None when they cannot."""
+    return dot_dtype(form.left.dtype, form.right.dtype, form.accumulate)
 
 
 def oriented(compute: Compute) -> ContractionForm | None:
@@ -301,7 +305,7 @@ def reduction(program: Program, compute: Compute) -> Accumulation | Selection | 
     if compute.monoid in ("argmax", "argmin"):
         return Selection(program, compute)
     form = oriented(compute)
-    if form is not None and dot_dtype(form) is not None:
+    if form is not None and operand_dtype(form) is not None:
         axes = matrix_axes(program, compute, form)
         if axes is not None:
             return MatrixProduct(program, compute, form, axes)

@@ -51,7 +51,7 @@ def test_the_default_policy_is_quick_and_as_good_as_the_whole_space(name: str) -
     best = tune(GROUPS[name], H100, policy="exhaustive")
     found = tune(GROUPS[name], H100)
     assert found.seconds <= 1.03 * best.seconds
-    assert found.evaluated < 4000
+    assert found.evaluated < 8192
     assert best.space_size >= best.evaluated
 
 
