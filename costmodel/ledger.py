@@ -6,6 +6,7 @@ model's formulas.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from rich.tree import Tree
 
-from codesign.costmodel.gpu.formulas import formulas
+from codesign.costmodel.gpu.formulas import Formula, formulas
 from codesign.costmodel.gpu.parameters import load_calibration
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import CostBatch, CostModel
@@ -27,8 +28,6 @@ RIVALS = 512
 """Other schedules that a what-if question is asked of, the best ones first."""
 RIVALS_SIMULATED = 4
 """The same for event simulations, which take milliseconds each."""
-FELT = 5e-4
-"""A change of time by less than this fraction is not worth a line."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,8 @@ class Ledger:
     runner_up: RunnerUp | None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; terms sum to seconds."""
-        return asdict(self)
+        """Plain data; terms sum to seconds, and what is unbounded or unknown is None."""
+        return _plain(asdict(self))  # type: ignore[no-any-return]
 
     def to_tree(self) -> Tree:
         """The ledger as a tree for the terminal."""
@@ -166,7 +165,7 @@ def _terms(
     """The terms, largest first, and facts about the whole kernel."""
     facts = {name: float(column[row]) for name, column in costs.details.items() if column.dtype.kind in "fiub"}
     facts["dram_bytes"] = float(costs.dram_bytes[row])
-    made = {}
+    made: dict[str, Formula] = {}
     if machine.kind == "gpu" and model.fidelity > 0:
         calibration = getattr(model, "calibration", None) or load_calibration(machine)
         made, grid = formulas(kernel, machine, schedule, sizes, calibration.parameters)
@@ -189,7 +188,7 @@ def _counterfactuals(
     sizes: Mapping[str, int],
     seconds: float,
 ) -> tuple[Counterfactual, ...]:
-    """Every change of the machine that is felt, the largest first; the chosen schedule is the first of the rivals."""
+    """Every change of the machine, what it helps most first; the chosen schedule is the first of the rivals."""
     found = []
     for change in changes(machine):
         try:
@@ -199,8 +198,7 @@ def _counterfactuals(
             continue
         own, best = float(there[0]), float(there.min())
         same, any_schedule = own / seconds - 1.0, best / seconds - 1.0
-        if abs(same) >= FELT or abs(any_schedule) >= FELT:
-            found.append(Counterfactual(change.label, change.factor, own, same, any_schedule))
+        found.append(Counterfactual(change.label, change.factor, own, same, any_schedule))
     return tuple(sorted(found, key=lambda entry: entry.change if entry.change is not None else np.inf))
 
 
@@ -237,3 +235,12 @@ def _flat(schedule: Schedule) -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no infinities."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from codesign.costmodel.ledger import Ledger, RunnerUp, Term
 
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+FELT = 5e-4
+"""Changes of the time by less than this fraction are listed in one line."""
 WORTH_A_LINE = 0.001
 """Terms below this share of the time are summed up in one line."""
 
@@ -59,14 +61,20 @@ def _what_if(tree: Tree, ledger: Ledger) -> None:
     if not ledger.counterfactuals:
         return
     branch = tree.add("what would change it")
+    unfelt = []
     for entry in ledger.counterfactuals:
         if entry.change is None or entry.best_change is None:
             branch.add(f"[dim]with {escape(entry.label)}: the machine file does not allow it[/]")
+            continue
+        if max(abs(entry.change), abs(entry.best_change)) < FELT:
+            unfelt.append(entry.label)
             continue
         line = f"with {escape(entry.label)}: [bold]{entry.change:+.1%}[/]"
         if entry.best_change < entry.change - WORTH_A_LINE:
             line += f" ({entry.best_change:+.1%} with the schedule that is best then)"
         branch.add(line)
+    if unfelt:
+        branch.add(f"[dim]no difference: {escape(', '.join(unfelt))}[/]")
 
 
 def _runner_up(tree: Tree, other: RunnerUp, ledger: Ledger) -> None:

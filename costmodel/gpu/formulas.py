@@ -32,8 +32,7 @@ class Formula:
 def formulas(
     kernel: KernelSummary, machine: Machine, schedule: Schedule, sizes: Mapping[str, int], p: Parameters
 ) -> tuple[dict[str, Formula], dict[str, float]]:
-    """The formula of each term of one schedule, and facts about its grid: blocks, waves, occupancy and what limits it.
-    """
+    """The formula of each term of one schedule, and facts about its grid: blocks, waves, occupancy and what limits it."""
     knobs = {name: np.asarray(column, dtype=np.float64) for name, column in _columns(schedule).items()}
     numbers = {name: float(value) for name, value in sizes.items()}
     found = estimate(kernel, machine, knobs, numbers, p, schedule.order)
@@ -76,15 +75,11 @@ def formulas(
     alone = {name: _number(seconds) for name, seconds in found.resources.items()}
     slots = sms * _number(found.blocks_per_sm)
     facts = {
-        "blocks": grid,
         "sms": sms,
-        "blocks_per_sm": _number(found.blocks_per_sm),
         "waves": grid / slots,
         "last_wave_share": (grid / slots) % 1.0 or 1.0,
-        "registers_per_thread": _number(found.occupancy.registers),
-        "shared_bytes_per_block": _number(found.occupancy.shared_bytes),
-        "spilled_bytes_per_thread": _number(found.occupancy.spilled),
         "threads_per_block": _number(found.occupancy.threads),
+        "spilled_bytes_per_thread": _number(found.occupancy.spilled),
     }
     return {name: Formula(entry, alone.get(name)) for name, entry in values.items()}, facts
 

@@ -175,19 +175,15 @@ def test_passing_over_the_middle_of_a_long_grid_changes_little(monkeypatch: pyte
         (workloads.add(), rows(), {"T": 30000, "N": 4096}),
         (workloads.gelu(), rows(), {"T": 30000, "N": 4096}),
     ]
-    short = [simulate(*_case(case)) for case in cases]
+    short = [simulate(kernel, H100, schedule, sizes) for kernel, schedule, sizes in cases]
     monkeypatch.setattr(simulation, "HEAD_WAVES", 10**9)
-    for case, seen in zip(cases, short, strict=True):
-        whole = simulate(*_case(case))
+    for (kernel, schedule, sizes), seen in zip(cases, short, strict=True):
+        whole = simulate(kernel, H100, schedule, sizes)
         assert seen.steady is not None
         assert seen.steady[2] > 0
         assert whole.steady is None
         assert seen.events < whole.events
         assert seen.seconds == pytest.approx(whole.seconds, rel=0.03)
-
-
-def _case(case: tuple[KernelSummary, Schedule, dict[str, int]]) -> tuple[object, ...]:
-    return case[0], H100, case[1], case[2]
 
 
 FIGURES = {"levels.dram.bandwidth": 2.0, "levels.l2.bandwidth": 2.0, "units.tensor.clock_hz": 2.0}
