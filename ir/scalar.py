@@ -24,13 +24,14 @@ Number = bool | int | float
 class Scalar:
     """Base of scalar expressions; `dtype` is the element type of the value."""
 
-    __slots__ = ("_digest", "_hash", "_text", "dtype")
+    __slots__ = ("_digest", "_hash", "_reads", "_text", "dtype")
     dtype: DType
 
     def __init__(self, dtype: DType, identity: tuple[object, ...]) -> None:
         self.dtype = dtype
         self._hash = hash((type(self).__name__, dtype.name, identity))
         self._text: str | None = None
+        self._reads: tuple[Read, ...] | None = None
         self._digest: str | None = None
 
     def children(self) -> tuple[Scalar, ...]:
@@ -104,7 +105,9 @@ class Scalar:
 
     def reads(self) -> tuple[Read, ...]:
         """The distinct reads in it, in order of evaluation."""
-        return tuple(dict.fromkeys(node for node in self.walk() if isinstance(node, Read)))
+        if self._reads is None:
+            self._reads = tuple(dict.fromkeys(node for node in self.walk() if isinstance(node, Read)))
+        return self._reads
 
     def variables(self) -> frozenset[str]:
         """Names of all dimensions and symbols that it depends on."""
@@ -148,6 +151,8 @@ class Scalar:
 
     def replace_sources(self, mapping: Mapping[Value, Value]) -> Scalar:
         """The expression reading other values in place of some."""
+        if not any(read.source in mapping for read in self.reads()):
+            return self
 
         def change(node: Scalar) -> Scalar | None:
             if isinstance(node, Read) and node.source in mapping:
