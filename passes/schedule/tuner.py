@@ -109,7 +109,7 @@ class Tuner:
         self.sizes = dict(sizes or {})
         self.bounds = bounds or Bounds()
         self.seed = seed
-        self._searches: dict[str, _Search | ScheduleError] = {}
+        self._prices: dict[str, float] = {}
         self._tuned: dict[str, Tuned] = {}
 
     def tune(self, fusion: Fusion, name: str = "", *, split: bool = True) -> Tuned:
@@ -117,20 +117,22 @@ class Tuner:
 
         `split` lets a long reduction become two kernels.
         """
-        key = structural_hash(fusion)
-        place = key if split else f"{key} whole"
-        if place not in self._tuned:
-            found = self._search(fusion, key, name)
+        key = structural_hash(fusion) + ("" if split else " whole")
+        if key not in self._tuned:
+            found = self._search(fusion, name)
             if isinstance(found, ScheduleError):
                 raise found
             whole = self._result(found)
-            self._tuned[place] = self._split(fusion, whole, name) if split else whole
-        return self._tuned[place]
+            self._tuned[key] = self._split(fusion, whole, name) if split else whole
+        return self._tuned[key]
 
     def price(self, fusion: Fusion) -> float:
         """Predicted seconds of a group at its best schedule as one kernel; infinite when none fits."""
-        found = self._search(fusion, structural_hash(fusion), "")
-        return float("inf") if isinstance(found, ScheduleError) else found.seconds
+        key = structural_hash(fusion)
+        if key not in self._prices:
+            found = self._search(fusion, "")
+            self._prices[key] = float("inf") if isinstance(found, ScheduleError) else found.seconds
+        return self._prices[key]
 
     def predict(self, normalized: Normalized, schedule: Schedule, name: str = "") -> Tuned:
         """The cost of a given schedule of a group in normal form; ScheduleError when it does not fit the machine."""
@@ -142,22 +144,20 @@ class Tuner:
         sizes = {name: value for name, value in self.sizes.items() if name in summary.symbols}
         return Context(summary, self.machine, self.model, sizes, self.budget, np.random.default_rng(self.seed))
 
-    def _search(self, fusion: Fusion, key: str, name: str) -> _Search | ScheduleError:
-        """The policy's choice for a group as one kernel, or why it has none; groups of one structure are searched once."""
-        if key not in self._searches:
-            try:
-                normalized = normalize(fusion, self.bounds)
-                summary = summarize(normalized.fusion, name)
-                kernel_space = space(summary, self.machine, self.sizes)
-                context = self._context(summary)
-                best = search(make_policy(self.policy), kernel_space, context)
-                if best is None:
-                    raise no_fit(summary, self.machine, context)
-                seconds = min(float(cost.seconds.min()) for _, cost in context.batches)
-                self._searches[key] = _Search(normalized, context, best, seconds, len(kernel_space))
-            except ScheduleError as error:
-                self._searches[key] = error
-        return self._searches[key]
+    def _search(self, fusion: Fusion, name: str) -> _Search | ScheduleError:
+        """The policy's choice for a group as one kernel, or why it has none."""
+        try:
+            normalized = normalize(fusion, self.bounds)
+            summary = summarize(normalized.fusion, name)
+            kernel_space = space(summary, self.machine, self.sizes)
+            context = self._context(summary)
+            best = search(make_policy(self.policy), kernel_space, context)
+            if best is None:
+                return no_fit(summary, self.machine, context)
+            seconds = min(float(cost.seconds.min()) for _, cost in context.batches)
+            return _Search(normalized, context, best, seconds, len(kernel_space))
+        except ScheduleError as error:
+            return error
 
     def _split(self, fusion: Fusion, whole: Tuned, name: str) -> Tuned:
         """The group as two kernels where its reduction is long, its grid does not fill the machine, and that is predicted faster."""
