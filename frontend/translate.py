@@ -32,6 +32,7 @@ _IGNORED = {
     "aten.sym_constrain_range_for_size.default",
     "aten._functional_assert_async.msg",
     "aten._functional_assert_scalar.default",
+    "aten._linalg_check_errors.default",
 }
 """Checks of the program that torch adds; they compute nothing."""
 

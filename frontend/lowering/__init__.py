@@ -5,12 +5,15 @@ from codesign.frontend.lowering import (
     attention,
     convolution,
     creation,
+    distances,
     elementwise,
     indexing,
     matmul,
     normalization,
     pooling,
+    random,
     reductions,
+    resampling,
     scans,
     views,
 )
@@ -28,6 +31,9 @@ FAMILIES = (
     pooling,
     normalization,
     scans,
+    resampling,
+    distances,
+    random,
     creation,
 )
 

@@ -34,6 +34,7 @@ class Builder:
         self.name = ""
         self.target = ""
         self.warnings: list[str] = []
+        self.draws = 0
 
     # -- the current node -------------------------------------------------------------------------------------------
     @property
@@ -73,6 +74,8 @@ class Builder:
         """A tensor whose element at point `i` is `body(i)`, converted to the dtype (the body's by default)."""
         dims = _dims("i", shape)
         scalar = body(_point(dims))
+        if any(dim.extent == 0 for dim in dims):
+            scalar = literal(0, scalar.dtype)  # no point reads anything
         return self.add(Compute(dims, scalar, dtype=dtype, name=name or self.name)).result
 
     def reduce(
@@ -90,6 +93,8 @@ class Builder:
         dims, inner = _dims("i", shape), _dims("r", over)
         scalar = body(_point(dims), _point(inner))
         label = name or self.name
+        if any(dim.extent == 0 for dim in (*dims, *inner)):
+            scalar = literal(0, scalar.dtype)  # no point reads anything
         if not inner and monoid not in ("argmax", "argmin"):
             if monoid in ("any", "all"):
                 scalar = cast(scalar, BOOL)
@@ -158,6 +163,8 @@ class Builder:
 
         Dims are matched in groups of equal size, so that only dims that really split or merge are divided.
         """
+        if any(size == 0 for size in (*shape, *source)):
+            return (index(0),) * len(source)
         extents = {i.variable: n for i, n in zip(point, shape, strict=True) if i.variable}
         result: list[Index] = [index(0)] * len(source)
         for ours, theirs in _groups(tuple(shape), tuple(source)):

@@ -13,7 +13,7 @@ from codesign.frontend.lowering.scans import running_sum
 from codesign.frontend.lowering.views import reshaped, shape_of, unflatten, wrap
 from codesign.ir.core import Value, tensor_type
 from codesign.ir.dtypes import BOOL, I64, DType
-from codesign.ir.index import Index, index
+from codesign.ir.index import Index, index, product
 from codesign.ir.numerics import highest, lowest
 from codesign.ir.scalar import Scalar, apply, cast
 
@@ -397,7 +397,7 @@ def masked_fill(b: Builder, x: Value, mask: Value, value: Operand) -> Value:
 @lower("aten.masked_scatter.default")
 def masked_scatter(b: Builder, x: Value, mask: Value, source: Value) -> Value:
     """The k-th true place of the mask gets the k-th element of source: its number is a running count of the mask."""
-    count = tensor_type(x).elements
+    count = product(b.shape)
     flags = b.compute(
         b.shape,
         lambda i: cast(read(mask, broadcast(shape_of(mask), i)), I64),
@@ -410,6 +410,6 @@ def masked_scatter(b: Builder, x: Value, mask: Value, source: Value) -> Value:
     def body(i: Point) -> Scalar:
         place = data_index(apply("sub", read(order, i), literal(1, I64)), index(1), wrap=False)
         new = read(pool, (place,), literal(0, b.dtype))
-        return where(read(mask, broadcast(shape_of(mask), i)), new, read(x, i))
+        return where(read(mask, broadcast(shape_of(mask), i)), new, read(x, broadcast(shape_of(x), i)))
 
     return b.compute(b.shape, body)

@@ -19,7 +19,8 @@ from codesign.ir.scalar import IndexValue, Literal, Scalar, apply, cast
 
 def lowest_literal(dtype: DType) -> Literal:
     """The identity of max as a literal: minus infinity or the least integer."""
-    return literal(lowest(dtype).item(), dtype)
+    value = lowest(dtype)
+    return literal(value.item() if hasattr(value, "item") else value, dtype)
 
 
 def _window_point(window: Sequence[Index], r: Index) -> list[Index]:
@@ -126,7 +127,7 @@ def avg_pool(
             points = points * (end - start)
         return cast(IndexValue(points), sums)
 
-    divide = "div" if sums.is_float else "floordiv"
+    divide = "div" if sums.is_float else "truncdiv"
     return b.compute(b.shape, lambda i: cast(apply(divide, read(total, i), count(i)), b.dtype))
 
 

@@ -40,7 +40,7 @@ def cumulative(b: Builder, x: Value, dim: int, *, dtype: Any = None) -> Value:
     source = converted(b, x, b.dtype) if dtype is not None else x
     if rank == 0:
         return converted(b, source, b.dtype)
-    monoid: ScanMonoid = "sum" if "cumsum" in b.target else "prod" if "cumprod" in b.target else "logsumexp"
+    monoid: ScanMonoid = "sum" if b.target.startswith("aten.cumsum") else "prod" if "cumprod" in b.target else "logsumexp"
     return scan(b, source, wrap(dim, rank), monoid, b.dtype, accumulator(b.dtype))
 
 

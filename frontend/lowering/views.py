@@ -268,6 +268,8 @@ def as_strided(
 
 def unflatten(b: Builder, flat: Index, source: Sequence[Index], shape: Sequence[IndexLike]) -> list[Index]:
     """The point of a row-major tensor at a flat position; `shape` bounds the dims `i0...` in it."""
+    if any(size == 0 for size in (*source, *shape)):
+        return [index(0)] * len(source)
     extents = {f"i{k}": index(n) for k, n in enumerate(shape)}
     point, stride = [], index(1)
     for d in reversed(range(len(source))):

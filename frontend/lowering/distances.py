@@ -1,0 +1,195 @@
+"""Pairwise distances, bags of embeddings, medians and other compositions that torch keeps as one operator."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from codesign.frontend.lowering.builder import Builder, Point, broadcast, data_index, literal, read, where
+from codesign.frontend.lowering.promotion import accumulator, opmath
+from codesign.frontend.lowering.reductions import reduce_over
+from codesign.frontend.lowering.registry import lower
+from codesign.frontend.lowering.scans import sorted_along
+from codesign.frontend.lowering.views import reshaped, shape_of, wrap
+from codesign.ir.core import Value, tensor_type
+from codesign.ir.dtypes import BOOL, I64
+from codesign.ir.index import index
+from codesign.ir.scalar import IndexValue, Scalar, apply, cast
+
+
+@lower("aten._cdist_forward.default")
+def cdist(b: Builder, x: Value, y: Value, p: float, mode: int | None = None) -> Value:
+    """The p-norm of the difference of every row of x and every row of y."""
+    compute = accumulator(b.dtype)
+    left, right = shape_of(x), shape_of(y)
+
+    def distance(i: Point, r: Point) -> Scalar:
+        a = read(x, (*broadcast(left[:-2], i[:-2]), i[-2], r[0]))
+        c = read(y, (*broadcast(right[:-2], i[:-2]), i[-1], r[0]))
+        gap = apply("abs", apply("sub", cast(a, compute), cast(c, compute)))
+        if p == 0:
+            return cast(apply("ne", gap, literal(0, compute)), compute)
+        if p in (1, math.inf):
+            return gap
+        return apply("mul", gap, gap) if p == 2 else apply("pow", gap, literal(p, compute))
+
+    if left[-1] == 0:
+        return b.compute(b.shape, lambda i: literal(0, b.dtype))
+    total = b.reduce(
+        "max" if p == math.inf else "sum",
+        b.shape,
+        left[-1:],
+        distance,
+        accumulate=compute,
+        dtype=compute,
+        name=f"{b.name}_sum",
+    )
+    if p in (0, 1, math.inf):
+        return b.compute(b.shape, lambda i: cast(read(total, i), b.dtype))
+    if p == 2:
+        return b.compute(b.shape, lambda i: cast(apply("sqrt", read(total, i)), b.dtype))
+    return b.compute(b.shape, lambda i: cast(apply("pow", read(total, i), literal(1 / p, compute)), b.dtype))
+
+
+@lower("aten._embedding_bag.default", "aten._embedding_bag_forward_only.default")
+def embedding_bag(
+    b: Builder,
+    table: Value,
+    ids: Value,
+    offsets: Value,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    weights: Value | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int = -1,
+) -> tuple[Value | None, ...]:
+    """Rows of a table summed (0), averaged (1) or maximised (2) per bag; bag k starts at offsets[k].
+
+    The three further results are the backward's book-keeping and have no value here: a model that uses them is an error.
+    """
+    (count,), (rows, width) = shape_of(ids), shape_of(table)
+    starts = shape_of(offsets)[0]
+    bags = b.shape[0]
+    compute = opmath(b.dtype)
+    bag = b.reduce(  # the last bag that starts at or before the position
+        "sum",
+        (count,),
+        (starts,),
+        lambda i, r: cast(apply("le", cast(read(offsets, r), I64), IndexValue(i[0])), I64),
+        accumulate=I64,
+        name=f"{b.name}_bag",
+    )
+
+    def place(i: Point) -> Any:
+        return data_index(apply("sub", read(bag, (i[0],)), literal(1, I64)), bags, wrap=False)
+
+    def padding(i: Point) -> Scalar:
+        wanted = literal(padding_idx, I64) if padding_idx >= 0 else b.number(rows + padding_idx, I64)
+        return apply("eq", cast(read(ids, (i[0],)), I64), wanted)
+
+    ignores = padding_idx != -1
+
+    def row(i: Point, empty: Scalar) -> Scalar:
+        value = cast(read(table, (data_index(read(ids, (i[0],)), rows, wrap=False), i[1])), compute)
+        if weights is not None:
+            value = apply("mul", value, cast(read(weights, (i[0],)), compute))
+        return where(padding(i), empty, value) if ignores else value
+
+    identity = literal(float("-inf") if mode == 2 else 0, compute)
+    init = b.compute((bags, width), lambda i: identity, name=f"{b.name}_start")
+    total = b.scatter(
+        "max" if mode == 2 else "add",
+        init,
+        (count, width),
+        lambda i: ((place(i), i[1]), row(i, identity)),
+        name=f"{b.name}_total",
+    )
+    zeros = b.compute((bags,), lambda i: literal(0, compute), name=f"{b.name}_zeros")
+    one, nothing = literal(1, compute), literal(0, compute)
+    sizes = b.scatter(
+        "add",
+        zeros,
+        (count,),
+        lambda i: ((place(i),), where(padding(i), nothing, one) if ignores else one),
+        name=f"{b.name}_sizes",
+    )
+
+    def body(i: Point) -> Scalar:
+        value, size = read(total, i), read(sizes, (i[0],))
+        if mode == 1:
+            value = apply("div", value, apply("max", size, one))
+        if mode == 2:
+            value = where(apply("eq", size, nothing), nothing, value)
+        return cast(value, b.dtype)
+
+    return b.compute((bags, width), body), None, None, None
+
+
+@lower("aten.median.default", "aten.nanmedian.default")
+def median_of_all(b: Builder, x: Value) -> Value:
+    flat = reshaped(b, x, (tensor_type(x).elements,), name=f"{b.name}_flat")
+    return _median(b, flat, 0, False)[0]
+
+
+@lower("aten.median.dim", "aten.nanmedian.dim")
+def median(b: Builder, x: Value, dim: int = -1, keepdim: bool = False) -> tuple[Value, Value]:
+    """The lower middle value along a dim and where it is; any NaN gives NaN, or (nanmedian) is left out."""
+    rank = len(shape_of(x))
+    if rank == 0:
+        return x, b.compute((), lambda i: literal(0, I64), name=f"{b.name}_positions")
+    return _median(b, x, wrap(dim, rank), keepdim)
+
+
+def _median(b: Builder, x: Value, dim: int, keepdim: bool) -> tuple[Value, Value]:
+    kind, size = tensor_type(x).dtype, shape_of(x)[dim]
+    shape = [index(1) if d == dim else n for d, n in enumerate(shape_of(x)) if keepdim or d != dim]
+    values, positions = sorted_along(b, x, dim, False, None, f"{b.name}_sorted")
+    missing: Value | None = None
+    if kind.is_float:  # NaNs are sorted last
+        missing = reduce_over(
+            b,
+            "sum",
+            x,
+            [dim],
+            keepdim,
+            element=lambda a: cast(apply("isnan", cast(a, opmath(kind))), I64),
+            accumulate=I64,
+            dtype=I64,
+            name=f"{b.name}_missing",
+        )
+
+    def middle(i: Point) -> Scalar:
+        half = apply("floordiv", b.number(size - 1, I64), literal(2, I64))
+        if missing is None:
+            return half
+        count = read(missing, i)
+        if "nanmedian" in b.target:
+            kept = apply("sub", b.number(size - 1, I64), count)
+            return apply("floordiv", apply("max", kept, literal(0, I64)), literal(2, I64))
+        first_missing = apply("sub", b.number(size, I64), count)
+        return where(apply("gt", count, literal(0, I64)), first_missing, half)
+
+    def pick(source: Value, name: str) -> Value:
+        def body(i: Point) -> Scalar:
+            rest = i[dim + 1 :] if keepdim else i[dim:]
+            return read(source, (*i[:dim], middle(i).as_index(), *rest))
+
+        return b.compute(shape, body, name=name)
+
+    return pick(values, b.name), pick(positions, f"{b.name}_positions")
+
+
+@lower("aten.angle.default")
+def angle(b: Builder, x: Value) -> Value:
+    """Of real numbers: pi for negative ones, else 0; NaN stays."""
+    kind = tensor_type(x).dtype
+    compute = opmath(b.dtype)
+    if kind is BOOL or kind.kind == "uint":
+        return b.compute(b.shape, lambda i: literal(0, b.dtype))
+
+    def body(a: Scalar) -> Scalar:
+        side = where(apply("lt", a, literal(0, compute)), literal(math.pi, compute), literal(0, compute))
+        return where(apply("isnan", a), a, side)
+
+    return b.pointwise(body, x, compute=compute)

@@ -1,0 +1,69 @@
+"""Random numbers from a counter-based generator: the same on every machine, but not the numbers that torch draws."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from codesign.frontend.lowering.builder import Builder, Operand, literal, read
+from codesign.frontend.lowering.promotion import opmath
+from codesign.frontend.lowering.registry import lower
+from codesign.ir.core import Value
+from codesign.ir.dtypes import F32, DType
+from codesign.ir.scalar import Scalar, apply, cast
+from codesign.ir.tensor import Random
+from codesign.ir.types import TensorType
+
+
+def drawn(b: Builder, distribution: Literal["uniform", "normal"], dtype: DType = F32) -> Value:
+    """A tensor of the node's shape; each draw of the model has its own stream of the generator."""
+    b.draws += 1
+    b.warnings.append(f"{b.location}: {b.target} draws from this compiler's generator, not from torch's")
+    kind = TensorType(dtype if dtype.is_float else F32, b.shape)
+    return b.add(Random(distribution, kind, seed=b.draws, name=f"{b.name}_draw")).result
+
+
+@lower("aten.rand.default", "aten.rand_like.default", "aten.randn.default", "aten.randn_like.default")
+def rand(b: Builder, *_: Any, **__: Any) -> Value:
+    values = drawn(b, "normal" if "randn" in b.target else "uniform")
+    return values if b.dtype is F32 else b.compute(b.shape, lambda i: cast(read(values, i), b.dtype))
+
+
+@lower("aten.uniform.default", "aten.normal_functional.default")
+def between(b: Builder, x: Value, first: Operand = 0.0, second: Operand = 1.0, **_: Any) -> Value:
+    """Uniform between two limits, or normal with a mean and a deviation."""
+    normal = "normal" in b.target
+    values, compute = drawn(b, "normal" if normal else "uniform"), opmath(b.dtype)
+
+    def body(i: Any) -> Scalar:
+        low, high = b.number(first, compute), b.number(second, compute)
+        width = high if normal else apply("sub", high, low)
+        return cast(apply("add", low, apply("mul", width, cast(read(values, i), compute))), b.dtype)
+
+    return b.compute(b.shape, body)
+
+
+@lower("aten.bernoulli.p", "aten.bernoulli.default")
+def bernoulli(b: Builder, x: Value, p: Operand | None = None, **_: Any) -> Value:
+    """1 with probability p (or the element of x), else 0."""
+    values = drawn(b, "uniform")
+
+    def body(i: Any) -> Scalar:
+        chance = cast(read(x, i), F32) if p is None else b.number(p, F32)
+        return cast(apply("lt", read(values, i), chance), b.dtype)
+
+    return b.compute(b.shape, body)
+
+
+@lower("aten.randint.default", "aten.randint.low", "aten.randint_like.default", "aten.randint_like.low_dtype")
+def randint(b: Builder, *args: Any, **_: Any) -> Value:
+    """Whole numbers from low (0 by default) up to, but not including, high."""
+    limits = args[1:] if "like" in b.target else args[:-1]
+    low, high = (0, limits[0]) if len(limits) == 1 else (limits[0], limits[1])
+    values = drawn(b, "uniform")
+
+    def body(i: Any) -> Scalar:
+        width = apply("sub", b.number(high, F32), b.number(low, F32))
+        number = apply("floor", apply("mul", read(values, i), width))
+        return apply("add", cast(cast(number, b.dtype), b.dtype), literal(low, b.dtype))
+
+    return b.compute(b.shape, body)
