@@ -74,6 +74,12 @@ def _compile(
     seed: Annotated[int, typer.Option(help="Seed of the random inputs and of the policy.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write files into this folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
+    why: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Explain the predicted time of this kernel (repeatable; `all` for each).", show_default=False
+        ),
+    ] = None,
     show_all: Annotated[bool, typer.Option("--all", help="Report every kernel.")] = False,
     list_ops: Annotated[bool, typer.Option("--list-ops", help="List the operators that the front end claims.")] = False,
     list_targets: Annotated[bool, typer.Option("--list-targets", help="List the machines that are shipped.")] = False,
@@ -87,7 +93,7 @@ def _compile(
         raise CodesignError("no model given", hint="python -m codesign.compile model.py --target h100_sxm")
     return _run(
         model, target or ["h100_sxm"], emit or [], verify, kernels, policy, budget, fusion, dynamic, _bindings(bind or []),
-        seed, output, as_json, show_all,
+        seed, output, as_json, show_all, why or [],
     )  # fmt: skip
 
 
@@ -106,6 +112,7 @@ def _run(
     output: Path | None,
     as_json: bool,
     show_all: bool,
+    why: list[str],
 ) -> int:
     from codesign.costmodel.machine import load_machine
 
@@ -142,8 +149,12 @@ def _run(
             compilations.append(compiled)
 
     documents = [compiled.document for compiled in compilations]
+    ledgers = [[pipeline.explain(c, name) for name in (c.kernels if "all" in why else why)] for c in compilations]
     if as_json:
         plain: list[Any] = [document.model_dump(mode="json") for document in documents]
+        if why:
+            for data, found in zip(plain, ledgers, strict=True):
+                data["why"] = [ledger.to_json() for ledger in found]
         command.print_json(plain[0] if len(plain) == 1 else plain)
     elif to_stdout:
         for compiled in compilations:
@@ -152,8 +163,10 @@ def _run(
                     typer.echo(text)
     else:
         console = Console(width=None if Console().is_terminal else 200)
-        for document in documents:
+        for document, found in zip(documents, ledgers, strict=True):
             report(document, console, limit=None if show_all else 24)
+            for ledger in found:
+                console.print(ledger.to_tree())
         if folder is not None:
             console.print(f"files are in {folder}", highlight=False)
     failed = [

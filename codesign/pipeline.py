@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,10 @@ from codesign.backend import Backend, backend_for
 from codesign.backends.triton.runner import write_runner
 from codesign.command import Steps, write_text
 from codesign.costmodel.external import external_seconds
+from codesign.costmodel.ledger import Ledger
+from codesign.costmodel.ledger import explain as ledger
 from codesign.costmodel.machine import Machine
+from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.roofline import Roofline, kernel_flops
 from codesign.document import Compiled, ExternalCall, KernelDocument, ModelDocument, Verified
 from codesign.frontend import Captured, ModelSource, load_model
@@ -365,3 +369,21 @@ def write(compilation: Compilation, folder: Path, forms: set[str]) -> None:
             path.write_bytes(file.read_bytes())
             owners[name].files[kind] = str(path)
     write_text(folder / "report.json", document.model_dump_json(indent=1))
+
+
+def explain(compilation: Compilation, kernel: str) -> Ledger:
+    """The ledger of a kernel's prediction: its terms with their values, what-if questions, and the runner-up schedule.
+
+    CodesignError lists the nearest names when there is no such kernel.
+    """
+    info = compilation.kernels.get(kernel)
+    if info is None:
+        near = difflib.get_close_matches(kernel, list(compilation.kernels), n=4, cutoff=0.2) or list(
+            compilation.kernels
+        )
+        raise CodesignError(f"no kernel {kernel!r}", hint=f"the kernels are {', '.join(near)}")
+    tuned = info.tuned
+    schedules = [tuned.schedule, *(candidate.schedule for candidate in tuned.runners_up)]
+    model = cost_model_for(compilation.machine)
+    sizes = {k: v for k, v in compilation.document.symbols.items() if k in tuned.summary.symbols}
+    return ledger(tuned.summary, compilation.machine, ScheduleBatch.of(schedules), 0, model, sizes)

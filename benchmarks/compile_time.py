@@ -1,0 +1,57 @@
+"""Seconds to compile real models, by phase: `python benchmarks/compile_time.py [NAME ...]` (from examples/real; GPT-2 small by default).
+
+"own" is everything after `torch.export` and torch's decompositions return: lowering, passes, scheduling, tiling, kernel compilation.
+Kernels come from an empty cache; nothing is verified.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+TORCH_PHASES = ("load", "export", "decompose")
+
+
+def measure(name: str, target: str) -> dict[str, Any]:
+    """One model compiled once for one machine."""
+    from codesign import pipeline
+    from codesign.command import Steps
+    from codesign.costmodel.machine import load_machine
+
+    options, steps = pipeline.Options(verify=False), Steps(None)
+    model = pipeline.capture(ROOT / "examples" / "real" / f"{name}.py", options, steps)
+    document = pipeline.compile_for(model, load_machine(target), options, steps).document
+    own = {phase: seconds for phase, seconds in document.phases.items() if phase not in TORCH_PHASES}
+    return {
+        "model": name,
+        "target": target,
+        "seconds": round(document.compile_seconds, 2),
+        "own_seconds": round(sum(own.values()), 2),
+        "own_without_triton_seconds": round(sum(s for p, s in own.items() if p != "kernels"), 2),
+        "phases": {phase: round(seconds, 2) for phase, seconds in document.phases.items()},
+        "kernels": len(document.kernels),
+        "launches": sum(kernel.count for kernel in document.kernels),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", default=["gpt2"])
+    parser.add_argument("--target", default="h100_sxm")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["CODESIGN_CACHE"] = cache
+        rows = [measure(name, arguments.target) for name in arguments.names]
+    host = {"cores": os.cpu_count(), "machine": platform.machine(), "date": date.today().isoformat()}
+    print(json.dumps({"benchmark": "compile_time", "host": host, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
