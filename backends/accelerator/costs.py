@@ -20,6 +20,10 @@ from codesign.ir.scalar import Read, Scalar
 from codesign.ir.types import BufferType
 
 
+Timed = tuple[float, float, float]
+"""Clocks, bytes moved and joules of a transfer."""
+
+
 class InstructionCost:
     """`fixed` clocks and joules of one execution, or for DMA a transfer by the lanes that are active."""
 
@@ -28,6 +32,7 @@ class InstructionCost:
         self.target = target
         self.fixed: float | None = None
         self.fixed_joules = 0.0
+        self.whole: Timed | None = None
         op = item.instruction
         if isinstance(op, Matmul):
             self._matmul(op, program)
@@ -37,11 +42,11 @@ class InstructionCost:
             memory = op.source if isinstance(op, Load) else op.target
             self.shape = TransferShape(memory, op.indices, op.axes, target)
             self.clip = clipping(op.axes, op.guards) if op.guards else None
-            self.guarded = bool(op.guards)
             self.loads = isinstance(op, Load)
             self.external = isinstance(memory.type, BufferType)
             self.filled = prod(axis.size for axis in op.axes) * memory.type.dtype.bytes
-            self.counts: dict[tuple[int, ...], Counts] = {}
+            self.counts: dict[tuple[int, ...], Timed] = {}
+            self.whole = None if op.guards else self._timed(self.shape.full)
         else:
             self.fixed = 0.0
 
@@ -68,15 +73,21 @@ class InstructionCost:
         joules = float(vector_joules(target, points, counts))
         self.fixed_joules = joules + read * target.scratch_read_joules + written * target.scratch_write_joules
 
-    def transfer(self, controls: tuple[int, ...], data: Mapping[Value, Array] | None) -> Transfer:
-        """The transfer of one execution; `data` lets guards that depend on values be counted (else all lanes are taken)."""
-        if not self.guarded:
-            return self.shape.cost(self.shape.full)
-        counts = self.counts.get(controls)
-        if counts is None:
-            counts = self._active(controls, data)
-            self.counts[controls] = counts
-        return self.shape.cost(counts)
+    def transfer(self, controls: tuple[int, ...], data: Mapping[Value, Array] | None) -> Timed:
+        """Clocks of the DMA engine, bytes moved and joules of one execution.
+
+        `data` lets guards that depend on values be counted (else all lanes are taken).
+        """
+        if self.whole is not None:
+            return self.whole
+        found = self.counts.get(controls)
+        if found is None:
+            found = self.counts[controls] = self._timed(self._active(controls, data))
+        return found
+
+    def _timed(self, counts: Counts) -> Timed:
+        transfer = self.shape.cost(counts)
+        return transfer.clocks, transfer.moved, self.joules(transfer)
 
     def _active(self, controls: tuple[int, ...], data: Mapping[Value, Array] | None) -> Counts:
         fixed = dict(zip(self.item.controls, controls, strict=True))

@@ -150,8 +150,9 @@ class _Run:
         woken = [False] * (4 * cores)
         since = [0.0] * (4 * cores)
         busy, stalled = [0.0] * 4, [0.0] * 4
-        ports = [[0.0] * (-(-cores // port.cores)) for port in target.ports]
-        rates = [1.0 / port.bytes_per_clock for port in target.ports]
+        ports = [([0.0] * (-(-cores // p.cores)), p.cores, 1.0 / p.bytes_per_clock) for p in target.ports]
+        fixed = [cost.fixed for cost in costs]
+        heads = [[list(enumerate(ids)) for ids in wait_ids[core]] for core in range(cores)]
         latency = target.latency_clocks
         values, races, tracing, spans = self.values, self.races, self.tracing, self.spans
         heap: list[tuple[float, int, int, int, Any]] = []
@@ -159,7 +160,7 @@ class _Run:
         order = 0
         issued = 0
         moved = 0.0
-        energies = [0] * len(prepared)
+        runs = [0] * len(prepared)
         energy = 0.0
         now = end = 0.0
 
@@ -210,8 +211,9 @@ class _Run:
                     push(heap, (ready, order, _WAKE, engine, None))
                 return
             number = issue[0]
-            for semaphore, least in zip(wait_ids[core][number], issue[2], strict=True):
-                if counts[semaphore] < least:
+            least = issue[2]
+            for position, semaphore in heads[core][number]:
+                if counts[semaphore] < least[position]:
                     waiting.setdefault(semaphore, []).append(engine)
                     return
             queue.popleft()
@@ -219,28 +221,28 @@ class _Run:
             began = since[engine] if since[engine] > ready else ready
             if now > began:
                 stalled[kind] += now - began
-            cost = costs[number]
             if races is not None:
                 races.begin(core, number, issue[1], id(issue))
             working[engine] = True
-            energies[number] += 1
+            runs[number] += 1
             order += 1
-            if cost.fixed is not None:
-                finish = now + cost.fixed
-                busy[kind] += cost.fixed
+            clocks = fixed[number]
+            if clocks is not None:
+                finish = now + clocks
+                busy[kind] += clocks
                 push(heap, (finish, order, _DONE, engine, issue))
             else:
-                transfer = cost.transfer(issue[1], None if values is None else values.data[core])
-                finish = now + transfer.clocks
-                amount = transfer.moved
-                for port, rate, free in zip(target.ports, rates, ports, strict=True):
-                    place = core // port.cores
-                    served = (free[place] if free[place] > now else now) + amount * rate
+                clocks, amount, joules = costs[number].transfer(issue[1], None if values is None else values.data[core])
+                finish = now + clocks
+                for free, sharing, per_byte in ports:
+                    place = core // sharing
+                    served = free[place]
+                    served = (served if served > now else now) + amount * per_byte
                     free[place] = served
                     if served > finish:
                         finish = served
                 moved += amount
-                energy += cost.joules(transfer)
+                energy += joules
                 busy[kind] += finish - now
                 push(heap, (finish, order, _FREE, engine, None))
                 order += 1
@@ -266,7 +268,8 @@ class _Run:
                     values.execute(prepared[number], core, issue[1])
                 if races is not None:
                     races.end(core, number, id(issue))
-                if costs[number].fixed is not None:
+                computing = fixed[number] is not None
+                if computing:
                     working[engine] = False
                     since[engine] = now
                 for semaphore in signal_ids[core][number]:
@@ -275,7 +278,7 @@ class _Run:
                     if blocked:
                         for other in blocked:
                             start(other, other >> 2)
-                if costs[number].fixed is not None:
+                if computing:
                     start(engine, core)
             else:
                 working[engine] = False
@@ -283,7 +286,7 @@ class _Run:
                 start(engine, core)
         self._check_finished(queues, open_stream, counts, wait_ids, held)
         static = {kind: 0.0 for kind in ("tensor", "vector")}
-        for number, times in enumerate(energies):
+        for number, times in enumerate(runs):
             kind = prepared[number].source.engine
             if kind in static:
                 static[kind] += times * costs[number].fixed_joules
