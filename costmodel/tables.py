@@ -140,8 +140,13 @@ def _transformer(table: pd.DataFrame) -> Iterator[Rows]:
             n, k = linear[str(op)]
             yield _rows(str(op), workloads.gemm("f16"), part, {"M": tokens, "N": n, "K": k}, site, **more)
         elif op in ("input_layernorm", "post_attention_layernorm"):
-            columns = _per_token("n")
-            yield _rows(str(op), workloads.rms_norm("f16"), part, {"T": tokens, "N": model}, site, columns=columns, **more)
+            for gate in (True, False):  # models with gated units use vLLM's RMS norm, the other torch's vectorised layer norm
+                rows = gated == gate
+                if rows.any():
+                    columns = _per_token("n") if gate else None
+                    more["regime_size"] = tokens[rows]
+                    sizes = {"T": tokens[rows], "N": model[rows]}
+                    yield _rows(str(op), workloads.rms_norm("f16"), part[rows], sizes, site[rows], columns=columns, **more)
         elif op == "add":
             yield _rows(str(op), workloads.add("f16"), part, {"T": tokens, "N": model}, site, **more)
         elif op == "mlp_act":

@@ -94,7 +94,7 @@ def add(dtype: str = "bf16") -> KernelSummary:
     kind = DTYPES[dtype]
     x, y = _input("x", kind, "T", "N"), _input("y", kind, "T", "N")
     out = Compute(_dims(t="T", n="N"), apply("add", Read(x, ("t", "n")), Read(y, ("t", "n"))), dtype=kind, name="out")
-    return _summary("add", [out], [out], "x,y")
+    return _summary("add", [out], [out], "x")
 
 
 @lru_cache(maxsize=8)
@@ -105,7 +105,7 @@ def silu_and_multiply(dtype: str = "bf16") -> KernelSummary:
     gate, up = cast(Read(x, ("t", "n")), F32), cast(Read(x, ("t", index("n") + index("N"))), F32)
     silu = apply("div", gate, apply("add", literal(1.0, F32), apply("exp", apply("neg", gate))))
     out = Compute(_dims(t="T", n="N"), cast(apply("mul", silu, up), kind), dtype=kind, name="out")
-    return _summary("silu_and_multiply", [out], [out], "x")
+    return _summary("silu_and_multiply", [out], [out])
 
 
 @lru_cache(maxsize=8)
@@ -118,7 +118,7 @@ def gelu(dtype: str = "bf16") -> KernelSummary:
     inner = apply("mul", apply("add", value, apply("mul", cube, literal(0.044715, F32))), literal(0.7978845608, F32))
     body = apply("mul", apply("mul", value, literal(0.5, F32)), apply("add", apply("tanh", inner), literal(1.0, F32)))
     out = Compute(_dims(t="T", n="N"), cast(body, kind), dtype=kind, name="out")
-    return _summary("gelu", [out], [out], "x")
+    return _summary("gelu", [out], [out])
 
 
 @lru_cache(maxsize=8)

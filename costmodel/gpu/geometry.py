@@ -15,7 +15,7 @@ import numpy as np
 
 from codesign.costmodel.summary import Access, KernelSummary, Nest, footprint, index_range
 from codesign.ir.dtypes import DType
-from codesign.ir.index import index
+from codesign.ir.index import Index, index
 from codesign.ir.schedule import REDUCE_MODES
 
 LOOPED, RESIDENT, ONLINE = (REDUCE_MODES.index(mode) for mode in ("looped", "resident", "online"))
@@ -342,28 +342,41 @@ def _covers(access: Access, g: Geometry) -> tuple[Any, ...]:
 def run_bytes(access: Access, g: Geometry) -> Array:
     """Bytes of one contiguous run of a tile's access: what DRAM and sectors see of its pattern.
 
-    A dim that is wrapped (a remainder) breaks its run about once a tile.
+    A run goes on over the next dim where a tile covers the whole of the dims below it. A dim that is wrapped (a remainder) breaks its run about
+    once a tile.
     """
+    unit, wrapped, above = _adjacent(access)
     run: Array = 1.0
-    for dim, whole in _unit_dims(access):
-        run = np.maximum(run, g.mean[dim] if whole else np.maximum(g.mean[dim] * 0.5, 4.0))
+    for dim in wrapped:
+        run = np.maximum(run, np.maximum(g.mean[dim] * 0.5, 4.0))
+    for dim in unit:
+        run = np.maximum(run, g.mean[dim])
+    for dim, below in above:
+        whole = np.greater_equal(run, below.evaluate(g.symbols))
+        if not np.any(whole):
+            break
+        run = np.where(whole, run * g.mean[dim], run)
     return run * access.dtype.bytes
 
 
 @lru_cache(maxsize=4096)
-def _unit_dims(access: Access) -> tuple[tuple[str, bool], ...]:
-    """Dims along which neighbours are adjacent in memory; False where the address is not linear in the dim."""
+def _adjacent(access: Access) -> tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, Index], ...]]:
+    """Dims along which neighbours are adjacent in memory, dims in which the address is not linear, and dims that step over a whole run of so
+    many elements."""
     address = index(0)
     for expression, stride in zip(access.index, access.strides, strict=True):
         address = address + expression * stride  # quotients and remainders of a collapsed dim rejoin here
-    found = []
+    unit, wrapped, steps = [], [], []
     for dim in access.dims:
         coefficient = address.coefficient(dim)
         if coefficient is None:
-            found.append((dim, False))
-        elif coefficient.is_constant and abs(coefficient.constant) == 1:
-            found.append((dim, True))
-    return tuple(found)
+            wrapped.append(dim)
+        elif coefficient == 1 or coefficient == -1:
+            unit.append(dim)
+        elif coefficient in access.strides:
+            steps.append((access.strides.index(coefficient), dim, coefficient))
+    above = tuple((dim, below) for _, dim, below in sorted(steps, key=lambda step: -step[0]))
+    return tuple(unit), tuple(wrapped), above
 
 
 def _sector_waste(access: Access, g: Geometry, sector: float = 32.0) -> Array:

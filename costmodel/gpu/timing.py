@@ -29,7 +29,7 @@ REQUEST_CLOCKS = 4.0
 L1_CLOCKS = 40.0
 """Clocks until a load that hits L1 returns."""
 
-BARRIER_CLOCKS = 20.0
+BARRIER_CLOCKS = 10.0
 """Clocks of a reduction over a block per warp that takes part."""
 
 TERMS = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "requests", "latency", "reduction")

@@ -82,7 +82,7 @@ def traffic(kernel: KernelSummary, g: Geometry, slots: Array, group: Array, orde
         kept = np.minimum(0.8 * l2_bytes / (once + flow - each), 1.0)
         first = once
         if access.tensor in warm_names or access.tensor.split("#")[0] in warm_names:
-            first = once * (1.0 - warm * np.clip(1.0 - once / (0.5 * l2_bytes), 0.0, 1.0))
+            first = once * (1.0 - warm * np.clip(1.5 - once / (0.5 * l2_bytes), 0.0, 1.0))
         missed = first + again * (1.0 - kept)
         read = read + missed
         read_effort = read_effort + missed * (1.0 + HALF_SECTOR / run_bytes(access, g))
