@@ -123,7 +123,11 @@ class Values:
         idle = convert(0 if op.otherwise is None else op.otherwise.value, dtype)
         memory = data[op.source]
         if active is True:
-            lanes = evaluator.scalar(Read(op.source, op.indices))
+            try:
+                lanes = evaluator.scalar(Read(op.source, op.indices))
+            except EvaluationError:
+                _places(op.source, op.indices, evaluator, memory, active)  # says which address is out of range
+                raise
         elif not np.any(active) or memory.size == 0:
             lanes = idle
         else:

@@ -69,7 +69,7 @@ def compile_fx_graph(
         raise UnsupportedError(f"kernels={way!r}", hint='kernels is "triton" or "reference"')
 
     def compiler(part: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
-        return CompiledGraph(part, inputs, machine, way)
+        return SizedGraphs(part, machine, way) if _has_symbols(inputs) else CompiledGraph(part, inputs, machine, way)
 
     if not _needs_gradients(graph, example_inputs):
         return compiler(graph, example_inputs)
@@ -89,6 +89,49 @@ def _needs_gradients(graph: GraphModule, example_inputs: Sequence[Any]) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
 
 
+def _has_symbols(inputs: Sequence[Any]) -> bool:
+    import torch
+
+    sizes = (size for t in inputs if isinstance(t, torch.Tensor) for size in t.shape)
+    return any(isinstance(value, torch.SymInt) for value in (*inputs, *sizes))
+
+
+class SizedGraphs:
+    """A graph over sizes that Dynamo left open: compiled for each combination of sizes that it is called with."""
+
+    def __init__(self, graph: GraphModule, machine: Machine, way: str) -> None:
+        self.graph = graph
+        self.machine = machine
+        self.way = way
+        self.compiled: dict[tuple[Any, ...], CompiledGraph] = {}
+
+    def __call__(self, *inputs: Any) -> Sequence[Any]:
+        """The outputs, by the graph of these very sizes."""
+        import torch
+
+        tensors = [value for value in inputs if isinstance(value, torch.Tensor)]
+        key = tuple((tuple(v.shape), v.dtype) if isinstance(v, torch.Tensor) else v for v in inputs)
+        if key not in self.compiled:
+            self.compiled[key] = CompiledGraph(_bind_numbers(self.graph, inputs), tensors, self.machine, self.way)
+        return self.compiled[key](*tensors)
+
+
+def _bind_numbers(graph: GraphModule, inputs: Sequence[Any]) -> torch.nn.Module:
+    """The graph as a module of its tensor inputs only, with the numbers among its inputs fixed."""
+    import torch
+
+    class Bound(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.graph = graph
+
+        def forward(self, *tensors: torch.Tensor) -> Any:
+            rest = iter(tensors)
+            return self.graph(*(next(rest) if isinstance(value, torch.Tensor) else value for value in inputs))
+
+    return Bound()
+
+
 def machine_at_hand() -> Machine:
     """The machine file of the current CUDA device, or the default one."""
     import torch
@@ -105,7 +148,7 @@ def machine_at_hand() -> Machine:
 class CompiledGraph:
     """A graph ready to run: parameters that Dynamo passes as inputs are ordinary inputs here."""
 
-    def __init__(self, graph: GraphModule, example_inputs: Sequence[Any], machine: Machine, way: str) -> None:
+    def __init__(self, graph: torch.nn.Module, example_inputs: Sequence[Any], machine: Machine, way: str) -> None:
         from codesign.frontend import capture
 
         self.captured = capture(graph, tuple(example_inputs))

@@ -1,0 +1,162 @@
+"""Runners: the written file, as it stands, against torch on fresh inputs; and what it takes along."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from codesign.backends.triton import runner as runner_module
+from codesign.backends.triton.runner import Runner, write_runner
+from codesign.backends.triton.verify import difference
+from codesign.costmodel.machine import load_machine
+from codesign.frontend import Captured, capture
+from codesign.ir.core import Module
+from codesign.passes.context import Context
+from codesign.passes.lowering import tile_module
+from codesign.passes.memory import plan
+from codesign.passes.pipeline import optimize
+from codesign.passes.schedule.tuner import Tuner
+
+
+def tiled(captured: Captured) -> Module:
+    machine = load_machine("h100_sxm")
+    module = captured.module
+    sizes = {name: symbol.example or symbol.low for name, symbol in module.symbols.items()}
+    tuner = Tuner(machine, bounds=module.bounds(), sizes=sizes)
+    result = optimize(module, Context(machine=machine, pricer=tuner.price, sizes=sizes))
+    tile_module(result, tuner)
+    return result
+
+
+def check(model: nn.Module, folder: Path, *inputs: Tensor, dynamic: Any = None, fresh: tuple[Tensor, ...] | None = None) -> Runner:
+    """Write a runner of the model, run it in the interpreter, compare every result with torch."""
+    captured = capture(model, inputs, dynamic_shapes=dynamic)
+    module = tiled(captured)
+    runner = write_runner(module, None, folder, target="h100_sxm", input_names=captured.input_names)
+    given = fresh or tuple(torch.randn_like(t) if t.is_floating_point() else t for t in inputs)
+    results = captured.unflatten_outputs(runner.run_interpreted(module, captured.flatten_inputs(given)))
+    with torch.no_grad():
+        expected = model(*given)
+    pairs = zip(expected, results, strict=True) if isinstance(expected, tuple) else [(expected, results)]
+    for want, got in pairs:
+        assert want.dtype == got.dtype
+        error, text = difference(want.double().numpy(), got.double().numpy())
+        assert error < (2e-5 if want.dtype == torch.float32 else 3e-2), text
+    return runner
+
+
+class Mixed(nn.Module):
+    """Kernels around what is no kernel: a sort, a running sum, a scatter, and a result that is an input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(24, 48)
+
+    def forward(self, x: Tensor, ids: Tensor) -> tuple[Tensor, ...]:
+        h = F.gelu(self.up(x))
+        top, where = torch.topk(h, 5, dim=-1)
+        running = torch.cumsum(h.softmax(-1), dim=0)
+        summed = torch.zeros(6, 48).index_add(0, ids, h)
+        return top * 2, where, running, summed
+
+
+class TwoLayers(nn.Module):
+    def __init__(self, width: int = 32, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, 2 * width, dtype=dtype)
+        self.second = nn.Linear(2 * width, width, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(self.second(torch.relu(self.first(x))), (x.shape[-1],))
+
+
+def test_kernels_with_torch_operations_between_them(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    ids = torch.randint(0, 6, (20,))
+    runner = check(Mixed(), tmp_path, torch.randn(20, 24), ids)
+    assert runner.missing == ()
+    assert runner.peak_bytes > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precisions(tmp_path: Path, dtype: torch.dtype) -> None:
+    torch.manual_seed(1)
+    check(TwoLayers(dtype=dtype), tmp_path, torch.randn(16, 32, dtype=dtype))
+
+
+def test_dynamic_batch_runs_at_sizes_it_was_not_captured_at(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    batch = torch.export.Dim("batch", min=2, max=512)
+    for size in (3, 37):
+        fresh = (torch.randn(size, 32),)
+        check(TwoLayers(), tmp_path, torch.randn(8, 32), dynamic=({0: batch},), fresh=fresh)
+
+
+def test_buffers_of_the_arena_do_not_overlap_while_live(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+
+    class Chain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(64, 64) for _ in range(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            skip = x
+            for layer in self.layers:
+                x = layer(x).softmax(-1).sort(-1).values
+            return x + skip
+
+    runner = check(Chain(), tmp_path, torch.randn(32, 64))
+    source = runner.path.read_text(encoding="utf-8")
+    offsets = [int(offset) for offset in re.findall(r"_at\(arena, (\d+),", source)]
+    assert len(offsets) > len(set(offsets)), "memory is used again"
+    assert f"ARENA_BYTES = {runner.peak_bytes}" in source
+
+
+def test_the_file_stands_alone(tmp_path: Path) -> None:
+    """Loaded by plain Python where codesign cannot be imported, with TRITON_INTERPRET=1."""
+    torch.manual_seed(4)
+    model, x = TwoLayers(), torch.randn(8, 32)
+    captured = capture(model, (x,))
+    module = tiled(captured)
+    write_runner(module, plan(module.main), tmp_path / "out")
+    torch.save((x, model(x)), tmp_path / "case.pt")
+    code = (
+        "import sys; sys.modules['codesign'] = None\n"
+        "import torch; from runner import Runner\n"
+        f"x, expected = torch.load({str(tmp_path / 'case.pt')!r})\n"
+        "(got,) = Runner(device='cpu')(x)\n"
+        "print(float((got - expected).abs().max()))\n"
+    )
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path / "out", env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1e-4
+
+
+def test_large_weights_come_from_the_state_dict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "KEPT_BYTES", 1000)
+    monkeypatch.setattr(runner_module, "SMALL_BYTES", 500)
+    torch.manual_seed(5)
+    runner = check(TwoLayers(), tmp_path, torch.randn(8, 32))
+    assert set(runner.missing) == {"first.weight", "second.weight"}
+    kept = torch.load(tmp_path / "weights.pt")
+    assert set(kept) == {"first.bias", "second.bias"}
+
+
+def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
+    captured = capture(TwoLayers(), (torch.randn(8, 32),))
+    module = tiled(captured)
+    runner = write_runner(module, None, tmp_path)
+    with pytest.raises(Exception, match=r"x has shape \(9, 32\)"):
+        runner.run_interpreted(module, [np.zeros((9, 32), np.float32)])
