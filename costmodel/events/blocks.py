@@ -17,8 +17,8 @@ from codesign.costmodel.gpu.timing import BARRIER_CLOCKS, L1_CLOCKS, REQUEST_CLO
 from codesign.costmodel.machine import Machine
 
 PIPES = ("tensor", "operands", "vector", "special", "port", "requests")
-"""Resources that each SM has for itself: `operands` is shared memory on the way to the tensor unit, `port` the way to L2,
-`requests` the path of load and store instructions.
+"""Resources that each SM has for itself: `operands` is shared memory on the way to the tensor unit, `port` the way to
+L2, `requests` the path of load and store instructions.
 """
 
 PORT_BYTES_PER_CLOCK = 64.0

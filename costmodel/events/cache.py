@@ -40,6 +40,8 @@ class Panels:
     dims: tuple[str, ...]
     cold: float
     effort: float = 1.0
+    number: float = 1.0
+    """How many panels the operand has."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,7 @@ def panels_of(kernel: KernelSummary, g: Geometry, walk: Walk, cache_bytes: float
     Panels that overlap (the halo of a convolution) are scaled so that together they are no larger than what is touched.
     """
     whole = g.sizes(g.extents)
-    part = {dim: min(g.mean[dim] * g.trips[dim], g.extents[dim]) for dim in kernel.inner}
-    one = g.sizes({**{dim: g.mean[dim] for dim in kernel.outer}, **part})
+    one = g.sizes({dim: min(g.mean[dim] * g.trips.get(dim, 1.0), g.extents[dim]) for dim in kernel.extents})
     counts = dict(zip(walk.dims, walk.counts, strict=True))
     warm_names = [name for name in kernel.notes.get("warm", "").split(",") if name]
     found: dict[tuple[object, ...], tuple[float, Panels]] = {}
@@ -84,11 +85,11 @@ def panels_of(kernel: KernelSummary, g: Geometry, walk: Walk, cache_bytes: float
             each = float(footprint(access, one)) * access.dtype.bytes
             cold = 1.0
             if access.tensor in warm_names or access.tensor.split("#")[0] in warm_names:
-                cold = 1.0 - warm * min(max(1.0 - once / (0.5 * cache_bytes), 0.0), 1.0)
+                cold = 1.0 - warm * min(max(1.5 - once / (0.5 * cache_bytes), 0.0), 1.0)
             effort = 1.0 + HALF_SECTOR / float(run_bytes(access, g))
             if (access.tensor, access.index) not in found:
                 whole_tensor = access.dtype.bytes * float(np.prod([float(e.evaluate(g.symbols)) for e in access.shape]))
-                panels = Panels(access.tensor, min(each, once / number), dims, cold, effort)
+                panels = Panels(access.tensor, min(each, once / number), dims, cold, effort, number)
                 found[access.tensor, access.index] = (whole_tensor, panels)
                 totals[access.tensor] = totals.get(access.tensor, 0.0) + once
     # several accesses of one tensor read it once

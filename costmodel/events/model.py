@@ -11,7 +11,7 @@ import numpy as np
 from codesign.costmodel.events.fluid import NAMES
 from codesign.costmodel.events.simulation import simulate
 from codesign.costmodel.events.timeline import TERMS
-from codesign.costmodel.gpu.model import GpuTileModel, spread_of
+from codesign.costmodel.gpu.model import GpuTileModel, family_of, joules_of, spread_of
 from codesign.costmodel.gpu.parameters import Calibration
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import CostBatch
@@ -51,7 +51,7 @@ class EventModel:
                 details[f"busy.{name}"][row] = value
             details["busy.sm"][row] = 1.0 - seen.idle
         seconds = np.where(below.reason == "", terms.sum(axis=1), np.inf)
-        low, high = spread_of(calibration, terms)
+        low, high = spread_of(calibration, terms, family_of(kernel))
         return CostBatch(
             seconds=seconds,
             terms=terms,
@@ -60,7 +60,7 @@ class EventModel:
             high=seconds * high,
             in_domain=below.in_domain,
             reason=below.reason,
-            joules=below.joules,
+            joules=joules_of(machine, terms.sum(axis=1), dram, np.asarray(below.details["flops"], dtype=np.float64)),
             dram_bytes=dram,
             details={**below.details, **details},
             remarks=(*below.remarks, REMARK),

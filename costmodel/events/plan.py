@@ -44,6 +44,8 @@ class Plan:
     places: int
     together: int
     bounds: tuple[float, float, float, float]
+    helper_seconds: float = 0.0
+    """Passes of an implementation's helper kernels over inputs and outputs."""
 
 
 def plan(
@@ -72,11 +74,13 @@ def plan(
         raise ScheduleError(message, hint="smaller tiles or fewer stages")
     chip = Chip.of(machine, p, write_effort(kernel, g, p.write_gap))
     walk = Walk.of({dim: int(g.blocks[dim]) for dim in kernel.outer}, schedule.order, int(g.split), knobs.group)
-    wanted = min(int(found.blocks), -(-walk.blocks // chip.sms))
+    resident = min(int(found.blocks), int(columns.get("blocks_limit", found.blocks)))
+    wanted = min(resident, -(-walk.blocks // chip.sms))
     together = -(-wanted // BUNDLES)
     panels = panels_of(kernel, g, walk, chip.cache_bytes, p.warm)
     from_dram = reads(panels, walk, chip.sms * together, float(w.store_bytes), chip.cache_bytes)
-    missed = min(from_dram.total / max(walk.blocks * float(w.load_bytes), 1e-30), 1.0)
+    distinct = sum(entry.bytes * entry.number for entry in panels)
+    missed = min(from_dram.total / max(distinct, 1.0), 1.0)
     return Plan(
         kernel=kernel.name,
         machine=machine.name,
@@ -86,7 +90,8 @@ def plan(
         block=block_of(w, g, found, machine, p, chip, knobs, missed),
         from_dram=from_dram,
         grid=walk.blocks,
-        resident=int(found.blocks),
+        resident=resident,
+        helper_seconds=p.extra_passes * (distinct + walk.blocks * float(w.store_bytes)) / chip.read_bandwidth,
         places=-(-wanted // together),
         together=together,
         bounds=roofline_bounds(kernel, machine, sizes or {}),

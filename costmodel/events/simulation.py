@@ -89,6 +89,7 @@ class _Simulation:
         while any(cohort.bundles for cohort in self.cohorts):
             self._step()
         self._reduce()
+        self.terms["dram"] += self.plan.helper_seconds
         drain = self._drain(self.plan.bounds)
         span = max(self.now - self.p.launch_seconds, 1e-30)
         return Timeline(

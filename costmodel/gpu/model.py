@@ -55,7 +55,7 @@ class GpuTileModel:
         fits = reason == ""
         seconds = np.where(fits, seconds, np.inf)
         low, high = spread_of(calibration, terms, family_of(kernel))
-        joules = _joules(machine, terms.sum(axis=1), read + write, flops)
+        joules = joules_of(machine, terms.sum(axis=1), read + write, flops)
         remarks = domain_remarks(kernel, machine, calibration)
         return CostBatch(
             seconds=seconds,
@@ -158,7 +158,8 @@ def domain_remarks(kernel: KernelSummary, machine: Machine, calibration: Calibra
     return tuple(remarks)
 
 
-def _joules(machine: Machine, seconds: Floats, dram_bytes: Floats, flops: Floats) -> Floats:
+def joules_of(machine: Machine, seconds: Floats, dram_bytes: Floats, flops: Floats) -> Floats:
+    """Energy by traffic, operations and time; NaN where the machine's energies are unknown."""
     energy = machine.level("dram").energy
     if energy is None or energy.read_joules_per_byte.value is None:
         return np.full(len(seconds), np.nan)
