@@ -1,7 +1,7 @@
 """Normal form of a fused group before it is tiled: as few dims as its accesses allow.
 
 Dims of extent 1 go; dims that always travel together contiguously become one; the several row, column or summed dims of a matrix
-product (a convolution's pixels, or its channel and window) become one each where a tile over a single one of them would be too narrow.
+product (a convolution's pixels, or its window and channels) become one each: of rows and columns where a single one is too narrow.
 Schedules and summaries speak of the dims of this form. Results keep their shape in memory: an `OutputMap` says where they go.
 """
 
@@ -21,9 +21,6 @@ from codesign.ir.types import TensorType, row_major
 
 WIDE = 128
 """Lanes along one side of a matrix product that fill a tile of any machine here; narrower sides are made of several dims."""
-
-UNIT = 16
-"""Step of a matrix unit along the summed dim: shorter sums are padded to it."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +165,9 @@ def _matrix_groups(group: Normalized) -> list[tuple[str, ...]]:
             if _mergeable(ordered, roles, taken) and not any(_at_least(extents[name], WIDE) for name in ordered):
                 groups.append(ordered)
                 taken |= set(ordered)
-        ordered = tuple(sorted(form.k, key=order.__getitem__))
-        if _mergeable(ordered, roles, taken) and _padding_hurts([extents[name] for name in ordered]):
-            groups.append(ordered)
+        ordered = tuple(sorted(form.k, key=lambda name: (_size(extents[name]), order[name])))
+        if _mergeable(ordered, roles, taken):
+            groups.append(ordered)  # the longest varies fastest: a tile of it meets one value of each other dim
             taken |= set(ordered)
     return groups
 
@@ -183,17 +180,9 @@ def _at_least(extent: Index, size: int) -> bool:
     return extent.is_constant and extent.constant >= size
 
 
-def _padding_hurts(extents: list[Index]) -> bool:
-    """Whether padding the longest summed dim wastes over a quarter more work than padding all of them as one."""
-    if not all(extent.is_constant for extent in extents):
-        return False
-    sizes = sorted(extent.constant for extent in extents)
-    longest, total = sizes[-1], 1
-    for size in sizes:
-        total *= size
-    apart = -(-longest // UNIT) * UNIT * (total // longest)
-    together = -(-total // UNIT) * UNIT
-    return apart > 1.25 * together
+def _size(extent: Index) -> int:
+    """The extent, or more than any when it is symbolic."""
+    return extent.constant if extent.is_constant else 1 << 62
 
 
 # -- rebuilding -----------------------------------------------------------------------------------------------------------

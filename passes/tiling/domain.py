@@ -112,9 +112,10 @@ class Domain:
         return DimPlan(name, extent, size, "resident", extent != size)
 
     def looped(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Those of the dims that are looped over, in the group's order."""
+        """Those of the dims that are looped over, outermost first: single steps outside, so that tiles stream in the innermost."""
         wanted = set(names)
-        return tuple(name for name, plan in self.plans.items() if plan.kind == "loop" and name in wanted)
+        found = [plan for plan in self.plans.values() if plan.kind == "loop" and plan.name in wanted]
+        return tuple(plan.name for plan in sorted(found, key=lambda plan: plan.size > 1))
 
     def axes(self, names: Iterable[str]) -> tuple[Axis, ...]:
         """Tile axes of the dims, in the given order, without those of size 1."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from codesign.ir.core import Op, Value
 from codesign.ir.dtypes import I32, I64
-from codesign.ir.index import Bounds, Datum, Index, index
+from codesign.ir.index import Bounds, Datum, Extremum, FloorDiv, Index, Mod, Var, ceildiv, index
 from codesign.ir.location import UNKNOWN, Location
 from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, cast, select
 from codesign.ir.tensor import Compute
@@ -95,8 +95,25 @@ class Values:
                 stand_ins[scalar] = f"?{len(stand_ins)}"
                 values[stand_ins[scalar]] = Index.atom(Datum(tile.read()))
             expression = expression.substitute({}, lambda s: IndexValue(stand_ins[s]) if s in stand_ins else s)
-        values.update({name: self.position(self.domain.plans[name], scope) for name in names})
-        return expression.substitute(values).simplify(self.bounds(scope))
+        steps: dict[str, tuple[str, int]] = {}
+        for name in names:
+            plan = self.domain.plans[name]
+            values[name] = self.position(plan, scope)
+            if (
+                plan.kind == "loop" and plan.size > 1
+            ):  # what the algebra sees: the loop variable is a multiple of its step
+                variable = scope.loops[name]
+                steps[f"{variable} step"] = (variable, plan.size)
+                values[name] = index(f"{variable} step") * plan.size + name
+        lanes = expression.substitute(values)
+        if not any(isinstance(atom, (FloorDiv, Mod, Extremum)) for atom in lanes.atoms()):
+            return expression.substitute(
+                {**values, **{name: self.position(self.domain.plans[name], scope) for name in names}}
+            )
+        bounds = self.bounds(scope).with_extents(
+            {step: ceildiv(self.extents[name], self.domain.plans[name].size) for step, name in _by_step(steps, scope)}
+        )
+        return _from_steps(lanes.simplify(bounds), steps)
 
     def axes_of(self, names: Iterable[str]) -> tuple[str, ...]:
         """Names of the tile axes of these dims, in the group's order."""
@@ -237,6 +254,30 @@ class Values:
             if plan.remainder and not self.holds(body, name, value):
                 conditions.append(_holds(Guard(self.position(plan, scope), None, plan.extent)))
         return select(conjunction(conditions), body, cast(value, body.dtype)) if conditions else body
+
+
+def _by_step(steps: Mapping[str, tuple[str, int]], scope: Scope) -> list[tuple[str, str]]:
+    """Step counters with the dims that they count."""
+    dims = {variable: name for name, variable in scope.loops.items()}
+    return [(step, dims[variable]) for step, (variable, _) in steps.items()]
+
+
+def _from_steps(expression: Index, steps: Mapping[str, tuple[str, int]]) -> Index:
+    """The expression over loop variables, given over step counters: `counter * size` is the variable itself."""
+    total = index(0)
+    for monomial, coefficient in expression.terms:
+        product = index(1)
+        for atom in monomial:
+            if isinstance(atom, Var) and atom.name in steps:
+                variable, size = steps[atom.name]
+                whole = coefficient % size == 0
+                coefficient = coefficient // size if whole else coefficient
+                factor = index(variable) if whole else index(variable) // size
+            else:
+                factor = Index.atom(atom).substitute({step: index(v) // size for step, (v, size) in steps.items()})
+            product = product * factor
+        total = total + product * coefficient
+    return total
 
 
 def conjunction(conditions: list[Scalar]) -> Scalar:
