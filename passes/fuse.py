@@ -23,18 +23,21 @@ class Fuse(FunctionPass, Pass):
     """Put every compute into a fusion group, merging groups while the predicted time falls.
 
     `policy`: who decides (none, greedy, a registered one, or package.module:Class). `prices`: seconds of a group "tuned" over its
-    schedules, or the quick "roofline"; a context with a pricer of its own overrides it.
+    schedules, or the quick "roofline"; a context with a pricer of its own overrides it. `chain`: matrix products that may feed each
+    other in one group.
     """
 
     name: ClassVar[str] = "fuse"
     policy: str = "greedy"
     prices: str = "tuned"
+    chain: int = 2
 
     def run_block(self, module: Module, block: Block, context: Context) -> None:
         if not any(isinstance(op, Compute) for op in block.ops):
             return
         policy = policy_named(self.policy)
-        search = FusionSearch(GroupGraph(block, module.bounds()), pricer_of(context, self.prices, module.bounds()))
+        pricer = pricer_of(context, self.prices, module.bounds())
+        search = FusionSearch(GroupGraph(block, module.bounds()), pricer, chain=self.chain)
         policy.decide(search)
         search.graph.write(block)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Protocol, cast
 
+from codesign.ir.analysis import contraction
 from codesign.ir.core import Value
 from codesign.ir.errors import CodesignError, UnsupportedError
 from codesign.passes.context import Pricer
@@ -52,6 +53,8 @@ class FusionSearch:
     merges: int = 0
     largest: int = 64
     """Members that a group may have at most."""
+    chain: int = 2
+    """Matrix products that may feed each other in one group (attention has two): cost models are not validated beyond it."""
 
     def key(self, node: Node) -> int:
         """Structural key of a node's group."""
@@ -92,6 +95,9 @@ class FusionSearch:
             merged = self.graph.try_merge(first, second)
         except NotFusable as reason:
             return Offer(math.inf, apart, str(reason))
+        depth = chain_length(merged)
+        if depth > self.chain:
+            return Offer(math.inf, apart, f"{depth} matrix products in a chain, limit {self.chain}")
         return Offer(self.seconds(merged, group_key(merged)), apart)
 
     def _pair_key(self, first: Node, second: Node) -> Hashable:
@@ -138,6 +144,15 @@ class FusionSearch:
 
 _MANY = 8
 """Siblings through a value with more readers than this are not tried in pairs."""
+
+
+def chain_length(group: Group) -> int:
+    """Most matrix products of the group of which each needs the one before."""
+    depth: dict[Value, int] = {}
+    for op in group.computes:
+        longest = max((depth.get(value, 0) for value in op.operands()), default=0)
+        depth[op.result] = longest + (contraction(op) is not None)
+    return max(depth.values(), default=0)
 
 
 class FusionPolicy(Protocol):
@@ -189,18 +204,18 @@ class NoFusion:
 class GreedyFusion:
     """Merge the pair that saves most predicted seconds, again and again, while any saves.
 
-    Pairs without reductions come first: a chain of element-wise ops should be whole before it is decided whether it ends the
-    reduction before it or starts the one after it.
+    Pairs without reductions come first, then element-wise work on the result of a reduction, then the rest: a chain of element-wise
+    ops should be whole before it is placed, and it costs least where its operand is still on chip and already narrow.
     """
 
     def decide(self, search: FusionSearch) -> None:
         ticket = itertools.count()
-        heap: list[tuple[bool, float, int, Node, Node]] = []
+        heap: list[tuple[int, float, int, Node, Node]] = []
 
         def push(first: Node, second: Node) -> None:
             gain = search.offer(first, second).gain
             if gain > 0:
-                heapq.heappush(heap, (_reduces(first) or _reduces(second), -gain, next(ticket), first, second))
+                heapq.heappush(heap, (_tier(first, second), -gain, next(ticket), first, second))
 
         for node in list(search.graph.groups()):
             for first, second in search.neighbours(node):
@@ -220,6 +235,11 @@ class GreedyFusion:
             if merged is not None:
                 for pair in search.neighbours(merged):
                     push(*pair)
+
+
+def _tier(first: Node, second: Node) -> int:
+    """0: neither reduces; 1: the second is element-wise work on the first's result; 2: all other pairs."""
+    return 2 if _reduces(second) else 1 if _reduces(first) else 0
 
 
 def _reduces(node: Node) -> bool:
