@@ -42,7 +42,9 @@ def _constant(b: Builder, node: Node, names: list[str]) -> Op:
 
 def _fusion(b: Builder, node: Node, names: list[str]) -> Op:
     label, block = node.children
-    return tensor.Fusion(b.block(block), names=names, label="" if label is None else b.string(label))
+    inner = b.block(block)
+    given = names if len(names) == len(inner.yields) else []  # a wrong count is told by who called this
+    return tensor.Fusion(inner, names=given, label="" if label is None else b.string(label))
 
 
 def _scatter(b: Builder, node: Node, names: list[str]) -> Op:

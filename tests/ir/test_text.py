@@ -1,11 +1,19 @@
 """The text format: everything prints and parses back to the same, and errors say where."""
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from codesign.ir import equal
-from codesign.ir.core import Module
+from codesign.ir import equal, structural_hash
+from codesign.ir.core import Block, Function, Module, Value
+from codesign.ir.dtypes import F32
+from codesign.ir.errors import ParseError
+from codesign.ir.index import index
+from codesign.ir.scalar import Read, Scalar, apply
+from codesign.ir.tensor import Compute, Dim
 from codesign.ir.text import parse, print_module
+from codesign.ir.types import tensor
+from codesign.ir.verify import verify
 from tests.ir.strategies import modules
 
 
@@ -16,3 +24,123 @@ def test_parse_undoes_print(module: Module) -> None:
     again = parse(text)
     assert equal(again, module)
     assert print_module(again) == text
+
+
+def _error(text: str, file: str = "<string>") -> ParseError:
+    with pytest.raises(ParseError) as caught:
+        parse(text, file)
+    return caught.value
+
+
+def test_an_error_points_at_its_place() -> None:
+    text = "func @main(%x: f32[4]) {\n  %y = compute f32[i: 4] { %x[i] + %z[i] }\n  return %y\n}\n"
+    error = _error(text, "model.tile")
+    assert (error.line, error.column) == (2, 36)
+    assert str(error) == "model.tile:2:36: %z is not defined"
+    assert error.picture() == "  %y = compute f32[i: 4] { %x[i] + %z[i] }\n" + " " * 35 + "^"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "func @main() { %y = compute i64[] { " + "(" * 5000 + "1" + ")" * 5000 + " } return %y }",
+        "func @main() { %y = compute i64[] { " + "-" * 5000 + "1 } return %y }",
+        "func @main() { %y = compute i64[] { " + "1 + " * 50000 + "1 } return %y }",
+        "func @main() { %y = compute i64[] { " + "abs(" * 5000 + "1" + ")" * 5000 + " } return %y }",
+        "func @main(%x: f32[" + "(" * 5000 + "i // 2" + ")" * 5000 + "]) { return %x }",
+        "func @main(%x: f32[" + "max(" * 5000 + "i" + ")" * 5000 + "]) { return %x }",
+        "func @main(%c: bool[]) { " + "if %c { " * 5000 + " yield } else { yield }" * 5000 + " return %c }",
+        'func @main() { %y = call "x"() {a = ' + "(" * 5000 + ")" * 5000 + "} : f32[] return %y }",
+        "kernel @k() -> () grid() schedule " + '{"a": ' * 5000 + "1" + "}" * 5000 + " { }",
+    ],
+    ids=lambda text: text[30:60],
+)
+def test_deep_nesting_is_an_error_and_no_crash(text: str) -> None:
+    try:
+        module = parse(text)
+    except ParseError as error:
+        assert "nested too deeply" in str(error)
+    else:  # redundant parentheses leave no nesting behind
+        assert "((((" in text
+        assert module.main
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("__import__('os')", "unexpected character"),
+        ("1:f32:f32", "unexpected ':'"),
+        ("1.5:i32", "1.5 is not a value of i32"),
+        ("true:f32", "true is a bool"),
+        ("9" * 5000, "integer string conversion|too large"),
+        ("%x[i] else 1", "else gives i64 where %x holds f32"),
+        ("%x[foo(i)]", "unknown function 'foo' of an index"),
+        ("select(1, 2, 3)", "select needs a bool condition"),
+        ("max(1)", "max takes 2 arguments, got 1"),
+        ("let t = 1; let t = 2; t", "t is defined twice"),
+    ],
+)
+def test_bad_bodies(body: str, message: str) -> None:
+    with pytest.raises(ParseError, match=message):
+        parse(f"func @main(%x: f32[4]) {{ %y = compute i64[i: 4] {{ {body} }} return %y }}")
+
+
+@given(st.text(alphabet=st.sampled_from(list('func kernel@%x:f32[]{}()i+*/"0123 =,.<>-\n`|&')), max_size=80))
+def test_any_text_parses_or_says_where_not(text: str) -> None:
+    try:
+        parse(text)
+    except ParseError as error:
+        assert error.line >= 1
+        assert error.column >= 1
+
+
+def test_shared_parts_print_once() -> None:
+    x = Value(tensor(F32, 4), "x")
+    body: Scalar = Read(x, ["i"])
+    for _ in range(60):  # as a tree this would be 2**60 nodes
+        body = apply("add", apply("mul", body, body), body)
+    op = Compute([Dim("i", index(4))], body, name="y")
+    module = Module(functions={"main": Function("main", Block([x], [op], [op.result]))})
+    text = print_module(module)
+    assert len(text) < 10_000
+    again = parse(text)
+    assert equal(again, module)
+    (other,) = again.main.body.ops
+    assert isinstance(other, Compute)
+    assert len(str(body)) < 10_000
+    moved = other.body.replace_sources({again.main.args[0]: x})
+    assert moved == body
+    assert moved.digest() == body.digest()
+    assert structural_hash(other) == structural_hash(op)
+
+
+def test_deep_expressions_are_cut_by_lets() -> None:
+    x = Value(tensor(F32, 4), "x")
+    body: Scalar = Read(x, ["i"])
+    for _ in range(3000):
+        body = apply("tanh", body)
+    op = Compute([Dim("i", index(4))], body, name="y")
+    module = Module(functions={"main": Function("main", Block([x], [op], [op.result]))})
+    assert equal(parse(print_module(module)), module)
+
+
+def test_by_hand() -> None:
+    """What the documentation shows parses, with precedence, comments and sugar."""
+    module = parse("""
+        module @by.hand
+        symbol M: 1 to inf
+        symbol N: 1 to 4096 example 128
+        # a comment
+        func @main(%x: f16[M, 64], %w: f16[N, 64], %table: f16[100, 8], %ids: i64[M]) {
+          %h = compute f16[i: M, j: N] sum(k: 64) in f32 { f32(%x[i, k]) * f32(%w[j, k]) }  # matmul
+          %p = compute f16[i: M, j: 70] { select(j < 64, %x[i, j] else 0.0:f16, 0.0:f16) }
+          %e = compute f16[i: M, j: 8] { %table[%ids[i], j] }
+          %q = compute i64[i: M] { -i ** 2 + 3 * i // 2 << 1 | 7 & 6 ^ 5 }
+          return %h, %p, %e, %q
+        }""")
+    q = module.main.body.ops[-1]
+    assert isinstance(q, Compute)
+    square = "neg((index(i) ** 2))"  # the order of operations is Python's
+    assert str(q.body) == f"((({square} + ((3 * index(i)) // 2)) << 1) | ((7 & 6) ^ 5))"
+    verify(module)
+    assert equal(parse(print_module(module)), module)
