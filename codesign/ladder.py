@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from json import dumps
 from pathlib import Path
@@ -24,11 +24,14 @@ from scipy.stats import kendalltau
 
 from codesign import command
 from codesign.costmodel import workloads
+from codesign.costmodel.events import EventModel
 from codesign.costmodel.gpu.library import Columns, library, library_space
+from codesign.costmodel.gpu.model import GpuTileModel
 from codesign.costmodel.gpu.parameters import load_calibration
 from codesign.costmodel.machine import Machine, load_machine
 from codesign.costmodel.models import cost_model_for
-from codesign.costmodel.protocol import CostBatch
+from codesign.costmodel.protocol import CostBatch, CostModel
+from codesign.costmodel.roofline import Roofline
 from codesign.costmodel.summary import KernelSummary
 from codesign.costmodel.tables import Rows, attention_space, kernels_of, machine_rows, read_table
 from codesign.ir.errors import CodesignError, MachineError
@@ -227,14 +230,16 @@ def _row(rows: Rows, position: int, machine: Machine) -> tuple[dict[str, int], t
     columns = rows.columns
     if rows.method == "schedule" and columns is not None:
         columns = {name: values[position : position + 1] for name, values in columns.items()}
-    calibration = load_calibration(machine)
+    known = load_calibration(machine)
+    calibration = replace(known, parameters=known.of(rows.implementation, rows.method))
     arrays = {name: np.array([size]) for name, size in sizes.items()}
     best = library(rows.kernel, machine, arrays, calibration.parameters, columns)
     if not np.isfinite(best.seconds[0]):
         return sizes, None
     space = columns if columns is not None else library_space(rows.kernel, machine)
     one = batch_of(space, np.array([int(best.choice[0])]))
-    predictions = [cost_model_for(machine, f).predict(rows.kernel, machine, one, sizes).seconds[0] for f in range(3)]
+    models: tuple[CostModel, ...] = (Roofline(), GpuTileModel(calibration), EventModel(calibration))
+    predictions = [model.predict(rows.kernel, machine, one, sizes).seconds[0] for model in models]
     if not np.isfinite(predictions).all():
         return sizes, None
     return sizes, tuple(float(seconds) for seconds in predictions)
