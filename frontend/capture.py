@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -190,7 +191,9 @@ def _outputs(signature: Any, results: list[Any]) -> tuple[list[Output], list[Mut
         if spec.kind is OutputKind.USER_OUTPUT:
             continue
         if spec.kind not in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION):
-            raise CodesignError(f"an output of kind {spec.kind.name} has no form in the IR", hint="capture for inference")
+            raise CodesignError(
+                f"an output of kind {spec.kind.name} has no form in the IR", hint="capture for inference"
+            )
         kind: Literal["buffer", "input"] = "buffer" if spec.kind is OutputKind.BUFFER_MUTATION else "input"
         mutations.append(Mutation(kind, str(spec.target), len(yields)))
         yields.append(as_output(value, f"the new value of {spec.target}"))
@@ -220,7 +223,8 @@ def _symbol_table(program: ExportedProgram, dynamic_shapes: Any) -> SymbolTable:
             continue
         meta = node.meta.get("val")
         example = examples[position] if position < len(examples) else None
-        for d, size in enumerate(meta.shape if isinstance(meta, torch.Tensor) else ()):
+        sizes: Sequence[Any] = meta.shape if isinstance(meta, torch.Tensor) else ()
+        for d, size in enumerate(sizes):
             if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
                 symbol = str(size.node.expr)
                 if isinstance(example, torch.Tensor) and d < example.dim():
@@ -240,22 +244,42 @@ def _dim_names(program: ExportedProgram, dynamic_shapes: Any) -> dict[tuple[int,
     if dynamic_shapes is None or program.example_inputs is None:
         return found
     args, kwargs = program.example_inputs
-    order = [*range(len(args)), *kwargs]
     if isinstance(dynamic_shapes, Mapping):
-        given = [dynamic_shapes[key] for key in dynamic_shapes]
+        by_name = dict(dynamic_shapes)
+        named = [by_name.pop(key, None) for key in kwargs]
+        positional = list(by_name.values())
     else:
-        given = list(dynamic_shapes)
-    leaf = 0
-    for key, spec in zip(order, given, strict=False):
-        value = args[key] if isinstance(key, int) else kwargs[key]
-        if isinstance(value, torch.Tensor) and spec is not None:
-            pairs = spec.items() if isinstance(spec, Mapping) else enumerate(spec)
+        positional, named = list(dynamic_shapes[: len(args)]), list(dynamic_shapes[len(args) :])
+    if len(positional) == 1 and isinstance(positional[0], (tuple, list)) and len(args) == len(positional[0]):
+        if not isinstance(args[0], torch.Tensor) or not _is_plain(positional[0]):
+            positional = list(positional[0])  # of `*args`: one entry for all of them
+    leaves = 0
+
+    def walk(value: Any, spec: Any) -> None:
+        nonlocal leaves
+        if isinstance(value, torch.Tensor) or not isinstance(value, (tuple, list, Mapping)):
+            pairs = spec.items() if isinstance(spec, Mapping) else enumerate(spec or ())
             for d, dim in pairs:
                 name = getattr(dim, "__name__", None)
                 if name and not name.startswith("_"):
-                    found[(leaf, int(d))] = name
-        leaf += len(pytree.tree_leaves(value))
+                    found[(leaves, int(d))] = name
+            leaves += 1
+            return
+        children = value.values() if isinstance(value, Mapping) else value
+        specs = spec.values() if isinstance(spec, Mapping) else spec or ()
+        for child, inner in itertools.zip_longest(children, itertools.islice(specs, len(value))):
+            walk(child, inner)
+
+    for value, spec in itertools.zip_longest(args, positional[: len(args)]):
+        walk(value, spec)
+    for value, spec in itertools.zip_longest(kwargs.values(), named[: len(kwargs)]):
+        walk(value, spec)
     return found
+
+
+def _is_plain(spec: Any) -> bool:
+    """True for the dims of one tensor, as opposed to one entry per tensor."""
+    return not any(isinstance(entry, (Mapping, tuple, list)) for entry in spec)
 
 
 def _name(argument: Any) -> str:

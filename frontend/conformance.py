@@ -31,11 +31,13 @@ from codesign.ir.core import Module, Value, tensor_type
 from codesign.ir.errors import CodesignError, UnsupportedError
 from codesign.ir.interpreter import evaluate
 from codesign.ir.tensor import Call, Random
+from codesign.ir.verify import verify
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool)
 
 STATUSES = ("passed", "random", "external", "unsupported", "untraceable", "failed", "crashed")
-"""`external`: right, but through a call to torch. `random`: only shape and dtype agree, by nature. `untraceable`: torch itself cannot trace it. `failed`: a wrong value."""
+"""`external`: right, but through a call to torch. `random`: only shape and dtype agree, by nature. `untraceable`: torch itself
+cannot trace it. `failed`: a wrong value."""
 
 _TOLERANCE = {
     torch.float32: (3e-5, 2e-5),
@@ -142,6 +144,7 @@ def run_sample(sample: Sample) -> tuple[str, str]:
         return "untraceable", _first_line(error)
     external = any(isinstance(op, Call) for op in module.main.body.walk())
     try:
+        verify(module)
         results = unpack(evaluate(module, arrays, externals=externals(module)))
     except UnsupportedError as error:
         return "unsupported", error.message
@@ -208,7 +211,7 @@ def trace(function: Any, tensors: Sequence[torch.Tensor]) -> tuple[Any, list[Any
     """
     from torch._decomp import core_aten_decompositions
 
-    table = core_aten_decompositions()
+    table: Any = core_aten_decompositions()
     spec: list[Any] = []
 
     def flat(*given: torch.Tensor) -> Any:
@@ -221,7 +224,9 @@ def trace(function: Any, tensors: Sequence[torch.Tensor]) -> tuple[Any, list[Any
     second = make_fx(functional, table, tracing_mode="fake", _allow_non_fake_inputs=True)(*tensors)
     for node in reversed(second.graph.nodes):
         if node.target is torch.ops.aten.copy_.default and node.args[0].op == "placeholder":
-            node.replace_all_uses_with(node.args[1])  # the new value of an argument: results are compared, not arguments
+            node.replace_all_uses_with(
+                node.args[1]
+            )  # the new value of an argument: results are compared, not arguments
             second.graph.erase_node(node)
     second.graph.eliminate_dead_code()
     return second, spec
@@ -248,7 +253,9 @@ def compare(found: Any, expected: Any, shape_only: bool = False) -> str:
         if not bool(close.all()):
             where = tuple(int(k) for k in (~close).nonzero()[0]) if close.dim() else ()
             share = 1 - close.double().mean().item()
-            return f"result {position} at {list(where)}: {a[where].item()} against {e[where].item()} ({share:.1%} differ)"
+            return (
+                f"result {position} at {list(where)}: {a[where].item()} against {e[where].item()} ({share:.1%} differ)"
+            )
     return ""
 
 
@@ -307,8 +314,13 @@ def table(tallies: Sequence[Tally]) -> str:
     width = max((len(t.name) for t in tallies), default=8)
     lines = [f"{'operator':{width}}  " + "  ".join(f"{s:>11}" for s in STATUSES) + "  first reason"]
     for t in tallies:
-        reason = next((t.reasons[s] for s in ("crashed", "failed", "unsupported", "untraceable", "external") if s in t.reasons), "")
-        lines.append(f"{t.name:{width}}  " + "  ".join(f"{t.counts[s] or '':>11}" for s in STATUSES) + f"  {reason[:120]}")
+        reason = next(
+            (t.reasons[s] for s in ("crashed", "failed", "unsupported", "untraceable", "external") if s in t.reasons),
+            "",
+        )
+        lines.append(
+            f"{t.name:{width}}  " + "  ".join(f"{t.counts[s] or '':>11}" for s in STATUSES) + f"  {reason[:120]}"
+        )
     total: Counter[str] = Counter()
     for t in tallies:
         total.update(t.counts)

@@ -29,7 +29,7 @@ def decompositions() -> Any:
     """torch's table to core ATen, without the operators that our rules take whole."""
     table = torch.export.default_decompositions()
     for name in KEPT_WHOLE:
-        table.pop(getattr(torch.ops.aten, name).default, None)
+        table.pop(getattr(torch.ops.aten, name).default, None)  # type: ignore[no-untyped-call]
     return table
 
 
@@ -105,10 +105,12 @@ def advice(error: BaseException) -> str:
     text = f"{type(error).__name__} {error}".lower()
     if "data-dependent" in text or "datadependent" in text or "guardondatadependent" in text:
         return "a branch or size depends on tensor values: use torch.where, torch.cond or torch._check"
-    if "constraint" in text or "dynamic" in text or "dim" in text and "specialized" in text:
+    if "constraint" in text or "dynamic" in text or ("dim" in text and "specialized" in text):
         return "the dynamic_shapes don't fit the model: fix that dimension or give its range with torch.export.Dim"
     if "unsupported" in text or "graph break" in text or "dynamo" in text:
         return "remove the Python that torch can't follow (I/O, printing, custom classes) from forward"
-    if "missing" in text and "argument" in text or "positional argument" in text or "signature" in text:
+    if ("missing" in text and "argument" in text) or "positional argument" in text or "signature" in text:
         return "make the inputs in the file match the arguments of forward"
-    return "run the model once on its inputs in plain PyTorch, then torch.export.export(model, inputs) for the full story"
+    return (
+        "run the model once on its inputs in plain PyTorch, then torch.export.export(model, inputs) for the full story"
+    )

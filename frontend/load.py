@@ -24,7 +24,9 @@ from codesign.ir.errors import CodesignError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_CONVENTIONS = "define `model` and `example_inputs`, or `get_model()` and `get_inputs()`, or a class `Model` with `get_inputs()`"
+_CONVENTIONS = (
+    "define `model` and `example_inputs`, or `get_model()` and `get_inputs()`, or a class `Model` with `get_inputs()`"
+)
 
 
 @dataclass
@@ -64,11 +66,15 @@ def load_model(path: str | Path) -> ModelSource:
     with _blame(file):
         model, given = _find(namespace, file)
     if isinstance(model, type):
-        raise CodesignError("`model` is a class", place=str(file), hint="make it an instance, or name the class `Model`")
+        raise CodesignError(
+            "`model` is a class", place=str(file), hint="make it an instance, or name the class `Model`"
+        )
     if not isinstance(model, torch.nn.Module):
         if not callable(model):
             raise CodesignError(
-                f"`model` is {_a(type(model).__name__)}, not a torch.nn.Module or a function", place=str(file), hint=_CONVENTIONS
+                f"`model` is {_a(type(model).__name__)}, not a torch.nn.Module or a function",
+                place=str(file),
+                hint=_CONVENTIONS,
             )
         model = FunctionModule(model)
     if not getattr(namespace, "training", False):
@@ -92,7 +98,9 @@ def _find(namespace: ModuleType, file: Path) -> tuple[Any, Any]:
             initial = owner.get_init_inputs() if hasattr(owner, "get_init_inputs") else ()
             args, kwargs = _arguments(initial)
             return namespace.Model(*args, **kwargs), owner.get_inputs()
-        raise CodesignError("the class `Model` has no inputs to be called with", place=str(file), hint="add `get_inputs()`")
+        raise CodesignError(
+            "the class `Model` has no inputs to be called with", place=str(file), hint="add `get_inputs()`"
+        )
     for name, missing in (("model", "example_inputs"), ("get_model", "get_inputs()")):
         if has(name):
             raise CodesignError(f"`{name}` has no inputs to be called with", place=str(file), hint=f"add `{missing}`")

@@ -18,7 +18,7 @@ _LOCAL_ROOT = "L['self']"
 
 def is_internal(file: str) -> bool:
     """True for frames that say nothing about the model: torch's own, and a library's plumbing around its modelling files."""
-    if file.startswith((_TORCH, "<")) or f"{os.sep}torch{os.sep}" in file and "site-packages" in file:
+    if file.startswith((_TORCH, "<")) or (f"{os.sep}torch{os.sep}" in file and "site-packages" in file):
         return True
     plumbing = f"{os.sep}site-packages{os.sep}transformers{os.sep}"
     return plumbing in file and f"{plumbing}models{os.sep}" not in file

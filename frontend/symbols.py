@@ -64,7 +64,8 @@ class SymbolTable:
             if name not in self.names or self.names[name] not in self.symbols:
                 if name.startswith("u"):
                     raise UnsupportedError(
-                        f"a size depends on data ({name})", hint="make the shape independent of values, or pad to a bound"
+                        f"a size depends on data ({name})",
+                        hint="make the shape independent of values, or pad to a bound",
                     )
                 self.declare(name, 0, None, None)
             return index(self.names[name])

@@ -50,9 +50,7 @@ def hardtanh(b: Builder, x: Value, low: float = -1.0, high: float = 1.0) -> Valu
 @lower("aten.leaky_relu.default")
 def leaky_relu(b: Builder, x: Value, slope: float = 0.01) -> Value:
     compute = opmath(b.dtype)
-    return b.pointwise(
-        lambda a: where(_positive(a), a, apply("mul", a, literal(slope, compute))), x, compute=compute
-    )
+    return b.pointwise(lambda a: where(_positive(a), a, apply("mul", a, literal(slope, compute))), x, compute=compute)
 
 
 @lower("aten.prelu.default", "aten._prelu_kernel.default")
@@ -83,7 +81,9 @@ def gelu(b: Builder, x: Value, *, approximate: str = "none") -> Value:
         if approximate == "tanh":
             cube = apply("mul", apply("mul", a, a), a)
             inner = apply(
-                "mul", literal(math.sqrt(2 / math.pi), compute), apply("add", a, apply("mul", literal(0.044715, compute), cube))
+                "mul",
+                literal(math.sqrt(2 / math.pi), compute),
+                apply("add", a, apply("mul", literal(0.044715, compute), cube)),
             )
             bend = apply("tanh", inner)
         else:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast as as_type
+from typing import Any
+from typing import cast as as_type
 
 from codesign.ir.core import Op, Value, tensor_type
 from codesign.ir.dtypes import BOOL, I64, DType
@@ -55,7 +56,8 @@ class Builder:
 
     def unsupported(self, why: str, hint: str | None = None) -> UnsupportedError:
         """An error that names the operator and its place."""
-        return UnsupportedError(f"{self.target}: {why}", place=self.location, hint=hint)
+        named = self.location.origin == self.target  # the place says it already
+        return UnsupportedError(why if named else f"{self.target}: {why}", place=self.location, hint=hint)
 
     def add(self, op: Op) -> Op:
         op.location = self.location
@@ -176,7 +178,7 @@ class Builder:
                 value = offset // inner
                 if position:
                     value = value % source[k]
-                result[k] = self.simplify(value, as_type(dict[str, Index], extents))
+                result[k] = self.simplify(value, extents)
         return tuple(result)
 
     def limit(self, value: Index) -> Index:
@@ -224,7 +226,7 @@ def where(condition: Scalar, yes: Scalar, no: Scalar) -> Scalar:
 def data_index(value: Scalar, size: Index, *, wrap: bool = True) -> Index:
     """An integer read from data as an index into a dim of this size; negative ones count from the end when `wrap`."""
     position = cast(value, I64)
-    if wrap and not value.dtype.kind == "uint":
+    if wrap and value.dtype.kind != "uint":
         below = apply("lt", position, literal(0, I64))
         end = Literal(size.constant, I64) if size.is_constant else IndexValue(size)
         position = select(below, apply("add", position, end), position)

@@ -125,9 +125,7 @@ def col2im(
     """The adjoint of im2col: every place sums what the windows that cover it hold for it."""
     batched = len(shape_of(x)) == 3
     kernel, dilation, padding, stride = (list(v) * (2 // len(v)) for v in (kernel, dilation, padding, stride))
-    blocks = [
-        (index(size[d]) + 2 * padding[d] - dilation[d] * (kernel[d] - 1) - 1) // stride[d] + 1 for d in range(2)
-    ]
+    blocks = [(index(size[d]) + 2 * padding[d] - dilation[d] * (kernel[d] - 1) - 1) // stride[d] + 1 for d in range(2)]
     sums = accumulator(b.dtype)
 
     def body(i: Point, r: Point) -> Scalar:

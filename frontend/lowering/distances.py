@@ -116,7 +116,8 @@ def embedding_bag(
     )
 
     def body(i: Point) -> Scalar:
-        value, size = read(total, i), read(sizes, (i[0],))
+        value: Scalar = read(total, i)
+        size = read(sizes, (i[0],))
         if mode == 1:
             value = apply("div", value, apply("max", size, one))
         if mode == 2:

@@ -148,7 +148,9 @@ _LARGEST = {
 
 
 # -- two arguments ----------------------------------------------------------------------------------------------------------
-@lower("aten.add.Tensor", "aten.add.Scalar", "aten.sub.Tensor", "aten.sub.Scalar", "aten.rsub.Tensor", "aten.rsub.Scalar")
+@lower(
+    "aten.add.Tensor", "aten.add.Scalar", "aten.sub.Tensor", "aten.sub.Scalar", "aten.rsub.Tensor", "aten.rsub.Scalar"
+)
 def add(b: Builder, x: Operand, y: Operand, alpha: int | float = 1) -> Value:
     """x + alpha * y, x - alpha * y, or (rsub) y - alpha * x."""
     if b.target.startswith("aten.rsub"):
@@ -372,12 +374,18 @@ def shift(b: Builder, x: Operand, y: Operand) -> Value:
 def where_self(b: Builder, condition: Value, x: Operand, y: Operand) -> Value:
     return b.compute(
         b.shape,
-        lambda i: where(truthy(b.element(condition, i, tensor_type(condition).dtype)), b.element(x, i, b.dtype), b.element(y, i, b.dtype)),
+        lambda i: where(
+            truthy(b.element(condition, i, tensor_type(condition).dtype)),
+            b.element(x, i, b.dtype),
+            b.element(y, i, b.dtype),
+        ),
     )
 
 
 @lower("aten.clamp.default", "aten.clamp.Tensor", "aten.clamp_min.default", "aten.clamp_min.Tensor")
-def clamp(b: Builder, x: Value, low: Operand | None = None, high: Operand | None = None, **named: Operand | None) -> Value:
+def clamp(
+    b: Builder, x: Value, low: Operand | None = None, high: Operand | None = None, **named: Operand | None
+) -> Value:
     """min(max(x, low), high); NaN stays NaN, and a NaN limit gives NaN."""
     low, high = named.get("min", low), named.get("max", high)
     compute = opmath(b.dtype)

@@ -34,9 +34,7 @@ def embedding(b: Builder, table: Value, ids: Value, *_: Any) -> Value:
     """The row of the table that each id names."""
     rank = len(shape_of(ids))
     rows = shape_of(table)[0]
-    return b.compute(
-        b.shape, lambda i: read(table, (data_index(read(ids, i[:rank]), rows, wrap=False), *i[rank:]))
-    )
+    return b.compute(b.shape, lambda i: read(table, (data_index(read(ids, i[:rank]), rows, wrap=False), *i[rank:])))
 
 
 @lower("aten.index_select.default")
@@ -80,9 +78,7 @@ def take(b: Builder, x: Value, ids: Value) -> Value:
     return b.compute(b.shape, body)
 
 
-def advanced(
-    b: Builder, shape: Sequence[Index], indices: Sequence[Value | None]
-) -> tuple[list[int], int, int]:
+def advanced(b: Builder, shape: Sequence[Index], indices: Sequence[Value | None]) -> tuple[list[int], int, int]:
     """Which dims are indexed by tensors, where their common dims go in the result, and how many those are.
 
     Adjacent index tensors leave their dims in place; separated ones put them in front (NumPy's rule).
@@ -185,7 +181,13 @@ def _along(b: Builder, x: Value, dim: int, ids: Value) -> Any:
     )
 
 
-@lower("aten.scatter.src", "aten.scatter.value", "aten.scatter.reduce", "aten.scatter.value_reduce", "aten.scatter_add.default")
+@lower(
+    "aten.scatter.src",
+    "aten.scatter.value",
+    "aten.scatter.reduce",
+    "aten.scatter.value_reduce",
+    "aten.scatter_add.default",
+)
 def scatter(b: Builder, x: Value, dim: int, ids: Value, source: Operand, *, reduce: str | None = None) -> Value:
     """x with source[i] written, added or multiplied in where ids[i] says along the dim."""
     combine = "add" if "scatter_add" in b.target else "set" if reduce is None else _COMBINERS[reduce]
@@ -241,18 +243,16 @@ def reduced_scatter(
     start = converted(b, x, compute)
     if not include_self:
         untouched = b.compute(shape_of(x), lambda i: literal(False, BOOL), name=f"{b.name}_untouched")
-        touched = b.scatter("set", untouched, shape, lambda i: (place(i), literal(True, BOOL)), name=f"{b.name}_touched")
+        touched = b.scatter(
+            "set", untouched, shape, lambda i: (place(i), literal(True, BOOL)), name=f"{b.name}_touched"
+        )
         empty = literal(_identity(combine, compute), compute)
         old = start
-        start = b.compute(
-            shape_of(x), lambda i: where(read(touched, i), empty, read(old, i)), name=f"{b.name}_start"
-        )
+        start = b.compute(shape_of(x), lambda i: where(read(touched, i), empty, read(old, i)), name=f"{b.name}_start")
     total = b.scatter(combine, start, shape, lambda i: (place(i), cast(value(i), compute)))
     if reduce != "mean":
         return converted(b, total, kind)
-    ones = b.compute(
-        shape_of(x), lambda i: literal(1 if include_self else 0, compute), name=f"{b.name}_ones"
-    )
+    ones = b.compute(shape_of(x), lambda i: literal(1 if include_self else 0, compute), name=f"{b.name}_ones")
     count = b.scatter("add", ones, shape, lambda i: (place(i), literal(1, compute)), name=f"{b.name}_count")
 
     def body(i: Point) -> Scalar:
@@ -329,9 +329,11 @@ def index_put(
         old, compute = x, opmath(b.dtype)
         return b.compute(
             shape,
-            lambda i: cast(apply("add", cast(read(old, i), compute), b.element(values, i, compute)), b.dtype)
-            if accumulate
-            else b.element(values, i, b.dtype),
+            lambda i: (
+                cast(apply("add", cast(read(old, i), compute), b.element(values, i, compute)), b.dtype)
+                if accumulate
+                else b.element(values, i, b.dtype)
+            ),
         )
     _, start, rank = advanced(b, shape, indices)
     common = _broadcast_shape([shape_of(ids) for ids in indices if ids is not None])

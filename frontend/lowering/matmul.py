@@ -44,9 +44,7 @@ def product_of_matrices(b: Builder, x: Value, y: Value, dtype: DType | None = No
     )
 
 
-def _scaled_sum(
-    b: Builder, bias: Value, product: Value, beta: int | float, alpha: int | float
-) -> Value:
+def _scaled_sum(b: Builder, bias: Value, product: Value, beta: int | float, alpha: int | float) -> Value:
     """beta * bias + alpha * product; a zero beta drops the bias, NaN or not."""
     compute = opmath(b.dtype) if b.dtype.is_float else b.dtype
 
@@ -73,9 +71,7 @@ def addmm(
 
 
 @lower("aten.addbmm.default")
-def addbmm(
-    b: Builder, bias: Value, x: Value, y: Value, *, beta: int | float = 1, alpha: int | float = 1
-) -> Value:
+def addbmm(b: Builder, bias: Value, x: Value, y: Value, *, beta: int | float = 1, alpha: int | float = 1) -> Value:
     """The products of all matrices of the batch, summed."""
     sums = _accumulate(b, x)
     rows, columns = tensor_type(x).shape, tensor_type(y).shape

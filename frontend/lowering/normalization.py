@@ -241,7 +241,8 @@ def batch_norm(b: Builder, x: Value, weight: Value | None, bias: Value | None, *
     else:
         running_mean, running_var, training, momentum, eps = rest
     if not training:
-        assert running_mean is not None and running_var is not None
+        assert running_mean is not None
+        assert running_var is not None
         result = _batch_normalised(b, x, weight, bias, running_mean, running_var, eps)
         extra = [running_mean, running_var] if "functional" in b.target else []
         return (result, _empty(b, 1), _empty(b, 2), *extra)

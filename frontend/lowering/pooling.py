@@ -32,7 +32,11 @@ def _window_point(window: Sequence[Index], r: Index) -> list[Index]:
     return [rest, *point[::-1]]
 
 
-@lower("aten.max_pool2d_with_indices.default", "aten.max_pool3d_with_indices.default", "aten.max_pool1d_with_indices.default")
+@lower(
+    "aten.max_pool2d_with_indices.default",
+    "aten.max_pool3d_with_indices.default",
+    "aten.max_pool1d_with_indices.default",
+)
 def max_pool(
     b: Builder,
     x: Value,
@@ -107,9 +111,7 @@ def avg_pool(
         places = [y * s + k - p for y, s, k, p in zip(i[lead:], steps, r, pads, strict=True)]
         return cast(read(x, (*i[:lead], *places), zero), sums)
 
-    total = b.reduce(
-        "sum", b.shape, window, element, accumulate=sums, dtype=sums, name=f"{b.name}_sum"
-    )
+    total = b.reduce("sum", b.shape, window, element, accumulate=sums, dtype=sums, name=f"{b.name}_sum")
     plain = not ceil_mode and (count_include_pad or all(p == 0 for p in pads))
 
     def count(i: Point) -> Scalar:

@@ -146,7 +146,9 @@ def moments(
     return average, variance
 
 
-def _finish(b: Builder, value: Value, like: Value, dims: Sequence[int], keepdim: bool, dtype: DType, name: str) -> Value:
+def _finish(
+    b: Builder, value: Value, like: Value, dims: Sequence[int], keepdim: bool, dtype: DType, name: str
+) -> Value:
     """A statistic with kept dims in the shape and dtype that the node has."""
     value = converted(b, value, dtype)
     if keepdim:
@@ -155,8 +157,12 @@ def _finish(b: Builder, value: Value, like: Value, dims: Sequence[int], keepdim:
     return reshaped(b, value, shape, name=name)
 
 
-@lower("aten.var.correction", "aten.var.dim", "aten.var.default", "aten.std.correction", "aten.std.dim", "aten.std.default")
-def var(b: Builder, x: Value, dims: Any = None, *rest: Any, correction: Any = 1, keepdim: bool = False, **named: Any) -> Value:
+@lower(
+    "aten.var.correction", "aten.var.dim", "aten.var.default", "aten.std.correction", "aten.std.dim", "aten.std.default"
+)
+def var(
+    b: Builder, x: Value, dims: Any = None, *rest: Any, correction: Any = 1, keepdim: bool = False, **named: Any
+) -> Value:
     correction, keepdim, dims = _variance_arguments(b.target, dims, rest, correction, keepdim, named)
     chosen = reduced_dims(dims, len(shape_of(x)))
     _, variance = moments(b, x, chosen, correction, accumulator(b.dtype), b.name)
@@ -179,7 +185,9 @@ def _variance_arguments(
 
 
 @lower("aten.var_mean.correction", "aten.std_mean.correction")
-def var_mean(b: Builder, x: Value, dims: Any = None, *, correction: Any = 1, keepdim: bool = False) -> tuple[Value, Value]:
+def var_mean(
+    b: Builder, x: Value, dims: Any = None, *, correction: Any = 1, keepdim: bool = False
+) -> tuple[Value, Value]:
     chosen = reduced_dims(dims, len(shape_of(x)))
     correction = 1 if correction is None else correction
     average, variance = moments(b, x, chosen, correction, accumulator(b.dtype), b.name)
@@ -300,7 +308,5 @@ def dist(b: Builder, x: Value, y: Value, p: Any = 2) -> Value:
     rank = max(map(len, kinds))
     padded = [(index(1),) * (rank - len(s)) + s for s in kinds]
     shape = [a if c == 1 else c for a, c in zip(*padded, strict=True)]
-    gap = b.pointwise(
-        lambda a, c: apply("sub", a, c), x, y, compute=opmath(b.dtype), shape=shape, name=f"{b.name}_gap"
-    )
+    gap = b.pointwise(lambda a, c: apply("sub", a, c), x, y, compute=opmath(b.dtype), shape=shape, name=f"{b.name}_gap")
     return vector_norm(b, gap, p)

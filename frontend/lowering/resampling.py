@@ -123,9 +123,18 @@ def _arguments(b: Builder, x: Value, rest: Sequence[Any]) -> tuple[int, list[flo
 
 
 @lower(
-    *(f"aten.upsample_{kind}.{form}" for kind in ("linear1d", "bilinear2d", "trilinear3d") for form in ("vec", "default")),
+    *(
+        f"aten.upsample_{kind}.{form}"
+        for kind in ("linear1d", "bilinear2d", "trilinear3d")
+        for form in ("vec", "default")
+    ),
     *(f"aten.upsample_bicubic2d.{form}" for form in ("vec", "default")),
-    *(f"aten.{kind}{d}d.{form}" for kind in ("upsample_nearest", "_upsample_nearest_exact") for d in (1, 2, 3) for form in ("vec", "default")),
+    *(
+        f"aten.{kind}{d}d.{form}"
+        for kind in ("upsample_nearest", "_upsample_nearest_exact")
+        for d in (1, 2, 3)
+        for form in ("vec", "default")
+    ),
 )
 def upsample(b: Builder, x: Value, *rest: Any) -> Value:
     """Every output position reads its nearest input positions, weighted by distance."""
@@ -194,9 +203,7 @@ def grid_sampler(b: Builder, x: Value, grid: Value, mode: int, padding: int, ali
         first = cast(base, I64)
         return [(first, _minus(literal(1, kind), share)), (_plus(first, literal(1, I64)), share)]
 
-    return b.compute(
-        b.shape, lambda i: cast(_weighted(b, x, i[:2], [taps(i, d) for d in range(rank)], kind), b.dtype)
-    )
+    return b.compute(b.shape, lambda i: cast(_weighted(b, x, i[:2], [taps(i, d) for d in range(rank)], kind), b.dtype))
 
 
 def _reflected(b: Builder, place: Scalar, size: Index, align: bool) -> Scalar:

@@ -18,9 +18,7 @@ from codesign.ir.tensor import Dim, Scan, Sort
 ScanMonoid = Literal["sum", "prod", "max", "min", "argmax", "argmin", "logsumexp"]
 
 
-def scan(
-    b: Builder, x: Value, dim: int, monoid: ScanMonoid, dtype: DType, accumulate: DType, name: str = ""
-) -> Value:
+def scan(b: Builder, x: Value, dim: int, monoid: ScanMonoid, dtype: DType, accumulate: DType, name: str = "") -> Value:
     """The inclusive running reduction of x along a dim."""
     shape = shape_of(x)
     dims = tuple(Dim(f"i{k}", size) for k, size in enumerate(shape))
@@ -40,7 +38,9 @@ def cumulative(b: Builder, x: Value, dim: int, *, dtype: Any = None) -> Value:
     source = converted(b, x, b.dtype) if dtype is not None else x
     if rank == 0:
         return converted(b, source, b.dtype)
-    monoid: ScanMonoid = "sum" if b.target.startswith("aten.cumsum") else "prod" if "cumprod" in b.target else "logsumexp"
+    monoid: ScanMonoid = (
+        "sum" if b.target.startswith("aten.cumsum") else "prod" if "cumprod" in b.target else "logsumexp"
+    )
     return scan(b, source, wrap(dim, rank), monoid, b.dtype, accumulator(b.dtype))
 
 

@@ -152,7 +152,9 @@ def _clip(b: Builder, position: IndexLike | None, size: Index, default: IndexLik
     return b.limit(minimum(where_to, size))
 
 
-def _sliced(b: Builder, x: Value, dim: int, start: Index, step: IndexLike, shape: Sequence[Index], name: str = "") -> Value:
+def _sliced(
+    b: Builder, x: Value, dim: int, start: Index, step: IndexLike, shape: Sequence[Index], name: str = ""
+) -> Value:
     return b.compute(
         shape, lambda i: read(x, [i[d] * step + start if d == dim else i[d] for d in range(len(shape))]), name=name
     )
@@ -252,7 +254,11 @@ def unfold(b: Builder, x: Value, dim: int, size: int, step: int) -> Value:
 
 @lower("aten.as_strided.default", "aten.as_strided_copy.default")
 def as_strided(
-    b: Builder, x: Value, size: Sequence[IndexLike], stride: Sequence[IndexLike], storage_offset: IndexLike | None = None
+    b: Builder,
+    x: Value,
+    size: Sequence[IndexLike],
+    stride: Sequence[IndexLike],
+    storage_offset: IndexLike | None = None,
 ) -> Value:
     """Any strided window of a row-major tensor: a flat position, taken apart again by the tensor's own shape."""
     source = shape_of(x)
@@ -310,7 +316,9 @@ def roll(b: Builder, x: Value, shifts: Sequence[int], dims: Sequence[int] = ()) 
         moved[wrap(dim, rank)] = moved.get(wrap(dim, rank), 0) + amount
     if any(shape[d] == 0 for d in range(rank)):
         return x
-    return b.compute(shape, lambda i: read(x, [(i[d] - moved[d]) % shape[d] if d in moved else i[d] for d in range(rank)]))
+    return b.compute(
+        shape, lambda i: read(x, [(i[d] - moved[d]) % shape[d] if d in moved else i[d] for d in range(rank)])
+    )
 
 
 @lower("aten.cat.default", "aten.concat.default")
