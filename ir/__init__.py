@@ -1,7 +1,7 @@
 """The language: an SSA core, index and scalar expressions, ops of three levels, their text, checks and meaning.
 
-Ops live in `codesign.ir.tensor` and `codesign.ir.tile`; text in `codesign.ir.text`; the verifier in `codesign.ir.verify`; the
-reference interpreter in `codesign.ir.interpreter`.
+Ops live in `codesign.ir.tensor` and `codesign.ir.tile`; text in `codesign.ir.text`; the verifier in
+`codesign.ir.verify`; the reference interpreter in `codesign.ir.interpreter`.
 """
 
 from codesign.ir.analysis import ContractionForm, contraction, operation_counts, structural_hash

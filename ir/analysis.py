@@ -1,4 +1,4 @@
-"""Questions that several rooms ask of IR: is this a matrix product, are these two the same, what does it cost to compute."""
+"""Questions that several rooms ask of IR: is this a matrix product, are two things the same, what does one cost."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class ContractionForm:
     """A compute as a sum of products of two factors.
 
     `left`, `right`: the factors, without the exact casts around them, so that their dtypes are those that a matrix unit
-    is fed. Dims by role: `m` only in left, `n` only in right, `k` summed (in both), `batch` in both and kept; `accumulate`: dtype
-    of the sum.
+    is fed. Dims by role: `m` only in left, `n` only in right, `k` summed (in both), `batch` in both and kept;
+    `accumulate`: dtype of the sum.
     """
 
     left: Scalar
@@ -49,8 +49,8 @@ class ContractionForm:
 def contraction(compute: Compute, *, vector: bool = False) -> ContractionForm | None:
     """The compute as a matrix product, or None when it isn't one.
 
-    It is when it sums `a * b`, whose rounding the sum's dtype does not lose, over dims that both factors have, and each factor has a
-    kept dim of its own; with `vector`, one of the two is enough (matrix times vector).
+    It is when it sums `a * b`, whose rounding the sum's dtype does not lose, over dims that both factors have, and
+    each factor has a kept dim of its own; with `vector`, one of the two is enough (matrix times vector).
     """
     body = compute.body
     if compute.monoid != "sum" or not isinstance(body, Apply) or body.function != "mul" or body.dtype.bits < 32:
@@ -104,8 +104,8 @@ def strip_exact_casts(scalar: Scalar) -> Scalar:
 def operation_counts(scalar: Scalar) -> dict[tuple[Unit, DType], float]:
     """Issue slots per point by unit and dtype; each distinct node is computed once.
 
-    The dtype is that of the first operand for comparisons and casts, else that of the result. Index expressions used as values
-    count as integer work; those inside reads are addresses and don't count here.
+    The dtype is that of the first operand for comparisons and casts, else that of the result. Index expressions used
+    as values count as integer work; those inside reads are addresses and don't count here.
     """
     slots: dict[tuple[Unit, DType], float] = {}
     for node in scalar.walk():
@@ -124,7 +124,7 @@ def operation_counts(scalar: Scalar) -> dict[tuple[Unit, DType], float]:
 
 
 def index_operation_count(expression: Index) -> int:
-    """Integer operations that computing an index expression takes: adds, multiplies, and 6 for each division or remainder."""
+    """Integer operations of computing an index expression: adds, multiplies, and 6 for each division or remainder."""
     count = max(len(expression.terms) - 1, 0)
     for monomial, c in expression.terms:
         count += max(len(monomial) - 1, 0) + (1 if monomial and abs(c) != 1 else 0)
@@ -144,7 +144,7 @@ def users(block: Block) -> Mapping[Value, list[Op]]:
 
 
 def topological_order(block: Block) -> list[Op]:
-    """The block's ops, each after those whose results it uses, otherwise in their present order; ValueError on a cycle."""
+    """The block's ops, each after those that it depends on, otherwise in their present order; ValueError on a cycle."""
     producer = {value: op for op in block.ops for value in op.results}
     order: list[Op] = []
     state: dict[Op, int] = {}

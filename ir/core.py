@@ -38,8 +38,9 @@ class Value:
 class Op:
     """Base of operations.
 
-    Subclasses hold their operands in typed fields and list them by `operands()`; `replace(mapping)` swaps operands in place.
-    Regions (bodies of fusions and control flow) are blocks in `blocks()`; ops in a region may use values from outside.
+    Subclasses hold their operands in typed fields and list them by `operands()`; `replace(mapping)` swaps operands in
+    place. Regions (bodies of fusions and control flow) are blocks in `blocks()`; ops in a region may use values from
+    outside.
     """
 
     opcode: ClassVar[str] = ""
@@ -159,9 +160,9 @@ class Symbol:
 class Module:
     """What a `.tile` file holds.
 
-    `functions`: tensor level, by name. `kernels`: tile level (`codesign.ir.tile.Kernel`). `programs`: accelerator level.
-    `constants`: values of `constant` ops by their name, as NumPy arrays or anything with `__array__`; a name without an entry
-    has no data (a meta model). Data is not part of the text.
+    `functions`: tensor level, by name. `kernels`: tile level (`codesign.ir.tile.Kernel`). `programs`: accelerator
+    level. `constants`: values of `constant` ops by their name, as NumPy arrays or anything with `__array__`; a name
+    without an entry has no data (a meta model). Data is not part of the text.
     """
 
     name: str = "module"

@@ -59,4 +59,4 @@ class MachineError(CodesignError):
 
 
 class EvaluationError(CodesignError):
-    """Something that the interpreter can't run: an index outside a tensor, a constant without data, a missing external."""
+    """What the interpreter can't run: an index outside a tensor, a constant without data, a missing external."""

@@ -83,8 +83,6 @@ def _sign(a: Any) -> Any:
     return a if a.dtype == np.bool_ else np.nan_to_num(np.sign(a), nan=0.0)
 
 
-
-
 def _rows() -> list[Function]:
     f = Function
     return [

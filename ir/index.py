@@ -1,8 +1,8 @@
 """Index expressions: integer polynomials over dimensions and symbols, with floor division, remainder, min and max.
 
-An `Index` is kept in one normal form, a sum of integer coefficients times products of atoms, so that equal polynomials are
-equal objects and adding, cancelling and comparing need no rewriting. What needs knowledge of ranges (is `i % 8` just `i`?) is in
-`codesign.ir.ranges`, behind `Index.simplify(bounds)` and its kin.
+An `Index` is kept in one normal form, a sum of integer coefficients times products of atoms, so that equal
+polynomials are equal objects and adding, cancelling and comparing need no rewriting. What needs knowledge of ranges
+(is `i % 8` just `i`?) is in `codesign.ir.ranges`, behind `Index.simplify(bounds)` and its kin.
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ Monomial = tuple[Atom, ...]
 class Bounds:
     """What is known of variables: `0 <= dim < extent` for dimensions, `low <= symbol <= high` for symbols.
 
-    `high` None means no upper limit is known. Variables that appear in neither are unbounded. The mappings must not change
-    afterwards: what follows from them is remembered in `memo`.
+    `high` None means no upper limit is known. Variables that appear in neither are unbounded. The mappings must not
+    change afterwards: what follows from them is remembered in `memo`.
     """
 
     extents: Mapping[str, Index] = field(default_factory=dict)
@@ -640,9 +640,7 @@ def _substitute_atom(
 
 def _wrapped(value: Index) -> str:
     text = str(value)
-    simple = value.is_constant or (
-        len(value.terms) == 1 and value.terms[0][1] == 1 and len(value.terms[0][0]) == 1
-    )
+    simple = value.is_constant or (len(value.terms) == 1 and value.terms[0][1] == 1 and len(value.terms[0][0]) == 1)
     return text if simple else f"({text})"
 
 

@@ -11,8 +11,8 @@ class Location:
     """A place in the user's source.
 
     `file`, `line`: of the statement that produced the op (line 0 = unknown). `module`: path of the nn.Module, as in
-    `layers.0.mlp.up_proj`. `origin`: the framework operator, as in `aten.mm.default`. `parts`: the places that were merged
-    when a pass made one op of several, in program order.
+    `layers.0.mlp.up_proj`. `origin`: the framework operator, as in `aten.mm.default`. `parts`: the places that were
+    merged when a pass made one op of several, in program order.
     """
 
     file: str = ""

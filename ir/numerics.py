@@ -1,7 +1,7 @@
 """How values of each element type are held in NumPy, rounded, and converted into each other.
 
-Formats that NumPy lacks (bf16, the 8-bit floats) are held in float32 arrays whose every element is a value of the format.
-Rounding is to nearest, ties to even. Conversions follow PyTorch on a CPU.
+Formats that NumPy lacks (bf16, the 8-bit floats) are held in float32 arrays whose every element is a value of the
+format. Rounding is to nearest, ties to even. Conversions follow PyTorch on a CPU.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _GREATEST = {F8E4M3: 448.0, F8E5M2: 57344.0}
 def round_to(array: npt.ArrayLike, dtype: DType) -> Array:
     """The array's numbers rounded to the nearest value of a float format, in the NumPy dtype that holds it.
 
-    Too large values become infinite; in f8e4m3, which has no infinity, the greatest value (as conversion instructions and
-    PyTorch saturate). Narrow formats are reached through float32, as in PyTorch.
+    Too large values become infinite; in f8e4m3, which has no infinity, the greatest value (as conversion instructions
+    and PyTorch saturate). Narrow formats are reached through float32, as in PyTorch.
     """
     values = np.asarray(array)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -104,7 +104,9 @@ def _quotient_limits(top: Limits, bottom: Limits) -> Limits:
     ends = [dlow] if dhigh is None else [dlow, dhigh]
     unbounded = dhigh is None  # division by an unbounded denominator tends to 0, from below to -1
     new_low = None if low is None else min([low // d for d in ends] + ([0 if low >= 0 else -1] if unbounded else []))
-    new_high = None if high is None else max([high // d for d in ends] + ([0 if high >= 0 else -1] if unbounded else []))
+    new_high = (
+        None if high is None else max([high // d for d in ends] + ([0 if high >= 0 else -1] if unbounded else []))
+    )
     return new_low, new_high
 
 

@@ -365,8 +365,14 @@ def cast(value: Scalar, dtype: DType) -> Scalar:
     """The value converted to a dtype (itself when it has it)."""
     if value.dtype is dtype:
         return value
-    if isinstance(value, Literal) and math.isfinite(value.value) and (value.dtype.kind == dtype.kind or dtype.bits >= 32):
-        if dtype.is_float and dtype.bits >= 32 or (not value.dtype.is_float and dtype.is_integer and dtype.bits == 64):
+    if (
+        isinstance(value, Literal)
+        and math.isfinite(value.value)
+        and (value.dtype.kind == dtype.kind or dtype.bits >= 32)
+    ):
+        if (dtype.is_float and dtype.bits >= 32) or (
+            not value.dtype.is_float and dtype.is_integer and dtype.bits == 64
+        ):
             return Literal(value.value, dtype)
     return Apply("cast", (value,), dtype)
 

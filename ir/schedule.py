@@ -24,13 +24,13 @@ Knob = int | str | bool
 class Schedule:
     """One way to run a kernel.
 
-    `tiles`: for each dim, the block size that one program instance (level "block") works on at a time; outer dims are cut into
-    the grid by it, inner (reduction) dims into loop steps. `inner`: sizes at inner levels, `{level: {dim: size}}`, as in
-    {"warp": {"m": 64}} or {"array": {"m": 16, "n": 16}}. `order`: outer dims, slowest first, as the grid walks them.
-    `reduce`: for each inner dim "looped" (in steps of its tile), "resident" (all of it at once) or "online". `split`: parts that a
-    reduction dim is split into over the grid (1 = none). `pipeline`: iterations of loads in flight. `extras`: knobs of one kind
-    of machine: GPU "warps", "group" (tiles of the slowest grid dim walked together for L2 reuse), "persistent", "tma",
-    "warp_specialize"; accelerator "dataflow", "multicast".
+    `tiles`: for each dim, the block size that one program instance (level "block") works on at a time; outer dims are
+    cut into the grid by it, inner (reduction) dims into loop steps. `inner`: sizes at inner levels, `{level: {dim:
+    size}}`, as in {"warp": {"m": 64}} or {"array": {"m": 16, "n": 16}}. `order`: outer dims, slowest first, as the
+    grid walks them. `reduce`: for each inner dim "looped" (in steps of its tile), "resident" (all of it at once) or
+    "online". `split`: parts that a reduction dim is split into over the grid (1 = none). `pipeline`: iterations of
+    loads in flight. `extras`: knobs of one kind of machine: GPU "warps", "group" (tiles of the slowest grid dim
+    walked together for L2 reuse), "persistent", "tma", "warp_specialize"; accelerator "dataflow", "multicast".
     """
 
     tiles: Mapping[str, int] = field(default_factory=dict)
@@ -122,9 +122,9 @@ REDUCE_MODES = ("looped", "resident", "online")
 class ScheduleBatch:
     """Many schedules of one kernel as struct of arrays.
 
-    `columns`: knob name -> integer array [N] (or [1], broadcast). Names: `tile.<dim>`, `inner.<level>.<dim>`, `split.<dim>`,
-    `reduce.<dim>` (code in REDUCE_MODES), `pipeline`, and `<extra>` for extras by their own name (booleans as 0/1). What is the
-    same for all is in `common` (its order, and string extras).
+    `columns`: knob name -> integer array [N] (or [1], broadcast). Names: `tile.<dim>`, `inner.<level>.<dim>`,
+    `split.<dim>`, `reduce.<dim>` (code in REDUCE_MODES), `pipeline`, and `<extra>` for extras by their own name
+    (booleans as 0/1). What is the same for all is in `common` (its order, and string extras).
     """
 
     columns: Mapping[str, npt.NDArray[np.int64]]

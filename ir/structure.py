@@ -1,7 +1,7 @@
 """Structure of IR as plain nested tuples: what equality of modules and structural hashes compare.
 
-Values are numbered in order of appearance, so their names don't matter; scalar expressions are numbered node by node, so that
-sharing neither matters nor costs.
+Values are numbered in order of appearance, so their names don't matter; scalar expressions are numbered node by node,
+so that sharing neither matters nor costs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Structure = tuple[Any, ...]
 class Describer:
     """Turns IR into structures.
 
-    `exact`: names of dimensions, labels, constants and source locations are part of the structure; else dimensions are numbered
-    in order of appearance and the rest is left out.
+    `exact`: names of dimensions, labels, constants and source locations are part of the structure; else dimensions
+    are numbered in order of appearance and the rest is left out.
     """
 
     def __init__(self, exact: bool) -> None:
@@ -60,9 +60,7 @@ class Describer:
     def _index(self, expression: Index) -> Any:
         if not expression.data():
             return str(expression)
-        return tuple(
-            (c, tuple(self._atom(atom) for atom in monomial)) for monomial, c in expression.terms
-        )
+        return tuple((c, tuple(self._atom(atom) for atom in monomial)) for monomial, c in expression.terms)
 
     def _atom(self, atom: Any) -> Any:
         if isinstance(atom, (FloorDiv, Mod)):
@@ -171,7 +169,8 @@ class Describer:
         if isinstance(op, (tile.Load, tile.Store)):
             axes = self._axes(op.axes)
             guards = tuple(
-                tuple(None if side is None else self.index(side) for side in (g.value, g.low, g.high)) for g in op.guards
+                tuple(None if side is None else self.index(side) for side in (g.value, g.low, g.high))
+                for g in op.guards
             )
             rest: Structure = (self.value(op.buffer), tuple(map(self.index, op.indices)), guards)
             if isinstance(op, tile.Load):
@@ -230,7 +229,8 @@ def equal(a: Module, b: Module) -> bool:
 def structural_hash(thing: Op | tile.Kernel | Block | Scalar) -> str:
     """A content hash, 16 hexadecimal digits, that is equal for things of the same structure.
 
-    Names of values, dimensions and constants and source locations don't matter; types, sizes and the order of values do.
+    Names of values, dimensions and constants and source locations don't matter; types, sizes and the order of values
+    do.
     """
     describer = Describer(False)
     if isinstance(thing, tile.Kernel):

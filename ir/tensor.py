@@ -1,7 +1,7 @@
 """Operations of the tensor level.
 
-Nearly everything is a `Compute`: an iteration domain, reads whose indices are expressions of it, and a scalar expression.
-A `Fusion` groups computes that one kernel will do.
+Nearly everything is a `Compute`: an iteration domain, reads whose indices are expressions of it, and a scalar
+expression. A `Fusion` groups computes that one kernel will do.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from codesign.ir.scalar import Scalar
 from codesign.ir.types import TensorType
 
 Monoid = Literal["sum", "prod", "max", "min", "any", "all", "argmax", "argmin"]
-"""How a reduction combines. `max`/`min` propagate NaN; `argmax`/`argmin` give the first position (i64), over one dimension."""
+"""How a reduction combines: `max`/`min` propagate NaN; `argmax`/`argmin` give the first position along one dim."""
 
 MONOIDS: tuple[Monoid, ...] = ("sum", "prod", "max", "min", "any", "all", "argmax", "argmin")
 
@@ -37,8 +37,9 @@ class Dim:
 class Compute(Op):
     """`%r = compute f16[i: M, j: N] sum(k: K) in f32 { body }`.
 
-    For every point of the parallel dims, the body is reduced over the reduction dims with the monoid, in the dtype `accumulate`
-    (of the body when there is no reduction), then converted to the result's dtype. The result's shape is the parallel extents.
+    For every point of the parallel dims, the body is reduced over the reduction dims with the monoid, in the dtype
+    `accumulate` (of the body when there is no reduction), then converted to the result's dtype. The result's shape is
+    the parallel extents.
     """
 
     opcode: ClassVar[str] = "compute"
@@ -101,14 +102,16 @@ class Constant(Op):
 class Fusion(Op):
     """A group of computes that one kernel will do: `%o = fusion { ...; yield %o }`.
 
-    Reads values from outside freely. Dims of the same name in different computes are the same loop: they have equal extents, and
-    a read of a value made inside is `%v[its own parallel dims by name]` (the verifier checks both). So the iteration domain
-    of the group is the union of its dims by name. Results are the yielded values' types, in order.
+    Reads values from outside freely. Dims of the same name in different computes are the same loop: they have equal
+    extents, and a read of a value made inside is `%v[its own parallel dims by name]` (the verifier checks both). So
+    the iteration domain of the group is the union of its dims by name. Results are the yielded values' types, in order.
     """
 
     opcode: ClassVar[str] = "fusion"
 
-    def __init__(self, body: Block, *, names: Iterable[str] = (), label: str = "", location: Location = UNKNOWN) -> None:
+    def __init__(
+        self, body: Block, *, names: Iterable[str] = (), label: str = "", location: Location = UNKNOWN
+    ) -> None:
         self.body = body
         self.label = label
         given = list(names) or [value.name for value in body.yields]
@@ -138,8 +141,9 @@ class Fusion(Op):
 class Scatter(Op):
     """`%r = scatter add %init over (i: N, j: D) at [%ids[i], j] { body }`.
 
-    The result starts as `init`; for every point of the domain, in row-major order, the body's value is combined into the element at
-    `target`. `combine`: "set" (last one wins), "add", "mul", "max", "min". Targets outside the tensor are skipped.
+    The result starts as `init`; for every point of the domain, in row-major order, the body's value is combined into
+    the element at `target`. `combine`: "set" (last one wins), "add", "mul", "max", "min". Targets outside the tensor
+    are skipped.
     """
 
     opcode: ClassVar[str] = "scatter"
@@ -179,7 +183,10 @@ class Scatter(Op):
 
 
 class Scan(Op):
-    """`%r = scan f32[i: M, j: N] sum over j in f32 { body }`: inclusive running reduction along one parallel dim."""
+    """`%r = scan f32[i: M, j: N] sum over j in f32 { body }`: inclusive running reduction along one parallel dim.
+
+    `argmax`/`argmin` give the position of the running extremum, the last one among equals.
+    """
 
     opcode: ClassVar[str] = "scan"
 
@@ -214,7 +221,7 @@ class Scan(Op):
 
 
 class Sort(Op):
-    """`%values, %positions = sort %x dim 1 descending`: stable sort along a dim, keeping the first `keep` entries (top-k) if given."""
+    """`%values, %positions = sort %x dim 1 descending keep 5`: stable sort along a dim; `keep`: only the first (top-k)."""
 
     opcode: ClassVar[str] = "sort"
 
@@ -246,7 +253,11 @@ class Sort(Op):
 
 
 class Random(Op):
-    """`%r = random uniform f32[M, N] seed 17 offset 0`: counter-based (Philox 4x32-10); "uniform" in [0,1), "normal", or "bits"."""
+    """`%r = random uniform f32[M, N] seed 17 offset 0`: numbers from counters (Philox 4x32-10).
+
+    `distribution`: "uniform" in [0, 1), "normal", or "bits" (32-bit words). Element p in row-major order uses counter
+    `offset + p`.
+    """
 
     opcode: ClassVar[str] = "random"
 
@@ -282,7 +293,7 @@ class _Operands(Op):
 
 
 class Call(_Operands):
-    """`%r = call "aten.sort.default"(%x) {dim = 1} : f32[M]`: an external library routine, costed but not compiled by us.
+    """`%r = call "aten.sort.default"(%x) {dim = 1} : f32[M]`: an external routine, costed but not compiled by us.
 
     `attributes` are plain data: bool, int, float, str, None, and (nested) tuples of them.
     """
@@ -307,7 +318,7 @@ class Call(_Operands):
 
 
 class Collective(_Operands):
-    """`%r = collective all_reduce sum(%x) over 8 : f16[M]`: communication between devices; costed, identity on one device."""
+    """`%r = collective all_reduce sum(%x) over 8 : f16[M]`: communication; costed, identity on one device."""
 
     opcode: ClassVar[str] = "collective"
 
@@ -329,7 +340,7 @@ class Collective(_Operands):
 
 
 class Launch(_Operands):
-    """`%o = launch @kernel(%x, %w) : f16[M, N]`: run a tile-level kernel; its buffer parameters are inputs, then results."""
+    """`%o = launch @kernel(%x, %w) : f16[M, N]`: run a tile-level kernel on the inputs, then the results."""
 
     opcode: ClassVar[str] = "launch"
 
@@ -354,7 +365,13 @@ class If(_Operands):
     opcode: ClassVar[str] = "if"
 
     def __init__(
-        self, condition: Value, then: Block, otherwise: Block, *, names: Iterable[str] = (), location: Location = UNKNOWN
+        self,
+        condition: Value,
+        then: Block,
+        otherwise: Block,
+        *,
+        names: Iterable[str] = (),
+        location: Location = UNKNOWN,
     ) -> None:
         self.then = then
         self.otherwise = otherwise

@@ -1,7 +1,8 @@
 """Operations of the tile level: kernels over a grid whose program instances work on blocks of values.
 
-Block-level like Triton, but target-neutral. An access keeps its index expression per tensor dimension over named tile axes, the
-grid and loop indices, so that a kernel can still be counted, re-costed and lowered to machines that move blocks by DMA.
+Block-level like Triton, but target-neutral. An access keeps its index expression per tensor dimension over named tile
+axes, the grid and loop indices, so that a kernel can still be counted, re-costed and lowered to machines that move
+blocks by DMA.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class GridDim:
 class Kernel:
     """A tile-level kernel: `kernel @name(%x: buffer<...>, ...) grid(pm: 8, pn: 16) schedule {...} { ... }`.
 
-    `params`: buffers, inputs then outputs (`outputs` of them at the end). `symbols`: names of dynamic sizes passed as integers.
+    `params`: buffers, inputs then outputs (`outputs` of them at the end). `symbols`: names of dynamic sizes passed as
+    integers.
     """
 
     name: str
@@ -142,7 +144,8 @@ class Load(_Access):
 
 
 class Store(_Access):
-    """`store %t[m, n] -> %out [m: 128, n: 64] at [...] where ...`; `atomic` combines ("add", "max", "min") instead of writing.
+    """`store %t[m, n] -> %out [m: 128, n: 64] at [...] where ...`; `atomic` combines ("add", "max", "min") instead of
+    writing.
 
     `value` is a tile whose axes are `axes` in order.
     """
@@ -175,14 +178,20 @@ class Store(_Access):
 class Map(Op):
     """`%t = map f32[m: 128, n: 64] { exp(%x[m, n] - %mx[m]) }`: element-wise work on tiles.
 
-    The body reads tiles by bare axis names (in any order or subset: transposition and broadcast), and may use grid, loop and axis
-    indices as values (`index(pm*128 + m)`).
+    The body reads tiles by bare axis names (in any order or subset: transposition and broadcast), and may use grid,
+    loop and axis indices as values (`index(pm*128 + m)`).
     """
 
     opcode: ClassVar[str] = "map"
 
     def __init__(
-        self, axes: Iterable[Axis], body: Scalar, *, dtype: DType | None = None, name: str = "", location: Location = UNKNOWN
+        self,
+        axes: Iterable[Axis],
+        body: Scalar,
+        *,
+        dtype: DType | None = None,
+        name: str = "",
+        location: Location = UNKNOWN,
     ) -> None:
         self.axes = tuple(axes)
         self.body = body
@@ -266,8 +275,9 @@ class Dot(Op):
 class For(Op):
     """`%r = for kk in 0 to K step 64 (%acc = %zero) pipeline 3 { ...; yield %next }`.
 
-    `variable` is the loop index in index expressions (a multiple of step from `lower`). The block's arguments are the carried values;
-    results are their last values. `pipeline`: how many iterations of loads are in flight (1 = none ahead).
+    `variable` is the loop index in index expressions (a multiple of step from `lower`). The block's arguments are the
+    carried values; results are their last values. `pipeline`: how many iterations of loads are in flight (1 = none
+    ahead).
     """
 
     opcode: ClassVar[str] = "for"

@@ -52,7 +52,8 @@ class BufferType:
 
     def __str__(self) -> str:
         text = f"{self.dtype}[{', '.join(map(str, self.shape))}]"
-        return f"buffer<{text}>" if self.contiguous else f"buffer<{text}, strides [{', '.join(map(str, self.strides))}]>"
+        strides = "" if self.contiguous else f", strides [{', '.join(map(str, self.strides))}]"
+        return f"buffer<{text}{strides}>"
 
 
 Type = TensorType | TileType | BufferType

@@ -1,6 +1,7 @@
 """Random numbers from counters: Philox 4x32-10 (Salmon et al., SC 2011, "Parallel random numbers: as easy as 1, 2, 3").
 
-The maps from words to floats are those of Triton's `tl.rand` and `tl.randn`, so that a generated kernel draws the same numbers.
+The maps from words to floats are those of Triton's `tl.rand` and `tl.randn`, so that a generated kernel draws the
+same numbers.
 """
 
 from __future__ import annotations

@@ -53,7 +53,8 @@ def combine(a: Array, b: Array, monoid: str, dtype: DType) -> Array:
 def scan_array(array: Array, axis: int, monoid: str, dtype: DType) -> Array:
     """The inclusive running reduction along an axis.
 
-    `argmax`/`argmin` give the position of the running extremum: the last one among equals, and a NaN once there was one.
+    `argmax`/`argmin` give the position of the running extremum: the last one among equals, and a NaN once there was
+    one.
     """
     values = convert(array, dtype)
     with np.errstate(all="ignore"):
@@ -209,4 +210,3 @@ def _sum_of_products(left: Array, right: Array, shape: tuple[int, ...], reduced:
     order = [*batch, *rows, *columns]
     spread = product.reshape([sizes[x] for x in order])
     return np.broadcast_to(spread.transpose(np.argsort(order)), shape[:outer])
-

@@ -30,7 +30,8 @@ class Span:
 
 
 class Domain:
-    """A box of integer points: dimension number `a` varies along array axis `a`; `fixed` names are the same at every point.
+    """A box of integer points: dimension number `a` varies along array axis `a`; `fixed` names are the same at every
+    point.
 
     Every array evaluated over it has its rank, with size 1 along dimensions that do not matter.
     """

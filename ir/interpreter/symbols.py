@@ -13,15 +13,17 @@ def bind_symbols(
 ) -> dict[str, int]:
     """Values of the symbols that make declared shapes equal actual ones.
 
-    `shapes`: name, declared shape, actual shape of each array. Solves sizes that are linear in one unknown symbol (`2*S + 1`),
-    then checks all; EvaluationError names the array that disagrees.
+    `shapes`: name, declared shape, actual shape of each array. Solves sizes that are linear in one unknown symbol
+    (`2*S + 1`), then checks all; EvaluationError names the array that disagrees.
     """
     bound = dict(given or {})
     pending: list[tuple[str, int, Index, int]] = []
     for name, declared, actual in shapes:
         if len(declared) != len(actual):
             raise EvaluationError(f"%{name} has rank {len(declared)}, got an array of shape {list(actual)}")
-        pending.extend((name, axis, size, extent) for axis, (size, extent) in enumerate(zip(declared, actual, strict=True)))
+        pending.extend(
+            (name, axis, size, extent) for axis, (size, extent) in enumerate(zip(declared, actual, strict=True))
+        )
     progress = True
     while progress:
         progress = False

@@ -47,8 +47,8 @@ def evaluate(
 ) -> list[Array]:
     """The results of a function of the module for given inputs.
 
-    `function`: its name (the main one when not given). Size symbols are bound from the inputs' shapes; `symbols` gives those
-    that no shape shows. `externals`: what runs each `call` target. `launcher`: what runs
+    `function`: its name (the main one when not given). Size symbols are bound from the inputs' shapes; `symbols`
+    gives those that no shape shows. `externals`: what runs each `call` target. `launcher`: what runs
     kernels (their tile-level meaning when not given). Arrays of formats that NumPy lacks are float32.
     """
     target = module.main if function is None else module.functions[function]
@@ -231,7 +231,9 @@ def _call(op: tensor.Call, env: dict[Value, Array], context: Context) -> list[Ar
 def _collective(op: tensor.Collective, env: dict[Value, Array], context: Context) -> list[Array]:
     array = env[op.inputs[0]]
     if op.devices != 1:
-        raise EvaluationError(f"{op.kind} over {op.devices} devices: the interpreter runs one device", place=op.location)
+        raise EvaluationError(
+            f"{op.kind} over {op.devices} devices: the interpreter runs one device", place=op.location
+        )
     return [array]
 
 

@@ -21,8 +21,8 @@ from codesign.ir.numerics import Array, convert, finish, round_to_tf32
 def run_kernel(kernel: tile.Kernel, buffers: Sequence[Array], symbols: Mapping[str, int] | None = None) -> None:
     """Run every program of the grid in order, writing into the output buffers in place.
 
-    `buffers`: one array per parameter, shaped as its type says and held as the interpreter holds the dtype. Size symbols are
-    bound from the shapes; `symbols` gives the others.
+    `buffers`: one array per parameter, shaped as its type says and held as the interpreter holds the dtype. Size
+    symbols are bound from the shapes; `symbols` gives the others.
     """
     if len(buffers) != len(kernel.params):
         raise EvaluationError(f"@{kernel.name} takes {len(kernel.params)} buffers, got {len(buffers)}")

@@ -75,10 +75,10 @@ class ExpressionBuilder:
 
     def lookup(self, token: Token) -> Value:
         """The value of this name in the innermost scope that has it."""
-        for scope in reversed(self.scopes):
-            if token[1:] in scope:
-                return scope[token[1:]]
-        self.fail(f"{token} is not defined", token)
+        found = next((scope[token[1:]] for scope in reversed(self.scopes) if token[1:] in scope), None)
+        if found is None:
+            self.fail(f"{token} is not defined", token)
+        return found
 
     # -- tokens -------------------------------------------------------------------------------------------------------
     def name(self, token: Branch) -> str:
@@ -177,7 +177,7 @@ class ExpressionBuilder:
                 return IndexValue(self.index(parts[1]), I64 if parts[0] is None else DTYPES[str(parts[0])])
             if kind == "read":
                 return self._read(parts[0], parts[1], parts[2])
-            self.fail(f"unexpected {kind} in an expression", node)
+            raise TypeError(f"unexpected {kind} in an expression")
 
     def _read(self, value: Branch, indices: Branch, fallback: Branch) -> Read:
         assert isinstance(value, Token)

@@ -10,7 +10,7 @@ from typing import Any
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput, UnexpectedToken
 
-from codesign.ir import tensor, tile
+from codesign.ir import tile
 from codesign.ir.core import Block, Function, Module, Symbol, Value
 from codesign.ir.errors import ParseError
 from codesign.ir.schedule import Schedule

@@ -15,14 +15,14 @@ from codesign.ir.index import Datum, Extremum, FloorDiv, Index, Mod, Var
 from codesign.ir.location import UNKNOWN, Location
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar
 from codesign.ir.text.program import print_program
-from codesign.ir.types import BufferType, TensorType, TileType, Type
+from codesign.ir.types import TensorType, TileType, Type
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z_0-9.$]*")
 _RESERVED = frozenset(
-    """at atomic bool buffer call collective compute cond constant data descending dim do dot else example false for func fused
-    fusion grid if in index inf keep kernel launch let load loc map module nan none notes null of offset over pipeline precision
-    program random reduce return scan scatter schedule seed sort step store strides symbol symbols to true where while yield
-    i8 i16 i32 i64 u8 u16 u32 u64 f8e4m3 f8e5m2 f16 bf16 f32 f64""".split()
+    """at atomic bool buffer call collective compute cond constant data descending dim do dot else example false for
+    func fused fusion grid if in index inf keep kernel launch let load loc map module nan none notes null of offset over
+    pipeline precision program random reduce return scan scatter schedule seed sort step store strides symbol symbols
+    to true where while yield i8 i16 i32 i64 u8 u16 u32 u64 f8e4m3 f8e5m2 f16 bf16 f32 f64""".split()  # noqa: SIM905
 )
 _PRECEDENCE = {
     **dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), 1),
@@ -166,7 +166,9 @@ class _Printer:
     def _operand(self, expression: Index, lets: dict[int, str]) -> str:
         text = self.index(expression, lets)
         terms = expression.terms
-        simple = not terms or (len(terms) == 1 and terms[0][1] > 0 and (not terms[0][0] or terms[0] == (terms[0][0][:1], 1)))
+        simple = not terms or (
+            len(terms) == 1 and terms[0][1] > 0 and (not terms[0][0] or terms[0] == (terms[0][0][:1], 1))
+        )
         return text if simple else f"({text})"
 
     def _read(self, read: Read, lets: dict[int, str]) -> str:

@@ -1,7 +1,7 @@
 """The verifier: whether a module keeps the rules of its levels.
 
-Messages name the op, the value, and the line of the user's model that it came from. What can't be decided (sizes that are
-symbols, indices that depend on data) is let pass; the interpreter checks it at run time.
+Messages name the op, the value, and the line of the user's model that it came from. What can't be decided (sizes that
+are symbols, indices that depend on data) is let pass; the interpreter checks it at run time.
 """
 
 from codesign.ir.core import Function, Module

@@ -82,8 +82,9 @@ def check_inside(
 ) -> None:
     """No index falls outside its size at any point that meets the condition.
 
-    Only what is certain is refused: where no proof says that all is inside, points are tried, and one that falls outside is
-    shown. Indices over size symbols without a range here, and indices that depend on data, are the user's promise.
+    Only what is certain is refused: where no proof says that all is inside, points are tried, and one that falls
+    outside is shown. Indices over size symbols without a range here, and indices that depend on data, are the user's
+    promise.
     """
     for position, (expression, size) in enumerate(zip(indices, sizes, strict=True)):
         if expression.data() or not size.is_constant:
@@ -114,7 +115,7 @@ def _witness(
         return None
     each = max(2, int(POINTS_TRIED ** (1 / max(len(axes), 1))))
     axes = [axis if axis.size <= each else _ends(axis, each) for axis in axes]
-    grids = {name: grid for name, grid in zip(names, np.meshgrid(*axes, indexing="ij"), strict=True)}
+    grids = dict(zip(names, np.meshgrid(*axes, indexing="ij"), strict=True))
     values = np.asarray(expression.evaluate(grids))
     outside = (values < 0) | (values >= size)
     if condition is not None:
@@ -165,4 +166,3 @@ def same_types(op: Op, what: str, found: Sequence[Value], wanted: Sequence[Value
 def points(dims: Iterable[tuple[str, Index]]) -> dict[str, Sequence[int]]:
     """Ranges of the dims whose extents are integers."""
     return {name: range(extent.constant) for name, extent in dims if extent.is_constant}
-

@@ -112,7 +112,9 @@ class KernelVerifier:
                 if name is None or name not in sizes:
                     fail(op, f"reads %{node.source.name} at {expression}; tiles are read by bare axis names")
                 if sizes[name] != size:
-                    fail(op, f"reads %{node.source.name} along {name}, {sizes[name]} long, where the tile is {size} long")
+                    fail(
+                        op, f"reads %{node.source.name} along {name}, {sizes[name]} long, where the tile is {size} long"
+                    )
 
         check_scalar(op, scalar, self.names(axes), read)
 

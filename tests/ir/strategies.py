@@ -184,10 +184,14 @@ def tensor_ops(draw: st.DrawFn, values: Sequence[Value], depth: int = 2) -> Op:
         return Sort(source, axis, descending=draw(st.booleans()), keep=keep, location=where)
     if other == "random":
         seed, offset = draw(st.integers(-5, 2**63)), draw(st.integers(0, 9))
-        return Random(draw(st.sampled_from(["uniform", "normal", "bits"])), shape, seed=seed, offset=offset, location=where)
+        return Random(
+            draw(st.sampled_from(["uniform", "normal", "bits"])), shape, seed=seed, offset=offset, location=where
+        )
     if other == "call":
         plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS
-        given = draw(st.dictionaries(NAMES, plain | st.tuples(plain, plain) | st.tuples(plain) | st.just(()), max_size=3))
+        given = draw(
+            st.dictionaries(NAMES, plain | st.tuples(plain, plain) | st.tuples(plain) | st.just(()), max_size=3)
+        )
         return Call(draw(TEXTS), [source, source], [shape] * draw(st.integers(0, 2)), attributes=given, location=where)
     if other == "collective":
         return Collective("all_reduce", source, shape, devices=8, location=where)
@@ -248,7 +252,10 @@ def tile_ops(draw: st.DrawFn, buffers: Sequence[Value], tiles: Sequence[Value], 
         buffer = draw(st.sampled_from(list(buffers)))
         places = [draw(indices([*names, *loops], 2)) for _ in buffer.type.shape]
         side = st.none() | indices([*names, "S"], 2)
-        guards = [tile.Guard(draw(indices([*names, *loops], 2)), draw(side), draw(side)) for _ in range(draw(st.integers(0, 2)))]
+        guards = [
+            tile.Guard(draw(indices([*names, *loops], 2)), draw(side), draw(side))
+            for _ in range(draw(st.integers(0, 2)))
+        ]
         if kind == "load":
             otherwise = draw(st.none() | literals(buffer.type.dtype))
             return tile.Load(buffer, axes, places, guards=guards, otherwise=otherwise, location=where)
@@ -269,7 +276,9 @@ def tile_ops(draw: st.DrawFn, buffers: Sequence[Value], tiles: Sequence[Value], 
         monoid = draw(st.sampled_from(["sum", "max", "argmax"]))
         body = draw(scalars(F32, tiles, ["m", "n"], 2, "axes"))
         return tile.Reduce(axes, [tile.Axis("r", 16)], monoid, body, location=where)
-    return tile.Map(axes, draw(scalars(F32, tiles, ["m", "n"], 2, "axes")), dtype=draw(st.none() | DTYPE), location=where)
+    return tile.Map(
+        axes, draw(scalars(F32, tiles, ["m", "n"], 2, "axes")), dtype=draw(st.none() | DTYPE), location=where
+    )
 
 
 @st.composite
@@ -296,7 +305,9 @@ def kernels(draw: st.DrawFn, name: str) -> tile.Kernel:
         params.append(Value(BufferType(draw(DTYPE), shape, strides), f"p{number}"))
     grid = tuple(tile.GridDim(f"g{n}", dim.extent) for n, dim in enumerate(draw(dims(0, 2))))
     body = draw(tile_blocks(params, [], [dim.name for dim in grid], 2, 0))
-    schedule = Schedule({"m": 64}, order=("m",), reduce={"k": "looped"}, pipeline=3, extras={"warps": 4, "dataflow": "os"})
+    schedule = Schedule(
+        {"m": 64}, order=("m",), reduce={"k": "looped"}, pipeline=3, extras={"warps": 4, "dataflow": "os"}
+    )
     return tile.Kernel(
         name,
         params,
@@ -320,4 +331,6 @@ def modules(draw: st.DrawFn) -> Module:
     kernel = draw(kernels("k-1"))
     symbol = Symbol("S", draw(st.integers(0, 4)), draw(st.none() | st.integers(5, 99)), draw(st.none() | st.just(7)))
     function = Function("main", body, draw(locations()))
-    return Module(draw(st.sampled_from(["m", "my.model", "a b"])), {"S": symbol}, {"main": function}, {kernel.name: kernel})
+    return Module(
+        draw(st.sampled_from(["m", "my.model", "a b"])), {"S": symbol}, {"main": function}, {kernel.name: kernel}
+    )

@@ -183,7 +183,9 @@ SCANS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 @pytest.mark.parametrize("monoid", SCANS)
 def test_scans(monoid: str) -> None:
-    values = torch.tensor([[1.0, 3.0, 3.0, -1.0, 3.0], [2.0, torch.nan, 5.0, torch.nan, 1.0], [0.0, -torch.inf, 1.0, 1.0, 0.0]])
+    values = torch.tensor(
+        [[1.0, 3.0, 3.0, -1.0, 3.0], [2.0, torch.nan, 5.0, torch.nan, 1.0], [0.0, -torch.inf, 1.0, 1.0, 0.0]]
+    )
     dtype = "i64" if monoid.startswith("arg") else "f32"
     (result,) = run(
         f"func @main(%x: f32[3, 5]) {{ %r = scan {dtype}[i: 3, j: 5] {monoid} over j {{ %x[i, j] }} return %r }}",
@@ -278,7 +280,11 @@ def test_fusions_mean_their_parts_and_calls_go_outside() -> None:
 @pytest.mark.parametrize(
     ("text", "inputs", "message"),
     [
-        ("func @main(%x: f32[4]) { %y = compute f32[i: 5] { %x[i] } return %y }", [4], "reaches 0..4 but the size is 4"),
+        (
+            "func @main(%x: f32[4]) { %y = compute f32[i: 5] { %x[i] } return %y }",
+            [4],
+            "reaches 0..4 but the size is 4",
+        ),
         ("func @main(%x: f32[4]) { %y = compute f32[i: 4] { %x[i - 1] } return %y }", [4], "reaches -1..2"),
         ("func @main(%x: f32[S, S*2]) { return %x }", [3, 5], "size 1 of %x is 5"),
         ("func @main(%x: f32[4]) { return %x }", [3], "size 0 of %x is 3"),
@@ -291,7 +297,9 @@ def test_what_cannot_run_says_why(text: str, inputs: list[int] | None, message: 
 
 
 def test_errors_name_the_line_of_the_model() -> None:
-    text = 'func @main(%x: f32[4]) { %y = compute f32[i: 5] { %x[i] } loc("net.py":12 in "fc" of "aten.view") return %y }'
+    text = (
+        'func @main(%x: f32[4]) { %y = compute f32[i: 5] { %x[i] } loc("net.py":12 in "fc" of "aten.view") return %y }'
+    )
     with pytest.raises(EvaluationError) as caught:
         run(text, floats(4))
     assert caught.value.place == "net.py:12 in fc (aten.view)"

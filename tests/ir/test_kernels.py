@@ -138,7 +138,12 @@ def test_lanes_outside_are_an_error(indices: str, message: str) -> None:
 
 def test_buffers_must_have_the_declared_dtype_and_shape() -> None:
     linear = kernel(GEMM).kernels["linear"]
-    good = [np.zeros((3, 70), np.float16), np.zeros((50, 70), np.float16), np.zeros(50, np.float32), np.zeros((3, 50), np.float16)]
+    good = [
+        np.zeros((3, 70), np.float16),
+        np.zeros((50, 70), np.float16),
+        np.zeros(50, np.float32),
+        np.zeros((3, 50), np.float16),
+    ]
     with pytest.raises(EvaluationError, match=r"takes 4 buffers, got 3"):
         run_kernel(linear, good[:3])
     with pytest.raises(EvaluationError, match=r"buffer %b of @linear holds float64, needs float32"):

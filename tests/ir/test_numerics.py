@@ -111,7 +111,8 @@ def test_every_function_is_compared_with_torch() -> None:
 def _samples(dtype: DType) -> npt.NDArray[np.generic]:
     if dtype.is_float:
         return convert(
-            np.array([0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 1.5, 2.5, -2.5, -3.0, 3.7, -7.25, np.inf, -np.inf, np.nan]), dtype
+            np.array([0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 1.5, 2.5, -2.5, -3.0, 3.7, -7.25, np.inf, -np.inf, np.nan]),
+            dtype,
         )
     if dtype is BOOL:
         return np.array([False, True])
@@ -151,7 +152,9 @@ def test_function(name: str, dtype: DType) -> None:
             result = next_after(args[0], args[1], dtype)
         else:
             result = finish(row.evaluate(*args), BOOL if row.result == "bool" else dtype)
-    tolerance = 0.0 if not dtype.is_float else 64 * dtype.epsilon if name in ("lgamma", "digamma") else 8 * dtype.epsilon
+    tolerance = (
+        0.0 if not dtype.is_float else 64 * dtype.epsilon if name in ("lgamma", "digamma") else 8 * dtype.epsilon
+    )
     np.testing.assert_allclose(
         np.asarray(result, np.float64), _numpy(expected).astype(np.float64), rtol=tolerance, atol=tolerance / 8
     )
