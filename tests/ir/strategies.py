@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ from codesign.ir.tensor import (
 )
 from codesign.ir.types import BufferType, TensorType, tensor
 
-Draw = Callable[..., object]
+BOOLEAN = st.booleans()
 DTYPE = st.sampled_from(list(DTYPES.values()))
 NAMES = st.sampled_from(["i", "j", "k", "head", "in", "sum", "index", "x.y", "N", "t0", "step", "weird name"])
 TEXTS = st.text(max_size=8)
@@ -42,7 +43,7 @@ TEXTS = st.text(max_size=8)
 def indices(draw: st.DrawFn, variables: Sequence[str] = ("i", "j", "k", "S"), depth: int = 3) -> Index:
     """An index expression over the variables, with positive divisors."""
     if depth == 0 or draw(st.integers(0, 3)) == 0:
-        if variables and draw(st.booleans()):
+        if len(variables) > 0 and draw(BOOLEAN):
             return index(draw(st.sampled_from(list(variables))))
         return index(draw(st.integers(-20, 20)))
     left = draw(indices(variables, depth - 1))
@@ -66,7 +67,7 @@ def indices(draw: st.DrawFn, variables: Sequence[str] = ("i", "j", "k", "S"), de
 def literals(draw: st.DrawFn, dtype: DType) -> Literal:
     """A constant of the dtype."""
     if dtype is BOOL:
-        return Literal(draw(st.booleans()), dtype)
+        return Literal(draw(BOOLEAN), dtype)
     if dtype.is_float:
         return Literal(draw(st.floats()), dtype)
     info = np.iinfo(np.dtype(dtype.numpy.type))
@@ -78,7 +79,10 @@ def scalars(
     draw: st.DrawFn, dtype: DType, values: Sequence[Value], variables: Sequence[str], depth: int = 3, reads: str = "any"
 ) -> Scalar:
     """A scalar of the dtype that reads the values; `reads`: "axes" makes indices bare names, as tiles are read."""
-    again = lambda kind: scalars(kind, values, variables, depth - 1, reads)  # noqa: E731
+
+    def again(kind: DType) -> st.SearchStrategy[Scalar]:
+        return scalars(kind, values, variables, depth - 1, reads)
+
     readable = [value for value in values if value.type.dtype is dtype]
     kind = draw(st.sampled_from(["literal", "index", "read", "cast", "apply", "apply", "select", "shared"]))
     if depth == 0 or kind == "literal":
@@ -92,7 +96,7 @@ def scalars(
             return Read(source, draw(st.permutations(list(variables)))[:rank])
         places = [draw(indices(variables, 2)) for _ in range(rank)]
         tables = [value for value in values if value.type.dtype is I64 and len(value.type.shape) == 1]
-        if tables and places and draw(st.booleans()):
+        if tables and places and draw(BOOLEAN):
             places[0] = Read(draw(st.sampled_from(tables)), [places[0]]).as_index()
         elif places and draw(st.integers(0, 4)) == 0:
             places[0] = draw(again(I64)).as_index()
@@ -102,7 +106,7 @@ def scalars(
     if kind == "select":
         return apply("select", draw(again(BOOL)), draw(again(dtype)), draw(again(dtype)))
     rows = [f for f in FUNCTIONS.values() if f.name not in ("cast", "select")]
-    if dtype is BOOL and draw(st.booleans()):
+    if dtype is BOOL and draw(BOOLEAN):
         inner = draw(DTYPE)
         fitting = [f for f in rows if f.result == "bool" and inner.kind in f.accepts]
     else:
@@ -137,7 +141,7 @@ def dims(draw: st.DrawFn, least: int = 0, most: int = 3, avoid: Sequence[str] = 
 def computes(draw: st.DrawFn, values: Sequence[Value]) -> Compute:
     """A compute that reads the values."""
     kept = draw(dims())
-    monoid = draw(st.sampled_from([None, "sum", "max", "argmin", "any"]))
+    monoid: Any = draw(st.sampled_from([None, "sum", "max", "argmin", "any"]))
     reduced = () if monoid is None else draw(dims(1, 1 if monoid == "argmin" else 2, [dim.name for dim in kept]))
     body = draw(scalars(draw(DTYPE), values, [dim.name for dim in (*kept, *reduced)] + ["S"]))
     return Compute(
@@ -164,13 +168,13 @@ def tensor_ops(draw: st.DrawFn, values: Sequence[Value], depth: int = 2) -> Op:
         over = draw(dims())
         names = [dim.name for dim in over] + ["S"]
         target = [draw(indices(names, 2)) for _ in init.shape]
-        combine = draw(st.sampled_from(["set", "add", "mul", "max", "min"]))
+        combine: Any = draw(st.sampled_from(["set", "add", "mul", "max", "min"]))
         body = draw(scalars(init.type.dtype, values, names))
         return Scatter(combine, init, over, target, body, location=where)
     if kind == "scan":
         over = draw(dims(1))
         body = draw(scalars(F32, values, [dim.name for dim in over]))
-        monoid = draw(st.sampled_from(["sum", "prod", "argmax", "logsumexp"]))
+        monoid: Any = draw(st.sampled_from(["sum", "prod", "argmax", "logsumexp"]))
         along = draw(st.sampled_from([dim.name for dim in over]))
         return Scan(over, body, monoid=monoid, over=along, accumulate=draw(st.none() | DTYPE), location=where)
     if kind == "region":
@@ -181,7 +185,7 @@ def tensor_ops(draw: st.DrawFn, values: Sequence[Value], depth: int = 2) -> Op:
     if other == "sort" and source.shape:
         keep = draw(st.none() | st.just(index(2)))
         axis = draw(st.integers(0, len(source.shape) - 1))
-        return Sort(source, axis, descending=draw(st.booleans()), keep=keep, location=where)
+        return Sort(source, axis, descending=draw(BOOLEAN), keep=keep, location=where)
     if other == "random":
         seed, offset = draw(st.integers(-5, 2**63)), draw(st.integers(0, 9))
         return Random(
@@ -259,7 +263,7 @@ def tile_ops(draw: st.DrawFn, buffers: Sequence[Value], tiles: Sequence[Value], 
         if kind == "load":
             otherwise = draw(st.none() | literals(buffer.type.dtype))
             return tile.Load(buffer, axes, places, guards=guards, otherwise=otherwise, location=where)
-        atomic = draw(st.sampled_from([None, "add", "max"]))
+        atomic: Any = draw(st.sampled_from([None, "add", "max"]))
         value = draw(st.sampled_from(list(tiles)))
         return tile.Store(value, buffer, axes, places, guards=guards, atomic=atomic, location=where)
     if kind == "dot" and len(tiles) >= 3:
@@ -270,12 +274,12 @@ def tile_ops(draw: st.DrawFn, buffers: Sequence[Value], tiles: Sequence[Value], 
         args = [Value(value.type, "acc") for value in start]
         body = draw(tile_blocks(buffers, [*tiles, *args], [*loops, f"l{depth}"], depth - 1, len(start)))
         body.args = args
-        limits = [draw(indices(loops, 2)), draw(indices(loops, 2)), index(draw(st.integers(1, 64)))]
-        return tile.For(f"l{depth}", *limits, start, body, pipeline=draw(st.integers(1, 4)), location=where)
+        low, high, step = draw(indices(loops, 2)), draw(indices(loops, 2)), draw(st.integers(1, 64))
+        return tile.For(f"l{depth}", low, high, step, start, body, pipeline=draw(st.integers(1, 4)), location=where)
     if kind == "reduce":
-        monoid = draw(st.sampled_from(["sum", "max", "argmax"]))
-        body = draw(scalars(F32, tiles, ["m", "n"], 2, "axes"))
-        return tile.Reduce(axes, [tile.Axis("r", 16)], monoid, body, location=where)
+        reduction: Any = draw(st.sampled_from(["sum", "max", "argmax"]))
+        inner = draw(scalars(F32, tiles, ["m", "n"], 2, "axes"))
+        return tile.Reduce(axes, [tile.Axis("r", 16)], reduction, inner, location=where)
     return tile.Map(
         axes, draw(scalars(F32, tiles, ["m", "n"], 2, "axes")), dtype=draw(st.none() | DTYPE), location=where
     )

@@ -138,7 +138,7 @@ def test_lanes_outside_are_an_error(indices: str, message: str) -> None:
 
 def test_buffers_must_have_the_declared_dtype_and_shape() -> None:
     linear = kernel(GEMM).kernels["linear"]
-    good = [
+    good: list[npt.NDArray[Any]] = [
         np.zeros((3, 70), np.float16),
         np.zeros((50, 70), np.float16),
         np.zeros(50, np.float32),

@@ -1,5 +1,7 @@
 """Rounding, conversion and scalar functions agree with PyTorch on a CPU."""
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -82,7 +84,7 @@ def test_conversions(source: DType, target: DType) -> None:
     assert convert(given_values, target).dtype == target.numpy
 
 
-BINARY = {
+BINARY: Mapping[str, Callable[..., torch.Tensor]] = {
     "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div,
     "floordiv": lambda a, b: torch.div(a, b, rounding_mode="floor"),
     "truncdiv": lambda a, b: torch.div(a, b, rounding_mode="trunc"),
@@ -92,7 +94,7 @@ BINARY = {
     "and": torch.bitwise_and, "or": torch.bitwise_or, "xor": torch.bitwise_xor,
     "shl": torch.bitwise_left_shift, "shr": torch.bitwise_right_shift, "nextafter": torch.nextafter,
 }  # fmt: skip
-UNARY = {
+UNARY: Mapping[str, Callable[..., torch.Tensor]] = {
     "not": torch.bitwise_not, "neg": torch.neg, "abs": torch.abs, "sign": torch.sign, "exp": torch.exp,
     "exp2": torch.exp2, "expm1": torch.expm1, "log": torch.log, "log2": torch.log2, "log10": torch.log10,
     "log1p": torch.log1p, "sqrt": torch.sqrt, "rsqrt": torch.rsqrt, "reciprocal": torch.reciprocal, "sin": torch.sin,

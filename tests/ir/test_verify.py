@@ -24,7 +24,7 @@ def _split(case: str) -> tuple[str, str]:
     return "".join(lines), message.strip()
 
 
-@pytest.mark.parametrize(("program", "message"), map(_split, _CASES), ids=lambda text: text[-40:])
+@pytest.mark.parametrize(("program", "message"), list(map(_split, _CASES)), ids=lambda text: text[-40:])
 def test_wrong_program(program: str, message: str) -> None:
     with pytest.raises(CodesignError) as caught:
         verify(parse(program))
