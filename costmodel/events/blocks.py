@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from codesign.costmodel.gpu.geometry import Geometry, Work
 from codesign.costmodel.gpu.occupancy import Occupancy
 from codesign.costmodel.gpu.parameters import Parameters
-from codesign.costmodel.gpu.timing import BARRIER_CLOCKS, L1_CLOCKS, REQUEST_CLOCKS, cache_bytes, tensor_seconds
+from codesign.costmodel.gpu.timing import BARRIER_CLOCKS, INNER, L1_CLOCKS, REQUEST_CLOCKS, cache_bytes, tensor_seconds
 from codesign.costmodel.machine import Machine
 
 PIPES = ("tensor", "operands", "vector", "special", "port", "requests")
@@ -127,13 +127,23 @@ class Knobs:
         )
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What DRAM sees of one block: the share of its distinct operands that L2 does not have, and the seconds that its reads and
+    writes take of its SM's share of the bandwidth.
+    """
+
+    missed: float
+    read_seconds: float
+    write_seconds: float
+
+
 def block_of(
-    w: Work, g: Geometry, found: Occupancy, machine: Machine, p: Parameters, chip: Chip, knobs: Knobs, missed: float
+    w: Work, g: Geometry, found: Occupancy, machine: Machine, p: Parameters, chip: Chip, knobs: Knobs, seen: Seen
 ) -> Block:
     """The phases of one block of a tiling (all arguments of one schedule, so every array is a scalar).
 
-    `missed`: share of the loads that DRAM must answer. Raises UnsupportedError when the machine has no rate for a dtype
-    of the contraction.
+    Raises UnsupportedError when the machine has no rate for a dtype of the contraction.
     """
     pipes, alone = _compute(w, found, machine, p, chip, knobs)
     trips, load = float(w.trips), float(w.load_bytes)
@@ -142,7 +152,8 @@ def block_of(
     rest = 1.0 - first
     chain = (trips * _depth(w) * p.step_clocks + float(w.barriers) * knobs.warps * BARRIER_CLOCKS) / chip.clock
     fill_floor = p.fill_latency * chip.dram_latency
-    requests = _requests(w, machine, chip, knobs)
+    asked, stored = _requests(w, machine, chip, knobs)
+    serial = 0.0
     if float(w.tensor_k) > 0.0:  # staged through shared memory
         arrivals = max(trips - ahead, 0.0) * fill_floor / ahead
         if knobs.pipeline > 1.0 or trips <= 1.0:
@@ -150,13 +161,17 @@ def block_of(
         else:  # nothing is loaded ahead: every trip waits for its operands, then computes
             floor = chain + arrivals + alone + pipes[0]
     elif trips > 1.0 and knobs.pipeline <= 1.0:  # a loop that waits for its loads, from memory first, from L1 then
-        wait = chip.l2_latency + (chip.dram_latency - chip.l2_latency) * missed
+        wait = chip.l2_latency + (chip.dram_latency - chip.l2_latency) * seen.missed
         waits = float(w.first_trips) * wait + float(w.again_trips) * L1_CLOCKS / chip.clock
-        floor = rest * waits + chain + alone + requests[0]
+        busy = ((asked + stored) ** INNER + alone**INNER) ** (1.0 / INNER)
+        floor = rest * waits + chain + busy - stored
+        # it overlaps nothing but the waiting of other blocks: one queue for requests, computing, and the SM's share of DRAM
+        serial, pipes = busy - asked - stored, (0.0, 0.0, 0.0, 0.0)
+        asked, stored = asked + seen.read_seconds, stored + seen.write_seconds
     else:  # a thread waits for what it asked for before it asks for more
         in_flight = max(min(load, float(found.threads) * THREAD_BYTES), 1.0)
         fill_floor = max(fill_floor, first * load / in_flight * chip.dram_latency)
-        floor = max(chain + rest * missed * load / in_flight * chip.dram_latency, alone)
+        floor = max(chain + rest * seen.missed * load / in_flight * chip.dram_latency, alone)
     split = float(g.split) > 1.0
     partial = (4.0 * float(w.accumulators) or 2.0 * float(w.store_bytes)) if split else 0.0
     out = (partial if split else float(w.store_bytes)) + 2.0 * float(w.atomic_bytes)
@@ -164,9 +179,8 @@ def block_of(
     port = PORT_BYTES_PER_CLOCK * chip.clock
     through = (load - float(w.shared_loads)) / chip.l2_bandwidth
     none = (0.0, 0.0, 0.0, 0.0)
-    asked, stored = requests
     fill = Phase("fill", (*none, first * load / port, first * asked), first * through, first, 0.0, fill_floor)
-    main = Phase("main", (*pipes, rest * load / port, rest * asked), rest * through, rest, 0.0, floor)
+    main = Phase("main", (*pipes, rest * load / port, rest * asked + serial), rest * through, rest, 0.0, floor)
     store = Phase("store", (*none, out / port, stored), out / chip.l2_bandwidth, 0.0, written, 0.0)
     return Block((fill, main, store), written, partial)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codesign.costmodel.events.blocks import Block, Chip, Knobs, block_of
+from codesign.costmodel.events.blocks import Block, Chip, Knobs, Seen, block_of
 from codesign.costmodel.events.cache import Reads, panels_of, reads, write_effort
 from codesign.costmodel.events.walk import Walk
 from codesign.costmodel.gpu.geometry import geometry, work
@@ -80,14 +80,19 @@ def plan(
     panels = panels_of(kernel, g, walk, chip.cache_bytes, p.warm)
     from_dram = reads(panels, walk, chip.sms * together, float(w.store_bytes), chip.cache_bytes)
     distinct = sum(entry.bytes * entry.number for entry in panels)
-    missed = min(from_dram.total / max(distinct, 1.0), 1.0)
+    sharing = min(walk.blocks, chip.sms)
+    seen = Seen(
+        missed=min(from_dram.total / max(distinct, 1.0), 1.0),
+        read_seconds=from_dram.per_block(0, walk.blocks) * sharing / chip.read_bandwidth,
+        write_seconds=float(w.store_bytes) * sharing / chip.write_bandwidth,
+    )
     return Plan(
         kernel=kernel.name,
         machine=machine.name,
         chip=chip,
         parameters=p,
         knobs=knobs,
-        block=block_of(w, g, found, machine, p, chip, knobs, missed),
+        block=block_of(w, g, found, machine, p, chip, knobs, seen),
         from_dram=from_dram,
         grid=walk.blocks,
         resident=resident,
