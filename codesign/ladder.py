@@ -24,7 +24,7 @@ from scipy.stats import kendalltau
 
 from codesign import command
 from codesign.costmodel import workloads
-from codesign.costmodel.events import EventModel
+from codesign.costmodel.events import EventModel, simulate
 from codesign.costmodel.gpu.library import Columns, library, library_space
 from codesign.costmodel.gpu.model import GpuTileModel
 from codesign.costmodel.gpu.parameters import load_calibration
@@ -274,7 +274,12 @@ def _ladder(
     rows: Annotated[int, typer.Option(min=1, help="Rows of each op of the table to price.")] = 60,
     sample: Annotated[int, typer.Option(min=1, help="Schedules of each kernel to compare the ranks of.")] = 16,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    output: Annotated[Path | None, typer.Option("-o", help="Directory for ladder.json.", show_default=False)] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", help="Directory for ladder.json and traces.", show_default=False)
+    ] = None,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Write a Perfetto trace of each kernel's simulation into -o DIR.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Tracebacks of failures.")] = False,
 ) -> None:
     found = load_machine(machine)
@@ -282,6 +287,8 @@ def _ladder(
         raise MachineError(
             f"{found.name} is not a GPU: its fidelity 2 runs programs", hint="see python -m codesign.simulate"
         )
+    if trace and output is None:
+        raise CodesignError("--trace needs a directory to write to", hint="give one with -o DIR")
     directory = command.output_directory(output)
     cases = select(suite(), kernels or [])
     with command.progress(not json) as steps:
@@ -289,6 +296,8 @@ def _ladder(
         rungs = []
         for case in cases:
             rungs.append(climb(case, found, sample))
+            if trace and directory is not None:
+                _write_trace(directory / f"{case.name}.trace.json", case, found, rungs[-1])
             tick()
         steps.step("speed")
         speed = speeds(cases[0], found)
@@ -303,6 +312,12 @@ def _ladder(
     else:
         console = Console()
         _show(console if console.is_terminal else Console(width=WIDTH), found, rungs, speed, measured)
+
+
+def _write_trace(path: Path, case: Case, machine: Machine, rung: Rung) -> None:
+    """The simulation of a rung's schedule, for ui.perfetto.dev."""
+    seen = simulate(case.kernel, machine, Schedule.from_json(rung.schedule), case.sizes)
+    command.write_text(path, dumps(seen.to_perfetto(), allow_nan=False) + "\n")
 
 
 def _document(

@@ -74,7 +74,7 @@ def plan(
         raise ScheduleError(message, hint="smaller tiles or fewer stages")
     chip = Chip.of(machine, p, write_effort(kernel, g, p.write_gap))
     walk = Walk.of({dim: int(g.blocks[dim]) for dim in kernel.outer}, schedule.order, int(g.split), knobs.group)
-    resident = min(int(found.blocks), int(columns.get("blocks_limit", found.blocks)))
+    resident = min(int(found.blocks), int(columns.get("blocks_limit", float(found.blocks))))
     wanted = min(resident, -(-walk.blocks // chip.sms))
     together = -(-wanted // BUNDLES)
     panels = panels_of(kernel, g, walk, chip.cache_bytes, p.warm)

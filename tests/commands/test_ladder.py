@@ -67,12 +67,16 @@ def test_disagreements_are_listed_largest_first(document: dict[str, Any]) -> Non
 
 
 def test_the_table_for_people_names_kernels_and_disagreements(tmp_path: Path) -> None:
-    result = run("-k", "rms_norm.64", "--sample", "3", "-o", str(tmp_path))
+    result = run("-k", "rms_norm.64", "--sample", "3", "-o", str(tmp_path), "--trace")
     assert result.exit_code == 0, result.output
     assert "rms_norm.64" in result.stdout
     assert "event simulation" in result.stdout
     assert "disagree most" in result.stdout
-    assert json.loads((tmp_path / "ladder.json").read_text())["machine"] == "h100_sxm"
+    document = json.loads((tmp_path / "ladder.json").read_text())
+    trace = json.loads((tmp_path / "rms_norm.64.trace.json").read_text())
+    assert trace["otherData"]["seconds"] == pytest.approx(document["kernels"][0]["seconds"][2])
+    end = max(event["ts"] + event["dur"] for event in trace["traceEvents"] if event["ph"] == "X")
+    assert end * 1e-6 == pytest.approx(document["kernels"][0]["seconds"][2])
 
 
 def test_errors_against_a_table_are_relative_to_what_was_measured(tmp_path: Path) -> None:
@@ -118,3 +122,4 @@ def test_bad_input_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(CodesignError, match="no rows of h100_sxm"):
         ladder.against(tmp_path / "table.parquet", H100, 10)
     assert isinstance(run("-m", "maia100").exception, CodesignError)
+    assert isinstance(run("--trace").exception, CodesignError)
