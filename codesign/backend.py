@@ -56,6 +56,9 @@ class Backend(Protocol):
     def binaries(self) -> dict[str, dict[str, Path]]:
         """Kernel name -> kind -> file that the compiler left."""
 
+    def simulated_seconds(self, kernel: str) -> float | None:
+        """Time of a kernel that was run at its full size on a simulator of the machine."""
+
 
 def backend_for(machine: Machine, module: Module, sizes: Mapping[str, int]) -> Backend:
     """The backend of a machine for a tiled module."""
@@ -129,6 +132,9 @@ class TritonBackend:
             for name, found in self.compiled.items()
         }
 
+    def simulated_seconds(self, kernel: str) -> float | None:
+        return None
+
 
 @dataclass
 class AcceleratorBackend:
@@ -192,3 +198,7 @@ class AcceleratorBackend:
 
     def binaries(self) -> dict[str, dict[str, Path]]:
         return {}
+
+    def simulated_seconds(self, kernel: str) -> float | None:
+        found = self.simulated.get(kernel)
+        return None if found is None else found.seconds

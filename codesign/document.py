@@ -35,6 +35,8 @@ class Compiled(_Document):
     spills: int | None = None
     instructions: int | None = None
     scratchpad_bytes: int | None = None
+    simulated_seconds: float | None = None
+    """Time on the event simulator where the whole model was run on it; a finer prediction, not a measurement."""
     error: str | None = None
 
 

@@ -158,6 +158,8 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
                 tick()
             steps.step("verifying the whole model against torch")
             whole = _verify_model(model, tiled, kernels, backend, sizes, options, remarks)
+    for name, outcome in compiled.items():
+        outcome.simulated_seconds = backend.simulated_seconds(name)
     documents = [
         _kernel_document(info, machine, sizes, verified.get(name), compiled.get(name)) for name, info in kernels.items()
     ]

@@ -76,7 +76,10 @@ def _compiled_text(kernel: KernelDocument) -> Text:
     if compiled.error:
         return Text("failed", style="bold red")
     if compiled.instructions is not None:
-        return Text(f"{compiled.instructions} instr, {bytes_text(compiled.scratchpad_bytes or 0)}")
+        simulated = (
+            "" if compiled.simulated_seconds is None else f", simulated {seconds_text(compiled.simulated_seconds)}"
+        )
+        return Text(f"{compiled.instructions} instr, {bytes_text(compiled.scratchpad_bytes or 0)}{simulated}")
     spills = f", {compiled.spills} B spilt" if compiled.spills else ""
     return Text(
         f"{compiled.registers} regs, {bytes_text(compiled.shared_bytes or 0)}{spills}", style="yellow" if spills else ""
