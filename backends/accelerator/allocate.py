@@ -52,8 +52,10 @@ def arrange(program: Program, target: Target, depths: Mapping[int, int]) -> dict
     options: tuple[tuple[str, dict[Value, Slots], bool], ...] = (
         ("", wanted, True),
         ("loads of the next tile wait for this one", wanted, False),
-        ("outer loop not double-buffered", outermost, False),
-        ("not double-buffered", {}, False),
+        ("outer loop not double-buffered", outermost, True),
+        ("outer loop not double-buffered, addresses shared", outermost, False),
+        ("not double-buffered", {}, True),
+        ("not double-buffered, addresses shared", {}, False),
     )
     for note, choice, apart in options:
         needed = _place(program, target, accesses, spans, choice, apart)
@@ -136,7 +138,7 @@ def _place(
 ) -> int:
     """First-fit by size over lives; returns bytes needed of the core's scratchpad.
 
-    `apart`: what has slots shares its addresses with nothing, so that its writer can run ahead into the next outer iteration.
+    `apart`: what two engines touch shares its addresses with nothing, so that its writer can run ahead.
     """
     lives: dict[Value, tuple[int, int]] = {}
     sizes: dict[Value, int] = {}
@@ -147,8 +149,10 @@ def _place(
         for access in mine:  # an access in a deeper loop is made at any time of that loop
             for loop in access.path[len(home) :]:
                 low, high = min(low, spans[id(loop)][0]), max(high, spans[id(loop)][1])
-        if item.value in slots:  # other slots are in use during the whole loop
-            low, high = (0, 1 << 60) if apart else spans[id(slots[item.value].loop)]
+        if apart and len({access.instruction.engine for access in mine}) > 1:
+            low, high = 0, 1 << 60
+        elif item.value in slots:  # other slots are in use during the whole loop
+            low, high = spans[id(slots[item.value].loop)]
         lives[item.value] = (low, high)
         depth = slots[item.value].depth if item.value in slots else 1
         sizes[item.value] = -(-item.bytes * depth // ALIGNMENT) * ALIGNMENT

@@ -56,7 +56,12 @@ class Compiled:
 
     def to_json(self) -> dict[str, Any]:
         """The `compiled` part of the report."""
-        return {"arch": self.arch, "registers": self.registers, "shared_bytes": self.shared_bytes, "spills": self.spills}
+        return {
+            "arch": self.arch,
+            "registers": self.registers,
+            "shared_bytes": self.shared_bytes,
+            "spills": self.spills,
+        }
 
 
 @cache
@@ -69,7 +74,15 @@ def triton_version() -> str:
 
 def cache_key(emitted: Emitted, goal: Target) -> str:
     """What decides the compiled code: source without its header comment, options, target, and Triton's version."""
-    parts = [emitted.core, json.dumps(emitted.signature), emitted.warps, emitted.stages, goal.name, triton_version(), _FORMAT]
+    parts = [
+        emitted.core,
+        json.dumps(emitted.signature),
+        emitted.warps,
+        emitted.stages,
+        goal.name,
+        triton_version(),
+        _FORMAT,
+    ]
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:24]
 
 
@@ -82,7 +95,10 @@ def compile_aot(kernel: Kernel | Emitted, target_name: str = "sm_90", bounds: Bo
 
 
 def compile_all(
-    kernels: Iterable[Kernel | Emitted], target_name: str = "sm_90", bounds: Bounds | None = None, jobs: int | None = None
+    kernels: Iterable[Kernel | Emitted],
+    target_name: str = "sm_90",
+    bounds: Bounds | None = None,
+    jobs: int | None = None,
 ) -> list[Compiled]:
     """Compile kernels for a target, `jobs` processes at a time (as many as cores by default), in order of the kernels."""
     goal = target(target_name)
@@ -95,7 +111,9 @@ def compile_all(
     for key, one in zip(keys, emitted, strict=True):
         stored = _stored(key)
         if stored is None:
-            raise KernelError(f"kernel {one.name} was compiled for {goal.name} but not stored in {cache_folder('compiled')}")
+            raise KernelError(
+                f"kernel {one.name} was compiled for {goal.name} but not stored in {cache_folder('compiled')}"
+            )
         fresh = key in wanted
         results.append(Compiled(**{**stored, "cached": not fresh, "seconds": stored["seconds"] if fresh else 0.0}))
     return results
@@ -122,7 +140,12 @@ def _compile_missing(work: Sequence[tuple[str, Emitted]], goal: Target, jobs: in
         requests = json.dumps([_request(emitted, goal) for _, emitted in share])
         environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
         done = subprocess.run(
-            [sys.executable, "-P", child.__file__], input=requests, capture_output=True, text=True, env=environment, check=False
+            [sys.executable, "-P", child.__file__],
+            input=requests,
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
         )
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -155,7 +178,9 @@ def _request(emitted: Emitted, goal: Target) -> dict[str, Any]:
 def _finish(key: str, emitted: Emitted, goal: Target, outcome: dict[str, Any]) -> None:
     """Read the resources back from the binary and move everything to the cache; the JSON comes last and makes it valid."""
     if "error" in outcome:
-        failure = KernelError(f"Triton rejects kernel {emitted.name} for {goal.name}: {outcome['error']}", place=outcome["path"])
+        failure = KernelError(
+            f"Triton rejects kernel {emitted.name} for {goal.name}: {outcome['error']}", place=outcome["path"]
+        )
         failure.add_note(outcome.get("traceback", ""))
         raise failure
     scratch = Path(outcome["folder"])
@@ -172,7 +197,9 @@ def _finish(key: str, emitted: Emitted, goal: Target, outcome: dict[str, Any]) -
     write_atomically(source, emitted.source.encode())
     files["source"] = str(source)
     registers, spills = _nvidia_resources(files, goal) if goal.backend == "cuda" else _amd_resources(files)
-    compiled = Compiled(emitted.name, goal.name, registers, outcome["shared"], spills, emitted.warps, files, outcome["seconds"])
+    compiled = Compiled(
+        emitted.name, goal.name, registers, outcome["shared"], spills, emitted.warps, files, outcome["seconds"]
+    )
     write_atomically(folder / "compiled.json", json.dumps(asdict(compiled), indent=1).encode())
 
 
@@ -181,16 +208,22 @@ def _tool(name: str) -> str:
 
     path = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
     if not path.is_file():
-        raise UnsupportedError(f"{name} is not in the Triton package", hint="install Triton from PyPI, whose wheel brings it")
+        raise UnsupportedError(
+            f"{name} is not in the Triton package", hint="install Triton from PyPI, whose wheel brings it"
+        )
     return str(path)
 
 
 def _nvidia_resources(files: dict[str, str], goal: Target) -> tuple[int, int]:
     """Registers from `cuobjdump -res-usage`; where there is a stack, the spilled bytes from `ptxas -v`."""
-    done = subprocess.run([_tool("cuobjdump"), "-res-usage", files["cubin"]], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [_tool("cuobjdump"), "-res-usage", files["cubin"]], capture_output=True, text=True, check=False
+    )
     found = re.search(r"REG:(\d+)\s+STACK:(\d+)", done.stdout)
     if found is None:
-        raise KernelError(f"cuobjdump said nothing of registers: {(done.stdout + done.stderr).strip()[:300]}", place=files["cubin"])
+        raise KernelError(
+            f"cuobjdump said nothing of registers: {(done.stdout + done.stderr).strip()[:300]}", place=files["cubin"]
+        )
     registers, stack = int(found[1]), int(found[2])
     if stack == 0:
         return registers, 0

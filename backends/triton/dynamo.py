@@ -77,7 +77,9 @@ def compile_fx_graph(
     from torch._dynamo.backends.common import aot_autograd
 
     boxed = lambda part, inputs: make_boxed_func(compiler(part, inputs))  # noqa: E731
-    differentiated: Callable[..., Sequence[Any]] = aot_autograd(fw_compiler=boxed, bw_compiler=boxed)(graph, example_inputs)
+    differentiated: Callable[..., Sequence[Any]] = aot_autograd(fw_compiler=boxed, bw_compiler=boxed)(
+        graph, example_inputs
+    )
     return differentiated
 
 
@@ -161,7 +163,9 @@ class CompiledGraph:
         self.kernels = tile_module(self.module, tuner)
         self.way = way
         self.folder = tempfile.TemporaryDirectory(prefix="codesign-graph-")
-        self.runner = write_runner(self.module, None, self.folder.name, target=machine.name) if way == "triton" else None
+        self.runner = (
+            write_runner(self.module, None, self.folder.name, target=machine.name) if way == "triton" else None
+        )
         self._native: Any = None
 
     def __call__(self, *inputs: Any) -> Sequence[Any]:

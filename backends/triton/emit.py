@@ -292,7 +292,9 @@ class _Emitter:
             term = self.terms.index(position, op.axes)
             axes.update(term.axes)
             if stride == 1:
-                text += f" + {term.within(PRECEDENCE['+'])}" if term.precedence <= PRECEDENCE["+"] else f" + {term.text}"
+                text += (
+                    f" + {term.within(PRECEDENCE['+'])}" if term.precedence <= PRECEDENCE["+"] else f" + {term.text}"
+                )
             else:
                 factor = self.terms.index(stride, ()).within(PRECEDENCE["*"])
                 text += f" + {term.within(PRECEDENCE['*'])} * {factor}"
@@ -355,7 +357,9 @@ class _Emitter:
     def _dot(self, op: Dot) -> str:
         a, b, accumulator = (value.type.dtype for value in (op.a, op.b, op.accumulator))
         if a is not b:
-            raise UnsupportedError(f"dot of {a} and {b}: Triton wants one dtype", place=op.location, hint="cast an operand")
+            raise UnsupportedError(
+                f"dot of {a} and {b}: Triton wants one dtype", place=op.location, hint="cast an operand"
+            )
         names = (self.values[value] for value in (op.a, op.b, op.accumulator))
         options = f', input_precision="{op.precision}"' if a is F32 else ""
         if accumulator is not F32:
@@ -431,7 +435,9 @@ class _Emitter:
         if low is not None and low >= 0:
             self.bounds = Bounds({**outer.extents, op.variable: op.upper}, outer.symbols)
         else:
-            self.bounds = Bounds(outer.extents, {**outer.symbols, op.variable: (low if low is not None else -LARGEST, high)})
+            self.bounds = Bounds(
+                outer.extents, {**outer.symbols, op.variable: (low if low is not None else -LARGEST, high)}
+            )
         self.terms.bounds = self.bounds
         with self.writer.nested(f"for {variable} in tl.range({lower}, {upper}, {step}{options}):"):
             text = variable

@@ -7,7 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from codesign.backends.triton.functions import COMPARISON, PRECEDENCE, Call, Infix, Pattern, Prefix, compute_dtype, spelling
+import numpy as np
+
+from codesign.backends.triton.functions import (
+    COMPARISON,
+    PRECEDENCE,
+    Call,
+    Infix,
+    Pattern,
+    Prefix,
+    compute_dtype,
+    spelling,
+)
 from codesign.backends.triton.names import triton_type
 from codesign.backends.triton.writer import Writer
 from codesign.ir.core import Value
@@ -146,7 +157,9 @@ class Expressions:
                 if axis.name == atom.name:
                     return self._typed(self._align(self.lanes(axis), (axis.name,), names), (axis.name,), ATOM)
             if atom.name not in self.writer.variables:
-                raise UnsupportedError(f"index variable {atom.name} is neither an axis, a grid or loop index, nor a size")
+                raise UnsupportedError(
+                    f"index variable {atom.name} is neither an axis, a grid or loop index, nor a size"
+                )
             return self._typed(self.writer.variables[atom.name][0], (), ATOM)
         if isinstance(atom, (FloorDiv, Mod)):
             a, b = self._polynomial(atom.numerator, order), self._polynomial(atom.denominator, order)
@@ -220,7 +233,9 @@ class Expressions:
         dtype = node.args[0].dtype
         result = BOOL if FUNCTIONS[node.function].result == "bool" else node.dtype
         working = compute_dtype(dtype, node.function)
-        if node.function in _ORDER and all(isinstance(arg, (IndexValue, Literal)) and not arg.dtype.is_float for arg in node.args):
+        if node.function in _ORDER and all(
+            isinstance(arg, (IndexValue, Literal)) and not arg.dtype.is_float for arg in node.args
+        ):
             left, right = (arg.as_index() for arg in node.args)
             low, high = _ORDER[node.function](left, right)
             (comparison,) = self.condition(left, low, high, order)
@@ -228,9 +243,10 @@ class Expressions:
         base = node.args[0]
         if node.function == "pow" and isinstance(base, Literal) and dtype.is_float and 0 < base.value < math.inf:
             exponent = self.convert(children[1], working)
-            scale = Term(repr(math.log2(base.value)), (), ATOM, None)
-            scaled = f"{exponent.within(PRECEDENCE['*'] - 1)} * {self._strong_double(scale, working).text}"
-            return self.convert(Term(f"tl.exp2({scaled})", axes, ATOM, working), result)
+            logarithm = math.log2(base.value)
+            high = float(np.float32(logarithm)) if working is F32 else logarithm
+            text = f"_constant_power({exponent.text}, {high!r}, {logarithm - high!r})"
+            return self.convert(Term(text, axes, ATOM, working), result)
         if node.function == "pow" and isinstance(node.args[1], Literal):
             special = self._literal_power(children[0], node.args[1].value, working, axes)
             if special is not None:
@@ -260,10 +276,6 @@ class Expressions:
             term = Term(text, axes, how.precedence if how.precedence != COMPARISON else COMPARISON, produced)
         return self.convert(term, result)
 
-    def _strong_double(self, term: Term, dtype: DType) -> Term:
-        """A float64 constant must say so; float32 ones take the type of what they meet."""
-        return term if dtype is F32 else self._settle_strong(term, dtype)
-
     def _settle_strong(self, term: Term, dtype: DType) -> Term:
         return Term(f"tl.full([], {term.text}, {triton_type(dtype)})", (), ATOM, dtype)
 
@@ -291,7 +303,9 @@ class Expressions:
         axes: list[str] = []
         for i in node.indices:
             if i.variable not in names:
-                raise UnsupportedError(f"{node}: a tile is read by bare axis names, one per dimension; {i} is none of {names}")
+                raise UnsupportedError(
+                    f"{node}: a tile is read by bare axis names, one per dimension; {i} is none of {names}"
+                )
             axes.append(str(i.variable))
         sequence = [axis for axis in names if axis in axes]
         if axes != sequence:
@@ -342,7 +356,9 @@ class Expressions:
             names = tuple(axis.name for axis in order if axis.name in left.axes or axis.name in right.axes)
             if len(axes) == 1 and not difference.data():
                 one = [axes[0]]
-                inner = f"{self.index(value, one).within(COMPARISON)} {symbol} {self.index(limit, one).within(COMPARISON)}"
+                inner = (
+                    f"{self.index(value, one).within(COMPARISON)} {symbol} {self.index(limit, one).within(COMPARISON)}"
+                )
                 scope = self.writer.scope_of(difference.variables())
                 name = self.writer.once(("mask", difference, symbol, axes[0]), f"mask_{axes[0].name}", inner, scope)
                 aligned = self._align(name, (axes[0].name,), [axis.name for axis in order])
@@ -363,6 +379,3 @@ def _literal(node: Literal) -> Term:
     else:
         text = str(int(value))
     return Term(text, (), ATOM if not text.startswith("-") else PRECEDENCE["unary"], None)
-
-
-

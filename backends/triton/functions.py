@@ -12,7 +12,21 @@ from dataclasses import dataclass
 from codesign.ir.dtypes import F32, DType
 from codesign.ir.errors import UnsupportedError
 
-PRECEDENCE = {"|": 1, "^": 2, "&": 3, "<<": 4, ">>": 4, "+": 5, "-": 5, "*": 6, "/": 6, "//": 6, "%": 6, "unary": 7, "atom": 9}
+PRECEDENCE = {
+    "|": 1,
+    "^": 2,
+    "&": 3,
+    "<<": 4,
+    ">>": 4,
+    "+": 5,
+    "-": 5,
+    "*": 6,
+    "/": 6,
+    "//": 6,
+    "%": 6,
+    "unary": 7,
+    "atom": 9,
+}
 COMPARISON = 0
 """Comparisons bind weaker than anything else here; Python chains them, so they are always put in parentheses when nested."""
 
@@ -111,7 +125,9 @@ ROWS: dict[str, Row] = {
     "not": Row(None, Prefix("~"), None, Pattern("{0} == 0")),
     "neg": Row(Prefix("-"), Prefix("-"), Pattern("{0} * 0 - {0}", PRECEDENCE["-"]), _IDENTITY),
     "abs": Row(Call("tl.abs"), Call("tl.abs"), _IDENTITY, _IDENTITY),
-    "sign": Row(Call("_sign"), Pattern("({0} > 0).to({0}.dtype) - ({0} < 0).to({0}.dtype)", PRECEDENCE["-"]), None, _IDENTITY),
+    "sign": Row(
+        Call("_sign"), Pattern("({0} > 0).to({0}.dtype) - ({0} < 0).to({0}.dtype)", PRECEDENCE["-"]), None, _IDENTITY
+    ),
     "exp": Row(Call("tl.exp")),
     "exp2": Row(Call("tl.exp2")),
     "expm1": Row(Call("_expm1")),
@@ -168,6 +184,3 @@ def spelling(function: str, dtype: DType) -> Spelling:
             hint="add a row to codesign/backends/triton/functions.py, or cast its argument",
         )
     return found
-
-
-

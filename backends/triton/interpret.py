@@ -47,7 +47,11 @@ class Worker:
 
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
-            environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+            environment = {
+                **os.environ,
+                "TRITON_INTERPRET": "1",
+                "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+            }
             command = [sys.executable, "-P", protocol.__file__]
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         return self._process
@@ -119,7 +123,7 @@ def to_numpy(tensor: torch.Tensor, dtype: DType) -> Array:
 
 
 def device_for(device: str = "auto") -> str:
-    """"cuda" when there is a device (or it is asked for), else "cpu", which means the interpreter."""
+    """ "cuda" when there is a device (or it is asked for), else "cpu", which means the interpreter."""
     import torch
 
     if device != "auto":
@@ -133,7 +137,8 @@ def require_triton() -> None:
         import triton  # noqa: F401
     except ImportError as error:
         raise UnsupportedError(
-            f"Triton cannot be imported ({error})", hint="install it with `pip install triton` (it exists for Linux only)"
+            f"Triton cannot be imported ({error})",
+            hint="install it with `pip install triton` (it exists for Linux only)",
         ) from None
 
 
@@ -165,7 +170,9 @@ def run_kernel(
         shape = [int(extent.evaluate(sizes)) for extent in value.shape]
         kind = cast("torch.dtype", getattr(torch, torch_type(value.type.dtype).removeprefix("torch.")))
         fresh = torch.zeros(shape, dtype=kind)
-        tensors.append(fresh.fill_(float("nan")) if value.type.dtype.is_float and value.type.dtype.bits >= 16 else fresh)
+        tensors.append(
+            fresh.fill_(float("nan")) if value.type.dtype.is_float and value.type.dtype.bits >= 16 else fresh
+        )
     path, ordered = kernel_file(emitted), [int(sizes[name]) for name in kernel.symbols]
     if device_for(device) == "cpu":
         request = {

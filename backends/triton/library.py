@@ -252,6 +252,14 @@ def _power(x, y):
 
 
 @triton.jit
+def _constant_power(y, high, low):
+    """2**(y * (high + low)): a constant to the power y, the constant's logarithm in two parts so that the product keeps its low bits."""
+    product = y * high
+    rest = tl.fma(y, tl.full([], high, y.dtype), -product) + y * low
+    return tl.exp2(product) * (1 + 0.693147180559945309417 * rest)
+
+
+@triton.jit
 def _hypot(a, b):
     a = tl.abs(a)
     b = tl.abs(b)

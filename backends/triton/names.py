@@ -84,7 +84,18 @@ def torch_type(dtype: DType) -> str:
     return _lookup(TORCH_TYPES, dtype, "torch")
 
 
-_RESERVED = frozenset(keyword.kwlist) | {"tl", "triton", "torch", "launch", "grid", "range", "float", "int", "min", "max"}
+_RESERVED = frozenset(keyword.kwlist) | {
+    "tl",
+    "triton",
+    "torch",
+    "launch",
+    "grid",
+    "range",
+    "float",
+    "int",
+    "min",
+    "max",
+}
 
 
 class Namer:

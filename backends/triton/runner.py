@@ -165,18 +165,20 @@ class _Writer:
         body = self._inputs(main.args)
         body += self._block(main.body, in_arena=True)
         results = ", ".join(self.names[value] for value in main.results)
-        body.append(f"return ({results},)" if len(main.results) == 1 else f"return {results}" if results else "return ()")
+        body.append(
+            f"return ({results},)" if len(main.results) == 1 else f"return {results}" if results else "return ()"
+        )
         arena = self.memory.peak_bytes if self.memory else 0
         lines = [self._doc(arena), _HEAD.format(arena=arena)]
         lines += ["", "class Runner:", f'    """{self._signature(inputs)}"""', ""]
         lines += ['    def __init__(self, weights=None, device="cuda"):']
         lines += [
             '        """`weights`: constants by name, as in `model.state_dict()`; those kept in weights.pt need not be given."""',
-            "        stored = torch.load(HERE / \"weights.pt\") if (HERE / \"weights.pt\").is_file() else {}",
+            '        stored = torch.load(HERE / "weights.pt") if (HERE / "weights.pt").is_file() else {}',
             "        given = {**stored, **dict(weights or {})}",
             "        missing = [name for name in self.WEIGHTS if name not in given]",
             "        if missing:",
-            "            raise KeyError(f\"pass model.state_dict() as weights: {missing[0]!r} and {len(missing) - 1} more are missing\")",
+            '            raise KeyError(f"pass model.state_dict() as weights: {missing[0]!r} and {len(missing) - 1} more are missing")',
             "        self.device = torch.device(device)",
             "        self.weights = {name: given[name].detach().to(self.device).contiguous() for name in self.WEIGHTS}",
             "        self.arena = torch.empty(ARENA_BYTES, dtype=torch.uint8, device=self.device)",
@@ -199,7 +201,7 @@ class _Writer:
             f'"""{self.module.name}, compiled by codesign{target}: {launches} kernel launches {memory}.\n\n'
             "    from runner import Runner\n"
             "    run = Runner(model.state_dict())      # a tuple of results: run(*inputs)\n\n"
-            "Without a GPU: TRITON_INTERPRET=1 and Runner(..., device=\"cpu\") run the kernels in Triton's interpreter (which "
+            'Without a GPU: TRITON_INTERPRET=1 and Runner(..., device="cpu") run the kernels in Triton\'s interpreter (which '
             "cuts bfloat16\nwhere hardware rounds).\n"
             '"""'
         )
@@ -222,7 +224,7 @@ class _Writer:
                     lines.append(f"{self.sizes[size.variable]} = {name}.shape[{position}]")
         for value in args:
             name, shape = self.names[value], self._shape(tensor_type(value))
-            lines.append(f"assert {name}.shape == ({shape}), f\"{name} has shape {{tuple({name}.shape)}}\"")
+            lines.append(f'assert {name}.shape == ({shape}), f"{name} has shape {{tuple({name}.shape)}}"')
         unbound = [name for name in self.module.symbols if name not in bound]
         if unbound:
             raise UnsupportedError(f"the size {unbound[0]} is no input's size, so a runner can't know it")
@@ -393,5 +395,3 @@ class _Writer:
 def _last_part(place: str) -> str:
     file, _, rest = place.partition(":")
     return f"{Path(file).name}:{rest}" if rest else place
-
-

@@ -42,7 +42,9 @@ def shrink(group: Normalized, schedule: Schedule) -> Shrunk:
     extents = {name: extent for name, extent in fusion.dims().items()}
     fixed = {name: extent.constant for name, extent in extents.items() if extent.is_constant}
     points = math.prod(fixed.values())
-    steps = math.prod(-(-extent // schedule.tiles.get(name, 1)) for name, extent in fixed.items() if not _resident(name, schedule))
+    steps = math.prod(
+        -(-extent // schedule.tiles.get(name, 1)) for name, extent in fixed.items() if not _resident(name, schedule)
+    )
     if points <= FEW_POINTS and steps <= FEW_STEPS:
         return Shrunk(group, {}, {value: value for value in fusion.uses()})
     inner = set(fusion.inner_dims())

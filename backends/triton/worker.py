@@ -98,7 +98,10 @@ def mend_interpreter() -> None:
             while len(arrays[0]) > 1:  # pairwise, as a tree: what lies in the middle joins later
                 half = len(arrays[0]) // 2
                 left = [self.to_tensor(np.ascontiguousarray(x[:half]), t) for x, t in zip(arrays, kinds, strict=True)]
-                right = [self.to_tensor(np.ascontiguousarray(x[half : 2 * half]), t) for x, t in zip(arrays, kinds, strict=True)]
+                right = [
+                    self.to_tensor(np.ascontiguousarray(x[half : 2 * half]), t)
+                    for x, t in zip(arrays, kinds, strict=True)
+                ]
                 joined = self.combine_fn.fn(*left, *right)
                 joined = joined if isinstance(joined, tuple) else (joined,)
                 arrays = [np.concatenate([j.handle.data, x[2 * half :]]) for j, x in zip(joined, arrays, strict=True)]
@@ -106,7 +109,11 @@ def mend_interpreter() -> None:
         for x, kind in zip(arrays, kinds, strict=True):
             data = x[0]
             if self.keep_dims:
-                data = np.expand_dims(data, axis) if original is not None else data.reshape((1,) * inputs[0].handle.data.ndim)
+                data = (
+                    np.expand_dims(data, axis)
+                    if original is not None
+                    else data.reshape((1,) * inputs[0].handle.data.ndim)
+                )
             elif original is None or data.ndim == 0:
                 data = data.item()
             results.append(self.to_tensor(data, kind))

@@ -60,11 +60,7 @@ def gemm(
     row, column, depth = index("pi") * bm + "i", index("pj") * bn + "j", index("kk") + "l"
 
     def guards(*wanted: tuple[Index, int | str, int]) -> list[Guard]:
-        return [
-            Guard(value, None, index(size))
-            for value, size, step in wanted
-            if isinstance(size, str) or size % step
-        ]
+        return [Guard(value, None, index(size)) for value, size, step in wanted if isinstance(size, str) or size % step]
 
     start = Map([i, j], literal(0.0), name="start")
     carried = Value(start.result.type, "acc")

@@ -102,7 +102,10 @@ def test_what_decides_the_code_is_in_the_key() -> None:
 
 
 def test_several_at_once_in_processes_of_their_own() -> None:
-    kernels = [pointwise(f"scale_{n}", F16, lambda x, n=n: apply("mul", x, apply("exp", x)), size=n) for n in (32, 64, 128, 256)]
+    kernels = [
+        pointwise(f"scale_{n}", F16, lambda x, n=n: apply("mul", x, apply("exp", x)), size=n)
+        for n in (32, 64, 128, 256)
+    ]
     compiled = compile_all(kernels, "sm_90", jobs=2)
     assert [one.name for one in compiled] == [kernel.name for kernel in kernels]
     assert not any(one.cached for one in compiled)

@@ -64,7 +64,10 @@ def all_functions(dtype: DType, arity: int) -> tuple[Kernel, list[str]]:
     names = [
         name
         for name, row in FUNCTIONS.items()
-        if name != "cast" and row.arity == arity and dtype.kind in row.accepts and (name, dtype.name) not in NOT_COMPARED
+        if name != "cast"
+        and row.arity == arity
+        and dtype.kind in row.accepts
+        and (name, dtype.name) not in NOT_COMPARED
     ]
     params, results, ops = [], [], []
     for name in names:
@@ -81,7 +84,9 @@ def all_functions(dtype: DType, arity: int) -> tuple[Kernel, list[str]]:
         params += buffers
         results.append(out)
         ops += [*loads, value, Store(value.result, out, [axis], ["i"])]
-    return Kernel(f"functions_{dtype}_{arity}", [*params, *results], len(results), (), Block([], ops), Schedule()), names
+    return Kernel(
+        f"functions_{dtype}_{arity}", [*params, *results], len(results), (), Block([], ops), Schedule()
+    ), names
 
 
 @pytest.mark.parametrize("arity", [1, 2, 3])

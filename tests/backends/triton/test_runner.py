@@ -36,7 +36,9 @@ def tiled(captured: Captured) -> Module:
     return result
 
 
-def check(model: nn.Module, folder: Path, *inputs: Tensor, dynamic: Any = None, fresh: tuple[Tensor, ...] | None = None) -> Runner:
+def check(
+    model: nn.Module, folder: Path, *inputs: Tensor, dynamic: Any = None, fresh: tuple[Tensor, ...] | None = None
+) -> Runner:
     """Write a runner of the model, run it in the interpreter, compare every result with torch."""
     captured = capture(model, inputs, dynamic_shapes=dynamic)
     module = tiled(captured)

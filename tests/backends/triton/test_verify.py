@@ -12,7 +12,7 @@ from codesign.backends.triton.verify import difference, tolerance_of, verify_ker
 from codesign.ir.core import Block, Value
 from codesign.ir.dtypes import F16, F32, I64, DType
 from codesign.ir.index import Datum, Index, index
-from codesign.ir.scalar import Read, apply, cast, literal
+from codesign.ir.scalar import Read, Scalar, apply, cast, literal
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Compute, Dim, Fusion
 from codesign.ir.tile import Load, Map
@@ -116,7 +116,11 @@ def test_a_missing_guard_is_found() -> None:
 
 def test_indices_stay_inside_what_they_index() -> None:
     """A gather through an integer that is itself gathered."""
-    ids, order, table = Value(tensor(I64, 20), "ids"), Value(tensor(I64, 9), "order"), Value(tensor(F32, 30, 8), "table")
+    ids, order, table = (
+        Value(tensor(I64, 20), "ids"),
+        Value(tensor(I64, 9), "order"),
+        Value(tensor(F32, 30, 8), "table"),
+    )
     i, d = dim("i", 9), dim("d", 8)
     first = Compute([i], Read(ids, [Index.atom(Datum(Read(order, ["i"])))]), name="first")
     row = Index.atom(Datum(Read(first.result, ["i"])))
@@ -157,4 +161,30 @@ def test_tolerance_formula() -> None:
     half = 2.0**-11
     single = 2.0**-24
     assert tolerance_of(linear(64, 64, 256).fusion) == pytest.approx(8 * half + 4 * 16 * single)
-    assert tolerance_of(softmax(8, 64).fusion) == pytest.approx(8 * single + 4 * (8 + 8) * single)
+    assert tolerance_of(softmax(8, 64).fusion) == pytest.approx(8 * single + 4 * 8 * single), (
+        "a maximum has no rounding error"
+    )
+
+
+def test_ill_conditioned_groups_get_the_error_of_their_reference() -> None:
+    """The cosine of angles near a thousand: float32 has them to 6e-5 only. A kernel that is off by more still fails."""
+    x = Value(tensor(F32, 64), "x")
+    i = dim("i", 64)
+    angle = apply("mul", apply("mul", Read(x, ["i"]), literal(1000.0)), literal(0.3))
+    y = Compute([i], apply("cos", angle), name="y")
+    problem = normalize(Fusion(Block([], [y], [y.result])))
+    kernel = lower(problem.fusion, Schedule(tiles={"i": 64}), outputs=problem.outputs)
+    (op,) = [op for op in kernel.body.walk() if isinstance(op, Map)]
+    exact = op.body
+    other = apply("mul", Read(_read_of(exact), ["i"]), literal(300.0))
+    op.body = apply("cos", other)
+    result = verify_kernel(problem, kernel, seed=4)
+    assert result.ok
+    assert result.max_error > tolerance_of(problem.fusion)
+    op.body = apply("cos", apply("add", other, literal(0.003)))
+    assert not verify_kernel(problem, kernel, seed=4).ok
+
+
+def _read_of(body: Scalar) -> Value:
+    (read,) = body.reads()
+    return read.source
