@@ -203,13 +203,12 @@ def _counterfactuals(
 
 
 def _runner_up(schedules: ScheduleBatch, costs: CostBatch, row: int, fitting: np.ndarray[Any, Any]) -> RunnerUp | None:
-    """The best of the schedules that are not the same kernel under another name: one that costs something else."""
-    others = [
-        int(other) for other in fitting if other != row and not np.array_equal(costs.terms[other], costs.terms[row])
-    ]
-    if not others:
+    """The best other schedule that costs something else; when all cost the same, the first of them."""
+    ties = [int(other) for other in fitting if other != row]
+    others = [other for other in ties if not np.allclose(costs.terms[other], costs.terms[row], rtol=1e-6, atol=0.0)]
+    if not ties:
         return None
-    other = others[0]
+    other = (others or ties)[0]
     own, rival = _flat(schedules.row(row)), _flat(schedules.row(other))
     seconds, loss = float(costs.seconds[other]), costs.terms[other] - costs.terms[row]
     return RunnerUp(

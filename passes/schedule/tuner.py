@@ -191,7 +191,9 @@ class Tuner:
         if cost.reason[0]:
             raise ScheduleError(f"{summary.name} on {self.machine.name}: {cost.reason[0]}")
         details: dict[str, Any] = {k: v[0].item() for k, v in cost.details.items() if getattr(v, "ndim", 0) == 1}
-        others = tuple(c for c in context.top(4) if c.schedule.hash != schedule.hash)
+        others = tuple(c for c in context.top(64) if c.schedule.hash != schedule.hash)
+        # schedules that cost the same are the same to the model: the next one that is not says what the choice gained
+        apart = tuple(c for c in others if c.seconds > float(cost.seconds[0]) * (1.0 + 1e-6))
         return Tuned(
             schedule=schedule,
             normalized=found.normalized,
@@ -208,7 +210,7 @@ class Tuner:
             remarks=cost.remarks,
             evaluated=context.evaluated,
             space_size=found.space_size,
-            runners_up=others,
+            runners_up=(apart or others)[:16],
             rejected=context.rejected(),
         )
 

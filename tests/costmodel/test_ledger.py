@@ -129,10 +129,16 @@ def test_the_runner_up_is_the_best_other_and_its_losses_add_up() -> None:
     assert slower.runner_up.loses < 0.0
 
 
-def test_a_schedule_that_costs_the_same_is_no_runner_up() -> None:
+def test_a_schedule_that_costs_the_same_is_runner_up_only_when_all_do() -> None:
     same = replace(tiled(128, 128), extras={"warps": 8, "group": 8, "nothing": 3})
-    batch = ScheduleBatch.of([tiled(128, 128), same])
-    assert explain(GEMM, H100, batch, 0, GpuTileModel(), SQUARE).runner_up is None
+    alone = explain(GEMM, H100, ScheduleBatch.of([tiled(128, 128), same]), 0, GpuTileModel(), SQUARE).runner_up
+    assert alone is not None
+    assert (alone.loses, alone.knobs) == (0.0, {"nothing": (1, 3)})
+    batch = ScheduleBatch.of([tiled(128, 128), same, tiled(64, 64)])
+    other = explain(GEMM, H100, batch, 0, GpuTileModel(), SQUARE).runner_up
+    assert other is not None
+    assert other.knobs["tiles.m"] == (128, 64)
+    assert explain(GEMM, H100, ScheduleBatch.of([same]), 0, GpuTileModel(), SQUARE).runner_up is None
 
 
 @pytest.mark.parametrize("fidelity", [0, 1, 2])
