@@ -27,7 +27,8 @@ def compile_one(request: dict[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
     try:
         specification = importlib.util.spec_from_file_location(Path(request["path"]).stem, request["path"])
-        assert specification is not None and specification.loader is not None
+        assert specification is not None
+        assert specification.loader is not None
         module = importlib.util.module_from_spec(specification)
         specification.loader.exec_module(module)
         function = getattr(module, request["name"])

@@ -73,7 +73,7 @@ def compile_fx_graph(
 
     if not _needs_gradients(graph, example_inputs):
         return compiler(graph, example_inputs)
-    from functorch.compile import make_boxed_func
+    from functorch.compile import make_boxed_func  # type: ignore[import-untyped]
     from torch._dynamo.backends.common import aot_autograd
 
     boxed = lambda part, inputs: make_boxed_func(compiler(part, inputs))  # noqa: E731

@@ -90,7 +90,7 @@ class _Emitter:
             self._block(self.kernel.body)
         body = self.writer.text()
         signature = {name: pointer_type(value.type.dtype) for value, name in self.pointers.items()}
-        signature |= {name: "i64" if self.wide else "i32" for name in self.symbols.values()}
+        signature |= dict.fromkeys(self.symbols.values(), "i64" if self.wide else "i32")
         head = _wrapped(f"def {self.name}(", list(signature), "):")
         kernel_text = f"@triton.jit\n{head}\n{body or '    pass'}\n"
         helpers = device_functions(kernel_text)

@@ -236,17 +236,19 @@ class Expressions:
         if node.function in _ORDER and all(
             isinstance(arg, (IndexValue, Literal)) and not arg.dtype.is_float for arg in node.args
         ):
-            left, right = (arg.as_index() for arg in node.args)
-            low, high = _ORDER[node.function](left, right)
-            (comparison,) = self.condition(left, low, high, order)
+            value, other = (arg.as_index() for arg in node.args)
+            least, limit = _ORDER[node.function](value, other)
+            (comparison,) = self.condition(value, least, limit, order)
             return comparison
         base = node.args[0]
         if node.function == "pow" and isinstance(base, Literal) and dtype.is_float and 0 < base.value < math.inf:
-            exponent = self.convert(children[1], working)
+            exponent = (
+                self.convert(children[1], working) if children[1].dtype else self._settle_strong(children[1], working)
+            )
             logarithm = math.log2(base.value)
-            high = float(np.float32(logarithm)) if working is F32 else logarithm
-            text = f"_constant_power({exponent.text}, {high!r}, {logarithm - high!r})"
-            return self.convert(Term(text, axes, ATOM, working), result)
+            head = float(np.float32(logarithm)) if working is F32 else logarithm
+            call = f"_constant_power({exponent.text}, {head!r}, {logarithm - head!r})"
+            return self.convert(Term(call, axes, ATOM, working), result)
         if node.function == "pow" and isinstance(node.args[1], Literal):
             special = self._literal_power(children[0], node.args[1].value, working, axes)
             if special is not None:

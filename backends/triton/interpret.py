@@ -119,7 +119,7 @@ def to_numpy(tensor: torch.Tensor, dtype: DType) -> Array:
     host = tensor.detach().cpu()
     if dtype.is_float and dtype.numpy == np.float32:
         host = host.to(torch.float32)
-    return cast(Array, host.numpy())
+    return host.numpy()
 
 
 def device_for(device: str = "auto") -> str:

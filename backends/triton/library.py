@@ -4,6 +4,8 @@ The emitter copies the functions that a kernel needs into the kernel's own file,
 float32 or float64 unless they say otherwise; half precisions are computed in float32 by the caller.
 """
 
+# mypy: ignore-errors
+# Device code: its values are Triton tensors, which Python types do not describe.
 import triton
 import triton.language as tl
 

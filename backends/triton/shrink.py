@@ -39,7 +39,7 @@ class Shrunk:
 def shrink(group: Normalized, schedule: Schedule) -> Shrunk:
     """The group itself when it is small, else with shorter dims. Symbolic dims keep their extents (their sizes are chosen at run time)."""
     fusion = group.fusion
-    extents = {name: extent for name, extent in fusion.dims().items()}
+    extents = dict(fusion.dims())
     fixed = {name: extent.constant for name, extent in extents.items() if extent.is_constant}
     points = math.prod(fixed.values())
     steps = math.prod(
@@ -88,9 +88,9 @@ def _with_extents(group: Normalized, shorter: Mapping[str, int], before: Mapping
         )
         mapping[compute.result] = new.result
         ops.append(new)
-    body = Block([], ops, [mapping[value] for value in fusion.body.yields])
+    block = Block([], ops, [mapping[value] for value in fusion.body.yields])
     names = [value.name for value in fusion.results]
-    small = Fusion(body, names=names, label=fusion.label, location=fusion.location)
+    small = Fusion(block, names=names, label=fusion.label, location=fusion.location)
     outputs = tuple(
         OutputMap(TensorType(where.type.dtype, _reach(where.indices, where.type.shape, bounds)), where.indices)
         for where in group.outputs

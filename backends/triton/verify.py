@@ -29,7 +29,7 @@ from codesign.ir.dtypes import DType
 from codesign.ir.index import Bounds, Datum
 from codesign.ir.interpreter import evaluate_block
 from codesign.ir.numerics import round_to
-from codesign.ir.scalar import Read, Scalar
+from codesign.ir.scalar import Scalar
 from codesign.ir.tensor import Compute, Fusion
 from codesign.ir.tile import Kernel
 from codesign.passes.normalize import Normalized
@@ -109,7 +109,7 @@ def compare(
     worst, message = 0.0, ""
     for value, where, wanted, got in zip(fusion.results, outputs, expected, actual, strict=True):
         compute = _computed(fusion, value)
-        grid = np.indices(wanted.shape, sparse=True)
+        grid: tuple[Array, ...] = np.indices(wanted.shape, sparse=True)
         places = {dim.name: axis for dim, axis in zip(compute.dims, grid, strict=True)}
         picked = tuple(np.broadcast_to(i.evaluate({**sizes, **places}), wanted.shape) for i in where.indices)
         error, text = difference(wanted, got[picked] if picked else got.reshape(()))
@@ -225,8 +225,6 @@ def _index_limits(fusion: Fusion, sizes: Mapping[str, int]) -> dict[Value, int]:
 
     for compute in fusion.computes:
         for read in compute.body.reads():
-            if not isinstance(read, Read):
-                continue
             for expression, size in zip(read.indices, read.source.shape, strict=True):
                 for atom in expression.atoms():
                     if isinstance(atom, Datum):

@@ -142,7 +142,8 @@ def load_file(path: str) -> ModuleType:
     if path not in _modules:
         name = f"codesign_kernel_{len(_modules)}"
         specification = importlib.util.spec_from_file_location(name, path)
-        assert specification is not None and specification.loader is not None
+        assert specification is not None
+        assert specification.loader is not None
         module = importlib.util.module_from_spec(specification)
         sys.modules[name] = module
         specification.loader.exec_module(module)

@@ -84,13 +84,13 @@ def seconds(call: Callable[[], Any], repetitions: int) -> float:
     times = []
     for _ in range(repetitions):
         flush.zero_()
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
         call()
         end.record()
         torch.cuda.synchronize()
         times.append(start.elapsed_time(end) / 1e3)
-    return statistics.median(times)
+    return float(statistics.median(times))
 
 
 def measure(model: nn.Module, inputs: tuple[Tensor, ...], repetitions: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,9 @@ def buffer(name: str, dtype: DType, *shape: int | str) -> Value:
     return Value(BufferType(dtype, tuple(index(size) for size in shape)), name)
 
 
-def kernel(name: str, params: list[Value], outputs: int, ops: list[Op], grid: dict[str, Any], **options: Any) -> Kernel:
+def kernel(
+    name: str, params: list[Value], outputs: int, ops: Sequence[Op], grid: dict[str, Any], **options: Any
+) -> Kernel:
     """A kernel from its ops; options are fields of the schedule."""
     dims = tuple(GridDim(dim, index(extent)) for dim, extent in grid.items())
     return Kernel(name, params, outputs, dims, Block([], ops), Schedule(**options))
@@ -56,7 +59,7 @@ def gemm(
     symbols = (m,) if isinstance(m, str) else ()
     x, w, bias = buffer("x", dtype, m, k), buffer("w", dtype, n, k), buffer("bias", dtype, n)
     out = buffer("out", dtype, m, n)
-    i, j, l = Axis("i", bm), Axis("j", bn), Axis("l", bk)
+    i, j, d = Axis("i", bm), Axis("j", bn), Axis("l", bk)
     row, column, depth = index("pi") * bm + "i", index("pj") * bn + "j", index("kk") + "l"
 
     def guards(*wanted: tuple[Index, int | str, int]) -> list[Guard]:
@@ -64,8 +67,8 @@ def gemm(
 
     start = Map([i, j], literal(0.0), name="start")
     carried = Value(start.result.type, "acc")
-    a = Load(x, [i, l], [row, depth], guards=guards((row, m, bm), (depth, k, bk)), name="a")
-    b = Load(w, [l, j], [column, depth], guards=guards((column, n, bn), (depth, k, bk)), name="b")
+    a = Load(x, [i, d], [row, depth], guards=guards((row, m, bm), (depth, k, bk)), name="a")
+    b = Load(w, [d, j], [column, depth], guards=guards((column, n, bn), (depth, k, bk)), name="b")
     dot = Dot(a.result, b.result, carried, name="next")
     loop = For("kk", 0, k, bk, [start.result], Block([carried], [a, b, dot], [dot.result]), pipeline=stages)
     bias_tile = Load(bias, [j], [column], guards=guards((column, n, bn)), name="bias_tile")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from codesign.backends.triton import aot
+from codesign.backends.triton import compiler
 from codesign.backends.triton.aot import Compiled, cache_key, compile_all, compile_aot
 from codesign.backends.triton.emit import emission
 from codesign.backends.triton.interpret import KernelError
@@ -21,7 +21,7 @@ from tests.backends.triton.kernels import gemm, pointwise
 
 
 def big(**options: int) -> Kernel:
-    return gemm(4096, 4096, 1024, tile=(128, 128, 64), **{"warps": 8, "group": 8, **options})
+    return gemm(4096, 4096, 1024, tile=(128, 128, 64), dtype=F16, **{"warps": 8, "group": 8, **options})
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_never_compiled_twice(hopper: Compiled, monkeypatch: pytest.MonkeyPatch)
     def fail(request: object) -> dict[str, object]:
         raise AssertionError("compiled again")
 
-    monkeypatch.setattr(aot.child, "compile_one", fail)
+    monkeypatch.setattr(compiler, "compile_one", fail)
     again = compile_aot(big(), "sm_90")
     assert again.cached
     assert again.registers == hopper.registers

@@ -69,7 +69,7 @@ def test_reference_kernels_need_no_triton() -> None:
 @pytest.mark.parametrize("options", [{"tile": 3}, {"kernels": "cuda"}])
 def test_options_are_checked(options: dict[str, Any]) -> None:
     graph = torch.fx.symbolic_trace(model())
-    with pytest.raises(UnsupportedError, match="option|kernels"):
+    with pytest.raises(UnsupportedError, match=r"option|kernels"):
         compile_fx_graph(graph, [torch.randn(2, 16)], options=options)
 
 

@@ -10,8 +10,8 @@ from codesign.ir.dtypes import BF16, BOOL, F16, F32, F64, I32, I64, U8, DType
 from codesign.ir.functions import FUNCTIONS
 from codesign.ir.interpreter import run_kernel
 from codesign.ir.scalar import Read, apply, literal
-from codesign.ir.tile import Axis, Kernel, Load, Map, Store
 from codesign.ir.schedule import Schedule
+from codesign.ir.tile import Axis, Kernel, Load, Map, Store
 from tests.backends.triton.kernels import Array, buffer, held
 
 SIZE = 256

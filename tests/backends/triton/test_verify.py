@@ -40,9 +40,9 @@ def softmax(rows: int, columns: int, dtype: DType = F32) -> Normalized:
 
 def linear(m: int, n: int, k: int, dtype: DType = F16) -> Normalized:
     x, w, bias = Value(tensor(dtype, m, k), "x"), Value(tensor(dtype, n, k), "w"), Value(tensor(dtype, n), "bias")
-    i, j, l = dim("i", m), dim("j", n), dim("l", k)
+    i, j, summed = dim("i", m), dim("j", n), dim("l", k)
     body = apply("mul", cast(Read(x, ["i", "l"]), F32), cast(Read(w, ["j", "l"]), F32))
-    product = Compute([i, j], body, reductions=[l], monoid="sum", name="product")
+    product = Compute([i, j], body, reductions=[summed], monoid="sum", name="product")
     total = apply("add", Read(product.result, ["i", "j"]), cast(Read(bias, ["j"]), F32))
     y = Compute([i, j], cast(apply("max", total, literal(0.0)), dtype), name="y")
     return normalize(Fusion(Block([], [product, y], [y.result]), label="linear"))
@@ -126,7 +126,7 @@ def test_indices_stay_inside_what_they_index() -> None:
     row = Index.atom(Datum(Read(first.result, ["i"])))
     y = Compute([i, d], Read(table, [row, "d"]), name="y")
     problem = normalize(Fusion(Block([], [first, y], [y.result])))
-    tiles = {name: 4 for name in problem.fusion.dims()}
+    tiles = dict.fromkeys(problem.fusion.dims(), 4)
     result = verify_kernel(problem, lower(problem.fusion, Schedule(tiles=tiles), outputs=problem.outputs), seed=5)
     assert result.ok, result
     assert result.max_error == 0.0
