@@ -24,13 +24,14 @@ Number = bool | int | float
 class Scalar:
     """Base of scalar expressions; `dtype` is the element type of the value."""
 
-    __slots__ = ("_digest", "_hash", "_reads", "_text", "dtype")
+    __slots__ = ("_below", "_digest", "_hash", "_reads", "_text", "dtype")
     dtype: DType
 
     def __init__(self, dtype: DType, identity: tuple[object, ...]) -> None:
         self.dtype = dtype
         self._hash = hash((type(self).__name__, dtype.name, identity))
         self._text: str | None = None
+        self._below: tuple[Scalar, ...] | None = None
         self._reads: tuple[Read, ...] | None = None
         self._digest: str | None = None
 
@@ -92,6 +93,12 @@ class Scalar:
     # -- walking ----------------------------------------------------------------------------------------------------
     def walk(self) -> Iterator[Scalar]:
         """Every distinct node below and including this one, children first."""
+        if self._below is None:
+            self._below = tuple(self._descend())[:-1]
+        yield from self._below
+        yield self
+
+    def _descend(self) -> Iterator[Scalar]:
         seen: set[int] = set()
         stack: list[tuple[Scalar, bool]] = [(self, False)]
         while stack:
