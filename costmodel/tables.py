@@ -193,7 +193,7 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
         site = _site(heads, kv_heads, window)
         label = f"attention {phase} {source}"
         columns = attention_space(int(head), decode)
-        yield _rows(label, kernel, part, sizes, site, columns=columns, regime_size=queries, implementation=f"{phase}:{source}")
+        yield _rows(label, kernel, part, sizes, site, columns=columns, regime_size=queries, implementation=f"{phase}:{source}:{dtype}:{kv_dtype}")
 
 
 def visited(queries: npt.NDArray[np.float64], keys: npt.NDArray[np.float64], window: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -213,8 +213,9 @@ def attention_space(head: int, decode: bool) -> Columns:
         for shared, step, split in cartesian((1, 2, 4, 8, 16, 32, 64), (64, 128), (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)):
             rows.append((1, shared, step, 8, 2, split, 1))
     else:
-        for (queries, shared), step, limit in cartesian(((128, 1), (64, 1), (64, 2), (32, 4), (16, 8), (4, 32)), (64, 128), (1, 2)):
-            rows.append((queries, shared, step, 8, 2, 1, limit))
+        shapes = [(128, 1), (64, 2), (32, 4), (16, 8), (4, 32)] if head <= 256 else [(64, 1), (32, 2), (16, 4)]
+        for (queries, shared), step in cartesian(shapes, (64, 128) if head <= 128 else (32, 64)):
+            rows.append((queries, shared, step, 8, 2 if head <= 256 else 1, 1, 1))
     values = np.array(rows, dtype=np.float32).T
     names = ("tile.i", "tile.r", "tile.j", "warps", "pipeline", "split.j", "blocks_limit")
     columns = dict(zip(names, values, strict=True))

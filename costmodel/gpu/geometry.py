@@ -114,6 +114,7 @@ class Work:
     trips: Array = 1.0
     barriers: Array = 0.0
     staged_bytes: Array = 0.0
+    static_bytes: Array = 0.0
     live_elements: Array = 0.0
     accumulators: Array = 0.0
     tensor_m: Array = 0.0
@@ -232,14 +233,17 @@ def _contraction(nest: Nest, g: Geometry, again: Array, total: Work, vector_unit
         total.tensor[name] = total.tensor.get(name, 0.0) + padded
         total.operand_bytes = total.operand_bytes + _operand_bytes(m, n, warps, wide) * k * batch * loops * width.bytes * (1.0 - vector_unit)
     total.accumulators = total.accumulators + m * n * batch
-    internal = len(nest.internal)
-    staged = 0.0
     loads = {dim for access in nest.loads for dim in access.dims}
-    if not internal or any(dim in loads for dim in found.m):
-        staged = staged + m * k * found.left.bytes
-    if not internal or any(dim in loads for dim in found.n):
-        staged = staged + n * k * found.right.bytes
-    total.staged_bytes = total.staged_bytes + staged * batch
+    for side, rows, dtype in ((found.m, m, found.left), (found.n, n, found.right)):
+        if nest.internal and not any(dim in loads for dim in side):
+            continue  # a value of the group: it stays in registers
+        size = rows * k * batch * dtype.bytes
+        moves: Array = 1.0
+        for dim in (*side, *found.k):
+            moves = moves * g.trips.get(dim, 1.0)
+        looped = np.greater(moves, 1.0) | np.equal(loops, 1.0)
+        total.staged_bytes = total.staged_bytes + np.where(looped, size, 0.0)
+        total.static_bytes = total.static_bytes + np.where(looped, 0.0, size)
     total.tensor_m = np.maximum(total.tensor_m, m)
     total.tensor_n = np.maximum(total.tensor_n, n)
     total.tensor_k = np.maximum(total.tensor_k, k * (1.0 - vector_unit))

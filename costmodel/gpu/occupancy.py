@@ -38,12 +38,12 @@ def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array) -> Oc
     if machine.features.get("wgmma", False) or tensor_memory:
         fragments = fragments * 0.25
     live = np.minimum(work.live_elements / threads, 512.0) * 1.25
-    wanted = 24.0 + accumulators + fragments + live
+    wanted = 24.0 + np.maximum(accumulators, live) + fragments
     limit = machine.limit("registers_per_thread")
     registers = np.minimum(np.ceil(wanted / 8.0) * 8.0, limit)
     spilled = np.maximum(wanted - limit, 0.0) * 4.0
     stages = np.maximum(pipeline, 1.0)
-    shared = work.staged_bytes * stages + work.barriers * warps * 4.0 * 32.0
+    shared = work.static_bytes + work.staged_bytes * stages + work.barriers * warps * 4.0 * 32.0
     per_block = machine.limit("shared_per_block_bytes")
     reserved = machine.limit("shared_reserved_per_block_bytes")
     capacity = machine.need(machine.level("shared").capacity_bytes, "levels.shared.capacity_bytes")

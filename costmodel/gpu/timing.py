@@ -26,11 +26,18 @@ INNER = 6.0
 REQUEST_CLOCKS = 4.0
 """Clocks that a warp's load or store takes in the load/store path: 512 bytes at 128 bytes a clock, and no less for narrower ones."""
 
+ARRIVAL = 1.5
+"""DRAM latencies until a stage of loads has arrived under load."""
+
 L1_CLOCKS = 40.0
 """Clocks until a load that hits L1 returns."""
 
 BARRIER_CLOCKS = 10.0
 """Clocks of a reduction over a block per warp that takes part."""
+
+CHAINED = 2.0
+"""The same for a chain of contractions, where the vector unit works between two of them on the same tile and overlaps only other blocks' or
+warp groups' work."""
 
 TERMS = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "requests", "latency", "reduction")
 
@@ -116,7 +123,7 @@ def estimate(
     waiting = np.greater(w.trips, 1.0) & np.logical_not(tiled) & np.less_equal(pipeline, 1.0)
     in_flight_block = np.where(
         np.greater(w.trips, 1.0) & tiled,
-        w.trip_bytes * np.clip(pipeline - 1.0, 0.5, w.trips),
+        w.trip_bytes * np.minimum(pipeline - 0.5, w.trips),
         np.minimum(w.load_bytes, found.threads * 64.0),
     )
     in_flight = np.maximum(np.minimum(g.grid, slots) * in_flight_block, 1.0)
@@ -125,7 +132,7 @@ def estimate(
     read_seconds = t.read_effort / (bandwidth * p.dram_efficiency) + np.where(waiting, 0.0, latency * np.maximum(t.read / in_flight - 1.0, 0.0))
     write_seconds = t.write_effort / (bandwidth * p.dram_efficiency)
     store_seconds = np.maximum(write_seconds, g.grid * w.store_bytes / l2_bandwidth)
-    arrival = latency * p.fill_latency / np.maximum(pipeline - 1.0, 1.0)
+    arrival = latency * ARRIVAL / (pipeline - 0.5)
     l2_latency = machine.need(l2.latency_seconds, "levels.l2.latency_seconds")
     depth = np.where(tiled, w.tensor_k / 64.0, 0.25)
     step = w.trips * depth * p.step_clocks / clock + np.where(tiled, (w.trips - 1.0) * arrival, 0.0)
@@ -133,7 +140,8 @@ def estimate(
     chain = rounds * (step + w.barriers * warps * BARRIER_CLOCKS / clock)
 
     order_norm = p.sharpness
-    compute = _norm((tensor, operand_seconds, vector_seconds), INNER)
+    chained = sum(nest.contraction is not None for nest in kernel.nests) > 1
+    compute = _norm((_norm((tensor, operand_seconds), INNER), vector_seconds), CHAINED if chained else INNER)
     reading, moving = _norm((l2_seconds, read_seconds), INNER), _norm((l2_seconds, read_seconds + write_seconds), INNER)
     work_seconds = _norm((compute, reading, chain, requests), order_norm)
     together = _norm((compute, moving, chain, requests), order_norm)
