@@ -137,7 +137,7 @@ def _prepare(number: int, op: Instruction) -> Prepared:
     axes = {axis.name for axis in (*getattr(op, "axes", ()), *getattr(op, "reduced", ()))}
 
     def name(value: Index, label: str = "") -> Index:
-        if value in item.expressions:
+        if not label and value in item.expressions:
             return index(item.controls[item.expressions.index(value)])
         item.controls.append(label or f".{len(item.controls)}")
         item.expressions.append(value)

@@ -156,9 +156,10 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     depth = np.where(inner <= limit, depth, 1.0)
 
     load = tensor = vector = store = control = read = written = joules = np.zeros(1)
-    body = looping = straight = tail = np.zeros(1)
+    body = looping = reuse = straight = tail = last = np.zeros(1)
     latency = target.latency_clocks
     gathers = 0
+    begun = False
     for stage in work.stages:
         trips = stage.trips
         load, tensor, vector = load + stage.load * trips, tensor + stage.tensor * trips, vector + stage.vector * trips
@@ -166,26 +167,34 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
         control = control + (stage.instructions + 1) * target.issue_clocks * trips
         joules = joules + stage.joules * trips
         one = np.asarray(trips == 1)
-        step = _step(stage, target, cores, depth, latency)
         use = stage.tensor + stage.vector
-        body = body + np.where(one, use, step * trips + np.minimum(stage.tensor, stage.vector))
-        looping = looping + np.where(one, 0.0, step * trips)
+        rate, trip = _step(stage, target, cores, depth, latency)
+        around = trip * np.maximum(trips / depth - 1.0, 0.0)  # the first loads came while something else ran
+        loop = np.where(depth > 1, np.maximum(rate * trips, around), np.maximum(trip * trips, rate * trips))
+        body = body + np.where(one, use, np.maximum(loop - (0.0 if begun else rate), 0.0) + np.minimum(use, rate))
+        begun = begun or stage.loads > 0
+        looping = looping + np.where(one, use, loop)
+        reuse = np.maximum(reuse, np.where(one, 0.0, trip * trips / depth))
         straight = straight + np.where(one, stage.load, 0.0)
         tail = np.where(stage.store > 0, _shared(target, cores, stage.store, stage.written), tail)
+        last = np.where(stage.store > 0, stage.store, last)
         gathers = max(gathers, stage.gathers)
     dram = _shared(target, cores, np.zeros(1), read + written)
 
     arrive = latency * (1 + min(gathers, 1))
+    overlaps = np.maximum(tensor, vector) < tensor + vector
+    looping = np.where(overlaps & (turns > 1), np.maximum(looping - np.minimum(tensor, vector), 0.0), looping)
     loads = np.where(straight > 0, (straight + arrive + vector + tensor) / np.maximum(turns, 1.0), 0.0)
-    stores = np.where(store > 0, (tail + latency) / np.maximum(turns, 1.0), 0.0)
-    waits = np.maximum(np.maximum(loads, stores), looping)
+    stores = np.where(store > 0, (last + latency) / np.maximum(turns, 1.0), 0.0)
+    waits = np.maximum(np.maximum(loads, stores), np.maximum(looping, reuse))
     busy = np.stack(np.broadcast_arrays(tensor, vector, load, store, dram, waits, control), axis=-1)
     steady = busy.max(axis=-1)
     first = _first_load(work, target, cores)
     fill = first + arrive
-    chain = body + tail + latency
-    once = np.maximum(chain, dram - first)
-    serial = np.where(straight > 0, straight + arrive, 0.0) + body + tail
+    once = np.maximum(body + tail + latency, dram - first)
+    inward = np.where(straight > 0, straight + arrive, 0.0)
+    outward = np.where(store > 0, last + latency, 0.0)
+    serial = np.maximum(inward, outward) + body
     period = np.where(turns > 1, steady, np.maximum(serial, steady))
     total = fill + once + (programs - 1.0) * period
 
@@ -228,11 +237,11 @@ def _first_load(work: Work, target: Target, cores: Array) -> Array:
     return np.zeros(1)
 
 
-def _step(stage: Stage, target: Target, cores: Array, depth: Array, latency: float) -> Array:
-    """Clocks of one step of a loop in the steady state."""
-    arriving = _shared(target, cores, stage.load, stage.read + stage.written)
+def _step(stage: Stage, target: Target, cores: Array, depth: Array, latency: float) -> tuple[Array, Array]:
+    """Clocks between the ends of two steps when the engines are never idle, and from a step's first load to the end of its use."""
     use = stage.tensor + stage.vector
     wait = latency * np.where(stage.load > 0, 1 + min(stage.gathers, 1), 0)
-    trip = (arriving + wait + use) / depth
-    overlapped = np.maximum(np.maximum(np.maximum(stage.tensor, stage.vector), stage.store), np.maximum(arriving, trip))
-    return np.where(depth > 1, overlapped, arriving + wait + use)
+    trip = stage.load + wait + use
+    shared = _shared(target, cores, stage.load, stage.read + stage.written)
+    rate = np.maximum(np.maximum(stage.tensor, stage.vector), np.maximum(stage.store, shared))
+    return np.where(depth > 1, rate, np.maximum(rate, trip)), trip

@@ -294,7 +294,7 @@ class _Builder:
         stage.read = stage.read + moved
         stage.instructions = stage.instructions + 1
         stage.loads += 1
-        stage.gathers += bool(access.gather)
+        stage.gathers += bool(access.gather) and self._position_varies(access, loops)
         stored = shape.points(access.dims) * access.dtype.bytes
         path = sum((port.read_joules + port.write_joules) * wanted for port in target.ports[1:])
         stage.joules = stage.joules + moved * target.dram.read_joules + path + stored * target.scratch_write_joules
@@ -302,6 +302,12 @@ class _Builder:
             self.work.run_ahead = self.work.run_ahead + stored
         else:
             self.work.turn = self.work.turn + stored
+
+    def _position_varies(self, access: Access, loops: tuple[str, ...]) -> bool:
+        """Whether the positions that a gather needs are loaded in the same stage, so that it waits for them there."""
+        names = set(access.gather)
+        sources = [a for nest in self.kernel.nests for a in nest.loads if a.tensor.split("#")[0] in names]
+        return not loops or any(set(source.dims) & set(loops) for source in sources)
 
     def _store(self, access: Access, stage: Stage) -> None:
         shape, target = self.shape, self.target
