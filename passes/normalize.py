@@ -209,7 +209,7 @@ def _merge(group: Normalized, runs: list[tuple[str, ...]], bounds: Bounds) -> No
             quotient = index(name) // faster
             values[part] = quotient if part == run[0] else quotient % extents[part]
             faster = faster * extents[part]
-            joined[part] = dim
+        joined.update(dict.fromkeys(run, dim))
     return _rebuild(group, values, joined, bounds)
 
 
@@ -261,12 +261,9 @@ def _rebuild(group: Normalized, values: Mapping[str, Index], joined: Mapping[str
         replace(where, indices=tuple(i.substitute(values).simplify(inside) for i in where.indices))
         for where in group.outputs
     )
-    merged: dict[str, tuple[str, ...]] = {}
-    for name, parts in group.merged.items():
-        if name in joined:
-            merged[joined[name].name] = (*merged.get(joined[name].name, ()), *parts)
-        elif name not in values:
-            merged[name] = parts
+    merged = {name: parts for name, parts in group.merged.items() if name not in values}
+    for name, dim in joined.items():
+        merged[dim.name] = (*merged.get(dim.name, ()), *group.merged[name])
     names = [value.name for value in fusion.results]
     return Normalized(Fusion(body, names=names, label=fusion.label, location=fusion.location), outputs, merged)
 

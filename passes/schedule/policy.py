@@ -100,7 +100,8 @@ class Random(Tracking):
 class Descent(Tracking):
     """The fast default: a coarse grid over tiles and warps, then steps from the best few until none of them is bettered.
 
-    A space of at most `whole` points is looked at in one batch, which takes less time than a second one would. `coarse`: schedules of the first grid at most; `keep`: how many are refined side by side.
+    A space of at most `whole` points is looked at in one batch, which takes less time than a second one would. `coarse`:
+    schedules of the first grid at most; `keep`: how many are refined side by side.
     """
 
     def __init__(self, coarse: int = 1024, keep: int = 8, whole: int = 8192) -> None:
