@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import functools
 import json
 import linecache
 import math
@@ -14,15 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from codesign.backends.triton.descriptors import block_of
 from codesign.backends.triton.expressions import Expressions, Term
 from codesign.backends.triton.functions import PRECEDENCE, compute_dtype
 from codesign.backends.triton.names import Namer, pointer_type, torch_type, triton_type
+from codesign.backends.triton.source import by_line, device_functions, short, wrapped
 from codesign.backends.triton.writer import Writer
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.dtypes import BOOL, F32, I32, DType
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Bounds, FloorDiv, Index, Mod, index, product
-from codesign.ir.location import Location
 from codesign.ir.scalar import Literal, Scalar
 from codesign.ir.tile import Axis, Dot, For, Guard, Kernel, Load, Map, Reduce, Store
 from codesign.ir.types import BufferType
@@ -70,6 +69,8 @@ class _Emitter:
         self.wide = any(not _fits(value, self.bounds) for value in kernel.params)
         self.pointers = {value: self.namer.fresh(f"{value.name}_ptr") for value in kernel.params}
         self.persistent = kernel.schedule.extra("persistent", 0) > 0
+        self.tma = kernel.schedule.extra("tma", 0) > 0
+        self.described = False
         self.writer = Writer(self.namer)
         self.writer.bind({name: (text, 0) for name, text in self.symbols.items()})
         self.values: dict[Value, str] = {}
@@ -91,7 +92,7 @@ class _Emitter:
         body = self.writer.text()
         signature = {name: pointer_type(value.type.dtype) for value, name in self.pointers.items()}
         signature |= dict.fromkeys(self.symbols.values(), "i64" if self.wide else "i32")
-        head = _wrapped(f"def {self.name}(", list(signature), "):")
+        head = wrapped(f"def {self.name}(", list(signature), "):")
         kernel_text = f"@triton.jit\n{head}\n{body or '    pass'}\n"
         helpers = device_functions(kernel_text)
         core = "\n\n".join([*(f"{text}\n" for text in helpers), kernel_text, self._launcher()])
@@ -120,7 +121,7 @@ class _Emitter:
         leaves = kernel.location.leaves()
         if leaves:
             lines += ["", "From the model:"]
-            for (file, line), group in _by_line(leaves).items():
+            for (file, line), group in by_line(leaves).items():
                 origins = ", ".join(dict.fromkeys(leaf.origin for leaf in group if leaf.origin))
                 modules = ", ".join(dict.fromkeys(leaf.module for leaf in group if leaf.module))
                 text = linecache.getline(file, line).strip() if file else ""
@@ -141,16 +142,16 @@ class _Emitter:
         arguments = [names.fresh(value.name) for value in kernel.params]
         sizes = list(self.symbols.values())
         total = self._index_text(product(dim.extent for dim in kernel.grid))
-        lines = [_wrapped("def launch(", [*arguments, *sizes], "):")]
+        lines = [wrapped("def launch(", [*arguments, *sizes], "):")]
         shapes = [
             f"{name} [{', '.join(map(str, value.shape))}] {torch_type(value.type.dtype).removeprefix('torch.')}"
             for name, value in zip(arguments, kernel.params, strict=True)
         ]
         doc = f"Run the kernel over dense row-major tensors: {'; '.join(shapes)}."
-        wrapped = textwrap.wrap(doc, 110, break_long_words=False)
-        lines.append(f'    """{wrapped[0]}' + ('"""' if len(wrapped) == 1 else ""))
-        if len(wrapped) > 1:
-            lines += [f"    {text}" for text in wrapped[1:]] + ['    """']
+        rows = textwrap.wrap(doc, 110, break_long_words=False)
+        lines.append(f'    """{rows[0]}' + ('"""' if len(rows) == 1 else ""))
+        if len(rows) > 1:
+            lines += [f"    {text}" for text in rows[1:]] + ['    """']
         for value, fill in self._atomic_outputs().items():
             lines.append(f"    {arguments[kernel.params.index(value)]}.fill_({fill})  # combined into atomically")
         if self.persistent:
@@ -162,10 +163,16 @@ class _Emitter:
             lines.append("    grid = (min(tiles, device.multi_processor_count) if device else min(tiles, 2),)")
         else:
             lines.append(f"    grid = ({total},)")
+        if self.described:
+            place = f"{arguments[-1]}.device"
+            lines.append("    # Descriptors live in memory that Triton asks for at launch.")
+            lines.append(
+                f"    triton.set_allocator(lambda size, *_: torch.empty(size, dtype=torch.int8, device={place}))"
+            )
         warps = kernel.schedule.extra("warps", 4)
         options = [f"num_warps={warps}", f"num_stages={self._stages()}", "enable_fp_fusion=True"]
         lines.append("    if grid[0] > 0:")
-        lines.append(textwrap.indent(_wrapped(f"    {self.name}[grid](", [*arguments, *sizes, *options], ")"), "    "))
+        lines.append(textwrap.indent(wrapped(f"    {self.name}[grid](", [*arguments, *sizes, *options], ")"), "    "))
         return "\n".join(lines) + "\n"
 
     def _atomic_outputs(self) -> dict[Value, str]:
@@ -239,7 +246,7 @@ class _Emitter:
             place = str(op.location) if op.location.known else ""
             if place and place != self.last_place:
                 self.last_place = place
-                self.writer.line(f"# {_short(op.location)}")
+                self.writer.line(f"# {short(op.location)}")
             self._op(op, targets or {})
 
     def _op(self, op: Op, targets: dict[Value, str]) -> None:
@@ -310,7 +317,32 @@ class _Emitter:
             return Term(found[0].text, names, found[0].precedence, BOOL)
         return Term(" & ".join(t.within(PRECEDENCE["&"]) for t in found), names, PRECEDENCE["&"], BOOL)
 
+    def _block_load(self, op: Load) -> str | None:
+        """The load by a tensor descriptor, when the schedule wants those and the load is a block of its buffer."""
+        block = block_of(op) if self.tma and not self.wide else None
+        if block is None:
+            return None
+        buffer = op.buffer.type
+        assert isinstance(buffer, BufferType)
+        shape, strides = (", ".join(map(str, sizes)) for sizes in (buffer.shape, buffer.strides))
+        text = f"tl.make_tensor_descriptor({self.pointers[op.buffer]}, [{shape}], [{strides}], {list(block.shape)})"
+        name = self.writer.once(("descriptor", op.buffer, block.shape), f"{op.buffer.name}_blocks", text, 0)
+        self.described = True
+        places = ", ".join(self.terms.index(start, ()).text for start in block.start)
+        loaded = f"{name}.load([{places}])"
+        present = [axis for axis in block.axes if axis is not None]
+        if len(present) < len(block.axes):
+            loaded = f"{loaded}.reshape({', '.join(str(axis.size) for axis in present)})"
+        if present == list(op.axes):
+            return loaded
+        if len(present) == 2:
+            return f"tl.trans({loaded})"
+        return f"tl.permute({loaded}, {[present.index(axis) for axis in op.axes]})"
+
     def _load(self, op: Load) -> str:
+        by_block = self._block_load(op)
+        if by_block is not None:
+            return by_block
         pointer, mask = self._pointer(op), self._mask(op.guards, op.axes)
         shape = f"[{', '.join(str(axis.size) for axis in op.axes)}]"
         if mask is None:
@@ -517,16 +549,6 @@ def _assignable(body: Block, names: dict[Value, str]) -> dict[Value, str]:
     return found
 
 
-def _wrapped(start: str, items: Sequence[str], end: str) -> str:
-    """A call or head on one line, or over several where it is long."""
-    line = f"{start}{', '.join(items)}{end}"
-    if len(line) <= 112:
-        return line
-    margin = start[: len(start) - len(start.lstrip())]
-    rows = textwrap.wrap(", ".join(items) + ",", 100)
-    return "\n".join([start, *(f"{margin}    {row}" for row in rows), f"{margin}{end}"])
-
-
 def _divisions(value: Index) -> int:
     return sum(isinstance(atom, (FloorDiv, Mod)) for atom in value.atoms())
 
@@ -538,50 +560,6 @@ def _fits(value: Value, bounds: Bounds) -> bool:
         reach = reach + size * stride
     _, high = reach.limits(bounds)
     return high is not None and high <= LARGEST
-
-
-def _by_line(leaves: Sequence[Location]) -> dict[tuple[str, int], list[Location]]:
-    groups: dict[tuple[str, int], list[Location]] = {}
-    for leaf in leaves:
-        groups.setdefault((leaf.file, leaf.line), []).append(leaf)
-    return groups
-
-
-def _short(location: Location) -> str:
-    places = []
-    for leaf in location.leaves():
-        place = f"{Path(leaf.file).name}:{leaf.line}" if leaf.file else leaf.module
-        places.append(f"{place} ({leaf.origin})" if leaf.origin and place else place or leaf.origin)
-    unique = list(dict.fromkeys(places))
-    return ", ".join(unique[:3]) + (f" and {len(unique) - 3} more" if len(unique) > 3 else "")
-
-
-@functools.cache
-def _library() -> dict[str, str]:
-    """Source text of the device functions by name, from `library.py`."""
-    path = Path(__file__).with_name("library.py")
-    source = path.read_text(encoding="utf-8")
-    lines = source.splitlines()
-    found = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef):
-            start = min(decorator.lineno for decorator in node.decorator_list)
-            found[node.name] = "\n".join(lines[start - 1 : node.end_lineno])
-    return found
-
-
-def device_functions(text: str) -> list[str]:
-    """Sources of the device functions that a text uses, directly or through others, callees first."""
-    library, order = _library(), dict[str, None]()
-
-    def visit(body: str, own: str) -> None:
-        for name in re.findall(r"\b_[a-z]\w*", body):
-            if name in library and name != own and name not in order:
-                visit(library[name], name)
-                order[name] = None
-
-    visit(text, "")
-    return [library[name] for name in order]
 
 
 __all__ = ["Emitted", "device_functions", "emission", "emit"]

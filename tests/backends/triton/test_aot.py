@@ -155,3 +155,12 @@ def test_without_triton_the_error_says_what_to_do() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install triton" in done.stdout
+
+
+def test_descriptors_become_bulk_copies_on_hopper_and_pointers_before() -> None:
+    kernel = big(tma=1)
+    assert "cp.async.bulk.tensor" in compile_aot(kernel, "sm_90").text("ptx")
+    assert "wgmma" in compile_aot(kernel, "sm_90").text("ptx")
+    assert "cp.async.bulk.tensor" in compile_aot(kernel, "sm_100").text("ptx")
+    assert "mma.sync" in compile_aot(kernel, "sm_80").text("ptx")
+    assert "v_mfma" in compile_aot(kernel, "gfx942").text("amdgcn")

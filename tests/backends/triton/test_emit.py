@@ -298,3 +298,21 @@ def test_matmul_of_int8_accumulates_in_int32() -> None:
     tested = kernel("int8", [a, b, out], 1, [left, right, start, dot, Store(dot.result, out, [i, j], ["i", "j"])], {})
     generator = rng()
     agree(tested, [generator.integers(-128, 128, shape).astype(np.int8) for shape in ((16, 32), (32, 16))])
+
+
+@pytest.mark.parametrize("dtype", [F16, BF16, F32], ids=str)
+def test_descriptors_fetch_the_same_blocks(dtype: DType) -> None:
+    """Masked rows and a masked remainder of k come from the descriptor's own bounds; the bias is no block and stays as it was."""
+    arrays = gemm_inputs(rng(), 100, 96, 80, dtype)
+    tested = gemm(100, 96, 80, tile=(32, 32, 32), dtype=dtype, tma=1)
+    source = emit(tested)
+    assert source.count("make_tensor_descriptor") == 2
+    assert "tl.load(x_ptr" not in source
+    assert "tl.load(bias_ptr" in source
+    (got,) = run_interpreted(tested, arrays)
+    want = gemm_expected(*arrays)
+    assert np.abs(got - want).max() <= np.abs(want).max() * (dtype.epsilon + 1e-6)
+
+
+def test_unaligned_rows_are_not_described() -> None:
+    assert "make_tensor_descriptor" not in emit(gemm(100, 96, 75, tma=1))

@@ -1,0 +1,66 @@
+"""Pieces of generated source files: long calls, places in the user's model, and copies of device functions."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from codesign.ir.location import Location
+
+
+def wrapped(start: str, items: Sequence[str], end: str) -> str:
+    """A call or head on one line, or over several where it is long."""
+    line = f"{start}{', '.join(items)}{end}"
+    if len(line) <= 112:
+        return line
+    margin = start[: len(start) - len(start.lstrip())]
+    rows = textwrap.wrap(", ".join(items) + ",", 100)
+    return "\n".join([start, *(f"{margin}    {row}" for row in rows), f"{margin}{end}"])
+
+
+def by_line(leaves: Sequence[Location]) -> dict[tuple[str, int], list[Location]]:
+    groups: dict[tuple[str, int], list[Location]] = {}
+    for leaf in leaves:
+        groups.setdefault((leaf.file, leaf.line), []).append(leaf)
+    return groups
+
+
+def short(location: Location) -> str:
+    places = []
+    for leaf in location.leaves():
+        place = f"{Path(leaf.file).name}:{leaf.line}" if leaf.file else leaf.module
+        places.append(f"{place} ({leaf.origin})" if leaf.origin and place else place or leaf.origin)
+    unique = list(dict.fromkeys(places))
+    return ", ".join(unique[:3]) + (f" and {len(unique) - 3} more" if len(unique) > 3 else "")
+
+
+@functools.cache
+def _library() -> dict[str, str]:
+    """Source text of the device functions by name, from `library.py`."""
+    path = Path(__file__).with_name("library.py")
+    source = path.read_text(encoding="utf-8")
+    lines = source.splitlines()
+    found = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef):
+            start = min(decorator.lineno for decorator in node.decorator_list)
+            found[node.name] = "\n".join(lines[start - 1 : node.end_lineno])
+    return found
+
+
+def device_functions(text: str) -> list[str]:
+    """Sources of the device functions that a text uses, directly or through others, callees first."""
+    library, order = _library(), dict[str, None]()
+
+    def visit(body: str, own: str) -> None:
+        for name in re.findall(r"\b_[a-z]\w*", body):
+            if name in library and name != own and name not in order:
+                visit(library[name], name)
+                order[name] = None
+
+    visit(text, "")
+    return [library[name] for name in order]
