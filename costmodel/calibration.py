@@ -31,6 +31,8 @@ IMPLEMENTATION_FIT = (
     "dram_efficiency",
     "exposed",
     "extra_passes",
+    "extra_query_passes",
+    "l2_efficiency",
     "step_clocks",
     "reduction_latency",
 )
@@ -78,11 +80,11 @@ def calibrate(
             held.append((entry, predicted, now))
             ops.append(_errors(entry, machine, parameters, predicted))
     for name in sorted({rows.implementation for rows in everything if rows.implementation}):
-        group = [Prepared(rows, rows.columns) for rows in everything if rows.implementation == name]
-        first = replace(parameters, **implementations.get(name, {"launch_seconds": 8e-6, "fill_latency": 5.0, "extra_passes": 0.3}))
+        first = replace(parameters, **implementations.get(name, {"launch_seconds": 8e-6, "fill_latency": 5.0, "extra_passes": 0.5, "extra_query_passes": 0.2}))
+        group = [prepare(rows, machine, first) for rows in everything if rows.implementation == name]
         _say(progress, f"fitting {name}")
-        found = fit(group, machine, first, IMPLEMENTATION_FIT, limit=limit // 4, evaluations=15, progress=progress)
-        out = cross_validate(group, machine, found.parameters, IMPLEMENTATION_FIT, folds=3, limit=limit // 6, progress=progress)
+        found = fit(group, machine, first, IMPLEMENTATION_FIT, limit=limit // 4, evaluations=18, progress=progress)
+        out = cross_validate(group, machine, found.parameters, IMPLEMENTATION_FIT, folds=3, limit=limit // 8, progress=progress)
         implementations[name] = {key: float(f"{getattr(found.parameters, key):.5g}") for key in IMPLEMENTATION_FIT}
         now = Calibration(machine.name, found.parameters, {}, {})
         errors = [_errors(entry, machine, found.parameters, predicted) for entry, predicted in zip(group, out, strict=True)]

@@ -188,22 +188,26 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
         decode = phase == "generation"
         if decode:
             queries = np.ones_like(queries)
-        seen = visited(queries, keys_seen, window)
-        sizes = {"B": _numbers(part, "batch"), "G": kv_heads, "R": heads / kv_heads, "Q": queries, "J": seen}
+        seen, skew = visited(queries, keys_seen, window)
+        sizes = {"B": _numbers(part, "batch"), "G": kv_heads, "R": heads / kv_heads, "Q": queries, "J": seen, "skew": skew}
         site = _site(heads, kv_heads, window)
         label = f"attention {phase} {source}"
         columns = attention_space(int(head), decode)
         yield _rows(label, kernel, part, sizes, site, columns=columns, regime_size=queries, implementation=f"{phase}:{source}:{dtype}:{kv_dtype}")
 
 
-def visited(queries: npt.NDArray[np.float64], keys: npt.NDArray[np.float64], window: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Mean number of keys that a query attends to under a causal mask and a sliding window (0: none)."""
-    first = keys - queries + 1.0
-    full = (first + keys) / 2.0
-    limit = np.where(window > 0, window, keys)
-    ramp = np.clip(limit - first, 0.0, queries)  # queries before the window is full
-    short = ramp * (2.0 * first + ramp - 1.0) / 2.0
-    return np.where(window > 0, (short + (queries - ramp) * np.minimum(limit, keys)) / queries, full)
+def visited(
+    queries: npt.NDArray[np.float64], keys: npt.NDArray[np.float64], window: npt.NDArray[np.float64], tile: float = 128.0
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Keys that a tile of queries goes over under a causal mask and a sliding window (0: none): the mean, and the most over the mean."""
+    rows = np.minimum(queries, tile)
+    longest = np.where(window > 0, np.minimum(keys, window + rows - 1.0), keys)
+    mean = keys - (queries - rows) / 2.0
+    first = keys - queries + rows
+    ramp = np.clip((longest - first) / np.maximum(queries - rows, 1.0), 0.0, 1.0)  # share of tiles before the window is full
+    mean = np.where(window > 0, ramp * (first + longest) / 2.0 + (1.0 - ramp) * longest, mean)
+    mean = np.maximum(np.minimum(mean, longest), 1.0)
+    return mean, longest / mean
 
 
 def attention_space(head: int, decode: bool) -> Columns:

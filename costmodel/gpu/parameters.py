@@ -56,7 +56,9 @@ class Parameters:
     profiled_clock: float = 0.9
     """Clock under the load of an eager model, with random data, over the clock of replayed graphs (a table of `profiled` times)."""
     extra_passes: float = 0.0
-    """Further passes over inputs and outputs by helper kernels of an implementation (cache append, layout, conversion)."""
+    """Further passes over what an online loop reads (keys and values) by helper kernels of an implementation: cache append, conversion."""
+    extra_query_passes: float = 0.0
+    """The same over the other inputs and outputs (queries, results): layout, rotary embedding."""
 
 
 FITTED = (
@@ -90,7 +92,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "step_clocks": (5.0, 600.0),
     "vector_efficiency": (0.2, 1.0),
     "warm": (0.0, 1.0),
-    "extra_passes": (0.0, 3.0),
+    "extra_passes": (0.0, 8.0),
+    "extra_query_passes": (0.0, 8.0),
     "profiled_launch_seconds": (0.1e-6, 3e-6),
     "profiled_clock": (0.6, 1.0),
 }

@@ -99,6 +99,7 @@ def estimate(
     whole = np.floor(g.grid / slots)
     busiest = whole * resident + np.ceil((g.grid - whole * slots) / sms)
     busiest = np.maximum(even + (busiest - even) * p.imbalance, 1.0)
+    busiest = np.maximum(busiest, sizes.get("skew", 1.0))  # the longest block, where blocks are not alike
     rounds = np.maximum(busiest / resident, 1.0)
 
     tensor = tensor_seconds(w.tensor, machine, sms) * (1.0 + p.tile_overhead * (1.0 / np.maximum(w.tensor_m, 1.0) + 1.0 / np.maximum(w.tensor_n, 1.0)))
@@ -154,7 +155,7 @@ def estimate(
     share = 1.0 / rounds + (1.0 - 1.0 / rounds) * p.exposed / resident
     exposed = share * np.maximum(serial - together, 0.0)
     reduction = np.where(np.greater(g.split, 1.0), p.reduction_latency * latency + partial_bytes / l2_bandwidth, 0.0)
-    passes = p.extra_passes * (t.least_read + t.write) / (bandwidth * p.dram_efficiency)
+    passes = (p.extra_passes * t.online + p.extra_query_passes * (t.least_read + t.write - t.online)) / (bandwidth * p.dram_efficiency)
     total = p.launch_seconds + together + exposed + reduction + passes
     flops = 2.0 * (sum(w.tensor.values()) + w.ieee) * g.grid
     return Estimate(

@@ -17,7 +17,7 @@ HALF_SECTOR = 16.0
 @dataclass
 class Traffic:
     """Bytes of the whole kernel at DRAM: `read` and `write`, `least_read` when nothing is read twice. `read_effort` and `write_effort` are the bytes
-    of a stream of long runs that would take as long: short runs cost more."""
+    of a stream of long runs that would take as long: short runs cost more. `online` is the part of the least bytes that an online loop goes over."""
 
     read: Array
     write: Array
@@ -25,6 +25,7 @@ class Traffic:
     write_effort: Array
     least_read: Array
     working_set: Array
+    online: Array = 0.0
 
     @property
     def missed(self) -> Array:
@@ -70,6 +71,7 @@ def traffic(kernel: KernelSummary, g: Geometry, slots: Array, group: Array, orde
     flow = flow + write / waves
     read: Array = 0.0
     least: Array = 0.0
+    online: Array = 0.0
     warm_names = kernel.notes.get("warm", "").split(",")
     read_effort: Array = 0.0
     for access, once, each in entries:
@@ -87,7 +89,9 @@ def traffic(kernel: KernelSummary, g: Geometry, slots: Array, group: Array, orde
         read = read + missed
         read_effort = read_effort + missed * (1.0 + HALF_SECTOR / run_bytes(access, g))
         least = least + once
-    return Traffic(read, write, read_effort, write_effort, least, flow)
+        if any(np.any(g.online[dim]) for dim in access.dims if dim in g.online):
+            online = online + once
+    return Traffic(read, write, read_effort, write_effort, least, flow, online)
 
 
 def _box(kernel: KernelSummary, g: Geometry, wave: Array, group: Array, order: tuple[str, ...]) -> dict[str, Array]:
