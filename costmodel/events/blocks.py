@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from codesign.costmodel.gpu.geometry import Geometry, Work
 from codesign.costmodel.gpu.occupancy import Occupancy
 from codesign.costmodel.gpu.parameters import Parameters
-from codesign.costmodel.gpu.timing import BARRIER_CLOCKS, INNER, L1_CLOCKS, REQUEST_CLOCKS, cache_bytes, tensor_seconds
+from codesign.costmodel.gpu.timing import (
+    ARRIVAL,
+    BARRIER_CLOCKS,
+    CHAINED,
+    INNER,
+    L1_CLOCKS,
+    REQUEST_CLOCKS,
+    cache_bytes,
+    tensor_seconds,
+)
 from codesign.costmodel.machine import Machine
 
 PIPES = ("tensor", "operands", "vector", "special", "port", "requests")
@@ -39,7 +48,7 @@ class Phase:
 
     `pipes`: seconds of each SM pipe that it takes; `l2`: seconds of the chip's L2; `reads`: the DRAM bytes that it
     reads as a share of the block's; `writes`: bytes that DRAM must take sooner or later; `floor`: the least time that
-    latency allows, whatever else is idle.
+    latency allows, whatever else is idle; `own`: the least time that computing takes with this block's warps alone.
     """
 
     name: str
@@ -48,6 +57,7 @@ class Phase:
     reads: float
     writes: float
     floor: float
+    own: float = 0.0
 
     @property
     def empty(self) -> bool:
@@ -58,7 +68,7 @@ class Phase:
         pipes = tuple(a + b for a, b in zip(self.pipes, other.pipes, strict=True))
         floor = max(self.floor, other.floor)
         l2, reads, writes = self.l2 + other.l2, self.reads + other.reads, self.writes + other.writes
-        return Phase(self.name, pipes, l2, reads, writes, floor)
+        return Phase(self.name, pipes, l2, reads, writes, floor, max(self.own, other.own))
 
 
 @dataclass(frozen=True)
@@ -128,24 +138,29 @@ class Knobs:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What DRAM sees of one block: the share of its distinct operands that L2 does not have, and the seconds that its reads and
-    writes take of its SM's share of the bandwidth.
+class Around:
+    """What a block's own work does not say: the share of its distinct operands that L2 does not have, the seconds that
+    its reads and writes take of its SM's share of DRAM, and how many contractions its kernel chains.
     """
 
     missed: float
     read_seconds: float
     write_seconds: float
+    contractions: int = 1
 
 
 def block_of(
-    w: Work, g: Geometry, found: Occupancy, machine: Machine, p: Parameters, chip: Chip, knobs: Knobs, seen: Seen
+    w: Work, g: Geometry, found: Occupancy, machine: Machine, p: Parameters, chip: Chip, knobs: Knobs, around: Around
 ) -> Block:
     """The phases of one block of a tiling (all arguments of one schedule, so every array is a scalar).
 
     Raises UnsupportedError when the machine has no rate for a dtype of the contraction.
     """
     pipes, alone = _compute(w, found, machine, p, chip, knobs)
+    # contractions that feed each other take turns with the vector unit; other blocks fill the gaps
+    order = CHAINED if around.contractions > 1 else INNER
+    tensor = (pipes[0] ** INNER + pipes[1] ** INNER) ** (1.0 / INNER)
+    computing = (tensor**order + alone**order) ** (1.0 / order)
     trips, load = float(w.trips), float(w.load_bytes)
     ahead = max(knobs.pipeline - 1.0, 1.0)
     first = min(ahead / trips, 1.0)
@@ -153,25 +168,25 @@ def block_of(
     chain = (trips * _depth(w) * p.step_clocks + float(w.barriers) * knobs.warps * BARRIER_CLOCKS) / chip.clock
     fill_floor = p.fill_latency * chip.dram_latency
     asked, stored = _requests(w, machine, chip, knobs)
-    serial = 0.0
+    own, serial = computing, 0.0
     if float(w.tensor_k) > 0.0:  # staged through shared memory
-        arrivals = max(trips - ahead, 0.0) * fill_floor / ahead
+        arrival = ARRIVAL * chip.dram_latency
         if knobs.pipeline > 1.0 or trips <= 1.0:
-            floor = max(chain + arrivals, alone)
+            floor = chain + max(trips - ahead, 0.0) * arrival / (knobs.pipeline - 0.5)
         else:  # nothing is loaded ahead: every trip waits for its operands, then computes
-            floor = chain + arrivals + alone + pipes[0]
+            floor = chain + (trips - 1.0) * arrival + computing
     elif trips > 1.0 and knobs.pipeline <= 1.0:  # a loop that waits for its loads, from memory first, from L1 then
-        wait = chip.l2_latency + (chip.dram_latency - chip.l2_latency) * seen.missed
+        wait = chip.l2_latency + (chip.dram_latency - chip.l2_latency) * around.missed
         waits = float(w.first_trips) * wait + float(w.again_trips) * L1_CLOCKS / chip.clock
         busy = ((asked + stored) ** INNER + alone**INNER) ** (1.0 / INNER)
         floor = rest * waits + chain + busy - stored
         # it overlaps nothing but the waiting of other blocks: one queue for requests, computing, and the SM's share of DRAM
-        serial, pipes = busy - asked - stored, (0.0, 0.0, 0.0, 0.0)
-        asked, stored = asked + seen.read_seconds, stored + seen.write_seconds
+        own, serial, pipes = 0.0, busy - asked - stored, (0.0, 0.0, 0.0, 0.0)
+        asked, stored = asked + around.read_seconds, stored + around.write_seconds
     else:  # a thread waits for what it asked for before it asks for more
         in_flight = max(min(load, float(found.threads) * THREAD_BYTES), 1.0)
         fill_floor = max(fill_floor, first * load / in_flight * chip.dram_latency)
-        floor = max(chain + rest * seen.missed * load / in_flight * chip.dram_latency, alone)
+        floor = chain + rest * around.missed * load / in_flight * chip.dram_latency
     split = float(g.split) > 1.0
     partial = (4.0 * float(w.accumulators) or 2.0 * float(w.store_bytes)) if split else 0.0
     out = (partial if split else float(w.store_bytes)) + 2.0 * float(w.atomic_bytes)
@@ -180,7 +195,7 @@ def block_of(
     through = (load - float(w.shared_loads)) / chip.l2_bandwidth
     none = (0.0, 0.0, 0.0, 0.0)
     fill = Phase("fill", (*none, first * load / port, first * asked), first * through, first, 0.0, fill_floor)
-    main = Phase("main", (*pipes, rest * load / port, rest * asked + serial), rest * through, rest, 0.0, floor)
+    main = Phase("main", (*pipes, rest * load / port, rest * asked + serial), rest * through, rest, 0.0, floor, own)
     store = Phase("store", (*none, out / port, stored), out / chip.l2_bandwidth, 0.0, written, 0.0)
     return Block((fill, main, store), written, partial)
 

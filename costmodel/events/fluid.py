@@ -16,6 +16,7 @@ from codesign.costmodel.gpu.timing import INNER
 L2, DRAM = len(PIPES), len(PIPES) + 1
 PATHS = (0, 0, 0, 0, 1, 2, 1, 1)
 """The path of each of NAMES: of computing, of memory, of load and store instructions."""
+COMPUTE = PATHS.count(0)
 LATENCY = "latency"
 NAMES = (*PIPES, "l2", "dram")
 FULL = 1e-9
@@ -39,6 +40,7 @@ class Bundle:
     limit: str = ""
     demand: tuple[float, ...] = ()
     floor: float = 0.0
+    own: float = 0.0
     cap: float = float("inf")
 
     def enter(self, direct_writes: float) -> None:
@@ -49,7 +51,7 @@ class Bundle:
         k = self.blocks
         dram = k * (phase.reads * self.read_seconds + phase.writes * direct_writes)
         self.demand = (*(k * seconds for seconds in phase.pipes), k * phase.l2, dram)
-        self.floor = phase.floor
+        self.floor, self.own = phase.floor, phase.own
         self.left = 1.0
 
     @property
@@ -121,6 +123,8 @@ def _fill(cohorts: list[Cohort]) -> tuple[list[list[float]], dict[int, float]]:
 def _alone(bundle: Bundle, pipes: list[float]) -> None:
     """The rate that latency and what is left of its own SM allow; a cap keeps the limit that it came from."""
     rate, limit = (1.0 / bundle.floor, LATENCY) if bundle.floor > 0.0 else (INFINITE, LATENCY)
+    if bundle.own > 0.0 and bundle.own * rate > 1.0:
+        rate, limit = 1.0 / bundle.own, PIPES[max(range(COMPUTE), key=lambda r: bundle.demand[r])]
     for r, name in enumerate(PIPES):
         need = bundle.demand[r]
         if need > 0.0 and (free := pipes[r] if pipes[r] > FULL else 0.0) < rate * need:
@@ -164,5 +168,6 @@ def _interference(bundle: Bundle, pipes: list[float], busy: dict[int, float], sh
         if need > 0.0:
             level = 1.0 - pipes[r] if r < len(PIPES) else busy[r]
             paths[PATHS[r]] += max(level, 0.0) ** INNER
+    paths[0] = max(paths[0], (bundle.rate * bundle.own) ** INNER)
     total = sum(path ** (sharpness / INNER) for path in paths) + (bundle.rate * bundle.floor) ** sharpness
     return float(max(total, 1.0) ** (1.0 / sharpness))

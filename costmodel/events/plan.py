@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codesign.costmodel.events.blocks import Block, Chip, Knobs, Seen, block_of
+from codesign.costmodel.events.blocks import Around, Block, Chip, Knobs, block_of
 from codesign.costmodel.events.cache import Reads, panels_of, reads, write_effort
 from codesign.costmodel.events.walk import Walk
 from codesign.costmodel.gpu.geometry import geometry, work
@@ -81,10 +81,11 @@ def plan(
     from_dram = reads(panels, walk, chip.sms * together, float(w.store_bytes), chip.cache_bytes)
     distinct = sum(entry.bytes * entry.number for entry in panels)
     sharing = min(walk.blocks, chip.sms)
-    seen = Seen(
+    around = Around(
         missed=min(from_dram.total / max(distinct, 1.0), 1.0),
         read_seconds=from_dram.per_block(0, walk.blocks) * sharing / chip.read_bandwidth,
         write_seconds=float(w.store_bytes) * sharing / chip.write_bandwidth,
+        contractions=sum(nest.contraction is not None for nest in kernel.nests),
     )
     return Plan(
         kernel=kernel.name,
@@ -92,7 +93,7 @@ def plan(
         chip=chip,
         parameters=p,
         knobs=knobs,
-        block=block_of(w, g, found, machine, p, chip, knobs, seen),
+        block=block_of(w, g, found, machine, p, chip, knobs, around),
         from_dram=from_dram,
         grid=walk.blocks,
         resident=resident,
