@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from codesign.ir.analysis import structural_hash
 from codesign.ir.core import Block, Module, Op, Value
+from codesign.ir.errors import ScheduleError
 from codesign.ir.index import Bounds
 from codesign.ir.location import Location, merge
+from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Compute, Fusion, Launch
 from codesign.ir.tile import Kernel
 from codesign.passes.normalize import Normalized, normalize
@@ -33,20 +36,28 @@ class KernelInfo:
     labels: list[str] = field(default_factory=list)
 
 
-def tile_module(module: Module, tuner: Tuner) -> dict[str, KernelInfo]:
+def tile_module(module: Module, tuner: Tuner, schedules: Mapping[str, Schedule] | None = None) -> dict[str, KernelInfo]:
     """Replace every group of the module's functions by a launch of a tiled kernel, in place; what each kernel is, by name.
 
-    Raises ScheduleError when a group has no schedule that fits the tuner's machine.
+    `schedules` replays given schedules for kernels of these names instead of the tuner's. Raises ScheduleError when a group has no
+    schedule that fits the tuner's machine, when a replayed one does not fit or apply, and for a name that no kernel has.
     """
-    lowering = _Lowering(module, tuner)
+    lowering = _Lowering(module, tuner, dict(schedules or {}))
     for function in module.functions.values():
         lowering.block(function.body)
+    unknown = [name for name in lowering.schedules if name not in lowering.kernels]
+    if unknown:
+        known = ", ".join(lowering.kernels)
+        raise ScheduleError(
+            f"a schedule is given for @{unknown[0]}, which is not a kernel here", hint=f"kernels: {known}"
+        )
     return lowering.kernels
 
 
 class _Lowering:
-    def __init__(self, module: Module, tuner: Tuner) -> None:
+    def __init__(self, module: Module, tuner: Tuner, schedules: Mapping[str, Schedule]) -> None:
         self.module = module
+        self.schedules = schedules
         self.tuner = tuner
         self.bounds: Bounds = module.bounds()
         self.kernels: dict[str, KernelInfo] = {}
@@ -89,6 +100,8 @@ class _Lowering:
         name = self._by_structure.get(key)
         if name is None:
             name = self._name(fusion)
+            if name in self.schedules:
+                tuned = self.tuner.predict(normalized, self.schedules[name], name)
             kernel = lower(normalized.fusion, tuned.schedule, name=name, bounds=self.bounds, outputs=normalized.outputs)
             kernel.location = _location(fusion)
             self._by_structure[key] = name

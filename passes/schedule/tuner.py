@@ -22,6 +22,7 @@ from codesign.passes.schedule.build import space
 from codesign.passes.schedule.context import Candidate, Context
 from codesign.passes.schedule.policy import Policy, make_policy
 from codesign.passes.schedule.space import Space
+from codesign.passes.tiling.domain import Domain
 from codesign.passes.tiling.reductions import SMALLEST_DOT
 from codesign.passes.tiling.split import split_reduction, splittable
 
@@ -136,6 +137,7 @@ class Tuner:
 
     def predict(self, normalized: Normalized, schedule: Schedule, name: str = "") -> Tuned:
         """The cost of a given schedule of a group in normal form; ScheduleError when it does not fit the machine."""
+        Domain(normalized.fusion, schedule, self.bounds)  # whether it applies to the group at all
         context = self._context(summarize(normalized.fusion, name))
         cost = context.evaluate(ScheduleBatch.of([schedule]))
         return self._result(_Search(normalized, context, schedule, float(cost.seconds[0]), 1))

@@ -211,6 +211,25 @@ def test_schedules_written_and_read_replay_the_kernel(tmp_path: Path) -> None:
     assert differences(again, found.schedule) == {}
 
 
+def test_given_schedules_are_used_and_checked() -> None:
+    def module() -> Module:
+        fusion = groups.gemm(512, 512, 512)
+        return Module(functions={"main": Function("main", Block(list(fusion.uses()), [fusion], fusion.results))})
+
+    wanted = Schedule({"i": 32, "j": 64, "k": 32}, pipeline=3, extras={"warps": 4})
+    (info,) = tile_module(module(), Tuner(H100), {"r": wanted}).values()
+    assert info.kernel.schedule == info.tuned.schedule == wanted
+    assert info.tuned.seconds >= Tuner(H100).price(info.fusion)
+    with pytest.raises(ScheduleError, match=r"shared memory: needs [\d,]+ B, limit 232,448 B"):
+        tile_module(
+            module(), Tuner(H100), {"r": Schedule({"i": 128, "j": 128, "k": 512}, pipeline=4, extras={"warps": 8})}
+        )
+    with pytest.raises(ScheduleError, match="tiles.m: the kernel has no such dim; dims: i, j, k"):
+        tile_module(module(), Tuner(H100), {"r": Schedule({"m": 32})})
+    with pytest.raises(ScheduleError, match="@other, which is not a kernel here; kernels: r"):
+        tile_module(module(), Tuner(H100), {"other": wanted})
+
+
 def test_differences_by_knob() -> None:
     a = Schedule({"m": 64, "n": 64}, pipeline=3, extras={"warps": 4})
     b = Schedule({"m": 128, "n": 64}, pipeline=3, extras={"warps": 8, "group": 2})
