@@ -13,10 +13,11 @@ from codesign.backends.accelerator.synchronise import synchronise
 from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.machine import Machine
 from codesign.ir.core import Op, Value
+from codesign.ir.dtypes import I32, I64
 from codesign.ir.errors import ScheduleError, UnsupportedError
-from codesign.ir.index import Index, index, product
+from codesign.ir.index import Bounds, Index, index, product
 from codesign.ir.program import Instruction, Load, Loop, Matmul, Program, Scratch, Set, Statement, Store, Vector, scratch
-from codesign.ir.scalar import Read, Scalar, cast
+from codesign.ir.scalar import Apply, IndexValue, Read, Scalar, cast
 from codesign.ir.scalar import Literal as ScalarLiteral
 from codesign.ir.tile import Axis, Dot, For, Guard, Kernel, Map, Reduce
 from codesign.ir.tile import Load as TileLoad
@@ -89,6 +90,7 @@ class _Lowering:
         self.scratches: list[Scratch] = []
         self.names = {"core", "cores", "m", "n", "k", *_names(kernel)}
         self.uses = _count_uses(kernel)
+        self.ranges = self._ranges()
         self.forced: dict[Value, Scratch] = {}
         self.depths: dict[int, int] = {}
         self.local: set[Value] = set()
@@ -134,6 +136,16 @@ class _Lowering:
             below *= extent.constant
         return Loop(variable, index("core"), index(self.tiles), index(self.cores), [*reversed(sets), *body])
 
+    def _ranges(self) -> Bounds:
+        """What axes, grid indices and loop variables range over."""
+        extents = {dim.name: extent for dim, extent in zip(self.kernel.grid, self.extents, strict=True)}
+        for op in self.kernel.body.walk():
+            axes = (*getattr(op, "axes", ()), *getattr(op, "reduced", ()))
+            extents.update({axis.name: index(axis.size) for axis in axes})
+            if isinstance(op, For):
+                extents[op.variable] = op.upper.substitute(self.sizes)
+        return Bounds(extents)
+
     def _block(self, ops: list[Op], out: list[Statement], args: Iterable[Value] = ()) -> None:
         outside, self.local = self.local, {*args, *(value for op in ops for value in op.results)}
         self.users.update((value, op) for op in ops for value in op.operands())
@@ -165,8 +177,8 @@ class _Lowering:
 
     # -- ops -----------------------------------------------------------------------------------------------------
     def _load(self, op: TileLoad, out: list[Statement]) -> None:
-        indices = tuple(self._index(i, out) for i in op.indices)
-        guards = map_guards(op.guards, lambda i: self._index(i, out))
+        indices = tuple(self._index(i, out, op.axes) for i in op.indices)
+        guards = map_guards(op.guards, lambda i: self._index(i, out, op.axes))
         buffer = self.buffers[op.buffer]
         order = _memory_order(op.axes, indices, buffer)
         place = self._target_place(op.result, op.axes, order)
@@ -174,8 +186,8 @@ class _Lowering:
         out.append(Load(self._read(place, op.axes), op.axes, buffer, indices, guards, otherwise, location=op.location))
 
     def _store(self, op: TileStore, out: list[Statement]) -> None:
-        indices = tuple(self._index(i, out) for i in op.indices)
-        guards = map_guards(op.guards, lambda i: self._index(i, out))
+        indices = tuple(self._index(i, out, op.axes) for i in op.indices)
+        guards = map_guards(op.guards, lambda i: self._index(i, out, op.axes))
         source = self._read(self._stored(op.value, out), op.axes)
         out.append(Store(self.buffers[op.buffer], indices, op.axes, source, guards, op.atomic, location=op.location))
 
@@ -381,17 +393,30 @@ class _Lowering:
                 raise ScheduleError(f"buffer %{value.name} has unknown size {size}", hint="give it in `sizes`")
         return Value(BufferType(kind.dtype, shape, strides), value.name)
 
-    def _index(self, value: Index, out: list[Statement] | None = None) -> Index:
+    def _index(self, value: Index, out: list[Statement] | None = None, axes: tuple[Axis, ...] = ()) -> Index:
+        """The expression with sizes put in; positions that are worked out from data go through the vector unit first."""
         value = value.substitute(self.sizes) if self.sizes else value
-        if value.data():
-            return value.substitute({}, lambda s: self._scalar(s, [] if out is None else out))
-        return value
+        if not value.data() or out is None:
+            return value
+
+        def change(scalar: Scalar) -> Scalar:
+            found = self._scalar(scalar, out)
+            if isinstance(found, Read):
+                return found
+            used = tuple(axis for axis in axes if axis.name in found.variables())
+            place = self._new_place(TileType(found.dtype, tuple(axis.size for axis in used)), "positions")
+            out.append(Vector(self._read(place, used), used, found, location=self.kernel.location))
+            return self._read(place, used)
+
+        return value.substitute({}, change)
 
     def _scalar(self, body: Scalar, out: list[Statement]) -> Scalar:
         """The expression over scratchpad places in place of tiles."""
         body = body.substitute(dict(self.sizes)) if self.sizes else body
 
         def change(node: Scalar) -> Scalar | None:
+            if isinstance(node, Apply) and node.function in _COMPARISONS:
+                return self._narrow_comparison(node)
             if not isinstance(node, Read) or node.source not in self.places:
                 return None
             place = self.places[node.source]
@@ -402,6 +427,23 @@ class _Lowering:
         return body.rewrite(change)
 
 
+    def _narrow_comparison(self, node: Apply) -> Scalar | None:
+        """Positions are compared as i32 where they fit: the vector unit's lanes are 32 bits wide."""
+        narrow: list[Scalar] = []
+        for arg in node.args:
+            if isinstance(arg, ScalarLiteral) and arg.dtype is I64 and abs(int(arg.value)) < 1 << 31:
+                narrow.append(ScalarLiteral(arg.value, I32))
+            elif isinstance(arg, IndexValue) and arg.dtype is I64 and not arg.children():
+                low, high = arg.index.limits(self.ranges)
+                if low is None or high is None or low < -(1 << 31) or high >= 1 << 31:
+                    return None
+                narrow.append(IndexValue(arg.index, I32))
+            else:
+                return None
+        return Apply(node.function, narrow, node.dtype)
+
+
+_COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 _RESERVED = frozenset(
     "scratch semaphore for in to step count set load store vector matmul sync where else reduce first precision wait "
     "signal let and min max data index true false inf nan program on cores dataflow strides at atomic_add".split()

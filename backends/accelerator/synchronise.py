@@ -64,7 +64,7 @@ class _Synchroniser:
         for node in self.nodes:
             partners: dict[tuple[Engine, int], list[_Node]] = {}
             for other in self.nodes:
-                if other.engine == node.engine:
+                if other.engine == node.engine and not self._gathers_from(node, other):
                     continue
                 loop = self._slot_loop(node, other)
                 if loop is not None:
@@ -96,6 +96,10 @@ class _Synchroniser:
             for first in mine
             for second in theirs
         )
+
+    def _gathers_from(self, node: _Node, other: _Node) -> bool:
+        """Whether a load takes its addresses from what an earlier load brings, which is still under way when it could start."""
+        return node.engine == "load" and other.position < node.position and bool(node.reads & other.writes)
 
     def _slot_loop(self, node: _Node, other: _Node) -> Loop | None:
         """The loop whose slots keep `other`, later in an iteration, apart from `node` in a later iteration; else None."""

@@ -149,11 +149,12 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     near = work.accumulators * turns <= array
     beside = np.where(near, 0.0, work.accumulators)
     single = work.run_ahead + work.turn + work.fixed + beside
-    inner = work.run_ahead * depth + work.turn + work.fixed + beside
-    full = work.run_ahead * depth + (work.turn + beside) * turns + work.fixed
+    inner = work.largest_ahead * depth + work.turn + work.fixed + beside
+    full = work.largest_ahead * depth + (work.turn + beside) * turns + work.fixed
     limit = target.capacity["core"]
     turns = np.where(full <= limit, turns, 1.0)
     depth = np.where(inner <= limit, depth, 1.0)
+    wave, cores = cores, shape.grid / programs  # all cores start together, later ones drift apart and some run out of work
 
     load = tensor = vector = store = control = read = written = joules = np.zeros(1)
     body = looping = reuse = straight = tail = last = np.zeros(1)
@@ -176,7 +177,8 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
         looping = looping + np.where(one, use, loop)
         reuse = np.maximum(reuse, np.where(one, 0.0, trip * trips / depth))
         straight = straight + np.where(one, stage.load, 0.0)
-        tail = np.where(stage.store > 0, _shared(target, cores, stage.store, stage.written), tail)
+        together = np.where(one, _shared(target, wave, stage.store, stage.written), stage.store)
+        tail = np.where(stage.store > 0, together, tail)
         last = np.where(stage.store > 0, stage.store, last)
         gathers = max(gathers, stage.gathers)
     dram = _shared(target, cores, np.zeros(1), read + written)
@@ -189,7 +191,7 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     waits = np.maximum(np.maximum(loads, stores), np.maximum(looping, reuse))
     busy = np.stack(np.broadcast_arrays(tensor, vector, load, store, dram, waits, control), axis=-1)
     steady = busy.max(axis=-1)
-    first = _first_load(work, target, cores)
+    first = _first_load(work, target, wave)
     fill = first + arrive
     once = np.maximum(body + tail + latency, dram - first)
     inward = np.where(straight > 0, straight + arrive, 0.0)

@@ -65,6 +65,7 @@ class Stage:
     read: Array = 0.0
     written: Array = 0.0
     joules: Array = 0.0
+    ahead: Array = 0.0
     loads: int = 0
     gathers: int = 0
 
@@ -73,12 +74,13 @@ class Stage:
 class Work:
     """All stages of one program instance in order, and the bytes of its buffers.
 
-    `run_ahead`: buffers of loads inside loops, one slot; `turn`: buffers that want a slot per program in flight; `fixed`: the rest, which
+    `run_ahead`: buffers of loads inside loops, one slot (`largest_ahead`: of the loop that has most); `turn`: buffers that want a slot per program in flight; `fixed`: the rest, which
     needs one. `accumulators` may live in the array's own memory.
     """
 
     stages: list[Stage] = field(default_factory=list)
     run_ahead: Array = 0.0
+    largest_ahead: Array = 0.0
     turn: Array = 0.0
     fixed: Array = 0.0
     accumulators: Array = 0.0
@@ -300,6 +302,8 @@ class _Builder:
         stage.joules = stage.joules + moved * target.dram.read_joules + path + stored * target.scratch_write_joules
         if varies:
             self.work.run_ahead = self.work.run_ahead + stored
+            stage.ahead = stage.ahead + stored
+            self.work.largest_ahead = np.maximum(self.work.largest_ahead, stage.ahead)
         else:
             self.work.turn = self.work.turn + stored
 
@@ -333,13 +337,16 @@ class _Builder:
         if nest.reductions and nest.contraction is None:
             partial = shape.points((*nest.dims, *nest.reductions)) * nest.accumulate.bytes
             self.work.fixed = self.work.fixed + np.where(shape.partial > 0, partial, size)
-        if nest.contraction is not None and nest.operations or nest.hoisted:
-            self.work.turn = self.work.turn + sum(shape.points(some) * nest.accumulate.bytes for some, _ in nest.hoisted)
+        if nest.contraction is not None:  # factors that are worked out before they reach the tensor unit
+            made = [some for some, _ in nest.hoisted if set(some) & set(nest.reductions)]
+            self.work.turn = self.work.turn + sum(shape.points(some) * nest.accumulate.bytes for some in made)
 
 
 def transfer(access: Access, target: Target, shape: Shape) -> tuple[Array, Array, Array]:
     """Clocks of the DMA engine, bytes of whole memory lines, and bytes wanted, for one transfer of an access's tile."""
-    elements = footprint(access, shape.sizes(shape.mean))
+    elements: Array = 1.0  # every lane is fetched, those that fall on the same element too
+    for dim in access.dims:
+        elements = elements * shape.mean[dim]
     flat = index(0)
     for expression, stride in zip(access.index, access.strides, strict=True):
         flat = flat + expression * stride
