@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -27,6 +28,10 @@ from codesign.ir.tile import Kernel
 
 _FORMAT = 3
 """Part of every cache key; raise it when what is stored changes."""
+
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Compiling in this process redirects its standard error for a moment."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,9 @@ def _compile_missing(work: Sequence[tuple[str, Emitted]], goal: Target, jobs: in
     """Compile in child processes when several are wanted (Triton's compiler holds the interpreter lock), else right here."""
     if len(work) < 4 or jobs < 2 or os.environ.get("TRITON_INTERPRET"):
         for key, emitted in work:
-            _finish(key, emitted, goal, child.compile_one(_request(emitted, goal)))
+            with _ONE_AT_A_TIME:
+                outcome = child.compile_one(_request(emitted, goal))
+            _finish(key, emitted, goal, outcome)
         return
     shares = [work[start::jobs] for start in range(min(jobs, len(work)))]
 

@@ -9,8 +9,11 @@ import importlib.util
 import json
 import os
 import sys
+import tempfile
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ def compile_one(request: dict[str, Any]) -> dict[str, Any]:
     from triton.compiler import compile as triton_compile
 
     start = time.perf_counter()
+    said: list[str] = []
     try:
         specification = importlib.util.spec_from_file_location(Path(request["path"]).stem, request["path"])
         assert specification is not None
@@ -37,11 +41,13 @@ def compile_one(request: dict[str, Any]) -> dict[str, Any]:
         source = ASTSource(fn=function, signature=request["signature"], constexprs={}, attrs=aligned)
         goal = GPUTarget(request["backend"], request["arch"], request["warp"])
         options = {"num_warps": request["warps"], "num_stages": request["stages"], "enable_fp_fusion": True}
-        compiled = triton_compile(source, target=goal, options=options)
+        with _quiet(said):
+            compiled = triton_compile(source, target=goal, options=options)
     except Exception as error:
         text = str(error).strip() or type(error).__name__
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return {"error": lines[-1] if lines else text, "path": request["path"], "traceback": traceback.format_exc()}
+        notes = traceback.format_exc() + "".join(said)
+        return {"error": lines[-1] if lines else text, "path": request["path"], "traceback": notes}
     folder = Path(request["folder"])
     kinds = [kind for kind in KEPT if kind in compiled.asm]
     for kind in kinds:
@@ -54,6 +60,22 @@ def compile_one(request: dict[str, Any]) -> dict[str, Any]:
         "shared": int(compiled.metadata.shared),
         "seconds": time.perf_counter() - start,
     }
+
+
+@contextmanager
+def _quiet(said: list[str]) -> Iterator[None]:
+    """What the compiler's passes print to standard error (whole modules, when one fails) goes to a list instead."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            said.append(file.read().decode(errors="replace")[-4000:])
 
 
 def main() -> None:

@@ -6,9 +6,10 @@ a whole block, straight to shared memory; elsewhere Triton turns it back into po
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from codesign.ir.index import Index, index
+from codesign.ir.index import Index, Var, index
 from codesign.ir.tile import Axis, Load
 from codesign.ir.types import BufferType
 
@@ -28,8 +29,10 @@ class Block:
     axes: tuple[Axis | None, ...]
 
 
-def block_of(op: Load) -> Block | None:
+def block_of(op: Load, steps: Mapping[str, int]) -> Block | None:
     """The block that a load fetches; None where it isn't one, or where its alignment can't be proven.
+
+    `steps`: index variables that are multiples of more than 1, as loop indices are of their step.
 
     Lanes outside the tensor must be exactly the guarded ones, and read as zero: that is what the hardware does.
     """
@@ -54,14 +57,20 @@ def block_of(op: Load) -> Block | None:
     used = [axis for axis in axes if axis is not None]
     if len(used) != len(op.axes) or set(used) != set(op.axes) or max(shape) > LARGEST_BOX:
         return None
-    if axes[-1] is None or (axes[-1].size * item) % ALIGNMENT or not _aligned(start[-1], item):
+    if axes[-1] is None or (axes[-1].size * item) % ALIGNMENT or not _aligned(start[-1], item, steps):
         return None
     return Block(tuple(start), tuple(shape), tuple(axes)) if _bounds_are_the_tensors(op, buffer) else None
 
 
-def _aligned(start: Index, item: float) -> bool:
-    """Every term of the start along the contiguous dim is a multiple of 16 bytes (loop indices step by whole tiles)."""
-    return all((c * item) % ALIGNMENT == 0 or (monomial and c == 1) for monomial, c in start.terms)
+def _aligned(start: Index, item: float, steps: Mapping[str, int]) -> bool:
+    """Every term of the start along the contiguous dim is a multiple of 16 bytes."""
+    for monomial, c in start.terms:
+        multiple = c
+        for atom in monomial:
+            multiple *= steps.get(atom.name, 1) if isinstance(atom, Var) else 1
+        if (multiple * item) % ALIGNMENT:
+            return False
+    return True
 
 
 def _bounds_are_the_tensors(op: Load, buffer: BufferType) -> bool:

@@ -71,6 +71,11 @@ class _Emitter:
         self.persistent = kernel.schedule.extra("persistent", 0) > 0
         self.tma = kernel.schedule.extra("tma", 0) > 0
         self.described = False
+        self.steps = {
+            op.variable: op.step.constant
+            for op in kernel.body.walk()
+            if isinstance(op, For) and op.step.is_constant and op.lower == 0
+        }
         self.writer = Writer(self.namer)
         self.writer.bind({name: (text, 0) for name, text in self.symbols.items()})
         self.values: dict[Value, str] = {}
@@ -319,7 +324,7 @@ class _Emitter:
 
     def _block_load(self, op: Load) -> str | None:
         """The load by a tensor descriptor, when the schedule wants those and the load is a block of its buffer."""
-        block = block_of(op) if self.tma and not self.wide else None
+        block = block_of(op, self.steps) if self.tma and not self.wide else None
         if block is None:
             return None
         buffer = op.buffer.type
@@ -459,7 +464,7 @@ class _Emitter:
         variable = self.namer.fresh(op.variable)
         lower, upper, step = (self.terms.index(value, ()).text for value in (op.lower, op.upper, op.step))
         options = f", num_stages={op.pipeline}" if op.pipeline > 1 else ""
-        if self.kernel.schedule.extra("warp_specialize", 0):
+        if self.tma and self.kernel.schedule.extra("warp_specialize", 0):  # Triton takes pointers for it on no Hopper
             options += ", warp_specialize=True"
         low, _ = op.lower.limits(self.bounds)
         _, high = op.upper.limits(self.bounds)

@@ -164,3 +164,9 @@ def test_descriptors_become_bulk_copies_on_hopper_and_pointers_before() -> None:
     assert "cp.async.bulk.tensor" in compile_aot(kernel, "sm_100").text("ptx")
     assert "mma.sync" in compile_aot(kernel, "sm_80").text("ptx")
     assert "v_mfma" in compile_aot(kernel, "gfx942").text("amdgcn")
+
+
+def test_warp_specialisation_with_descriptors() -> None:
+    kernel = big(tma=1, warp_specialize=1, warps=4)
+    assert "ttg.warp_specialize" in compile_aot(kernel, "sm_90").text("ttgir")
+    assert "ttg.warp_specialize" not in compile_aot(big(warps=4), "sm_90").text("ttgir")
