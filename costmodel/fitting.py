@@ -88,6 +88,8 @@ def fit(
     high = np.log([BOUNDS[name][1] for name in names])
     origin = np.clip(np.log([max(getattr(start, name), 1e-12) for name in names]), low + 1e-6, high - 1e-6)
 
+    total = sum(len(entry.rows.seconds) for entry in prepared)
+
     def make(x: Floats) -> Parameters:
         return replace(start, **{name: float(np.exp(value)) for name, value in zip(names, x, strict=True)})
 
@@ -96,7 +98,7 @@ def fit(
         parts: list[Any] = []
         for entry, pick, log in zip(prepared, picks, logs, strict=True):
             if len(pick):
-                weight = np.sqrt(limit / len(pick) / len(prepared))
+                weight = np.sqrt(limit / len(pick) * len(entry.rows.seconds) / total)  # every measured row counts the same
                 parts.append(weight * (np.log(entry.predict(machine, parameters, pick)) - log))
         parts.append(PRIOR_WEIGHT * (x - origin))
         if progress is not None:

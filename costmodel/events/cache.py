@@ -42,6 +42,8 @@ class Panels:
     effort: float = 1.0
     number: float = 1.0
     """How many panels the operand has."""
+    online: bool = False
+    """An online loop goes over it, as over the keys of attention."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,11 @@ def panels_of(kernel: KernelSummary, g: Geometry, walk: Walk, cache_bytes: float
             cold = 1.0
             if access.tensor in warm_names or access.tensor.split("#")[0] in warm_names:
                 cold = 1.0 - warm * min(max(1.5 - once / (0.5 * cache_bytes), 0.0), 1.0)
+            online = any(bool(np.any(g.online[dim])) for dim in access.dims if dim in g.online)
             effort = 1.0 + HALF_SECTOR / float(run_bytes(access, g))
             if (access.tensor, access.index) not in found:
                 whole_tensor = access.dtype.bytes * float(np.prod([float(e.evaluate(g.symbols)) for e in access.shape]))
-                panels = Panels(access.tensor, min(each, once / number), dims, cold, effort, number)
+                panels = Panels(access.tensor, min(each, once / number), dims, cold, effort, number, online)
                 found[access.tensor, access.index] = (whole_tensor, panels)
                 totals[access.tensor] = totals.get(access.tensor, 0.0) + once
     # several accesses of one tensor read it once

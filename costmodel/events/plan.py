@@ -46,6 +46,8 @@ class Plan:
     bounds: tuple[float, float, float, float]
     helper_seconds: float = 0.0
     """Passes of an implementation's helper kernels over inputs and outputs."""
+    skew: float = 1.0
+    """Work of the longest block over that of the mean one."""
 
 
 def plan(
@@ -80,6 +82,8 @@ def plan(
     panels = panels_of(kernel, g, walk, chip.cache_bytes, p.warm)
     from_dram = reads(panels, walk, chip.sms * together, float(w.store_bytes), chip.cache_bytes)
     distinct = sum(entry.bytes * entry.number for entry in panels)
+    online = sum(entry.bytes * entry.number for entry in panels if entry.online)
+    others = distinct - online + walk.blocks * float(w.store_bytes)
     sharing = min(walk.blocks, chip.sms)
     around = Around(
         missed=min(from_dram.total / max(distinct, 1.0), 1.0),
@@ -97,7 +101,8 @@ def plan(
         from_dram=from_dram,
         grid=walk.blocks,
         resident=resident,
-        helper_seconds=p.extra_passes * (distinct + walk.blocks * float(w.store_bytes)) / chip.read_bandwidth,
+        helper_seconds=(p.extra_passes * online + p.extra_query_passes * others) / chip.read_bandwidth,
+        skew=float((sizes or {}).get("skew", 1.0)),
         places=-(-wanted // together),
         together=together,
         bounds=roofline_bounds(kernel, machine, sizes or {}),

@@ -28,7 +28,7 @@ Array = Any
 class Geometry:
     """Sizes of the tiling, by dim: `tile` as scheduled (padded), `mean` the average that is not masked, `blocks` along the grid, `trips` of
     the loop over an inner dim, `looped` where an inner dim is a loop, `split` the parts of the reduction, `grid` the number of blocks, `cluster` the
-    blocks along an outer dim that share reads by multicast."""
+    blocks along an outer dim that share reads by multicast, `thread` the part of the tile that one thread of the vector unit holds, its vector widths, and which operands are staged."""
 
     extents: dict[str, Array]
     tile: dict[str, Array]
@@ -41,6 +41,7 @@ class Geometry:
     grid: Array
     symbols: dict[str, Array] = field(default_factory=dict)
     cluster: dict[str, Array] = field(default_factory=dict)
+    thread: dict[str, Array] = field(default_factory=dict)
 
     def sizes(self, which: dict[str, Array]) -> dict[str, Array]:
         """The mapping that `footprint` reads: `tile:<dim>` for every dim and the symbols."""
@@ -93,7 +94,8 @@ def geometry(kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[s
         split = split * parts
         grid = grid * parts
     cluster = {dim: knobs[f"cluster.{dim}"] for dim in kernel.outer if f"cluster.{dim}" in knobs}
-    return Geometry(extents, tile, mean, blocks, trips, looped, online, split, grid, dict(sizes), cluster)
+    thread = {name: column for name, column in knobs.items() if name.startswith(("inner.thread.", "vector.", "staged."))}
+    return Geometry(extents, tile, mean, blocks, trips, looped, online, split, grid, dict(sizes), cluster, thread)
 
 
 @dataclass
@@ -123,6 +125,7 @@ class Work:
     operand_bytes: Array = 0.0
     shared_loads: Array = 0.0
     request_bytes: Array = 0.0
+    operand_clocks: Array = 0.0
     first_trips: Array = 0.0
     again_trips: Array = 0.0
 
@@ -223,6 +226,7 @@ def _contraction(nest: Nest, g: Geometry, again: Array, total: Work, vector_unit
     width = found.left if found.left.bits >= found.right.bits else found.right
     if width.name in ("f32", "f64"):
         total.ieee = total.ieee + m * n * k * batch * loops
+        total.operand_clocks = total.operand_clocks + _thread_requests(nest, g, m, n, warps) * k * batch * loops * warps
     else:
         k_least = 16.0 if width.bits >= 16 else 32.0
         padded = np.maximum(m, 16.0) * np.maximum(n, 8.0) * np.maximum(k, k_least) * batch * loops
@@ -247,6 +251,28 @@ def _contraction(nest: Nest, g: Geometry, again: Array, total: Work, vector_unit
     total.tensor_m = np.maximum(total.tensor_m, m)
     total.tensor_n = np.maximum(total.tensor_n, n)
     total.tensor_k = np.maximum(total.tensor_k, k * (1.0 - vector_unit))
+
+
+def _thread_requests(nest: Nest, g: Geometry, m: Array, n: Array, warps: Array) -> Array:
+    """Clocks of the load path that one warp takes for its operands of one element of k, when threads of the vector unit hold part of the tile.
+
+    A thread holds tm x tn results and loads its rows and columns in vectors. Lanes along m read different words, those along n repeat them. A
+    thread's elements lie together, so lanes are tm words apart and collide in the banks of shared memory unless one vector takes them all.
+    """
+    found = nest.contraction
+    assert found is not None
+    even = np.sqrt(np.maximum(m * n / (warps * 32.0), 1.0))
+    clocks: Array = 0.0
+    lanes_m = np.clip(m / g.thread.get(f"inner.thread.{found.m[-1]}", even), 1.0, 32.0)
+    for side, lanes in ((found.m[-1], lanes_m), (found.n[-1], 32.0 / lanes_m)):
+        held = g.thread.get(f"inner.thread.{side}", even)
+        vector = np.minimum(g.thread.get(f"vector.{side}", 4.0), held)
+        staged = g.thread.get(f"staged.{side}", 1.0)
+        banks = np.clip(lanes * held / 32.0, 1.0, np.minimum(held / vector, lanes))  # ways that lanes collide
+        shared = np.maximum(lanes * vector * 4.0 / 128.0, 1.0) * banks
+        lines = np.maximum(lanes * held * 4.0 / 128.0, 1.0)  # lines of L1 that one request touches
+        clocks = clocks + held / vector * np.where(np.greater(staged, 0.0), shared, 2.0 * lines)
+    return clocks
 
 
 def _operand_bytes(m: Array, n: Array, warps: Array, wide: bool) -> Array:

@@ -112,7 +112,7 @@ def estimate(
     vector_seconds = ((w.vector + w.ieee) / lanes + w.integer / integer_lanes) / clock / p.vector_efficiency
     special_seconds = w.special / special_lanes / clock / p.vector_efficiency
     busy_warps = np.minimum(np.minimum(resident, busiest) * warps / 8.0, 1.0)
-    operand_seconds = busiest * w.operand_bytes / (128.0 * clock)
+    operand_seconds = busiest * (w.operand_bytes / 128.0 + w.operand_clocks) / clock
     vector_seconds = busiest * (np.maximum(vector_seconds, special_seconds) / busy_warps + spill)
 
     parts = np.where(np.greater(g.split, 1.0), g.split, 0.0)
