@@ -134,8 +134,11 @@ def _stored(key: str) -> dict[str, Any] | None:
 
 
 def _compile_missing(work: Sequence[tuple[str, Emitted]], goal: Target, jobs: int) -> None:
-    """Compile in child processes when several are wanted (Triton's compiler holds the interpreter lock), else right here."""
-    if len(work) < 4 or jobs < 2 or os.environ.get("TRITON_INTERPRET"):
+    """Compile in child processes when several are wanted (Triton's compiler holds the interpreter lock), else right here.
+
+    A process that was started with TRITON_INTERPRET can't compile, so its children do.
+    """
+    if (len(work) < 4 or jobs < 2) and not os.environ.get("TRITON_INTERPRET"):
         for key, emitted in work:
             with _ONE_AT_A_TIME:
                 outcome = child.compile_one(_request(emitted, goal))

@@ -1,5 +1,6 @@
 """Ahead-of-time compilation for GPUs that are not here: what the compiled text has, and what is read back from it."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -170,3 +171,14 @@ def test_warp_specialisation_with_descriptors() -> None:
     kernel = big(tma=1, warp_specialize=1, warps=4)
     assert "ttg.warp_specialize" in compile_aot(kernel, "sm_90").text("ttgir")
     assert "ttg.warp_specialize" not in compile_aot(big(warps=4), "sm_90").text("ttgir")
+
+
+def test_compiles_in_a_process_that_interprets() -> None:
+    code = (
+        "from codesign.backends.triton.aot import compile_aot\n"
+        "from tests.backends.triton.kernels import gemm\n"
+        "print(compile_aot(gemm(256, 128, 64, tile=(64, 32, 32)), 'sm_90').registers)\n"
+    )
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert int(done.stdout) > 16
