@@ -373,7 +373,7 @@ def tidy(computes: list[Compute], outputs: dict[Value, Value], location: Locatio
             users[0].location = merge_locations((op.location, users[0].location))
         else:
             kept.append(op)
-    group = Group(tuple(_without_copies(kept, outputs)), outputs, location)
+    group = _with_shared_loops(Group(tuple(_without_copies(kept, outputs)), outputs, location), outer)
     _check_results(group)
     return group
 
@@ -390,6 +390,48 @@ def _check_results(group: Group) -> None:
             if lacking:
                 dims = ", ".join(name.split(".")[0] for name in lacking)
                 raise NotFusable(f"%{op.result.name} is also needed outside, and would be written again along {dims}")
+
+
+def _with_shared_loops(group: Group, outer: Bounds) -> Group:
+    """Two dims become one loop where members read one tensor at indices that are then equal, and no member has both dims.
+
+    `s[i] = sum(k) x[i, k]; o[i, j] = x[i, j] * s[i]  ->  o[i, k] = x[i, k] * s[i]`: the row is read once.
+    """
+    for _ in range(len(group.computes)):
+        names = _same_loops(group.computes)
+        if not names:
+            break
+        computes, mapping = rebased(group.computes, names, {}, outer)
+        group = Group(tuple(computes), {v: mapping[inner] for v, inner in group.outputs.items()}, group.location)
+    return group
+
+
+def _same_loops(computes: tuple[Compute, ...]) -> dict[str, str]:
+    """New names for dims that a read shared by two members shows to be the same loop; empty when there are none left."""
+    together: dict[str, set[str]] = {}
+    extents: dict[str, Index] = {}
+    seen: dict[Value, dict[tuple[Index, ...], None]] = {}
+    for op in computes:
+        mine = {dim.name for dim in op.domain}
+        extents.update(op.extents())
+        for name in mine:
+            together.setdefault(name, set()).update(mine)
+        for read in op.body.reads():
+            seen.setdefault(read.source, {})[read.indices] = None
+    inside = {op.result for op in computes}
+    for source, places in seen.items():
+        if source in inside:
+            continue
+        for one, other in itertools.combinations(places, 2):
+            pairs = {(b.variable, a.variable) for a, b in zip(one, other, strict=True) if a != b}
+            if len(pairs) != 1:
+                continue
+            ((old, new),) = pairs
+            if old is None or new is None or old not in extents or new not in extents:
+                continue
+            if extents[old] == extents[new] and new not in together[old]:
+                return {old: new}
+    return {}
 
 
 def _without_copies(computes: list[Compute], outputs: dict[Value, Value]) -> list[Compute]:
