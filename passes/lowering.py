@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from codesign.ir.analysis import structural_hash
-from codesign.ir.core import Block, Module, Op, Value
+from codesign.ir.core import Block, Module, Op, Value, tensor_type
 from codesign.ir.errors import ScheduleError
 from codesign.ir.index import Bounds
 from codesign.ir.location import Location, merge
@@ -24,13 +24,15 @@ from codesign.passes.tiling.split import split_reduction, splittable
 class KernelInfo:
     """One kernel of a module: the group it does, how it was tuned, and everywhere it is launched.
 
-    `fusion`: the first group of this structure, as it was before normalisation. `count`: launches. `locations`: of each launch.
+    `fusion`: the first group of this structure, as it was before normalisation. `inputs`: for each input buffer of the kernel, its
+    position in `fusion.uses()`. `count`: launches. `locations`: of each launch.
     """
 
     kernel: Kernel
     fusion: Fusion
     normalized: Normalized
     tuned: Tuned
+    inputs: tuple[int, ...] = ()
     count: int = 0
     locations: list[Location] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -96,25 +98,27 @@ class _Lowering:
     def launch(self, fusion: Fusion, tuned: Tuned) -> Launch:
         """The launch that does a group; its kernel is made when no group before had the same structure."""
         key = structural_hash(fusion)
-        normalized = normalize(fusion, self.bounds)
         name = self._by_structure.get(key)
+        given = fusion.uses()
         if name is None:
             name = self._name(fusion)
+            normalized = normalize(fusion, self.bounds)
             if name in self.schedules:
                 tuned = self.tuner.predict(normalized, self.schedules[name], name)
             kernel = lower(normalized.fusion, tuned.schedule, name=name, bounds=self.bounds, outputs=normalized.outputs)
             kernel.location = _location(fusion)
             self._by_structure[key] = name
             self.module.kernels[name] = kernel
-            self.kernels[name] = KernelInfo(kernel, fusion, normalized, tuned)
+            inputs = tuple(given.index(value) for value in normalized.fusion.uses())
+            self.kernels[name] = KernelInfo(kernel, fusion, normalized, tuned, inputs)
         info = self.kernels[name]
         info.count += 1
         info.locations.append(_location(fusion))
         info.labels.append(fusion.label)
         return Launch(
             name,
-            normalized.fusion.uses(),
-            [where.type for where in normalized.outputs],
+            [given[position] for position in info.inputs],
+            [tensor_type(value) for value in fusion.results],
             names=[value.name for value in fusion.results],
             location=_location(fusion),
         )
