@@ -226,7 +226,8 @@ def against(table: Path, machine: Machine, limit: int, tick: Any = None) -> list
 
 def _row(rows: Rows, position: int, machine: Machine) -> tuple[dict[str, int], tuple[float, ...] | None]:
     """Sizes of a row, and its seconds at every fidelity (None when no schedule of the space fits)."""
-    sizes = {name: max(round(float(values[position])), 1) for name, values in rows.sizes.items()}
+    # means over queries or experts are no whole numbers; models calculate with them all the same
+    sizes: Any = {name: _whole(float(values[position])) for name, values in rows.sizes.items()}
     columns = rows.columns
     if rows.method == "schedule" and columns is not None:
         columns = {name: values[position : position + 1] for name, values in columns.items()}
@@ -243,6 +244,10 @@ def _row(rows: Rows, position: int, machine: Machine) -> tuple[dict[str, int], t
     if not np.isfinite(predictions).all():
         return sizes, None
     return sizes, tuple(float(seconds) for seconds in predictions)
+
+
+def _whole(value: float) -> float:
+    return int(value) if value == int(value) else value
 
 
 def _measured(op: str, entries: list[tuple[float, tuple[float, ...], dict[str, int]]]) -> Measured:
