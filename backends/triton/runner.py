@@ -22,7 +22,7 @@ from codesign.backends.triton.names import Namer, torch_type
 from codesign.backends.triton.torch_text import TorchText
 from codesign.ir.core import Block, Module, Op, Value, tensor_type
 from codesign.ir.errors import UnsupportedError
-from codesign.ir.tensor import Call, Collective, Constant, If, Launch, Scan, Scatter, Sort, While
+from codesign.ir.tensor import Call, Collective, Constant, If, Launch, Random, Scan, Scatter, Sort, While
 from codesign.ir.types import TensorType
 from codesign.passes.memory import MemoryPlan, plan
 
@@ -142,6 +142,30 @@ def _at(arena, offset, dtype, *shape):
 '''
 
 
+_RANDOM = '''
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _draw(out_ptr, count, seed, offset, NORMAL: tl.constexpr, BLOCK: tl.constexpr):
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    if NORMAL:
+        value = tl.randn(seed, offset + place)
+    else:
+        value = tl.rand(seed, offset + place)
+    tl.store(out_ptr + place, value, mask=place < count)
+
+
+def _random(shape, seed, offset, normal, device):
+    """Counter-based random numbers (Philox 4x32-10): element p of the tensor is draw number offset + p of the seed's stream."""
+    out = torch.empty(shape, dtype=torch.float32, device=device)
+    if out.numel():
+        _draw[(triton.cdiv(out.numel(), 1024),)](out, out.numel(), seed, offset, normal, 1024)
+    return out
+'''
+
+
 class _Writer:
     def __init__(
         self, module: Module, memory: MemoryPlan | None, target: str, input_names: Sequence[str] | None
@@ -169,7 +193,8 @@ class _Writer:
             f"return ({results},)" if len(main.results) == 1 else f"return {results}" if results else "return ()"
         )
         arena = self.memory.peak_bytes if self.memory else 0
-        lines = [self._doc(arena), _HEAD.format(arena=arena)]
+        draws = any(isinstance(op, Random) for op in main.body.walk())
+        lines = [self._doc(arena), _HEAD.format(arena=arena), *([_RANDOM] if draws else [])]
         lines += ["", "class Runner:", f'    """{self._signature(inputs)}"""', ""]
         lines += ['    def __init__(self, weights=None, device="cuda"):']
         lines += [
@@ -258,6 +283,8 @@ class _Writer:
             return self._scan(op, comment)
         if isinstance(op, Scatter):
             return self._scatter(op, comment)
+        if isinstance(op, Random):
+            return self._random(op, comment)
         if isinstance(op, Collective) and op.devices == 1:
             self.names[op.result] = self.names[op.inputs[0]]
             return []
@@ -316,6 +343,13 @@ class _Writer:
         if isinstance(value, float) and not np.isfinite(value):
             return f'float("{value}")'
         return repr(value)
+
+    def _random(self, op: Random, comment: str) -> list[str]:
+        if op.distribution == "bits":
+            raise UnsupportedError("a runner draws uniform and normal numbers, not bits", place=op.location)
+        kind, name = tensor_type(op.result), self._define(op.result)
+        call = f"_random(({self._shape(kind)}), {op.seed}, {op.offset}, {op.distribution == 'normal'}, device)"
+        return [f"{name} = {call}.to({torch_type(kind.dtype)}){comment}"]
 
     def _sort(self, op: Sort, comment: str) -> list[str]:
         source, direction = self.names[op.source], f"dim={op.dim}, descending={op.descending}, stable=True"

@@ -19,6 +19,7 @@ from codesign.backends.triton.verify import difference
 from codesign.costmodel.machine import load_machine
 from codesign.frontend import Captured, capture
 from codesign.ir.core import Module
+from codesign.ir.interpreter import evaluate
 from codesign.passes.context import Context
 from codesign.passes.lowering import tile_module
 from codesign.passes.memory import plan
@@ -162,3 +163,18 @@ def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
     runner = write_runner(module, None, tmp_path)
     with pytest.raises(Exception, match=r"x has shape \(9, 32\)"):
         runner.run_interpreted(module, [np.zeros((9, 32), np.float32)])
+
+
+def test_random_numbers_are_those_of_the_reference(tmp_path: Path) -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.rand_like(x) + 2 * torch.randn(7, 300)
+
+    captured = capture(Noisy(), (torch.zeros(7, 300),))
+    module = tiled(captured)
+    runner = write_runner(module, None, tmp_path)
+    zeros = [np.zeros((7, 300), np.float32)]
+    (got,) = runner.run_interpreted(module, zeros)
+    (want,) = evaluate(captured.module, zeros)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    assert got.std() > 1.5
