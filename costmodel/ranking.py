@@ -55,6 +55,8 @@ def _threaded(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:
         "vector.n": column["VWN"],
         "staged.m": column["SA"],
         "staged.n": column["SB"],
+        "loaders.m": column["MDIMA"],
+        "loaders.n": column["NDIMB"],
         "pipeline": np.ones(len(table)),
     }
     size = {"M": 4096.0, "N": 4096.0, "K": 4096.0}
@@ -64,7 +66,7 @@ def _threaded(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:
     return quality(table.seconds.to_numpy(dtype=np.float64), np.where(fits, found.total, np.inf))
 
 
-_CLBLAST = ("MWG", "NWG", "KWG", "MDIMC", "NDIMC", "VWM", "VWN", "SA", "SB")
+_CLBLAST = ("MWG", "NWG", "KWG", "MDIMC", "NDIMC", "MDIMA", "NDIMB", "VWM", "VWN", "SA", "SB")
 
 
 def _mixture(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:

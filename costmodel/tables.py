@@ -214,8 +214,9 @@ def attention_space(head: int, decode: bool) -> Columns:
     """Schedules of flash attention: 128 rows (queries, with the heads that share keys) by keys, one block on an SM, keys split for decoding."""
     rows = []
     if decode:
-        for shared, step, split in cartesian((1, 2, 4, 8, 16, 32, 64), (64, 128), (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)):
-            rows.append((1, shared, step, 8, 2, split, 1))
+        steps = (64, 128) if head <= 128 else (32, 64)
+        for shared, step, split in cartesian((1, 2, 4, 8, 16, 32, 64), steps, (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)):
+            rows.append((1, shared, step, 8, 2 if head <= 256 else 1, split, 1))
     else:
         shapes = [(128, 1), (64, 2), (32, 4), (16, 8), (4, 32)] if head <= 256 else [(64, 1), (32, 2), (16, 4)]
         for (queries, shared), step in cartesian(shapes, (64, 128) if head <= 128 else (32, 64)):

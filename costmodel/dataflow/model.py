@@ -157,7 +157,7 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     wave, cores = cores, shape.grid / programs  # all cores start together, later ones drift apart and some run out of work
 
     load = tensor = vector = store = control = read = written = joules = np.zeros(1)
-    body = looping = reuse = straight = tail = last = np.zeros(1)
+    body = looping = rounds = reuse = straight = tail = last = np.zeros(1)
     latency = target.latency_clocks
     gathers = 0
     begun = False
@@ -170,11 +170,12 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
         one = np.asarray(trips == 1)
         use = stage.tensor + stage.vector
         rate, trip = _step(stage, target, cores, depth, latency)
-        around = trip * np.maximum(trips / depth - 1.0, 0.0)  # the first loads came while something else ran
+        around = trip * (np.ceil(trips / depth) - 1.0)  # the first loads came while something else ran
         loop = np.where(depth > 1, np.maximum(rate * trips, around), np.maximum(trip * trips, rate * trips))
         body = body + np.where(one, use, np.maximum(loop - (0.0 if begun else rate), 0.0) + np.minimum(use, rate))
         begun = begun or stage.loads > 0
         looping = looping + np.where(one, use, loop)
+        rounds = rounds + np.where(one, 0.0, around)
         reuse = np.maximum(reuse, np.where(one, 0.0, trip * trips / depth))
         straight = straight + np.where(one, stage.load, 0.0)
         together = np.where(one, _shared(target, wave, stage.store, stage.written), stage.store)
@@ -187,6 +188,8 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     overlaps = np.maximum(tensor, vector) < tensor + vector
     looping = np.where(overlaps & (turns > 1), np.maximum(looping - np.minimum(tensor, vector), 0.0), looping)
     loads = np.where(straight > 0, (straight + arrive + vector + tensor) / np.maximum(turns, 1.0), 0.0)
+    if gathers:  # positions queue behind the loads that wait for this program's
+        loads = np.maximum(loads, straight + arrive + rounds)
     stores = np.where(store > 0, (last + latency) / np.maximum(turns, 1.0), 0.0)
     waits = np.maximum(np.maximum(loads, stores), np.maximum(looping, reuse))
     busy = np.stack(np.broadcast_arrays(tensor, vector, load, store, dram, waits, control), axis=-1)

@@ -106,6 +106,8 @@ class _Builder:
         self.stage = Stage()
         self.loaded: set[tuple[str, Any]] = set()
         self.held: set[str] = set()
+        self.passing: dict[str, tuple[dict[tuple[str, str], float], Array]] = {}
+        self.shared_by: dict[str, set[tuple[str, str | None]]] = {}
 
     def build(self) -> Work:
         looped = self.shape.looped
@@ -128,7 +130,7 @@ class _Builder:
             self._open(())
             for at, nest in straight:
                 if at == level:
-                    self._nest(nest, ())
+                    self._nest(nest, (), tuple(found for _, found in straight))
             for (at, loops), nests in roots.items():
                 if at == level:
                     self._loop(loops, nests)
@@ -154,14 +156,16 @@ class _Builder:
             more = tuple(dim for dim in self.kernel.inner if dim in nest.reductions and dim in self.shape.looped)
             deeper = tuple(dict.fromkeys((*loops, *more)))
             self._open(deeper)
-            for part in self._inside([nest], nested):
-                self._nest(part, deeper, before, outer)
+            parts = self._inside([nest], nested)
+            for part in parts:
+                self._nest(part, deeper, tuple(parts), before, outer)
             self.stage = outer
         self.work.stages.remove(self.stage)  # the loop's own work comes after what it needs
         self.work.stages.append(self.stage)
         for nest in inside:
             root = nest in nests
-            self._nest(nest, loops, before, after if root and set(nest.reductions) & set(loops) else None, stores=root)
+            ends = after if root and set(nest.reductions) & set(loops) else None
+            self._nest(nest, loops, tuple(inside), before, ends, stores=root)
         self.loaded = loaded | {key for key in self.loaded if not key[1]}
         for nest in nests:
             if nest.reductions and set(nest.reductions) & set(loops) and nest.contraction is None:
@@ -197,49 +201,80 @@ class _Builder:
         self,
         nest: Nest,
         loops: tuple[str, ...],
+        group: tuple[Nest, ...],
         before: Stage | None = None,
         after: Stage | None = None,
         *,
         stores: bool = True,
     ) -> None:
-        """Add a nest's work to the current stage; `after` takes what follows the loop that it reduces over."""
+        """Add a nest's work to the current stage; `after` takes what follows the loop that it reduces over.
+
+        `group`: the nests computed together; one with a single reader among them is computed in passing by the reader.
+        """
         shape, stage, target = self.shape, self.stage, self.target
-        dims = (*nest.dims, *nest.reductions)
-        points = shape.points(dims)
+        points = shape.points((*nest.dims, *nest.reductions))
         for access in nest.loads:
             self._load(access, loops, before)
-        operations: dict[tuple[str, str], float] = dict(nest.operations)  # type: ignore[arg-type]
+        operations: dict[tuple[str, str], float] = {(str(u), d): cost for (u, d), cost in nest.operations.items()}
         tensor: Array = 0.0
         if nest.contraction is not None:
             tensor = self._product(nest, operations)
-        moved = self._touched(nest, points)
-        clocks: Array = 0.0
-        if operations or (nest.reductions and nest.contraction is None):
-            small = nest.contraction is not None and any(key[0] == "fma" for key in operations)
-            reduces = bool(nest.reductions)
-            clocks = vector_clocks(target, points, operations, moved, reduces=reduces)
-            if self._inlined(nest):
-                clocks = clocks - target.vector_startup_clocks - moved / target.scratch_bytes_per_clock
-                clocks = np.maximum(clocks, 0.0)
-            if small:
-                clocks = np.where(tensor > 0, 0.0, clocks)
+        self._masks(nest, operations)
+        moved: Array = 0.0
+        sizes = shape.sizes(shape.tile)
+        for access in nest.loads:
+            moved = moved + footprint(access, sizes) * access.dtype.bytes
+        for name in nest.internal:
+            if name in self.passing:
+                slots, touched = self.passing.pop(name)
+                moved = moved + touched
+                for key, cost in slots.items():
+                    operations[key] = operations.get(key, 0.0) + cost
+            else:
+                made = self.by_name[name]
+                moved = moved + np.minimum(shape.points(made.dims), points) * made.dtype.bytes
+        inlined = self._inlined(nest, group)
+        reduces = bool(nest.reductions) and nest.contraction is None
+        if inlined:
+            self.passing[nest.name] = (operations, moved)
+        elif nest.contraction is None and (operations or reduces):
+            carried = 2.0 * points * nest.accumulate.bytes if reduces and after is not None else 0.0
+            moved = moved + np.where(shape.partial > 0, carried, 0.0) + shape.points(nest.dims) * nest.dtype.bytes
+            folds = reduces and after is None
+            stage.vector = stage.vector + vector_clocks(target, points, operations, moved, reduces=folds)
+        elif operations:  # a product that is too small for the tensor unit, in some of the schedules
+            clocks = vector_clocks(target, points, operations, moved, reduces=True)
+            stage.vector = stage.vector + np.where(tensor > 0, 0.0, clocks)
+        if not inlined:
             stage.instructions = stage.instructions + 1
-        stage.joules = stage.joules + vector_joules(target, points, operations) * np.where(tensor > 0, 0.0, 1.0)
-        stage.joules = stage.joules + moved * target.scratch_read_joules
+            stage.joules = stage.joules + vector_joules(target, points, operations) * np.where(tensor > 0, 0.0, 1.0)
+            stage.joules = stage.joules + np.where(tensor > 0, 0.0, moved) * target.scratch_read_joules
         for some, extra in nest.hoisted:
             lanes = shape.points(some)
             slots = {(str(unit), dtype): cost for (unit, dtype), cost in extra.items()}
             place = stage if after is None or set(some) & set(nest.reductions) else after
             size = lanes * (nest.dtype.bytes + nest.accumulate.bytes)
-            startup = 0.0 if self._inlined(nest) else target.vector_startup_clocks
-            spent = vector_clocks(target, lanes, slots, size) - target.vector_startup_clocks + startup
-            place.vector = place.vector + spent
+            startup = 0.0 if inlined else target.vector_startup_clocks
+            place.vector = place.vector + vector_clocks(target, lanes, slots, size) - target.vector_startup_clocks + startup
             place.joules = place.joules + vector_joules(target, lanes, slots)
-        stage.vector = stage.vector + clocks
         stage.tensor = stage.tensor + tensor
         for access in nest.stores if stores else ():
             self._store(access, after or stage)
         self._buffers(nest)
+
+    def _masks(self, nest: Nest, operations: dict[tuple[str, str], float]) -> None:
+        """A reduction over lanes beyond its extent compares and selects, unless its loads bring the neutral value."""
+        if not nest.reductions or nest.contraction is not None:
+            return
+        plain = not nest.internal and len(nest.loads) == 1 and sum(operations.values()) <= 1.0
+        key = f"{nest.loads[0].tensor}{nest.loads[0].index}" if plain else ""
+        if plain and not any(found[0] == key for found in self.shared_by.get(nest.loads[0].tensor, set()) - {(key, nest.monoid)}):
+            self.shared_by.setdefault(nest.loads[0].tensor, set()).add((key, nest.monoid))
+            return
+        for dim in nest.reductions:
+            if np.any(self.shape.mean[dim] < self.shape.tile[dim]):
+                for unit, dtype in (("integer", "i32"), ("alu", "i32"), ("alu", nest.accumulate.name)):
+                    operations[unit, dtype] = operations.get((unit, dtype), 0.0) + 1.0
 
     def _product(self, nest: Nest, operations: dict[tuple[str, str], float]) -> Array:
         """Clocks on the tensor unit where the tile is big enough; elsewhere the vector unit multiplies and adds."""
@@ -262,22 +297,9 @@ class _Builder:
         self.work.accumulators = self.work.accumulators + m * n * found.accumulate.bytes
         return clocks
 
-    def _touched(self, nest: Nest, points: Array) -> Array:
-        """Scratchpad bytes that the vector unit reads and writes for one step of a nest."""
-        shape = self.shape
-        sizes = shape.sizes(shape.tile)
-        moved: Array = shape.points(nest.dims) * nest.dtype.bytes
-        for access in nest.loads:
-            moved = moved + footprint(access, sizes) * access.dtype.bytes
-        for name in nest.internal:
-            made = self.by_name[name]
-            if not self._inlined(made):
-                moved = moved + np.minimum(shape.points(made.dims), points) * made.dtype.bytes
-        return moved
-
-    def _inlined(self, nest: Nest) -> bool:
-        """Whether its only reader computes it in passing."""
-        users = self.readers[nest.name]
+    def _inlined(self, nest: Nest, group: tuple[Nest, ...]) -> bool:
+        """Whether its only reader of the group computes it in passing."""
+        users = [user for user in self.readers[nest.name] if user in group]
         if nest.reductions or nest.stores or len(users) != 1 or users[0].contraction is not None:
             return False
         return set(users[0].dims) | set(users[0].reductions) == set(nest.dims)
@@ -332,7 +354,7 @@ class _Builder:
         crosses = bool(nest.stores) or nest.contraction is not None or any(u.contraction is not None for u in users)
         if crosses:
             self.work.turn = self.work.turn + size
-        elif not self._inlined(nest):
+        elif not self._inlined(nest, self.kernel.nests):
             self.work.fixed = self.work.fixed + size
         if nest.reductions and nest.contraction is None:
             partial = shape.points((*nest.dims, *nest.reductions)) * nest.accumulate.bytes
@@ -359,13 +381,19 @@ def transfer(access: Access, target: Target, shape: Shape) -> tuple[Array, Array
             factor = factor.substitute({name: int(value) for name, value in shape.symbols.items()})
         if factor is not None and factor.is_constant and factor.constant:
             linear.append((abs(factor.constant), dim))
+    more: Array = 0
+    descriptors: Array = 1.0
     for step, dim in sorted(linear):
         joins = (lanes == step) & (shape.tile[dim] > 1)
         run, lanes = run * np.where(joins, shape.mean[dim], 1.0), lanes * np.where(joins, shape.tile[dim], 1.0)
+        apart = np.logical_not(joins) & (shape.mean[dim] > 1)
+        more = more + apart
+        beyond = apart & (more > max(target.descriptor_dims - 1, 1))
+        descriptors = descriptors * np.where(beyond, shape.mean[dim], 1.0)
     pieces = elements / np.maximum(np.minimum(run, elements), 1.0)
     run = elements / pieces
     line = target.dram.line_bytes
     each = run * access.dtype.bytes
     moved = pieces * np.ceil(each / line) * line
-    clocks = target.dma_setup_clocks + pieces * np.ceil(each / target.dma_bytes_per_clock)
+    clocks = descriptors * target.dma_setup_clocks + pieces * np.ceil(each / target.dma_bytes_per_clock)
     return clocks, moved, elements * access.dtype.bytes

@@ -58,6 +58,8 @@ class Phase:
     writes: float
     floor: float
     own: float = 0.0
+    serial: bool = False
+    """Waiting and working take turns and the floor holds both, so that neither slows the other down further."""
 
     @property
     def empty(self) -> bool:
@@ -68,7 +70,7 @@ class Phase:
         pipes = tuple(a + b for a, b in zip(self.pipes, other.pipes, strict=True))
         floor = max(self.floor, other.floor)
         l2, reads, writes = self.l2 + other.l2, self.reads + other.reads, self.writes + other.writes
-        return Phase(self.name, pipes, l2, reads, writes, floor, max(self.own, other.own))
+        return Phase(self.name, pipes, l2, reads, writes, floor, max(self.own, other.own), self.serial)
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def block_of(
     chain = (trips * _depth(w) * p.step_clocks + float(w.barriers) * knobs.warps * BARRIER_CLOCKS) / chip.clock
     fill_floor = p.fill_latency * chip.dram_latency
     asked, stored = _requests(w, machine, chip, knobs)
-    own, serial = computing, 0.0
+    own, turns, waiting = computing, 0.0, False
     if float(w.tensor_k) > 0.0:  # staged through shared memory
         arrival = ARRIVAL * chip.dram_latency
         if knobs.pipeline > 1.0 or trips <= 1.0:
@@ -181,7 +183,7 @@ def block_of(
         busy = ((asked + stored) ** INNER + alone**INNER) ** (1.0 / INNER)
         floor = rest * waits + chain + busy - stored
         # it overlaps nothing but the waiting of other blocks: one queue for requests, computing, and the SM's share of DRAM
-        own, serial, pipes = 0.0, busy - asked - stored, (0.0, 0.0, 0.0, 0.0)
+        own, turns, waiting, pipes = 0.0, busy - asked - stored, True, (0.0, 0.0, 0.0, 0.0)
         asked, stored = asked + around.read_seconds, stored + around.write_seconds
     else:  # a thread waits for what it asked for before it asks for more
         in_flight = max(min(load, float(found.threads) * THREAD_BYTES), 1.0)
@@ -195,7 +197,9 @@ def block_of(
     through = (load - float(w.shared_loads)) / chip.l2_bandwidth
     none = (0.0, 0.0, 0.0, 0.0)
     fill = Phase("fill", (*none, first * load / port, first * asked), first * through, first, 0.0, fill_floor)
-    main = Phase("main", (*pipes, rest * load / port, rest * asked + serial), rest * through, rest, 0.0, floor, own)
+    main = Phase(
+        "main", (*pipes, rest * load / port, rest * asked + turns), rest * through, rest, 0.0, floor, own, turns > 0.0
+    )
     store = Phase("store", (*none, out / port, stored), out / chip.l2_bandwidth, 0.0, written, 0.0)
     return Block((fill, main, store), written, partial)
 

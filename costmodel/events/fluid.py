@@ -169,5 +169,7 @@ def _interference(bundle: Bundle, pipes: list[float], busy: dict[int, float], sh
             level = 1.0 - pipes[r] if r < len(PIPES) else busy[r]
             paths[PATHS[r]] += max(level, 0.0) ** INNER
     paths[0] = max(paths[0], (bundle.rate * bundle.own) ** INNER)
-    total = sum(path ** (sharpness / INNER) for path in paths) + (bundle.rate * bundle.floor) ** sharpness
+    total = sum(path ** (sharpness / INNER) for path in paths)
+    if not bundle.phase.serial:
+        total += (bundle.rate * bundle.floor) ** sharpness
     return float(max(total, 1.0) ** (1.0 / sharpness))

@@ -94,7 +94,7 @@ def geometry(kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[s
         split = split * parts
         grid = grid * parts
     cluster = {dim: knobs[f"cluster.{dim}"] for dim in kernel.outer if f"cluster.{dim}" in knobs}
-    thread = {name: column for name, column in knobs.items() if name.startswith(("inner.thread.", "vector.", "staged."))}
+    thread = {name: column for name, column in knobs.items() if name.startswith(("inner.thread.", "vector.", "staged.", "loaders."))}
     return Geometry(extents, tile, mean, blocks, trips, looped, online, split, grid, dict(sizes), cluster, thread)
 
 
@@ -126,6 +126,8 @@ class Work:
     shared_loads: Array = 0.0
     request_bytes: Array = 0.0
     operand_clocks: Array = 0.0
+    thread_registers: Array = 0.0
+    spill_steps: Array = 0.0
     first_trips: Array = 0.0
     again_trips: Array = 0.0
 
@@ -226,6 +228,8 @@ def _contraction(nest: Nest, g: Geometry, again: Array, total: Work, vector_unit
     width = found.left if found.left.bits >= found.right.bits else found.right
     if width.name in ("f32", "f64"):
         total.ieee = total.ieee + m * n * k * batch * loops
+        total.thread_registers = total.thread_registers + _thread_registers(nest, g)
+        total.spill_steps = total.spill_steps + k * loops
         total.operand_clocks = total.operand_clocks + _thread_requests(nest, g, m, n, warps) * k * batch * loops * warps
     else:
         k_least = 16.0 if width.bits >= 16 else 32.0
@@ -264,15 +268,33 @@ def _thread_requests(nest: Nest, g: Geometry, m: Array, n: Array, warps: Array) 
     even = np.sqrt(np.maximum(m * n / (warps * 32.0), 1.0))
     clocks: Array = 0.0
     lanes_m = np.clip(m / g.thread.get(f"inner.thread.{found.m[-1]}", even), 1.0, 32.0)
-    for side, lanes in ((found.m[-1], lanes_m), (found.n[-1], 32.0 / lanes_m)):
+    for side, size, lanes in ((found.m[-1], m, lanes_m), (found.n[-1], n, 32.0 / lanes_m)):
         held = g.thread.get(f"inner.thread.{side}", even)
-        vector = np.minimum(g.thread.get(f"vector.{side}", 4.0), held)
-        staged = g.thread.get(f"staged.{side}", 1.0)
-        banks = np.clip(lanes * held / 32.0, 1.0, np.minimum(held / vector, lanes))  # ways that lanes collide
-        shared = np.maximum(lanes * vector * 4.0 / 128.0, 1.0) * banks
+        vector = np.minimum(g.thread.get(f"vector.{side}", 4.0), np.minimum(held, 4.0))  # words of one request
+        staged = np.greater(g.thread.get(f"staged.{side}", 1.0), 0.0)
+        shared = np.maximum(lanes * held / 32.0, 1.0)  # lanes a run apart use one bank in `held`, whatever the vector
         lines = np.maximum(lanes * held * 4.0 / 128.0, 1.0)  # lines of L1 that one request touches
-        clocks = clocks + held / vector * np.where(np.greater(staged, 0.0), shared, 2.0 * lines)
+        clocks = clocks + held / vector * np.where(staged, shared, 2.0 * lines + 2.0)
+        if f"loaders.{side}" in g.thread:  # threads along the side that copy the tile to shared memory, a run each
+            loaders = g.thread[f"loaders.{side}"]
+            run = np.maximum(size / loaders, 1.0)
+            words = np.minimum(g.thread.get(f"vector.{side}", 4.0), np.minimum(run, 4.0))
+            requests = size / (32.0 * words * warps)  # of one warp, for one element of k
+            touched = np.maximum(np.minimum(loaders, 32.0) * run * 4.0 / 128.0, 1.0) * 32.0 / np.minimum(loaders, 32.0)
+            stored = np.maximum(words, 1.0) * np.clip(run / words, 1.0, 32.0)
+            clocks = clocks + np.where(staged, requests * (2.0 * touched + stored), 0.0)
     return clocks
+
+
+def _thread_registers(nest: Nest, g: Geometry) -> Array:
+    """Registers of a thread for its operands of one element of k and for the vectors in flight; 0 when threads are not scheduled."""
+    found = nest.contraction
+    assert found is not None
+    total: Array = 0.0
+    for side in (found.m[-1], found.n[-1]):
+        if f"inner.thread.{side}" in g.thread:
+            total = total + g.thread[f"inner.thread.{side}"] + 2.0 * g.thread.get(f"vector.{side}", 4.0)
+    return total
 
 
 def _operand_bytes(m: Array, n: Array, warps: Array, wide: bool) -> Array:

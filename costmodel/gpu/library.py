@@ -154,7 +154,9 @@ def library(
     for start in range(0, count, chunk):
         part = {name: np.asarray(value[start : start + chunk], dtype=np.float32)[:, None] for name, value in sizes.items()}
         found = estimate(kernel, machine, space, part, parameters)
-        total = np.where(_fits(found) & _suits(kernel, space, part), found.total, np.inf)
+        suits = np.broadcast_to(_fits(found) & _suits(kernel, space, part), found.total.shape)
+        none = ~suits.any(axis=1, keepdims=True)  # a shape that no schedule of the space fits: a library has some kernel for it
+        total = np.where(suits | none, found.total, np.inf)
         best = np.argmin(total, axis=1)
         choice[start : start + chunk] = best
         seconds[start : start + chunk] = total[np.arange(len(best)), best]

@@ -38,7 +38,7 @@ def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array) -> Oc
     if machine.features.get("wgmma", False) or tensor_memory:
         fragments = fragments * 0.25
     live = np.minimum(work.live_elements / threads, 512.0) * 1.25
-    wanted = 24.0 + np.maximum(accumulators, live) + fragments
+    wanted = 24.0 + np.maximum(accumulators, live) + fragments + work.thread_registers
     limit = machine.limit("registers_per_thread")
     registers = np.minimum(np.ceil(wanted / 8.0) * 8.0, limit)
     spilled = np.maximum(wanted - limit, 0.0) * 4.0

@@ -108,7 +108,7 @@ def estimate(
     integer_lanes = machine.need(vector.rate.get("i32", vector.rate["f32"]), "units.vector.rate.i32") * vector.count
     special = machine.unit("special")
     special_lanes = machine.need(special.rate["f32"], "units.special.rate.f32") * special.count
-    spill = found.spilled * found.threads * w.trips / port
+    spill = found.spilled * found.threads * np.maximum(w.trips, 2.0 * w.spill_steps) / port
     vector_seconds = ((w.vector + w.ieee) / lanes + w.integer / integer_lanes) / clock / p.vector_efficiency
     special_seconds = w.special / special_lanes / clock / p.vector_efficiency
     busy_warps = np.minimum(np.minimum(resident, busiest) * warps / 8.0, 1.0)
