@@ -244,7 +244,8 @@ def batch_norm(b: Builder, x: Value, weight: Value | None, bias: Value | None, *
         assert running_mean is not None
         assert running_var is not None
         result = _batch_normalised(b, x, weight, bias, running_mean, running_var, eps)
-        extra = [running_mean, running_var] if "functional" in b.target else []
+        kept = zip((running_mean, running_var), b.types[3:], strict=False) if "functional" in b.target else ()
+        extra = [value if kind is None else converted(b, value, kind.dtype) for value, kind in kept]
         return (result, _empty(b, 1), _empty(b, 2), *extra)
     if running_mean is not None and "functional" not in b.target:
         raise b.unsupported("running statistics changed in place", "capture the model with torch.export")
@@ -258,8 +259,10 @@ def batch_norm(b: Builder, x: Value, weight: Value | None, bias: Value | None, *
         if not count.is_constant:
             raise b.unsupported("running statistics over a dynamic batch", "fix the batch size")
         unbias = count.constant / max(count.constant - 1, 1)
-        outputs.append(_updated(b, running_mean, mean, momentum, 1.0))
-        outputs.append(_updated(b, running_var, var, momentum, unbias))
+        for stored, new, scale in ((running_mean, mean, 1.0), (running_var, var, unbias)):
+            kind = b.types[len(outputs)]
+            updated = _updated(b, stored, new, momentum, scale)
+            outputs.append(updated if kind is None else converted(b, updated, kind.dtype))
     return tuple(outputs)
 
 

@@ -1,0 +1,95 @@
+"""PyTorch's own operator samples through the tensor IR, against eager torch.
+
+By default a slice that touches every family of lowering rules; `make conformance` runs all of them.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from codesign.frontend import claimed_operators
+from codesign.frontend.conformance import check_operator, compare, operators, table
+
+SLICE = {
+    "elementwise": "add sub div floor_divide remainder pow where clamp sign bitwise_left_shift logaddexp isnan round",
+    "activations": "nn.functional.gelu nn.functional.silu nn.functional.softplus nn.functional.hardswish sigmoid",
+    "reductions": "sum mean var std_mean amax argmax prod all count_nonzero linalg.vector_norm max",
+    "views": "permute expand cat roll unfold as_strided nn.functional.pad slice_scatter diagonal tril repeat split",
+    "indexing": "gather index_select index_put scatter_reduce scatter_add index_add take_along_dim masked_scatter",
+    "matmul": "mm bmm addmm matmul nn.functional.linear nn.functional.scaled_dot_product_attention",
+    "convolution": "nn.functional.conv2d nn.functional.conv_transpose2d nn.functional.unfold",
+    "pooling": "nn.functional.max_pool2d nn.functional.avg_pool2d nn.functional.adaptive_avg_pool2d",
+    "normalization": "softmax nn.functional.layer_norm nn.functional.group_norm nn.functional.batch_norm",
+    "scans": "cumsum cumprod cummax logcumsumexp sort topk searchsorted",
+    "resampling": "nn.functional.interpolate nn.functional.grid_sample",
+    "distances": "cdist median nn.functional.pairwise_distance nn.functional.embedding_bag",
+    "creation": "arange linspace eye full",
+}
+NAMES = sorted({name for names in SLICE.values() for name in names.split()})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_slice(name: str) -> None:
+    found = operators([name])
+    assert found, f"op_db has no {name}"
+    tallies = [check_operator(info, (torch.float32,), limit=2) for info in found]
+    tallies += [check_operator(info, (torch.int64, torch.bfloat16), limit=1) for info in found[:2]]
+    assert sum(t.counts["passed"] for t in tallies) > 0, table(tallies)
+    for status in ("failed", "crashed"):
+        assert not any(t.counts[status] for t in tallies), table(tallies)
+
+
+@pytest.mark.conformance
+@pytest.mark.parametrize("name", sorted({info.name for info in operators()}))
+def test_every_operator(name: str) -> None:
+    tallies = [check_operator(info) for info in operators([name])]
+    for status in ("failed", "crashed"):
+        assert not any(t.counts[status] for t in tallies), table(tallies)
+
+
+def test_comparison_sees_differences() -> None:
+    """The yardstick itself: values, shapes, dtypes and counts that differ are all reported."""
+    one = torch.tensor([1.0, float("nan")])
+    assert compare([one], [one.clone()]) == ""
+    assert "50.0% differ" in compare([one], [torch.tensor([1.1, float("nan")])])
+    assert "eager gives" in compare([one], [one.double()])
+    assert "eager gives" in compare([one], [one.reshape(1, 2)])
+    assert "2 results" in compare([one, one], [one])
+
+
+CORE_WITHOUT_RULE = {
+    "aten._adaptive_avg_pool2d_backward.default": "training graphs are not captured",
+    "aten._fft_c2r.default": "complex numbers",
+    "aten._fft_r2c.default": "complex numbers",
+    "aten._local_scalar_dense.default": "becomes a scalar read, not an operator",
+    "aten._pdist_forward.default": "external call",
+    "aten.atan2.out": "export never leaves out= forms",
+    "aten.avg_pool2d_backward.default": "training graphs are not captured",
+    "aten.convolution_backward.default": "training graphs are not captured",
+    "aten.embedding_dense_backward.default": "training graphs are not captured",
+    "aten.masked_select.default": "its size depends on data",
+    "aten.native_group_norm_backward.default": "training graphs are not captured",
+    "aten.native_layer_norm_backward.default": "training graphs are not captured",
+    "aten.nonzero.default": "its size depends on data",
+    "aten.randperm.default": "random",
+    "aten.sym_numel.default": "a size, not a tensor",
+    "aten.sym_is_contiguous.default": "a layout, not a tensor",
+    "aten.sym_size.int": "a size, not a tensor",
+    "aten.sym_storage_offset.default": "a size, not a tensor",
+    "aten.sym_stride.int": "a size, not a tensor",
+}
+
+
+def test_core_aten_is_claimed_but_for_what_is_listed_with_a_reason() -> None:
+    core = set()
+    for name in dir(torch.ops.aten):
+        packet = getattr(torch.ops.aten, name)
+        for overload in packet.overloads() if isinstance(packet, torch._ops.OpOverloadPacket) else ():
+            target = getattr(packet, overload)
+            if torch.Tag.core in target.tags:
+                core.add(str(target))
+    assert len(core) > 150
+    missing = core - set(claimed_operators()) - set(CORE_WITHOUT_RULE)
+    assert not set(CORE_WITHOUT_RULE) & set(claimed_operators()), "a rule was added: take it off the list"
+    assert not missing, f"core ATen operators without a rule or a reason: {sorted(missing)}"
