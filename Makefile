@@ -56,7 +56,11 @@ typecheck: $(STAMP)  ## mypy --strict
 
 .PHONY: test-long
 test-long: $(STAMP)  ## All tests that need no GPU, and ten times as many examples for each property
-	HYPOTHESIS_PROFILE=long $(PY) -m pytest -m "not gpu" --timeout=3600 $(ARGS)
+	HYPOTHESIS_PROFILE=long $(PY) -m pytest -m "not gpu and not conformance" --timeout=3600 $(ARGS)
+
+.PHONY: conformance
+conformance: $(STAMP)  ## Every sample of PyTorch's own operator tests through the tensor IR, and a table (LIMIT=5: fewer samples)
+	$(PY) -m codesign.frontend.conformance $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
 
 .PHONY: gpu
 gpu: $(STAMP)  ## On a machine with a GPU: its tests, then its benchmarks (benchmarks/gpu/)
