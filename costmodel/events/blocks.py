@@ -197,9 +197,8 @@ def block_of(
     through = (load - float(w.shared_loads)) / chip.l2_bandwidth
     none = (0.0, 0.0, 0.0, 0.0)
     fill = Phase("fill", (*none, first * load / port, first * asked), first * through, first, 0.0, fill_floor)
-    main = Phase(
-        "main", (*pipes, rest * load / port, rest * asked + turns), rest * through, rest, 0.0, floor, own, turns > 0.0
-    )
+    asked_later = rest * asked + turns
+    main = Phase("main", (*pipes, rest * load / port, asked_later), rest * through, rest, 0.0, floor, own, waiting)
     store = Phase("store", (*none, out / port, stored), out / chip.l2_bandwidth, 0.0, written, 0.0)
     return Block((fill, main, store), written, partial)
 

@@ -133,6 +133,28 @@ def test_walking_tiles_in_groups_saves_traffic() -> None:
     assert square.dram_read_bytes >= least
 
 
+def test_a_loop_that_waits_for_its_loads_overlaps_neither_requests_nor_dram() -> None:
+    """One block a row that walks along it with loads of two bytes a thread: requests and DRAM add up."""
+    walking = Schedule({"t": 1, "n": 1024}, pipeline=1, extras={"warps": 32, "access_bytes": 2, "loop.n": 1})
+    quick = Schedule({"t": 1, "n": 1024}, pipeline=1, extras={"warps": 4, "access_bytes": 16})
+    sizes = {"T": 16384, "N": 4096}
+    slow, fast = (simulate(workloads.add(), H100, schedule, sizes, IDEAL) for schedule in (walking, quick))
+    vector = H100.unit("vector").clock_hz.value or 1.0
+    requests = 3 * 16384 * 4096 * 2 / (2 * 32) * 4 / vector / SMS
+    stream = 3 * 16384 * 4096 * 2 / (H100.level("dram").bandwidth.value or 1.0)
+    assert fast.seconds == pytest.approx(stream, rel=0.1)
+    assert slow.seconds >= requests + stream
+    assert slow.seconds < 1.4 * (requests + stream)
+
+
+def test_the_kernel_does_not_end_before_its_longest_block() -> None:
+    sizes = gemm(128 * SMS // 2, 256, 8192)
+    even = simulate(GEMM, H100, tiled(128, 256, 64), sizes)
+    skewed = simulate(GEMM, H100, tiled(128, 256, 64), {**sizes, "skew": 2})
+    launch = even.terms["launch"]
+    assert skewed.seconds - launch == pytest.approx(2.0 * (even.seconds - launch), rel=1e-6)
+
+
 # -- laws -----------------------------------------------------------------------------------------------------------
 def test_each_block_runs_once_and_places_never_overlap() -> None:
     seen = simulate(GEMM, H100, tiled(128, 128, 64, 2), gemm(5000, 3000, 700))
