@@ -1,8 +1,9 @@
 """IR to IR: clean-up, fusion, tiling, schedules, memory."""
 
 from codesign.passes.canonicalize import Canonicalize
-from codesign.passes.cleanup import CommonSubexpressions, ConstantFold, DeadCode
+from codesign.passes.cleanup import CommonSubexpressions, DeadCode
 from codesign.passes.clone import clone_module
+from codesign.passes.constants import ConstantFold
 from codesign.passes.context import Context, Pricer
 from codesign.passes.fuse import Fuse
 from codesign.passes.manager import PASSES, Pass, PassManager, parse_pipeline, print_pipeline, register

@@ -1,18 +1,14 @@
-"""Dead code, common subexpressions, and constants computed ahead of time."""
+"""Dead code and common subexpressions."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import numpy as np
-
-from codesign.ir.core import Block, Function, Module, Op, Value, tensor_type
-from codesign.ir.index import Index
-from codesign.ir.scalar import Read, Scalar
+from codesign.ir.core import Block, Function, Module, Op, Value
+from codesign.ir.scalar import Scalar
 from codesign.ir.tensor import Compute, Constant, Random, Scan, Scatter, Sort
-from codesign.passes.algebra import literal_of
 from codesign.passes.context import Context
 from codesign.passes.manager import FunctionPass, Pass, register
 
@@ -96,87 +92,3 @@ def structural_key(op: Op) -> Hashable | None:
 
 def _renamed(body: Scalar, names: dict[str, str]) -> Scalar:
     return body if all(old == new for old, new in names.items()) else body.substitute(dict(names))
-
-
-@register
-@dataclass(frozen=True)
-class ConstantFold(FunctionPass, Pass):
-    """Evaluate computes over small constants whose data is known, and write one-element constants into the bodies.
-
-    `limit`: greatest number of elements of a constant or a result that is folded; parameters beyond it stay by name.
-    """
-
-    name: ClassVar[str] = "constant-fold"
-    limit: int = 4096
-
-    def run_block(self, module: Module, block: Block, context: Context) -> None:
-        known: dict[Value, Constant] = {}
-        kept: list[Op] = []
-        for op in block.ops:
-            if isinstance(op, Constant):
-                if op.constant in module.constants and self._small(tensor_type(op.result).shape):
-                    known[op.result] = op
-            elif isinstance(op, Compute) and any(value in known for value in op.operands()):
-                op.body = _with_numbers(op.body, known, module)
-                folded = self._fold(op, known, module)
-                if folded is not None:
-                    known[folded.result] = folded
-                    block.ops = kept  # only to keep the block valid should replace() walk it
-                    self._redirect(op, folded)
-                    kept.append(folded)
-                    continue
-            kept.append(op)
-        block.ops = kept
-
-    def _small(self, shape: tuple[Index, ...]) -> bool:
-        elements = 1
-        for size in shape:
-            if not size.is_constant:
-                return False
-            elements *= size.constant
-        return elements <= self.limit
-
-    def _fold(self, op: Compute, known: dict[Value, Constant], module: Module) -> Constant | None:
-        reads = op.operands()
-        if not reads or not all(value in known for value in reads) or not self._small(op.result.shape):
-            return None
-        domain = tuple(dim.extent for dim in op.domain)
-        if (
-            not all(size.is_constant for size in domain)
-            or int(np.prod([s.constant for s in domain], dtype=float)) > 1 << 20
-        ):
-            return None
-        from codesign.ir.interpreter import evaluate
-
-        constants = list(dict.fromkeys(known[value] for value in reads))
-        body = Block((), [*constants, op], (op.result,))
-        part = Module("fold", {}, {"main": Function("main", body)}, constants=module.constants)
-        (result,) = evaluate(part, [])
-        name = _fresh(f"folded.{op.result.name or 'value'}", module.constants)
-        module.constants[name] = np.asarray(result)
-        return Constant(name, tensor_type(op.result), name=op.result.name, location=op.location)
-
-    def _redirect(self, op: Compute, folded: Constant) -> None:
-        """The constant takes over the compute's value, so that no user needs to change."""
-        (value,) = op.results
-        value.owner = folded
-        folded.results = (value,)
-
-
-def _with_numbers(body: Scalar, known: dict[Value, Constant], module: Module) -> Scalar:
-    def change(node: Scalar) -> Scalar | None:
-        if not isinstance(node, Read) or node.source not in known or node.otherwise is not None:
-            return None
-        if any(size != 1 for size in node.source.shape):
-            return None
-        data: Any = np.asarray(module.constants[known[node.source].constant])
-        return literal_of(data.reshape(()), node.dtype)
-
-    return body.rewrite(change)
-
-
-def _fresh(base: str, taken: dict[str, Any]) -> str:
-    name, count = base, 1
-    while name in taken:
-        name, count = f"{base}.{count}", count + 1
-    return name

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -127,7 +130,7 @@ def _conditions(floats: st.SearchStrategy[Scalar]) -> st.SearchStrategy[Scalar]:
     )
 
 
-def _value(body: Scalar) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+def _value(body: Scalar) -> npt.NDArray[Any]:
     rng = np.random.default_rng(0)
     data = {
         X: np.array([0.0, -1.5, 2.0, np.inf, -np.inf, np.nan, 0.25, -0.0], np.float32),

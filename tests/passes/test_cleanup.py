@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from codesign.ir.core import Block, Function, Module, Value
-from codesign.ir.dtypes import BOOL, F32
+from codesign.ir.dtypes import BOOL, F32, I64
 from codesign.ir.index import index
 from codesign.ir.interpreter import evaluate
-from codesign.ir.scalar import Read, apply
-from codesign.ir.tensor import Compute, Constant, Dim, Fusion, If
+from codesign.ir.scalar import IndexValue, Read, apply, cast
+from codesign.ir.tensor import Compute, Constant, Dim, Fusion, If, Scan
 from codesign.ir.types import tensor
 from codesign.passes import optimize
 from tests.passes import models
@@ -97,3 +97,35 @@ def test_clean_up_goes_into_regions() -> None:
     for value in (True, False):
         inputs = [data, np.array(value)]
         np.testing.assert_allclose(evaluate(cleaned, inputs)[0], evaluate(module, inputs)[0], rtol=1e-6)
+
+
+def test_a_scan_of_index_arithmetic_is_done_ahead_of_time() -> None:
+    """cumsum(position[i] != position[i - 1] + 1) of consecutive positions is zero everywhere: a mask over it vanishes."""
+    names = [Dim("i", index(16))]
+    jump = Compute(names, cast(apply("ne", IndexValue("i"), IndexValue(index("i") * 1)), I64))
+    scan = Scan([Dim("i", index(16))], Read(jump.result, ["i"]), monoid="sum", over="i")
+    same = Compute(
+        [Dim("i", index(16)), Dim("j", index(16))],
+        apply("eq", Read(scan.result, ["i"]), Read(scan.result, ["j"])),
+    )
+    module = Module("m", {}, {"main": Function("main", Block([], [jump, scan, same], [same.result]))})
+    folded = optimize(module, pipeline="canonicalize,constant-fold,fold-views,canonicalize,dce")
+    (op,) = folded.main.body.ops
+    assert isinstance(op, Compute)
+    assert str(op.body) == "true"
+
+
+def test_integer_data_that_counts_becomes_an_index() -> None:
+    b = models.Builder(dtype=I64)
+    table = b.input(40, 3, dtype=F32)
+    positions = b.constant(np.arange(20).reshape(4, 5) * 2 + 1)
+    odd = b.constant(np.array([3, 1, 2]))
+    read = Read(table, [Read(positions, ["a", "b"]).as_index(), Read(odd, ["c"]).as_index() - 1])
+    module = b.module(b.compute({"a": 4, "b": 5, "c": 3}, read))
+    folded = optimize(module, pipeline="constant-fold,fold-views,canonicalize,dce")
+    assert [op.opcode for op in folded.main.body.ops] == ["constant", "compute"]  # only the odd one stays
+    op = folded.main.body.ops[-1]
+    assert isinstance(op, Compute)
+    assert str(op.body) == "%x0[a*10 + b*2 + 1, %c1[c] - 1]"
+    data = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
+    np.testing.assert_array_equal(evaluate(folded, [data])[0], evaluate(module, [data])[0])

@@ -311,7 +311,9 @@ def _graphs(draw: st.DrawFn) -> Module:
         if kind == "unary":
             new = b.pointwise("tanh", v)
         elif kind == "binary":
-            others = [o for o in values if o.shape == v.shape or o.shape == (rows, 1) or o.shape == (1, columns)]
+            others = [
+                o for o in values if o.shape == v.shape or [s.constant for s in o.shape] in ([rows, 1], [1, columns])
+            ]
             new = b.pointwise("add", v, draw(st.sampled_from(others)))
         elif kind in ("sum", "max"):
             new = b.reduce(v, "sum" if kind == "sum" else "max")

@@ -56,7 +56,7 @@ def test_digits_of_a_reshape() -> None:
     c = index("c")
     split = digits_asked_for("c", index(24), [c // 4, c % 4])
     assert split is not None
-    assert [(d.name, d.extent) for d in split.digits] == [("c_0", 6), ("c_1", 4)]
+    assert [(d.name, d.extent.constant) for d in split.digits] == [("c_0", 6), ("c_1", 4)]
     assert (c // 4).substitute({"c": split.value}).simplify(Bounds({"c_0": index(6), "c_1": index(4)})) == index("c_0")
     three = digits_asked_for("c", index(24), [c // 12, (c // 4) % 3, c % 4])
     assert three is not None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,9 +36,7 @@ def _sizes(value: Value) -> list[int]:
     return [size.constant for size in value.shape]
 
 
-def _run(
-    module: Module, *inputs: np.ndarray[tuple[int, ...], np.dtype[np.generic]]
-) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+def _run(module: Module, *inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.asarray(evaluate(module, list(inputs))[0])
 
 
