@@ -235,7 +235,9 @@ def _mixture(table: pd.DataFrame) -> Iterator[Rows]:
     block = _numbers(table, "BLOCK_SIZE_M")
     touched = experts * (1.0 - (1.0 - 1.0 / experts) ** routed)  # experts that get a token, routed at random
     each = np.maximum(routed / touched, 1.0)
-    sizes = {"T": tokens, "E": touched, "M": each, "N": _numbers(table, "N"), "K": _numbers(table, "H")}
+    gated = table["weight_type"].astype(str).eq("w13").to_numpy() if "weight_type" in table else np.ones(len(table), dtype=bool)
+    width = _numbers(table, "N") * np.where(gated, 2.0, 1.0)  # w13 holds the gate and up projections side by side
+    sizes = {"T": tokens, "E": touched, "M": each, "N": width, "K": _numbers(table, "H")}
     columns: Columns = {
         "tile.e": np.ones(len(table), dtype=np.float32),
         "tile.m": block.astype(np.float32),
