@@ -115,7 +115,7 @@ def operation_counts(scalar: Scalar) -> dict[tuple[Unit, DType], float]:
             key = (row.unit, node.args[0].dtype if row.result == "bool" or node.function == "cast" else node.dtype)
             cost = row.cost
         elif isinstance(node, IndexValue):
-            key, cost = ("integer", I64), float(index_operation_count(node.index))
+            key, cost = ("integer", node.dtype), float(index_operation_count(node.index))
         else:
             continue
         if cost and key[0] != "free":
