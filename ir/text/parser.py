@@ -76,7 +76,7 @@ def _explain(error: UnexpectedInput, source: Source) -> ParseError:
 
 
 _PROGRAM = re.compile(r"^[ \t]*program\s+@(`[^`\n]+`|[A-Za-z0-9_.$]+)", re.MULTILINE)
-_BRACES = re.compile(r'"(?:[^"\\\n]|\\.)*"|[#][^\n]*|//[^\n]*|[{}]')
+_BRACES = re.compile(r";[^\n]*|[{}]")
 
 
 def _cut_programs(text: str, source: Source) -> tuple[str, list[tuple[str, str, int, int]]]:

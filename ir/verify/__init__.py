@@ -7,11 +7,13 @@ are symbols, indices that depend on data) is let pass; the interpreter checks it
 from codesign.ir.core import Function, Module
 from codesign.ir.errors import VerificationError
 from codesign.ir.index import Bounds
+from codesign.ir.program import Program
 from codesign.ir.tile import Kernel
+from codesign.ir.verify.program import ProgramVerifier
 from codesign.ir.verify.tensor import TensorVerifier
 from codesign.ir.verify.tile import KernelVerifier
 
-__all__ = ["verify", "verify_function", "verify_kernel"]
+__all__ = ["verify", "verify_function", "verify_kernel", "verify_program"]
 
 
 def verify(module: Module) -> None:
@@ -27,6 +29,10 @@ def verify(module: Module) -> None:
         if kernel.name != name:
             raise VerificationError(f"kernel @{kernel.name} is filed under @{name}", place=kernel.location)
         verify_kernel(kernel, module.bounds())
+    for name, program in module.programs.items():
+        if program.name != name:
+            raise VerificationError(f"program @{program.name} is filed under @{name}", place=program.location)
+        verify_program(program)
 
 
 def verify_function(function: Function, module: Module) -> None:
@@ -37,3 +43,8 @@ def verify_function(function: Function, module: Module) -> None:
 def verify_kernel(kernel: Kernel, bounds: Bounds | None = None) -> None:
     """Check one kernel; `bounds` gives ranges of its size symbols."""
     KernelVerifier(kernel, bounds or Bounds()).run()
+
+
+def verify_program(program: Program) -> None:
+    """Check one program of the accelerator level."""
+    ProgramVerifier(program).run()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
@@ -12,6 +13,7 @@ from codesign.ir.dtypes import BOOL, DType
 from codesign.ir.errors import VerificationError
 from codesign.ir.functions import result_dtype
 from codesign.ir.index import Bounds, Index
+from codesign.ir.location import Location
 from codesign.ir.numerics import Array
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar
 
@@ -22,13 +24,26 @@ Condition = Callable[[Mapping[str, Array]], Array]
 """Which of many points count, given the values of the variables there."""
 
 
-def fail(op: Op, message: str, hint: str | None = None) -> NoReturn:
+@dataclass(frozen=True)
+class Site:
+    """What is being checked where it is no op of a block: its name for messages, and its place in the model."""
+
+    name: str
+    location: Location
+
+
+Checked = Op | Site
+
+
+def fail(op: Checked, message: str, hint: str | None = None) -> NoReturn:
     """Raise a VerificationError that names the op, its results, and its place in the model."""
+    if isinstance(op, Site):
+        raise VerificationError(f"{op.name}: {message}", place=op.location, hint=hint)
     names = ", ".join(f"%{value.name}" for value in op.results)
     raise VerificationError(f"{op.opcode} {names}".rstrip() + f": {message}", place=op.location, hint=hint)
 
 
-def check_scalar(op: Op, scalar: Scalar, names: Iterable[str], read: Callable[[Read], None]) -> None:
+def check_scalar(op: Checked, scalar: Scalar, names: Iterable[str], read: Callable[[Read], None]) -> None:
     """Every node well-typed, and every variable one of the names; `read` checks the reads (their indices too)."""
     known = frozenset(names)
     for node in scalar.walk():
@@ -48,7 +63,7 @@ def check_scalar(op: Op, scalar: Scalar, names: Iterable[str], read: Callable[[R
             fail(op, f"unknown scalar {type(node).__name__}")
 
 
-def _check_apply(op: Op, node: Apply) -> None:
+def _check_apply(op: Checked, node: Apply) -> None:
     if node.function == "cast":
         if len(node.args) != 1:
             fail(op, f"cast takes one argument, got {len(node.args)}")
@@ -61,7 +76,7 @@ def _check_apply(op: Op, node: Apply) -> None:
         fail(op, f"{node.function} gives {expected}, not {node.dtype}")
 
 
-def check_index(op: Op, expression: Index, names: frozenset[str]) -> None:
+def check_index(op: Checked, expression: Index, names: frozenset[str]) -> None:
     """Variables in scope; data in it integers."""
     unknown = sorted(expression.variables() - names)
     if unknown:
@@ -72,7 +87,7 @@ def check_index(op: Op, expression: Index, names: frozenset[str]) -> None:
 
 
 def check_inside(
-    op: Op,
+    op: Checked,
     what: str,
     indices: Sequence[Index],
     sizes: Sequence[Index],
@@ -134,7 +149,7 @@ def _ends(axis: Array, count: int) -> Array:
     return np.concatenate([axis[: count - half], axis[-half:]])
 
 
-def check_extents(op: Op, dims: Iterable[tuple[str, Index]], symbols: frozenset[str]) -> None:
+def check_extents(op: Checked, dims: Iterable[tuple[str, Index]], symbols: frozenset[str]) -> None:
     """Dimensions of different names, none of them a symbol's, with extents over symbols only."""
     seen: set[str] = set()
     for name, extent in dims:
@@ -148,13 +163,13 @@ def check_extents(op: Op, dims: Iterable[tuple[str, Index]], symbols: frozenset[
             fail(op, f"dimension {name!r} has extent {extent}")
 
 
-def check_dtype(op: Op, what: str, found: DType, wanted: DType) -> None:
+def check_dtype(op: Checked, what: str, found: DType, wanted: DType) -> None:
     """Two dtypes that must agree."""
     if found is not wanted:
         fail(op, f"{what} is {found}, must be {wanted}")
 
 
-def same_types(op: Op, what: str, found: Sequence[Value], wanted: Sequence[Value]) -> None:
+def same_types(op: Checked, what: str, found: Sequence[Value], wanted: Sequence[Value]) -> None:
     """Two lists of values that must have the same types."""
     if len(found) != len(wanted):
         fail(op, f"{what}: {len(found)} values, must be {len(wanted)}")

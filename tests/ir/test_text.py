@@ -141,3 +141,32 @@ def test_by_hand() -> None:
     assert str(q.body) == f"((({square} + ((3 * index(i)) // 2)) << 1) | ((7 & 6) ^ 5))"
     verify(module)
     assert equal(parse(print_module(module)), module)
+
+
+PROGRAM = """program @double(%x: f32[8]) -> (%y: f32[8]) on 2 cores {
+  scratch a: f32[2, 4] at 0
+  semaphore full
+
+  for i in core to 2 step cores {
+    for j in 0 to (4 // 2) // 2 step 1 {
+      load a[0, m] [m: 4] = %x[i*4 + m] signal full ; } a brace in a comment
+    }
+    vector a[1, m] [m: 4] = a[0, m] * 2.0 wait full >= #full
+    sync store wait full >= 1
+  }
+}
+"""
+
+
+def test_programs_lie_between_functions_and_keep_their_lines() -> None:
+    text = "module @m\n\n" + PROGRAM + "\nfunc @main(%x: f32[4]) { return %x }\n"
+    module = parse(text)
+    assert list(module.programs) == ["double"]
+    verify(module)
+    again = parse(print_module(module))
+    assert equal(again, module)
+    assert not equal(parse(text.replace("* 2.0", "* 3.0")), module)
+    assert _error(text.replace("return %x", "return %z")).line == 16
+    assert _error(text.replace("* 2.0", "* ~")).line == 11
+    assert "twice" in str(_error(text + PROGRAM))
+    assert "do not close" in str(_error(text.replace("\\n}\\n", "\\n").replace("store wait full >= 1\n  }\n}", "store")))
