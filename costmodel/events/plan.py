@@ -70,7 +70,9 @@ def plan(
     wide = bool(machine.features.get("wgmma") or machine.features.get("tensor_memory"))
     w = work(kernel, g, columns.get("vector_unit", 0.0), knobs.warps, wide)
     found = occupancy(w, machine, np.float64(knobs.warps), np.float64(knobs.pipeline))
-    why = str(reasons(found, 1)[0])
+    texts = np.full(1, "", dtype=object)
+    reasons(found, texts)
+    why = str(texts[0])
     if why:
         message = f"{kernel.name} does not fit on {machine.name}: {why}"
         raise ScheduleError(message, hint="smaller tiles or fewer stages")

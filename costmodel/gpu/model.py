@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from codesign.costmodel.gpu.occupancy import reasons
 from codesign.costmodel.gpu.parameters import Calibration, Parameters, load_calibration
@@ -42,20 +43,25 @@ class GpuTileModel:
             raise MachineError(f"{kernel.name}: no value for size {', '.join(missing)}", hint="pass sizes={...}")
         calibration = self.parameters(machine)
         count = len(schedules)
-        knobs = {name: np.asarray(column, dtype=np.float64) for name, column in knob_columns(schedules).items()}
+        knobs = {name: np.asarray(column, dtype=np.float32) for name, column in knob_columns(schedules).items()}
         values = {name: float(value) for name, value in (sizes or {}).items()}
-        pieces = []
+        terms = np.empty((len(TERM_NAMES), count)).T  # a term's values lie together
+        details = {name: np.empty(count) for name in DETAILS}
+        reason = np.full(count, "", dtype=object)
         for start in range(0, count, CHUNK):
-            part = {name: column[start : start + CHUNK] if len(column) > 1 else column for name, column in knobs.items()}
+            rows = slice(start, min(start + CHUNK, count))
+            part = {name: column[rows] if len(column) > 1 else column for name, column in knobs.items()}
             found = estimate(kernel, machine, part, values, calibration.parameters, schedules.common.order)
-            pieces.append(_pack(found, min(CHUNK, count - start)))
-        columns = [np.concatenate([piece[i] for piece in pieces]) for i in range(len(pieces[0]))]
-        terms, reason, read, write, occupancy, rounds, registers, shared, grid, flops = columns
-        seconds = terms.sum(axis=1)
+            ledger(found, rows.stop - start, terms[rows])
+            for name, value in _details(found).items():
+                details[name][rows] = value
+            reasons(found.occupancy, reason[rows])
+        total = terms.sum(axis=1)
         fits = reason == ""
-        seconds = np.where(fits, seconds, np.inf)
+        seconds = np.where(fits, total, np.inf)
         low, high = spread_of(calibration, terms, family_of(kernel))
-        joules = joules_of(machine, terms.sum(axis=1), read + write, flops)
+        read, write, flops = details["dram_read_bytes"], details["dram_write_bytes"], details["flops"]
+        joules = joules_of(machine, total, read + write, flops)
         remarks = domain_remarks(kernel, machine, calibration)
         return CostBatch(
             seconds=seconds,
@@ -67,16 +73,7 @@ class GpuTileModel:
             reason=reason,
             joules=joules,
             dram_bytes=read + write,
-            details={
-                "blocks_per_sm": occupancy,
-                "rounds": rounds,
-                "registers": registers,
-                "shared_bytes": shared,
-                "grid": grid,
-                "dram_read_bytes": read,
-                "dram_write_bytes": write,
-                "flops": flops,
-            },
+            details=details,
             remarks=remarks,
         )
 
@@ -91,43 +88,53 @@ def knob_columns(schedules: ScheduleBatch) -> dict[str, np.ndarray[tuple[int], n
     return columns
 
 
-def _pack(found: Estimate, count: int) -> tuple[np.ndarray, ...]:
-    """Terms that sum to the total, and details, as arrays of one chunk.
+DETAILS = ("blocks_per_sm", "rounds", "registers", "shared_bytes", "grid", "dram_read_bytes", "dram_write_bytes", "flops")
 
-    What runs at the same time is shared out in proportion to the power of the norm: the resource that bounds gets nearly all.
+
+def _details(found: Estimate) -> dict[str, Any]:
+    """What a prediction tells besides its terms."""
+    occupancy = found.occupancy
+    values = (found.blocks_per_sm, found.rounds, occupancy.registers, occupancy.shared_bytes, found.grid)
+    return dict(zip(DETAILS, (*values, found.dram_read, found.dram_write, found.flops), strict=True))
+
+
+def ledger(found: Estimate, count: int, out: Floats | None = None) -> Floats:
+    """Terms [count, T] in the order of TERM_NAMES, written to `out` if given; rows sum to the total.
+
+    What runs at the same time shares the time in proportion to the fourth power: the resource that bounds gets nearly all.
     """
-    terms = ledger(found, count)
-    wide = [found.dram_read, found.dram_write, found.blocks_per_sm, found.rounds, found.occupancy.registers]
-    wide += [found.occupancy.shared_bytes, found.grid, found.flops]
-    arrays = [np.broadcast_to(np.asarray(value, dtype=np.float64), (count,)) for value in wide]
-    return (terms, reasons(found.occupancy, count), *arrays)
-
-
-def ledger(found: Estimate, count: int) -> Floats:
-    """Terms [count, T] in the order of TERM_NAMES; rows sum to the total."""
-    busy = ("tensor", "vector", "l2", "dram", "store", "requests", "latency")
-    powers = np.stack([np.broadcast_to(np.asarray(found.resources[name]) ** 4.0, (count,)) for name in busy], axis=1)
-    powers = powers / np.maximum(powers.sum(axis=1, keepdims=True), 1e-300)
-    total = np.broadcast_to(found.total, (count,))
-    launch = np.broadcast_to(np.asarray(found.launch, dtype=np.float64), (count,))
-    reduction = np.broadcast_to(np.asarray(found.reduction, dtype=np.float64), (count,))
-    fill = np.minimum(np.broadcast_to(found.resources["fill"], (count,)), np.broadcast_to(found.exposed, (count,)))
-    body = total - launch - reduction - fill
-    terms = np.empty((count, len(TERM_NAMES)))
-    terms[:, 0] = launch
+    terms = np.empty((len(TERM_NAMES), count)).T if out is None else out
+    busy = TERM_NAMES[2:9]
+    whole: Any = 1e-300
+    powers = []
+    for name in busy:
+        square = np.square(np.asarray(found.resources[name]) * 1e6)
+        powers.append(np.square(square))
+        whole = whole + powers[-1]
+    fill = np.minimum(found.resources["fill"], found.exposed)
+    scale = (found.total - found.launch - found.reduction - fill) / whole
+    terms[:, 0] = found.launch
     terms[:, 1] = fill
-    terms[:, 2:9] = powers * body[:, None]
-    terms[:, 9] = reduction
+    for position, power in enumerate(powers, start=2):
+        terms[:, position] = power * scale
+    terms[:, 9] = found.reduction
     return terms
 
 
-def regime_of(terms: Floats) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
-    """`launch`, `memory` or `compute`, by what the largest share of the time is spent on."""
+REGIMES = ("launch", "memory", "compute")
+
+
+def _regimes(terms: Floats) -> npt.NDArray[np.int64]:
     launch = terms[:, 0] + terms[:, 1] + terms[:, 8] + terms[:, 9]
     compute = terms[:, 2] + terms[:, 3]
     memory = terms[:, 4] + terms[:, 5] + terms[:, 6] + terms[:, 7]
-    pick = np.argmax(np.stack([launch, memory, compute], axis=1), axis=1)
-    return np.array(["launch", "memory", "compute"], dtype=object)[pick]
+    found = np.where(memory > launch, 1, 0)
+    return np.where(compute > np.maximum(launch, memory), 2, found)
+
+
+def regime_of(terms: Floats) -> npt.NDArray[np.object_]:
+    """`launch`, `memory` or `compute`, by what the largest share of the time is spent on."""
+    return np.array(REGIMES, dtype=object)[_regimes(terms)]
 
 
 def family_of(kernel: KernelSummary) -> str:
@@ -139,12 +146,9 @@ def family_of(kernel: KernelSummary) -> str:
 def spread_of(calibration: Calibration, terms: Floats, family: str = "contraction") -> tuple[Floats, Floats]:
     """Factors from the predicted time to its 90 % interval, by family and regime; the family's or the default where none was measured."""
     default = calibration.spread.get(family, calibration.spread.get("default", (0.6, 1.7)))
-    regimes = regime_of(terms)
-    low, high = np.empty(len(terms)), np.empty(len(terms))
-    for regime in ("launch", "memory", "compute"):
-        rows = regimes == regime
-        low[rows], high[rows] = calibration.spread.get(f"{family}:{regime}", default)
-    return low, high
+    pairs = np.array([calibration.spread.get(f"{family}:{regime}", default) for regime in REGIMES])
+    regimes = _regimes(terms)
+    return pairs[regimes, 0], pairs[regimes, 1]
 
 
 def domain_remarks(kernel: KernelSummary, machine: Machine, calibration: Calibration) -> tuple[str, ...]:

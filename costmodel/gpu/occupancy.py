@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from codesign.costmodel.gpu.geometry import Array, Work
 from codesign.costmodel.machine import Machine
@@ -54,19 +55,17 @@ def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array) -> Oc
     return Occupancy(blocks, threads, registers, shared, spilled, per_block, machine.limit("threads_per_block"))
 
 
-def reasons(found: Occupancy, count: int) -> np.ndarray[tuple[int], np.dtype[np.object_]]:
-    """Why each of `count` schedules does not fit, "" where it does."""
-    texts = np.full(count, "", dtype=object)
-    shared = np.broadcast_to(found.shared_bytes, (count,))
-    for row in np.flatnonzero(shared > found.shared_limit):
-        texts[row] = f"shared memory: needs {shared[row]:,.0f} B, limit {found.shared_limit:,.0f} B"
-    threads = np.broadcast_to(found.threads, (count,))
-    for row in np.flatnonzero(threads > found.threads_limit):
-        texts[row] = f"threads: needs {threads[row]:,.0f} a block, limit {found.threads_limit:,.0f}"
-    spilled, registers = np.broadcast_to(found.spilled, (count,)), np.broadcast_to(found.registers, (count,))
-    for row in np.flatnonzero((spilled > 4096.0) & (texts == "")):
-        texts[row] = f"registers: needs {registers[row] + spilled[row] / 4:,.0f} a thread, limit {registers[row]:,.0f}"
-    blocks = np.broadcast_to(found.blocks, (count,))
-    for row in np.flatnonzero((blocks < 1) & (texts == "")):
-        texts[row] = f"registers: {registers[row] * threads[row]:,.0f} for one block exceed those of an SM"
-    return texts
+def reasons(found: Occupancy, texts: npt.NDArray[np.object_]) -> None:
+    """Write into `texts` why each schedule does not fit; those that fit keep their text."""
+    shape = texts.shape
+    shared, threads, blocks = (np.broadcast_to(part, shape) for part in (found.shared_bytes, found.threads, found.blocks))
+    spilled, registers = np.broadcast_to(found.spilled, shape), np.broadcast_to(found.registers, shape)
+    for row in np.flatnonzero((blocks < 1) | (spilled > 4096.0) | (shared > found.shared_limit) | (threads > found.threads_limit)):
+        if shared[row] > found.shared_limit:
+            texts[row] = f"shared memory: needs {shared[row]:,.0f} B, limit {found.shared_limit:,.0f} B"
+        elif threads[row] > found.threads_limit:
+            texts[row] = f"threads: needs {threads[row]:,.0f} a block, limit {found.threads_limit:,.0f}"
+        elif spilled[row] > 4096.0:
+            texts[row] = f"registers: needs {registers[row] + spilled[row] / 4:,.0f} a thread, limit {registers[row]:,.0f}"
+        else:
+            texts[row] = f"registers: {registers[row] * threads[row]:,.0f} for one block exceed those of an SM"
