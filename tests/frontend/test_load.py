@@ -65,7 +65,9 @@ def test_evaluation_mode_unless_asked(tmp_path: Path) -> None:
 
 
 def test_dynamic_shapes_are_kept(tmp_path: Path) -> None:
-    text = f"{MODULE}model = linear\nexample_inputs = torch.ones(2, 4)\ndynamic_shapes = [{{0: torch.export.Dim('b')}}]\n"
+    text = (
+        f"{MODULE}model = linear\nexample_inputs = torch.ones(2, 4)\ndynamic_shapes = [{{0: torch.export.Dim('b')}}]\n"
+    )
     assert load_model(write(tmp_path, text)).dynamic_shapes[0][0].__name__ == "b"
 
 
@@ -86,7 +88,10 @@ def test_neighbouring_files_can_be_imported(tmp_path: Path) -> None:
         (f"{MODULE}model = linear\n", "`model` has no inputs.*example_inputs"),
         ("model = 3\nexample_inputs = ()\n", "`model` is an int"),
         (f"{MODULE}model = torch.nn.ReLU\nexample_inputs = ()\n", "`model` is a class"),
-        ("def get_model():\n    a = 1\n    return a.b\ndef get_inputs():\n    return ()\n", r"some_model\.py:3: AttributeError"),
+        (
+            "def get_model():\n    a = 1\n    return a.b\ndef get_inputs():\n    return ()\n",
+            r"some_model\.py:3: AttributeError",
+        ),
     ],
 )
 def test_what_is_wrong_with_the_file(tmp_path: Path, text: str, message: str) -> None:
