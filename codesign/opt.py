@@ -20,7 +20,7 @@ from codesign.ir.errors import CodesignError
 from codesign.ir.text import parse, print_module
 from codesign.passes import DEFAULT, PASSES, Context, PassManager, parse_pipeline, print_pipeline
 from codesign.passes.manager import Observer, Pass, Timing, first_failure
-from codesign.passes.observers import Equivalence, Printer, Verifier
+from codesign.passes.observers import Equivalence, Printer, Verifier, example_sizes
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -74,7 +74,7 @@ def _opt(
     pipeline = parse_pipeline(passes)
     folder = command.output_directory(output)
     module = _read(file)
-    context = Context(load_machine(target))
+    context = Context(load_machine(target), sizes=example_sizes(module))
     if bisect:
         return _bisect(pipeline, module, context, seed, as_json)
     observers: list[Observer] = [

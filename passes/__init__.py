@@ -6,6 +6,7 @@ from codesign.passes.clone import clone_module
 from codesign.passes.constants import ConstantFold
 from codesign.passes.context import Context, Pricer
 from codesign.passes.fuse import Fuse
+from codesign.passes.kernels import PlanMemory, Tile
 from codesign.passes.manager import PASSES, Pass, PassManager, parse_pipeline, print_pipeline, register
 from codesign.passes.pipeline import CLEAN_UP, DEFAULT, optimize
 from codesign.passes.views import FoldViews
@@ -23,7 +24,9 @@ __all__ = [
     "Fuse",
     "Pass",
     "PassManager",
+    "PlanMemory",
     "Pricer",
+    "Tile",
     "clone_module",
     "optimize",
     "parse_pipeline",
