@@ -117,7 +117,7 @@ class Program(Values):
         plan = self.domain.plans[loops[0]]
         variable = self.domain.fresh(f"k{plan.name}")
         args = [[Value(value.type, value.name) for value in values] for values in carried]
-        inner = Scope(scope, {**scope.loops, plan.name: variable})
+        inner = Scope(scope, plan.name, {**scope.loops, plan.name: variable})
         last = self._nest(inner, loops[1:], tasks, args)
         body = Block((v for values in args for v in values), inner.ops, (v for values in last for v in values))
         op = For(

@@ -37,9 +37,13 @@ class Tile:
 
 @dataclass(eq=False)
 class Scope:
-    """The program body or the body of a loop: ops made there, the loop variable of each looped dim, and what is memoised."""
+    """The program body or the body of a loop: ops made there, the loop variable of each looped dim, and what is memoised.
+
+    `binds`: the dim that the loop goes along.
+    """
 
     parent: Scope | None = None
+    binds: str = ""
     loops: Mapping[str, str] = field(default_factory=dict)
     ops: list[Op] = field(default_factory=list)
     memo: dict[object, Tile] = field(default_factory=dict)
@@ -60,9 +64,13 @@ class Values:
 
     # -- where things live ------------------------------------------------------------------------------------------
     def outermost(self, dims: Iterable[str], scope: Scope) -> Scope:
-        """The outermost scope, from `scope` outwards, that has the loops of all these dims."""
+        """The outermost scope, from `scope` outwards, in which these dims have the values that they have here.
+
+        A loop may go again along a dim that a loop around it goes along (a result per column that reads sums over columns), so
+        what depends on a dim stays inside the innermost loop along it.
+        """
         need = set(self.domain.looped(dims))
-        while scope.parent is not None and need <= scope.parent.loops.keys():
+        while scope.parent is not None and scope.binds not in need:
             scope = scope.parent
         return scope
 
