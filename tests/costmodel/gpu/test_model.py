@@ -1,0 +1,129 @@
+"""The tile model: terms, reasons, metamorphic properties, and measured times kept with a tolerance, one for each regime."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from codesign.costmodel import workloads
+from codesign.costmodel.gpu.library import library
+from codesign.costmodel.gpu.parameters import FITTED, load_calibration
+from codesign.costmodel.machine import load_machine, machine_names
+from codesign.costmodel.models import cost_model_for
+from codesign.costmodel.protocol import CostBatch
+from codesign.ir.errors import MachineError
+from codesign.ir.schedule import Schedule, ScheduleBatch
+
+SIZES = {"M": 4096, "N": 4096, "K": 4096}
+
+
+def gemm(machine: str = "h100_sxm", sizes: dict[str, int] | None = None, **tiles: int) -> CostBatch:
+    target = load_machine(machine)
+    schedule = Schedule(tiles={"m": 128, "n": 128, "k": 64} | tiles, pipeline=3, extras={"warps": 8, "group": 8})
+    return cost_model_for(target).predict(workloads.gemm(), target, ScheduleBatch.of([schedule]), sizes or SIZES)
+
+
+def some_schedules(count: int = 400) -> ScheduleBatch:
+    rng = np.random.default_rng(0)
+    power = lambda low, high: 2 ** rng.integers(low, high, count)  # noqa: E731
+    columns = {"tile.m": power(4, 9), "tile.n": power(4, 9), "tile.k": power(4, 8), "warps": power(2, 4), "split.k": power(0, 4)}
+    return ScheduleBatch({**columns, "pipeline": rng.integers(1, 6, count)})
+
+
+def test_terms_sum_to_seconds_and_the_interval_holds_them() -> None:
+    target = load_machine("a100_sxm")
+    cost = cost_model_for(target).predict(workloads.gemm(), target, some_schedules(), SIZES)
+    fits = cost.reason == ""
+    assert fits.any() and not fits.all()
+    np.testing.assert_allclose(cost.terms[fits].sum(axis=1), cost.seconds[fits], rtol=1e-9)
+    assert (cost.terms >= -1e-12).all()
+    assert (cost.low[fits] < cost.seconds[fits]).all() and (cost.seconds[fits] < cost.high[fits]).all()
+    assert np.isinf(cost.seconds[~fits]).all()
+
+
+def test_no_schedule_beats_the_roofline() -> None:
+    kernels = [(workloads.gemm(), SIZES), (workloads.rms_norm(), {"T": 4096, "N": 8192}), (workloads.add(), {"T": 4096, "N": 8192})]
+    for name in ("a100_sxm", "h100_sxm", "b200_sxm", "mi300x", "l40s"):
+        target = load_machine(name)
+        for kernel, sizes in kernels:
+            rng = np.random.default_rng(1)
+            columns = {f"tile.{dim}": 2 ** rng.integers(0, 9, 200) for dim in (*kernel.outer, *kernel.inner)}
+            batch = ScheduleBatch({**columns, "warps": 2 ** rng.integers(2, 4, 200), "pipeline": rng.integers(1, 5, 200)})
+            bound = cost_model_for(target, 0).predict(kernel, target, batch, sizes).seconds
+            assert (cost_model_for(target, 1).predict(kernel, target, batch, sizes).seconds >= bound).all(), (name, kernel.name)
+
+
+def test_a_schedule_that_does_not_fit_says_by_how_much() -> None:
+    cost = gemm(m=256, n=256, k=128)
+    assert cost.reason[0] == "shared memory: needs 393,216 B, limit 232,448 B"
+    assert np.isinf(cost.seconds[0])
+
+
+def test_a_missing_size_is_named() -> None:
+    with pytest.raises(MachineError, match="no value for size K"):
+        gemm(sizes={"M": 1, "N": 1})
+
+
+def test_the_transposed_problem_takes_the_same_time() -> None:
+    one = gemm(sizes={"M": 8192, "N": 2048, "K": 4096}, m=128, n=256)
+    other = gemm(sizes={"M": 2048, "N": 8192, "K": 4096}, m=256, n=128)
+    assert one.seconds[0] == pytest.approx(other.seconds[0], rel=0.03)
+
+
+@pytest.mark.parametrize("figure", ["levels.dram.bandwidth", "levels.l2.bandwidth", "levels.l2.capacity_bytes", "units.tensor.clock_hz"])
+def test_more_of_anything_is_never_slower(figure: str) -> None:
+    target = load_machine("a100_sxm")
+    value = {"levels.dram.bandwidth": 4e12, "levels.l2.bandwidth": 1.2e13, "levels.l2.capacity_bytes": 9e7, "units.tensor.clock_hz": 2e9}
+    better = target.with_figures({figure: value[figure]})
+    batch = some_schedules()
+    for sizes in (SIZES, {"M": 16, "N": 8192, "K": 8192}):
+        before = cost_model_for(target).predict(workloads.gemm(), target, batch, sizes).seconds
+        after = cost_model_for(better).predict(workloads.gemm(), better, batch, sizes).seconds
+        fits = np.isfinite(before)
+        assert (after[fits] <= before[fits] * (1 + 1e-5)).all()
+
+
+def test_every_gpu_prices_a_gemm_and_a_norm() -> None:
+    for name in machine_names():
+        target = load_machine(name)
+        if target.kind != "gpu":
+            continue
+        assert np.isfinite(gemm(name, m=64, n=64, k=32).seconds[0]), name
+        schedule = Schedule(tiles={"t": 1}, reduce={"n": "resident"}, extras={"warps": 4})
+        cost = cost_model_for(target).predict(workloads.rms_norm(), target, ScheduleBatch.of([schedule]), {"T": 512, "N": 4096})
+        assert np.isfinite(cost.seconds[0]), name
+
+
+def test_at_most_twelve_parameters_are_fitted() -> None:
+    assert len(FITTED) <= 12
+    assert load_calibration(load_machine("h100_sxm")).provenance["tables"]
+    assert load_calibration(load_machine("b200_sxm")).transferred == "h100_sxm"
+    assert load_calibration(load_machine("l40s")).transferred == "a100_sxm"
+
+
+# Medians of two labs (AIConfigurator silicon tables): machine, m, n, k, seconds. One row of each regime.
+MEASURED = [
+    ("h100_sxm", 4096, 5120, 16384, 886.7e-6),  # compute
+    ("h100_sxm", 1, 4096, 16384, 49.3e-6),  # memory
+    ("h100_sxm", 64, 128, 128, 2.8e-6),  # launch
+    ("h100_sxm", 1024, 65536, 128, 63.6e-6),  # write
+    ("a100_sxm", 4096, 12288, 1536, 637.2e-6),  # compute
+    ("a100_sxm", 16, 4096, 16384, 88.7e-6),  # memory
+]
+
+
+@pytest.mark.parametrize(("name", "m", "n", "k", "seconds"), MEASURED)
+def test_library_mode_is_near_a_measured_time_in_each_regime(name: str, m: int, n: int, k: int, seconds: float) -> None:
+    machine = load_machine(name)
+    sizes = {"M": np.array([m]), "N": np.array([n]), "K": np.array([k])}
+    found = library(workloads.gemm(), machine, sizes, load_calibration(machine).parameters).seconds[0]
+    assert found == pytest.approx(seconds, rel=0.2)
+
+
+def test_attention_in_one_pass_costs_less_than_in_three() -> None:
+    target = load_machine("h100_sxm")
+    tiles = {"i": 128, "j": 64, "e": 128}
+    schedules = [Schedule(tiles, reduce={"j": mode, "d": "resident"}, pipeline=2, extras={"warps": 8}) for mode in ("online", "looped")]
+    sizes = {"B": 4, "G": 8, "R": 4, "Q": 4096, "J": 4096}
+    cost = cost_model_for(target).predict(workloads.attention(), target, ScheduleBatch.of(schedules), sizes)
+    assert cost.seconds[0] < cost.seconds[1]

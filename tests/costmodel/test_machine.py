@@ -1,0 +1,84 @@
+"""Machine files: what they hold, and what a bad one is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from codesign.costmodel.machine import MACHINE_FOLDER, figures_of, load_machine, machine_names
+from codesign.ir.errors import MachineError
+
+REQUIRED = {"a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "mi300x", "maia100", "tpu_v4", "systolic_16x16", "h20", "h800", "l40s", "a40"}
+REQUIRED |= {"b300_sxm", "gb200", "gb300", "rtx_pro_6000", "rtx_3090", "l4", "l40", "l20", "a30", "rtx_6000_ada", "mi355x"}
+
+
+def test_every_machine_loads_and_every_figure_names_a_listed_source() -> None:
+    assert set(machine_names()) >= REQUIRED
+    for name in machine_names():
+        machine = load_machine(name)
+        assert machine.name == name
+        figures = figures_of(machine)
+        assert len(figures) > 20
+        assert all(figure.source in machine.sources for _, figure in figures)
+        assert all(figure.range is not None for _, figure in figures if figure.unknown)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "quoted"),
+    [("a100_sxm", "bf16", 312e12), ("h100_sxm", "bf16", 989.4e12), ("h100_sxm", "f8", 1978.9e12), ("mi300x", "bf16", 1307.4e12)],
+)
+def test_units_times_clock_times_width_is_the_published_dense_peak(name: str, dtype: str, quoted: float) -> None:
+    rate = load_machine(name).rate("tensor", dtype)
+    assert rate == pytest.approx(quoted, rel=0.01)
+
+
+def test_unknown_name_lists_the_nearest() -> None:
+    with pytest.raises(MachineError, match=r"unknown machine 'h100sxm'.*h100_sxm"):
+        load_machine("h100sxm")
+
+
+def _broken(tmp_path: Path, old: str, new: str) -> str:
+    text = (MACHINE_FOLDER / "h100_sxm.toml").read_text()
+    assert old in text
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace(old, new, 1))
+    return str(path)
+
+
+def test_a_peak_that_does_not_follow_is_refused_with_its_path(tmp_path: Path) -> None:
+    path = _broken(tmp_path, "bf16 = { value = 9.894e+14", "bf16 = { value = 1.979e+15")
+    with pytest.raises(MachineError, match=r"units\[0\]\.peak\.bf16: 132 x 4 units x 1,830 MHz x 512 x 2"):
+        load_machine(path)
+
+
+def test_a_misspelt_field_is_named_by_its_path(tmp_path: Path) -> None:
+    path = _broken(tmp_path, "fanout = 132", 'fanout = "many"')
+    with pytest.raises(MachineError, match=r"levels\[2\]\.fanout"):
+        load_machine(path)
+
+
+def test_not_toml_and_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("name = [")
+    with pytest.raises(MachineError, match="not valid TOML"):
+        load_machine(str(path))
+    with pytest.raises(MachineError, match="no such machine file"):
+        load_machine(str(tmp_path / "none.toml"))
+
+
+def test_what_if_changes_one_figure_and_a_wrong_path_lists_near_ones() -> None:
+    machine = load_machine("h100_sxm")
+    faster = machine.with_figures({"levels.l2.bandwidth": 2e13})
+    assert faster.level("l2").bandwidth.value == 2e13
+    assert faster.level("dram") == machine.level("dram")
+    with pytest.raises(MachineError, match="did you mean"):
+        machine.with_figures({"levels.l2.bandwith": 1.0})
+
+
+def test_an_unknown_figure_without_a_value_says_what_to_sweep(tmp_path: Path) -> None:
+    old = "bandwidth = { value = 8.82e+12, source = \"PW\" }"
+    path = _broken(tmp_path, old, 'bandwidth = { source = "PW", unknown = true, range = [5e12, 1e13] }')
+    machine = load_machine(path)
+    with pytest.raises(MachineError, match=r"levels\.l2\.bandwidth is not public; give it a value between 5e\+12 and 1e\+13"):
+        machine.need(machine.level("l2").bandwidth, "levels.l2.bandwidth")

@@ -1,0 +1,67 @@
+"""Kernel summaries against closed forms; sizes are too large to allocate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from codesign.costmodel import workloads
+from codesign.costmodel.summary import footprint
+from codesign.ir.dtypes import BF16, F32
+
+
+def test_gemm_is_a_contraction_with_its_least_traffic() -> None:
+    kernel = workloads.gemm()
+    (nest,) = kernel.nests
+    assert nest.contraction is not None
+    assert (nest.contraction.m, nest.contraction.n, nest.contraction.k, nest.contraction.batch) == (("m",), ("n",), ("k",), ())
+    assert nest.contraction.left is BF16 and nest.contraction.accumulate is F32
+    assert not nest.operations  # conversions into the tensor unit are its own
+    sizes = {"M": 100_000, "N": 300_000, "K": 70_000}
+    assert kernel.read_bytes.evaluate(sizes) == 2 * (100_000 * 70_000 + 300_000 * 70_000)
+    assert kernel.write_bytes.evaluate(sizes) == 2 * 100_000 * 300_000
+    assert kernel.outer == ("m", "n") and kernel.inner == ("k",)
+
+
+def test_attention_has_two_contractions_and_a_softmax_between() -> None:
+    kernel = workloads.attention(head=64)
+    roles = {nest.name.split("#")[0]: nest.contraction for nest in kernel.nests}
+    score, mixed = roles["score"], roles["mixed"]
+    assert score is not None and mixed is not None
+    assert score.k == ("d",) and set(score.batch) == {"b", "g"} and set(score.m) == {"r", "i"} and score.n == ("j",)
+    assert mixed.k == ("j",) and mixed.n == ("e",)
+    assert mixed.left is BF16  # the weights reach the unit converted, though they are computed in f32
+    exp = next(nest for nest in kernel.nests if nest.name.startswith("exp"))
+    assert exp.operations["special", "f32"] == 1.0
+
+
+def test_what_depends_on_fewer_dims_is_hoisted() -> None:
+    out = next(nest for nest in workloads.rms_norm().nests if nest.name.startswith("out"))
+    hoisted = dict(out.hoisted)
+    assert hoisted["t",]["special", "f32"] == 1.0  # one rsqrt a row, not one an element
+    assert ("special", "f32") not in out.operations
+
+
+def test_softmax_reads_its_input_once_at_least() -> None:
+    kernel = workloads.softmax()
+    assert kernel.read_bytes.evaluate({"T": 7, "N": 1000}) == 7 * 1000 * 2
+
+
+def test_convolution_footprint_counts_the_halo_once() -> None:
+    kernel = workloads.convolution()
+    image = kernel.nests[0].loads[0]
+    tile = {"tile:n": 1.0, "tile:c": 4.0, "tile:y": 8.0, "tile:x": 16.0, "tile:r": 3.0, "tile:s": 3.0}
+    assert footprint(image, {**tile, "N": 1, "C": 64, "H": 56, "W": 56}) == 4 * 10 * 18
+
+
+def test_embedding_touches_no_more_rows_than_ids() -> None:
+    kernel = workloads.embedding()
+    table = next(access for access in kernel.nests[0].loads if access.gather)
+    sizes = {"T": 64, "N": 128, "V": 50_000, "tile:t": np.array([1.0, 8.0]), "tile:n": 128.0}
+    assert footprint(table, sizes).tolist() == [128.0, 1024.0]
+
+
+@pytest.mark.parametrize("make", [workloads.gelu, workloads.silu_and_multiply, workloads.rope, workloads.add, workloads.grouped_gemm])
+def test_every_workload_summarises(make: object) -> None:
+    kernel = make()  # type: ignore[operator]
+    assert kernel.nests and kernel.outer
