@@ -42,11 +42,18 @@ class DType:
         """Spacing of floats just above 1 (0 for integers)."""
         return float(2.0**-self.mantissa) if self.is_float else 0.0
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _by_name, (self.name,)  # copies and pickles are the one object of the name
+
     def __str__(self) -> str:
         return self.name
 
     def __repr__(self) -> str:
         return self.name
+
+
+def _by_name(name: str) -> DType:
+    return DTYPES[name]
 
 
 def _dtype(name: str, kind: Kind, bits: int, mantissa: int, numpy: type[np.generic]) -> DType:

@@ -37,6 +37,9 @@ class Atom:
             return True
         return type(self) is type(other) and self._hash == other._hash and self._fields() == other._fields()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._fields()  # hashes of strings differ between processes: compute them anew
+
     def _fields(self) -> tuple[Any, ...]:
         raise NotImplementedError
 
@@ -379,6 +382,9 @@ class Index:
         if self._hash is None:
             self._hash = hash(self.constant) if self.is_constant else hash(self.terms)
         return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Index, (self.terms,)
 
     def __str__(self) -> str:
         if self._text is None:

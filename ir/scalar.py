@@ -199,6 +199,9 @@ class Literal(Scalar):
         self.value = bool(value) if dtype is BOOL else float(value) if dtype.is_float else int(value)
         super().__init__(dtype, (repr(self.value),))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return Literal, (self.value, self.dtype)
+
     def same(self, other: Scalar) -> bool:
         return isinstance(other, Literal) and repr(self.value) == repr(other.value)
 
@@ -226,6 +229,9 @@ class IndexValue(Scalar):
     def __init__(self, expression: IndexLike, dtype: DType = I64) -> None:
         self.index = index(expression)
         super().__init__(dtype, (self.index,))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return IndexValue, (self.index, self.dtype)
 
     def same(self, other: Scalar) -> bool:
         return isinstance(other, IndexValue) and self.index == other.index
@@ -268,6 +274,9 @@ class Read(Scalar):
         self._children = data if otherwise is None else (*data, otherwise)
         super().__init__(source.type.dtype, (id(source), self.indices, otherwise))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return Read, (self.source, self.indices, self.otherwise)
+
     def same(self, other: Scalar) -> bool:
         return (
             isinstance(other, Read)
@@ -309,6 +318,9 @@ class Apply(Scalar):
         self.function = function
         self.args = tuple(args)
         super().__init__(dtype, (function, self.args))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Apply, (self.function, self.args, self.dtype)
 
     def same(self, other: Scalar) -> bool:
         return isinstance(other, Apply) and self.function == other.function and len(self.args) == len(other.args)

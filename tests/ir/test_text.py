@@ -169,4 +169,6 @@ def test_programs_lie_between_functions_and_keep_their_lines() -> None:
     assert _error(text.replace("return %x", "return %z")).line == 16
     assert _error(text.replace("* 2.0", "* ~")).line == 11
     assert "twice" in str(_error(text + PROGRAM))
-    assert "do not close" in str(_error(text.replace("\\n}\\n", "\\n").replace("store wait full >= 1\n  }\n}", "store")))
+    assert "do not close" in str(
+        _error(text.replace("\\n}\\n", "\\n").replace("store wait full >= 1\n  }\n}", "store"))
+    )
