@@ -171,8 +171,9 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
         use = stage.tensor + stage.vector
         rate, trip = _step(stage, target, cores, depth, latency)
         around = trip * (np.ceil(trips / depth) - 1.0)  # the first loads came while something else ran
-        loop = np.where(depth > 1, np.maximum(rate * trips, around), np.maximum(trip * trips, rate * trips))
-        body = body + np.where(one, use, np.maximum(loop - (0.0 if begun else rate), 0.0) + np.minimum(use, rate))
+        loop = np.maximum(rate * trips, around)
+        opened = loop if begun else np.maximum(rate * (trips - 1.0), around)  # the first step's loads are in the fill
+        body = body + np.where(one, use, opened + np.minimum(use, rate))
         begun = begun or stage.loads > 0
         looping = looping + np.where(one, use, loop)
         rounds = rounds + np.where(one, 0.0, around)

@@ -352,7 +352,10 @@ class _Builder:
         size = shape.points(nest.dims) * nest.dtype.bytes
         users = self.readers[nest.name]
         crosses = bool(nest.stores) or nest.contraction is not None or any(u.contraction is not None for u in users)
-        if crosses:
+        read_in_passing = len(users) == 1 and users[0].contraction is None and set(users[0].dims) == set(nest.dims)
+        if nest.contraction is not None and not nest.stores and read_in_passing and not users[0].reductions:
+            pass  # its one reader converts the sum as it reads it
+        elif crosses:
             self.work.turn = self.work.turn + size
         elif not self._inlined(nest, self.kernel.nests):
             self.work.fixed = self.work.fixed + size

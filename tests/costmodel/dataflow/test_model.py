@@ -1,0 +1,156 @@
+"""The analytic model against the simulator, and what must hold of any prediction."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from codesign.backends.accelerator import lower, simulate
+from codesign.costmodel.dataflow import DataflowModel
+from codesign.costmodel.dataflow.model import BAND
+from codesign.costmodel.machine import load_machine
+from codesign.costmodel.models import cost_model_for
+from codesign.costmodel.protocol import CostBatch
+from codesign.costmodel.summary import summarize
+from codesign.ir.dtypes import BF16, F32
+from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.ir.tensor import Fusion
+from codesign.passes.normalize import normalize
+from codesign.passes.schedule.build import space
+from codesign.passes.tile import lower as tile
+from tests.passes.tiling import groups
+
+MAIA = load_machine("maia100")
+
+KERNELS = {
+    "matmul": lambda: groups.gemm(1024, 1024, 512),
+    "f32 matmul": lambda: groups.gemm(512, 384, 512, F32),
+    "batched matmul": lambda: groups.gemm(256, 256, 64, BF16, batch=16),
+    "softmax": lambda: groups.softmax(2048, 500),
+    "layer norm": lambda: groups.layer_norm(2048, 1024),
+    "row sums": lambda: groups.reduction(3000, 1000, "sum"),
+    "column maxima": lambda: groups.reduction(1000, 1000, "max", over_rows=True),
+    "convolution": lambda: groups.convolution(2, 32, 28, 64, 3, 1, 1),
+    "element-wise": lambda: groups.element_wise(2048, 2048),
+    "transposing": lambda: groups.element_wise(512, 512, permuted=True),
+    "attention": lambda: groups.attention(8, 256, 256, 64),
+}
+
+
+def predict(fusion: Fusion, schedules: ScheduleBatch, machine: object = MAIA) -> CostBatch:
+    return DataflowModel().predict(summarize(normalize(fusion).fusion), machine, schedules)  # type: ignore[arg-type]
+
+
+@cache
+def pairs() -> dict[str, list[tuple[float, float, float, float, float]]]:
+    """Per kernel: predicted and simulated seconds, ratios of DRAM bytes and of energy, and cycles, of random schedules."""
+    rng = np.random.default_rng(20)
+    found: dict[str, list[tuple[float, float, float, float, float]]] = {}
+    for name, make in KERNELS.items():
+        form = normalize(make())
+        summary = summarize(form.fusion)
+        knobs = space(summary, MAIA)
+        batch = knobs.batch(knobs.sample(60, rng))
+        cost = DataflowModel().predict(summary, MAIA, batch)
+        rows: list[tuple[float, float, float, float, float]] = []
+        for i in np.flatnonzero(cost.reason == ""):
+            schedule = batch.row(int(i))
+            extents = {dim: extent.constant for dim, extent in summary.extents.items()}
+            steps = np.prod([-(-extents[dim] // schedule.tiles.get(dim, 1)) for dim in extents])
+            if steps <= 3000 and len(rows) < 6:
+                program = lower(tile(form.fusion, schedule, outputs=form.outputs), MAIA)
+                run = simulate(program, None, MAIA, values=False)
+                ratios = (cost.dram_bytes[i] / run.dram_bytes, cost.joules[i] / run.joules)
+                rows.append((cost.seconds[i], run.seconds, *ratios, run.cycles))
+        found[name] = rows
+    return found
+
+
+def test_time_agrees_with_the_simulator() -> None:
+    rows = [row for rows in pairs().values() for row in rows]
+    assert len(rows) >= 50
+    predicted, simulated = (np.array([row[i] for row in rows]) for i in (0, 1))
+    ratio = predicted / simulated
+    assert np.median(np.abs(ratio - 1)) < 0.04
+    assert np.mean((simulated > predicted * BAND[0]) & (simulated < predicted * BAND[1])) >= 0.9
+    assert spearmanr(predicted, simulated).statistic > 0.98
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_each_kernel_is_near(name: str) -> None:
+    for predicted, simulated, *_ in pairs()[name]:
+        assert 0.6 < predicted / simulated < 1.67
+
+
+def test_traffic_and_energy_agree_with_the_simulator() -> None:
+    for name in ("matmul", "f32 matmul", "batched matmul", "softmax", "layer norm", "row sums", "element-wise"):
+        for *_, traffic, energy, _ in pairs()[name]:
+            assert traffic == pytest.approx(1.0, abs=0.03), name
+            assert energy == pytest.approx(1.0, abs=0.3), name
+
+
+def test_terms_sum_to_seconds_and_the_interval_holds_them() -> None:
+    schedules = ScheduleBatch.of(
+        Schedule({"i": t, "j": t, "k": 64}, reduce={"k": "looped"}, pipeline=2) for t in (16, 32, 64, 128)
+    )
+    cost = predict(groups.gemm(512, 512, 512), schedules)
+    np.testing.assert_allclose(cost.terms.sum(axis=1), cost.seconds)
+    assert (cost.low < cost.seconds).all()
+    assert (cost.seconds < cost.high).all()
+    assert cost.term_names[0] == "launch"
+    assert (np.diff(cost.dram_bytes) < 0).all(), "bigger tiles read each operand fewer times"
+
+
+def test_traffic_of_a_matmul_by_hand() -> None:
+    cost = predict(groups.gemm(512, 512, 512), ScheduleBatch.of([Schedule({"i": 128, "j": 64, "k": 64})]))
+    operands = 512 * 512 * 2 * (512 // 64 + 512 // 128)
+    bias = 512 * 2 * (512 // 128)
+    assert cost.dram_bytes[0] == operands + bias + 512 * 512 * 2
+
+
+def test_what_does_not_fit_says_by_how_much() -> None:
+    big = ScheduleBatch.of([Schedule({"i": 2048, "j": 2048, "k": 64}), Schedule({"i": 64, "j": 64, "k": 64})])
+    cost = predict(groups.gemm(2048, 2048, 2048, F32), big)
+    assert cost.reason[0].startswith("scratchpad: needs ")
+    assert cost.reason[0].endswith("B, limit 2,097,152 B")
+    assert np.isinf(cost.seconds[0])
+    assert cost.reason[1] == ""
+    assert np.isfinite(cost.seconds[1])
+
+
+def test_more_of_anything_is_never_slower() -> None:
+    rng = np.random.default_rng(3)
+    for make in KERNELS.values():
+        form = normalize(make())
+        summary = summarize(form.fusion)
+        knobs = space(summary, MAIA)
+        batch = knobs.batch(knobs.sample(200, rng))
+        base = DataflowModel().predict(summary, MAIA, batch)
+        for figure, value in {
+            "levels.dram.bandwidth": 3.6e12,
+            "limits.dma_bytes_per_clock": 256.0,
+            "levels.core.bandwidth": 4e12,
+            "levels.dram.latency_seconds": 3e-7,
+        }.items():
+            better = DataflowModel().predict(summary, MAIA.with_figures({figure: value}), batch)
+            fits = base.reason == ""
+            assert (better.seconds[fits] <= base.seconds[fits] * (1 + 1e-9)).all(), figure
+
+
+def test_a_batch_is_its_schedules_one_by_one() -> None:
+    form = normalize(groups.attention(4, 200, 200, 64))
+    summary = summarize(form.fusion)
+    knobs = space(summary, MAIA)
+    batch = knobs.batch(knobs.sample(40, np.random.default_rng(1)))
+    whole = DataflowModel().predict(summary, MAIA, batch)
+    for i in range(0, len(batch), 5):
+        one = DataflowModel().predict(summary, MAIA, batch.take([i]))
+        assert one.seconds[0] == whole.seconds[i]
+        assert one.reason[0] == whole.reason[i]
+
+
+def test_it_is_the_model_of_accelerators() -> None:
+    assert isinstance(cost_model_for(MAIA), DataflowModel)
