@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from codesign.ir.core import Block, Op, Value, uses_of
-from codesign.ir.dtypes import F8E4M3, F8E5M2, I64, DType
+from codesign.ir.dtypes import F8E4M3, F8E5M2, DType
 from codesign.ir.functions import FUNCTIONS, Unit
 from codesign.ir.index import Datum, Extremum, FloorDiv, Index, Mod
 from codesign.ir.scalar import Apply, IndexValue, Scalar
