@@ -39,7 +39,10 @@ def main(
         found = calibrate(target, tables, load_calibration(target), folds=folds, limit=rows, progress=steps.step)
     provenance = {
         "date": date.today().isoformat(),
-        "tables": [{"file": path.name, "rows": len(machine_rows(data, target.name))} for path, data in zip(table, tables, strict=True)],
+        "tables": [
+            {"file": path.name, "rows": len(machine_rows(data, target.name))}
+            for path, data in zip(table, tables, strict=True)
+        ],
         "ops": found.ops,
         "method": f"bounded robust least squares on log time, {folds}-fold cross-validation by site",
     }

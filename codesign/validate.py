@@ -24,13 +24,16 @@ application = typer.Typer(add_completion=False, rich_markup_mode=None)
 def main(
     file: Annotated[Path, typer.Argument(help="measured table (parquet or CSV)")],
     machine: Annotated[str, typer.Option(help="name of a machine, or the path of its .toml file")],
-    plot: Annotated[bool, typer.Option("--plot", help="write predicted against measured as a picture (needs -o)")] = False,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="write predicted against measured as a picture (needs -o)")
+    ] = False,
     output: Annotated[Path | None, typer.Option("-o", help="directory for the picture and the predictions")] = None,
     worst: Annotated[int, typer.Option(min=0, help="worst rows to list for each op")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="traceback on failure")] = False,
 ) -> None:
-    """Compare the tile model with a table: errors per op and regime, interval coverage; rank quality for tuning spaces."""
+    """Compare the tile model with a table: errors per op and regime, interval coverage; rank quality for tuning
+    spaces."""
     target = load_machine(machine)
     folder = output_directory(output if output is not None or not plot else Path())
     table = read_table(file)
@@ -59,14 +62,20 @@ def _print_report(document: dict[str, Any]) -> None:
         for name, entry in [("", op), *((part["regime"], part) for part in op["regimes"])]:
             rank = "" if entry["spearman"] is None else f"{entry['spearman']:.3f}"
             figures = (f"{entry[key]:.1%}" for key in ("mape", "median", "p90", "bias"))
-            view.add_row("" if name else op["op"], name, f"{entry['rows']:,}", *figures, rank, f"{entry['coverage']:.1%}")
+            view.add_row(
+                "" if name else op["op"], name, f"{entry['rows']:,}", *figures, rank, f"{entry['coverage']:.1%}"
+            )
     console.print(view)
 
 
 def _print_rankings(document: dict[str, Any]) -> None:
     console = Console()
     for space in document["spaces"]:
-        console.print(", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in space.items()))
+        console.print(
+            ", ".join(
+                f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in space.items()
+            )
+        )
 
 
 def _plot(frame: pd.DataFrame, path: Path, title: str) -> None:

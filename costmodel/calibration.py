@@ -1,7 +1,9 @@
-"""Calibration of a machine: which tables fit which parameters, cross-validated errors, and intervals from the rows held out.
+"""Calibration of a machine: which tables fit which parameters, cross-validated errors, and intervals from the rows
+held out.
 
-The machine's twelve parameters come from library GEMMs and from profiled transformer kernels. A serving system's attention keeps constants of its own
-(helper kernels, passes over the cache, shares of the peaks): those are fitted per implementation on top of the machine's parameters.
+The machine's twelve parameters come from library GEMMs and from profiled transformer kernels. A serving system's
+attention keeps constants of its own (helper kernels, passes over the cache, shares of the peaks): those are fitted
+per implementation on top of the machine's parameters.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ UNFITTED = frozenset({"emb"})
 
 @dataclass
 class Calibrated:
-    """The result of calibrating: the calibration, and per op the rows, in-sample and cross-validated mean absolute percentage errors."""
+    """The result of calibrating: the calibration, and per op the rows, in-sample and cross-validated mean absolute
+    percentage errors."""
 
     calibration: Calibration
     ops: list[dict[str, Any]] = field(default_factory=list)
@@ -58,7 +61,9 @@ def calibrate(
     progress: Callable[[str], None] | None = None,
 ) -> Calibrated:
     """Fit a machine to tables; parameters that no table speaks of keep their starting values."""
-    everything = [rows for table in tables for rows in kernels_of(machine_rows(table, machine.name)) if len(rows.seconds)]
+    everything = [
+        rows for table in tables for rows in kernels_of(machine_rows(table, machine.name)) if len(rows.seconds)
+    ]
     if not everything:
         raise TableError(f"no rows of {machine.name} in the tables given")
     parameters = start.parameters
@@ -67,7 +72,9 @@ def calibrate(
     held: list[tuple[Prepared, Floats, Calibration]] = []
     plain = [rows for rows in everything if not rows.implementation and rows.method != "schedule"]
     for method, names in (("graph", LIBRARY_FIT), ("profiled", PROFILED_FIT)):
-        group = [prepare(rows, machine, parameters) for rows in plain if rows.method == method and rows.op not in UNFITTED]
+        group = [
+            prepare(rows, machine, parameters) for rows in plain if rows.method == method and rows.op not in UNFITTED
+        ]
         if not group:
             continue
         _say(progress, f"fitting {len(names)} parameters to {', '.join(sorted({entry.rows.op for entry in group}))}")
@@ -80,14 +87,23 @@ def calibrate(
             held.append((entry, predicted, now))
             ops.append(_errors(entry, machine, parameters, predicted))
     for name in sorted({rows.implementation for rows in everything if rows.implementation}):
-        first = replace(parameters, **implementations.get(name, {"launch_seconds": 8e-6, "fill_latency": 5.0, "extra_passes": 0.5, "extra_query_passes": 0.2}))
+        first = replace(
+            parameters,
+            **implementations.get(
+                name, {"launch_seconds": 8e-6, "fill_latency": 5.0, "extra_passes": 0.5, "extra_query_passes": 0.2}
+            ),
+        )
         group = [prepare(rows, machine, first) for rows in everything if rows.implementation == name]
         _say(progress, f"fitting {name}")
         found = fit(group, machine, first, IMPLEMENTATION_FIT, limit=limit // 4, evaluations=18, progress=progress)
-        out = cross_validate(group, machine, found.parameters, IMPLEMENTATION_FIT, folds=3, limit=limit // 8, progress=progress)
+        out = cross_validate(
+            group, machine, found.parameters, IMPLEMENTATION_FIT, folds=3, limit=limit // 8, progress=progress
+        )
         implementations[name] = {key: float(f"{getattr(found.parameters, key):.5g}") for key in IMPLEMENTATION_FIT}
         now = Calibration(machine.name, found.parameters, {}, {})
-        errors = [_errors(entry, machine, found.parameters, predicted) for entry, predicted in zip(group, out, strict=True)]
+        errors = [
+            _errors(entry, machine, found.parameters, predicted) for entry, predicted in zip(group, out, strict=True)
+        ]
         ops.append(_merged(errors))
         held += [(entry, predicted, now) for entry, predicted in zip(group, out, strict=True)]
     spread = {**start.spread, **_spread(machine, held)}
@@ -104,7 +120,12 @@ def _errors(entry: Prepared, machine: Machine, parameters: Parameters, held: Flo
     seconds = entry.rows.seconds
     inside = np.abs(entry.predict(machine, parameters) / seconds - 1.0)
     outside = np.abs(held / seconds - 1.0)
-    return {"op": entry.rows.op, "rows": len(seconds), "mape": float(inside.mean()), "mape_cross_validated": float(outside.mean())}
+    return {
+        "op": entry.rows.op,
+        "rows": len(seconds),
+        "mape": float(inside.mean()),
+        "mape_cross_validated": float(outside.mean()),
+    }
 
 
 def _merged(errors: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Fitting the physical parameters of the tile model to measured tables, with cross-validation by site.
 
-Bounded least squares on the logarithm of time, regularised towards the physical values and robust to outliers. In library mode every evaluation
-picks the best schedule anew, so the parameters are fitted to what a tuner would find, not to one schedule.
+Bounded least squares on the logarithm of time, regularised towards the physical values and robust to outliers. In
+library mode every evaluation picks the best schedule anew, so the parameters are fitted to what a tuner would find,
+not to one schedule.
 """
 
 from __future__ import annotations
@@ -39,7 +40,14 @@ class Prepared:
     def predict(self, machine: Machine, parameters: Parameters, picked: npt.NDArray[np.int64] | None = None) -> Floats:
         """Predicted seconds of the picked rows (all by default)."""
         sizes = self.rows.sizes if picked is None else {name: value[picked] for name, value in self.rows.sizes.items()}
-        return library(self.rows.kernel, machine, sizes, Calibration(machine.name, parameters, {}, {}).of(method=self.rows.method), self.space, chunk=128).seconds
+        return library(
+            self.rows.kernel,
+            machine,
+            sizes,
+            Calibration(machine.name, parameters, {}, {}).of(method=self.rows.method),
+            self.space,
+            chunk=128,
+        ).seconds
 
 
 def prepare(rows: Rows, machine: Machine, start: Parameters) -> Prepared:
@@ -47,9 +55,19 @@ def prepare(rows: Rows, machine: Machine, start: Parameters) -> Prepared:
     spread = [
         start,
         replace(start, tile_overhead=start.tile_overhead * 3 + 1, l2_efficiency=start.l2_efficiency * 0.7),
-        replace(start, step_clocks=start.step_clocks * 2, fill_latency=start.fill_latency * 2, launch_seconds=start.launch_seconds * 0.8),
+        replace(
+            start,
+            step_clocks=start.step_clocks * 2,
+            fill_latency=start.fill_latency * 2,
+            launch_seconds=start.launch_seconds * 0.8,
+        ),
         replace(start, imbalance=1.0, tensor_efficiency=start.tensor_efficiency * 1.1),
-        replace(start, imbalance=0.4, dram_efficiency=start.dram_efficiency * 0.9, vector_efficiency=start.vector_efficiency * 0.6),
+        replace(
+            start,
+            imbalance=0.4,
+            dram_efficiency=start.dram_efficiency * 0.9,
+            vector_efficiency=start.vector_efficiency * 0.6,
+        ),
     ]
     if rows.columns is not None and len(next(iter(rows.columns.values()))) == 1:
         return Prepared(rows, rows.columns)
@@ -98,7 +116,9 @@ def fit(
         parts: list[Any] = []
         for entry, pick, log in zip(prepared, picks, logs, strict=True):
             if len(pick):
-                weight = np.sqrt(limit / len(pick) * len(entry.rows.seconds) / total)  # every measured row counts the same
+                weight = np.sqrt(
+                    limit / len(pick) * len(entry.rows.seconds) / total
+                )  # every measured row counts the same
                 parts.append(weight * (np.log(entry.predict(machine, parameters, pick)) - log))
         parts.append(PRIOR_WEIGHT * (x - origin))
         if progress is not None:
@@ -106,11 +126,20 @@ def fit(
         return np.concatenate(parts)
 
     solved = least_squares(
-        residuals, origin, bounds=(low, high), loss="soft_l1", f_scale=ROBUST_SCALE, diff_step=2e-2, max_nfev=evaluations
+        residuals,
+        origin,
+        bounds=(low, high),
+        loss="soft_l1",
+        f_scale=ROBUST_SCALE,
+        diff_step=np.full(len(names), 2e-2),
+        max_nfev=evaluations,
     )
     parameters = make(solved.x)
     errors = np.concatenate(
-        [np.abs(e.predict(machine, parameters, pick) / e.rows.seconds[pick] - 1.0) for e, pick in zip(prepared, picks, strict=True)]
+        [
+            np.abs(e.predict(machine, parameters, pick) / e.rows.seconds[pick] - 1.0)
+            for e, pick in zip(prepared, picks, strict=True)
+        ]
     )
     return Fit(parameters, float(errors.mean()), int(sum(map(len, picks))))
 

@@ -1,12 +1,13 @@
 """Machines as data: what a chip is made of, in figures that carry their source.
 
-A machine is a chain of memory levels from the outermost to the innermost, compute units attached to a level, links to other
-machines, and limits. GPUs and dataflow accelerators use the same words: on a GPU the levels are `dram`, `l2`, `shared` and
-`registers`, on an accelerator `dram`, a cluster scratchpad, a core scratchpad and the registers of the array.
+A machine is a chain of memory levels from the outermost to the innermost, compute units attached to a level, links to
+other machines, and limits. GPUs and dataflow accelerators use the same words: on a GPU the levels are `dram`, `l2`,
+`shared` and `registers`, on an accelerator `dram`, a cluster scratchpad, a core scratchpad and the registers of the
+array.
 
-Every figure names its source. A figure that is not public says so (`unknown = true`) with the range worth sweeping and, when a
-value is assumed, the assumption in words: nothing is filled in silently. Files are read with `tomllib`, so a stranger's file
-is data and never code.
+Every figure names its source. A figure that is not public says so (`unknown = true`) with the range worth sweeping
+and, when a value is assumed, the assumption in words: nothing is filled in silently. Files are read with `tomllib`,
+so a stranger's file is data and never code.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class _Data(BaseModel):
 class Figure(_Data):
     """One number with its source.
 
-    `value` may be absent only with `unknown = true`. `range` is the interval worth sweeping. `assumption` names, in words, why a
-    value that no source gives was chosen; such a figure is `unknown` and has a value, a range, or both.
+    `value` may be absent only with `unknown = true`. `range` is the interval worth sweeping. `assumption` names, in
+    words, why a value that no source gives was chosen; such a figure is `unknown` and has a value, a range, or both.
     """
 
     value: float | None = None
@@ -77,9 +78,10 @@ class Energy(_Data):
 class Level(_Data):
     """A memory level; levels are listed from the outermost to the innermost.
 
-    `fanout` is how many of this level hang below one instance of its parent (132 SMs below one L2). `place` is the name of the
-    spatial unit that owns an instance (`sm`, `cluster`, `core`), which is what a schedule binds dimensions to. Capacity,
-    bandwidth (bytes per second, both directions together unless `write_bandwidth` is given) and latency are per instance.
+    `fanout` is how many of this level hang below one instance of its parent (132 SMs below one L2). `place` is the
+    name of the spatial unit that owns an instance (`sm`, `cluster`, `core`), which is what a schedule binds
+    dimensions to. Capacity, bandwidth (bytes per second, both directions together unless `write_bandwidth` is given)
+    and latency are per instance.
     """
 
     name: str
@@ -98,8 +100,9 @@ class Level(_Data):
 class Unit(_Data):
     """Compute units of one kind, `count` of them in each instance of `level`.
 
-    `rate[dtype]` is multiply-adds (or results, for `special`) per unit and clock; `peak[dtype]` is the quoted figure of the whole machine in
-    operations per second (a multiply-add is two). Where both are given they must agree within `tolerance`.
+    `rate[dtype]` is multiply-adds (or results, for `special`) per unit and clock; `peak[dtype]` is the quoted figure
+    of the whole machine in operations per second (a multiply-add is two). Where both are given they must agree within
+    `tolerance`.
     """
 
     name: str
@@ -237,9 +240,11 @@ class Machine(_Data):
         return figure.value
 
     def with_figures(self, changes: dict[str, float]) -> Machine:
-        """A copy in which figures, named by path (`levels.l2.bandwidth`), have other values; peaks are rescaled to match.
+        """A copy in which figures, named by path (`levels.l2.bandwidth`), have other values; peaks are rescaled to
+        match.
 
-        This is how a question "what if" or a sweep over an unknown is asked. Raises MachineError for a path that is not a figure.
+        This is how a question "what if" or a sweep over an unknown is asked. Raises MachineError for a path that is
+        not a figure.
         """
         data = self.model_dump()
         data["sources"] = {**self.sources, "WHATIF": "value set by the user for a what-if question"}
@@ -248,8 +253,12 @@ class Machine(_Data):
             if not isinstance(node, dict) or "source" not in node:
                 known = [p for p, _ in figures_of(self)]
                 near = difflib.get_close_matches(path, known, n=3, cutoff=0.3)
-                raise MachineError(f"{self.name}: '{path}' is not a figure" + (f"; did you mean {', '.join(near)}?" if near else ""))
-            node.update({"value": float(value), "source": "WHATIF", "range": None, "assumption": None, "unknown": False})
+                raise MachineError(
+                    f"{self.name}: '{path}' is not a figure" + (f"; did you mean {', '.join(near)}?" if near else "")
+                )
+            node.update(
+                {"value": float(value), "source": "WHATIF", "range": None, "assumption": None, "unknown": False}
+            )
         if any(path.startswith("units.") for path in changes):
             for unit in data["units"]:
                 unit["peak"] = {}
@@ -311,14 +320,17 @@ def machine_names() -> list[str]:
 def load_machine(name: str) -> Machine:
     """Load a machine by its name or by the path of a TOML file.
 
-    Raises MachineError with the nearest names for an unknown name, and with the path of the bad field for a malformed file.
+    Raises MachineError with the nearest names for an unknown name, and with the path of the bad field for a malformed
+    file.
     """
     path = MACHINE_FOLDER / f"{name}.toml"
     if name not in machine_names():
         path = Path(name)
         if path.suffix != ".toml":
             near = difflib.get_close_matches(name, machine_names(), n=3, cutoff=0.4) or machine_names()
-            raise MachineError(f"unknown machine '{name}'; nearest: {', '.join(near)} (or give the path of a .toml file)")
+            raise MachineError(
+                f"unknown machine '{name}'; nearest: {', '.join(near)} (or give the path of a .toml file)"
+            )
         if not path.is_file():
             raise MachineError(f"no such machine file: {path}")
     try:

@@ -10,8 +10,8 @@ from codesign.ir.errors import UnsupportedError
 
 
 def cost_model_for(machine: Machine, fidelity: int = 1) -> CostModel:
-    """The model of a machine: 0 roofline, 1 analytic (tile model on GPUs, dataflow model on accelerators), 2 event simulation
-    (GPUs; an accelerator's program is simulated by its own simulator).
+    """The model of a machine: 0 roofline, 1 analytic (tile model on GPUs, dataflow model on accelerators), 2 event
+    simulation (GPUs; an accelerator's program is simulated by its own simulator).
     """
     if fidelity == 0:
         return Roofline()

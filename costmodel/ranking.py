@@ -36,12 +36,15 @@ def rankings(table: pd.DataFrame, machine: Machine) -> list[dict[str, Any]]:
     if set(table.columns) >= THREADED:
         return [{"space": "GEMM 4096^3 f32, one kernel's knobs", **_threaded(picked, machine)}]
     if set(table.columns) >= CONVOLUTION:
-        raise TableError("the convolution's tuning space has knobs (read-only and constant memory, padding) that the model does not speak of")
+        raise TableError(
+            "the convolution's tuning space has knobs (read-only and constant memory, padding) that the model does not speak of"
+        )
     return [{"space": "mixture of experts", **_mixture(picked, machine)}]
 
 
 def _threaded(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:
-    """A register-tiled f32 GEMM on the vector unit (CLBlast's kernel): blocks, threads, vector widths, staging through shared memory."""
+    """A register-tiled f32 GEMM on the vector unit (CLBlast's kernel): blocks, threads, vector widths, staging
+    through shared memory."""
     column = {name: table[name].to_numpy(dtype=np.float64) for name in table.columns if name in _CLBLAST}
     held_m, held_n = column["MWG"] / column["MDIMC"], column["NWG"] / column["NDIMC"]
     knobs = {
@@ -72,8 +75,9 @@ _CLBLAST = ("MWG", "NWG", "KWG", "MDIMC", "NDIMC", "MDIMA", "NDIMB", "VWM", "VWN
 def _mixture(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:
     """Fused mixture-of-experts kernels: the table lists, for each shape, the schedules within about 1 % of the best.
 
-    The model picks from the whole product of the knobs' values. Its pick is right when it is listed; `listed` says how often that is, `tile_listed`
-    how often its block sizes are, `within_5_percent` the share of the listed picks within 5 % of the best.
+    The model picks from the whole product of the knobs' values. Its pick is right when it is listed; `listed` says
+    how often that is, `tile_listed` how often its block sizes are, `within_5_percent` the share of the listed picks
+    within 5 % of the best.
     """
     parameters = load_calibration(machine).parameters
     knobs = {name: np.unique(table[name].to_numpy()) for name in _MIXTURE_KNOBS}
@@ -117,7 +121,8 @@ _MIXTURE_KNOBS = {
 
 
 def quality(seconds: npt.NDArray[np.float64], predicted: npt.NDArray[np.float64]) -> dict[str, Any]:
-    """Kendall's tau over a space, and regret: how far the best of the model's first 1, 5 and 10 is from the best measured."""
+    """Kendall's tau over a space, and regret: how far the best of the model's first 1, 5 and 10 is from the best
+    measured."""
     ran = np.isfinite(seconds) & np.isfinite(predicted)
     measured, guess = seconds[ran], predicted[ran]
     order = np.argsort(guess, kind="stable")

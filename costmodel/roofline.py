@@ -1,7 +1,8 @@
 """Fidelity 0: the roofline, a bound that no schedule beats.
 
-The time of a kernel is at least its operations over the peak of the unit that does them, and at least its least possible traffic over the
-bandwidth of the outermost memory. It needs the sizes of the kernel only: every schedule gets the same bound.
+The time of a kernel is at least its operations over the peak of the unit that does them, and at least its least
+possible traffic over the bandwidth of the outermost memory. It needs the sizes of the kernel only: every schedule
+gets the same bound.
 """
 
 from __future__ import annotations
@@ -64,17 +65,27 @@ def _points(kernel: KernelSummary, nest: Nest, sizes: Mapping[str, int]) -> floa
     return total
 
 
-def roofline_bounds(kernel: KernelSummary, machine: Machine, sizes: Mapping[str, int]) -> tuple[float, float, float, float]:
+def roofline_bounds(
+    kernel: KernelSummary, machine: Machine, sizes: Mapping[str, int]
+) -> tuple[float, float, float, float]:
     """Least seconds on the tensor, vector and special units and at the outermost memory."""
     tensor = vector = special = 0.0
     vector_rate = machine.rate("vector", "f32") or 0.0
-    special_rate = (machine.rate("special", "f32") or vector_rate / 4.0) if machine.has_unit("special") else vector_rate / 4.0
+    special_rate = (
+        (machine.rate("special", "f32") or vector_rate / 4.0) if machine.has_unit("special") else vector_rate / 4.0
+    )
     if not vector_rate:
-        raise UnsupportedError(f"{machine.name}: no f32 rate on the vector unit", hint="add units.vector.rate.f32 to the machine file")
+        raise UnsupportedError(
+            f"{machine.name}: no f32 rate on the vector unit", hint="add units.vector.rate.f32 to the machine file"
+        )
     for nest in kernel.nests:
         points = _points(kernel, nest, sizes)
         if nest.contraction is not None:
-            dtype = nest.contraction.left if nest.contraction.left.bits >= nest.contraction.right.bits else nest.contraction.right
+            dtype = (
+                nest.contraction.left
+                if nest.contraction.left.bits >= nest.contraction.right.bits
+                else nest.contraction.right
+            )
             rate = machine.rate("tensor", "f8" if dtype.name.startswith("f8") else dtype.name)
             if rate is None and dtype.name.startswith("f8"):
                 rate = machine.rate("tensor", "bf16")

@@ -22,8 +22,8 @@ from codesign.ir.types import BufferType, row_major
 class Access:
     """One access of external memory by a nest: `kind` of `tensor[index]` for every point of the nest's `dims`.
 
-    `shape`, `strides` (elements) of the tensor; `index`: expression per tensor dimension over the group's dims. `gather`: names of
-    tensors whose values the index depends on. `dims`: dims of the group that the index depends on.
+    `shape`, `strides` (elements) of the tensor; `index`: expression per tensor dimension over the group's dims.
+    `gather`: names of tensors whose values the index depends on. `dims`: dims of the group that the index depends on.
     """
 
     tensor: str
@@ -42,8 +42,8 @@ class Access:
 class Contraction:
     """A nest whose reduction is a sum of products of two factors: work for a tensor unit or systolic array.
 
-    Dims by role: `m` only in the left factor, `n` only in the right, `k` reduced, `batch` in both and not reduced. `left`,
-    `right`: dtypes of the factors as they reach the unit; `accumulate`: of the sum.
+    Dims by role: `m` only in the left factor, `n` only in the right, `k` reduced, `batch` in both and not reduced.
+    `left`, `right`: dtypes of the factors as they reach the unit; `accumulate`: of the sum.
     """
 
     m: tuple[str, ...]
@@ -59,9 +59,10 @@ class Contraction:
 class Nest:
     """One compute of the group.
 
-    `dims`: parallel dims; `reductions`: reduced dims. `operations`: scalar operations per point of the whole domain (dims x
-    reductions), keyed by (unit, dtype name), in issue slots; without the contraction's multiply-add, which is counted by `contraction`.
-    `loads`, `stores`: external accesses; `internal`: names of values of the group that it reads. `result`: its value's name and dtype.
+    `dims`: parallel dims; `reductions`: reduced dims. `operations`: scalar operations per point of the whole domain
+    (dims x reductions), keyed by (unit, dtype name), in issue slots; without the contraction's multiply-add, which is
+    counted by `contraction`. `loads`, `stores`: external accesses; `internal`: names of values of the group that it
+    reads. `result`: its value's name and dtype.
     """
 
     name: str
@@ -84,9 +85,9 @@ class Nest:
 class KernelSummary:
     """A fused group as cost models see it.
 
-    `extents`: all dims by name (integers or expressions of symbols). `outer`: dims the grid goes over; `inner`: dims that some nest
-    reduces. `symbols`: free size symbols. `read_bytes`, `write_bytes`: least possible traffic of external memory (each distinct
-    element that is touched once), as expressions of the symbols.
+    `extents`: all dims by name (integers or expressions of symbols). `outer`: dims the grid goes over; `inner`: dims
+    that some nest reduces. `symbols`: free size symbols. `read_bytes`, `write_bytes`: least possible traffic of
+    external memory (each distinct element that is touched once), as expressions of the symbols.
     """
 
     name: str
@@ -108,9 +109,9 @@ Counts = dict[tuple[Unit, str], float]
 def summarize(fusion: Fusion, name: str = "", key: str = "") -> KernelSummary:
     """The summary of a fused group, derived from its computes by walking their bodies once.
 
-    Operations are counted per point of the dims that they depend on: what depends on fewer dims than the nest has is listed in
-    `Nest.hoisted`. A sum of products whose factors cover different dims is a contraction; its multiply-add is not in `operations`.
-    Raises UnsupportedError for an op of the group that is not a compute.
+    Operations are counted per point of the dims that they depend on: what depends on fewer dims than the nest has is
+    listed in `Nest.hoisted`. A sum of products whose factors cover different dims is a contraction; its multiply-add
+    is not in `operations`. Raises UnsupportedError for an op of the group that is not a compute.
     """
     for op in fusion.body.ops:
         if not isinstance(op, Compute):
@@ -165,7 +166,10 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: bool) -> Ne
     if reductions and contraction is None:
         unit, cost = _COMBINE[compute.monoid or "sum"]
         _count(counts.setdefault(domain, {}), unit, compute.accumulate, cost)
-    if compute.dtype is not (compute.accumulate if reductions else compute.body.dtype) and compute.monoid not in _POSITIONS:
+    if (
+        compute.dtype is not (compute.accumulate if reductions else compute.body.dtype)
+        and compute.monoid not in _POSITIONS
+    ):
         _count(counts.setdefault(frozenset(dims), {}), "alu", compute.dtype, 1.0)  # the result's conversion
     whole = counts.pop(domain, {})
     stores: tuple[Access, ...] = ()
@@ -279,10 +283,11 @@ def _contraction(compute: Compute) -> tuple[Contraction | None, Scalar | None, t
 
 
 def index_range(expression: Index, sizes: Mapping[str, Any]) -> Any:
-    """How many values an index expression spans when each dim d takes `sizes[d]` consecutive values (arrays broadcast).
+    """How many values an index expression spans when each dim d takes `sizes[d]` consecutive values (arrays
+    broadcast).
 
-    Affine parts are exact; a quotient spans a share of its numerator's span and a remainder at most its divisor; what depends on data spans at
-    most the number of points that it depends on. Symbols that are not in `sizes` don't vary.
+    Affine parts are exact; a quotient spans a share of its numerator's span and a remainder at most its divisor; what
+    depends on data spans at most the number of points that it depends on. Symbols that are not in `sizes` don't vary.
     """
     total: Any = 1.0
     for monomial, coefficient in expression.terms:
@@ -328,7 +333,8 @@ def _atom_range(atom: Atom, sizes: Mapping[str, Any]) -> Any:
 
 
 def footprint(access: Access, sizes: Mapping[str, Any]) -> Any:
-    """Distinct elements that an access touches, with `sizes["tile:<dim>"]` values of each dim and symbols by name; arrays broadcast."""
+    """Distinct elements that an access touches, with `sizes["tile:<dim>"]` values of each dim and symbols by name;
+    arrays broadcast."""
     box: Any = 1.0
     for expression, extent in zip(access.index, access.shape, strict=True):
         box = box * np.minimum(index_range(expression, sizes), extent.evaluate(sizes))

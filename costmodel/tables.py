@@ -1,7 +1,8 @@
 """Measured tables as kernels to price: which group of computes each row is, its sizes, and how it was run.
 
-Rows of one kernel are priced together. Library routines are priced in library mode. Where the implementation that was measured is public and fixed
-its launch (one block a token, scalar loads), that schedule is stated here and not searched.
+Rows of one kernel are priced together. Library routines are priced in library mode. Where the implementation that was
+measured is public and fixed its launch (one block a token, scalar loads), that schedule is stated here and not
+searched.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ class TableError(CodesignError):
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a table that are one kernel: `sizes` by symbol, `seconds` measured, `index` into the table, `site` groups rows for
-    cross-validation, `columns` the schedules to choose from (None: library mode), `method` how time was taken,
-    `implementation` whose kernel it is when it is not a plain library's."""
+    """Rows of a table that are one kernel: `sizes` by symbol, `seconds` measured, `index` into the table, `site`
+    groups rows for cross-validation, `columns` the schedules to choose from (None: library mode), `method` how
+    time was taken, `implementation` whose kernel it is when it is not a plain library's."""
 
     op: str
     kernel: KernelSummary
@@ -116,7 +117,9 @@ def _gemm(table: pd.DataFrame) -> Iterator[Rows]:
         if dtype not in DTYPES:
             raise TableError(f"dtype '{dtype}' is not known; known: {', '.join(DTYPES)}")
         sizes = {"M": _numbers(part, "m"), "N": _numbers(part, "n"), "K": _numbers(part, "k")}
-        yield _rows("gemm", workloads.gemm(str(dtype)), part, sizes, _site(sizes["N"], sizes["K"]), regime_size=sizes["M"])
+        yield _rows(
+            "gemm", workloads.gemm(str(dtype)), part, sizes, _site(sizes["N"], sizes["K"]), regime_size=sizes["M"]
+        )
 
 
 def _transformer(table: pd.DataFrame) -> Iterator[Rows]:
@@ -140,13 +143,18 @@ def _transformer(table: pd.DataFrame) -> Iterator[Rows]:
             n, k = linear[str(op)]
             yield _rows(str(op), workloads.gemm("f16"), part, {"M": tokens, "N": n, "K": k}, site, **more)
         elif op in ("input_layernorm", "post_attention_layernorm"):
-            for gate in (True, False):  # models with gated units use vLLM's RMS norm, the other torch's vectorised layer norm
+            for gate in (
+                True,
+                False,
+            ):  # models with gated units use vLLM's RMS norm, the other torch's vectorised layer norm
                 rows = gated == gate
                 if rows.any():
                     columns = _per_token("n") if gate else None
                     more["regime_size"] = tokens[rows]
                     sizes = {"T": tokens[rows], "N": model[rows]}
-                    yield _rows(str(op), workloads.rms_norm("f16"), part[rows], sizes, site[rows], columns=columns, **more)
+                    yield _rows(
+                        str(op), workloads.rms_norm("f16"), part[rows], sizes, site[rows], columns=columns, **more
+                    )
         elif op == "add":
             yield _rows(str(op), workloads.add("f16"), part, {"T": tokens, "N": model}, site, **more)
         elif op == "mlp_act":
@@ -160,8 +168,16 @@ def _transformer(table: pd.DataFrame) -> Iterator[Rows]:
                     yield _rows(str(op), kernel, part[rows], sizes, site[rows], columns=columns, **more)
         elif op == "attn_rope":
             sizes = {"T": tokens, "H": mine + mine_kv, "D": head}
-            columns = {"tile.t": 1.0, "tile.h": 8.0, "tile.d": 128.0, "warps": 16.0, "pipeline": 1.0, "access_bytes": 2.0, "loop.h": 1.0}
-            yield _rows(str(op), workloads.rope("f16"), part, sizes, site, columns=_one(columns), **more)
+            launched = {
+                "tile.t": 1.0,
+                "tile.h": 8.0,
+                "tile.d": 128.0,
+                "warps": 16.0,
+                "pipeline": 1.0,
+                "access_bytes": 2.0,
+                "loop.h": 1.0,
+            }
+            yield _rows(str(op), workloads.rope("f16"), part, sizes, site, columns=_one(launched), **more)
         elif op == "emb":
             sizes = {"T": tokens, "N": model, "V": _numbers(part, "vocab_size") / workers}
             yield _rows(str(op), workloads.embedding("f16"), part, sizes, site, **more)
@@ -175,12 +191,15 @@ def _one(row: dict[str, float]) -> Columns:
 
 def _per_token(dim: str) -> Columns:
     """One block of 1024 threads a token that walks the row with scalar loads: vLLM's norm and activation kernels."""
-    return _one({"tile.t": 1.0, f"tile.{dim}": 1024.0, "warps": 32.0, "pipeline": 1.0, "access_bytes": 2.0, "loop.n": 1.0})
+    return _one(
+        {"tile.t": 1.0, f"tile.{dim}": 1024.0, "warps": 32.0, "pipeline": 1.0, "access_bytes": 2.0, "loop.n": 1.0}
+    )
 
 
 def _attention(table: pd.DataFrame) -> Iterator[Rows]:
     keys = ["phase", "kernel_source", "dtype", "kv_dtype", "head_dim"]
-    for (phase, source, dtype, kv_dtype, head), part in table.groupby(keys):
+    for key, part in table.groupby(keys):
+        phase, source, dtype, kv_dtype, head = (str(value) for value in key)
         names = {"fp8": "f8e4m3"}
         kernel = workloads.attention(names.get(dtype, dtype), names.get(kv_dtype, kv_dtype), int(head))
         heads, kv_heads = _numbers(part, "heads"), _numbers(part, "kv_heads")
@@ -189,33 +208,58 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
         if decode:
             queries = np.ones_like(queries)
         seen, skew = visited(queries, keys_seen, window)
-        sizes = {"B": _numbers(part, "batch"), "G": kv_heads, "R": heads / kv_heads, "Q": queries, "J": seen, "skew": skew}
+        sizes = {
+            "B": _numbers(part, "batch"),
+            "G": kv_heads,
+            "R": heads / kv_heads,
+            "Q": queries,
+            "J": seen,
+            "skew": skew,
+        }
         site = _site(heads, kv_heads, window)
         label = f"attention {phase} {source}"
         columns = attention_space(int(head), decode)
-        yield _rows(label, kernel, part, sizes, site, columns=columns, regime_size=queries, implementation=f"{phase}:{source}:{dtype}:{kv_dtype}")
+        yield _rows(
+            label,
+            kernel,
+            part,
+            sizes,
+            site,
+            columns=columns,
+            regime_size=queries,
+            implementation=f"{phase}:{source}:{dtype}:{kv_dtype}",
+        )
 
 
 def visited(
-    queries: npt.NDArray[np.float64], keys: npt.NDArray[np.float64], window: npt.NDArray[np.float64], tile: float = 128.0
+    queries: npt.NDArray[np.float64],
+    keys: npt.NDArray[np.float64],
+    window: npt.NDArray[np.float64],
+    tile: float = 128.0,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Keys that a tile of queries goes over under a causal mask and a sliding window (0: none): the mean, and the most over the mean."""
+    """Keys that a tile of queries goes over under a causal mask and a sliding window (0: none): the mean, and the
+    most over the mean."""
     rows = np.minimum(queries, tile)
     longest = np.where(window > 0, np.minimum(keys, window + rows - 1.0), keys)
     mean = keys - (queries - rows) / 2.0
     first = keys - queries + rows
-    ramp = np.clip((longest - first) / np.maximum(queries - rows, 1.0), 0.0, 1.0)  # share of tiles before the window is full
+    ramp = np.clip(
+        (longest - first) / np.maximum(queries - rows, 1.0), 0.0, 1.0
+    )  # share of tiles before the window is full
     mean = np.where(window > 0, ramp * (first + longest) / 2.0 + (1.0 - ramp) * longest, mean)
     mean = np.maximum(np.minimum(mean, longest), 1.0)
     return mean, longest / mean
 
 
 def attention_space(head: int, decode: bool) -> Columns:
-    """Schedules of flash attention: 128 rows (queries, with the heads that share keys) by keys, one block on an SM, keys split for decoding."""
+    """Schedules of flash attention: 128 rows (queries, with the heads that share keys) by keys, one block on an SM,
+    keys split for decoding."""
     rows = []
     if decode:
         steps = (64, 128) if head <= 128 else (32, 64)
-        for shared, step, split in cartesian((1, 2, 4, 8, 16, 32, 64), steps, (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)):
+        for shared, step, split in cartesian(
+            (1, 2, 4, 8, 16, 32, 64), steps, (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)
+        ):
             rows.append((1, shared, step, 8, 2 if head <= 256 else 1, split, 1))
     else:
         shapes = [(128, 1), (64, 2), (32, 4), (16, 8), (4, 32)] if head <= 256 else [(64, 1), (32, 2), (16, 4)]
@@ -235,7 +279,11 @@ def _mixture(table: pd.DataFrame) -> Iterator[Rows]:
     block = _numbers(table, "BLOCK_SIZE_M")
     touched = experts * (1.0 - (1.0 - 1.0 / experts) ** routed)  # experts that get a token, routed at random
     each = np.maximum(routed / touched, 1.0)
-    gated = table["weight_type"].astype(str).eq("w13").to_numpy() if "weight_type" in table else np.ones(len(table), dtype=bool)
+    gated = (
+        table["weight_type"].astype(str).eq("w13").to_numpy()
+        if "weight_type" in table
+        else np.ones(len(table), dtype=bool)
+    )
     width = _numbers(table, "N") * np.where(gated, 2.0, 1.0)  # w13 holds the gate and up projections side by side
     sizes = {"T": tokens, "E": touched, "M": each, "N": width, "K": _numbers(table, "H")}
     columns: Columns = {
@@ -248,4 +296,13 @@ def _mixture(table: pd.DataFrame) -> Iterator[Rows]:
         "pipeline": _numbers(table, "num_stages").astype(np.float32),
     }
     site = _site(tokens, experts, top, sizes["K"], sizes["N"])
-    yield _rows("moe", workloads.grouped_gemm("bf16"), table, sizes, site, columns=columns, method="schedule", regime_size=tokens)
+    yield _rows(
+        "moe",
+        workloads.grouped_gemm("bf16"),
+        table,
+        sizes,
+        site,
+        columns=columns,
+        method="schedule",
+        regime_size=tokens,
+    )

@@ -1,4 +1,5 @@
-"""How right the model is on a table: errors per op and regime, rank correlation, coverage of the intervals, worst rows."""
+"""How right the model is on a table: errors per op and regime, rank correlation, coverage of the intervals, worst
+rows."""
 
 from __future__ import annotations
 
@@ -21,12 +22,17 @@ SIZES = (("1 to 16", 0, 17), ("17 to 128", 17, 129), ("129 to 1024", 129, 1025),
 
 
 def predictions(table: pd.DataFrame, machine: Machine, calibration: Calibration | None = None) -> pd.DataFrame:
-    """A frame per measured row: op, measured and predicted seconds, low, high, regime, size; in the order of the kernels."""
+    """A frame per measured row: op, measured and predicted seconds, low, high, regime, size; in the order of the
+    kernels."""
     known = calibration or load_calibration(machine)
     picked = machine_rows(table, machine.name)
     if not len(picked):
         raise TableError(f"no rows of {machine.name} in the table")
-    frames = [_predicted(rows, machine, known) for rows in kernels_of(picked) if len(rows.seconds) and rows.method != "schedule"]
+    frames = [
+        _predicted(rows, machine, known)
+        for rows in kernels_of(picked)
+        if len(rows.seconds) and rows.method != "schedule"
+    ]
     if not frames:
         raise TableError("the table holds schedules to rank, not times to predict")
     return pd.concat(frames, ignore_index=True)
@@ -73,11 +79,16 @@ def report(frame: pd.DataFrame, table: pd.DataFrame, worst: int = 5) -> list[dic
 
 
 def statistics(part: pd.DataFrame) -> dict[str, Any]:
-    """Errors as fractions: mean, median and 90 % quantile of the absolute error, bias, Spearman rank correlation, interval coverage."""
+    """Errors as fractions: mean, median and 90 % quantile of the absolute error, bias, Spearman rank correlation,
+    interval coverage."""
     measured, predicted = part.measured.to_numpy(), part.predicted.to_numpy()
     error = predicted / measured - 1.0
     inside = (measured >= part.low.to_numpy()) & (measured <= part.high.to_numpy())
-    rank = float(spearmanr(measured, predicted).statistic) if len(part) > 2 and np.ptp(predicted) and np.ptp(measured) else None
+    rank = (
+        float(spearmanr(measured, predicted).statistic)
+        if len(part) > 2 and np.ptp(predicted) and np.ptp(measured)
+        else None
+    )
     return {
         "rows": len(part),
         "mape": _round(np.abs(error).mean()),
@@ -95,7 +106,11 @@ def _round(value: Any) -> float:
 
 def _worst_row(row: pd.Series, table: pd.DataFrame) -> dict[str, Any]:
     source = table.loc[int(row["row"])]
-    sizes = {str(key): _plain(value) for key, value in source.items() if key not in ("seconds", "op", "machine", "lab_disagreement")}
+    sizes = {
+        str(key): _plain(value)
+        for key, value in source.items()
+        if key not in ("seconds", "op", "machine", "lab_disagreement")
+    }
     return {"measured": float(row.measured), "predicted": float(row.predicted), "row": sizes}
 
 

@@ -1,6 +1,7 @@
 """The kernels of measured tables, written as tensor-level groups and summarised like any other.
 
-Sizes are symbols, so that one summary serves a whole table. Nothing here is a formula: each function says what the kernel computes.
+Sizes are symbols, so that one summary serves a whole table. Nothing here is a formula: each function says what the
+kernel computes.
 """
 
 from __future__ import annotations
@@ -45,10 +46,11 @@ def gemm(dtype: str = "bf16") -> KernelSummary:
 
 @lru_cache(maxsize=32)
 def attention(dtype: str = "bf16", kv_dtype: str = "bf16", head: int = 128, masked: bool = True) -> KernelSummary:
-    """Grouped-query attention of one query block: sizes B batch, G key heads, R query heads a key head, Q queries, J keys.
+    """Grouped-query attention of one query block: sizes B batch, G key heads, R query heads a key head, Q queries, J
+    keys.
 
-    Scores, a softmax over j in one pass, and the product with the values. Masking is arithmetic on the scores; which tiles are empty is the
-    scenario's share of keys that are visited.
+    Scores, a softmax over j in one pass, and the product with the values. Masking is arithmetic on the scores; which
+    tiles are empty is the scenario's share of keys that are visited.
     """
     kind, kv = DTYPES[dtype], DTYPES[kv_dtype]
     q = _input("q", kind, "B", "G", "R", "Q", head)
@@ -66,9 +68,15 @@ def attention(dtype: str = "bf16", kv_dtype: str = "bf16", head: int = 128, mask
     top = Compute(outer, scaled, dtype=F32, reductions=j, monoid="max", accumulate=F32, name="top")
     weight = apply("exp2", apply("sub", scaled, Read(top.result, at)))
     exp = Compute([*outer, *j], weight, dtype=F32, name="exp")
-    total = Compute(outer, Read(exp.result, (*at, "j")), dtype=F32, reductions=j, monoid="sum", accumulate=F32, name="total")
-    product = apply("mul", cast(cast(Read(exp.result, (*at, "j")), kind), F32), cast(cast(Read(v, ("b", "g", "j", "e")), kind), F32))
-    mixed = Compute([*outer, *_dims(e=head)], product, dtype=F32, reductions=j, monoid="sum", accumulate=F32, name="mixed")
+    total = Compute(
+        outer, Read(exp.result, (*at, "j")), dtype=F32, reductions=j, monoid="sum", accumulate=F32, name="total"
+    )
+    product = apply(
+        "mul", cast(cast(Read(exp.result, (*at, "j")), kind), F32), cast(cast(Read(v, ("b", "g", "j", "e")), kind), F32)
+    )
+    mixed = Compute(
+        [*outer, *_dims(e=head)], product, dtype=F32, reductions=j, monoid="sum", accumulate=F32, name="mixed"
+    )
     body = apply("div", Read(mixed.result, (*at, "e")), Read(total.result, at))
     out = Compute([*outer, *_dims(e=head)], cast(body, kind), dtype=kind, name="out")
     return _summary("attention", [score, top, exp, total, mixed, out], [out], "q")
@@ -80,7 +88,9 @@ def rms_norm(dtype: str = "bf16") -> KernelSummary:
     kind = DTYPES[dtype]
     x, w = _input("x", kind, "T", "N"), _input("w", kind, "N")
     value = cast(Read(x, ("t", "n")), F32)
-    squares = Compute(_dims(t="T"), apply("mul", value, value), dtype=F32, reductions=_dims(n="N"), monoid="sum", name="squares")
+    squares = Compute(
+        _dims(t="T"), apply("mul", value, value), dtype=F32, reductions=_dims(n="N"), monoid="sum", name="squares"
+    )
     mean = apply("mul", Read(squares.result, ("t",)), literal(1e-4, F32))
     scale = apply("rsqrt", apply("add", mean, literal(1e-6, F32)))
     body = apply("mul", apply("mul", value, scale), cast(Read(w, ("n",)), F32))
@@ -123,7 +133,8 @@ def gelu(dtype: str = "bf16") -> KernelSummary:
 
 @lru_cache(maxsize=8)
 def rope(dtype: str = "bf16") -> KernelSummary:
-    """Rotary embedding of T tokens, H heads (queries and keys) of D elements; cosines and sines come from a table by position."""
+    """Rotary embedding of T tokens, H heads (queries and keys) of D elements; cosines and sines come from a table by
+    position."""
     kind = DTYPES[dtype]
     x = _input("x", kind, "T", "H", "D")
     half = index("D") // 2
@@ -154,9 +165,18 @@ def softmax(dtype: str = "bf16") -> KernelSummary:
     x = _input("x", kind, "T", "N")
     value = cast(Read(x, ("t", "n")), F32)
     top = Compute(_dims(t="T"), value, dtype=F32, reductions=_dims(n="N"), monoid="max", name="top")
-    exp = Compute(_dims(t="T", n="N"), apply("exp", apply("sub", value, Read(top.result, ("t",)))), dtype=F32, name="exp")
-    total = Compute(_dims(t="T"), Read(exp.result, ("t", "n")), dtype=F32, reductions=_dims(n="N"), monoid="sum", name="total")
-    out = Compute(_dims(t="T", n="N"), cast(apply("div", Read(exp.result, ("t", "n")), Read(total.result, ("t",))), kind), dtype=kind, name="out")
+    exp = Compute(
+        _dims(t="T", n="N"), apply("exp", apply("sub", value, Read(top.result, ("t",)))), dtype=F32, name="exp"
+    )
+    total = Compute(
+        _dims(t="T"), Read(exp.result, ("t", "n")), dtype=F32, reductions=_dims(n="N"), monoid="sum", name="total"
+    )
+    out = Compute(
+        _dims(t="T", n="N"),
+        cast(apply("div", Read(exp.result, ("t", "n")), Read(total.result, ("t",))), kind),
+        dtype=kind,
+        name="out",
+    )
     return _summary("softmax", [top, exp, total, out], [out])
 
 
@@ -167,7 +187,9 @@ def grouped_gemm(dtype: str = "bf16") -> KernelSummary:
     x, w, rows = _input("x", kind, "T", "K"), _input("w", kind, "E", "N", "K"), _input("rows", I64, "E", "M")
     row = Read(rows, ("e", "m")).as_index()
     body = apply("mul", cast(Read(x, (row, "k")), F32), cast(Read(w, ("e", "n", "k")), F32))
-    c = Compute(_dims(e="E", m="M", n="N"), body, dtype=kind, reductions=_dims(k="K"), monoid="sum", accumulate=F32, name="c")
+    c = Compute(
+        _dims(e="E", m="M", n="N"), body, dtype=kind, reductions=_dims(k="K"), monoid="sum", accumulate=F32, name="c"
+    )
     return _summary("grouped_gemm", [c], [c], "x")
 
 
@@ -181,5 +203,3 @@ def convolution(dtype: str = "bf16") -> KernelSummary:
     dims, inner = _dims(n="N", o="O", y="H", x="W"), _dims(c="C", r="R", s="S")
     out = Compute(dims, body, dtype=kind, reductions=inner, monoid="sum", accumulate=F32, name="out")
     return _summary("convolution", [out], [out])
-
-

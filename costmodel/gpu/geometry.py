@@ -1,7 +1,8 @@
 """What a schedule makes of a kernel: blocks, loop trips, and the work and bytes of one block.
 
-Everything is an array operation over schedules; sizes may be arrays too (calibration asks for rows x schedules at once), so nothing here
-knows of a particular operator: a kernel is nests over named dims, with accesses and operations.
+Everything is an array operation over schedules; sizes may be arrays too (calibration asks for rows x schedules at
+once), so nothing here knows of a particular operator: a kernel is nests over named dims, with accesses and
+operations.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from codesign.costmodel.summary import Access, KernelSummary, Nest, footprint, index_range
 from codesign.ir.dtypes import DType
+from codesign.ir.functions import Unit
 from codesign.ir.index import Index, index
 from codesign.ir.schedule import REDUCE_MODES
 
@@ -26,9 +28,11 @@ Array = Any
 
 @dataclass
 class Geometry:
-    """Sizes of the tiling, by dim: `tile` as scheduled (padded), `mean` the average that is not masked, `blocks` along the grid, `trips` of
-    the loop over an inner dim, `looped` where an inner dim is a loop, `split` the parts of the reduction, `grid` the number of blocks, `cluster` the
-    blocks along an outer dim that share reads by multicast, `thread` the part of the tile that one thread of the vector unit holds, its vector widths, and which operands are staged."""
+    """Sizes of the tiling, by dim: `tile` as scheduled (padded), `mean` the average that is not masked, `blocks`
+    along the grid, `trips` of the loop over an inner dim, `looped` where an inner dim is a loop, `split` the parts
+    of the reduction, `grid` the number of blocks, `cluster` the blocks along an outer dim that share reads by
+    multicast, `thread` the part of the tile that one thread of the vector unit holds, its vector widths, and which
+    operands are staged."""
 
     extents: dict[str, Array]
     tile: dict[str, Array]
@@ -49,10 +53,11 @@ class Geometry:
 
 
 def geometry(kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[str, Array]) -> Geometry:
-    """The tiling of a kernel; `knobs` are columns of a schedule batch as float arrays, `sizes` the values of size symbols.
+    """The tiling of a kernel; `knobs` are columns of a schedule batch as float arrays, `sizes` the values of size
+    symbols.
 
-    An outer dim without a tile has tile 1. An inner dim is looped in steps of its tile, or resident: the whole extent, padded to a power of
-    two, at once.
+    An outer dim without a tile has tile 1. An inner dim is looped in steps of its tile, or resident: the whole
+    extent, padded to a power of two, at once.
     """
     extents: dict[str, Array] = {}
     for dim, extent in kernel.extents.items():
@@ -94,15 +99,20 @@ def geometry(kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[s
         split = split * parts
         grid = grid * parts
     cluster = {dim: knobs[f"cluster.{dim}"] for dim in kernel.outer if f"cluster.{dim}" in knobs}
-    thread = {name: column for name, column in knobs.items() if name.startswith(("inner.thread.", "vector.", "staged.", "loaders."))}
+    thread = {
+        name: column
+        for name, column in knobs.items()
+        if name.startswith(("inner.thread.", "vector.", "staged.", "loaders."))
+    }
     return Geometry(extents, tile, mean, blocks, trips, looped, online, split, grid, dict(sizes), cluster, thread)
 
 
 @dataclass
 class Work:
-    """Work of one block: `request_bytes` that its load and store instructions ask for; `first_trips` of loops that wait for DRAM, `again_trips` of
-    loops over data that was loaded before; `tensor[dtype]` multiply-adds on padded tiles, `vector`, `integer` and `special` operations; bytes that it loads through
-    L2 (sector waste included) and stores; the bytes of one trip of its longest loop, the trips it makes, and barriers."""
+    """Work of one block: `request_bytes` that its load and store instructions ask for; `first_trips` of loops that
+    wait for DRAM, `again_trips` of loops over data that was loaded before; `tensor[dtype]` multiply-adds on padded
+    tiles, `vector`, `integer` and `special` operations; bytes that it loads through L2 (sector waste included) and
+    stores; the bytes of one trip of its longest loop, the trips it makes, and barriers."""
 
     tensor: dict[str, Array] = field(default_factory=dict)
     ieee: Array = 0.0
@@ -138,7 +148,8 @@ def tensor_dtype(dtype: DType) -> str:
 
 
 def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Array = 4.0, wide: bool = False) -> Work:
-    """Operations and bytes of one block of the tiling; `vector_unit` 1 does contractions on the vector unit, as a matrix-vector kernel does."""
+    """Operations and bytes of one block of the tiling; `vector_unit` 1 does contractions on the vector unit, as a
+    matrix-vector kernel does."""
     total = Work()
     repeats = _repeats(kernel, g)
     mean = g.sizes(g.mean)
@@ -187,7 +198,9 @@ def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Ar
     return total
 
 
-def _operations(nest: Nest, g: Geometry, again: Array, total: Work, vector_unit: Array, warps: Array, wide: bool) -> None:
+def _operations(
+    nest: Nest, g: Geometry, again: Array, total: Work, vector_unit: Array, warps: Array, wide: bool
+) -> None:
     points: Array = again
     elements: Array = 1.0
     for dim in nest.dims:
@@ -210,7 +223,9 @@ def _operations(nest: Nest, g: Geometry, again: Array, total: Work, vector_unit:
     total.live_elements = np.maximum(total.live_elements, tile_points)
 
 
-def _contraction(nest: Nest, g: Geometry, again: Array, total: Work, vector_unit: Array, warps: Array, wide: bool) -> None:
+def _contraction(
+    nest: Nest, g: Geometry, again: Array, total: Work, vector_unit: Array, warps: Array, wide: bool
+) -> None:
     found = nest.contraction
     assert found is not None
     m, n, k, batch, loops = 1.0, 1.0, 1.0, 1.0, again
@@ -239,7 +254,9 @@ def _contraction(nest: Nest, g: Geometry, again: Array, total: Work, vector_unit
             total.ieee = total.ieee + vector_unit * 2.0 * m * n * k * batch * loops
             padded = padded * (1.0 - vector_unit)
         total.tensor[name] = total.tensor.get(name, 0.0) + padded
-        total.operand_bytes = total.operand_bytes + _operand_bytes(m, n, warps, wide) * k * batch * loops * width.bytes * (1.0 - vector_unit)
+        total.operand_bytes = total.operand_bytes + _operand_bytes(
+            m, n, warps, wide
+        ) * k * batch * loops * width.bytes * (1.0 - vector_unit)
     total.accumulators = total.accumulators + m * n * batch
     loads = {dim for access in nest.loads for dim in access.dims}
     for side, rows, dtype in ((found.m, m, found.left), (found.n, n, found.right)):
@@ -258,10 +275,12 @@ def _contraction(nest: Nest, g: Geometry, again: Array, total: Work, vector_unit
 
 
 def _thread_requests(nest: Nest, g: Geometry, m: Array, n: Array, warps: Array) -> Array:
-    """Clocks of the load path that one warp takes for its operands of one element of k, when threads of the vector unit hold part of the tile.
+    """Clocks of the load path that one warp takes for its operands of one element of k, when threads of the vector
+    unit hold part of the tile.
 
-    A thread holds tm x tn results and loads its rows and columns in vectors. Lanes along m read different words, those along n repeat them. A
-    thread's elements lie together, so lanes are tm words apart and collide in the banks of shared memory unless one vector takes them all.
+    A thread holds tm x tn results and loads its rows and columns in vectors. Lanes along m read different words,
+    those along n repeat them. A thread's elements lie together, so lanes are tm words apart and collide in the banks
+    of shared memory unless one vector takes them all.
     """
     found = nest.contraction
     assert found is not None
@@ -287,7 +306,8 @@ def _thread_requests(nest: Nest, g: Geometry, m: Array, n: Array, warps: Array) 
 
 
 def _thread_registers(nest: Nest, g: Geometry) -> Array:
-    """Registers of a thread for its operands of one element of k and for the vectors in flight; 0 when threads are not scheduled."""
+    """Registers of a thread for its operands of one element of k and for the vectors in flight; 0 when threads are
+    not scheduled."""
     found = nest.contraction
     assert found is not None
     total: Array = 0.0
@@ -298,10 +318,11 @@ def _thread_registers(nest: Nest, g: Geometry) -> Array:
 
 
 def _operand_bytes(m: Array, n: Array, warps: Array, wide: bool) -> Array:
-    """Elements that shared memory gives and takes per element of k: what each warp reads for its part of the tile, and the tile once written.
+    """Elements that shared memory gives and takes per element of k: what each warp reads for its part of the tile,
+    and the tile once written.
 
-    Warps that hold fragments in registers (Ampere's mma) read them for their own nearly square part; a warp group's mma reads 64 rows and
-    all columns from shared memory directly.
+    Warps that hold fragments in registers (Ampere's mma) read them for their own nearly square part; a warp group's
+    mma reads 64 rows and all columns from shared memory directly.
     """
     if wide:
         return np.maximum(m / 64.0, 1.0) * (64.0 + n) * 0.5 + m + n
@@ -310,7 +331,7 @@ def _operand_bytes(m: Array, n: Array, warps: Array, wide: bool) -> Array:
     return m * np.maximum(n / columns, 1.0) + n * np.maximum(m / rows, 1.0) + m + n
 
 
-def _count(operations: Mapping[tuple[str, str], float], points: Array, total: Work) -> None:
+def _count(operations: Mapping[tuple[Unit, str], float], points: Array, total: Work) -> None:
     for (unit, dtype), cost in operations.items():
         if unit == "special":
             total.special = total.special + points * cost
@@ -321,7 +342,8 @@ def _count(operations: Mapping[tuple[str, str], float], points: Array, total: Wo
 
 
 def _repeats(kernel: KernelSummary, g: Geometry) -> dict[str, Array]:
-    """How often each nest is evaluated: once per loop that needs it, when it carries a looped dim and nothing keeps its tile."""
+    """How often each nest is evaluated: once per loop that needs it, when it carries a looped dim and nothing keeps
+    its tile."""
     inner = set(kernel.inner)
     readers: dict[str, list[Nest]] = {nest.name: [] for nest in kernel.nests}
     for nest in kernel.nests:
@@ -382,7 +404,8 @@ def _resident(access: Access, g: Geometry) -> Array:
 
 
 def _covers(access: Access, g: Geometry) -> tuple[Any, ...]:
-    """What part of a tensor a tile touches, as a key: accesses that cover a whole extent in different order touch the same data."""
+    """What part of a tensor a tile touches, as a key: accesses that cover a whole extent in different order touch the
+    same data."""
     sizes = g.sizes(g.tile)
     parts: list[Any] = [access.tensor]
     for expression, extent in zip(access.index, access.shape, strict=True):
@@ -394,8 +417,8 @@ def _covers(access: Access, g: Geometry) -> tuple[Any, ...]:
 def run_bytes(access: Access, g: Geometry) -> Array:
     """Bytes of one contiguous run of a tile's access: what DRAM and sectors see of its pattern.
 
-    A run goes on over the next dim where a tile covers the whole of the dims below it. A dim that is wrapped (a remainder) breaks its run about
-    once a tile.
+    A run goes on over the next dim where a tile covers the whole of the dims below it. A dim that is wrapped (a
+    remainder) breaks its run about once a tile.
     """
     unit, wrapped, above = _adjacent(access)
     run: Array = 1.0
@@ -413,8 +436,8 @@ def run_bytes(access: Access, g: Geometry) -> Array:
 
 @lru_cache(maxsize=4096)
 def _adjacent(access: Access) -> tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, Index], ...]]:
-    """Dims along which neighbours are adjacent in memory, dims in which the address is not linear, and dims that step over a whole run of so
-    many elements."""
+    """Dims along which neighbours are adjacent in memory, dims in which the address is not linear, and dims that step
+    over a whole run of so many elements."""
     address = index(0)
     for expression, stride in zip(access.index, access.strides, strict=True):
         address = address + expression * stride  # quotients and remainders of a collapsed dim rejoin here
@@ -432,7 +455,8 @@ def _adjacent(access: Access) -> tuple[tuple[str, ...], tuple[str, ...], tuple[t
 
 
 def _sector_waste(access: Access, g: Geometry, sector: float = 32.0) -> Array:
-    """Bytes moved per byte used, by how long the contiguous runs of a tile are: whole sectors move, and L1 keeps them for later trips."""
+    """Bytes moved per byte used, by how long the contiguous runs of a tile are: whole sectors move, and L1 keeps them
+    for later trips."""
     run = run_bytes(access, g)
     if not access.index or not np.any(np.less(run, sector)):
         return 1.0

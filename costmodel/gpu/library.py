@@ -36,7 +36,11 @@ class Best:
 
 def library_space(kernel: KernelSummary, machine: Machine) -> Columns:
     """A rich space of schedules for a kernel as columns: what a library's authors would have tried."""
-    return _space(kernel, machine.limit("shared_per_block_bytes"), bool(machine.features.get("wgmma") or machine.features.get("tensor_memory")))
+    return _space(
+        kernel,
+        machine.limit("shared_per_block_bytes"),
+        bool(machine.features.get("wgmma") or machine.features.get("tensor_memory")),
+    )
 
 
 @lru_cache(maxsize=64)
@@ -72,48 +76,85 @@ def _contraction_rows(kernel: KernelSummary, shared: float, wide: bool) -> list[
     (m, *m_rest), (n, *n_rest), (k, *k_rest) = reversed(found.m), reversed(found.n), found.k
     bytes_each = found.left.bytes
     rest = {f"tile.{dim}": 1.0 for dim in (*m_rest, *n_rest, *k_rest, *found.batch)}
-    rows = []
+    rows: list[dict[str, float]] = []
     for tm, tn in _tile_shapes(wide):
         for tk in ((64,) if tm * tn > 64 * 128 else (64, 128)) if wide else (32, 64):
             stage = (tm + tn) * tk * bytes_each
-            fitting = sorted({int(min(max(shared / blocks // stage, 2), 8 if wide else 5)) for blocks in ((1, 2) if wide else (1, 2, 4))})
+            fitting = sorted(
+                {
+                    int(min(max(shared / blocks // stage, 2), 8 if wide else 5))
+                    for blocks in ((1, 2) if wide else (1, 2, 4))
+                }
+            )
             for stages in fitting:
                 if stage * stages > shared:
                     continue
                 for split in SPLITS:
-                    row = {f"tile.{m}": tm, f"tile.{n}": tn, f"tile.{k}": tk, "pipeline": stages, "group": 8, f"split.{k}": split}
+                    row: dict[str, float] = {
+                        f"tile.{m}": tm,
+                        f"tile.{n}": tn,
+                        f"tile.{k}": tk,
+                        "pipeline": stages,
+                        "group": 8,
+                        f"split.{k}": split,
+                    }
                     row.update({"warps": 8 if tm * tn >= 128 * 128 else 4, "vector_unit": 0, **rest})
                     rows.append(row)
-                    if wide and tm * tn >= 128 * 128 and split <= 2:  # pairs of blocks that share an operand by multicast
+                    if (
+                        wide and tm * tn >= 128 * 128 and split <= 2
+                    ):  # pairs of blocks that share an operand by multicast
                         rows += [{**row, f"cluster.{m}": 2}, {**row, f"cluster.{n}": 2}]
     for tm, tn, tk in () if wide else cartesian((1,), (4, 8), (256, 512)):  # matrix-vector kernels
-        row = {f"tile.{m}": tm, f"tile.{n}": tn, f"tile.{k}": tk, "pipeline": 2, f"split.{k}": 1, "warps": 4, "vector_unit": 1, **rest}
-        rows.append(row)
+        row = {
+            f"tile.{m}": tm,
+            f"tile.{n}": tn,
+            f"tile.{k}": tk,
+            "pipeline": 2,
+            f"split.{k}": 1,
+            "warps": 4,
+            "vector_unit": 1,
+        }
+        rows.append({**row, **rest})
     return rows
 
 
 def _tile_shapes(wide: bool) -> list[tuple[int, int]]:
-    """Tiles that libraries have: powers of two for warp-level mma; for warp-group mma one side in steps of 64 rows, the other in steps of 16."""
+    """Tiles that libraries have: powers of two for warp-level mma; for warp-group mma one side in steps of 64 rows,
+    the other in steps of 16."""
     if not wide:
         sides = (32, 64, 128, 256)
         return [(a, b) for a, b in cartesian(sides, sides) if a * b <= 256 * 128]
-    shapes = {(a, b) for a, b in cartesian((64, 128, 192, 256), (8, *range(16, 257, 16))) if a * b <= 256 * 128 and (a < 192 or b >= 64)}
+    shapes = {
+        (a, b)
+        for a, b in cartesian((64, 128, 192, 256), (8, *range(16, 257, 16)))
+        if a * b <= 256 * 128 and (a < 192 or b >= 64)
+    }
     return sorted(shapes | {(b, a) for a, b in shapes})
 
 
 def _chained_rows(kernel: KernelSummary) -> list[dict[str, float]]:
-    """Contractions that meet in one loop, as in attention: rows x keys tiles, the loop over keys shared, head dims whole."""
+    """Contractions that meet in one loop, as in attention: rows x keys tiles, the loop over keys shared, head dims
+    whole."""
     first, last = (nest for nest in kernel.nests if nest.contraction is not None)
-    assert first.contraction and last.contraction
+    assert first.contraction
+    assert last.contraction
     shared_dims = [dim for dim in first.contraction.n if dim in last.reductions]
     if len(shared_dims) != 1:
         raise UnsupportedError(f"{kernel.name}: no library space for this chain of contractions")
     loop = shared_dims[0]
     rows = []
     queries = [dim for dim in first.contraction.m if dim in kernel.outer]
-    for side, step, warps, stages, split in cartesian((16, 64, 128), (32, 64, 128), (4, 8), (2, 3), (1, 2, 4, 8, 16, 32)):
+    for side, step, warps, stages, split in cartesian(
+        (16, 64, 128), (32, 64, 128), (4, 8), (2, 3), (1, 2, 4, 8, 16, 32)
+    ):
         for packed in ((queries[-1], *queries[:-1]),):
-            row: dict[str, float] = {f"tile.{loop}": step, f"reduce.{loop}": ONLINE, f"split.{loop}": split, "warps": warps, "pipeline": stages}
+            row: dict[str, float] = {
+                f"tile.{loop}": step,
+                f"reduce.{loop}": ONLINE,
+                f"split.{loop}": split,
+                "warps": warps,
+                "pipeline": stages,
+            }
             row[f"tile.{packed[0]}"] = side
             row.update({f"tile.{dim}": 1 for dim in packed[1:]})
             for dim in kernel.inner:
@@ -152,10 +193,14 @@ def library(
     count = len(next(iter(sizes.values())))
     seconds, choice = np.empty(count), np.empty(count, dtype=np.int64)
     for start in range(0, count, chunk):
-        part = {name: np.asarray(value[start : start + chunk], dtype=np.float32)[:, None] for name, value in sizes.items()}
+        part = {
+            name: np.asarray(value[start : start + chunk], dtype=np.float32)[:, None] for name, value in sizes.items()
+        }
         found = estimate(kernel, machine, space, part, parameters)
         suits = np.broadcast_to(_fits(found) & _suits(kernel, space, part), found.total.shape)
-        none = ~suits.any(axis=1, keepdims=True)  # a shape that no schedule of the space fits: a library has some kernel for it
+        none = ~suits.any(
+            axis=1, keepdims=True
+        )  # a shape that no schedule of the space fits: a library has some kernel for it
         total = np.where(suits | none, found.total, np.inf)
         best = np.argmin(total, axis=1)
         choice[start : start + chunk] = best
@@ -177,7 +222,12 @@ def _suits(kernel: KernelSummary, space: Columns, sizes: Mapping[str, npt.NDArra
 
 def _fits(found: Estimate) -> Any:
     o = found.occupancy
-    return (np.less_equal(o.shared_bytes, o.shared_limit)) & (o.blocks >= 1.0) & (o.spilled <= 256.0) & (o.threads <= o.threads_limit)
+    return (
+        (np.less_equal(o.shared_bytes, o.shared_limit))
+        & (o.blocks >= 1.0)
+        & (o.spilled <= 256.0)
+        & (o.threads <= o.threads_limit)
+    )
 
 
 def thin(
@@ -188,7 +238,8 @@ def thin(
     columns: Columns | None = None,
     rows: int = 800,
 ) -> Columns:
-    """The part of a space that is best for some of a sample of rows under some of the parameters: what a search over many rows needs."""
+    """The part of a space that is best for some of a sample of rows under some of the parameters: what a search over
+    many rows needs."""
     space = columns if columns is not None else library_space(kernel, machine)
     count = len(next(iter(sizes.values())))
     picked = np.random.default_rng(0).permutation(count)[:rows]
@@ -201,8 +252,15 @@ def thin(
 
 
 def chosen(
-    kernel: KernelSummary, machine: Machine, sizes: Mapping[str, npt.NDArray[Any]], parameters: Parameters, space: Columns, best: Best
+    kernel: KernelSummary,
+    machine: Machine,
+    sizes: Mapping[str, npt.NDArray[Any]],
+    parameters: Parameters,
+    space: Columns,
+    best: Best,
 ) -> Estimate:
     """The estimate of each row's best schedule, as arrays over rows."""
     knobs = {name: column[best.choice].astype(np.float64) for name, column in space.items()}
-    return estimate(kernel, machine, knobs, {name: np.asarray(v, dtype=np.float64) for name, v in sizes.items()}, parameters)
+    return estimate(
+        kernel, machine, knobs, {name: np.asarray(v, dtype=np.float64) for name, v in sizes.items()}, parameters
+    )

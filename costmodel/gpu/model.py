@@ -37,7 +37,9 @@ class GpuTileModel:
     ) -> CostBatch:
         """Seconds of each schedule with terms, interval, domain and reasons; see CostModel."""
         if machine.kind != "gpu":
-            raise MachineError(f"{machine.name} is not a GPU", hint="cost_model_for(machine) picks the model of a machine")
+            raise MachineError(
+                f"{machine.name} is not a GPU", hint="cost_model_for(machine) picks the model of a machine"
+            )
         missing = [symbol for symbol in kernel.symbols if symbol not in (sizes or {})]
         if missing:
             raise MachineError(f"{kernel.name}: no value for size {', '.join(missing)}", hint="pass sizes={...}")
@@ -88,7 +90,16 @@ def knob_columns(schedules: ScheduleBatch) -> dict[str, np.ndarray[tuple[int], n
     return columns
 
 
-DETAILS = ("blocks_per_sm", "rounds", "registers", "shared_bytes", "grid", "dram_read_bytes", "dram_write_bytes", "flops")
+DETAILS = (
+    "blocks_per_sm",
+    "rounds",
+    "registers",
+    "shared_bytes",
+    "grid",
+    "dram_read_bytes",
+    "dram_write_bytes",
+    "flops",
+)
 
 
 def _details(found: Estimate) -> dict[str, Any]:
@@ -101,7 +112,8 @@ def _details(found: Estimate) -> dict[str, Any]:
 def ledger(found: Estimate, count: int, out: Floats | None = None) -> Floats:
     """Terms [count, T] in the order of TERM_NAMES, written to `out` if given; rows sum to the total.
 
-    What runs at the same time shares the time in proportion to the fourth power: the resource that bounds gets nearly all.
+    What runs at the same time shares the time in proportion to the fourth power: the resource that bounds gets nearly
+    all.
     """
     terms = np.empty((len(TERM_NAMES), count)).T if out is None else out
     busy = TERM_NAMES[2:9]
@@ -144,7 +156,8 @@ def family_of(kernel: KernelSummary) -> str:
 
 
 def spread_of(calibration: Calibration, terms: Floats, family: str = "contraction") -> tuple[Floats, Floats]:
-    """Factors from the predicted time to its 90 % interval, by family and regime; the family's or the default where none was measured."""
+    """Factors from the predicted time to its 90 % interval, by family and regime; the family's or the default where
+    none was measured."""
     default = calibration.spread.get(family, calibration.spread.get("default", (0.6, 1.7)))
     pairs = np.array([calibration.spread.get(f"{family}:{regime}", default) for regime in REGIMES])
     regimes = _regimes(terms)

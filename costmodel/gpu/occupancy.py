@@ -13,7 +13,8 @@ from codesign.costmodel.machine import Machine
 
 @dataclass
 class Occupancy:
-    """Blocks resident on one SM and what they take: `registers` per thread, `shared_bytes` per block; `spilled` bytes per thread."""
+    """Blocks resident on one SM and what they take: `registers` per thread, `shared_bytes` per block; `spilled` bytes
+    per thread."""
 
     blocks: Array
     threads: Array
@@ -27,9 +28,10 @@ class Occupancy:
 def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array) -> Occupancy:
     """Occupancy of a schedule.
 
-    Registers: accumulators of contractions and values of element-wise tiles spread over the threads, operand fragments, and a base for
-    addresses and indices. Shared memory: the operands of contractions, once per stage of the pipeline (at least the tile that is staged), which
-    is what Triton's pipeliner allocates; reductions across warps need a few hundred bytes.
+    Registers: accumulators of contractions and values of element-wise tiles spread over the threads, operand
+    fragments, and a base for addresses and indices. Shared memory: the operands of contractions, once per stage of
+    the pipeline (at least the tile that is staged), which is what Triton's pipeliner allocates; reductions across
+    warps need a few hundred bytes.
     """
     warp = machine.limit("warp_size")
     threads = warps * warp
@@ -58,14 +60,20 @@ def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array) -> Oc
 def reasons(found: Occupancy, texts: npt.NDArray[np.object_]) -> None:
     """Write into `texts` why each schedule does not fit; those that fit keep their text."""
     shape = texts.shape
-    shared, threads, blocks = (np.broadcast_to(part, shape) for part in (found.shared_bytes, found.threads, found.blocks))
+    shared, threads, blocks = (
+        np.broadcast_to(part, shape) for part in (found.shared_bytes, found.threads, found.blocks)
+    )
     spilled, registers = np.broadcast_to(found.spilled, shape), np.broadcast_to(found.registers, shape)
-    for row in np.flatnonzero((blocks < 1) | (spilled > 4096.0) | (shared > found.shared_limit) | (threads > found.threads_limit)):
+    for row in np.flatnonzero(
+        (blocks < 1) | (spilled > 4096.0) | (shared > found.shared_limit) | (threads > found.threads_limit)
+    ):
         if shared[row] > found.shared_limit:
             texts[row] = f"shared memory: needs {shared[row]:,.0f} B, limit {found.shared_limit:,.0f} B"
         elif threads[row] > found.threads_limit:
             texts[row] = f"threads: needs {threads[row]:,.0f} a block, limit {found.threads_limit:,.0f}"
         elif spilled[row] > 4096.0:
-            texts[row] = f"registers: needs {registers[row] + spilled[row] / 4:,.0f} a thread, limit {registers[row]:,.0f}"
+            texts[row] = (
+                f"registers: needs {registers[row] + spilled[row] / 4:,.0f} a thread, limit {registers[row]:,.0f}"
+            )
         else:
             texts[row] = f"registers: {registers[row] * threads[row]:,.0f} for one block exceed those of an SM"

@@ -1,7 +1,8 @@
 """The physical parameters of the tile model: what each means, its bounds, and where its value comes from.
 
-At most twelve are fitted per machine. A machine that was not calibrated takes the parameters of the calibrated machine whose way of working is
-nearest (asynchronous bulk copies or not); all are ratios to figures of the machine file or clock counts, so they carry over.
+At most twelve are fitted per machine. A machine that was not calibrated takes the parameters of the calibrated
+machine whose way of working is nearest (asynchronous bulk copies or not); all are ratios to figures of the machine
+file or clock counts, so they carry over.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ FOLDER = Path(__file__).resolve().parent.parent / "parameters"
 
 @dataclass(frozen=True)
 class Parameters:
-    """Physical parameters; efficiencies are fractions of the machine file's figures, latencies multiples of its DRAM latency."""
+    """Physical parameters; efficiencies are fractions of the machine file's figures, latencies multiples of its DRAM
+    latency."""
 
     launch_seconds: float = 2.2e-6
     """Start and end of a kernel inside a replayed graph, until its first instruction and after its last."""
@@ -33,7 +35,8 @@ class Parameters:
     dram_efficiency: float = 0.9
     """Share of the DRAM bandwidth that long streams reach."""
     write_gap: float = 48.0
-    """Bytes of DRAM time that each contiguous run of writes costs on top of its own: turnarounds and partly filled bursts."""
+    """Bytes of DRAM time that each contiguous run of writes costs on top of its own: turnarounds and partly filled
+    bursts."""
     fill_latency: float = 1.5
     """Latency from the start of a block until its first operands arrive, in DRAM latencies."""
     exposed: float = 0.65
@@ -54,9 +57,11 @@ class Parameters:
     profiled_launch_seconds: float = 0.6e-6
     """What a profiler's kernel time still holds of start and end (a table of `profiled` times)."""
     profiled_clock: float = 0.9
-    """Clock under the load of an eager model, with random data, over the clock of replayed graphs (a table of `profiled` times)."""
+    """Clock under the load of an eager model, with random data, over the clock of replayed graphs (a table of
+    `profiled` times)."""
     extra_passes: float = 0.0
-    """Further passes over what an online loop reads (keys and values) by helper kernels of an implementation: cache append, conversion."""
+    """Further passes over what an online loop reads (keys and values) by helper kernels of an implementation: cache
+    append, conversion."""
     extra_query_passes: float = 0.0
     """The same over the other inputs and outputs (queries, results): layout, rotary embedding."""
 
@@ -103,8 +108,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
 class Calibration:
     """Parameters with their provenance.
 
-    `spread` maps a regime to the 5 % and 95 % quantile of measured over predicted time, from rows held out; `transferred` names the machine that
-    the parameters were fitted on when it is another one.
+    `spread` maps a regime to the 5 % and 95 % quantile of measured over predicted time, from rows held out;
+    `transferred` names the machine that the parameters were fitted on when it is another one.
     """
 
     machine: str
@@ -113,7 +118,8 @@ class Calibration:
     provenance: dict[str, Any]
     transferred: str = ""
     implementations: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Constants of named implementations (a serving system's attention) that differ from the machine's: launches, helper passes, shares."""
+    """Constants of named implementations (a serving system's attention) that differ from the machine's: launches,
+    helper passes, shares."""
 
     def of(self, implementation: str = "", method: str = "graph") -> Parameters:
         """The parameters for an implementation ("" for the machine's own) and a way of measuring.
@@ -128,7 +134,8 @@ class Calibration:
 
 
 def load_calibration(machine: Machine) -> Calibration:
-    """The calibration shipped for a machine, else one transferred from the nearest calibrated machine, with wider intervals."""
+    """The calibration shipped for a machine, else one transferred from the nearest calibrated machine, with wider
+    intervals."""
     own = _read(machine.name)
     if own is not None:
         return own
@@ -136,15 +143,25 @@ def load_calibration(machine: Machine) -> Calibration:
     if donor is None:
         wide = {"default": (0.6, 1.7)}
         return Calibration(machine.name, Parameters(), wide, {"rule": "physical defaults, no calibration shipped"})
-    spread = {regime: (1.0 - 1.8 * (1.0 - low), 1.0 + 1.8 * (high - 1.0)) for regime, (low, high) in donor.spread.items()}
+    spread = {
+        regime: (1.0 - 1.8 * (1.0 - low), 1.0 + 1.8 * (high - 1.0)) for regime, (low, high) in donor.spread.items()
+    }
     spread = {regime: (max(low, 0.2), high) for regime, (low, high) in spread.items()}
-    provenance = {"rule": f"ratios and clock counts fitted on {donor.machine}; figures of {machine.name}", "from": donor.provenance}
+    provenance = {
+        "rule": f"ratios and clock counts fitted on {donor.machine}; figures of {machine.name}",
+        "from": donor.provenance,
+    }
     return Calibration(machine.name, donor.parameters, spread, provenance, donor.machine, donor.implementations)
 
 
 def donor_of(machine: Machine) -> str:
-    """Which calibrated machine works most alike: one with bulk asynchronous copies for those that have them, else the other."""
-    return "h100_sxm" if machine.features.get("tma", False) and machine.features.get("thread_block_cluster", False) else "a100_sxm"
+    """Which calibrated machine works most alike: one with bulk asynchronous copies for those that have them, else the
+    other."""
+    return (
+        "h100_sxm"
+        if machine.features.get("tma", False) and machine.features.get("thread_block_cluster", False)
+        else "a100_sxm"
+    )
 
 
 @lru_cache(maxsize=64)
@@ -160,7 +177,9 @@ def calibration_from(data: dict[str, Any], origin: str) -> Calibration:
     known = {entry.name for entry in fields(Parameters)}
     unknown = set(data.get("parameters", {})) - known
     if unknown or "machine" not in data:
-        raise MachineError(f"{origin}: not a calibration file" + (f": unknown parameters {sorted(unknown)}" if unknown else ""))
+        raise MachineError(
+            f"{origin}: not a calibration file" + (f": unknown parameters {sorted(unknown)}" if unknown else "")
+        )
     return Calibration(
         machine=data["machine"],
         parameters=Parameters(**data["parameters"]),

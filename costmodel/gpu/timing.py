@@ -1,8 +1,8 @@
 """From work, occupancy and traffic to seconds: the phases of blocks on SMs and how they overlap.
 
-A block fills its pipeline, runs its loop, and stores. Resources (tensor, vector and special units, L2, DRAM) work at the same time within a phase and,
-as far as several blocks share an SM or follow each other asynchronously, across phases. The time is the busiest SM's or the busiest shared
-resource's, whichever is longer, plus what is not hidden.
+A block fills its pipeline, runs its loop, and stores. Resources (tensor, vector and special units, L2, DRAM) work at
+the same time within a phase and, as far as several blocks share an SM or follow each other asynchronously, across
+phases. The time is the busiest SM's or the busiest shared resource's, whichever is longer, plus what is not hidden.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ INNER = 6.0
 """Order of the norm among resources of one path (L2 and DRAM; tensor unit and operand delivery): nearly the longest."""
 
 REQUEST_CLOCKS = 4.0
-"""Clocks that a warp's load or store takes in the load/store path: 512 bytes at 128 bytes a clock, and no less for narrower ones."""
+"""Clocks that a warp's load or store takes in the load/store path: 512 bytes at 128 bytes a clock, and no less for
+narrower ones."""
 
 ARRIVAL = 1.5
 """DRAM latencies until a stage of loads has arrived under load."""
@@ -36,8 +37,8 @@ BARRIER_CLOCKS = 10.0
 """Clocks of a reduction over a block per warp that takes part."""
 
 CHAINED = 2.0
-"""The same for a chain of contractions, where the vector unit works between two of them on the same tile and overlaps only other blocks' or
-warp groups' work."""
+"""The same for a chain of contractions, where the vector unit works between two of them on the same tile and overlaps
+only other blocks' or warp groups' work."""
 
 TERMS = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "requests", "latency", "reduction")
 
@@ -69,7 +70,8 @@ def estimate(
     p: Parameters,
     order: tuple[str, ...] = (),
 ) -> Estimate:
-    """Time of a kernel under schedules given as columns of knobs; raises UnsupportedError when a unit the kernel needs is unknown."""
+    """Time of a kernel under schedules given as columns of knobs; raises UnsupportedError when a unit the kernel
+    needs is unknown."""
     shared = machine.level("shared")
     sms = float(machine.instances("shared"))
     dram, l2 = machine.level("dram"), machine.level("l2")
@@ -102,7 +104,9 @@ def estimate(
     busiest = np.maximum(busiest, sizes.get("skew", 1.0))  # the longest block, where blocks are not alike
     rounds = np.maximum(busiest / resident, 1.0)
 
-    tensor = tensor_seconds(w.tensor, machine, sms) * (1.0 + p.tile_overhead * (1.0 / np.maximum(w.tensor_m, 1.0) + 1.0 / np.maximum(w.tensor_n, 1.0)))
+    tensor = tensor_seconds(w.tensor, machine, sms) * (
+        1.0 + p.tile_overhead * (1.0 / np.maximum(w.tensor_m, 1.0) + 1.0 / np.maximum(w.tensor_n, 1.0))
+    )
     tensor = tensor * busiest / p.tensor_efficiency
     lanes = machine.need(vector.rate["f32"], "units.vector.rate.f32") * vector.count
     integer_lanes = machine.need(vector.rate.get("i32", vector.rate["f32"]), "units.vector.rate.i32") * vector.count
@@ -116,7 +120,9 @@ def estimate(
     vector_seconds = busiest * (np.maximum(vector_seconds, special_seconds) / busy_warps + spill)
 
     parts = np.where(np.greater(g.split, 1.0), g.split, 0.0)
-    partial_bytes = 0.0 if np.ndim(parts) == 0 and not parts else parts * w.accumulators * 8.0 * (g.grid / np.maximum(g.split, 1.0))
+    partial_bytes = (
+        0.0 if np.ndim(parts) == 0 and not parts else parts * w.accumulators * 8.0 * (g.grid / np.maximum(g.split, 1.0))
+    )
     l2_bytes = g.grid * (w.load_bytes - w.shared_loads + w.store_bytes + 2.0 * w.atomic_bytes)
     l2_seconds = np.maximum(l2_bytes / l2_bandwidth, busiest * w.load_bytes / port)
 
@@ -130,14 +136,20 @@ def estimate(
     in_flight = np.maximum(np.minimum(g.grid, slots) * in_flight_block, 1.0)
     request = knobs.get("access_bytes", 16.0) * machine.limit("warp_size")
     requests = busiest * w.request_bytes / request * REQUEST_CLOCKS / clock
-    read_seconds = t.read_effort / (bandwidth * p.dram_efficiency) + np.where(waiting, 0.0, latency * np.maximum(t.read / in_flight - 1.0, 0.0))
+    read_seconds = t.read_effort / (bandwidth * p.dram_efficiency) + np.where(
+        waiting, 0.0, latency * np.maximum(t.read / in_flight - 1.0, 0.0)
+    )
     write_seconds = t.write_effort / (bandwidth * p.dram_efficiency)
     store_seconds = np.maximum(write_seconds, g.grid * w.store_bytes / l2_bandwidth)
     arrival = latency * ARRIVAL / (pipeline - 0.5)
     l2_latency = machine.need(l2.latency_seconds, "levels.l2.latency_seconds")
     depth = np.where(tiled, w.tensor_k / 64.0, 0.25)
     step = w.trips * depth * p.step_clocks / clock + np.where(tiled, (w.trips - 1.0) * arrival, 0.0)
-    step = step + np.where(waiting, w.first_trips * (l2_latency + (latency - l2_latency) * t.missed) + w.again_trips * L1_CLOCKS / clock, 0.0)
+    step = step + np.where(
+        waiting,
+        w.first_trips * (l2_latency + (latency - l2_latency) * t.missed) + w.again_trips * L1_CLOCKS / clock,
+        0.0,
+    )
     chain = rounds * (step + w.barriers * warps * BARRIER_CLOCKS / clock)
 
     order_norm = p.sharpness
@@ -155,7 +167,9 @@ def estimate(
     share = 1.0 / rounds + (1.0 - 1.0 / rounds) * p.exposed / resident
     exposed = share * np.maximum(serial - together, 0.0)
     reduction = np.where(np.greater(g.split, 1.0), p.reduction_latency * latency + partial_bytes / l2_bandwidth, 0.0)
-    passes = (p.extra_passes * t.online + p.extra_query_passes * (t.least_read + t.write - t.online)) / (bandwidth * p.dram_efficiency)
+    passes = (p.extra_passes * t.online + p.extra_query_passes * (t.least_read + t.write - t.online)) / (
+        bandwidth * p.dram_efficiency
+    )
     total = p.launch_seconds + together + exposed + reduction + passes
     flops = 2.0 * (sum(w.tensor.values()) + w.ieee) * g.grid
     return Estimate(
@@ -200,7 +214,8 @@ def tensor_seconds(work_by_dtype: Mapping[str, Array], machine: Machine, sms: fl
             rate = machine.rate("tensor", "f16")  # converted on the way in
         if rate is None:
             raise UnsupportedError(
-                f"{machine.name}: no rate for {dtype} on the tensor unit", hint=f"add units.tensor.rate.{dtype} to the machine file"
+                f"{machine.name}: no rate for {dtype} on the tensor unit",
+                hint=f"add units.tensor.rate.{dtype} to the machine file",
             )
         seconds = seconds + 2.0 * count / (rate / sms)
     return seconds

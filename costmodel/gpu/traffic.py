@@ -9,15 +9,15 @@ import numpy as np
 from codesign.costmodel.gpu.geometry import Array, Geometry, run_bytes
 from codesign.costmodel.summary import KernelSummary, footprint
 
-
 HALF_SECTOR = 16.0
 """Bytes that a run of reads wastes on average: half a sector of 32 bytes."""
 
 
 @dataclass
 class Traffic:
-    """Bytes of the whole kernel at DRAM: `read` and `write`, `least_read` when nothing is read twice. `read_effort` and `write_effort` are the bytes
-    of a stream of long runs that would take as long: short runs cost more. `online` is the part of the least bytes that an online loop goes over."""
+    """Bytes of the whole kernel at DRAM: `read` and `write`, `least_read` when nothing is read twice. `read_effort`
+    and `write_effort` are the bytes of a stream of long runs that would take as long: short runs cost more.
+    `online` is the part of the least bytes that an online loop goes over."""
 
     read: Array
     write: Array
@@ -33,11 +33,21 @@ class Traffic:
         return np.minimum(self.read / np.maximum(self.least_read, 1.0), 1.0)
 
 
-def traffic(kernel: KernelSummary, g: Geometry, slots: Array, group: Array, order: tuple[str, ...], l2_bytes: float, warm: float, write_gap: float) -> Traffic:
+def traffic(
+    kernel: KernelSummary,
+    g: Geometry,
+    slots: Array,
+    group: Array,
+    order: tuple[str, ...],
+    l2_bytes: float,
+    warm: float,
+    write_gap: float,
+) -> Traffic:
     """DRAM bytes read and written.
 
-    A wave of `slots` blocks covers a box of the grid, the fastest dim of `order` first and `group` tiles of the slowest tiled dim together. Blocks of a
-    wave share what they load. A later wave finds an operand in L2 as far as the operand, with what streams past it, fits.
+    A wave of `slots` blocks covers a box of the grid, the fastest dim of `order` first and `group` tiles of the
+    slowest tiled dim together. Blocks of a wave share what they load. A later wave finds an operand in L2 as far as
+    the operand, with what streams past it, fits.
     """
     wave = np.minimum(slots, g.grid)
     waves = g.grid / wave

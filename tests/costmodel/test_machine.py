@@ -9,8 +9,33 @@ import pytest
 from codesign.costmodel.machine import MACHINE_FOLDER, figures_of, load_machine, machine_names
 from codesign.ir.errors import MachineError
 
-REQUIRED = {"a100_sxm", "h100_sxm", "h200_sxm", "b200_sxm", "mi300x", "maia100", "tpu_v4", "systolic_16x16", "h20", "h800", "l40s", "a40"}
-REQUIRED |= {"b300_sxm", "gb200", "gb300", "rtx_pro_6000", "rtx_3090", "l4", "l40", "l20", "a30", "rtx_6000_ada", "mi355x"}
+REQUIRED = {
+    "a100_sxm",
+    "h100_sxm",
+    "h200_sxm",
+    "b200_sxm",
+    "mi300x",
+    "maia100",
+    "tpu_v4",
+    "systolic_16x16",
+    "h20",
+    "h800",
+    "l40s",
+    "a40",
+}
+REQUIRED |= {
+    "b300_sxm",
+    "gb200",
+    "gb300",
+    "rtx_pro_6000",
+    "rtx_3090",
+    "l4",
+    "l40",
+    "l20",
+    "a30",
+    "rtx_6000_ada",
+    "mi355x",
+}
 
 
 def test_every_machine_loads_and_every_figure_names_a_listed_source() -> None:
@@ -26,7 +51,12 @@ def test_every_machine_loads_and_every_figure_names_a_listed_source() -> None:
 
 @pytest.mark.parametrize(
     ("name", "dtype", "quoted"),
-    [("a100_sxm", "bf16", 312e12), ("h100_sxm", "bf16", 989.4e12), ("h100_sxm", "f8", 1978.9e12), ("mi300x", "bf16", 1307.4e12)],
+    [
+        ("a100_sxm", "bf16", 312e12),
+        ("h100_sxm", "bf16", 989.4e12),
+        ("h100_sxm", "f8", 1978.9e12),
+        ("mi300x", "bf16", 1307.4e12),
+    ],
 )
 def test_units_times_clock_times_width_is_the_published_dense_peak(name: str, dtype: str, quoted: float) -> None:
     rate = load_machine(name).rate("tensor", dtype)
@@ -77,8 +107,10 @@ def test_what_if_changes_one_figure_and_a_wrong_path_lists_near_ones() -> None:
 
 
 def test_an_unknown_figure_without_a_value_says_what_to_sweep(tmp_path: Path) -> None:
-    old = "bandwidth = { value = 8.82e+12, source = \"PW\" }"
+    old = 'bandwidth = { value = 8.82e+12, source = "PW" }'
     path = _broken(tmp_path, old, 'bandwidth = { source = "PW", unknown = true, range = [5e12, 1e13] }')
     machine = load_machine(path)
-    with pytest.raises(MachineError, match=r"levels\.l2\.bandwidth is not public; give it a value between 5e\+12 and 1e\+13"):
+    with pytest.raises(
+        MachineError, match=r"levels\.l2\.bandwidth is not public; give it a value between 5e\+12 and 1e\+13"
+    ):
         machine.need(machine.level("l2").bandwidth, "levels.l2.bandwidth")

@@ -14,22 +14,34 @@ def test_gemm_is_a_contraction_with_its_least_traffic() -> None:
     kernel = workloads.gemm()
     (nest,) = kernel.nests
     assert nest.contraction is not None
-    assert (nest.contraction.m, nest.contraction.n, nest.contraction.k, nest.contraction.batch) == (("m",), ("n",), ("k",), ())
-    assert nest.contraction.left is BF16 and nest.contraction.accumulate is F32
+    assert (nest.contraction.m, nest.contraction.n, nest.contraction.k, nest.contraction.batch) == (
+        ("m",),
+        ("n",),
+        ("k",),
+        (),
+    )
+    assert nest.contraction.left is BF16
+    assert nest.contraction.accumulate is F32
     assert not nest.operations  # conversions into the tensor unit are its own
     sizes = {"M": 100_000, "N": 300_000, "K": 70_000}
     assert kernel.read_bytes.evaluate(sizes) == 2 * (100_000 * 70_000 + 300_000 * 70_000)
     assert kernel.write_bytes.evaluate(sizes) == 2 * 100_000 * 300_000
-    assert kernel.outer == ("m", "n") and kernel.inner == ("k",)
+    assert kernel.outer == ("m", "n")
+    assert kernel.inner == ("k",)
 
 
 def test_attention_has_two_contractions_and_a_softmax_between() -> None:
     kernel = workloads.attention(head=64)
     roles = {nest.name.split("#")[0]: nest.contraction for nest in kernel.nests}
     score, mixed = roles["score"], roles["mixed"]
-    assert score is not None and mixed is not None
-    assert score.k == ("d",) and set(score.batch) == {"b", "g"} and set(score.m) == {"r", "i"} and score.n == ("j",)
-    assert mixed.k == ("j",) and mixed.n == ("e",)
+    assert score is not None
+    assert mixed is not None
+    assert score.k == ("d",)
+    assert set(score.batch) == {"b", "g"}
+    assert set(score.m) == {"r", "i"}
+    assert score.n == ("j",)
+    assert mixed.k == ("j",)
+    assert mixed.n == ("e",)
     assert mixed.left is BF16  # the weights reach the unit converted, though they are computed in f32
     exp = next(nest for nest in kernel.nests if nest.name.startswith("exp"))
     assert exp.operations["special", "f32"] == 1.0
@@ -61,7 +73,10 @@ def test_embedding_touches_no_more_rows_than_ids() -> None:
     assert footprint(table, sizes).tolist() == [128.0, 1024.0]
 
 
-@pytest.mark.parametrize("make", [workloads.gelu, workloads.silu_and_multiply, workloads.rope, workloads.add, workloads.grouped_gemm])
+@pytest.mark.parametrize(
+    "make", [workloads.gelu, workloads.silu_and_multiply, workloads.rope, workloads.add, workloads.grouped_gemm]
+)
 def test_every_workload_summarises(make: object) -> None:
     kernel = make()  # type: ignore[operator]
-    assert kernel.nests and kernel.outer
+    assert kernel.nests
+    assert kernel.outer

@@ -1,4 +1,5 @@
-"""The tile model: terms, reasons, metamorphic properties, and measured times kept with a tolerance, one for each regime."""
+"""The tile model: terms, reasons, metamorphic properties, and measured times kept with a tolerance, one for each
+regime."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ def gemm(machine: str = "h100_sxm", sizes: dict[str, int] | None = None, **tiles
 
 def some_schedules(count: int = 400) -> ScheduleBatch:
     rng = np.random.default_rng(0)
-    power = lambda low, high: 2 ** rng.integers(low, high, count)  # noqa: E731
-    columns = {"tile.m": power(4, 9), "tile.n": power(4, 9), "tile.k": power(4, 8), "warps": power(2, 4), "split.k": power(0, 4)}
+    ranges = {"tile.m": (4, 9), "tile.n": (4, 9), "tile.k": (4, 8), "warps": (2, 4), "split.k": (0, 4)}
+    columns = {name: 2 ** rng.integers(low, high, count) for name, (low, high) in ranges.items()}
     return ScheduleBatch({**columns, "pipeline": rng.integers(1, 6, count)})
 
 
@@ -34,23 +35,34 @@ def test_terms_sum_to_seconds_and_the_interval_holds_them() -> None:
     target = load_machine("a100_sxm")
     cost = cost_model_for(target).predict(workloads.gemm(), target, some_schedules(), SIZES)
     fits = cost.reason == ""
-    assert fits.any() and not fits.all()
+    assert fits.any()
+    assert not fits.all()
     np.testing.assert_allclose(cost.terms[fits].sum(axis=1), cost.seconds[fits], rtol=1e-9)
     assert (cost.terms >= -1e-12).all()
-    assert (cost.low[fits] < cost.seconds[fits]).all() and (cost.seconds[fits] < cost.high[fits]).all()
+    assert (cost.low[fits] < cost.seconds[fits]).all()
+    assert (cost.seconds[fits] < cost.high[fits]).all()
     assert np.isinf(cost.seconds[~fits]).all()
 
 
 def test_no_schedule_beats_the_roofline() -> None:
-    kernels = [(workloads.gemm(), SIZES), (workloads.rms_norm(), {"T": 4096, "N": 8192}), (workloads.add(), {"T": 4096, "N": 8192})]
+    kernels = [
+        (workloads.gemm(), SIZES),
+        (workloads.rms_norm(), {"T": 4096, "N": 8192}),
+        (workloads.add(), {"T": 4096, "N": 8192}),
+    ]
     for name in ("a100_sxm", "h100_sxm", "b200_sxm", "mi300x", "l40s"):
         target = load_machine(name)
         for kernel, sizes in kernels:
             rng = np.random.default_rng(1)
             columns = {f"tile.{dim}": 2 ** rng.integers(0, 9, 200) for dim in (*kernel.outer, *kernel.inner)}
-            batch = ScheduleBatch({**columns, "warps": 2 ** rng.integers(2, 4, 200), "pipeline": rng.integers(1, 5, 200)})
+            batch = ScheduleBatch(
+                {**columns, "warps": 2 ** rng.integers(2, 4, 200), "pipeline": rng.integers(1, 5, 200)}
+            )
             bound = cost_model_for(target, 0).predict(kernel, target, batch, sizes).seconds
-            assert (cost_model_for(target, 1).predict(kernel, target, batch, sizes).seconds >= bound).all(), (name, kernel.name)
+            assert (cost_model_for(target, 1).predict(kernel, target, batch, sizes).seconds >= bound).all(), (
+                name,
+                kernel.name,
+            )
 
 
 def test_a_schedule_that_does_not_fit_says_by_how_much() -> None:
@@ -70,10 +82,17 @@ def test_the_transposed_problem_takes_the_same_time() -> None:
     assert one.seconds[0] == pytest.approx(other.seconds[0], rel=0.03)
 
 
-@pytest.mark.parametrize("figure", ["levels.dram.bandwidth", "levels.l2.bandwidth", "levels.l2.capacity_bytes", "units.tensor.clock_hz"])
+@pytest.mark.parametrize(
+    "figure", ["levels.dram.bandwidth", "levels.l2.bandwidth", "levels.l2.capacity_bytes", "units.tensor.clock_hz"]
+)
 def test_more_of_anything_is_never_slower(figure: str) -> None:
     target = load_machine("a100_sxm")
-    value = {"levels.dram.bandwidth": 4e12, "levels.l2.bandwidth": 1.2e13, "levels.l2.capacity_bytes": 9e7, "units.tensor.clock_hz": 2e9}
+    value = {
+        "levels.dram.bandwidth": 4e12,
+        "levels.l2.bandwidth": 1.2e13,
+        "levels.l2.capacity_bytes": 9e7,
+        "units.tensor.clock_hz": 2e9,
+    }
     better = target.with_figures({figure: value[figure]})
     batch = some_schedules()
     for sizes in (SIZES, {"M": 16, "N": 8192, "K": 8192}):
@@ -90,7 +109,9 @@ def test_every_gpu_prices_a_gemm_and_a_norm() -> None:
             continue
         assert np.isfinite(gemm(name, m=64, n=64, k=32).seconds[0]), name
         schedule = Schedule(tiles={"t": 1}, reduce={"n": "resident"}, extras={"warps": 4})
-        cost = cost_model_for(target).predict(workloads.rms_norm(), target, ScheduleBatch.of([schedule]), {"T": 512, "N": 4096})
+        cost = cost_model_for(target).predict(
+            workloads.rms_norm(), target, ScheduleBatch.of([schedule]), {"T": 512, "N": 4096}
+        )
         assert np.isfinite(cost.seconds[0]), name
 
 
@@ -123,7 +144,10 @@ def test_library_mode_is_near_a_measured_time_in_each_regime(name: str, m: int, 
 def test_attention_in_one_pass_costs_less_than_in_three() -> None:
     target = load_machine("h100_sxm")
     tiles = {"i": 128, "j": 64, "e": 128}
-    schedules = [Schedule(tiles, reduce={"j": mode, "d": "resident"}, pipeline=2, extras={"warps": 8}) for mode in ("online", "looped")]
+    schedules = [
+        Schedule(tiles, reduce={"j": mode, "d": "resident"}, pipeline=2, extras={"warps": 8})
+        for mode in ("online", "looped")
+    ]
     sizes = {"B": 4, "G": 8, "R": 4, "Q": 4096, "J": 4096}
     cost = cost_model_for(target).predict(workloads.attention(), target, ScheduleBatch.of(schedules), sizes)
     assert cost.seconds[0] < cost.seconds[1]
