@@ -30,7 +30,9 @@ application = typer.Typer(add_completion=False, rich_markup_mode=None)
 @application.command(help=__doc__)
 def _simulate(
     file: Annotated[Path, typer.Argument(help="A .casm file of one or more programs.", show_default=False)],
-    machine: Annotated[str, typer.Option("--machine", "-m", help="A dataflow machine: a name or a .toml file.")] = "maia100",
+    machine: Annotated[
+        str, typer.Option("--machine", "-m", help="A dataflow machine: a name or a .toml file.")
+    ] = "maia100",
     program: Annotated[
         str | None, typer.Option("--program", help="Run only the program of this name.", show_default=False)
     ] = None,
@@ -44,9 +46,7 @@ def _simulate(
     ] = None,
     outputs: Annotated[Path | None, typer.Option(help="Write the results to this .npz.", show_default=False)] = None,
     seed: Annotated[int, typer.Option(help="Seed of random inputs.")] = 0,
-    trace: Annotated[
-        Path | None, typer.Option(help="Write a Perfetto trace to this file.", show_default=False)
-    ] = None,
+    trace: Annotated[Path | None, typer.Option(help="Write a Perfetto trace to this file.", show_default=False)] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write trace and results of each program here.")
     ] = None,
@@ -184,7 +184,8 @@ def _document(result: SimulationResult, elapsed: float, files: dict[str, str]) -
             for engine in ENGINES
         },
         "scratchpad_bytes": {
-            level: result.program.scratch_bytes(level) for level in dict.fromkeys(s.level for s in result.program.scratches)
+            level: result.program.scratch_bytes(level)
+            for level in dict.fromkeys(s.level for s in result.program.scratches)
         },
         "simulation_seconds": elapsed,
         "remarks": result.remarks,

@@ -117,9 +117,7 @@ class Instruction:
 
 def _data_reads(indices: tuple[Index, ...], guards: tuple[Guard, ...]) -> tuple[Read, ...]:
     sides = [side for g in guards for side in (g.value, g.low, g.high) if side is not None]
-    return tuple(
-        dict.fromkeys(read for i in (*indices, *sides) for datum in i.data() for read in datum.reads())
-    )
+    return tuple(dict.fromkeys(read for i in (*indices, *sides) for datum in i.data() for read in datum.reads()))
 
 
 @dataclass(eq=False)

@@ -192,8 +192,7 @@ def _accumulators(
         product = any(isinstance(a.instruction, Matmul) and a.instruction.target.source is item.value for a in mine)
         near = all(a.instruction.engine in ("tensor", "vector") for a in mine)
         operand = any(
-            isinstance(a.instruction, Matmul)
-            and item.value in (a.instruction.a.source, a.instruction.b.source)
+            isinstance(a.instruction, Matmul) and item.value in (a.instruction.a.source, a.instruction.b.source)
             for a in mine
         )
         if product and near and not operand and used + sizes[item.value] <= limit:

@@ -19,7 +19,6 @@ from codesign.ir.program import Load, Matmul, Program, Store, Vector
 from codesign.ir.scalar import Read, Scalar
 from codesign.ir.types import BufferType
 
-
 Timed = tuple[float, float, float]
 """Clocks, bytes moved and joules of a transfer."""
 

@@ -122,7 +122,11 @@ def clipping(axes: tuple[Axis, ...], guards: tuple[Guard, ...]) -> Callable[[Map
                     return (0,) * max(len(sizes), 1)
                 continue
             if factor < 0:  # low <= f*x < high  <=>  -high < -f*x <= -low
-                factor, least, limit = -factor, None if limit is None else 1 - limit, None if least is None else 1 - least
+                factor, least, limit = (
+                    -factor,
+                    None if limit is None else 1 - limit,
+                    None if least is None else 1 - least,
+                )
             if least is not None:
                 lows[position] = max(lows[position], -(-least // factor))
             if limit is not None:

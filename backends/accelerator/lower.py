@@ -16,10 +16,22 @@ from codesign.ir.core import Op, Value
 from codesign.ir.dtypes import I32, I64
 from codesign.ir.errors import ScheduleError, UnsupportedError
 from codesign.ir.index import Bounds, Index, index, product
-from codesign.ir.program import Instruction, Load, Loop, Matmul, Program, Scratch, Set, Statement, Store, Vector, scratch
+from codesign.ir.program import (
+    Instruction,
+    Load,
+    Loop,
+    Matmul,
+    Program,
+    Scratch,
+    Set,
+    Statement,
+    Store,
+    Vector,
+    scratch,
+)
 from codesign.ir.scalar import Apply, IndexValue, Read, Scalar, cast
 from codesign.ir.scalar import Literal as ScalarLiteral
-from codesign.ir.tile import Axis, Dot, For, Guard, Kernel, Map, Reduce
+from codesign.ir.tile import Axis, Dot, For, Kernel, Map, Reduce
 from codesign.ir.tile import Load as TileLoad
 from codesign.ir.tile import Store as TileStore
 from codesign.ir.types import BufferType, TileType
@@ -35,7 +47,9 @@ def lower(
     """
     missing = [name for name in kernel.symbols if name not in (sizes or {})]
     if missing:
-        raise ScheduleError(f"kernel @{kernel.name} needs a value for size {', '.join(missing)}", hint="give it in `sizes`")
+        raise ScheduleError(
+            f"kernel @{kernel.name} needs a value for size {', '.join(missing)}", hint="give it in `sizes`"
+        )
     target = target_of(machine)
     return _Lowering(kernel, target, dict(sizes or {}), cores).program()
 
@@ -79,6 +93,7 @@ class _Lowering:
         self.kernel = kernel
         self.target = target
         self.sizes = sizes
+        self.buffer_names: set[str] = set()
         self.buffers = {value: self._buffer(value) for value in kernel.params}
         self.extents = [self._index(dim.extent) for dim in kernel.grid]
         total = product(self.extents)
@@ -104,7 +119,7 @@ class _Lowering:
         outer = self._grid(body)
         self.depths[id(outer)] = depth
         program = Program(
-            self.kernel.name,
+            _spelled(self.kernel.name),
             [self.buffers[value] for value in self.kernel.params],
             self.kernel.outputs,
             self.cores,
@@ -163,9 +178,7 @@ class _Lowering:
         elif isinstance(op, Reduce):
             body = self._scalar(op.body, out)
             place = self._target_place(op.result, tuple(op.axes))
-            out.append(
-                Vector(self._read(place, op.axes), op.axes, body, op.reduced, op.monoid, location=op.location)
-            )
+            out.append(Vector(self._read(place, op.axes), op.axes, body, op.reduced, op.monoid, location=op.location))
         elif isinstance(op, Dot):
             self._dot(op, out)
         elif isinstance(op, For):
@@ -239,7 +252,7 @@ class _Lowering:
         else:
             place = self._target_place(op.result, axes[:2])
             if accumulate:
-                out.append(self._copy(op.accumulator, place, op.location, out))
+                out.append(self._copy(op.accumulator, place))
         self.places[op.result] = place
         target = self._read(place, axes[:2])
         out.append(Matmul(target, a, b, axes, accumulate, None, op.precision, location=op.location))
@@ -250,22 +263,20 @@ class _Lowering:
             raise UnsupportedError("a loop whose bounds depend on data", place=str(op.location) or None)
         runs = lower.is_constant and upper.is_constant and lower.constant < upper.constant
         carried: list[Scratch] = []
-        started: list[Matmul | None] = []
         firsts: dict[Value, int] = {}
         for position, (arg, initial) in enumerate(zip(op.body.args, op.initial, strict=True)):
-            start = self.places[initial]
-            started.append(None)
+            start = self._place(initial)
             if isinstance(start, _Fill):
                 place = self._new_place(_tile_type(arg), arg.name or "carried")
                 if runs and start.value.value == 0 and self._only_accumulates(op, position):
                     firsts[op.body.yields[position]] = position
                 else:
-                    out.append(self._copy(initial, place, op.location, out))
+                    out.append(self._copy(initial, place))
             elif self._adoptable(initial, start):
                 place = start
             else:
                 place = self._new_place(_tile_type(arg), arg.name or "carried")
-                out.append(self._copy(initial, place, op.location, out))
+                out.append(self._copy(initial, place))
             self.places[arg] = _Place(place.scratch, place.template, mutable=True)
             carried.append(place.scratch)
         for position, value in enumerate(op.body.yields):
@@ -274,15 +285,15 @@ class _Lowering:
         body: list[Statement] = []
         self._block(op.body.ops, body, op.body.args)
         for value in firsts:
-            self._start_at_first(body, self.places[value], index(op.variable) - lower)
+            self._start_at_first(body, self._place(value), index(op.variable) - lower)
         self._yield(op, carried, body)
         loop = Loop(op.variable, lower, upper, step, body)
         self.depths[id(loop)] = max(op.pipeline, 1)
         out.append(loop)
         for result, arg in zip(op.results, op.body.args, strict=True):
-            place = self.places[arg]
-            assert isinstance(place, _Place)
-            self.places[result] = _Place(place.scratch, place.template)
+            held = self._place(arg)
+            assert isinstance(held, _Place)
+            self.places[result] = _Place(held.scratch, held.template)
 
     def _yield(self, op: For, carried: list[Scratch], body: list[Statement]) -> None:
         """Copy what was not computed in place, through temporaries when a carried value moves to another place."""
@@ -297,11 +308,11 @@ class _Lowering:
             now = self.places[value]
             if isinstance(now, _Place) and now.scratch in carried:
                 kept = self._new_place(_tile_type(value), "moved")
-                body.append(self._copy(value, kept, op.location, body))
+                body.append(self._copy(value, kept))
                 held = Value(value.type, value.name)
                 self.places[held] = kept
                 moves[position] = (held, place)
-        body.extend(self._copy(value, place, op.location, body) for value, place in moves)
+        body.extend(self._copy(value, place) for value, place in moves)
 
     def _only_accumulates(self, op: For, position: int) -> bool:
         """Whether the carried value is used by nothing but a dot of this block that adds to it and is yielded in its place."""
@@ -342,16 +353,21 @@ class _Lowering:
     # -- places --------------------------------------------------------------------------------------------------
     def _stored(self, value: Value, out: list[Statement]) -> _Place:
         """The place of a value, filled now when it is a constant."""
-        place = self.places[value]
+        place = self._place(value)
         if isinstance(place, _Fill):
             made = self._new_place(_tile_type(value), value.name or "fill")
-            out.append(self._copy(value, made, value.owner.location if value.owner else self.kernel.location, out))
+            out.append(self._copy(value, made))
             return made
         return place
 
-    def _copy(self, value: Value, place: _Place, location: object, out: list[Statement]) -> Instruction:
+    def _place(self, value: Value) -> _Place | _Fill:
+        place = self.places[value]
+        assert not isinstance(place, _Inline), "only element-wise work reads what is computed in passing"
+        return place
+
+    def _copy(self, value: Value, place: _Place) -> Instruction:
         axes = tuple(Axis(f"d{i}", size) for i, size in enumerate(_tile_type(value).shape))
-        source = self.places[value]
+        source = self._place(value)
         body: Scalar = source.value if isinstance(source, _Fill) else self._read(source, axes)
         where = value.owner.location if value.owner else self.kernel.location
         return Vector(self._read(place, axes), axes, body, location=where)
@@ -375,7 +391,7 @@ class _Lowering:
         return _Place(made, tuple(index(f"${i}") for i in positions))
 
     def _fresh(self, name: str) -> str:
-        base = "".join(letter if letter.isalnum() or letter == "_" else "_" for letter in name)
+        base = _spelled(name).replace(".", "_")
         base = base if base and not base[0].isdigit() else f"v{base}"
         found, number = base, 2
         while found in self.names or found in _RESERVED:
@@ -391,7 +407,11 @@ class _Lowering:
         for size in (*shape, *strides):
             if not size.is_constant:
                 raise ScheduleError(f"buffer %{value.name} has unknown size {size}", hint="give it in `sizes`")
-        return Value(BufferType(kind.dtype, shape, strides), value.name)
+        name, number = _spelled(value.name), 2
+        while name in self.buffer_names:
+            name, number = f"{_spelled(value.name)}_{number}", number + 1
+        self.buffer_names.add(name)
+        return Value(BufferType(kind.dtype, shape, strides), name)
 
     def _index(self, value: Index, out: list[Statement] | None = None, axes: tuple[Axis, ...] = ()) -> Index:
         """The expression with sizes put in; positions that are worked out from data go through the vector unit first."""
@@ -426,7 +446,6 @@ class _Lowering:
 
         return body.rewrite(change)
 
-
     def _narrow_comparison(self, node: Apply) -> Scalar | None:
         """Positions are compared as i32 where they fit: the vector unit's lanes are 32 bits wide."""
         narrow: list[Scalar] = []
@@ -444,10 +463,18 @@ class _Lowering:
 
 
 _COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
-_RESERVED = frozenset(
-    "scratch semaphore for in to step count set load store vector matmul sync where else reduce first precision wait "
-    "signal let and min max data index true false inf nan program on cores dataflow strides at atomic_add".split()
-)
+_KEYWORDS = """
+scratch semaphore for in to step count set load store vector matmul sync where else reduce first precision wait signal
+let and min max data index true false inf nan program on cores dataflow strides at atomic_add atomic_max atomic_min
+"""
+_RESERVED = frozenset(_KEYWORDS.split())
+
+
+def _spelled(name: str) -> str:
+    """A name that the text format takes."""
+    return (
+        "".join(letter if (letter.isalnum() and letter.isascii()) or letter in "_." else "_" for letter in name) or "_"
+    )
 
 
 def _tile_type(value: Value) -> TileType:

@@ -14,8 +14,8 @@ from codesign.ir.core import Module
 from codesign.ir.interpreter import External, evaluate
 from codesign.ir.numerics import Array
 from codesign.ir.program import Program
-from codesign.ir.tensor import Collective, Random, Scan, Scatter, Sort
 from codesign.ir.tensor import Call as CallOp
+from codesign.ir.tensor import Collective, Random, Scan, Scatter, Sort
 from codesign.ir.tile import Kernel
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from math import prod
 
 from codesign.backends.accelerator.control import Prepared
+from codesign.ir.core import Value
 from codesign.ir.errors import EvaluationError
 from codesign.ir.index import Index, index
-from codesign.ir.program import ENGINES, Program, Scratch
+from codesign.ir.program import Program, Scratch
 from codesign.ir.scalar import Read
 
 
@@ -50,7 +51,9 @@ class RaceDetector:
         mine: list[Busy] = []
         for region in self.regions[number]:
             start = region.scratch.address + region.offset.evaluate(fixed)
-            mine.append((region.scratch.level, start + region.low, start + region.high, region.writes, region.scratch.name))
+            mine.append(
+                (region.scratch.level, start + region.low, start + region.high, region.writes, region.scratch.name)
+            )
         engine = self.prepared[number].source.engine
         for (other, _), busy in self.active[core].items():
             if self.prepared[other].source.engine == engine:
@@ -78,7 +81,7 @@ class RaceDetector:
         )
 
 
-def _regions(item: Prepared, scratches: dict[object, Scratch]) -> list[_Region]:
+def _regions(item: Prepared, scratches: dict[Value, Scratch]) -> list[_Region]:
     op = item.instruction
     axes = {a.name: a.size for a in (*getattr(op, "axes", ()), *getattr(op, "reduced", ()))}
     found: list[_Region] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import cast
 
 from codesign.ir.index import Index
 from codesign.ir.program import Instruction, Load, Matmul, Store, Vector
@@ -53,4 +52,4 @@ def map_guards(guards: tuple[Guard, ...], change: Callable[[Index], Index]) -> t
 
 def with_slot(read: Read, slot: Index) -> Read:
     """The place in one slot of a multi-slot scratch."""
-    return cast(Read, Read(read.source, (slot, *read.indices)))
+    return Read(read.source, (slot, *read.indices))

@@ -285,7 +285,7 @@ class _Run:
                 since[engine] = now
                 start(engine, core)
         self._check_finished(queues, open_stream, counts, wait_ids, held)
-        static = {kind: 0.0 for kind in ("tensor", "vector")}
+        static = dict.fromkeys(("tensor", "vector"), 0.0)
         for number, times in enumerate(runs):
             kind = prepared[number].source.engine
             if kind in static:
@@ -351,7 +351,9 @@ class _Run:
         seconds = end / target.clock_hz + target.launch_seconds
         parts = {"dma": dma_joules, **static}
         remarks = [
-            f"{target.name} lacks an energy figure that the {name} engine needs" for name, j in parts.items() if np.isnan(j)
+            f"{target.name} lacks an energy figure that the {name} engine needs"
+            for name, j in parts.items()
+            if np.isnan(j)
         ]
         if np.isnan(target.static_watts):
             remarks.append(f"{target.name} has no static_watts: energy is of the switching only")

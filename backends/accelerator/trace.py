@@ -19,14 +19,13 @@ def trace_events(result: SimulationResult) -> list[dict[str, Any]]:
     for core in range(result.program.cores):
         events.append({"ph": "M", "name": "process_name", "pid": core, "args": {"name": f"core {core}"}})
         for position, name in enumerate(ENGINES):
-            args = {"name": name}
-            events.append({"ph": "M", "name": "thread_name", "pid": core, "tid": position, "args": args})
-            order = {"sort_index": position}
-            events.append({"ph": "M", "name": "thread_sort_index", "pid": core, "tid": position, "args": order})
+            track = {"ph": "M", "pid": core, "tid": position}
+            events.append({**track, "name": "thread_name", "args": {"name": name}})
+            events.append({**track, "name": "thread_sort_index", "args": {"sort_index": position}})
     changes: dict[str, list[tuple[float, float]]] = {engine: [] for engine in ENGINES}
     for span in result.trace:
         op = instructions[span.number]
-        args = {"instruction": span.number, "waited_clocks": round(span.waited, 3)}
+        args: dict[str, Any] = {"instruction": span.number, "waited_clocks": round(span.waited, 3)}
         if op.location.known:
             args["source"] = str(op.location)
         events.append(
@@ -47,7 +46,13 @@ def trace_events(result: SimulationResult) -> list[dict[str, Any]]:
         for time, change in sorted(moves):
             level += change
             events.append(
-                {"ph": "C", "name": f"busy {engine}", "pid": result.program.cores, "ts": time * scale, "args": {"cores": level}}
+                {
+                    "ph": "C",
+                    "name": f"busy {engine}",
+                    "pid": result.program.cores,
+                    "ts": time * scale,
+                    "args": {"cores": level},
+                }
             )
     events.append({"ph": "M", "name": "process_name", "pid": result.program.cores, "args": {"name": "machine"}})
     return events

@@ -102,7 +102,7 @@ def vector_clocks(
     moved = np.asarray(bytes_moved, dtype=np.float64) / target.scratch_bytes_per_clock
     busy = np.maximum(np.maximum(np.ceil(points * arithmetic), np.ceil(points * special)), moved)
     tree = np.log2(max(max(target.lanes.values()), 2.0)) if reduces else 0.0
-    return target.vector_startup_clocks + busy + np.ceil(tree)
+    return np.asarray(target.vector_startup_clocks + busy + np.ceil(tree), dtype=np.float64)
 
 
 def vector_slots(target: Target, operations: Mapping[tuple[str, str], float]) -> tuple[float, float]:

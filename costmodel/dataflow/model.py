@@ -154,7 +154,10 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     limit = target.capacity["core"]
     turns = np.where(full <= limit, turns, 1.0)
     depth = np.where(inner <= limit, depth, 1.0)
-    wave, cores = cores, shape.grid / programs  # all cores start together, later ones drift apart and some run out of work
+    wave, cores = (
+        cores,
+        shape.grid / programs,
+    )  # all cores start together, later ones drift apart and some run out of work
 
     load = tensor = vector = store = control = read = written = joules = np.zeros(1)
     body = looping = rounds = reuse = straight = tail = last = np.zeros(1)

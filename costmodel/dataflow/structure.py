@@ -74,8 +74,8 @@ class Stage:
 class Work:
     """All stages of one program instance in order, and the bytes of its buffers.
 
-    `run_ahead`: buffers of loads inside loops, one slot (`largest_ahead`: of the loop that has most); `turn`: buffers that want a slot per program in flight; `fixed`: the rest, which
-    needs one. `accumulators` may live in the array's own memory.
+    `run_ahead`: buffers of loads inside loops, one slot (`largest_ahead`: of the loop that has most); `turn`: buffers that
+    want a slot per program in flight; `fixed`: the rest, which needs one. `accumulators` may live in the array's own memory.
     """
 
     stages: list[Stage] = field(default_factory=list)
@@ -255,7 +255,9 @@ class _Builder:
             place = stage if after is None or set(some) & set(nest.reductions) else after
             size = lanes * (nest.dtype.bytes + nest.accumulate.bytes)
             startup = 0.0 if inlined else target.vector_startup_clocks
-            place.vector = place.vector + vector_clocks(target, lanes, slots, size) - target.vector_startup_clocks + startup
+            place.vector = (
+                place.vector + vector_clocks(target, lanes, slots, size) - target.vector_startup_clocks + startup
+            )
             place.joules = place.joules + vector_joules(target, lanes, slots)
         stage.tensor = stage.tensor + tensor
         for access in nest.stores if stores else ():
@@ -268,7 +270,9 @@ class _Builder:
             return
         plain = not nest.internal and len(nest.loads) == 1 and sum(operations.values()) <= 1.0
         key = f"{nest.loads[0].tensor}{nest.loads[0].index}" if plain else ""
-        if plain and not any(found[0] == key for found in self.shared_by.get(nest.loads[0].tensor, set()) - {(key, nest.monoid)}):
+        if plain and not any(
+            found[0] == key for found in self.shared_by.get(nest.loads[0].tensor, set()) - {(key, nest.monoid)}
+        ):
             self.shared_by.setdefault(nest.loads[0].tensor, set()).add((key, nest.monoid))
             return
         for dim in nest.reductions:

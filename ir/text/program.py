@@ -33,7 +33,8 @@ from codesign.ir.program import (
     buffer_shape,
     scratch,
 )
-from codesign.ir.scalar import Apply, IndexValue, Literal as ScalarLiteral, Read, Scalar
+from codesign.ir.scalar import Apply, IndexValue, Read, Scalar
+from codesign.ir.scalar import Literal as ScalarLiteral
 from codesign.ir.tensor import MONOIDS
 from codesign.ir.tile import Axis, Guard
 from codesign.ir.types import BufferType, row_major
@@ -90,7 +91,9 @@ def _instruction(op: Instruction) -> str:
             text += f" else {_number(op.otherwise)}"
     elif isinstance(op, Store):
         kind = f"atomic_{op.atomic} " if op.atomic else ""
-        text = f"store {kind}{_memory(op.target, op.indices)} {_axes(op.axes)} = {_place(op.source)}{_guards(op.guards)}"
+        text = (
+            f"store {kind}{_memory(op.target, op.indices)} {_axes(op.axes)} = {_place(op.source)}{_guards(op.guards)}"
+        )
     elif isinstance(op, Vector):
         reduce = f" reduce {op.monoid} {_axes(op.reduced)}" if op.monoid else ""
         text = f"vector {_place(op.target)} {_axes(op.axes)}{reduce} = {_scalar(op.body)}"
@@ -242,7 +245,7 @@ def parse_programs(text: str, file: str = "<string>", first_line: int = 1) -> li
         what = "the end of the text" if error.token.type == "$END" else f"'{error.token}'"
         raise fail(f"unexpected {what}; expected {expected}", error.line, error.column) from error
     except lark.exceptions.UnexpectedCharacters as error:
-        raise fail(f"unexpected character {text[error.pos_in_stream]!r}", error.line, error.column) from error
+        raise fail(f"unexpected character {text[error.pos_in_stream or 0]!r}", error.line, error.column) from error
     except lark.exceptions.VisitError as error:
         meta = getattr(error.obj, "meta", None)
         line = getattr(meta, "line", None) or getattr(error.obj, "line", None) or 1
@@ -353,7 +356,8 @@ class _Build(lark.Transformer[Any, Any]):
         return Set(str(name), value)
 
     def load(self, target: Read, axes: Any, memory: Any, guards: Any, otherwise: Any, waits: Any, signals: Any) -> Load:
-        return Load(target, axes, *memory, guards, otherwise, waits=waits, signals=signals)
+        source, indices = memory
+        return Load(target, axes, source, indices, guards, otherwise, waits=waits, signals=signals)
 
     def store(self, *items: Any) -> Store:
         atomic = None

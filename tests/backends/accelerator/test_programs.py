@@ -54,7 +54,15 @@ program @all.of_it(%x: f16[8, 8] strides [16, 1], %ids: i64[8]) -> (%y: f32[8]) 
     program = parse_program(text)
     again = print_program(parse_program(print_program(program)))
     assert again == print_program(program)
-    for part in ("strides [16, 1]", "data(i[m])", "-inf_f16", "else -1", "3_i32", "in cluster", "semaphore all in chip"):
+    for part in (
+        "strides [16, 1]",
+        "data(i[m])",
+        "-inf_f16",
+        "else -1",
+        "3_i32",
+        "in cluster",
+        "semaphore all in chip",
+    ):
         assert part in again
     assert isinstance(program.instructions()[-1], Sync)
 

@@ -111,7 +111,11 @@ def test_a_missing_wait_is_a_race() -> None:
         simulate(broken("wait loaded >= #loaded, ready >= #ready", "wait ready >= #ready"), matmul_inputs(), MAIA)
     assert "tensor instruction 2 reads a while load instruction 0 writes a" in str(caught.value)
     with pytest.raises(Race):
-        simulate(broken("= %x[row*64 + m, k0 + k] wait multiplied >= i - 1", "= %x[row*64 + m, k0 + k]"), matmul_inputs(), MAIA)
+        simulate(
+            broken("= %x[row*64 + m, k0 + k] wait multiplied >= i - 1", "= %x[row*64 + m, k0 + k]"),
+            matmul_inputs(),
+            MAIA,
+        )
 
 
 def test_a_deadlock_says_who_waits_for_whom() -> None:
@@ -125,7 +129,9 @@ def test_a_deadlock_says_who_waits_for_whom() -> None:
 def test_what_does_not_fit_or_is_out_of_range_is_refused() -> None:
     with pytest.raises(ScheduleError, match="core memory: needs 4,016,384 B, limit 2,097,152 B of maia100"):
         simulate(broken("at 32768", "at 4000000"), matmul_inputs(), MAIA)
-    with pytest.raises(EvaluationError, match=r"address out of range: index 256..319 along dim 0 of %x, whose size is 256"):
+    with pytest.raises(
+        EvaluationError, match=r"address out of range: index 256..319 along dim 0 of %x, whose size is 256"
+    ):
         simulate(broken("%x[row*64 + m, k0 + k]", "%x[row*64 + m + 64, k0 + k]"), matmul_inputs(), MAIA)
     with pytest.raises(ScheduleError, match="wants 65 cores"):
         simulate(broken("on 4 cores", "on 65 cores"), matmul_inputs(), MAIA)
@@ -176,7 +182,9 @@ def test_a_trace_has_a_track_per_engine(tmp_path: Path) -> None:
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     spans = [event for event in events if event["ph"] == "X"]
     assert len(spans) == result.instructions
-    assert {(e["pid"], e["cat"]) for e in spans} == {(c, e) for c in range(4) for e in ("load", "store", "tensor", "vector")}
+    assert {(e["pid"], e["cat"]) for e in spans} == {
+        (c, e) for c in range(4) for e in ("load", "store", "tensor", "vector")
+    }
     busy = sum(e["dur"] for e in spans if e["cat"] == "tensor") * 1e-6 * result.clock_hz
     assert busy == pytest.approx(result.busy["tensor"])
     names = {event["args"]["name"] for event in events if event["name"] == "thread_name"}

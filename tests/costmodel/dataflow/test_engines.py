@@ -50,11 +50,15 @@ def test_a_matmul_runs_at_the_array_s_rate_or_at_its_operands() -> None:
     assert float(matmul_clocks(maia, 256, 256, 256, F32)) == maia.array.startup_clocks + 8 * 16**3
     gemmini = target_of(load_machine("systolic_16x16"))
     a, b = matmul_reads(gemmini, 64, 64, 64, "output_stationary")
-    assert (float(a), float(b)) == (4 * 64 * 64, 4 * 64 * 64), "each operand passes once per fold of the other's dimension"
+    assert (float(a), float(b)) == (4 * 64 * 64, 4 * 64 * 64), (
+        "each operand passes once per fold of the other's dimension"
+    )
     narrow = float(matmul_clocks(gemmini, 64, 64, 64, I8))
     assert narrow == gemmini.array.startup_clocks + 16 * (64 + 30)
     wide = float(matmul_clocks(gemmini, 64, 64, 64, F32))
-    assert wide == gemmini.array.startup_clocks + 2 * 4 * 64 * 64 * 4 / 32, "the scratchpad's 32 bytes a clock bound f32"
+    assert wide == gemmini.array.startup_clocks + 2 * 4 * 64 * 64 * 4 / 32, (
+        "the scratchpad's 32 bytes a clock bound f32"
+    )
 
 
 def test_four_arrays_of_a_core_share_the_folds() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.stats import spearmanr
 from codesign.backends.accelerator import lower, simulate
 from codesign.costmodel.dataflow import DataflowModel
 from codesign.costmodel.dataflow.model import BAND
-from codesign.costmodel.machine import load_machine
+from codesign.costmodel.machine import Machine, load_machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import summarize
@@ -25,7 +26,7 @@ from tests.passes.tiling import groups
 
 MAIA = load_machine("maia100")
 
-KERNELS = {
+KERNELS: dict[str, Callable[[], Fusion]] = {
     "matmul": lambda: groups.gemm(1024, 1024, 512),
     "f32 matmul": lambda: groups.gemm(512, 384, 512, F32),
     "batched matmul": lambda: groups.gemm(256, 256, 64, BF16, batch=16),
@@ -40,8 +41,8 @@ KERNELS = {
 }
 
 
-def predict(fusion: Fusion, schedules: ScheduleBatch, machine: object = MAIA) -> CostBatch:
-    return DataflowModel().predict(summarize(normalize(fusion).fusion), machine, schedules)  # type: ignore[arg-type]
+def predict(fusion: Fusion, schedules: ScheduleBatch, machine: Machine = MAIA) -> CostBatch:
+    return DataflowModel().predict(summarize(normalize(fusion).fusion), machine, schedules)
 
 
 @cache
