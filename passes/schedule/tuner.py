@@ -124,16 +124,33 @@ class Tuner:
             if isinstance(found, ScheduleError):
                 raise found
             whole = self._result(found)
-            self._tuned[key] = self._split(fusion, whole, name) if split else whole
+            idle = split and self._leaves_cores_idle(found)
+            self._tuned[key] = self._split(fusion, whole, name) if idle else whole
         return self._tuned[key]
 
     def price(self, fusion: Fusion) -> float:
-        """Predicted seconds of a group at its best schedule as one kernel; infinite when none fits."""
+        """Predicted seconds of a group at its best schedule (two kernels where its reduction is split); infinite when none fits."""
         key = structural_hash(fusion)
         if key not in self._prices:
             found = self._search(fusion, "")
-            self._prices[key] = float("inf") if isinstance(found, ScheduleError) else found.seconds
+            if isinstance(found, ScheduleError):
+                self._prices[key] = float("inf")
+            elif self._leaves_cores_idle(found) and splittable(fusion) is not None:
+                self._prices[key] = self.tune(fusion).seconds
+            else:
+                self._prices[key] = found.seconds
         return self._prices[key]
+
+    def _cores(self) -> int:
+        return self.machine.instances(self.machine.levels[-2].name)
+
+    def _leaves_cores_idle(self, found: _Search) -> bool:
+        """Whether the chosen grid has fewer programs than the machine has cores to run them."""
+        summary = found.context.summary
+        programs = 1
+        for dim in summary.outer:
+            programs *= -(-int(summary.extents[dim].evaluate(found.context.sizes)) // found.schedule.tiles.get(dim, 1))
+        return self.machine.kind == "gpu" and programs < self._cores()
 
     def predict(self, normalized: Normalized, schedule: Schedule, name: str = "") -> Tuned:
         """The cost of a given schedule of a group in normal form; ScheduleError when it does not fit the machine."""
@@ -162,13 +179,10 @@ class Tuner:
             return error
 
     def _split(self, fusion: Fusion, whole: Tuned, name: str) -> Tuned:
-        """The group as two kernels where its reduction is long, its grid does not fill the machine, and that is predicted faster."""
-        if self.machine.kind != "gpu":
-            return whole
-        cores = self.machine.instances(self.machine.levels[-2].name)
+        """The group as two kernels where its reduction can be split over idle cores and that is predicted faster."""
         where = splittable(fusion)
         launch = whole.terms.get("launch", 0.0)  # which a second kernel adds at least once more
-        if where is None or whole.details.get("grid", cores) >= cores or whole.seconds <= 2.0 * launch:
+        if where is None or whole.seconds <= 2.0 * launch:
             return whole
         best = whole
         parts = 2

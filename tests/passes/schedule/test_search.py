@@ -172,7 +172,9 @@ def test_a_long_sum_on_a_small_grid_is_split_where_that_is_faster() -> None:
     found = tune(fusion, H100)
     assert found.schedule.split["k"] > 1
     assert len(found.phases) == 2
-    assert found.seconds < Tuner(H100).price(fusion)
+    whole = Tuner(H100).tune(fusion, split=False)
+    assert found.seconds < whole.seconds
+    assert Tuner(H100).price(fusion) == found.seconds, "fusion sees what the tuner would do"
 
 
 # -- modules --------------------------------------------------------------------------------------------------------------
@@ -219,7 +221,7 @@ def test_given_schedules_are_used_and_checked() -> None:
     wanted = Schedule({"i": 32, "j": 64, "k": 32}, pipeline=3, extras={"warps": 4})
     (info,) = tile_module(module(), Tuner(H100), {"r": wanted}).values()
     assert info.kernel.schedule == info.tuned.schedule == wanted
-    assert info.tuned.seconds >= Tuner(H100).price(info.fusion)
+    assert info.tuned.seconds >= Tuner(H100).price(info.fusion) * 0.999
     with pytest.raises(ScheduleError, match=r"shared memory: needs [\d,]+ B, limit 232,448 B"):
         tile_module(
             module(), Tuner(H100), {"r": Schedule({"i": 128, "j": 128, "k": 512}, pipeline=4, extras={"warps": 8})}
