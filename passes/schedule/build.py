@@ -76,10 +76,9 @@ def space(
     lanes = lane_limit(machine)
     knobs = [_tile_knob(dim, extents[dim], roles, lanes) for dim in summary.extents if dim not in roles.pinned]
     knobs = [knob for knob in knobs if len(knob.values) > 1 or knob.values[0] != 1]
-    tiled = {knob.name.removeprefix("tile.") for knob in knobs}
     if machine.kind == "gpu":
         knobs += _gpu_knobs(summary, machine, roles, extents, splittable)
-    elif any(dim in tiled for dim in summary.inner):
+    else:  # programs of one core follow each other, so loads run ahead without an inner loop too
         knobs.append(Knob("pipeline", (1, 2, 3, 4), 2))
     fixed = {dim for dim in summary.inner if summary.extents[dim].is_constant}
 
