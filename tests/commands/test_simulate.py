@@ -1,0 +1,79 @@
+"""`python -m codesign.simulate` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = ROOT / "tests" / "backends" / "accelerator" / "matmul.casm"
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "codesign.simulate", *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_one_document_with_values_and_a_trace(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.integers(-4, 5, (256, 512)) / 4).astype(np.float32)
+    w = (rng.integers(-4, 5, (512, 256)) / 4).astype(np.float32)
+    np.savez(tmp_path / "in.npz", x=x, w=w)
+    found = run(str(PROGRAM), "--inputs", "in.npz", "--outputs", "out.npz", "--trace", "t.json", "--json", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    document = json.loads(found.stdout)
+    assert document["machine"] == "maia100"
+    assert document["instructions"] == 416
+    assert document["seconds"] > document["cycles"] / 1.7e9
+    assert document["energy_joules"] == pytest.approx(sum(document["energy_by"].values()))
+    assert 0 < document["engines"]["tensor"]["utilisation"] < 1
+    assert np.array_equal(np.load(tmp_path / "out.npz")["y"], x @ w), "exact: all sums fit f32"
+    assert json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+
+
+def test_what_if_of_a_figure_and_a_report_for_people(tmp_path: Path) -> None:
+    base = run(str(PROGRAM), "--no-values", "--json", cwd=tmp_path)
+    slow = run(str(PROGRAM), "--no-values", "--json", "--set", "levels.dram.bandwidth=2e10", cwd=tmp_path)
+    assert json.loads(slow.stdout)["cycles"] > 2 * json.loads(base.stdout)["cycles"]
+    report = run(str(PROGRAM), "--no-values", "-o", "out", cwd=tmp_path)
+    assert report.returncode == 0, report.stderr
+    for words in ("@matmul on maia100", "tensor", "of its bandwidth", "energy", "matmul.trace.json"):
+        assert words in report.stdout
+    assert (tmp_path / "out" / "matmul.trace.json").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragments"),
+    [
+        (["nowhere.casm"], ["nowhere.casm", "no such file"]),
+        (["{}", "-m", "maia10"], ["unknown machine 'maia10'", "maia100"]),
+        (["{}", "-m", "h100_sxm"], ["h100_sxm is not a dataflow machine", "maia100"]),
+        (["{}", "--set", "levels.dram.bandwith=1"], ["is not a figure", "levels.dram.bandwidth"]),
+        (["{}", "--set", "bandwidth"], ["needs FIGURE=NUMBER"]),
+        (["{}", "--program", "other"], ["no program @other", "it has matmul"]),
+        (["{}", "--trace", "no/such/folder.json"], ["the trace can't be written"]),
+        (["bad.casm"], ["bad.casm:1:9", "unexpected"]),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path: Path, arguments: list[str], fragments: list[str]) -> None:
+    (tmp_path / "bad.casm").write_text("program matmul")
+    found = run(*(argument.format(PROGRAM) for argument in arguments), cwd=tmp_path)
+    assert found.returncode == 2, found.stderr
+    assert found.stdout == ""
+    assert "Traceback" not in found.stderr
+    for fragment in fragments:
+        assert fragment in found.stderr
+
+
+def test_a_deadlock_is_an_answer_and_not_a_crash(tmp_path: Path) -> None:
+    (tmp_path / "stuck.casm").write_text(PROGRAM.read_text().replace("signal multiplied", ""))
+    found = run("stuck.casm", "--no-values", "--json", cwd=tmp_path)
+    assert found.returncode == 2
+    assert "waits for multiplied >= 1, which is 0" in found.stderr
