@@ -57,11 +57,15 @@ class Context:
         for position, (_, cost) in enumerate(self.batches):
             rows = np.argsort(cost.seconds, kind="stable")[: count + 1]
             best += [(float(cost.seconds[row]), position, int(row)) for row in rows if np.isfinite(cost.seconds[row])]
-        found: dict[str, Candidate] = {}
+        found: dict[tuple[int, ...], Candidate] = {}
         for seconds, position, row in sorted(best):
-            schedule = self.batches[position][0].row(row)
-            found.setdefault(schedule.hash, Candidate(schedule, seconds))
-        return list(found.values())[:count]
+            batch = self.batches[position][0]
+            key = tuple(int(column[row if len(column) > 1 else 0]) for column in batch.columns.values())
+            if key not in found:
+                found[key] = Candidate(batch.row(row), seconds)
+            if len(found) == count:
+                break
+        return list(found.values())
 
     def rejected(self) -> dict[str, tuple[int, str]]:
         """Why schedules did not fit: for each kind of reason, how many and one example in full."""

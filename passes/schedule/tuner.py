@@ -64,6 +64,10 @@ class Phase:
     tuned: Tuned
 
 
+WORTHWHILE = 0.9
+"""A split is looked into when the idle cores it fills could bring the time below this share."""
+
+
 @dataclass(frozen=True)
 class _Search:
     """What a policy found for a group as one kernel."""
@@ -73,6 +77,19 @@ class _Search:
     schedule: Schedule
     seconds: float
     space_size: int
+
+    def programs(self) -> int:
+        """Programs of the grid."""
+        total, context = 1, self.context
+        for dim in context.summary.outer:
+            total *= -(-int(context.summary.extents[dim].evaluate(context.sizes)) // self.schedule.tiles.get(dim, 1))
+        return total
+
+    @property
+    def launch(self) -> float:
+        """Seconds of the model's launch term, which another kernel adds at least once more; 0 when it has none."""
+        _, cost = self.context.batches[0]
+        return float(cost.terms[0, cost.term_names.index("launch")]) if "launch" in cost.term_names else 0.0
 
 
 def search(policy: Policy, kernel_space: Space, context: Context) -> Schedule | None:
@@ -124,33 +141,23 @@ class Tuner:
             if isinstance(found, ScheduleError):
                 raise found
             whole = self._result(found)
-            idle = split and self._leaves_cores_idle(found)
-            self._tuned[key] = self._split(fusion, whole, name) if idle else whole
+            parts = self._best_split(fusion, found)[0] if split else 1
+            self._tuned[key] = self._in_parts(fusion, whole, name, parts) if parts > 1 else whole
         return self._tuned[key]
 
     def price(self, fusion: Fusion) -> float:
         """Predicted seconds of a group at its best schedule (two kernels where its reduction is split); infinite when none fits."""
-        key = structural_hash(fusion)
+        return self._price(fusion, split=True)
+
+    def _price(self, fusion: Fusion, *, split: bool) -> float:
+        key = structural_hash(fusion) + ("" if split else " whole")
         if key not in self._prices:
             found = self._search(fusion, "")
             if isinstance(found, ScheduleError):
                 self._prices[key] = float("inf")
-            elif self._leaves_cores_idle(found) and splittable(fusion) is not None:
-                self._prices[key] = self.tune(fusion).seconds
             else:
-                self._prices[key] = found.seconds
+                self._prices[key] = self._best_split(fusion, found)[1] if split else found.seconds
         return self._prices[key]
-
-    def _cores(self) -> int:
-        return self.machine.instances(self.machine.levels[-2].name)
-
-    def _leaves_cores_idle(self, found: _Search) -> bool:
-        """Whether the chosen grid has fewer programs than the machine has cores to run them."""
-        summary = found.context.summary
-        programs = 1
-        for dim in summary.outer:
-            programs *= -(-int(summary.extents[dim].evaluate(found.context.sizes)) // found.schedule.tiles.get(dim, 1))
-        return self.machine.kind == "gpu" and programs < self._cores()
 
     def predict(self, normalized: Normalized, schedule: Schedule, name: str = "") -> Tuned:
         """The cost of a given schedule of a group in normal form; ScheduleError when it does not fit the machine."""
@@ -178,27 +185,34 @@ class Tuner:
         except ScheduleError as error:
             return error
 
-    def _split(self, fusion: Fusion, whole: Tuned, name: str) -> Tuned:
-        """The group as two kernels where its reduction can be split over idle cores and that is predicted faster."""
-        where = splittable(fusion)
-        launch = whole.terms.get("launch", 0.0)  # which a second kernel adds at least once more
-        if where is None or whole.seconds <= 2.0 * launch:
-            return whole
-        best = whole
+    def _best_split(self, fusion: Fusion, found: _Search) -> tuple[int, float]:
+        """Into how many parts to split the group's reduction (1: not at all) and the seconds that it then takes.
+
+        Only looked into when the chosen grid leaves cores idle, and filling them could save more than another launch costs.
+        """
+        best = (1, found.seconds)
+        if self.machine.kind != "gpu":
+            return best
+        filled = found.programs() / self.machine.instances(self.machine.levels[-2].name)
+        least = 2.0 * found.launch + (found.seconds - found.launch) * filled
+        where = splittable(fusion) if filled < 1.0 and least < WORTHWHILE * found.seconds else None
         parts = 2
-        while where.extent % parts == 0 and where.extent // parts >= SMALLEST_DOT:
-            partial, combination = split_reduction(fusion, where, parts)
-            try:
-                first = self.tune(partial, f"{name}_parts", split=False)
-                phases = (Phase(partial, first), Phase(combination, self.tune(combination, name, split=False)))
-            except ScheduleError:
+        while where is not None and where.extent % parts == 0 and where.extent // parts >= SMALLEST_DOT:
+            seconds = sum(self._price(group, split=False) for group in split_reduction(fusion, where, parts))
+            if seconds >= best[1] and parts > 2:
                 break
-            candidate = _together(whole, phases, where.dim, parts)
-            if candidate.seconds >= best.seconds and parts > 2:
-                break
-            best = min(best, candidate, key=lambda tuned: tuned.seconds)
+            best = min(best, (parts, seconds), key=lambda choice: choice[1])
             parts *= 2
         return best
+
+    def _in_parts(self, fusion: Fusion, whole: Tuned, name: str, parts: int) -> Tuned:
+        """The group as two kernels, its reduction in parts."""
+        where = splittable(fusion)
+        assert where is not None
+        partial, combination = split_reduction(fusion, where, parts)
+        first = self.tune(partial, f"{name}_parts", split=False)
+        phases = (Phase(partial, first), Phase(combination, self.tune(combination, name, split=False)))
+        return _together(whole, phases, where.dim, parts)
 
     def _result(self, found: _Search) -> Tuned:
         context, schedule = found.context, found.schedule
@@ -207,7 +221,7 @@ class Tuner:
         if cost.reason[0]:
             raise ScheduleError(f"{summary.name} on {self.machine.name}: {cost.reason[0]}")
         details: dict[str, Any] = {k: v[0].item() for k, v in cost.details.items() if getattr(v, "ndim", 0) == 1}
-        others = tuple(c for c in context.top(64) if c.schedule.hash != schedule.hash)
+        others = tuple(c for c in context.top(64) if c.schedule != schedule)
         # schedules that cost the same are the same to the model: the next one that is not says what the choice gained
         apart = tuple(c for c in others if c.seconds > float(cost.seconds[0]) * (1.0 + 1e-6))
         return Tuned(
