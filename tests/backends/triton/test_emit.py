@@ -50,12 +50,17 @@ def test_dynamic_rows(batch: int) -> None:
     np.testing.assert_allclose(got, want, rtol=2e-3, atol=2e-2)
 
 
-@pytest.mark.parametrize("monoid", ["sum", "prod", "max", "min", "any", "all", "argmax", "argmin"])
-@pytest.mark.parametrize("dtype", [F32, F16, BF16, I64, I32, I8, U8, BOOL], ids=str)
+@pytest.mark.parametrize(
+    ("monoid", "dtype"),
+    [
+        pytest.param(monoid, dtype, id=f"{monoid}-{dtype}")
+        for monoid in ("sum", "prod", "max", "min", "any", "all", "argmax", "argmin")
+        for dtype in (F32, F16, BF16, I64, I32, I8, U8, BOOL)
+        if dtype is not BOOL or monoid not in ("sum", "prod")
+    ],
+)
 @pytest.mark.parametrize("reduced", ["j", "i"])
 def test_reductions(monoid: str, dtype: DType, reduced: str) -> None:
-    if dtype is BOOL and monoid in ("sum", "prod"):
-        pytest.skip("bools are not summed")
     i, j = Axis("i", 8), Axis("j", 32)
     x = buffer("x", dtype, 8, 32)
     load = Load(x, [i, j], ["i", "j"], name="t")
@@ -191,11 +196,16 @@ def test_causal_mask_compares_indices() -> None:
     agree(tested, [held(rng().random((64, 48)), F32)])
 
 
-@pytest.mark.parametrize("source", [F32, F16, BF16, I64, U8, BOOL], ids=str)
-@pytest.mark.parametrize("target", [F32, F16, BF16, F8E4M3, I64, I32, BOOL], ids=str)
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        pytest.param(source, target, id=f"{source}-{target}")
+        for source in (F32, F16, BF16, I64, U8, BOOL)
+        for target in (F32, F16, BF16, F8E4M3, I64, I32, BOOL)
+        if source is not target
+    ],
+)
 def test_casts(source: DType, target: DType) -> None:
-    if source is target:
-        pytest.skip("not a cast")
     values = (
         np.array([0, 1, 2, 3, 100, 200] + [0] * 10)
         if not source.is_float
