@@ -26,27 +26,35 @@ class Occupancy:
 
 
 def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array) -> Occupancy:
-    """Occupancy of a schedule.
+    """Occupancy of a schedule, by the rules that Triton's code generator was seen to follow.
 
-    Registers: accumulators of contractions and values of element-wise tiles spread over the threads, operand
-    fragments, and a base for addresses and indices. Shared memory: the operands of contractions, once per stage of
-    the pipeline (at least the tile that is staged), which is what Triton's pipeliner allocates; reductions across
-    warps need a few hundred bytes.
+    Registers: accumulators spread over the threads, and a base for addresses and indices. Units that read their
+    operands from shared memory themselves (warp-group mma, tensor memory) need nothing more; warps that hold
+    fragments keep those of a whole step of k, up to 64 registers. Element-wise tiles hold their values. Shared memory:
+    the operands of contractions once per stage of the pipeline, one stage less where a warp's fragments are the last
+    stage; what a loop does not move once. `benchmarks/compiled_truth.py` compares with the compiler.
     """
-    warp = machine.limit("warp_size")
-    threads = warps * warp
+    threads = warps * machine.limit("warp_size")
     tensor_memory = machine.features.get("tensor_memory", False)
-    accumulators = 0.0 if tensor_memory else work.accumulators / threads
-    fragments = np.minimum((work.tensor_m + work.tensor_n) * 16.0 / (2.0 * threads), 64.0)
-    if machine.features.get("wgmma", False) or tensor_memory:
-        fragments = fragments * 0.25
-    live = np.minimum(work.live_elements / threads, 512.0) * 1.25
-    wanted = 24.0 + np.maximum(accumulators, live) + fragments + work.thread_registers
+    wide = bool(machine.features.get("wgmma", False) or tensor_memory)
+    direct = np.greater_equal(work.tensor_m, 64.0) if wide else np.False_
+    side = np.sqrt(work.tensor_m * work.tensor_n / warps)
+    rows = np.maximum(np.minimum(side, work.tensor_m), 1.0)
+    columns = work.tensor_m * work.tensor_n / warps / rows
+    fragments = np.minimum((rows + columns) * work.tensor_k / 64.0, 64.0)
+    accumulators = work.accumulators / threads
+    live = np.minimum(work.live_elements / threads, 512.0)
+    held = np.where(
+        direct,
+        (22.0 if tensor_memory else 32.0) + np.maximum(accumulators, live),
+        20.0 + np.maximum(1.2 * accumulators, live) + fragments,
+    )
+    wanted = np.where(np.greater(work.tensor_m, 0.0), held, 16.0 + live) + work.thread_registers
     limit = machine.limit("registers_per_thread")
-    registers = np.minimum(np.ceil(wanted / 8.0) * 8.0, limit)
-    spilled = np.maximum(wanted - limit, 0.0) * 4.0
-    stages = np.maximum(pipeline, 1.0)
-    shared = work.static_bytes + work.staged_bytes * stages + work.barriers * warps * 4.0 * 32.0
+    registers = np.minimum(np.ceil(np.maximum(wanted, 24.0) / 8.0) * 8.0, limit)
+    spilled = np.maximum(wanted - limit - 8.0, 0.0) * 4.0
+    stages = np.where(direct, np.maximum(pipeline, 1.0), np.maximum(pipeline - 1.0, 1.0))
+    shared = work.static_bytes + work.staged_bytes * stages + work.barriers * warps * 4.0 * 4.0
     per_block = machine.limit("shared_per_block_bytes")
     reserved = machine.limit("shared_reserved_per_block_bytes")
     capacity = machine.need(machine.level("shared").capacity_bytes, "levels.shared.capacity_bytes")
