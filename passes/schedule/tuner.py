@@ -196,12 +196,16 @@ class Tuner:
         filled = found.programs() / self.machine.instances(self.machine.levels[-2].name)
         least = 2.0 * found.launch + (found.seconds - found.launch) * filled
         where = splittable(fusion) if filled < 1.0 and least < WORTHWHILE * found.seconds else None
-        parts = 2
-        while where is not None and where.extent % parts == 0 and where.extent // parts >= SMALLEST_DOT:
+        if where is None:
+            return best
+        parts = max(1 << int(1.0 / filled).bit_length() - 1, 2)  # as many as fill the cores, then more while that helps
+        while parts > 2 and (where.extent % parts or where.extent // parts < SMALLEST_DOT):
+            parts //= 2
+        while where.extent % parts == 0 and where.extent // parts >= SMALLEST_DOT:
             seconds = sum(self._price(group, split=False) for group in split_reduction(fusion, where, parts))
-            if seconds >= best[1] and parts > 2:
+            if seconds >= best[1]:
                 break
-            best = min(best, (parts, seconds), key=lambda choice: choice[1])
+            best = (parts, seconds)
             parts *= 2
         return best
 
