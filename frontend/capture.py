@@ -34,11 +34,18 @@ class Output:
 
 @dataclass(frozen=True)
 class Mutation:
-    """A buffer or input that the model writes: result `position` of `main` is its new value."""
+    """A buffer, parameter or input that the model writes: result `position` of `main` is its new value."""
 
-    kind: Literal["buffer", "input"]
+    kind: Literal["buffer", "parameter", "input"]
     name: str
     position: int
+
+
+_MUTATIONS: dict[str, Literal["buffer", "parameter", "input"]] = {
+    "BUFFER_MUTATION": "buffer",
+    "PARAMETER_MUTATION": "parameter",
+    "USER_INPUT_MUTATION": "input",
+}
 
 
 @dataclass
@@ -190,11 +197,11 @@ def _outputs(signature: Any, results: list[Any]) -> tuple[list[Output], list[Mut
     for spec, value in zip(signature.output_specs, results, strict=True):
         if spec.kind is OutputKind.USER_OUTPUT:
             continue
-        if spec.kind not in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION):
+        kind = _MUTATIONS.get(spec.kind.name)
+        if kind is None:
             raise CodesignError(
                 f"an output of kind {spec.kind.name} has no form in the IR", hint="capture for inference"
             )
-        kind: Literal["buffer", "input"] = "buffer" if spec.kind is OutputKind.BUFFER_MUTATION else "input"
         mutations.append(Mutation(kind, str(spec.target), len(yields)))
         yields.append(as_output(value, f"the new value of {spec.target}"))
     return outputs, mutations, yields

@@ -148,6 +148,8 @@ class Translation:
             if rule is None:
                 return call_external(b, name, node, args, kwargs)
             result = rule(b, *args, **kwargs)
+            if result is NotImplemented:
+                return call_external(b, name, node, args, kwargs)
         except UnsupportedError as error:
             if error.place is None:
                 raise b.unsupported(error.message, error.hint) from error

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from codesign.frontend.lowering.builder import Builder, Point, broadcast, data_index, literal, read, where
+from codesign.frontend.lowering.builder import Builder, Operand, Point, broadcast, data_index, literal, read, where
 from codesign.frontend.lowering.promotion import accumulator, opmath
 from codesign.frontend.lowering.reductions import reduce_over
 from codesign.frontend.lowering.registry import lower
 from codesign.frontend.lowering.scans import sorted_along
 from codesign.frontend.lowering.views import reshaped, shape_of, wrap
 from codesign.ir.core import Value, tensor_type
-from codesign.ir.dtypes import BOOL, I64
-from codesign.ir.index import index
+from codesign.ir.dtypes import BOOL, F64, I64
+from codesign.ir.index import Index, index
 from codesign.ir.scalar import IndexValue, Scalar, apply, cast
 
 
@@ -194,3 +194,23 @@ def angle(b: Builder, x: Value) -> Value:
         return where(apply("isnan", a), a, side)
 
     return b.pointwise(body, x, compute=compute)
+
+
+@lower("aten.histc.default")
+def histc(b: Builder, x: Value, bins: int = 100, low: Operand = 0, high: Operand = 0) -> Any:
+    """How many elements fall into each of equal bins between two limits; the last bin holds its upper end."""
+    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)) or low >= high:
+        return NotImplemented  # the limits are the data's own
+    kind = tensor_type(x).dtype
+    compute = F64 if kind.is_integer else opmath(kind)
+    first, width = literal(low, compute), literal(high - low, compute)
+    zeros = b.compute((bins,), lambda i: literal(0, b.dtype), name=f"{b.name}_start")
+
+    def place(i: Point) -> tuple[list[Index], Scalar]:
+        value = cast(read(x, i), compute)
+        share = apply("div", apply("mul", apply("sub", value, first), literal(bins, compute)), width)
+        inside = apply("and", apply("ge", value, first), apply("le", value, literal(high, compute)))
+        number = apply("min", cast(share, I64), literal(bins - 1, I64))
+        return [where(inside, number, literal(-1, I64)).as_index()], literal(1, b.dtype)
+
+    return b.scatter("add", zeros, shape_of(x), place)

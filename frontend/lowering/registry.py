@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 Rule = Callable[..., Any]
-"""`rule(builder, *arguments)` in the order of the operator's schema; gives a Value, a tuple of them, or a run-time scalar."""
+"""`rule(builder, *arguments)` in the order of the operator's schema; gives a Value, a tuple of them, or a run-time scalar;
+`NotImplemented`, before it adds any op, where these arguments are better left to an external call."""
 
 RULES: dict[str, Rule] = {}
 

@@ -166,7 +166,9 @@ def test_branches_and_loops_of_torch() -> None:
     from torch._higher_order_ops.while_loop import while_loop
 
     def loop(x: torch.Tensor) -> Any:
-        return while_loop(lambda n, y: n < 4, lambda n, y: (n + 1, y * 2 + n), (torch.tensor(0), x))
+        return while_loop(  # type: ignore[no-untyped-call]
+            lambda n, y: n < 4, lambda n, y: (n + 1, y * 2 + n), (torch.tensor(0), x)
+        )
 
     captured = capture(of(loop), (torch.ones(3),))
     assert any(isinstance(op, While) for op in captured.module.main.body.ops)

@@ -5,6 +5,8 @@ By default a slice that touches every family of lowering rules; `make conformanc
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -85,7 +87,8 @@ def test_core_aten_is_claimed_but_for_what_is_listed_with_a_reason() -> None:
     core = set()
     for name in dir(torch.ops.aten):
         packet = getattr(torch.ops.aten, name)
-        for overload in packet.overloads() if isinstance(packet, torch._ops.OpOverloadPacket) else ():
+        overloads: Any = packet.overloads if isinstance(packet, torch._ops.OpOverloadPacket) else tuple
+        for overload in overloads():
             target = getattr(packet, overload)
             if torch.Tag.core in target.tags:
                 core.add(str(target))
