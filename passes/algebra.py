@@ -110,6 +110,8 @@ def in_range(i: Index, size: Index, bounds: Bounds) -> bool:
 
 def out_of_range(i: Index, size: Index, bounds: Bounds) -> bool:
     """Proven that i is never inside `0 <= i < size`."""
+    if size == 0:
+        return True
     return not i.data() and (i.proves_less(0, bounds) or i.proves_at_least(size, bounds))
 
 

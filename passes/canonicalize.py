@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from codesign.ir.dtypes import BOOL, I64
 from codesign.ir.index import Bounds, Index
 from codesign.ir.scalar import Apply, Literal, Scalar, apply, cast
 from codesign.ir.tensor import Compute, Scan, Scatter
-from codesign.passes.algebra import Rewriting, simplify_scalar
+from codesign.passes.algebra import Rewriting, integer_range, simplify_scalar
 from codesign.passes.context import Context
 from codesign.passes.manager import FunctionPass, Pass, register
 
@@ -47,6 +48,7 @@ def simplify_index(expression: Index, rewriting: Rewriting) -> Index:
 
 def canonicalize_compute(op: Compute, outer: Bounds, signed_zeros: bool = False) -> None:
     """Simplify one compute in place; its result's type does not change."""
+    drop_empty_reduction(op)
     drop_unit_reductions(op)
     op.body = simplify_scalar(op.body, Rewriting(op.bounds(outer), signed_zeros))
     if not op.reductions:
@@ -60,6 +62,23 @@ def drop_final_cast(op: Compute) -> Scalar:
     if isinstance(body, Apply) and body.function == "cast" and body.dtype is op.dtype:
         return body.args[0]
     return body
+
+
+def drop_empty_reduction(op: Compute) -> None:
+    """`sum(k: 0) { f(k) }  ->  0`: the monoid's identity (argmax and argmin have none)."""
+    if not any(dim.extent == 0 for dim in op.reductions) or op.monoid in ("argmax", "argmin"):
+        return
+    dtype = op.accumulate
+    if op.monoid in ("any", "all"):
+        op.body = Literal(op.monoid == "all", BOOL)
+    elif op.monoid in ("sum", "prod"):
+        op.body = Literal(0 if op.monoid == "sum" else 1, dtype)
+    elif dtype.is_float:
+        op.body = Literal(-math.inf if op.monoid == "max" else math.inf, dtype)
+    else:
+        least, greatest = integer_range(dtype) if dtype.is_integer else (0, 1)
+        op.body = Literal(least if op.monoid == "max" else greatest, dtype)
+    op.reductions, op.monoid, op.accumulate = (), None, op.body.dtype
 
 
 def drop_unit_reductions(op: Compute) -> None:

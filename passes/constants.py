@@ -13,6 +13,7 @@ import numpy.typing as npt
 from codesign.ir.core import Block, Function, Module, Op, Value, tensor_type
 from codesign.ir.dtypes import BOOL
 from codesign.ir.index import Index, index
+from codesign.ir.location import UNKNOWN
 from codesign.ir.scalar import IndexValue, Read, Scalar
 from codesign.ir.tensor import Compute, Constant, Dim, Scan, Sort
 from codesign.passes.algebra import literal_of
@@ -29,9 +30,9 @@ _WORK = 1 << 20
 class ConstantFold(FunctionPass, Pass):
     """Evaluate small ops over constants whose data is known, and scans and sorts of what depends on no data.
 
-    One-element constants become literals in the bodies that read them; integer data that is the same everywhere, or a linear
-    function of its position, becomes index arithmetic. `limit`: greatest number of elements of a constant or a result that is
-    folded; parameters beyond it stay by name.
+    Results without elements become empty constants. One-element constants become literals in the bodies that read them. Integer
+    data that is the same everywhere, or a linear function of its position, becomes index arithmetic. `limit`: greatest number of
+    elements of a constant or a result that is folded; parameters beyond it stay by name.
     """
 
     name: ClassVar[str] = "constant-fold"
@@ -48,6 +49,9 @@ class ConstantFold(FunctionPass, Pass):
                 if not tensor_type(op.result).dtype.is_float:
                     op = _simplest(op.result, np.asarray(module.constants[op.constant]), op)
                     pure[op.result] = op
+            elif isinstance(op, (Compute, Scan)) and any(size == 0 for size in op.result.shape):
+                op = _empty(op.result, module)
+                pure[op.result] = op
             elif isinstance(op, (Compute, Scan, Sort)) and self._evaluable(op):
                 if isinstance(op, Compute):
                     op.body = _with_numbers(op.body, pure, module)
@@ -113,6 +117,17 @@ def _needed(op: Op, pure: dict[Value, Op]) -> list[Op]:
 
     visit(op)
     return list(found)
+
+
+def _empty(value: Value, module: Module) -> Op:
+    """A constant without elements: there is nothing to compute."""
+    type = tensor_type(value)
+    name = _fresh(f"empty.{value.name or 'value'}", module.constants)
+    if all(size.is_constant for size in type.shape):
+        module.constants[name] = np.zeros([size.constant for size in type.shape], type.dtype.numpy)
+    constant = Constant(name, type, location=value.owner.location if value.owner else UNKNOWN)
+    _take_over(constant, value)
+    return constant
 
 
 def _take_over(op: Op, value: Value) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from codesign.ir.core import Block, Function, Module, Value
 from codesign.ir.dtypes import BOOL, F32, I64
 from codesign.ir.index import index
 from codesign.ir.interpreter import evaluate
 from codesign.ir.scalar import IndexValue, Read, apply, cast
-from codesign.ir.tensor import Compute, Constant, Dim, Fusion, If, Scan
+from codesign.ir.tensor import Compute, Constant, Dim, Fusion, If, Monoid, Scan
 from codesign.ir.types import tensor
 from codesign.passes import optimize
 from tests.passes import models
@@ -129,3 +130,20 @@ def test_integer_data_that_counts_becomes_an_index() -> None:
     assert str(op.body) == "%x0[a*10 + b*2 + 1, %c1[c] - 1]"
     data = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
     np.testing.assert_array_equal(evaluate(folded, [data])[0], evaluate(module, [data])[0])
+
+
+@pytest.mark.parametrize(
+    ("monoid", "identity"),
+    [("sum", 0.0), ("prod", 1.0), ("max", -np.inf), ("min", np.inf), ("any", False), ("all", True)],
+)
+def test_empty_reductions_and_results(monoid: Monoid, identity: float) -> None:
+    x = Value(tensor(BOOL if monoid in ("any", "all") else F32, 3, 0), "x")
+    reduced = Compute([Dim("i", index(3))], Read(x, ["i", "k"]), reductions=[Dim("k", index(0))], monoid=monoid)
+    empty = Compute([Dim("i", index(3)), Dim("j", index(0))], apply("max", Read(x, ["i", "j"]), Read(x, ["i", "j"])))
+    block = Block([x], [reduced, empty], [reduced.result, empty.result])
+    cleaned = optimize(Module("m", {}, {"main": Function("main", block)}), pipeline="canonicalize,constant-fold,dce")
+    assert [op.opcode for op in cleaned.main.body.ops] == ["compute", "constant"]
+    assert not cleaned.main.body.ops[0].operands()
+    results = evaluate(cleaned, [np.zeros((3, 0), x.type.dtype.numpy)])
+    np.testing.assert_array_equal(results[0], np.full(3, identity))
+    assert results[1].shape == (3, 0)
