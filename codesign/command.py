@@ -21,20 +21,16 @@ INPUT_ERROR = 2
 INTERNAL_ERROR = 1
 
 # typer's own base of errors of usage: click's class, or the copy of it that newer versions carry.
-_UsageError = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+_USAGE_ERROR: type = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def run(application: typer.Typer | Callable[[], Any], *, name: str) -> NoReturn:
+def run(application: typer.Typer, *, name: str) -> NoReturn:
     """Run a command and exit: 0 on success, 2 on bad usage or input (one line of cause), 1 on our own failure."""
-    command = typer.main.get_command(application) if isinstance(application, typer.Typer) else None
     debug = "--debug" in sys.argv[1:]
     try:
-        if command is not None:
-            code = command.main(prog_name=name, standalone_mode=False)
-        else:
-            code = application()  # type: ignore[operator]
+        code = typer.main.get_command(application).main(prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except CodesignError as error:
@@ -50,14 +46,16 @@ def run(application: typer.Typer | Callable[[], Any], *, name: str) -> NoReturn:
     except (typer.Abort, KeyboardInterrupt):
         errors.print("interrupted")
         sys.exit(130)
-    except _UsageError as error:
-        errors.print("[bold red]error:[/] ", end="")
-        errors.print(" ".join(error.format_message().split()) + f"; see `{name} --help`", markup=False)
-        sys.exit(INPUT_ERROR)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception as error:  # the last resort: our own failure, never a bare traceback unless asked for
+    except Exception as error:
+        if isinstance(error, _USAGE_ERROR):
+            errors.print("[bold red]error:[/] ", end="")
+            message = error.format_message()  # type: ignore[attr-defined]
+            errors.print(" ".join(message.split()) + f"; see `{name} --help`", markup=False)
+            sys.exit(INPUT_ERROR)
+        # the last resort: our own failure, never a bare traceback unless asked for
         if debug:
             traceback.print_exc()
         place = traceback.extract_tb(error.__traceback__)[-1]

@@ -40,12 +40,13 @@ def test_python_blocks_run(monkeypatch: pytest.MonkeyPatch) -> None:
         exec(compile(block, f"README.md python block {number + 1}", "exec", dont_inherit=True), namespace)
 
     from codesign.costmodel.machine import load_machine
+    from codesign.ir.tensor import Fusion
     from codesign.passes import Context, optimize
     from codesign.passes.schedule.tuner import Tuner
 
     captured = namespace["capture"](namespace["Model"](), (namespace["x"],))
     fused = optimize(captured.module, Context())
-    group = next(op for op in fused.main.body.ops if op.opcode == "fusion")
+    group = next(op for op in fused.main.body.ops if isinstance(op, Fusion))
     tuned = Tuner(load_machine("h100_sxm"), policy=namespace["Sampler"]()).tune(group)
     assert 0 < tuned.seconds < 1
 
@@ -56,7 +57,9 @@ def test_commands_named_exist() -> None:
 
 
 def test_files_named_exist() -> None:
-    for name in set(re.findall(r"`((?:ir|passes|backends|costmodel|frontend|benchmarks|examples|tests)/[\w./]+\.\w+)`", TEXT)):
+    for name in set(
+        re.findall(r"`((?:ir|passes|backends|costmodel|frontend|benchmarks|examples|tests)/[\w./]+\.\w+)`", TEXT)
+    ):
         assert (ROOT / name).exists(), name
 
 

@@ -20,7 +20,11 @@ example_inputs = (torch.randn(2, 8),)
 def run(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     return subprocess.run(
-        [sys.executable, "-m", f"codesign.{module}", *arguments], cwd=cwd, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", f"codesign.{module}", *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
 
 

@@ -45,7 +45,15 @@ def test_json_contract_and_files(tmp_path: Path) -> None:
 
 def test_several_targets_give_a_list(tmp_path: Path) -> None:
     result = run(
-        str(ROOT / "examples" / "mlp.py"), "-t", "a100_sxm", "-t", "mi300x", "--no-verify", "--no-kernels", "--json", cwd=tmp_path
+        str(ROOT / "examples" / "mlp.py"),
+        "-t",
+        "a100_sxm",
+        "-t",
+        "mi300x",
+        "--no-verify",
+        "--no-kernels",
+        "--json",
+        cwd=tmp_path,
     )
     assert [document["target"] for document in documents(result)] == ["a100_sxm", "mi300x"]
 
@@ -54,9 +62,7 @@ def test_several_targets_give_a_list(tmp_path: Path) -> None:
 def test_emitted_text_parses_back(tmp_path: Path, form: str) -> None:
     from codesign.ir.text import parse
 
-    result = run(
-        str(ROOT / "examples" / "llama_block.py"), "--emit", form, "--no-verify", "--no-kernels", cwd=tmp_path
-    )
+    result = run(str(ROOT / "examples" / "llama_block.py"), "--emit", form, "--no-verify", "--no-kernels", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     module = parse(result.stdout)
     assert bool(module.kernels) == (form == "tile")
@@ -64,7 +70,13 @@ def test_emitted_text_parses_back(tmp_path: Path, form: str) -> None:
 
 def test_dynamic_sizes_are_bound(tmp_path: Path) -> None:
     result = run(
-        str(ROOT / "examples" / "dynamic_mlp.py"), "--bind", "batch=512", "--no-verify", "--no-kernels", "--json", cwd=tmp_path
+        str(ROOT / "examples" / "dynamic_mlp.py"),
+        "--bind",
+        "batch=512",
+        "--no-verify",
+        "--no-kernels",
+        "--json",
+        cwd=tmp_path,
     )
     large = documents(result)
     result = run(str(ROOT / "examples" / "dynamic_mlp.py"), "--no-verify", "--no-kernels", "--json", cwd=tmp_path)

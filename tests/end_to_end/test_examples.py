@@ -9,6 +9,7 @@ import pytest
 from codesign import execution, pipeline
 from codesign.command import Steps
 from codesign.costmodel.machine import load_machine
+from codesign.document import ModelDocument
 from codesign.ir.dtypes import F32
 from codesign.ir.scalar import Read, apply, literal
 from codesign.ir.tile import Map, Store
@@ -24,7 +25,7 @@ def compiled(name: str, target: str, options: pipeline.Options) -> pipeline.Comp
     return pipeline.compile_for(model, load_machine(target), options, steps)
 
 
-def check_predictions(document: pipeline.ModelDocument) -> None:
+def check_predictions(document: ModelDocument) -> None:
     assert document.seconds_low <= document.seconds <= document.seconds_high
     for kernel in document.kernels:
         assert sum(kernel.terms.values()) == pytest.approx(kernel.seconds, rel=1e-6)
