@@ -191,8 +191,6 @@ class Tuner:
         Only looked into when the chosen grid leaves cores idle, and filling them could save more than another launch costs.
         """
         best = (1, found.seconds)
-        if self.machine.kind != "gpu":
-            return best
         filled = found.programs() / self.machine.instances(self.machine.levels[-2].name)
         least = 2.0 * found.launch + (found.seconds - found.launch) * filled
         where = splittable(fusion) if filled < 1.0 and least < WORTHWHILE * found.seconds else None
