@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -11,12 +12,15 @@ import pytest
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import summarize
-from codesign.ir.core import Block, Function, Module
+from codesign.ir.core import Block, Function, Module, Symbol, Value
 from codesign.ir.dtypes import F16, F32
 from codesign.ir.errors import CodesignError, ScheduleError
+from codesign.ir.index import index
 from codesign.ir.interpreter import evaluate
+from codesign.ir.scalar import Read, apply
 from codesign.ir.schedule import Schedule, ScheduleBatch
-from codesign.ir.tensor import Fusion, Launch
+from codesign.ir.tensor import Compute, Fusion, Launch
+from codesign.ir.types import tensor
 from codesign.passes.lowering import tile_module
 from codesign.passes.normalize import normalize
 from codesign.passes.schedule.build import space
@@ -246,3 +250,36 @@ def test_a_malformed_schedule_file_is_located(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(ScheduleError, match=r"schedules.json:1:2: not JSON"):
         read_schedules(path)
+
+
+@pytest.mark.parametrize("name", ["a100_sxm", "mi300x", "maia100", "tpu_v4", "systolic_16x16"])
+def test_a_schedule_of_one_machine_is_priced_on_another_or_says_what_does_not_fit(name: str) -> None:
+    made = tune(groups.gemm(1024, 1024, 1024), H100)
+    try:
+        other = Tuner(load_machine(name)).predict(made.normalized, made.schedule)
+    except ScheduleError as error:
+        assert re.search(r"needs [\d,]+.*limit [\d,]+", str(error))
+    else:
+        assert other.seconds > 0
+        assert other.schedule == made.schedule
+
+
+def test_a_dynamic_size_is_costed_at_its_example_and_right_at_every_size() -> None:
+    rows = index("N")
+    x, w = Value(tensor(F32, rows, 24), "x"), Value(tensor(F32, 40, 24), "w")
+    body = apply("mul", Read(x, ["i", "k"]), Read(w, ["j", "k"]))
+    out = Compute(groups.dims(i=rows, j=40), body, reductions=groups.dims(k=24), monoid="sum", name="out")
+    fusion = groups.group([out], [out])
+    module = Module(
+        symbols={"N": Symbol("N", 1, 4096, 128)},
+        functions={"main": Function("main", Block([x, w], [fusion], fusion.results))},
+    )
+    tuner = Tuner(H100, sizes={"N": 128}, bounds=module.bounds())
+    (info,) = tile_module(module, tuner).values()
+    assert info.kernel.symbols == ("N",)
+    for size in (1, 17, 130):
+        arrays = groups.random_inputs(fusion, sizes={"N": size})
+        (found,) = evaluate(module, arrays)
+        np.testing.assert_allclose(found, arrays[0] @ arrays[1].T, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ScheduleError, match="no value for size N"):
+        Tuner(H100).tune(fusion)
