@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -33,6 +35,27 @@ def decompositions() -> Any:
     return table
 
 
+@contextmanager
+def whole_stacks() -> Iterator[None]:
+    """While it lasts, torch.export records every frame of a node's call stack, not only those of functions named `forward`.
+
+    So that an operator is placed at the statement that wrote it, in whichever helper function that is. The switch is torch's own
+    but has no public handle; where a version of torch lacks it, places stay at the line in `forward`.
+    """
+    from torch.fx.experimental import proxy_tensor
+
+    tracer: Any = getattr(proxy_tensor, "_ModuleStackTracer", None)
+    switch = "_record_forward_stack_traces_only"
+    if tracer is None or switch in vars(tracer):
+        yield
+        return
+    setattr(tracer, switch, property(lambda _: False, lambda _self, _value: None))
+    try:
+        yield
+    finally:
+        delattr(tracer, switch)
+
+
 def export_program(source: ModelSource, dynamic_shapes: Any, strict: bool | None) -> tuple[ExportedProgram, str]:
     """The exported program and the mode that worked; ExportFailure when none did."""
     modes = [False, True] if strict is None else [strict]
@@ -40,7 +63,7 @@ def export_program(source: ModelSource, dynamic_shapes: Any, strict: bool | None
     for mode in modes:
         label = f"torch.export (strict={mode})"
         try:
-            with torch.no_grad():
+            with torch.no_grad(), whole_stacks():
                 program = torch.export.export(
                     source.model, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=mode
                 )

@@ -62,6 +62,16 @@ def test_places() -> None:
     assert seen["aten.relu.default"] == (2, "")
 
 
+def helper(x: torch.Tensor) -> torch.Tensor:
+    return x.sinh()
+
+
+def test_places_are_in_the_helper_that_wrote_the_operator() -> None:
+    captured = capture(of(lambda x: helper(x) + 1), (torch.randn(3),))
+    (op,) = [op for op in captured.module.main.body.ops if op.location.origin == "aten.sinh.default"]
+    assert op.location.line == inspect.getsourcelines(helper)[1] + 1
+
+
 def test_bfloat16_constants_are_rounded_floats() -> None:
     net = nn.Linear(4, 4).to(torch.bfloat16)
     captured = check(net, torch.randn(2, 4, dtype=torch.bfloat16), rtol=1e-2, atol=1e-2)
