@@ -12,6 +12,7 @@ from codesign.backends.accelerator.rewrite import map_guards
 from codesign.backends.accelerator.synchronise import synchronise
 from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.machine import Machine
+from codesign.ir.analysis import operation_counts
 from codesign.ir.core import Op, Value
 from codesign.ir.dtypes import I32, I64
 from codesign.ir.errors import ScheduleError, UnsupportedError
@@ -176,7 +177,7 @@ class _Lowering:
         elif isinstance(op, Map):
             self._map(op, out)
         elif isinstance(op, Reduce):
-            body = self._scalar(op.body, out)
+            body = self._hoisted(self._scalar(op.body, out), (*op.axes, *op.reduced), out)
             place = self._target_place(op.result, tuple(op.axes))
             out.append(Vector(self._read(place, op.axes), op.axes, body, op.reduced, op.monoid, location=op.location))
         elif isinstance(op, Dot):
@@ -221,8 +222,35 @@ class _Lowering:
         if self._inlinable(op):
             self.places[op.result] = _Inline(op.axes, cast(body, dtype))
             return
+        body = self._hoisted(body, op.axes, out)
         place = self._target_place(op.result, op.axes)
         out.append(Vector(self._read(place, op.axes), op.axes, body, location=op.location))
+
+    def _hoisted(self, body: Scalar, axes: tuple[Axis, ...], out: list[Statement]) -> Scalar:
+        """The expression with parts that need far fewer points computed by instructions of their own before it.
+
+        A vector instruction computes all of its expression at each of its points.
+        """
+        sizes = {axis.name: axis.size for axis in axes}
+        points = prod(sizes.values())
+        chosen: dict[Scalar, Scalar] = {}
+
+        def visit(node: Scalar) -> None:
+            if node in chosen or not isinstance(node, Apply):
+                return
+            used = tuple(axis for axis in axes if axis.name in node.variables())
+            slots = sum(operation_counts(node).values())
+            few = prod(axis.size for axis in used)
+            if few * HOIST_AT_LEAST <= points and slots * (points - few) >= HOIST_SLOTS:
+                place = self._new_place(TileType(node.dtype, tuple(axis.size for axis in used)), "part")
+                out.append(Vector(self._read(place, used), used, node, location=self.kernel.location))
+                chosen[node] = self._read(place, used)
+                return
+            for child in node.children():
+                visit(child)
+
+        visit(body)
+        return body.rewrite(chosen.get) if chosen else body
 
     def _inlinable(self, op: Map) -> bool:
         """Whether the only user is element-wise work on as many points, and what is read will still be there."""
@@ -461,6 +489,11 @@ class _Lowering:
                 return None
         return Apply(node.function, narrow, node.dtype)
 
+
+HOIST_AT_LEAST = 4
+"""How many times fewer points a part of an expression must need to be computed apart."""
+HOIST_SLOTS = 4096
+"""Issue slots that computing it apart must save: a start-up of the vector unit is worth about as many on these machines."""
 
 _COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 _KEYWORDS = """

@@ -12,12 +12,16 @@ from codesign.backends.accelerator import Deadlock, Race, lower, simulate
 from codesign.backends.accelerator.trace import write_trace
 from codesign.costmodel.dataflow import target_of
 from codesign.costmodel.machine import load_machine
+from codesign.ir.core import Value
 from codesign.ir.dtypes import BF16, F32
 from codesign.ir.errors import EvaluationError, ScheduleError
 from codesign.ir.numerics import round_to
-from codesign.ir.program import Program
+from codesign.ir.program import Program, Vector
+from codesign.ir.scalar import IndexValue, Read, apply
 from codesign.ir.schedule import Schedule
+from codesign.ir.tensor import Compute
 from codesign.ir.text.program import parse_program
+from codesign.ir.types import tensor
 from codesign.passes.tile import lower as tile
 from tests.passes.tiling import groups
 
@@ -190,3 +194,17 @@ def test_a_trace_has_a_track_per_engine(tmp_path: Path) -> None:
     names = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
     assert names == {"load", "store", "tensor", "vector"}
     assert {event["name"] for event in events if event["ph"] == "C"} >= {"busy tensor"}
+
+
+def test_what_depends_on_few_points_is_computed_apart() -> None:
+    x = Value(tensor(F32, 128, 128), "x")
+    angle = apply("sin", apply("exp2", IndexValue("j", F32)))
+    body = apply("mul", Read(x, ["i", "j"]), angle)
+    fusion = groups.group([out := Compute(groups.dims(i=128, j=128), body, name="out")], [out])
+    program = lower(tile(fusion, Schedule({"i": 128, "j": 128})), MAIA)
+    vectors = [op for op in program.instructions() if isinstance(op, Vector)]
+    assert [[axis.name for axis in op.axes] for op in vectors] == [["j"], ["i", "j"]]
+    arrays = groups.random_inputs(fusion)
+    result = simulate(program, arrays, MAIA)
+    np.testing.assert_array_equal(result.outputs[0], groups.reference(fusion, arrays)[0])
+    assert result.busy["vector"] < 128 * 128 * 2 / target_of(MAIA).special_rate(F32), "not a sine per point"
