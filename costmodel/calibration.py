@@ -149,12 +149,12 @@ def _spread(machine: Machine, held: list[tuple[Prepared, Floats, Calibration]]) 
             continue
         _, regime = regimes(entry.rows, machine, calibration.of(method=entry.rows.method), entry.space)
         ratio = entry.rows.seconds / predicted
-        family = family_of(entry.rows.kernel)
-        for name in ("launch", "memory", "compute"):
-            part = ratio[regime == name]
-            if len(part) >= 40:
-                ratios.setdefault(f"{family}:{name}", []).append(_sampled(part))
-        ratios.setdefault(family, []).append(_sampled(ratio))
+        for family in {family_of(entry.rows.kernel), entry.rows.implementation or family_of(entry.rows.kernel)}:
+            for name in ("launch", "memory", "compute"):
+                part = ratio[regime == name]
+                if len(part) >= 40:
+                    ratios.setdefault(f"{family}:{name}", []).append(_sampled(part))
+            ratios.setdefault(family, []).append(_sampled(ratio))
     return {key: _quantiles(np.concatenate(parts)) for key, parts in ratios.items()}
 
 

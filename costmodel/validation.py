@@ -43,7 +43,8 @@ def _predicted(rows: Rows, machine: Machine, calibration: Calibration) -> pd.Dat
     space = prepare(rows, machine, parameters).space
     best, regime = regimes(rows, machine, parameters, space)
     found = chosen(rows.kernel, machine, rows.sizes, parameters, space or {}, best)
-    low, high = spread_of(calibration, ledger(found, len(rows.seconds)), family_of(rows.kernel))
+    measured = rows.implementation if rows.implementation in calibration.spread else family_of(rows.kernel)
+    low, high = spread_of(calibration, ledger(found, len(rows.seconds)), measured)
     return pd.DataFrame(
         {
             "op": rows.op,

@@ -49,6 +49,8 @@ def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array) -> Oc
         (22.0 if tensor_memory else 32.0) + np.maximum(accumulators, live),
         20.0 + np.maximum(1.2 * accumulators, live) + fragments,
     )
+    if not work.tensor:  # contractions of the vector unit keep no fragments
+        held = 24.0 + np.maximum(accumulators, live)
     wanted = np.where(np.greater(work.tensor_m, 0.0), held, 16.0 + live) + work.thread_registers
     limit = machine.limit("registers_per_thread")
     registers = np.minimum(np.ceil(np.maximum(wanted, 24.0) / 8.0) * 8.0, limit)

@@ -1,0 +1,102 @@
+"""The model against measured tables: skipped where the tables are not beside the checkout."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from codesign.costmodel.fitting import folds_of
+from codesign.costmodel.machine import load_machine
+from codesign.costmodel.ranking import quality, rankings
+from codesign.costmodel.tables import TableError, kernels_of, read_table, visited
+from codesign.costmodel.validation import predictions, report
+
+
+@pytest.fixture(scope="module")
+def measured(root_dir: Path) -> Path:
+    folder = root_dir.parent / "shared" / "measured"
+    if not (folder / "gpu_gemm.parquet").is_file():
+        pytest.skip("the measured tables are not beside the checkout (../shared/measured)")
+    return folder
+
+
+@pytest.mark.parametrize(("machine", "limit"), [("h100_sxm", 0.065), ("a100_sxm", 0.08)])
+def test_library_gemms(measured: Path, machine: str, limit: float) -> None:
+    table = read_table(measured / "gpu_gemm.parquet")
+    table = table[table.machine == machine].sample(600, random_state=7).reset_index(drop=True)
+    (op,) = report(predictions(table, load_machine(machine)), table)
+    assert op["mape"] < limit
+    assert op["spearman"] > 0.98
+    assert 0.84 <= op["coverage"] <= 0.97
+    assert sum(part["rows"] for part in op["regimes"] if part["regime"].endswith("-bound")) == op["rows"]
+
+
+def test_linear_layers_of_a_profiled_model(measured: Path) -> None:
+    table = read_table(measured / "gpu_transformer_ops_a100.parquet").sample(1200, random_state=7).reset_index(drop=True)
+    ops = {op["op"]: op for op in report(predictions(table, load_machine("a100_sxm")), table)}
+    for name in ("attn_pre_proj", "attn_post_proj", "mlp_up_proj", "mlp_down_proj"):
+        assert ops[name]["mape"] < 0.09, name
+
+
+def test_tuning_space_of_another_machine(measured: Path) -> None:
+    table = read_table(measured / "tuning_space_gemm_rtx3090.parquet")
+    (space,) = rankings(table, load_machine("rtx_3090"))
+    assert space["regret_at_10"] <= 0.10
+    assert space["kendall_tau"] > 0.5
+
+
+def test_validate_command_answers_in_json(measured: Path, tmp_path: Path) -> None:
+    table = pd.read_parquet(measured / "gpu_gemm.parquet")
+    table[table.machine == "a100_sxm"].sample(100, random_state=1).to_csv(tmp_path / "some.csv", index=False)
+    command = [sys.executable, "-m", "codesign.validate", str(tmp_path / "some.csv"), "--machine", "a100_sxm", "--json"]
+    document = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert document["machine"] == "a100_sxm"
+    keys = {"op", "rows", "mape", "median", "p90", "bias", "spearman", "coverage", "regimes", "worst"}
+    assert keys <= set(document["ops"][0])
+
+
+def test_a_table_of_an_unknown_kind_names_its_columns(tmp_path: Path) -> None:
+    path = tmp_path / "odd.csv"
+    path.write_text("seconds,colour\n1.0,red\n")
+    with pytest.raises(TableError, match="unknown kind: columns colour, seconds"):
+        list(kernels_of(read_table(path)))
+    with pytest.raises(TableError, match="no such table"):
+        read_table(tmp_path / "none.parquet")
+    path.write_text("m,n,k\n1,2,3\n")
+    with pytest.raises(TableError, match="no column 'seconds'"):
+        read_table(path)
+
+
+def test_folds_keep_a_site_together() -> None:
+    frame = pd.DataFrame({"m": np.arange(60), "n": np.repeat(np.arange(6), 10), "k": 8, "seconds": 1e-6})
+    (rows,) = kernels_of(frame)
+    folds = folds_of(rows, 3)
+    assert {len(set(folds[rows.site == site])) for site in set(rows.site)} == {1}
+    assert len(set(folds)) == 3
+
+
+def test_visited_keys_of_a_causal_mask_against_counting() -> None:
+    for queries, keys, window in ((1024, 1024, 0), (256, 1024, 0), (1024, 1024, 128), (1, 512, 0)):
+        tile = 128
+        starts = range(0, queries, tile)
+        each = []
+        for start in starts:
+            last = keys - queries + min(start + tile, queries)
+            each.append(last if not window else min(last, window + min(tile, queries) - 1))
+        mean, skew = visited(np.array([float(queries)]), np.array([float(keys)]), np.array([float(window)]))
+        assert mean[0] == pytest.approx(np.mean(each), rel=0.06)
+        assert mean[0] * skew[0] == pytest.approx(max(each), rel=0.01)
+
+
+def test_quality_of_a_perfect_and_a_reversed_order() -> None:
+    seconds = np.array([3.0, 1.0, 2.0, np.nan])
+    assert quality(seconds, seconds)["kendall_tau"] == pytest.approx(1.0)
+    worst = quality(seconds, -seconds)
+    assert worst["kendall_tau"] == pytest.approx(-1.0)
+    assert worst["regret_at_1"] == pytest.approx(2.0)
