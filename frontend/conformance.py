@@ -338,23 +338,29 @@ def operators(names: Sequence[str] | None = None) -> list[Any]:
     return chosen if names is None else [info for info in chosen if info.name in names]
 
 
+def heading(width: int) -> str:
+    return f"{'operator':{width}}  " + "  ".join(f"{s:>11}" for s in STATUSES) + "  first reason"
+
+
+def row(tally: Tally, width: int) -> str:
+    """One operator's line of the table."""
+    worst = ("crashed", "failed", "unsupported", "untraceable", "external", "random")
+    reason = next((tally.reasons[s] for s in worst if s in tally.reasons), "")
+    numbers = "  ".join(f"{tally.counts[s] or '':>11}" for s in STATUSES)
+    return f"{tally.name:{width}}  {numbers}  {reason[:120]}".rstrip()
+
+
+def totals(tallies: Sequence[Tally], width: int) -> str:
+    total: Counter[str] = Counter()
+    for tally in tallies:
+        total.update(tally.counts)
+    return f"{'total':{width}}  " + "  ".join(f"{total[s]:>11}" for s in STATUSES)
+
+
 def table(tallies: Sequence[Tally]) -> str:
     """A table of results, one operator a line, totals last."""
     width = max((len(t.name) for t in tallies), default=8)
-    lines = [f"{'operator':{width}}  " + "  ".join(f"{s:>11}" for s in STATUSES) + "  first reason"]
-    for t in tallies:
-        reason = next(
-            (t.reasons[s] for s in ("crashed", "failed", "unsupported", "untraceable", "external") if s in t.reasons),
-            "",
-        )
-        lines.append(
-            f"{t.name:{width}}  " + "  ".join(f"{t.counts[s] or '':>11}" for s in STATUSES) + f"  {reason[:120]}"
-        )
-    total: Counter[str] = Counter()
-    for t in tallies:
-        total.update(t.counts)
-    lines.append(f"{'total':{width}}  " + "  ".join(f"{total[s]:>11}" for s in STATUSES))
-    return "\n".join(lines)
+    return "\n".join([heading(width), *(row(t, width) for t in tallies), totals(tallies, width)])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -368,16 +374,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.disable(logging.ERROR)  # torch logs every operator that it cannot trace
     torch.set_num_threads(1)
     dtypes = [getattr(torch, name) for name in options.dtype] if options.dtype else DTYPES
+    warnings.simplefilter("ignore")
     started = time.perf_counter()
+    chosen = operators(options.operators or None)
+    width = max((len(info.name) + len(info.variant_test_name) + 1 for info in chosen), default=8)
     tallies = []
-    for info in operators(options.operators or None):
+    if not options.json:
+        print(heading(width))
+    for info in chosen:
         tallies.append(check_operator(info, dtypes, options.limit))
-        if sys.stderr.isatty():
-            print(f"\r{len(tallies)} {tallies[-1].name:60}", end="", file=sys.stderr)
+        if not options.json:
+            print(row(tallies[-1], width), flush=True)
     if options.json:
         print(json.dumps([{"name": t.name, "counts": dict(t.counts), "reasons": t.reasons} for t in tallies], indent=1))
     else:
-        print(table(tallies))
+        print(totals(tallies, width))
         print(f"{time.perf_counter() - started:.0f} s")
     return 1 if any(t.counts["failed"] or t.counts["crashed"] for t in tallies) else 0
 
