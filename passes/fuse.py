@@ -24,13 +24,14 @@ class Fuse(FunctionPass, Pass):
 
     `policy`: who decides (none, greedy, a registered one, or package.module:Class). `prices`: seconds of a group "tuned" over its
     schedules, or the quick "roofline"; a context with a pricer of its own overrides it. `chain`: matrix products that may feed each
-    other in one group.
+    other in one group. `explain`: remark on each producer and consumer that stayed apart, and why.
     """
 
     name: ClassVar[str] = "fuse"
     policy: str = "greedy"
     prices: str = "tuned"
     chain: int = 2
+    explain: bool = False
 
     def run_block(self, module: Module, block: Block, context: Context) -> None:
         if not any(isinstance(op, Compute) for op in block.ops):
@@ -39,6 +40,8 @@ class Fuse(FunctionPass, Pass):
         pricer = pricer_of(context, self.prices, module.bounds())
         search = FusionSearch(GroupGraph(block, module.bounds()), pricer, chain=self.chain)
         policy.decide(search)
+        if self.explain:
+            context.remarks.extend(search.explain())
         search.graph.write(block)
 
 

@@ -7,6 +7,7 @@ dims where a reshape lies between the two, and inlines element-wise producers th
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
@@ -58,6 +59,11 @@ class Group:
         copies, mapping = rebased(self.computes, names, {}, Bounds())
         block = Block((), copies, (mapping[value] for value in self.outputs.values()))
         return Fusion(block, names=[value.name for value in self.outputs], location=self.location)
+
+
+def _plain(text: object) -> str:
+    """Names of dims in a message as the user knows them, without the numbers that tell groups' dims apart."""
+    return re.sub(r"(?<=\w)\.\d+", "", str(text))
 
 
 _counter = itertools.count()
@@ -222,7 +228,7 @@ def _cut_consumers(
         if split is None:
             continue
         if name in outside:
-            raise _Clash(producer, f"a reshape cuts dim {name.split('.')[0]} of a result")
+            raise _Clash(producer, f"a reshape cuts dim {_plain(name)} of a result")
         if name in positions:
             raise _Clash(producer, "a reshape cuts the dim of an argmax or argmin")
         splits[name] = split
@@ -255,18 +261,18 @@ def _align(
         name = expression.variable
         if name is not None and name in extents and extents[name] == dim.extent and dim.name not in basis.first_splits:
             if basis.names.setdefault(dim.name, name) != name:
-                raise _Clash(producer, f"dim {dim.name.split('.')[0]} is read at two different points")
+                raise _Clash(producer, f"dim {_plain(dim.name)} is read at two different points")
             continue
         digits = None if expression.data() else mixed_radix(expression, dim.extent, extents)
         if digits is None:
-            raise _Clash(producer, f"read at {expression} along dim {dim.name.split('.')[0]}, not at each point once")
+            raise _Clash(producer, f"read at {_plain(expression)} along dim {_plain(dim.name)}, not at each point once")
         if dim.name in fixed:
-            raise _Clash(producer, f"a reshape cuts dim {dim.name.split('.')[0]} of a value that is needed elsewhere")
+            raise _Clash(producer, f"a reshape cuts dim {_plain(dim.name)} of a value that is needed elsewhere")
         if dim.name in positions:
             raise _Clash(producer, "a reshape cuts the dim of an argmax or argmin")
         split = Split(dim.name, tuple(Dim(name, extents[name]) for name in digits), expression)
         if dim.name in basis.names or basis.first_splits.setdefault(dim.name, split) != split:
-            raise _Clash(producer, f"dim {dim.name.split('.')[0]} is read at two different points")
+            raise _Clash(producer, f"dim {_plain(dim.name)} is read at two different points")
     used = [name for dim in producer.dims for name in _new_names(basis, dim.name)]
     if len(used) != len(set(used)):
         raise _Clash(producer, "two dims are read along one loop")
@@ -388,7 +394,7 @@ def _check_results(group: Group) -> None:
             mine = {dim.name for dim in op.dims}
             lacking = [name for name, extent in wide.items() if name not in mine and extent != 1]
             if lacking:
-                dims = ", ".join(name.split(".")[0] for name in lacking)
+                dims = ", ".join(_plain(name) for name in lacking)
                 raise NotFusable(f"%{op.result.name} is also needed outside, and would be written again along {dims}")
 
 

@@ -41,10 +41,7 @@ class Offer:
 
 @dataclass
 class FusionSearch:
-    """The state of a search: the graph, prices by structure, and what was decided.
-
-    `explanations`: (producer, consumer, offer) of each pair that was looked at and not merged at the end, for reports.
-    """
+    """The state of a search: the graph of groups, and prices and offers by structure."""
 
     graph: GroupGraph
     pricer: Pricer
@@ -123,6 +120,31 @@ class FusionSearch:
             return None
         self.merges += 1
         return self.graph.put(first, second, merged)
+
+    def explain(self) -> list[str]:
+        """For each producer and consumer that stayed apart, why: what forbids it, or the seconds on both sides; equal pairs once."""
+        lines: dict[Hashable, str] = {}
+        counts: dict[Hashable, int] = {}
+        for first in self.graph.groups():
+            for second in sorted(first.after, key=lambda one: one.place):
+                if second.group is None:
+                    continue
+                key = self._pair_key(first, second)
+                counts[key] = counts.get(key, 0) + 1
+                if key in lines:
+                    continue
+                names = f"%{first.gives[-1].name} -> %{second.gives[-1].name}"
+                offer = self.offer(first, second)
+                if not self.allowed(first, second):
+                    lines[key] = f"{names}: apart, another op lies between them"
+                elif offer.reason:
+                    lines[key] = f"{names}: apart, {offer.reason}"
+                elif not math.isfinite(offer.seconds):
+                    lines[key] = f"{names}: apart, no schedule fits"
+                else:
+                    fused, apart = offer.seconds * 1e6, offer.apart * 1e6
+                    lines[key] = f"{names}: apart, {fused:.2f} us fused against {apart:.2f} us"
+        return [line + (f" (x {counts[key]})" if counts[key] > 1 else "") for key, line in lines.items()]
 
     def neighbours(self, node: Node) -> Iterator[tuple[Node, Node]]:
         """Pairs (earlier, later) of the node with its producers and consumers, groups that feed the same consumer, and groups that

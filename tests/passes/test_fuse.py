@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -343,3 +344,19 @@ def test_random_graphs(module: Module, prices: str) -> None:
     fused = optimize(module, context, pipeline=f"{CLEAN_UP},fuse{{prices=roofline}}")
     check_legal(fused)
     same_values(module, fused, 1e-4)
+
+
+def test_each_edge_left_is_explained() -> None:
+    context = Context()
+    fused = optimize(models.mlp(512, 1024, 4096, 1024), context, pipeline=f"{CLEAN_UP},fuse{{explain=true}}")
+    assert len(fusions(fused)) == 2
+    (line,) = context.remarks
+    match = re.fullmatch(r"%v9 -> %v14: apart, ([\d.]+) us fused against ([\d.]+) us", line)
+    assert match, line
+    assert float(match[1]) >= float(match[2])
+    context = Context(pricer=fewest)
+    one = _sum()
+    flipped = _reader(one.result, 8, index(7) - "c")
+    block = Block(list(one.operands()), [one, flipped], [flipped.result])
+    optimize(Module("m", {}, {"main": Function("main", block)}), context, pipeline="fuse{explain=true}")
+    assert context.remarks == ["% -> %: apart, read at -c + 7 along dim p, not at each point once"]
