@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.index import Bounds
 from codesign.ir.tensor import Compute, Fusion
-from codesign.passes.fusion.group import Group, NotFusable, merge, single
+from codesign.passes.fusion.group import Group, NotFusable, single
+from codesign.passes.fusion.merge import merge
 
 
 @dataclass(eq=False)

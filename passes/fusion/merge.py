@@ -1,0 +1,288 @@
+"""The merge of two groups into one loop nest.
+
+The first group's dims are renamed after the second's, dims are cut where a reshape lies between the two, and element-wise producers
+that are read elsewhere than at their own point are inlined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+
+from codesign.ir.core import Value
+from codesign.ir.index import Bounds, FloorDiv, Index, Mod, index
+from codesign.ir.location import merge as merge_locations
+from codesign.ir.scalar import Read, Scalar
+from codesign.ir.tensor import Compute, Dim
+from codesign.passes.algebra import Rewriting, simplify_scalar
+from codesign.passes.fusion.group import Group, NotFusable, fresh_name, shown
+from codesign.passes.fusion.tidy import tidy
+from codesign.passes.rebase import Split, digits_asked_for, mixed_radix, rebased
+from codesign.passes.views import inline
+
+
+class _Clash(NotFusable):
+    """A read of a producer that is not at the producer's own point; inlining the producer may help."""
+
+    def __init__(self, producer: Compute, reason: str) -> None:
+        self.producer = producer
+        super().__init__(reason)
+
+
+def merge(first: Group, second: Group, keep: Set[Value], outer: Bounds) -> Group:
+    """One group that does the work of both; `first` comes before `second` (no value flows back).
+
+    `keep`: values of the surrounding block that are used outside of both. Raises NotFusable with the reason.
+    """
+    first = _with_other_names(first, second)
+    producers = {op.result: op for op in first.computes}
+    flows = {value: producers[inner] for value, inner in first.outputs.items() if value in second.external}
+    kept = {value for value in first.outputs if value in keep}
+    inlined: dict[Value, Compute] = {}
+    while True:
+        consumers = _with_inlined(second, flows, inlined, producers, outer)
+        try:
+            return _join(first, consumers, flows, second, kept, outer)
+        except _Clash as clash:
+            if clash.producer.reductions or clash.producer.result in inlined:
+                raise NotFusable(str(clash)) from None
+            inlined[clash.producer.result] = clash.producer
+
+
+def _with_other_names(first: Group, second: Group) -> Group:
+    """The first group with fresh dim names where the two share some (both hold a copy of one producer)."""
+    theirs = {dim.name for op in second.computes for dim in op.domain}
+    clashing = {dim.name for op in first.computes for dim in op.domain} & theirs
+    if not clashing:
+        return first
+    names = {name: fresh_name(name) for name in sorted(clashing)}
+    computes, mapping = rebased(first.computes, names, {}, Bounds())
+    return Group(tuple(computes), {v: mapping[inner] for v, inner in first.outputs.items()}, first.location)
+
+
+def _with_inlined(
+    second: Group,
+    flows: Mapping[Value, Compute],
+    inlined: Mapping[Value, Compute],
+    producers: Mapping[Value, Compute],
+    outer: Bounds,
+) -> list[Compute]:
+    """Copies of the second group's computes that read the first's private values, with some of these inlined."""
+    inner = {value: op.result for value, op in flows.items()}
+
+    def change(op: Compute, body: Scalar) -> Scalar:
+        if any(value in inner for value in op.operands()):
+            body = body.replace_sources(inner)
+            for _ in range(len(inlined)):
+                if not any(read.source in inlined for read in body.reads()):
+                    break
+                body = simplify_scalar(inline(body, inlined, op.bounds(outer)), Rewriting(op.bounds(outer)))
+        return body
+
+    copies, _ = rebased(second.computes, {}, {}, outer, change)
+    return copies
+
+
+@dataclass
+class _Basis:
+    """What is decided about dims while two groups are joined."""
+
+    names: dict[str, str] = field(default_factory=dict)
+    first_splits: dict[str, Split] = field(default_factory=dict)
+    second_splits: dict[str, Split] = field(default_factory=dict)
+
+
+def _reads_between(
+    producers: Mapping[Value, Compute], consumers: Iterable[Compute]
+) -> list[tuple[Compute, Compute, Read]]:
+    return [
+        (producers[read.source], op, read) for op in consumers for read in op.body.reads() if read.source in producers
+    ]
+
+
+def _join(
+    first: Group,
+    consumers: list[Compute],
+    flows: Mapping[Value, Compute],
+    second: Group,
+    kept: Set[Value],
+    outer: Bounds,
+) -> Group:
+    producers = {op.result: op for op in first.computes}
+    originals = dict(zip((op.result for op in second.computes), consumers, strict=True))
+    outputs = {value: originals[inner] for value, inner in second.outputs.items()}
+    consumers, outputs = _cut_consumers(producers, consumers, outputs, outer)
+    basis = _Basis()
+    fixed = {dim.name for value, inner in first.outputs.items() if value in kept for dim in producers[inner].dims}
+    positions = _positions_only(first.computes)
+    for producer, consumer, read in _reads_between(producers, consumers):
+        _align(basis, producer, consumer, read, fixed, positions, outer)
+    _check(basis, first.computes)
+    leftover = {dim.name: dim.extent for op in first.computes for dim in op.domain}
+    leftover = {k: v for k, v in leftover.items() if k not in basis.names and k not in basis.first_splits}
+    if leftover:
+        _share_loops(basis, leftover, first.computes, consumers)
+        if not flows and not basis.names:
+            _same_shapes(basis, leftover, first, second, consumers)
+    moved, mapping = rebased(first.computes, basis.names, basis.first_splits, outer)
+    dims_of = {op.result: tuple(index(dim.name) for dim in op.dims) for op in moved}
+
+    def own(_: Compute, body: Scalar) -> Scalar:
+        def change(node: Scalar) -> Scalar | None:
+            if isinstance(node, Read) and node.source in mapping:
+                new = mapping[node.source]
+                return Read(new, dims_of[new])
+            return None
+
+        return body.rewrite(change)
+
+    changed, second_mapping = rebased(consumers, {}, {}, outer, own)
+    provided = {value: mapping[inner] for value, inner in first.outputs.items() if value in kept}
+    provided.update({value: second_mapping[op.result] for value, op in outputs.items()})
+    return tidy([*moved, *changed], provided, merge_locations((first.location, second.location)), outer)
+
+
+def _cut_consumers(
+    producers: Mapping[Value, Compute], consumers: list[Compute], outputs: dict[Value, Compute], outer: Bounds
+) -> tuple[list[Compute], dict[Value, Compute]]:
+    """Cut the second group's dims of which a read takes digits (`%v[c // T, c % T]`), where no output has that dim."""
+    wanted: dict[str, tuple[Index, list[Index], Compute]] = {}
+    for producer, consumer, read in _reads_between(producers, consumers):
+        for expression in read.indices:
+            if not any(isinstance(atom, (FloorDiv, Mod)) for atom in expression.atoms()):
+                continue
+            for name in expression.variables() & consumer.extents().keys():
+                entry = wanted.setdefault(name, (consumer.extents()[name], [], producer))
+                entry[1].append(expression)
+    if not wanted:
+        return consumers, outputs
+    outside = {dim.name for op in outputs.values() for dim in op.dims}
+    positions = _positions_only(consumers)
+    splits: dict[str, Split] = {}
+    for name, (extent, expressions, producer) in wanted.items():
+        split = digits_asked_for(name, extent, expressions)
+        if split is None:
+            continue
+        if name in outside:
+            raise _Clash(producer, f"a reshape cuts dim {shown(name)} of a result")
+        if name in positions:
+            raise _Clash(producer, "a reshape cuts the dim of an argmax or argmin")
+        splits[name] = split
+    if not splits:
+        return consumers, outputs
+    cut, mapping = rebased(consumers, {}, splits, outer)
+    by_result = {op.result: op for op in cut}
+    return cut, {value: by_result[mapping[op.result]] for value, op in outputs.items()}
+
+
+def _positions_only(computes: Iterable[Compute]) -> set[str]:
+    """Dims that can't be cut because a reduction reports positions along them."""
+    return {dim.name for op in computes if op.monoid in ("argmax", "argmin") for dim in op.reductions}
+
+
+def _align(
+    basis: _Basis,
+    producer: Compute,
+    consumer: Compute,
+    read: Read,
+    fixed: Set[str],
+    positions: Set[str],
+    outer: Bounds,
+) -> None:
+    """Decide names and splits of the producer's dims so that this read is at the producer's own point."""
+    if read.otherwise is not None:
+        raise _Clash(producer, "read with a guard (padding) of a value that can't be recomputed")
+    extents = consumer.extents()
+    for dim, expression in zip(producer.dims, read.indices, strict=True):
+        name = expression.variable
+        if name is not None and name in extents and extents[name] == dim.extent and dim.name not in basis.first_splits:
+            if basis.names.setdefault(dim.name, name) != name:
+                raise _Clash(producer, f"dim {shown(dim.name)} is read at two different points")
+            continue
+        digits = None if expression.data() else mixed_radix(expression, dim.extent, extents)
+        if digits is None:
+            raise _Clash(producer, f"read at {shown(expression)} along dim {shown(dim.name)}, not at each point once")
+        if dim.name in fixed:
+            raise _Clash(producer, f"a reshape cuts dim {shown(dim.name)} of a value that is needed elsewhere")
+        if dim.name in positions:
+            raise _Clash(producer, "a reshape cuts the dim of an argmax or argmin")
+        split = Split(dim.name, tuple(Dim(name, extents[name]) for name in digits), expression)
+        if dim.name in basis.names or basis.first_splits.setdefault(dim.name, split) != split:
+            raise _Clash(producer, f"dim {shown(dim.name)} is read at two different points")
+    used = [name for dim in producer.dims for name in _new_names(basis, dim.name)]
+    if len(used) != len(set(used)):
+        raise _Clash(producer, "two dims are read along one loop")
+
+
+def _new_names(basis: _Basis, name: str) -> tuple[str, ...]:
+    if name in basis.first_splits:
+        return tuple(digit.name for digit in basis.first_splits[name].digits)
+    return (basis.names.get(name, name),)
+
+
+def _check(basis: _Basis, computes: Iterable[Compute]) -> None:
+    for op in computes:
+        used = [name for dim in op.domain for name in _new_names(basis, dim.name)]
+        if len(used) != len(set(used)):
+            raise _Clash(op, "two dims of one computation would be the same loop")
+
+
+def _share_loops(
+    basis: _Basis, leftover: dict[str, Index], first: Iterable[Compute], second: Iterable[Compute]
+) -> None:
+    """Make dims of both groups the same loop where both read one tensor at indices that are then equal."""
+    reads: dict[Value, list[tuple[Compute, Read]]] = {}
+    for op in second:
+        for read in op.body.reads():
+            reads.setdefault(read.source, []).append((op, read))
+    members = list(first)
+    for op in members:
+        for read in op.body.reads():
+            for other, theirs in reads.get(read.source, ()):
+                pairs = _pairing(basis, leftover, read, theirs, other.extents())
+                if not pairs:
+                    continue
+                trial = _Basis({**basis.names, **pairs}, basis.first_splits, basis.second_splits)
+                try:
+                    for member in members:
+                        _check(trial, [member])
+                except NotFusable:
+                    continue
+                basis.names.update(pairs)
+                for name in pairs:
+                    leftover.pop(name, None)
+
+
+def _same_shapes(
+    basis: _Basis, leftover: dict[str, Index], first: Group, second: Group, consumers: Iterable[Compute]
+) -> None:
+    """Two groups that share nothing but have results of one shape walk it together."""
+    mine = next(op for op in first.computes if op.result in first.outputs.values())
+    place = next(i for i, op in enumerate(second.computes) if op.result in second.outputs.values())
+    theirs = list(consumers)[place]
+    if len(mine.dims) != len(theirs.dims) or any(
+        a.extent != b.extent for a, b in zip(mine.dims, theirs.dims, strict=True)
+    ):
+        return
+    for a, b in zip(mine.dims, theirs.dims, strict=True):
+        basis.names[a.name] = b.name
+        leftover.pop(a.name, None)
+
+
+def _pairing(
+    basis: _Basis, leftover: Mapping[str, Index], mine: Read, theirs: Read, extents: Mapping[str, Index]
+) -> dict[str, str]:
+    """Leftover dims of the first group with the second's dims that make the two reads equal; empty when none do."""
+    pairs: dict[str, str] = {}
+    for a, b in zip(mine.indices, theirs.indices, strict=True):
+        name, target = a.variable, b.variable
+        if name is None or target is None or name not in leftover:
+            continue
+        if target not in extents or extents[target] != leftover[name] or pairs.setdefault(name, target) != target:
+            return {}
+    if not pairs:
+        return {}
+    values: dict[str, Index | int | str] = {**basis.names, **pairs}
+    values.update({name: split.value for name, split in basis.first_splits.items()})
+    same = all(a.substitute(values) == b for a, b in zip(mine.indices, theirs.indices, strict=True))
+    return pairs if same else {}

@@ -1,0 +1,164 @@
+"""What a group needs after a merge: dead members out, single-use ones inlined, copies folded, loops over one tensor shared."""
+
+from __future__ import annotations
+
+import itertools
+
+from codesign.ir.core import Value
+from codesign.ir.index import Bounds, Index
+from codesign.ir.location import Location
+from codesign.ir.location import merge as merge_locations
+from codesign.ir.scalar import Read, Scalar
+from codesign.ir.tensor import Compute
+from codesign.passes.algebra import Rewriting, simplify_scalar
+from codesign.passes.fusion.group import Group, NotFusable, shown
+from codesign.passes.rebase import rebased
+from codesign.passes.views import inline
+
+
+def tidy(computes: list[Compute], outputs: dict[Value, Value], location: Location, outer: Bounds) -> Group:
+    """The group without dead members, and with element-wise members inlined where one reader alone wants them at its own points."""
+    provided = set(outputs.values())
+    live = set(provided)
+    alive: list[Compute] = []
+    for op in reversed(computes):
+        if op.result in live:
+            live.update(op.operands())
+            alive.append(op)
+    alive.reverse()
+    readers: dict[Value, list[Compute]] = {}
+    for op in alive:
+        for value in op.operands():
+            readers.setdefault(value, []).append(op)
+    single_use: dict[Value, Compute] = {}
+    kept: list[Compute] = []
+    for op in alive:
+        mine = [value for value in op.operands() if value in single_use]
+        if mine:
+            bounds = op.bounds(outer)
+            op.body = simplify_scalar(inline(op.body, single_use, bounds), Rewriting(bounds))
+        users = readers.get(op.result, [])
+        if not op.reductions and op.result not in provided and len(users) == 1 and _same_points(op, users[0]):
+            single_use[op.result] = op
+            users[0].location = merge_locations((op.location, users[0].location))
+        else:
+            kept.append(op)
+    group = _with_shared_loops(Group(tuple(_without_copies(kept, outputs)), outputs, location), outer)
+    _check_results(group)
+    return group
+
+
+def _check_results(group: Group) -> None:
+    """Each result has every outer dim of the group: else many programs would write one element."""
+    inner = {dim.name for op in group.computes for dim in op.reductions}
+    wide = {dim.name: dim.extent for op in group.computes for dim in op.dims if dim.name not in inner}
+    provided = set(group.outputs.values())
+    for op in group.computes:
+        if op.result in provided:
+            mine = {dim.name for dim in op.dims}
+            lacking = [name for name, extent in wide.items() if name not in mine and extent != 1]
+            if lacking:
+                dims = ", ".join(shown(name) for name in lacking)
+                raise NotFusable(f"%{op.result.name} is also needed outside, and would be written again along {dims}")
+
+
+def _with_shared_loops(group: Group, outer: Bounds) -> Group:
+    """Two dims become one loop where members read one tensor at indices that are then equal, and no member has both dims.
+
+    `s[i] = sum(k) x[i, k]; o[i, j] = x[i, j] * s[i]  ->  o[i, k] = x[i, k] * s[i]`: the row is read once.
+    """
+    for _ in range(len(group.computes)):
+        names = _same_loops(group.computes)
+        if not names:
+            break
+        computes, mapping = rebased(group.computes, names, {}, outer)
+        group = Group(tuple(computes), {v: mapping[inner] for v, inner in group.outputs.items()}, group.location)
+    return group
+
+
+def _same_loops(computes: tuple[Compute, ...]) -> dict[str, str]:
+    """New names for dims that a read shared by two members shows to be the same loop; empty when there are none left."""
+    together: dict[str, set[str]] = {}
+    extents: dict[str, Index] = {}
+    seen: dict[Value, dict[tuple[Index, ...], None]] = {}
+    for op in computes:
+        mine = {dim.name for dim in op.domain}
+        extents.update(op.extents())
+        for name in mine:
+            together.setdefault(name, set()).update(mine)
+        for read in op.body.reads():
+            seen.setdefault(read.source, {})[read.indices] = None
+    inside = {op.result for op in computes}
+    for source, places in seen.items():
+        if source in inside:
+            continue
+        for one, other in itertools.combinations(places, 2):
+            pairs = {(b.variable, a.variable) for a, b in zip(one, other, strict=True) if a != b}
+            if len(pairs) != 1:
+                continue
+            ((old, new),) = pairs
+            if old is None or new is None or old not in extents or new not in extents:
+                continue
+            if extents[old] == extents[new] and new not in together[old]:
+                return {old: new}
+    return {}
+
+
+def _without_copies(computes: list[Compute], outputs: dict[Value, Value]) -> list[Compute]:
+    """`%s = sum(..) ..; %o = compute[n, m] {%s[m, n]}  ->  %o = compute[n, m] sum(..) ..` when nobody else reads %s."""
+    uses: dict[Value, int] = {}
+    for op in computes:
+        for value in op.operands():
+            uses[value] = uses.get(value, 0) + 1
+    provided = set(outputs.values())
+    made = {op.result: position for position, op in enumerate(computes)}
+    kept: list[Compute | None] = list(computes)
+    for position, op in enumerate(computes):
+        body = op.body
+        if not isinstance(body, Read) or op.reductions or body.source not in made or body.source in provided:
+            continue
+        source = kept[made[body.source]]
+        if source is None or uses[body.source] != 1:
+            continue
+        read = {name for i in body.indices for name in i.variables()}
+        if any(dim.name not in read and dim.extent != 1 for dim in op.dims):
+            continue
+        if op.dtype is not source.dtype and source.accumulate is not source.dtype:
+            continue  # two roundings
+        new = Compute(
+            op.dims,
+            source.body,
+            dtype=op.dtype,
+            reductions=source.reductions,
+            monoid=source.monoid,
+            accumulate=source.accumulate,
+            name=op.result.name,
+            location=merge_locations((source.location, op.location)),
+        )
+        new.results = op.results
+        op.result.owner = new
+        kept[made[body.source]] = None
+        kept[position] = new
+    return [op for op in kept if op is not None]
+
+
+def _same_points(op: Compute, reader: Compute) -> bool:
+    """Inlining repeats no work: the reader has no further dims, or is a sum of products, whose factors each have their own."""
+    mine = {dim.name for dim in op.dims}
+    if all(dim.name in mine or dim.extent == 1 for dim in reader.domain):
+        return True
+    return (
+        reader.monoid == "sum"
+        and any(dim.name in mine for dim in reader.reductions)
+        and _is_factor(op.result, reader.body)
+    )
+
+
+def _is_factor(value: Value, body: Scalar) -> bool:
+    """The value enters a product at the top of the body (through casts), so that inlining keeps it a product of two factors."""
+    while getattr(body, "function", "") == "cast":
+        body = body.children()[0]
+    if getattr(body, "function", "") != "mul":
+        return False
+    left, right = (any(read.source is value for read in arg.reads()) for arg in body.children())
+    return left != right
