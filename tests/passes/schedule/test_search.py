@@ -230,7 +230,7 @@ def test_given_schedules_are_used_and_checked() -> None:
         tile_module(
             module(), Tuner(H100), {"r": Schedule({"i": 128, "j": 128, "k": 512}, pipeline=4, extras={"warps": 8})}
         )
-    with pytest.raises(ScheduleError, match="tiles.m: the kernel has no such dim; dims: i, j, k"):
+    with pytest.raises(ScheduleError, match=r"tiles\.m: the kernel has no such dim; dims: i, j, k"):
         tile_module(module(), Tuner(H100), {"r": Schedule({"m": 32})})
     with pytest.raises(ScheduleError, match="@other, which is not a kernel here; kernels: r"):
         tile_module(module(), Tuner(H100), {"other": wanted})
@@ -255,10 +255,13 @@ def test_a_malformed_schedule_file_is_located(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a100_sxm", "mi300x", "maia100", "tpu_v4", "systolic_16x16"])
 def test_a_schedule_of_one_machine_is_priced_on_another_or_says_what_does_not_fit(name: str) -> None:
     made = tune(groups.gemm(1024, 1024, 1024), H100)
+    reason = ""
     try:
         other = Tuner(load_machine(name)).predict(made.normalized, made.schedule)
     except ScheduleError as error:
-        assert re.search(r"needs [\d,]+.*limit [\d,]+", str(error))
+        reason = str(error)
+    if reason:
+        assert re.search(r"needs [\d,]+.*limit [\d,]+", reason)
     else:
         assert other.seconds > 0
         assert other.schedule == made.schedule
