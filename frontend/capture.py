@@ -16,7 +16,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from codesign.frontend.arrays import to_numpy, to_torch
-from codesign.frontend.export import ExportFailure, decompositions, export_program, traced_program
+from codesign.frontend.export import ExportFailure, decomposed_program, export_program, traced_program
 from codesign.frontend.load import ModelSource
 from codesign.frontend.symbols import SymbolTable
 from codesign.frontend.translate import Translation, as_output, translate
@@ -117,7 +117,7 @@ def capture(
             warnings.simplefilter("ignore")
             program, method = export_program(source, dynamic, strict)
             exported = time.perf_counter()
-            program = program.run_decompositions(decompositions())
+            program = decomposed_program(program)
     except ExportFailure as failure:
         program, method, note = traced_program(source, dynamic, failure)
         exported = time.perf_counter()

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -363,6 +364,18 @@ def table(tallies: Sequence[Tally]) -> str:
     return "\n".join([heading(width), *(row(t, width) for t in tallies), totals(tallies, width)])
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings of samples and the log lines that torch writes for every operator that it cannot trace."""
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """`python -m codesign.frontend.conformance [operator ...]`: run the samples and print the table."""
     parser = argparse.ArgumentParser(prog="python -m codesign.frontend.conformance", description=main.__doc__)
@@ -371,18 +384,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", action="append", help="float32, float16, bfloat16, int64, bool (repeatable)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args(argv)
-    logging.disable(logging.ERROR)  # torch logs every operator that it cannot trace
-    torch.set_num_threads(1)
     dtypes = [getattr(torch, name) for name in options.dtype] if options.dtype else DTYPES
-    warnings.simplefilter("ignore")
     started = time.perf_counter()
     chosen = operators(options.operators or None)
+    absent = set(options.operators) - {info.name for info in chosen}
+    if absent:
+        parser.error(f"no operator of op_db is called {', '.join(sorted(absent))}")
     width = max((len(info.name) + len(info.variant_test_name) + 1 for info in chosen), default=8)
     tallies = []
     if not options.json:
         print(heading(width))
     for info in chosen:
-        tallies.append(check_operator(info, dtypes, options.limit))
+        with quiet():
+            tallies.append(check_operator(info, dtypes, options.limit))
         if not options.json:
             print(row(tallies[-1], width), flush=True)
     if options.json:

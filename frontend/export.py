@@ -35,6 +35,15 @@ def decompositions() -> Any:
     return table
 
 
+def decomposed_program(program: ExportedProgram) -> ExportedProgram:
+    """The program in core ATen; ExportFailure where torch's decompositions can't take what torch.export gave."""
+    try:
+        result: ExportedProgram = program.run_decompositions(decompositions())
+        return result
+    except Exception as error:
+        raise ExportFailure([("the decomposition to core ATen", error)]) from error
+
+
 @contextmanager
 def whole_stacks() -> Iterator[None]:
     """While it lasts, torch.export records every frame of a node's call stack, not only those of functions named `forward`.

@@ -154,6 +154,9 @@ class Translation:
             if error.place is None:
                 raise b.unsupported(error.message, error.hint) from error
             raise
+        except Exception as error:
+            error.add_note(f"while lowering {name} at {b.location}")
+            raise
         _check(b, name, result)
         return result
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from codesign.frontend import claimed_operators
-from codesign.frontend.conformance import check_operator, compare, operators, table
+from codesign.frontend.conformance import check_operator, compare, main, operators, table
 
 SLICE = {
     "elementwise": "add sub div floor_divide remainder pow where clamp sign bitwise_left_shift logaddexp isnan round",
@@ -96,3 +96,17 @@ def test_core_aten_is_claimed_but_for_what_is_listed_with_a_reason() -> None:
     missing = core - set(claimed_operators()) - set(CORE_WITHOUT_RULE)
     assert not set(CORE_WITHOUT_RULE) & set(claimed_operators()), "a rule was added: take it off the list"
     assert not missing, f"core ATen operators without a rule or a reason: {sorted(missing)}"
+
+
+def test_command_refuses_unknown_operators(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["no_such_operator"])
+    assert "no operator of op_db is called no_such_operator" in capsys.readouterr().err
+
+
+def test_command_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sigmoid", "--dtype", "float32", "--limit", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("operator")
+    assert lines[1].split()[:2] == ["sigmoid", "2"]
+    assert lines[-2].split()[:2] == ["total", "2"]
