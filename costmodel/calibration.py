@@ -95,9 +95,18 @@ def calibrate(
         )
         group = [prepare(rows, machine, first) for rows in everything if rows.implementation == name]
         _say(progress, f"fitting {name}")
-        found = fit(group, machine, first, IMPLEMENTATION_FIT, limit=limit // 4, evaluations=18, progress=progress)
+        found = fit(
+            group, machine, first, IMPLEMENTATION_FIT, limit=limit // 4, evaluations=18, prior=first, progress=progress
+        )
         out = cross_validate(
-            group, machine, found.parameters, IMPLEMENTATION_FIT, folds=3, limit=limit // 8, progress=progress
+            group,
+            machine,
+            found.parameters,
+            IMPLEMENTATION_FIT,
+            folds=3,
+            limit=limit // 8,
+            prior=first,
+            progress=progress,
         )
         implementations[name] = {key: float(f"{getattr(found.parameters, key):.5g}") for key in IMPLEMENTATION_FIT}
         now = Calibration(machine.name, found.parameters, {}, {})

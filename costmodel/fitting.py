@@ -25,8 +25,9 @@ Floats = npt.NDArray[np.float64]
 ROBUST_SCALE = 0.06
 """Residual of log time where the loss turns from square to linear: twice the disagreement of two labs."""
 
-PRIOR_WEIGHT = 0.1
-"""Pull of each parameter's logarithm towards its starting value, in units of one row's residual."""
+PRIOR_WEIGHT = 1.0
+"""Pull of each parameter's logarithm towards its physical value, in units of one row's residual. Launch and fill, for one, add
+up in small kernels: the pull is what tells them apart."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,10 @@ def prepare(rows: Rows, machine: Machine, start: Parameters) -> Prepared:
     return Prepared(rows, thin(rows.kernel, machine, rows.sizes, spread, rows.columns))
 
 
+PHYSICAL = Parameters()
+"""The physical values that fits are pulled towards."""
+
+
 @dataclass(frozen=True)
 class Fit:
     """Fitted parameters and the error of the rows that they were fitted on."""
@@ -93,6 +98,7 @@ def fit(
     limit: int = 1200,
     evaluations: int = 25,
     seed: int = 0,
+    prior: Parameters = PHYSICAL,
     progress: Callable[[str], None] | None = None,
 ) -> Fit:
     """Fit some parameters on at most `limit` rows of each kernel; `use` masks the rows that may be seen."""
@@ -105,6 +111,7 @@ def fit(
     low = np.log([BOUNDS[name][0] or 1e-3 for name in names])
     high = np.log([BOUNDS[name][1] for name in names])
     origin = np.clip(np.log([max(getattr(start, name), 1e-12) for name in names]), low + 1e-6, high - 1e-6)
+    physical = np.clip(np.log([max(getattr(prior, name), 1e-12) for name in names]), low + 1e-6, high - 1e-6)
 
     total = sum(len(entry.rows.seconds) for entry in prepared)
 
@@ -120,7 +127,7 @@ def fit(
                     limit / len(pick) * len(entry.rows.seconds) / total
                 )  # every measured row counts the same
                 parts.append(weight * (np.log(entry.predict(machine, parameters, pick)) - log))
-        parts.append(PRIOR_WEIGHT * (x - origin))
+        parts.append(PRIOR_WEIGHT * (x - physical))
         if progress is not None:
             progress("fit")
         return np.concatenate(parts)
@@ -161,6 +168,7 @@ def cross_validate(
     *,
     folds: int = 5,
     limit: int = 1200,
+    prior: Parameters = PHYSICAL,
     progress: Callable[[str], None] | None = None,
 ) -> list[Floats]:
     """Predictions for every row by parameters fitted on the other folds' sites."""
@@ -168,7 +176,18 @@ def cross_validate(
     held = [np.empty(len(entry.rows.seconds)) for entry in prepared]
     for fold in range(folds):
         use = [number != fold for number in numbers]
-        found = fit(prepared, machine, start, names, use=use, limit=limit, evaluations=12, seed=fold, progress=progress)
+        found = fit(
+            prepared,
+            machine,
+            start,
+            names,
+            use=use,
+            limit=limit,
+            evaluations=12,
+            seed=fold,
+            prior=prior,
+            progress=progress,
+        )
         for entry, number, target in zip(prepared, numbers, held, strict=True):
             picked = np.flatnonzero(number == fold)
             if len(picked):

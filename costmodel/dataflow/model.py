@@ -162,6 +162,7 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     load = tensor = vector = store = control = read = written = joules = np.zeros(1)
     body = looping = rounds = reuse = straight = tail = last = np.zeros(1)
     latency = target.latency_clocks
+    apart: Array = np.zeros(1)
     gathers = 0
     begun = False
     for stage in work.stages:
@@ -182,7 +183,10 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
         rounds = rounds + np.where(one, 0.0, around)
         reuse = np.maximum(reuse, np.where(one, 0.0, trip * trips / depth))
         straight = straight + np.where(one, stage.load, 0.0)
-        together = np.where(one, _shared(target, wave, stage.store, stage.written), stage.store)
+        if stage.loads:  # cores get their last operands one after the other, and store in that order
+            apart = _shared(target, wave, np.zeros(1), stage.read) / stage.loads
+        crowd = _shared(target, wave, np.zeros(1), stage.written) - apart
+        together = np.where(one, np.maximum(stage.store, crowd), stage.store)
         tail = np.where(stage.store > 0, together, tail)
         last = np.where(stage.store > 0, stage.store, last)
         gathers = max(gathers, stage.gathers)
@@ -253,4 +257,4 @@ def _step(stage: Stage, target: Target, cores: Array, depth: Array, latency: flo
     trip = stage.load + wait + use
     shared = _shared(target, cores, stage.load, stage.read + stage.written)
     rate = np.maximum(np.maximum(stage.tensor, stage.vector), np.maximum(stage.store, shared))
-    return np.where(depth > 1, rate, np.maximum(rate, trip)), trip
+    return rate, trip

@@ -147,7 +147,7 @@ def tensor_dtype(dtype: DType) -> str:
     return "f8" if dtype.name.startswith("f8") else dtype.name
 
 
-def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Array = 4.0, wide: bool = False) -> Work:
+def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Array = 4.0, wide: int = 0) -> Work:
     """Operations and bytes of one block of the tiling; `vector_unit` 1 does contractions on the vector unit, as a
     matrix-vector kernel does."""
     total = Work()
@@ -199,7 +199,7 @@ def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Ar
 
 
 def _operations(
-    nest: Nest, g: Geometry, again: Array, total: Work, vector_unit: Array, warps: Array, wide: bool
+    nest: Nest, g: Geometry, again: Array, total: Work, vector_unit: Array, warps: Array, wide: int
 ) -> None:
     points: Array = again
     elements: Array = 1.0
@@ -224,7 +224,7 @@ def _operations(
 
 
 def _contraction(
-    nest: Nest, g: Geometry, again: Array, total: Work, vector_unit: Array, warps: Array, wide: bool
+    nest: Nest, g: Geometry, again: Array, total: Work, vector_unit: Array, warps: Array, wide: int
 ) -> None:
     found = nest.contraction
     assert found is not None
@@ -317,13 +317,15 @@ def _thread_registers(nest: Nest, g: Geometry) -> Array:
     return total
 
 
-def _operand_bytes(m: Array, n: Array, warps: Array, wide: bool) -> Array:
+def _operand_bytes(m: Array, n: Array, warps: Array, wide: int) -> Array:
     """Elements that shared memory gives and takes per element of k: what each warp reads for its part of the tile,
     and the tile once written.
 
     Warps that hold fragments in registers (Ampere's mma) read them for their own nearly square part; a warp group's
     mma reads 64 rows and all columns from shared memory directly.
     """
+    if wide == 2:  # tensor memory: pairs of SMs hold half of the second operand each, and read each operand once
+        return 2.0 * (m + 0.5 * n)
     if wide:
         return np.maximum(m / 64.0, 1.0) * (64.0 + n) * 0.5 + m + n
     side = np.sqrt(m * n / warps)

@@ -72,7 +72,6 @@ def estimate(
 ) -> Estimate:
     """Time of a kernel under schedules given as columns of knobs; raises UnsupportedError when a unit the kernel
     needs is unknown."""
-    shared = machine.level("shared")
     sms = float(machine.instances("shared"))
     dram, l2 = machine.level("dram"), machine.level("l2")
     bandwidth = machine.need(dram.bandwidth, "levels.dram.bandwidth")
@@ -82,9 +81,9 @@ def estimate(
     vector = machine.unit("vector")
     clock = machine.need(vector.clock_hz, "units.vector.clock_hz")
     port = 64.0 * clock
-    del shared
+    shared_bandwidth = machine.need(machine.level("shared").bandwidth, "levels.shared.bandwidth")
 
-    wide = bool(machine.features.get("wgmma") or machine.features.get("tensor_memory"))
+    wide = 2 if machine.features.get("tensor_memory") else 1 if machine.features.get("wgmma") else 0
     warps = knobs.get("warps", 4.0)
     g = geometry(kernel, knobs, sizes)
     w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, wide)
@@ -116,15 +115,16 @@ def estimate(
     vector_seconds = ((w.vector + w.ieee) / lanes + w.integer / integer_lanes) / clock / p.vector_efficiency
     special_seconds = w.special / special_lanes / clock / p.vector_efficiency
     busy_warps = np.minimum(np.minimum(resident, busiest) * warps / 8.0, 1.0)
-    operand_seconds = busiest * (w.operand_bytes / 128.0 + w.operand_clocks) / clock
+    operand_seconds = busiest * (w.operand_bytes / shared_bandwidth + w.operand_clocks / clock)
     vector_seconds = busiest * (np.maximum(vector_seconds, special_seconds) / busy_warps + spill)
 
     parts = np.where(np.greater(g.split, 1.0), g.split, 0.0)
     partial_bytes = (
         0.0 if np.ndim(parts) == 0 and not parts else parts * w.accumulators * 8.0 * (g.grid / np.maximum(g.split, 1.0))
     )
+    arriving = w.load_bytes - w.shared_loads if wide == 2 else w.load_bytes  # a pair of SMs keeps half each
     l2_bytes = g.grid * (w.load_bytes - w.shared_loads + w.store_bytes + 2.0 * w.atomic_bytes)
-    l2_seconds = np.maximum(l2_bytes / l2_bandwidth, busiest * w.load_bytes / port)
+    l2_seconds = np.maximum(l2_bytes / l2_bandwidth, busiest * arriving / port)
 
     tiled = np.greater(w.tensor_k, 0.0)
     waiting = np.greater(w.trips, 1.0) & np.logical_not(tiled) & np.less_equal(pipeline, 1.0)
