@@ -66,8 +66,8 @@ def through_kernels(info: object, dtype: torch.dtype) -> None:
             with warnings.catch_warnings(), torch.no_grad():
                 warnings.simplefilter("ignore")
                 captured = capture(FunctionModule(sample.function), sample.tensors)
-        except CodesignError as error:
-            pytest.skip(f"the front end does not take it: {error}")
+        except CodesignError as reason:
+            pytest.skip(f"the front end does not take it: {reason}")
         module = captured.module
         if any(isinstance(op, (Call, Random)) for op in module.main.body.walk()) or sample.shape_only or sample.ties:
             pytest.skip("an external call, random numbers, or any of several equal results")
