@@ -1,7 +1,8 @@
 """The accelerator's simulator and analytic model: `OMP_NUM_THREADS=1 python benchmarks/simulator.py`.
 
-Simulated instructions a second of a matmul on all cores (times alone, best of three, CPU time of one core), schedules priced a second, and how far the
-analytic model is from the simulator on schedules drawn from the whole space of each kernel.
+Simulated instructions a second of a matmul on all cores (times alone, best of three, CPU time of one core), schedules
+priced a second, and how far the analytic model is from the simulator on schedules drawn from the whole space of each
+kernel.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
         joules = joules + stage.joules * trips
         one = np.asarray(trips == 1)
         use = stage.tensor + stage.vector
-        rate, trip = _step(stage, target, cores, depth, latency)
+        rate, trip = _step(stage, target, cores, latency)
         around = trip * (np.ceil(trips / depth) - 1.0)  # the first loads came while something else ran
         loop = np.maximum(rate * trips, around)
         opened = loop if begun else np.maximum(rate * (trips - 1.0), around)  # the first step's loads are in the fill
@@ -250,7 +250,7 @@ def _first_load(work: Work, target: Target, cores: Array) -> Array:
     return np.zeros(1)
 
 
-def _step(stage: Stage, target: Target, cores: Array, depth: Array, latency: float) -> tuple[Array, Array]:
+def _step(stage: Stage, target: Target, cores: Array, latency: float) -> tuple[Array, Array]:
     """Clocks between the ends of two steps when the engines are never idle, and from a step's first load to the end of its use."""
     use = stage.tensor + stage.vector
     wait = latency * np.where(stage.load > 0, 1 + min(stage.gathers, 1), 0)
