@@ -58,6 +58,8 @@ def normalize(fusion: Fusion, bounds: Bounds | None = None) -> Normalized:
         fusion, tuple(own_shape(value) for value in fusion.body.yields), {d: (d,) for d in fusion.dims()}
     )
     squeezed = _squeeze(start, ranges)
+    if any(extent == 0 for extent in squeezed.fusion.dims().values()):
+        return squeezed  # nothing to compute, and no quotient by an empty extent
     collapsed = _merge(squeezed, _contiguous_groups(squeezed, ranges), ranges)
     return _merge(collapsed, _matrix_groups(collapsed), ranges)
 

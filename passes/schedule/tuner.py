@@ -11,12 +11,13 @@ import numpy as np
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostModel
-from codesign.costmodel.summary import KernelSummary, summarize
+from codesign.costmodel.summary import Access, KernelSummary, summarize
 from codesign.ir.analysis import structural_hash
 from codesign.ir.errors import ScheduleError
-from codesign.ir.index import Bounds
+from codesign.ir.index import Bounds, Index, index
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.tensor import Fusion
+from codesign.ir.types import row_major
 from codesign.passes.normalize import Normalized, normalize
 from codesign.passes.schedule.build import space
 from codesign.passes.schedule.context import Candidate, Context
@@ -162,9 +163,14 @@ class Tuner:
     def predict(self, normalized: Normalized, schedule: Schedule, name: str = "") -> Tuned:
         """The cost of a given schedule of a group in normal form; ScheduleError when it does not fit the machine."""
         Domain(normalized.fusion, schedule, self.bounds)  # whether it applies to the group at all
-        context = self._context(summarize(normalized.fusion, name))
+        context = self._context(self._summary(normalized, name))
         cost = context.evaluate(ScheduleBatch.of([schedule]))
         return self._result(_Search(normalized, context, schedule, float(cost.seconds[0]), 1))
+
+    def _summary(self, normalized: Normalized, name: str) -> KernelSummary:
+        """The group's summary; of an empty domain, that of a single point, so that it costs its launch."""
+        summary = summarize(normalized.fusion, name)
+        return summary if all(extent != 0 for extent in summary.extents.values()) else _of_a_point(summary)
 
     def _context(self, summary: KernelSummary) -> Context:
         sizes = {name: value for name, value in self.sizes.items() if name in summary.symbols}
@@ -174,7 +180,7 @@ class Tuner:
         """The policy's choice for a group as one kernel, or why it has none."""
         try:
             normalized = normalize(fusion, self.bounds)
-            summary = summarize(normalized.fusion, name)
+            summary = self._summary(normalized, name)
             kernel_space = space(summary, self.machine, self.sizes)
             context = self._context(summary)
             best = search(make_policy(self.policy), kernel_space, context)
@@ -245,6 +251,20 @@ class Tuner:
             runners_up=(apart or others)[:16],
             rejected=context.rejected(),
         )
+
+
+def _of_a_point(summary: KernelSummary) -> KernelSummary:
+    """A summary with one in place of every empty extent and size."""
+
+    def sizes(shape: tuple[Index, ...]) -> tuple[Index, ...]:
+        return tuple(index(1) if size == 0 else size for size in shape)
+
+    def nonempty(accesses: tuple[Access, ...]) -> tuple[Access, ...]:
+        return tuple(replace(a, shape=sizes(a.shape), strides=row_major(sizes(a.shape))) for a in accesses)
+
+    nests = tuple(replace(nest, loads=nonempty(nest.loads), stores=nonempty(nest.stores)) for nest in summary.nests)
+    extents = dict(zip(summary.extents, sizes(tuple(summary.extents.values())), strict=True))
+    return replace(summary, extents=extents, nests=nests)
 
 
 def _together(whole: Tuned, phases: tuple[Phase, ...], dim: str, parts: int) -> Tuned:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codesign.costmodel.machine import load_machine
+from codesign.costmodel.machine import Machine, load_machine
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import summarize
 from codesign.ir.core import Block, Function, Module, Symbol, Value
@@ -286,3 +286,18 @@ def test_a_dynamic_size_is_costed_at_its_example_and_right_at_every_size() -> No
         np.testing.assert_allclose(found, arrays[0] @ arrays[1].T, rtol=1e-4, atol=1e-4)
     with pytest.raises(ScheduleError, match="no value for size N"):
         Tuner(H100).tune(fusion)
+
+
+@pytest.mark.parametrize(
+    "fusion", [groups.element_wise(4, 0, 3), groups.gemm(0, 8, 16), groups.gemm(8, 8, 0), groups.softmax(0, 5)]
+)
+@pytest.mark.parametrize("machine", [H100, load_machine("maia100")])
+def test_an_empty_tensor_costs_a_launch(fusion: Fusion, machine: Machine) -> None:
+    found = Tuner(machine).tune(fusion)
+    assert np.isfinite(found.seconds)
+    module = Module(functions={"main": Function("main", Block(list(fusion.uses()), [fusion], fusion.results))})
+    arrays = groups.random_inputs(fusion)
+    wanted = evaluate(module, arrays)
+    tile_module(module, Tuner(machine))
+    for a, b in zip(evaluate(module, arrays), wanted, strict=True):
+        np.testing.assert_array_equal(a, b)
