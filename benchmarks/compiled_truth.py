@@ -86,8 +86,12 @@ def main() -> None:
         return
     for row in rows:
         tiles = "x".join(str(size) for size in row["schedule"]["tiles"].values())
-        pairs = " ".join(f"{key} {row[key][0]:,.0f}/{row[key][1]:,.0f}" for key in ("registers", "shared_bytes", "blocks_per_sm"))
-        print(f"{row['arch']:7} {row['kernel']:8} {tiles:12} pipeline {row['schedule']['pipeline']} assumed/compiled: {pairs}")
+        pairs = " ".join(
+            f"{key} {row[key][0]:,.0f}/{row[key][1]:,.0f}" for key in ("registers", "shared_bytes", "blocks_per_sm")
+        )
+        print(
+            f"{row['arch']:7} {row['kernel']:8} {tiles:12} pipeline {row['schedule']['pipeline']} assumed/compiled: {pairs}"
+        )
     print(f"occupancy right on {right:.0%} of {len(rows)} kernels")
 
 

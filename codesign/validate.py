@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from codesign.command import output_directory, print_json, progress, run
 from codesign.costmodel.gpu.parameters import load_calibration
@@ -56,8 +56,10 @@ def main(
 
 def _print_report(document: dict[str, Any]) -> None:
     console = Console()
+    console = Console(width=max(console.width, 110))
     console.print(f"{document['machine']} ({document['parameters']})")
-    view = Table("op", "regime", "rows", "MAPE", "median", "p90", "bias", "Spearman", "coverage", box=None)
+    headings = ("op", "regime", "rows", "MAPE", "median", "p90", "bias", "Spearman", "coverage")
+    view = Table(*(Column(heading, no_wrap=True) for heading in headings), box=None)
     for op in document["ops"]:
         for name, entry in [("", op), *((part["regime"], part) for part in op["regimes"])]:
             rank = "" if entry["spearman"] is None else f"{entry['spearman']:.3f}"
