@@ -498,7 +498,7 @@ HOIST_SLOTS = 4096
 _COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 _KEYWORDS = """
 scratch semaphore for in to step count set load store vector matmul sync where else reduce first precision wait signal
-let and min max data index true false inf nan program on cores dataflow strides at atomic_add atomic_max atomic_min
+let and min max data index true false inf nan program on cores dataflow strides at atomic_add atomic_max atomic_min loc of fused
 """
 _RESERVED = frozenset(_KEYWORDS.split())
 

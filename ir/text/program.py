@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import lark
 
@@ -15,6 +17,7 @@ from codesign.ir.errors import CodesignError, ParseError
 from codesign.ir.functions import FUNCTIONS, result_dtype
 from codesign.ir.index import Datum, FloorDiv, Index, Mod, Var, index, maximum, minimum
 from codesign.ir.index import Extremum as IndexExtremum
+from codesign.ir.location import UNKNOWN, Location
 from codesign.ir.program import (
     ENGINES,
     Instruction,
@@ -39,12 +42,13 @@ from codesign.ir.tensor import MONOIDS
 from codesign.ir.tile import Axis, Guard
 from codesign.ir.types import BufferType, row_major
 
+_AnyInstruction = TypeVar("_AnyInstruction", bound=Instruction)
 _SYMBOLS = {row.symbol: row.name for row in FUNCTIONS.values() if row.symbol}
 
 
 # -- printing -------------------------------------------------------------------------------------------------------
 def print_program(program: Program) -> str:
-    """The program as text; where a statement came from is said in a comment."""
+    """The program as text, with the place in the source that each instruction came from."""
     inputs, results = (", ".join(map(_param, part)) for part in (program.inputs, program.results))
     head = f"program @{program.name}({inputs}) -> ({results}) on {program.cores} cores"
     lines = [f"{head}{' dataflow ' + program.dataflow if program.dataflow else ''} {{"]
@@ -80,8 +84,7 @@ def _print_block(body: list[Statement], depth: int, lines: list[str]) -> None:
         elif isinstance(statement, Set):
             lines.append(f"{pad}set {statement.name} = {_text(statement.value)}")
         else:
-            text = f"{pad}{_instruction(statement)}"
-            lines.append(f"{text} ; {statement.location}" if statement.location.known else text)
+            lines.append(f"{pad}{_instruction(statement)}{_location(statement.location)}")
 
 
 def _instruction(op: Instruction) -> str:
@@ -109,6 +112,19 @@ def _instruction(op: Instruction) -> str:
     if op.signals:
         text += f" signal {', '.join(op.signals)}"
     return text
+
+
+def _location(location: Location) -> str:
+    return f" loc({_source(location)})" if location.known else ""
+
+
+def _source(location: Location) -> str:
+    if location.parts:
+        return f"fused[{', '.join(map(_source, location.parts))}]"
+    parts = [f"{json.dumps(location.file)}:{location.line}"] if location.file or location.line else []
+    parts += [f"in {json.dumps(location.module)}"] if location.module else []
+    parts += [f"of {json.dumps(location.origin)}"] if location.origin else []
+    return " ".join(parts)
 
 
 def _place(read: Read) -> str:
@@ -355,33 +371,48 @@ class _Build(lark.Transformer[Any, Any]):
     def set(self, name: str, value: Index) -> Set:
         return Set(str(name), value)
 
-    def load(self, target: Read, axes: Any, memory: Any, guards: Any, otherwise: Any, waits: Any, signals: Any) -> Load:
+    def load(self, target: Read, axes: Any, memory: Any, guards: Any, otherwise: Any, *rest: Any) -> Load:
         source, indices = memory
-        return Load(target, axes, source, indices, guards, otherwise, waits=waits, signals=signals)
+        return self._with(Load(target, axes, source, indices, guards, otherwise), rest)
 
     def store(self, *items: Any) -> Store:
         atomic = None
         if isinstance(items[0], lark.Token):
             atomic = cast(Literal["add", "max", "min"], str(items[0]).removeprefix("atomic_"))
             items = items[1:]
-        (target, indices), axes, source, guards, waits, signals = items
-        return Store(target, indices, axes, source, guards, atomic, waits=waits, signals=signals)
+        (target, indices), axes, source, guards, *rest = items
+        return self._with(Store(target, indices, axes, source, guards, atomic), rest)
 
-    def vector(self, target: Read, axes: Any, reduce: Any, body: Scalar, waits: Any, signals: Any) -> Vector:
+    def vector(self, target: Read, axes: Any, reduce: Any, body: Scalar, *rest: Any) -> Vector:
         monoid, reduced = reduce
-        return Vector(target, axes, body, reduced, monoid, waits=waits, signals=signals)
+        return self._with(Vector(target, axes, body, reduced, monoid), rest)
 
     def matmul(
-        self, target: Read, sign: str, a: Read, b: Read, axes: Any, first: Any, precision: Any, waits: Any, signals: Any
+        self, target: Read, sign: str, a: Read, b: Read, axes: Any, first: Any, precision: Any, *rest: Any
     ) -> Matmul:
         if len(axes) != 3:
             raise ValueError(f"matmul needs three axes (m, n, k), got {len(axes)}")
-        return Matmul(target, a, b, axes, sign == "+=", first, precision or "ieee", waits=waits, signals=signals)
+        return self._with(Matmul(target, a, b, axes, sign == "+=", first, precision or "ieee"), rest)
 
-    def sync(self, engine: str, waits: Any, signals: Any) -> Sync:
+    def sync(self, engine: str, *rest: Any) -> Sync:
         if engine not in ENGINES:
             raise ValueError(f"unknown engine '{engine}'; engines are {', '.join(ENGINES)}")
-        return Sync(cast(Any, str(engine)), waits=waits, signals=signals)
+        return self._with(Sync(cast(Any, str(engine))), rest)
+
+    def _with(self, instruction: _AnyInstruction, rest: Sequence[Any]) -> _AnyInstruction:
+        """The instruction with its last clauses: waits, signals, location."""
+        instruction.waits, instruction.signals, instruction.location = rest
+        return instruction
+
+    def location(self, found: Location | None) -> Location:
+        return found or UNKNOWN
+
+    def place_in_source(self, file: str | None, line: str | None, module: str | None, origin: str | None) -> Location:
+        texts = ["" if text is None else str(json.loads(text)) for text in (file, module, origin)]
+        return Location(texts[0], int(line or 0), texts[1], texts[2])
+
+    def places_in_source(self, *parts: Location) -> Location:
+        return Location(parts=parts)
 
     # clauses
     def axes(self, *items: Any) -> tuple[Axis, ...]:

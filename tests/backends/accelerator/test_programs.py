@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from codesign.ir.errors import ParseError
+from codesign.ir.location import Location
 from codesign.ir.program import Load, Loop, Matmul, Sync
 from codesign.ir.text import parse, print_module
 from codesign.ir.text.program import parse_program, parse_programs, print_program
@@ -65,6 +66,25 @@ program @all.of_it(%x: f16[8, 8] strides [16, 1], %ids: i64[8]) -> (%y: f32[8]) 
     ):
         assert part in again
     assert isinstance(program.instructions()[-1], Sync)
+
+
+def test_places_in_the_source_survive() -> None:
+    plain = "load a[i % 2, m, k] [m: 64, k: 64] = %x[row*64 + m, k0 + k] wait multiplied >= i - 1"
+    assert plain in MATMUL
+    one, fused = (
+        'loc("mlp.py":7 in "up" of "aten.linear.default")',
+        'loc(fused["mlp.py":7, in "down; 2" of "aten.add"])',
+    )
+    program = parse_program(
+        MATMUL.replace(plain, f"{plain} {one}").replace("signal written", f"signal written {fused}")
+    )
+    load, *_, store = program.instructions()
+    assert load.location == Location("mlp.py", 7, "up", "aten.linear.default")
+    assert store.location.parts == (Location("mlp.py", 7), Location(module="down; 2", origin="aten.add"))
+    text = print_program(program)
+    assert one in text
+    assert fused in text
+    assert [op.location for op in parse_program(text).instructions()] == [op.location for op in program.instructions()]
 
 
 def test_programs_are_part_of_a_tile_file() -> None:
