@@ -64,6 +64,12 @@ def _compile(
     policy: Annotated[str, typer.Option(help="Scheduling policy: a name or package.module:Class.")] = "default",
     budget: Annotated[int | None, typer.Option(help="Schedules to price per kernel at the most.", min=1)] = None,
     fusion: Annotated[str, typer.Option(help="Fusion policy: a name or package.module:Class.")] = "greedy",
+    schedules: Annotated[
+        Path | None,
+        typer.Option(
+            help="Replay schedules by kernel name from this JSON, such as the schedules.json of -o.", show_default=False
+        ),
+    ] = None,
     dynamic: Annotated[
         bool, typer.Option("--dynamic", help="Make the first size of every input one dynamic symbol, `batch`.")
     ] = False,
@@ -93,7 +99,7 @@ def _compile(
         raise CodesignError("no model given", hint="python -m codesign.compile model.py --target h100_sxm")
     return _run(
         model, target or ["h100_sxm"], emit or [], verify, kernels, policy, budget, fusion, dynamic, _bindings(bind or []),
-        seed, output, as_json, show_all, why or [],
+        seed, output, as_json, show_all, why or [], schedules,
     )  # fmt: skip
 
 
@@ -113,6 +119,7 @@ def _run(
     as_json: bool,
     show_all: bool,
     why: list[str],
+    schedules: Path | None,
 ) -> int:
     from codesign.costmodel.machine import load_machine
 
@@ -124,6 +131,10 @@ def _run(
         raise CodesignError("--emit with --json needs a folder for the files", hint="add -o DIR")
     if not path.is_file():
         raise CodesignError("no such file" if not path.exists() else "not a file", place=str(path))
+
+    from codesign.passes.schedule.replay import read_schedules
+
+    replayed = read_schedules(schedules) if schedules is not None else {}
 
     from codesign import pipeline
     from codesign.report import report
@@ -137,6 +148,7 @@ def _run(
         seed=seed,
         sizes=sizes,
         dynamic=dynamic,
+        schedules=replayed,
     )
     compilations: list[pipeline.Compilation] = []
     with command.progress(not as_json) as steps:

@@ -26,12 +26,13 @@ from codesign.frontend import capture as capture_model
 from codesign.ir.core import Module
 from codesign.ir.errors import CodesignError
 from codesign.ir.location import Location
-from codesign.ir.schedule import ScheduleBatch
+from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.tensor import Call, Collective, Constant, Random, Scan, Scatter, Sort
 from codesign.ir.text import print_module
 from codesign.passes import Context, optimize
 from codesign.passes.lowering import KernelInfo, tile_module
 from codesign.passes.memory import MemoryPlan, plan
+from codesign.passes.schedule.replay import write_schedules
 from codesign.passes.schedule.tuner import Tuner
 
 EXTERNAL = (Call, Collective, Random, Scan, Scatter, Sort)
@@ -43,6 +44,7 @@ class Options:
 
     `policy`, `budget`: of the schedule search. `fusion`: policy of fusion. `verify`: run kernels and the model. `kernels`: compile kernels for
     the target. `sizes`: values of dynamic sizes when costing. `dynamic`: make the first size of every input dynamic.
+    `schedules`: by kernel name, replayed instead of searched for.
     """
 
     policy: str = "default"
@@ -53,6 +55,7 @@ class Options:
     seed: int = 0
     sizes: Mapping[str, int] = field(default_factory=dict)
     dynamic: bool = False
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)
 
 
 @dataclass
@@ -139,7 +142,7 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
     steps.step(f"scheduling for {machine.name}")
     with clock.phase("schedule"):
         tiled = fused
-        kernels = tile_module(tiled, tuner)
+        kernels = tile_module(tiled, tuner, options.schedules)
     with clock.phase("memory"):
         memory = plan(tiled.main, sizes)
     backend = backend_for(machine, tiled, sizes)
@@ -370,6 +373,8 @@ def write(compilation: Compilation, folder: Path, forms: set[str]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.read_bytes())
             owners[name].files[kind] = str(path)
+    write_schedules(folder / "schedules.json", {n: info.tuned.schedule for n, info in compilation.kernels.items()})
+    document.files["schedules"] = str(folder / "schedules.json")
     write_text(folder / "report.json", document.model_dump_json(indent=1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -106,3 +107,19 @@ def test_bad_usage(tmp_path: Path, arguments: list[str]) -> None:
 def test_unknown_policy(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(GOOD_MODEL)
     one_line_of_cause(run("compile", "model.py", "--policy", "exhaustiv", cwd=tmp_path), "exhaustiv", "exhaustive")
+
+
+def test_schedule_that_does_not_fit_says_by_how_much(tmp_path: Path) -> None:
+    example = str(ROOT / "examples" / "naive_attention.py")
+    quick = ("--no-verify", "--no-kernels")
+    made = run("compile", example, *quick, "-o", "out", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    schedules = json.loads((tmp_path / "out" / "schedules.json").read_text())
+    replayed = run("compile", example, *quick, "--schedules", "out/schedules.json", "--json", cwd=tmp_path)
+    kernels = {k["name"]: k["schedule"] for k in json.loads(replayed.stdout)["kernels"]}
+    assert kernels == schedules
+    for schedule in schedules.values():
+        schedule["tiles"] = dict.fromkeys(schedule["tiles"], 8192)
+    (tmp_path / "large.json").write_text(json.dumps(schedules))
+    result = run("compile", example, *quick, "--schedules", "large.json", cwd=tmp_path)
+    one_line_of_cause(result, "h100_sxm", "needs", "limit")
