@@ -38,6 +38,8 @@ IMPLEMENTATION_FIT = (
     "step_clocks",
     "reduction_latency",
 )
+INHERITED = ("tile_overhead", "write_gap", "imbalance")
+"""Parameters that an implementation was fitted with and keeps when the machine's are fitted anew."""
 UNFITTED = frozenset({"emb"})
 """Ops that are reported but never fitted: their measured kernel is not one kernel."""
 
@@ -108,7 +110,7 @@ def calibrate(
             prior=first,
             progress=progress,
         )
-        implementations[name] = {key: float(f"{getattr(found.parameters, key):.5g}") for key in IMPLEMENTATION_FIT}
+        implementations[name] = {key: float(f"{getattr(found.parameters, key):.5g}") for key in (*IMPLEMENTATION_FIT, *INHERITED)}
         now = Calibration(machine.name, found.parameters, {}, {})
         errors = [
             _errors(entry, machine, found.parameters, predicted) for entry, predicted in zip(group, out, strict=True)
