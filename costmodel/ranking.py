@@ -90,6 +90,7 @@ def _mixture(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:
         sizes = {name: float(value[0]) for name, value in rows.sizes.items()}
         found = estimate(rows.kernel, machine, columns, sizes, parameters, ("e", "m", "n"))
         fits = (found.occupancy.blocks >= 1.0) & (found.occupancy.shared_bytes <= found.occupancy.shared_limit)
+        fits &= found.occupancy.spilled <= 64.0
         pick = int(np.argmin(np.where(fits, found.total, np.inf)))
         chosen = {name: grid[position, pick] for position, name in enumerate(_MIXTURE_KNOBS)}
         same_tile = np.all([part[name] == chosen[name] for name in list(_MIXTURE_KNOBS)[:3]], axis=0)

@@ -111,7 +111,7 @@ def estimate(
     integer_lanes = machine.need(vector.rate.get("i32", vector.rate["f32"]), "units.vector.rate.i32") * vector.count
     special = machine.unit("special")
     special_lanes = machine.need(special.rate["f32"], "units.special.rate.f32") * special.count
-    spill = found.spilled * found.threads * np.maximum(w.trips, 2.0 * w.spill_steps) / port
+    spill = found.spilled * found.threads * np.maximum(4.0 * w.trips, 2.0 * w.spill_steps) / port
     vector_seconds = ((w.vector + w.ieee) / lanes + w.integer / integer_lanes) / clock / p.vector_efficiency
     special_seconds = w.special / special_lanes / clock / p.vector_efficiency
     busy_warps = np.minimum(np.minimum(resident, busiest) * warps / 8.0, 1.0)
@@ -130,7 +130,7 @@ def estimate(
     waiting = np.greater(w.trips, 1.0) & np.logical_not(tiled) & np.less_equal(pipeline, 1.0)
     in_flight_block = np.where(
         np.greater(w.trips, 1.0) & tiled,
-        w.trip_bytes * np.minimum(pipeline - 0.5, w.trips),
+        w.trip_bytes * np.minimum(np.maximum(pipeline - (0.5 if wide else 1.0), 0.5), w.trips),
         np.minimum(w.load_bytes, found.threads * 64.0),
     )
     in_flight = np.maximum(np.minimum(g.grid, slots) * in_flight_block, 1.0)
