@@ -6,6 +6,8 @@ class `Model` with `get_inputs()` and `get_init_inputs()`; an optional `dynamic_
 
 from __future__ import annotations
 
+import sys
+from contextlib import nullcontext, redirect_stdout
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -151,7 +153,8 @@ def _run(
         schedules=replayed,
     )
     compilations: list[pipeline.Compilation] = []
-    with command.progress(not as_json) as steps:
+    aside = redirect_stdout(sys.stderr) if as_json or to_stdout else nullcontext()  # what the user's model prints
+    with aside, command.progress(not as_json) as steps:
         captured = pipeline.capture(path, options, steps)
         for machine in machines:
             compiled = pipeline.compile_for(captured, machine, options, steps)

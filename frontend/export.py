@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
@@ -65,6 +67,18 @@ def whole_stacks() -> Iterator[None]:
         delattr(tracer, switch)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch from printing the half-traced graph of a failed attempt: what matters of it is in the exception."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(previous)
+
+
 def export_program(source: ModelSource, dynamic_shapes: Any, strict: bool | None) -> tuple[ExportedProgram, str]:
     """The exported program and the mode that worked; ExportFailure when none did."""
     modes = [False, True] if strict is None else [strict]
@@ -72,7 +86,7 @@ def export_program(source: ModelSource, dynamic_shapes: Any, strict: bool | None
     for mode in modes:
         label = f"torch.export (strict={mode})"
         try:
-            with torch.no_grad(), whole_stacks():
+            with torch.no_grad(), whole_stacks(), _quiet():
                 program = torch.export.export(
                     source.model, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=mode
                 )
@@ -92,7 +106,7 @@ def traced_program(
     """
     mode, reason = failure.reasons[0]
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), _quiet():
             warnings.simplefilter("ignore")
             traced = torch.fx.symbolic_trace(source.model)
             program = torch.export.export(
