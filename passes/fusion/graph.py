@@ -88,6 +88,8 @@ class GroupGraph:
 
     def put(self, first: Node, second: Node, group: Group) -> Node:
         """Replace two nodes by one with the merged group, keeping the order topological."""
+        if second.place < first.place:  # siblings, of which earlier merges moved one
+            first, second = second, first
         reachable = self._between(first, second)
         window = [node for node in self.slots[first.place : second.place + 1] if node is not None]
         early = [node for node in window if node not in reachable and node is not first and node is not second]

@@ -72,6 +72,24 @@ def test_identical_layers_share_kernels() -> None:
     assert any(kernel.count >= 12 for kernel in document.kernels)
 
 
+def test_many_reductions_of_one_tensor(tmp_path: Path) -> None:
+    """Siblings of several dtypes and chains, which greedy fusion merges in an order of its own."""
+    (tmp_path / "model.py").write_text(
+        "import torch\n"
+        "class Model(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        half = x.half()\n"
+        "        return x.abs().max(), (x > 0).sum(), x.double().std(), x.argmax(), half @ half.t()\n"
+        "def get_init_inputs(): return []\n"
+        "def get_inputs(): return [torch.randn(37, 53)]\n"
+    )
+    options, steps = pipeline.Options(kernels=False), Steps(None)
+    model = pipeline.capture(tmp_path / "model.py", options, steps)
+    document = pipeline.compile_for(model, load_machine("h100_sxm"), options, steps).document
+    assert document.verified is not None
+    assert document.verified.ok, document.verified
+
+
 def test_a_wrong_kernel_is_caught() -> None:
     """Verification can fail: a kernel that adds one to what it stores makes the whole model disagree."""
     options = pipeline.Options(verify=False, kernels=False)
