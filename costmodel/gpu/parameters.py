@@ -148,23 +148,10 @@ def load_calibration(machine: Machine) -> Calibration:
     }
     spread = {regime: (max(low, 0.2), high) for regime, (low, high) in spread.items()}
     provenance = {
-        "rule": f"halfway from the fit on {donor.machine} to physical values; figures of {machine.name}",
+        "rule": f"ratios and clock counts fitted on {donor.machine}; figures of {machine.name}",
         "from": donor.provenance,
     }
-    return Calibration(
-        machine.name, transferred(donor.parameters), spread, provenance, donor.machine, donor.implementations
-    )
-
-
-def transferred(fitted: Parameters) -> Parameters:
-    """Parameters for a machine without measurements: halfway, in logarithms, from a donor's fit to physical values.
-
-    A fit to one machine mixes what carries over with what is its own (errors in its file's bandwidths and latencies);
-    one donor cannot tell them apart, so both count the same, as in shrinkage of a single observation to its prior
-    whose variance is alike (Efron and Morris 1975). No constant is fitted.
-    """
-    prior = Parameters()
-    return replace(fitted, **{name: (getattr(fitted, name) * getattr(prior, name)) ** 0.5 for name in FITTED})
+    return Calibration(machine.name, donor.parameters, spread, provenance, donor.machine, donor.implementations)
 
 
 def donor_of(machine: Machine) -> str:
