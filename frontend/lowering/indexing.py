@@ -374,8 +374,10 @@ def _masked_put(b: Builder, x: Value, indices: Sequence[Value | None], values: V
 def put(b: Builder, x: Value, ids: Value, source: Value, accumulate: bool = False) -> Value:
     """x with elements written by their position in row-major order."""
     count = tensor_type(x).elements
-    flat = reshaped(b, x, (count,), name=f"{b.name}_flat")
     shape, given = shape_of(ids), shape_of(source)
+    if any(size == 0 for size in shape):
+        return x
+    flat = reshaped(b, x, (count,), name=f"{b.name}_flat")
     result = scattered(
         b,
         "add" if accumulate else "set",
