@@ -1,98 +1,130 @@
-"""How right the model's occupancy is: registers and shared memory of emitted kernels as the Triton compiler reports them.
+"""What the cost model assumes of a kernel against what the compiler reports: registers, shared memory, spills, blocks per SM.
 
-`python benchmarks/compiled_truth.py [--json]` compiles a sweep of schedules of a GEMM, a softmax and an element-wise kernel for sm_80, sm_90 and
-sm_100 (no GPU is needed) and compares what the cost model assumed. Shared memory and registers decide how many blocks an SM holds.
+    OMP_NUM_THREADS=1 python benchmarks/compiled_truth.py --schedules 4
+
+For groups of the real examples and schedules drawn at random among those that the model says fit, on sm_80, sm_90 and sm_100. Blocks per
+SM follow from the compiled registers and shared memory by the allocation rules of NVIDIA's occupancy calculator: registers come in units of
+256 a warp, 1 KiB of shared memory is reserved for each block.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
+from collections import Counter
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from codesign.backends.triton import compile_aot
-from codesign.costmodel.gpu.geometry import geometry, work
-from codesign.costmodel.gpu.model import knob_columns
-from codesign.costmodel.gpu.occupancy import occupancy
+from codesign.backends.triton.aot import Compiled, compile_all
 from codesign.costmodel.machine import Machine, load_machine
+from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.summary import summarize
-from codesign.ir.index import Bounds
-from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.ir.errors import CodesignError
 from codesign.ir.tensor import Fusion
-from codesign.passes.normalize import normalize
+from codesign.passes import Context, optimize
+from codesign.passes.normalize import Normalized, normalize
+from codesign.passes.schedule.build import space
 from codesign.passes.tile import lower
 
+ROOT = Path(__file__).resolve().parents[1]
 MACHINES = {"sm_80": "a100_sxm", "sm_90": "h100_sxm", "sm_100": "b200_sxm"}
 
 
-def sweep() -> list[tuple[str, Fusion, Schedule]]:
-    """Kernels and schedules to compile."""
-    from tests.passes.tiling import groups
+def groups(names: list[str]) -> list[Normalized]:
+    """The distinct fused groups of real example models."""
+    from codesign.frontend import capture, load_model
+    from codesign.ir.analysis import structural_hash
 
-    cases = []
-    for m, n, k, warps, stages in (
-        (32, 32, 32, 4, 3), (64, 64, 32, 4, 3), (64, 64, 64, 4, 4), (64, 128, 32, 4, 3), (64, 128, 64, 8, 3), (128, 64, 64, 4, 2),
-        (128, 128, 32, 4, 4), (128, 128, 32, 8, 3), (128, 128, 64, 8, 3), (128, 256, 32, 8, 3), (128, 256, 64, 8, 2), (256, 64, 32, 4, 4),
-    ):  # fmt: skip
-        schedule = Schedule({"i": m, "j": n, "k": k}, pipeline=stages, extras={"warps": warps})
-        cases.append(("gemm", groups.gemm(4096, 4096, 4096), schedule))
-    for rows, warps in ((1, 4), (2, 4), (4, 8)):
-        schedule = Schedule({"i": rows}, reduce={"j": "resident"}, extras={"warps": warps})
-        cases.append(("softmax", groups.softmax(4096, 2048), schedule))
-    return cases
+    found: dict[str, Normalized] = {}
+    for name in names:
+        module = capture(load_model(ROOT / "examples" / "real" / f"{name}.py")).module
+        if module.symbols:
+            continue
+        for op in optimize(module, Context(machine=load_machine("h100_sxm"))).main.body.ops:
+            if isinstance(op, Fusion):
+                found.setdefault(structural_hash(op), normalize(op, module.bounds()))
+    return list(found.values())
 
 
-def compare(name: str, group: Fusion, schedule: Schedule, arch: str, machine: Machine) -> dict[str, Any]:
-    """Assumed and compiled resources of one kernel."""
-    normal = normalize(group, Bounds({}, {}))
-    kernel = lower(normal.fusion, schedule, name=name, outputs=normal.outputs)
-    found = compile_aot(kernel, arch)
-    summary = summarize(normal.fusion)
-    knobs = {key: column.astype(np.float64) for key, column in knob_columns(ScheduleBatch.of([schedule])).items()}
-    g = geometry(summary, knobs, {})
-    wide = bool(machine.features.get("wgmma") or machine.features.get("tensor_memory"))
-    assumed = occupancy(work(summary, g, 0.0, knobs["warps"], wide), machine, knobs["warps"], knobs["pipeline"])
-    threads = float(np.ravel(assumed.threads)[0])
-    granule = np.ceil(max(found.registers, 16) / 8.0) * 8.0
-    capacity = machine.level("shared").capacity_bytes.value or 0.0
-    reserved = machine.limit("shared_reserved_per_block_bytes")
-    truth = min(
-        machine.limit("registers_per_sm") // (granule * threads),
-        capacity // (found.shared_bytes + reserved),
-        machine.limit("threads_per_sm") // threads,
-        machine.limit("blocks_per_sm"),
-    )
-    return {
-        "kernel": name,
-        "arch": arch,
-        "schedule": schedule.to_json(),
-        "registers": [float(np.ravel(assumed.registers)[0]), float(found.registers)],
-        "shared_bytes": [float(np.ravel(assumed.shared_bytes)[0]), float(found.shared_bytes)],
-        "spills": float(found.spills),
-        "blocks_per_sm": [float(np.ravel(assumed.blocks)[0]), float(truth)],
-    }
+def blocks_per_sm(compiled: Compiled, machine: Machine) -> int:
+    """Blocks resident on one SM by the compiled code's needs."""
+    per_warp = -(-compiled.registers * 32 // 256) * 256
+    by_registers = int(machine.limit("registers_per_sm") // (per_warp * compiled.warps))
+    capacity = machine.need(machine.level("shared").capacity_bytes, "levels.shared.capacity_bytes")
+    by_shared = int(capacity // (compiled.shared_bytes + 1024))
+    by_threads = int(machine.limit("threads_per_sm") // (32 * compiled.warps))
+    return min(by_registers, by_shared, by_threads, int(machine.limit("blocks_per_sm")))
+
+
+def sweep(group: Normalized, number: int, arch: str, count: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Some schedules of one group for one target."""
+    machine = load_machine(MACHINES[arch])
+    summary = summarize(group.fusion, f"group{number}")
+    batch_space = space(summary, machine, {})
+    batch = batch_space.batch(batch_space.sample(max(512, 8 * count), rng))
+    cost = cost_model_for(machine).predict(summary, machine, batch)
+    fits = np.flatnonzero(np.isfinite(cost.seconds))
+    # among the faster half: what a search would look at
+    fits = fits[np.argsort(cost.seconds[fits])][: max(count, len(fits) // 2)]
+    chosen = rng.choice(fits, min(count, len(fits)), replace=False)
+    kernels, kept = [], []
+    for row in chosen:
+        try:
+            kernels.append(
+                lower(group.fusion, batch.row(int(row)), name=f"group{number}_{len(kept)}", outputs=group.outputs)
+            )
+            kept.append(int(row))
+        except CodesignError:
+            continue
+    rows = []
+    for row, compiled in zip(kept, compile_all(kernels, arch), strict=True):
+        assumed = {name: float(cost.details[name][row]) for name in ("blocks_per_sm", "registers", "shared_bytes")}
+        rows.append(
+            {
+                "arch": arch,
+                "group": number,
+                "schedule": batch.row(row).to_json(),
+                "assumed": assumed,
+                "compiled": {**compiled.to_json(), "blocks_per_sm": blocks_per_sm(compiled, machine)},
+            }
+        )
+    return rows
 
 
 def main() -> None:
-    rows = []
-    for arch, name in MACHINES.items():
-        machine = load_machine(name)
-        rows += [compare(kernel, group, schedule, arch, machine) for kernel, group, schedule in sweep()]
-    right = float(np.mean([row["blocks_per_sm"][0] == row["blocks_per_sm"][1] for row in rows]))
-    if "--json" in sys.argv:
-        print(json.dumps({"occupancy_right": right, "kernels": rows}, indent=1))
-        return
-    for row in rows:
-        tiles = "x".join(str(size) for size in row["schedule"]["tiles"].values())
-        pairs = " ".join(
-            f"{key} {row[key][0]:,.0f}/{row[key][1]:,.0f}" for key in ("registers", "shared_bytes", "blocks_per_sm")
-        )
-        print(
-            f"{row['arch']:7} {row['kernel']:8} {tiles:12} pipeline {row['schedule']['pipeline']} assumed/compiled: {pairs}"
-        )
-    print(f"occupancy right on {right:.0%} of {len(rows)} kernels")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="*", default=["llama_block", "gpt2", "mlp"])
+    parser.add_argument("--schedules", type=int, default=4, help="per group and target")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=Path, help="write every row to this JSON file")
+    arguments = parser.parse_args()
+    rng = np.random.default_rng(arguments.seed)
+    rows: list[dict[str, Any]] = []
+    for number, group in enumerate(groups(arguments.models)):
+        for arch in MACHINES:
+            rows += sweep(group, number, arch, arguments.schedules, rng)
+    if arguments.rows:
+        arguments.rows.write_text(json.dumps(rows, indent=1))
+    report: dict[str, Any] = {"benchmark": "compiled_truth", "date": date.today().isoformat(), "kernels": len(rows)}
+    for arch in MACHINES:
+        mine = [row for row in rows if row["arch"] == arch]
+        pairs = [(row["assumed"], row["compiled"]) for row in mine]
+        report[arch] = {
+            "kernels": len(mine),
+            "blocks_per_sm_right": round(float(np.mean([a["blocks_per_sm"] == c["blocks_per_sm"] for a, c in pairs])), 3),
+            "shared_within_10_percent": round(
+                float(np.mean([abs(a["shared_bytes"] - c["shared_bytes"]) <= 0.1 * c["shared_bytes"] + 2048 for a, c in pairs])), 3
+            ),
+            "registers_median_difference": float(np.median([a["registers"] - c["registers"] for a, c in pairs])),
+            "spilling": sum(c["spills"] > 0 for _, c in pairs),
+            "blocks_assumed_minus_compiled": dict(
+                sorted(Counter(int(a["blocks_per_sm"] - c["blocks_per_sm"]) for a, c in pairs).items())
+            ),
+        }
+    print(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":
