@@ -24,6 +24,7 @@ from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.summary import summarize
 from codesign.ir.errors import CodesignError
 from codesign.ir.tensor import Fusion
+from codesign.ir.tile import Kernel
 from codesign.passes import Context, optimize
 from codesign.passes.normalize import Normalized, normalize
 from codesign.passes.schedule.build import space
@@ -70,7 +71,8 @@ def sweep(group: Normalized, number: int, arch: str, count: int, rng: np.random.
     # among the faster half: what a search would look at
     fits = fits[np.argsort(cost.seconds[fits])][: max(count, len(fits) // 2)]
     chosen = rng.choice(fits, min(count, len(fits)), replace=False)
-    kernels, kept = [], []
+    kernels: list[Kernel] = []
+    kept: list[int] = []
     for row in chosen:
         try:
             kernels.append(
