@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from codesign.costmodel.external import launch_seconds
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.roofline import roofline_bounds
 from codesign.costmodel.summary import KernelSummary, Nest, footprint, summarize
@@ -51,12 +52,7 @@ class RooflinePricer:
         on_chip_seconds = (
             traffic / self.machine.need(fast.bandwidth, "bandwidth") if fast.managed == "hardware" else 0.0
         )
-        return max(compute, dram, on_chip_seconds) + self.launch_seconds()
-
-    def launch_seconds(self) -> float:
-        """The fixed time of one kernel."""
-        figures = self.machine.launch
-        return sum(figure.value or 0.0 for name, figure in figures.items() if name.endswith("seconds")) or 2e-6
+        return max(compute, dram, on_chip_seconds) + launch_seconds(self.machine)
 
     def _repeats(self, kernel: KernelSummary, nest: Nest, extents: Mapping[str, float], tile: float) -> float:
         """How often the nest is done: once per tile of each outer dim that it lacks."""
