@@ -277,7 +277,7 @@ def _mixture(table: pd.DataFrame) -> Iterator[Rows]:
     tokens, experts, top = _numbers(table, "M"), _numbers(table, "E"), _numbers(table, "topk")
     routed = tokens * top
     block = _numbers(table, "BLOCK_SIZE_M")
-    touched = experts * (1.0 - (1.0 - 1.0 / experts) ** routed)  # experts that get a token, routed at random
+    touched = np.minimum(experts, routed)
     each = np.maximum(routed / touched, 1.0)
     gated = (
         table["weight_type"].astype(str).eq("w13").to_numpy()
@@ -298,7 +298,7 @@ def _mixture(table: pd.DataFrame) -> Iterator[Rows]:
     site = _site(tokens, experts, top, sizes["K"], sizes["N"])
     yield _rows(
         "moe",
-        workloads.grouped_gemm("bf16"),
+        workloads.grouped_gemm("bf16", repeated=True),
         table,
         sizes,
         site,

@@ -9,8 +9,9 @@ import numpy as np
 from codesign.costmodel.gpu.geometry import Array, Geometry, run_bytes
 from codesign.costmodel.summary import KernelSummary, footprint
 
-HALF_SECTOR = 16.0
-"""Bytes that a run of reads wastes on average: half a sector of 32 bytes."""
+READ_GAP = 4.0
+"""Bytes of DRAM time that each contiguous run of reads costs on top of its own: runs that tiles read are whole sectors,
+so what is left is the start of a burst."""
 
 
 @dataclass
@@ -83,6 +84,7 @@ def traffic(
     least: Array = 0.0
     online: Array = 0.0
     warm_names = kernel.notes.get("warm", "").split(",")
+    left = _left_by_last_run(sum(totals.values()), l2_bytes) if kernel.notes.get("repeated") else 0.0
     read_effort: Array = 0.0
     for access, once, each in entries:
         tensor = access.dtype.bytes
@@ -95,13 +97,20 @@ def traffic(
         first = once
         if access.tensor in warm_names or access.tensor.split("#")[0] in warm_names:
             first = once * (1.0 - warm * np.clip(1.5 - once / (0.5 * l2_bytes), 0.0, 1.0))
+        first = np.minimum(first, once * (1.0 - left))
         missed = first + again * (1.0 - kept)
         read = read + missed
-        read_effort = read_effort + missed * (1.0 + HALF_SECTOR / run_bytes(access, g))
+        read_effort = read_effort + missed * (1.0 + READ_GAP / run_bytes(access, g))
         least = least + once
         if any(np.any(g.online[dim]) for dim in access.dims if dim in g.online):
             online = online + once
     return Traffic(read, write, read_effort, write_effort, least, flow, online)
+
+
+def _left_by_last_run(touched: Array, l2_bytes: float) -> Array:
+    """Share of its inputs that a kernel finds in L2 when it runs again and again on the same data: all of them up to
+    most of the capacity, none when they clearly exceed it."""
+    return np.clip((1.15 - touched / l2_bytes) / 0.3, 0.0, 1.0)
 
 
 def _box(kernel: KernelSummary, g: Geometry, wave: Array, group: Array, order: tuple[str, ...]) -> dict[str, Array]:
