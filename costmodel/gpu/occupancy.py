@@ -60,7 +60,7 @@ def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array) -> Oc
     per_block = machine.limit("shared_per_block_bytes")
     reserved = machine.limit("shared_reserved_per_block_bytes")
     capacity = machine.need(machine.level("shared").capacity_bytes, "levels.shared.capacity_bytes")
-    by_shared = np.floor(capacity / (shared + reserved + 1.0))
+    by_shared = np.floor(capacity / np.maximum(shared + reserved, 1.0))
     by_registers = np.floor(machine.limit("registers_per_sm") / (registers * threads))
     by_threads = np.floor(machine.limit("threads_per_sm") / threads)
     blocks = np.minimum(np.minimum(by_shared, by_registers), np.minimum(by_threads, machine.limit("blocks_per_sm")))

@@ -15,7 +15,7 @@ import numpy as np
 from codesign.costmodel.gpu.geometry import Array, geometry, work
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
 from codesign.costmodel.gpu.parameters import Parameters
-from codesign.costmodel.gpu.traffic import traffic
+from codesign.costmodel.gpu.traffic import drain_seconds, traffic
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import UnsupportedError
@@ -128,9 +128,10 @@ def estimate(
 
     tiled = np.greater(w.tensor_k, 0.0)
     waiting = np.greater(w.trips, 1.0) & np.logical_not(tiled) & np.less_equal(pipeline, 1.0)
+    consumed = np.where(np.greater_equal(w.tensor_m, 64.0), 0.5, 1.0) if wide else 1.0  # stage that is not in flight
     in_flight_block = np.where(
         np.greater(w.trips, 1.0) & tiled,
-        w.trip_bytes * np.minimum(np.maximum(pipeline - (0.5 if wide else 1.0), 0.5), w.trips),
+        w.trip_bytes * np.minimum(np.maximum(pipeline - consumed, 0.5), w.trips),
         np.minimum(w.load_bytes, found.threads * 64.0),
     )
     in_flight = np.maximum(np.minimum(g.grid, slots) * in_flight_block, 1.0)
@@ -139,6 +140,8 @@ def estimate(
     read_seconds = t.read_effort / (bandwidth * p.dram_efficiency) + np.where(
         waiting, 0.0, latency * np.maximum(t.read / in_flight - 1.0, 0.0)
     )
+    drained = drain_seconds(read_seconds, np.maximum(g.grid / slots, 1.0), in_flight / (bandwidth * latency))
+    read_seconds = read_seconds + np.where(waiting, 0.0, drained)
     write_seconds = t.write_effort / (bandwidth * p.dram_efficiency)
     store_seconds = np.maximum(write_seconds, g.grid * w.store_bytes / l2_bandwidth)
     arrival = latency * ARRIVAL / (pipeline - 0.5)

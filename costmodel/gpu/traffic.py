@@ -9,7 +9,7 @@ import numpy as np
 from codesign.costmodel.gpu.geometry import Array, Geometry, run_bytes
 from codesign.costmodel.summary import KernelSummary, footprint
 
-READ_GAP = 4.0
+READ_GAP = 6.0
 """Bytes of DRAM time that each contiguous run of reads costs on top of its own: runs that tiles read are whole sectors,
 so what is left is the start of a burst."""
 
@@ -105,6 +105,16 @@ def traffic(
         if any(np.any(g.online[dim]) for dim in access.dims if dim in g.online):
             online = online + once
     return Traffic(read, write, read_effort, write_effort, least, flow, online)
+
+
+def drain_seconds(read_seconds: Array, waves: Array, needed: Array) -> Array:
+    """Time that DRAM loses at the end of a grid, while the last wave of blocks runs out.
+
+    `needed` is the bytes in flight over those that hide the latency. Blocks end spread over the time of one wave; with
+    a share u of them left, DRAM runs at u r / (1 + u r) for r = `needed`, so ln(1 + r) / r of that time is lost. A
+    single wave ends together.
+    """
+    return np.minimum(waves - 1.0, 1.0) * read_seconds / waves * np.log1p(needed) / needed
 
 
 def _left_by_last_run(touched: Array, l2_bytes: float) -> Array:
