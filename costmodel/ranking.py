@@ -36,9 +36,7 @@ def rankings(table: pd.DataFrame, machine: Machine) -> list[dict[str, Any]]:
     if set(table.columns) >= THREADED:
         return [{"space": "GEMM 4096^3 f32, one kernel's knobs", **_threaded(picked, machine)}]
     if set(table.columns) >= CONVOLUTION:
-        raise TableError(
-            "the convolution's tuning space has knobs (read-only and constant memory, padding) that the model does not speak of"
-        )
+        return [{"space": "filtered image 4096 x 4096 f32, one kernel's knobs", **_filtered(picked, machine)}]
     return [{"space": "mixture of experts", **_mixture(picked, machine)}]
 
 
@@ -70,6 +68,51 @@ def _threaded(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:
 
 
 _CLBLAST = ("MWG", "NWG", "KWG", "MDIMC", "NDIMC", "MDIMA", "NDIMB", "VWM", "VWN", "SA", "SB")
+
+
+def _filtered(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:
+    """A filter over an image on the vector unit (Kernel Tuner's kernel): threads of a block lie in rows, hold results a
+    block apart, and read the image through shared memory, L1 or the texture path; taps come from constant memory.
+
+    With `use_padding` the rows of shared memory are as far apart as puts a warp's two rows beside each other.
+    """
+    column = {name: table[name].to_numpy(dtype=np.float64) for name in _FILTER}
+    threads = {"x": column["block_size_x"], "y": column["block_size_y"]}
+    held = {"x": column["tile_size_x"], "y": column["tile_size_y"]}
+    taps = {"x": column["filter_width"], "y": column["filter_height"]}
+    width = threads["x"] * held["x"] + taps["x"] - 1.0
+    padding = np.where(column["use_padding"] > 0, np.mod(threads["x"] - width, 32.0), 0.0)
+    knobs = {
+        "tile.o": np.ones(len(table)),
+        "tile.r": taps["y"],
+        "tile.s": taps["x"],
+        "warps": np.ceil(threads["x"] * threads["y"] / machine.limit("warp_size")),
+        "pipeline": np.ones(len(table)),
+        "pitch.x": width + padding,
+        "staged.x": column["use_shmem"],
+        "read_only.x": column["read_only"],
+    }
+    for dim in ("x", "y"):
+        knobs |= {f"tile.{dim}": threads[dim] * held[dim], f"inner.thread.{dim}": held[dim], f"apart.{dim}": threads[dim]}
+    side = float(FILTERED_IMAGE)
+    sizes = {"O": 1.0, "Y": side, "X": side, "R": taps["y"], "S": taps["x"]}
+    parameters = load_calibration(machine).parameters
+    found = estimate(workloads.filtered_image("f32"), machine, knobs, sizes, parameters, ("y", "x"))
+    fits = (found.occupancy.blocks >= 1.0) & (found.occupancy.shared_bytes <= found.occupancy.shared_limit)
+    return quality(table.seconds.to_numpy(dtype=np.float64), np.where(fits, found.total, np.inf))
+
+
+_FILTER = (
+    "block_size_x",
+    "block_size_y",
+    "tile_size_x",
+    "tile_size_y",
+    "filter_width",
+    "filter_height",
+    "use_padding",
+    "use_shmem",
+    "read_only",
+)
 
 
 def _mixture(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:

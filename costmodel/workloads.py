@@ -206,3 +206,15 @@ def convolution(dtype: str = "bf16") -> KernelSummary:
     dims, inner = _dims(n="N", o="O", y="H", x="W"), _dims(c="C", r="R", s="S")
     out = Compute(dims, body, dtype=kind, reductions=inner, monoid="sum", accumulate=F32, name="out")
     return _summary("convolution", [out], [out])
+
+
+@lru_cache(maxsize=8)
+def filtered_image(dtype: str = "f32") -> KernelSummary:
+    """An image of Y x X pixels under a filter of R x S taps; the input has the border that the filter needs."""
+    kind = DTYPES[dtype]
+    x = _input("x", kind, index("Y") + index("R") - 1, index("X") + index("S") - 1)
+    w = _input("w", kind, "O", "R", "S")
+    body = apply("mul", cast(Read(x, (index("y") + index("r"), index("x") + index("s"))), F32), cast(Read(w, ("o", "r", "s")), F32))
+    dims, inner = _dims(o="O", y="Y", x="X"), _dims(r="R", s="S")
+    out = Compute(dims, body, dtype=kind, reductions=inner, monoid="sum", accumulate=F32, name="out")
+    return _summary("filtered_image", [out], [out])

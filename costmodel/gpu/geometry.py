@@ -102,7 +102,7 @@ def geometry(kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[s
     thread = {
         name: column
         for name, column in knobs.items()
-        if name.startswith(("inner.thread.", "vector.", "staged.", "loaders."))
+        if name.startswith(("inner.thread.", "vector.", "staged.", "loaders.", "apart.", "pitch.", "read_only."))
     }
     return Geometry(extents, tile, mean, blocks, trips, looped, online, split, grid, dict(sizes), cluster, thread)
 
@@ -241,6 +241,13 @@ def _contraction(
         if dim in g.trips:
             loops = loops * g.trips[dim]
     width = found.left if found.left.bits >= found.right.bits else found.right
+    window = _window(nest) if g.thread else None
+    if window is not None:  # operands go by the window that a thread reads, not by rows and columns
+        total.ieee = total.ieee + _threads_held(window, g) * 32.0 * warps * k * batch * loops
+        total.operand_clocks = total.operand_clocks + _window_clocks(window, g, warps) * batch * loops
+        total.static_bytes = total.static_bytes + _window_bytes(window, g)
+        total.accumulators = total.accumulators + m * n * batch
+        return
     if width.name in ("f32", "f64"):
         total.ieee = total.ieee + m * n * k * batch * loops
         total.thread_registers = total.thread_registers + _thread_registers(nest, g)
@@ -303,6 +310,99 @@ def _thread_requests(nest: Nest, g: Geometry, m: Array, n: Array, warps: Array) 
             stored = np.maximum(words, 1.0) * np.clip(run / words, 1.0, 32.0)
             clocks = clocks + np.where(staged, requests * (2.0 * touched + stored), 0.0)
     return clocks
+
+
+@dataclass(frozen=True)
+class _Window:
+    """An operand of a contraction that neighbouring results share in part: `slides` maps an outer dim of its index to
+    the reduced dim that is added to it, in the order of the tensor's dims."""
+
+    access: Access
+    slides: dict[str, str]
+
+
+def _window(nest: Nest) -> _Window | None:
+    """The sliding window that a contraction reads, as a filter or a convolution does; None when it reads none."""
+    found = nest.contraction
+    assert found is not None
+    for access in nest.loads:
+        slides = {}
+        for expression in access.index:
+            names = expression.variables()
+            for dim in found.m:
+                inner = [name for name in found.k if name in names]
+                if dim in names and inner:
+                    slides[dim] = inner[0]
+        if slides:
+            return _Window(access, slides)
+    return None
+
+
+def _threads_held(window: _Window, g: Geometry) -> Array:
+    """Results that one thread holds."""
+    held: Array = 1.0
+    for dim in window.slides:
+        held = held * g.thread.get(f"inner.thread.{dim}", 1.0)
+    return held
+
+
+def _window_extent(window: _Window, g: Geometry, dim: str) -> Array:
+    """Elements along a dim that the tile of a block reads, with the border that neighbouring blocks read too."""
+    return g.tile[dim] + g.tile[window.slides[dim]] - 1.0
+
+
+def _window_clocks(window: _Window, g: Geometry, warps: Array) -> Array:
+    """Clocks of the load path for a window's operands of one block, and for the copy of its tile to shared memory.
+
+    A thread's results lie `apart` elements from each other, so that lanes read neighbours. What several of its results
+    read is loaded once: windows that overlap are joined. Reads that must be guarded, where tiles stick out of the
+    tensor, are not joined. A warp whose lanes lie in two rows of shared memory collides in its banks unless the pitch
+    of the rows sets them beside each other.
+    """
+    fast = list(window.slides)[-1]
+    staged = np.greater(g.thread.get(f"staged.{fast}", 1.0), 0.0)
+    joined: Array = 1.0
+    single: Array = 1.0
+    whole: Array = True
+    passes: Array = 1.0
+    for dim, inner in window.slides.items():
+        size, held = g.tile[inner], g.thread.get(f"inner.thread.{dim}", 1.0)
+        apart = g.thread.get(f"apart.{dim}", 1.0)
+        joined = joined * (size + (held - 1.0) * np.minimum(apart, size))
+        single = single * size * held
+        whole = np.logical_and(whole, np.equal(np.mod(g.extents[dim], g.tile[dim]), 0.0))
+        passes = passes * np.ceil(_window_extent(window, g, dim) / g.thread.get(f"loaders.{dim}", apart))
+    row = g.thread.get(f"apart.{fast}", 32.0)
+    pitch = g.thread.get(f"pitch.{fast}", _window_extent(window, g, fast))
+    read_only = np.greater(g.thread.get(f"read_only.{fast}", 0.0), 0.0)
+    direct = np.where(whole, joined, single) * np.where(read_only, TEXTURE_CLOCKS, 2.0)
+    shared = joined * _row_passes(row, pitch) + passes * COPY_CLOCKS
+    return warps * np.where(staged, shared, direct)
+
+
+COPY_CLOCKS = 5.0
+"""Clocks of the load path for one word a lane from global to shared memory: request, line, and store."""
+
+TEXTURE_CLOCKS = 4.0
+"""Clocks of one word a lane through the texture path, which read-only loads take: 16 words and half a line a clock."""
+
+
+def _row_passes(row: Array, pitch: Array) -> Array:
+    """Passes of one access of shared memory by a warp whose lanes read rows of `row` words, `pitch` words apart, on
+    average over the warps of a block: two where a warp crosses the end of a row and the rows share banks."""
+    together = np.lcm(np.asarray(row, dtype=np.int64), 32)
+    crossing = (together / row - 1.0) / (together / 32.0)
+    return 1.0 + np.where(np.equal(np.mod(pitch - row, 32.0), 0.0), 0.0, crossing)
+
+
+def _window_bytes(window: _Window, g: Geometry) -> Array:
+    """Shared memory of a window's tile, where it is staged."""
+    fast = list(window.slides)[-1]
+    size: Array = window.access.dtype.bytes * g.thread.get(f"pitch.{fast}", _window_extent(window, g, fast))
+    for dim in window.slides:
+        if dim != fast:
+            size = size * _window_extent(window, g, dim)
+    return np.where(np.greater(g.thread.get(f"staged.{fast}", 1.0), 0.0), size, 0.0)
 
 
 def _thread_registers(nest: Nest, g: Geometry) -> Array:

@@ -40,6 +40,10 @@ CHAINED = 2.0
 """The same for a chain of contractions, where the vector unit works between two of them on the same tile and overlaps
 only other blocks' or warp groups' work."""
 
+THREADED = 1.5
+"""The same for schedules of single threads: a thread's multiply-adds wait for the operands that it loads itself, so the
+two overlap only as far as other warps have work."""
+
 TERMS = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "requests", "latency", "reduction")
 
 
@@ -157,7 +161,8 @@ def estimate(
 
     order_norm = p.sharpness
     chained = sum(nest.contraction is not None for nest in kernel.nests) > 1
-    compute = _norm((_norm((tensor, operand_seconds), INNER), vector_seconds), CHAINED if chained else INNER)
+    inner = THREADED if g.thread else CHAINED if chained else INNER
+    compute = _norm((_norm((tensor, operand_seconds), INNER), vector_seconds), inner)
     reading, moving = _norm((l2_seconds, read_seconds), INNER), _norm((l2_seconds, read_seconds + write_seconds), INNER)
     work_seconds = _norm((compute, reading, chain, requests), order_norm)
     together = _norm((compute, moving, chain, requests), order_norm)
