@@ -109,7 +109,8 @@ def geometry(kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[s
 
 @dataclass
 class Work:
-    """Work of one block: `request_bytes` that its load and store instructions ask for; `first_trips` of loops that
+    """Work of one block: `operand_clocks` of its SM's load path for the operands of single threads and the
+    `operand_waits` of its warps for them; `request_bytes` that its load and store instructions ask for; `first_trips` of loops that
     wait for DRAM, `again_trips` of loops over data that was loaded before; `tensor[dtype]` multiply-adds on padded
     tiles, `vector`, `integer` and `special` operations; bytes that it loads through L2 (sector waste included) and
     stores; the bytes of one trip of its longest loop, the trips it makes, and barriers."""
@@ -136,6 +137,7 @@ class Work:
     shared_loads: Array = 0.0
     request_bytes: Array = 0.0
     operand_clocks: Array = 0.0
+    operand_waits: Array = 0.0
     thread_registers: Array = 0.0
     spill_steps: Array = 0.0
     first_trips: Array = 0.0
@@ -244,7 +246,9 @@ def _contraction(
     window = _window(nest) if g.thread else None
     if window is not None:  # operands go by the window that a thread reads, not by rows and columns
         total.ieee = total.ieee + _threads_held(window, g) * 32.0 * warps * k * batch * loops
-        total.operand_clocks = total.operand_clocks + _window_clocks(window, g, warps) * batch * loops
+        clocks, waits = _window_clocks(window, g, warps)
+        total.operand_clocks = total.operand_clocks + clocks * batch * loops
+        total.operand_waits = total.operand_waits + waits * batch * loops
         total.static_bytes = total.static_bytes + _window_bytes(window, g)
         total.accumulators = total.accumulators + m * n * batch
         return
@@ -253,6 +257,8 @@ def _contraction(
         total.thread_registers = total.thread_registers + _thread_registers(nest, g)
         total.spill_steps = total.spill_steps + k * loops
         total.operand_clocks = total.operand_clocks + _thread_requests(nest, g, m, n, warps) * k * batch * loops * warps
+        if g.thread:  # operands of one element of k are loaded together
+            total.operand_waits = total.operand_waits + k * batch * loops * warps
     else:
         k_least = 16.0 if width.bits >= 16 else 32.0
         padded = np.maximum(m, 16.0) * np.maximum(n, 8.0) * np.maximum(k, k_least) * batch * loops
@@ -351,8 +357,9 @@ def _window_extent(window: _Window, g: Geometry, dim: str) -> Array:
     return g.tile[dim] + g.tile[window.slides[dim]] - 1.0
 
 
-def _window_clocks(window: _Window, g: Geometry, warps: Array) -> Array:
-    """Clocks of the load path for a window's operands of one block, and for the copy of its tile to shared memory.
+def _window_clocks(window: _Window, g: Geometry, warps: Array) -> tuple[Array, Array]:
+    """Clocks of the load path for a window's operands of one block and for the copy of its tile to shared memory, and
+    how many loads warps wait for.
 
     A thread's results lie `apart` elements from each other, so that lanes read neighbours. What several of its results
     read is loaded once: windows that overlap are joined. Reads that must be guarded, where tiles stick out of the
@@ -375,13 +382,20 @@ def _window_clocks(window: _Window, g: Geometry, warps: Array) -> Array:
     row = g.thread.get(f"apart.{fast}", 32.0)
     pitch = g.thread.get(f"pitch.{fast}", _window_extent(window, g, fast))
     read_only = np.greater(g.thread.get(f"read_only.{fast}", 0.0), 0.0)
-    direct = np.where(whole, joined, single) * np.where(read_only, TEXTURE_CLOCKS, 2.0)
-    shared = joined * _row_passes(row, pitch) + passes * COPY_CLOCKS
-    return warps * np.where(staged, shared, direct)
+    direct = np.where(whole, joined, single)
+    clocks = np.where(
+        staged,
+        joined * _row_passes(row, pitch) + passes * COPY_CLOCKS,
+        direct * np.where(read_only, TEXTURE_CLOCKS, WINDOW_CLOCKS),
+    )
+    return warps * clocks, warps * np.where(staged, joined, direct)
 
 
 COPY_CLOCKS = 5.0
 """Clocks of the load path for one word a lane from global to shared memory: request, line, and store."""
+
+WINDOW_CLOCKS = 1.5
+"""Clocks of one word a lane through L1 where the lanes' words begin anywhere in a line."""
 
 TEXTURE_CLOCKS = 4.0
 """Clocks of one word a lane through the texture path, which read-only loads take: 16 words and half a line a clock."""

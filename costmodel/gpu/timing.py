@@ -40,7 +40,10 @@ CHAINED = 2.0
 """The same for a chain of contractions, where the vector unit works between two of them on the same tile and overlaps
 only other blocks' or warp groups' work."""
 
-THREADED = 1.5
+OPERAND_CLOCKS = 25.0
+"""Clocks until a thread's load from shared memory returns; the warps of an SM wait in turn."""
+
+THREADED = 1.2
 """The same for schedules of single threads: a thread's multiply-adds wait for the operands that it loads itself, so the
 two overlap only as far as other warps have work."""
 
@@ -119,7 +122,8 @@ def estimate(
     vector_seconds = ((w.vector + w.ieee) / lanes + w.integer / integer_lanes) / clock / p.vector_efficiency
     special_seconds = w.special / special_lanes / clock / p.vector_efficiency
     busy_warps = np.minimum(np.minimum(resident, busiest) * warps / 8.0, 1.0)
-    operand_seconds = busiest * (w.operand_bytes / shared_bandwidth + w.operand_clocks / clock)
+    waits = w.operand_waits * OPERAND_CLOCKS / (resident * warps)
+    operand_seconds = busiest * (w.operand_bytes / shared_bandwidth + (w.operand_clocks + waits) / clock)
     vector_seconds = busiest * (np.maximum(vector_seconds, special_seconds) / busy_warps + spill)
 
     parts = np.where(np.greater(g.split, 1.0), g.split, 0.0)
