@@ -21,7 +21,10 @@ from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import UnsupportedError
 
 INNER = 6.0
-"""Order of the norm among resources of one path (L2 and DRAM; tensor unit and operand delivery): nearly the longest."""
+"""Order of the norm among resources of one path (tensor unit and operand delivery): nearly the longest."""
+
+MEMORY = 3.0
+"""The same for L2 and DRAM: what L2 answers queues among what waits for DRAM."""
 
 REQUEST_CLOCKS = 4.0
 """Clocks that a warp's load or store takes in the load/store path: 512 bytes at 128 bytes a clock, and no less for
@@ -167,7 +170,8 @@ def estimate(
     chained = sum(nest.contraction is not None for nest in kernel.nests) > 1
     inner = THREADED if g.thread else CHAINED if chained else INNER
     compute = _norm((_norm((tensor, operand_seconds), INNER), vector_seconds), inner)
-    reading, moving = _norm((l2_seconds, read_seconds), INNER), _norm((l2_seconds, read_seconds + write_seconds), INNER)
+    reading = _norm((l2_seconds, read_seconds), MEMORY)
+    moving = _norm((l2_seconds, read_seconds + write_seconds), MEMORY)
     work_seconds = _norm((compute, reading, chain, requests), order_norm)
     together = _norm((compute, moving, chain, requests), order_norm)
     if np.any(waiting):  # a loop that waits for its loads overlaps nothing but the waiting of other blocks

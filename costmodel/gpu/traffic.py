@@ -9,7 +9,7 @@ import numpy as np
 from codesign.costmodel.gpu.geometry import Array, Geometry, run_bytes
 from codesign.costmodel.summary import KernelSummary, footprint
 
-READ_GAP = 6.0
+READ_GAP = 8.0
 """Bytes of DRAM time that each contiguous run of reads costs on top of its own: runs that tiles read are whole sectors,
 so what is left is the start of a burst."""
 
