@@ -11,10 +11,10 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from codesign.costmodel import workloads
-from codesign.costmodel.gpu.parameters import load_calibration
+from codesign.costmodel.gpu.parameters import Parameters, load_calibration
 from codesign.costmodel.gpu.timing import estimate
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.tables import TableError, kernels_of, machine_rows
+from codesign.costmodel.tables import Rows, TableError, kernels_of, machine_rows
 
 MIXTURE = {"BLOCK_SIZE_M", "BLOCK_SIZE_N", "num_warps"}
 THREADED = {"MWG", "NWG", "MDIMC", "NDIMC"}
@@ -37,7 +37,7 @@ def rankings(table: pd.DataFrame, machine: Machine) -> list[dict[str, Any]]:
         return [{"space": "GEMM 4096^3 f32, one kernel's knobs", **_threaded(picked, machine)}]
     if set(table.columns) >= CONVOLUTION:
         return [{"space": "filtered image 4096 x 4096 f32, one kernel's knobs", **_filtered(picked, machine)}]
-    return [{"space": "mixture of experts", **_mixture(picked, machine)}]
+    return [{"space": "mixture of experts", **_mixture(picked, machine, table)}]
 
 
 def _threaded(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:
@@ -93,7 +93,11 @@ def _filtered(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:
         "read_only.x": column["read_only"],
     }
     for dim in ("x", "y"):
-        knobs |= {f"tile.{dim}": threads[dim] * held[dim], f"inner.thread.{dim}": held[dim], f"apart.{dim}": threads[dim]}
+        knobs |= {
+            f"tile.{dim}": threads[dim] * held[dim],
+            f"inner.thread.{dim}": held[dim],
+            f"apart.{dim}": threads[dim],
+        }
     side = float(FILTERED_IMAGE)
     sizes = {"O": 1.0, "Y": side, "X": side, "R": taps["y"], "S": taps["x"]}
     parameters = load_calibration(machine).parameters
@@ -115,45 +119,81 @@ _FILTER = (
 )
 
 
-def _mixture(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:
+def _mixture(table: pd.DataFrame, machine: Machine, tried: pd.DataFrame) -> dict[str, Any]:
     """Fused mixture-of-experts kernels: the table lists, for each shape, the schedules within about 1 % of the best.
 
-    The model picks from the whole product of the knobs' values. Its pick is right when it is listed; `listed` says
-    how often that is, `tile_listed` how often its block sizes are, `within_5_percent` the share of the listed picks
-    within 5 % of the best.
+    The model picks among the schedules that are listed for any shape of any machine (`tried`: each was built and timed
+    somewhere). Its pick is right when it is listed for the shape; `listed` says how often it is, `chance` how often a
+    random pick would be, `listed_at_5` and `listed_at_10` how often one of its first 5 and 10 is, `tile_listed` how
+    often its block sizes are, `within_5_percent` the share of the listed picks within 5 % of the best. `percentile` is
+    where the model ranks the median listed schedule, `predicted_loss` how much slower than its pick it holds the best
+    listed one to be, both medians over shapes; `time_mape` the error of the predicted times of listed schedules.
+    `listed_of_product` is `listed` for picks from the whole product of the knobs' values.
     """
     parameters = load_calibration(machine).parameters
-    knobs = {name: np.unique(table[name].to_numpy()) for name in _MIXTURE_KNOBS}
-    grid = np.array(list(cartesian(*knobs.values())), dtype=np.float64).T
-    columns = dict(zip(_MIXTURE_KNOBS.values(), grid, strict=True)) | {"tile.e": np.ones(grid.shape[1])}
-    listed = tiles = close = shapes = 0
-    losses = []
-    for _, part in table.groupby(["M", "E", "topk", "H", "N"]):
-        rows = next(iter(kernels_of(part)))
-        sizes = {name: float(value[0]) for name, value in rows.sizes.items()}
-        found = estimate(rows.kernel, machine, columns, sizes, parameters, ("e", "m", "n"))
-        fits = (found.occupancy.blocks >= 1.0) & (found.occupancy.shared_bytes <= found.occupancy.shared_limit)
-        fits &= found.occupancy.spilled <= 64.0
-        pick = int(np.argmin(np.where(fits, found.total, np.inf)))
-        chosen = {name: grid[position, pick] for position, name in enumerate(_MIXTURE_KNOBS)}
-        same_tile = np.all([part[name] == chosen[name] for name in list(_MIXTURE_KNOBS)[:3]], axis=0)
-        same = np.all([part[name] == chosen[name] for name in _MIXTURE_KNOBS], axis=0)
-        shapes += 1
-        tiles += bool(same_tile.any())
-        if same.any():
-            listed += 1
-            loss = float(part.seconds[same].min() / part.seconds.min() - 1.0)
-            losses.append(loss)
-            close += loss <= 0.05
+    names = list(_MIXTURE_KNOBS)
+    some = tried[names].drop_duplicates().sort_values(names).to_numpy(dtype=np.int64)
+    whole = np.array(list(cartesian(*(np.unique(tried[name].to_numpy()) for name in names))), dtype=np.int64)
+    found = [_mixture_shape(part, machine, parameters, some, whole) for _, part in table.groupby(_MIXTURE_SHAPE)]
+    right = [entry for entry in found if entry["listed"]]
+    mean = ("chance", "listed", "listed_at_5", "listed_at_10", "tile_listed", "listed_of_product", "time_mape")
     return {
-        "shapes": shapes,
-        "listed": listed / shapes,
-        "tile_listed": tiles / shapes,
-        "within_5_percent": close / listed if listed else None,
-        "mean_loss": float(np.mean(losses)) if losses else None,
+        "shapes": len(found),
+        "schedules": len(some),
+        **{name: float(np.mean([entry[name] for entry in found])) for name in mean},
+        "within_5_percent": float(np.mean([entry["loss"] <= 0.05 for entry in right])) if right else None,
+        "mean_loss": float(np.mean([entry["loss"] for entry in right])) if right else None,
+        **{name: float(np.median([entry[name] for entry in found])) for name in ("percentile", "predicted_loss")},
     }
 
 
+def _mixture_shape(
+    part: pd.DataFrame,
+    machine: Machine,
+    parameters: Parameters,
+    some: npt.NDArray[np.int64],
+    whole: npt.NDArray[np.int64],
+) -> dict[str, float]:
+    """The figures of `_mixture` for the rows of one shape."""
+    rows = next(iter(kernels_of(part)))
+    sizes = {name: float(value[0]) for name, value in rows.sizes.items()}
+    total = _mixture_seconds(rows, machine, parameters, sizes, some)
+    best = part.groupby(list(_MIXTURE_KNOBS)).seconds.min()
+    seconds = best.reindex(pd.MultiIndex.from_arrays(some.T)).to_numpy(dtype=np.float64)
+    listed = np.isfinite(seconds)
+    order = np.argsort(total, kind="stable")
+    pick = order[0]
+    tiles = {tuple(row) for row in some[listed][:, :3].tolist()}
+    other = whole[np.argmin(_mixture_seconds(rows, machine, parameters, sizes, whole))]
+    place = np.empty(len(order))
+    place[order] = np.arange(len(order))
+    runs = listed & np.isfinite(total)
+    return {
+        "chance": float(listed.mean()),
+        "listed": float(listed[pick]),
+        "listed_at_5": float(listed[order[:5]].any()),
+        "listed_at_10": float(listed[order[:10]].any()),
+        "tile_listed": float(tuple(some[pick, :3].tolist()) in tiles),
+        "listed_of_product": float(tuple(other.tolist()) in best.index),
+        "loss": float(seconds[pick] / np.nanmin(seconds) - 1.0),
+        "percentile": float(np.median(place[listed]) / np.isfinite(total).sum()),
+        "predicted_loss": float(total[listed].min() / total[pick] - 1.0),
+        "time_mape": float(np.abs(total[runs] / seconds[runs] - 1.0).mean()) if runs.any() else 1.0,
+    }
+
+
+def _mixture_seconds(
+    rows: Rows, machine: Machine, parameters: Parameters, sizes: dict[str, float], schedules: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Predicted seconds of schedules given as rows of knobs; infinite for those that do not fit or spill."""
+    columns = dict(zip(_MIXTURE_KNOBS.values(), schedules.T.astype(np.float64), strict=True))
+    columns["tile.e"] = np.ones(len(schedules))
+    found = estimate(rows.kernel, machine, columns, sizes, parameters, ("e", "m", "n"))
+    fits = (found.occupancy.blocks >= 1.0) & (found.occupancy.shared_bytes <= found.occupancy.shared_limit)
+    return np.where(fits & (found.occupancy.spilled <= 64.0), found.total, np.inf)
+
+
+_MIXTURE_SHAPE = ["M", "E", "topk", "H", "N"]
 _MIXTURE_KNOBS = {
     "BLOCK_SIZE_M": "tile.m",
     "BLOCK_SIZE_N": "tile.n",
