@@ -170,6 +170,8 @@ def estimate(
     chained = sum(nest.contraction is not None for nest in kernel.nests) > 1
     inner = THREADED if g.thread else CHAINED if chained else INNER
     compute = _norm((_norm((tensor, operand_seconds), INNER), vector_seconds), inner)
+    single = tiled & np.less_equal(pipeline - consumed, 1.0)  # one buffer: a block loads and computes in turn
+    chain = chain + np.where(single, rounds * (compute / busiest + w.trips * w.trip_bytes / port), 0.0)
     reading = _norm((l2_seconds, read_seconds), MEMORY)
     moving = _norm((l2_seconds, read_seconds + write_seconds), MEMORY)
     work_seconds = _norm((compute, reading, chain, requests), order_norm)
