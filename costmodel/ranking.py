@@ -52,6 +52,7 @@ def _threaded(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:
         "warps": column["MDIMC"] * column["NDIMC"] / 32.0,
         "inner.thread.m": held_m,
         "inner.thread.n": held_n,
+        "inner.thread.k": column["KWI"],
         "vector.m": column["VWM"],
         "vector.n": column["VWN"],
         "staged.m": column["SA"],
@@ -67,7 +68,7 @@ def _threaded(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:
     return quality(table.seconds.to_numpy(dtype=np.float64), np.where(fits, found.total, np.inf))
 
 
-_CLBLAST = ("MWG", "NWG", "KWG", "MDIMC", "NDIMC", "MDIMA", "NDIMB", "VWM", "VWN", "SA", "SB")
+_CLBLAST = ("MWG", "NWG", "KWG", "KWI", "MDIMC", "NDIMC", "MDIMA", "NDIMB", "VWM", "VWN", "SA", "SB")
 
 
 def _filtered(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:

@@ -214,7 +214,11 @@ def filtered_image(dtype: str = "f32") -> KernelSummary:
     kind = DTYPES[dtype]
     x = _input("x", kind, index("Y") + index("R") - 1, index("X") + index("S") - 1)
     w = _input("w", kind, "O", "R", "S")
-    body = apply("mul", cast(Read(x, (index("y") + index("r"), index("x") + index("s"))), F32), cast(Read(w, ("o", "r", "s")), F32))
+    body = apply(
+        "mul",
+        cast(Read(x, (index("y") + index("r"), index("x") + index("s"))), F32),
+        cast(Read(w, ("o", "r", "s")), F32),
+    )
     dims, inner = _dims(o="O", y="Y", x="X"), _dims(r="R", s="S")
     out = Compute(dims, body, dtype=kind, reductions=inner, monoid="sum", accumulate=F32, name="out")
     return _summary("filtered_image", [out], [out])

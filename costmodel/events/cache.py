@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from codesign.costmodel.events.walk import PART, Ints, Walk
 from codesign.costmodel.gpu.geometry import Geometry, run_bytes
-from codesign.costmodel.gpu.traffic import HALF_SECTOR
+from codesign.costmodel.gpu.traffic import READ_GAP
 from codesign.costmodel.summary import KernelSummary, footprint
 
 Floats = npt.NDArray[np.float64]
@@ -89,7 +89,7 @@ def panels_of(kernel: KernelSummary, g: Geometry, walk: Walk, cache_bytes: float
             if access.tensor in warm_names or access.tensor.split("#")[0] in warm_names:
                 cold = 1.0 - warm * min(max(1.5 - once / (0.5 * cache_bytes), 0.0), 1.0)
             online = any(bool(np.any(g.online[dim])) for dim in access.dims if dim in g.online)
-            effort = 1.0 + HALF_SECTOR / float(run_bytes(access, g))
+            effort = 1.0 + READ_GAP / float(run_bytes(access, g))
             if (access.tensor, access.index) not in found:
                 whole_tensor = access.dtype.bytes * float(np.prod([float(e.evaluate(g.symbols)) for e in access.shape]))
                 panels = Panels(access.tensor, min(each, once / number), dims, cold, effort, number, online)

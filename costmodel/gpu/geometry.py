@@ -109,11 +109,12 @@ def geometry(kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[s
 
 @dataclass
 class Work:
-    """Work of one block: `operand_clocks` of its SM's load path for the operands of single threads and the
-    `operand_waits` of its warps for them; `request_bytes` that its load and store instructions ask for; `first_trips` of loops that
-    wait for DRAM, `again_trips` of loops over data that was loaded before; `tensor[dtype]` multiply-adds on padded
-    tiles, `vector`, `integer` and `special` operations; bytes that it loads through L2 (sector waste included) and
-    stores; the bytes of one trip of its longest loop, the trips it makes, and barriers."""
+    """Work of one block: `tensor[dtype]` multiply-adds on padded tiles, `vector`, `integer` and `special` operations;
+    `operand_clocks` of the load path for the operands of single threads, `operand_waits` of its warps for them, and
+    `cache_waits` where they come from L2 each time; `request_bytes` that its load and store instructions ask for; bytes
+    that it loads through L2 (sector waste included) and stores; `first_trips` of loops that wait for DRAM, `again_trips`
+    of loops over data that was loaded before; the bytes of one trip of its longest loop, the trips it makes, and
+    barriers."""
 
     tensor: dict[str, Array] = field(default_factory=dict)
     ieee: Array = 0.0
@@ -138,6 +139,7 @@ class Work:
     request_bytes: Array = 0.0
     operand_clocks: Array = 0.0
     operand_waits: Array = 0.0
+    cache_waits: Array = 0.0
     thread_registers: Array = 0.0
     spill_steps: Array = 0.0
     first_trips: Array = 0.0
@@ -257,8 +259,11 @@ def _contraction(
         total.thread_registers = total.thread_registers + _thread_registers(nest, g)
         total.spill_steps = total.spill_steps + k * loops
         total.operand_clocks = total.operand_clocks + _thread_requests(nest, g, m, n, warps) * k * batch * loops * warps
-        if g.thread:  # operands of one element of k are loaded together
-            total.operand_waits = total.operand_waits + k * batch * loops * warps
+        if g.thread:  # loads of the elements of k that are unrolled go together
+            waits = k / g.thread.get(f"inner.thread.{found.k[-1]}", 1.0) * batch * loops * warps
+            staged = g.thread.get(f"staged.{found.m[-1]}", 1.0) * g.thread.get(f"staged.{found.n[-1]}", 1.0)
+            total.operand_waits = total.operand_waits + np.where(np.greater(staged, 0.0), waits, 0.0)
+            total.cache_waits = total.cache_waits + np.where(np.greater(staged, 0.0), 0.0, waits)
     else:
         k_least = 16.0 if width.bits >= 16 else 32.0
         padded = np.maximum(m, 16.0) * np.maximum(n, 8.0) * np.maximum(k, k_least) * batch * loops
@@ -306,7 +311,7 @@ def _thread_requests(nest: Nest, g: Geometry, m: Array, n: Array, warps: Array) 
         staged = np.greater(g.thread.get(f"staged.{side}", 1.0), 0.0)
         shared = np.maximum(lanes * held / 32.0, 1.0)  # lanes a run apart use one bank in `held`, whatever the vector
         lines = np.maximum(lanes * held * 4.0 / 128.0, 1.0)  # lines of L1 that one request touches
-        clocks = clocks + held / vector * np.where(staged, shared, 2.0 * lines + 2.0)
+        clocks = clocks + held / vector * np.where(staged, shared, 1.0 + lines)
         if f"loaders.{side}" in g.thread:  # threads along the side that copy the tile to shared memory, a run each
             loaders = g.thread[f"loaders.{side}"]
             run = np.maximum(size / loaders, 1.0)

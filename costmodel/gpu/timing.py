@@ -88,6 +88,7 @@ def estimate(
     l2_instances = float(machine.instances("l2"))
     l2_bandwidth = machine.need(l2.bandwidth, "levels.l2.bandwidth") * l2_instances * p.l2_efficiency
     latency = machine.need(dram.latency_seconds, "levels.dram.latency_seconds")
+    l2_latency = machine.need(l2.latency_seconds, "levels.l2.latency_seconds")
     vector = machine.unit("vector")
     clock = machine.need(vector.clock_hz, "units.vector.clock_hz")
     port = 64.0 * clock
@@ -125,7 +126,7 @@ def estimate(
     vector_seconds = ((w.vector + w.ieee) / lanes + w.integer / integer_lanes) / clock / p.vector_efficiency
     special_seconds = w.special / special_lanes / clock / p.vector_efficiency
     busy_warps = np.minimum(np.minimum(resident, busiest) * warps / 8.0, 1.0)
-    waits = w.operand_waits * OPERAND_CLOCKS / (resident * warps)
+    waits = (w.operand_waits * OPERAND_CLOCKS + w.cache_waits * l2_latency * clock) / (resident * warps)
     operand_seconds = busiest * (w.operand_bytes / shared_bandwidth + (w.operand_clocks + waits) / clock)
     vector_seconds = busiest * (np.maximum(vector_seconds, special_seconds) / busy_warps + spill)
 
@@ -156,7 +157,6 @@ def estimate(
     write_seconds = t.write_effort / (bandwidth * p.dram_efficiency)
     store_seconds = np.maximum(write_seconds, g.grid * w.store_bytes / l2_bandwidth)
     arrival = latency * ARRIVAL / (pipeline - 0.5)
-    l2_latency = machine.need(l2.latency_seconds, "levels.l2.latency_seconds")
     depth = np.where(tiled, w.tensor_k / 64.0, 0.25)
     step = w.trips * depth * p.step_clocks / clock + np.where(tiled, (w.trips - 1.0) * arrival, 0.0)
     step = step + np.where(

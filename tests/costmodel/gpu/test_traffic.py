@@ -1,0 +1,61 @@
+"""DRAM traffic: short runs, what an earlier run left in L2, and the end of a grid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from codesign.costmodel import workloads
+from codesign.costmodel.gpu.geometry import geometry
+from codesign.costmodel.gpu.parameters import load_calibration
+from codesign.costmodel.gpu.timing import estimate
+from codesign.costmodel.gpu.traffic import READ_GAP, Traffic, drain_seconds, traffic
+from codesign.costmodel.machine import load_machine
+
+L2 = 40e6
+
+
+def mixture(experts: float, repeated: bool, step: float = 128.0) -> Traffic:
+    kernel = workloads.grouped_gemm("bf16", repeated)
+    knobs: dict[str, Any] = {"tile.e": 1.0, "tile.m": 16.0, "tile.n": 64.0, "tile.k": step}
+    sizes = {"T": 8.0, "E": experts, "M": 1.0, "N": 1024.0, "K": 2048.0}
+    g = geometry(kernel, knobs, sizes)
+    return traffic(kernel, g, 216.0, 1.0, ("e", "m", "n"), L2, 0.6, 48.0)
+
+
+def test_what_a_kernel_finds_of_its_last_run() -> None:
+    small, large = 4.0, 64.0  # 17 and 268 MB of weights
+    assert mixture(small, repeated=True).read < 0.01 * mixture(small, repeated=False).read
+    assert mixture(large, repeated=True).read == pytest.approx(mixture(large, repeated=False).read)
+
+
+def test_short_runs_cost_a_gap_each() -> None:
+    for step in (32.0, 64.0, 256.0):
+        found = mixture(64.0, repeated=False, step=step)
+        assert found.read_effort / found.read == pytest.approx(1.0 + READ_GAP / (2.0 * step), rel=0.01)
+
+
+def test_a_grid_drains_by_the_bytes_that_are_left() -> None:
+    assert drain_seconds(1.0, 1.0, 10.0) == 0.0  # one wave: all blocks end together
+    assert drain_seconds(1.0, 4.0, 10.0) == pytest.approx(np.log(11.0) / 10.0 / 4.0)
+    share = (np.arange(1_000_000) + 0.5) / 1e6
+    lost = np.mean(1.0 / (1.0 + 10.0 * share))  # DRAM at u r / (1 + u r), u falling evenly from 1 to 0
+    assert drain_seconds(1.0, 4.0, 10.0) * 4.0 == pytest.approx(lost, rel=1e-4)
+    assert drain_seconds(1.0, 8.0, 10.0) < drain_seconds(1.0, 4.0, 10.0)
+    assert drain_seconds(1.0, 4.0, 20.0) < drain_seconds(1.0, 4.0, 10.0)
+
+
+def test_one_buffer_serialises_what_one_block_does() -> None:
+    """A block of 128 x 256 with one stage of 96 KB waits for each load; with stages of 48 KB it loads ahead."""
+    target = load_machine("a100_sxm")
+    parameters = load_calibration(target).parameters
+    sizes = {"M": 8192.0, "N": 8192.0, "K": 8192.0}
+
+    def seconds(step: int, stages: int) -> float:
+        knobs = {"tile.m": 128.0, "tile.n": 256.0, "tile.k": step, "warps": 8.0, "pipeline": stages, "group": 8.0}
+        columns = {name: np.array([float(value)]) for name, value in knobs.items()}
+        return float(estimate(workloads.gemm("bf16"), target, columns, sizes, parameters).total[0])
+
+    assert seconds(128, 2) > 1.1 * seconds(64, 3)
