@@ -160,7 +160,7 @@ def _mixture_shape(
     sizes = {name: float(value[0]) for name, value in rows.sizes.items()}
     total = _mixture_seconds(rows, machine, parameters, sizes, some)
     best = part.groupby(list(_MIXTURE_KNOBS)).seconds.min()
-    seconds = best.reindex(pd.MultiIndex.from_arrays(some.T)).to_numpy(dtype=np.float64)
+    seconds = best.reindex(pd.MultiIndex.from_arrays(list(some.T))).to_numpy(dtype=np.float64)
     listed = np.isfinite(seconds)
     order = np.argsort(total, kind="stable")
     pick = order[0]
