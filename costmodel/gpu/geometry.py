@@ -417,8 +417,8 @@ def _row_passes(row: Array, pitch: Array) -> Array:
 def _window_bytes(window: _Window, g: Geometry) -> Array:
     """Shared memory of a window's tile, where it is staged."""
     fast = list(window.slides)[-1]
-    pitch = g.thread.get(f"pitch.{fast}", _window_extent(window, g, fast))
-    size: Array = float(window.access.dtype.bytes) * pitch
+    pitch: Array = g.thread.get(f"pitch.{fast}", _window_extent(window, g, fast))
+    size: Array = pitch * float(window.access.dtype.bytes)
     for dim in window.slides:
         if dim != fast:
             size = size * _window_extent(window, g, dim)
