@@ -22,6 +22,7 @@ from codesign.costmodel.gpu.timing import (
     REQUEST_CLOCKS,
     cache_bytes,
     tensor_seconds,
+    trip_depth,
 )
 from codesign.costmodel.machine import Machine
 
@@ -167,7 +168,8 @@ def block_of(
     ahead = max(knobs.pipeline - 1.0, 1.0)
     first = min(ahead / trips, 1.0)
     rest = 1.0 - first
-    chain = (trips * _depth(w) * p.step_clocks + float(w.barriers) * knobs.warps * BARRIER_CLOCKS) / chip.clock
+    wide = bool(machine.features.get("wgmma") or machine.features.get("tensor_memory"))
+    chain = (trips * float(trip_depth(w, wide)) * p.step_clocks + float(w.barriers) * knobs.warps * BARRIER_CLOCKS) / chip.clock
     fill_floor = p.fill_latency * chip.dram_latency
     asked, stored = _requests(w, machine, chip, knobs)
     own, turns, waiting = computing, 0.0, False
@@ -201,11 +203,6 @@ def block_of(
     main = Phase("main", (*pipes, rest * load / port, asked_later), rest * through, rest, 0.0, floor, own, waiting)
     store = Phase("store", (*none, out / port, stored), out / chip.l2_bandwidth, 0.0, written, 0.0)
     return Block((fill, main, store), written, partial)
-
-
-def _depth(w: Work) -> float:
-    """Steps of 64 along the reduction in a trip of a tiled loop; other loops' trips are a quarter of one."""
-    return float(w.tensor_k) / 64.0 if float(w.tensor_k) > 0.0 else 0.25
 
 
 def _requests(w: Work, machine: Machine, chip: Chip, knobs: Knobs) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from codesign.costmodel.gpu.geometry import geometry, work
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.occupancy import occupancy, reasons
 from codesign.costmodel.gpu.parameters import Parameters, load_calibration
+from codesign.costmodel.gpu.timing import power_seconds
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.roofline import roofline_bounds
 from codesign.costmodel.summary import KernelSummary
@@ -46,6 +47,8 @@ class Plan:
     bounds: tuple[float, float, float, float]
     helper_seconds: float = 0.0
     """Passes of an implementation's helper kernels over inputs and outputs."""
+    power_seconds: float = 0.0
+    """What the kernel's energy takes at the power limit."""
     skew: float = 1.0
     """Work of the longest block over that of the mean one."""
 
@@ -104,6 +107,9 @@ def plan(
         grid=walk.blocks,
         resident=resident,
         helper_seconds=(p.extra_passes * online + p.extra_query_passes * others) / chip.read_bandwidth,
+        power_seconds=float(
+            power_seconds(w.tensor, walk.blocks, distinct + walk.blocks * w.store_bytes, machine, p.tensor_joules)
+        ),
         skew=float((sizes or {}).get("skew", 1.0)),
         places=-(-wanted // together),
         together=together,

@@ -69,6 +69,11 @@ def formulas(
         },
         "store": {"write_bytes": _number(found.dram_write), "bandwidth_bytes_per_second": dram},
         "requests": {"request_bytes": grid * _number(w.request_bytes)},
+        "power": {
+            "joules_per_operation": p.tensor_joules,
+            "operations_on_padded_tiles": 2.0 * grid * sum(_number(count) for count in w.tensor.values()),
+            "limit_watts": (machine.power_watts.value or 0.0) if machine.power_watts else 0.0,
+        },
         "latency": {"trips": _number(w.trips), "rounds": rounds, "clocks_each": p.step_clocks},
         "reduction": {"parts": _number(g.split), "latencies": p.reduction_latency, "dram_latency_seconds": latency},
     }
@@ -86,7 +91,7 @@ def formulas(
 
 def _tensor(machine: Machine, grid: float, p: Parameters, w: Work) -> dict[str, float]:
     padded = 2.0 * grid * sum(_number(count) for count in w.tensor.values())
-    rates = [rate for dtype in w.tensor if (rate := machine.rate("tensor", dtype)) is not None]
+    rates = [rate for dtype in w.tensor if (rate := machine.burst_rate("tensor", dtype)) is not None]
     if not rates or not padded:
         return {}
     m, n = max(_number(w.tensor_m), 1.0), max(_number(w.tensor_n), 1.0)

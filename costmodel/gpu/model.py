@@ -18,7 +18,7 @@ from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import MachineError
 from codesign.ir.schedule import ScheduleBatch
 
-TERM_NAMES = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "requests", "latency", "reduction")
+TERM_NAMES = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "requests", "power", "latency", "reduction")
 CHUNK = 8192
 
 
@@ -116,7 +116,7 @@ def ledger(found: Estimate, count: int, out: Floats | None = None) -> Floats:
     all.
     """
     terms = np.empty((len(TERM_NAMES), count)).T if out is None else out
-    busy = TERM_NAMES[2:9]
+    busy = TERM_NAMES[2:10]
     whole: Any = 1e-300
     powers = []
     for name in busy:
@@ -129,7 +129,7 @@ def ledger(found: Estimate, count: int, out: Floats | None = None) -> Floats:
     terms[:, 1] = fill
     for position, power in enumerate(powers, start=2):
         terms[:, position] = power * scale
-    terms[:, 9] = found.reduction
+    terms[:, 10] = found.reduction
     return terms
 
 
@@ -137,8 +137,8 @@ REGIMES = ("launch", "memory", "compute")
 
 
 def _regimes(terms: Floats) -> npt.NDArray[np.int64]:
-    launch = terms[:, 0] + terms[:, 1] + terms[:, 8] + terms[:, 9]
-    compute = terms[:, 2] + terms[:, 3]
+    launch = terms[:, 0] + terms[:, 1] + terms[:, 9] + terms[:, 10]
+    compute = terms[:, 2] + terms[:, 3] + terms[:, 8]
     memory = terms[:, 4] + terms[:, 5] + terms[:, 6] + terms[:, 7]
     found = np.where(memory > launch, 1, 0)
     return np.where(compute > np.maximum(launch, memory), 2, found)

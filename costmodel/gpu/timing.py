@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from codesign.costmodel.gpu.geometry import Array, geometry, work
+from codesign.costmodel.gpu.geometry import Array, Work, geometry, work
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.traffic import traffic
@@ -40,8 +40,26 @@ CHAINED = 2.0
 """The same for a chain of contractions, where the vector unit works between two of them on the same tile and overlaps
 only other blocks' or warp groups' work."""
 
-TERMS = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "requests", "latency", "reduction")
+WARP_MMA_CLOCKS, GROUP_MMA_CLOCKS = 33.0, 18.0
+"""Clocks until a multiply may follow the one whose sum it goes on with: warp-level mma (Sun et al., Dissecting Tensor
+Cores via Microbenchmarks, 2022), warp-group mma and tensor memory (Luo et al., Benchmarking and Dissecting the Nvidia
+Hopper GPU Architecture, 2024)."""
 
+STATIC_POWER = 0.15
+"""Share of the power limit that does not follow the work: leakage, memory refresh, links."""
+
+THROTTLE = 12.0
+"""Order of the norm of a kernel's time and the time that its energy takes at the power limit: nearly the longer."""
+
+OPERAND_BITS = {"f8": 8.0, "i8": 8.0, "f4": 4.0, "tf32": 32.0, "f32": 32.0}
+"""Bits of the operands of a tensor unit's dtypes, 16 where not listed."""
+
+ABSORBED = 0.5
+"""Share of a small result that L2 still holds when a kernel with bulk stores has ended; DRAM gets it under the next
+kernel."""
+
+VECTOR_LOAD = 16.0
+"""Bytes that a thread of a matrix-vector loop has under way: its next load waits for the sum."""
 
 @dataclass
 class Estimate:
@@ -83,6 +101,7 @@ def estimate(
     port = 64.0 * clock
     shared_bandwidth = machine.need(machine.level("shared").bandwidth, "levels.shared.bandwidth")
 
+    bulk = bool(machine.features.get("tma", False))
     wide = 2 if machine.features.get("tensor_memory") else 1 if machine.features.get("wgmma") else 0
     warps = knobs.get("warps", 4.0)
     g = geometry(kernel, knobs, sizes)
@@ -94,7 +113,7 @@ def estimate(
         resident = np.minimum(resident, knobs["blocks_limit"])
     slots = sms * resident
     cache = cache_bytes(machine)
-    t = traffic(kernel, g, slots, knobs.get("group", 1.0), order, cache, p.warm, p.write_gap)
+    t = traffic(kernel, g, slots, knobs.get("group", 1.0), order, cache, p.warm, p.write_gap, ABSORBED if bulk else 0.0)
 
     even = g.grid / sms
     whole = np.floor(g.grid / slots)
@@ -131,7 +150,7 @@ def estimate(
     in_flight_block = np.where(
         np.greater(w.trips, 1.0) & tiled,
         w.trip_bytes * np.minimum(np.maximum(pipeline - (0.5 if wide else 1.0), 0.5), w.trips),
-        np.minimum(w.load_bytes, found.threads * 64.0),
+        np.minimum(w.load_bytes, found.threads * np.where(knobs.get("vector_unit", 0.0), VECTOR_LOAD, 64.0)),
     )
     in_flight = np.maximum(np.minimum(g.grid, slots) * in_flight_block, 1.0)
     request = knobs.get("access_bytes", 16.0) * machine.limit("warp_size")
@@ -143,8 +162,7 @@ def estimate(
     store_seconds = np.maximum(write_seconds, g.grid * w.store_bytes / l2_bandwidth)
     arrival = latency * ARRIVAL / (pipeline - 0.5)
     l2_latency = machine.need(l2.latency_seconds, "levels.l2.latency_seconds")
-    depth = np.where(tiled, w.tensor_k / 64.0, 0.25)
-    step = w.trips * depth * p.step_clocks / clock + np.where(tiled, (w.trips - 1.0) * arrival, 0.0)
+    step = w.trips * trip_depth(w, bool(wide)) * p.step_clocks / clock + np.where(tiled, (w.trips - 1.0) * arrival, 0.0)
     step = step + np.where(
         waiting,
         w.first_trips * (l2_latency + (latency - l2_latency) * t.missed) + w.again_trips * L1_CLOCKS / clock,
@@ -162,7 +180,8 @@ def estimate(
         busy = _norm((compute, requests), INNER)
         work_seconds = np.where(waiting, busy + np.maximum(reading, chain), work_seconds)
         together = np.where(waiting, busy + np.maximum(moving, chain), together)
-    fill = rounds * p.fill_latency * latency
+    ahead = bulk and bool(wide)  # warps that only load go on to the next block's operands during the epilogue
+    fill = (1.0 if ahead else rounds) * p.fill_latency * latency
     serial = fill + np.where(waiting, together, work_seconds + store_seconds)
     share = 1.0 / rounds + (1.0 - 1.0 / rounds) * p.exposed / resident
     exposed = share * np.maximum(serial - together, 0.0)
@@ -170,7 +189,8 @@ def estimate(
     passes = (p.extra_passes * t.online + p.extra_query_passes * (t.least_read + t.write - t.online)) / (
         bandwidth * p.dram_efficiency
     )
-    total = p.launch_seconds + together + exposed + reduction + passes
+    power = power_seconds(w.tensor, g.grid, t.read + t.write, machine, p.tensor_joules)
+    total = p.launch_seconds + _norm((together + exposed, power), THROTTLE) + reduction + passes
     flops = 2.0 * (sum(w.tensor.values()) + w.ieee) * g.grid
     return Estimate(
         total=total,
@@ -183,6 +203,7 @@ def estimate(
             "dram": read_seconds,
             "store": store_seconds,
             "requests": requests,
+            "power": power,
             "passes": passes,
             "latency": chain,
         },
@@ -209,9 +230,9 @@ def tensor_seconds(work_by_dtype: Mapping[str, Array], machine: Machine, sms: fl
     """Seconds of one block's multiply-adds on its SM's tensor units."""
     seconds: Array = 0.0
     for dtype, count in work_by_dtype.items():
-        rate = machine.rate("tensor", dtype)
+        rate = machine.burst_rate("tensor", dtype)
         if rate is None and dtype == "f8":
-            rate = machine.rate("tensor", "f16")  # converted on the way in
+            rate = machine.burst_rate("tensor", "f16")  # converted on the way in
         if rate is None:
             raise UnsupportedError(
                 f"{machine.name}: no rate for {dtype} on the tensor unit",
@@ -219,6 +240,31 @@ def tensor_seconds(work_by_dtype: Mapping[str, Array], machine: Machine, sms: fl
             )
         seconds = seconds + 2.0 * count / (rate / sms)
     return seconds
+
+
+def trip_depth(w: Work, wide: bool) -> Array:
+    """How many times `step_clocks` a loop trip takes: warp-level multiplies over 64 elements of k are one step, those
+    of a warp group follow each other sooner; a trip of other loops is a quarter of a step."""
+    share = GROUP_MMA_CLOCKS / WARP_MMA_CLOCKS if wide else 1.0
+    return np.where(np.greater(w.tensor_k, 0.0), w.tensor_k / 64.0 * share, 0.25)
+
+
+def power_seconds(
+    work_by_dtype: Mapping[str, Array], grid: Array, dram_bytes: Array, machine: Machine, joules: float
+) -> Array:
+    """Seconds that the energy of the multiply-adds and of DRAM takes at the power limit; 0 where no limit is known.
+
+    An operation's energy is in proportion to the width of its operands (`joules`: of 16 bits).
+    """
+    if machine.power_watts is None or machine.power_watts.value is None:
+        return 0.0
+    energy: Array = 0.0
+    for dtype, count in work_by_dtype.items():
+        energy = energy + 2.0 * count * grid * joules * OPERAND_BITS.get(dtype, 16.0) / 16.0
+    dram = machine.level("dram").energy
+    if dram is not None and dram.read_joules_per_byte.value is not None:
+        energy = energy + dram_bytes * dram.read_joules_per_byte.value
+    return energy / ((1.0 - STATIC_POWER) * machine.power_watts.value)
 
 
 def _norm(parts: tuple[Array, ...], order: float) -> Array:

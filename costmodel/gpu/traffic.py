@@ -42,12 +42,14 @@ def traffic(
     l2_bytes: float,
     warm: float,
     write_gap: float,
+    absorbed: float = 0.0,
 ) -> Traffic:
     """DRAM bytes read and written.
 
     A wave of `slots` blocks covers a box of the grid, the fastest dim of `order` first and `group` tiles of the
     slowest tiled dim together. Blocks of a wave share what they load. A later wave finds an operand in L2 as far as
-    the operand, with what streams past it, fits.
+    the operand, with what streams past it, fits. Of a result that fits L2, DRAM takes the share `absorbed` only after
+    the kernel.
     """
     wave = np.minimum(slots, g.grid)
     waves = g.grid / wave
@@ -75,6 +77,7 @@ def traffic(
             size = footprint(access, whole) * access.dtype.bytes
             write = write + size
             write_effort = write_effort + size * (1.0 + write_gap / run_bytes(access, g))
+    write_effort = write_effort * (1.0 - absorbed * np.clip(1.5 - write / (0.5 * l2_bytes), 0.0, 1.0))
     totals: dict[str, Array] = {}
     for access, once, _ in entries:
         totals[access.tensor] = totals.get(access.tensor, 0.0) + once

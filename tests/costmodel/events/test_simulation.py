@@ -60,7 +60,7 @@ def rows(warps: int = 4) -> Schedule:
 def test_one_block_takes_its_fill_and_its_multiply_adds() -> None:
     """A lone block is bound by its SM's tensor unit: launch, fill, then 2mnk over 1/132 of the peak."""
     seen = simulate(GEMM, H100, tiled(128, 256, 64, 3), gemm(128, 256, 65536), IDEAL)
-    peak = H100.rate("tensor", "bf16") or 0.0
+    peak = H100.burst_rate("tensor", "bf16") or 0.0
     multiply = 2.0 * 128 * 256 * 65536 / (peak / SMS)
     assert seen.terms["tensor"] == pytest.approx(multiply, rel=0.02)
     assert seen.seconds == pytest.approx(multiply, rel=0.03)
