@@ -42,6 +42,7 @@ def _predicted(rows: Rows, machine: Machine, calibration: Calibration) -> pd.Dat
     parameters = calibration.of(rows.implementation, rows.method)
     space = prepare(rows, machine, parameters).space
     best, regime = regimes(rows, machine, parameters, space)
+    seconds = best.seconds * rows.launches
     found = chosen(rows.kernel, machine, rows.sizes, parameters, space or {}, best)
     measured = rows.implementation if rows.implementation in calibration.spread else family_of(rows.kernel)
     low, high = spread_of(calibration, ledger(found, len(rows.seconds)), measured)
@@ -50,9 +51,9 @@ def _predicted(rows: Rows, machine: Machine, calibration: Calibration) -> pd.Dat
             "op": rows.op,
             "row": rows.index,
             "measured": rows.seconds,
-            "predicted": best.seconds,
-            "low": best.seconds * low,
-            "high": best.seconds * high,
+            "predicted": seconds,
+            "low": seconds * low,
+            "high": seconds * high,
             "regime": regime,
             "size": rows.regime_size if len(rows.regime_size) else np.zeros(len(rows.seconds)),
         }

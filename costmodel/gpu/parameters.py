@@ -129,8 +129,7 @@ class Calibration:
         found = replace(self.parameters, **self.implementations.get(implementation, {}))
         if method != "profiled":
             return found
-        efficiency = found.tensor_efficiency * found.profiled_clock
-        return replace(found, launch_seconds=found.profiled_launch_seconds, tensor_efficiency=efficiency)
+        return replace(found, launch_seconds=found.profiled_launch_seconds)
 
 
 def load_calibration(machine: Machine) -> Calibration:

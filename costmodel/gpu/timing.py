@@ -15,6 +15,7 @@ import numpy as np
 from codesign.costmodel.gpu.geometry import Array, geometry, work
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
 from codesign.costmodel.gpu.parameters import Parameters
+from codesign.costmodel.gpu.streaming import L1_CLOCKS, gathered_trips, request_clocks, sustained_clock, trip_seconds
 from codesign.costmodel.gpu.traffic import traffic
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
@@ -29,9 +30,6 @@ narrower ones."""
 
 ARRIVAL = 1.5
 """DRAM latencies until a stage of loads has arrived under load."""
-
-L1_CLOCKS = 40.0
-"""Clocks until a load that hits L1 returns."""
 
 BARRIER_CLOCKS = 10.0
 """Clocks of a reduction over a block per warp that takes part."""
@@ -79,13 +77,15 @@ def estimate(
     l2_bandwidth = machine.need(l2.bandwidth, "levels.l2.bandwidth") * l2_instances * p.l2_efficiency
     latency = machine.need(dram.latency_seconds, "levels.dram.latency_seconds")
     vector = machine.unit("vector")
-    clock = machine.need(vector.clock_hz, "units.vector.clock_hz")
+    slower = sustained_clock(machine, sizes.get("run_operations", 0.0), p)
+    clock = machine.need(vector.clock_hz, "units.vector.clock_hz") * slower
+    l2_bandwidth = l2_bandwidth * slower
     port = 64.0 * clock
     shared_bandwidth = machine.need(machine.level("shared").bandwidth, "levels.shared.bandwidth")
 
     wide = 2 if machine.features.get("tensor_memory") else 1 if machine.features.get("wgmma") else 0
     warps = knobs.get("warps", 4.0)
-    g = geometry(kernel, knobs, sizes)
+    g = geometry(kernel, knobs, sizes, sms)
     w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, wide)
     pipeline = np.maximum(knobs.get("pipeline", 1.0), 1.0)
     found = occupancy(w, machine, warps, pipeline)
@@ -106,7 +106,7 @@ def estimate(
     tensor = tensor_seconds(w.tensor, machine, sms) * (
         1.0 + p.tile_overhead * (1.0 / np.maximum(w.tensor_m, 1.0) + 1.0 / np.maximum(w.tensor_n, 1.0))
     )
-    tensor = tensor * busiest / p.tensor_efficiency
+    tensor = tensor * busiest / (p.tensor_efficiency * slower)
     lanes = machine.need(vector.rate["f32"], "units.vector.rate.f32") * vector.count
     integer_lanes = machine.need(vector.rate.get("i32", vector.rate["f32"]), "units.vector.rate.i32") * vector.count
     special = machine.unit("special")
@@ -135,9 +135,11 @@ def estimate(
     )
     in_flight = np.maximum(np.minimum(g.grid, slots) * in_flight_block, 1.0)
     request = knobs.get("access_bytes", 16.0) * machine.limit("warp_size")
-    requests = busiest * w.request_bytes / request * REQUEST_CLOCKS / clock
-    read_seconds = t.read_effort / (bandwidth * p.dram_efficiency) + np.where(
-        waiting, 0.0, latency * np.maximum(t.read / in_flight - 1.0, 0.0)
+    asked = w.request_bytes + gathered_trips(kernel, g) * found.threads * knobs.get("access_bytes", 16.0)
+    requests = busiest * asked / request * request_clocks(knobs.get("access_bytes", 16.0)) / clock
+    stream, behind = t.read_effort / (bandwidth * p.dram_efficiency), latency * t.read / in_flight
+    read_seconds = np.where(
+        tiled, stream + np.maximum(behind - latency, 0.0), np.where(waiting, stream, _norm((stream, behind), INNER))
     )
     write_seconds = t.write_effort / (bandwidth * p.dram_efficiency)
     store_seconds = np.maximum(write_seconds, g.grid * w.store_bytes / l2_bandwidth)
@@ -145,12 +147,12 @@ def estimate(
     l2_latency = machine.need(l2.latency_seconds, "levels.l2.latency_seconds")
     depth = np.where(tiled, w.tensor_k / 64.0, 0.25)
     step = w.trips * depth * p.step_clocks / clock + np.where(tiled, (w.trips - 1.0) * arrival, 0.0)
-    step = step + np.where(
-        waiting,
-        w.first_trips * (l2_latency + (latency - l2_latency) * t.missed) + w.again_trips * L1_CLOCKS / clock,
-        0.0,
-    )
-    chain = rounds * (step + w.barriers * warps * BARRIER_CLOCKS / clock)
+    turns = rounds
+    if np.any(waiting):
+        alone = trip_seconds(kernel, g, w, found.threads, t.missed, clock, l2_latency, latency)
+        step = np.where(waiting, alone, step)
+        turns = np.where(waiting, rounds + (np.ceil(rounds) - rounds) * p.imbalance, rounds)
+    chain = turns * (step + w.barriers * warps * BARRIER_CLOCKS / clock)
 
     order_norm = p.sharpness
     chained = sum(nest.contraction is not None for nest in kernel.nests) > 1

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from codesign.costmodel.gpu.geometry import Array, Geometry, run_bytes
 from codesign.costmodel.summary import KernelSummary, footprint
+
+FRESH = (0.05, 0.6)
+"""Share of the L2 up to which all of an operand that the kernel before has written is found there, and from which
+nothing is: a stream that does not fit evicts itself."""
+
+ABSORBED = (0.0, 0.3)
 
 HALF_SECTOR = 16.0
 """Bytes that a run of reads wastes on average: half a sector of 32 bytes."""
@@ -49,9 +55,12 @@ def traffic(
     slowest tiled dim together. Blocks of a wave share what they load. A later wave finds an operand in L2 as far as
     the operand, with what streams past it, fits.
     """
+    runs = g
     wave = np.minimum(slots, g.grid)
     waves = g.grid / wave
     box = _box(kernel, g, wave / np.minimum(g.split, wave), group, order)
+    if not any(nest.contraction for nest in kernel.nests):  # neighbours of a wave stream side by side
+        runs = replace(g, mean={dim: size * box.get(dim, 1.0) for dim, size in g.mean.items()})
     whole = g.sizes(g.extents)
     wide = {dim: np.minimum(g.mean[dim] * box[dim] * g.trips.get(dim, 1.0), g.extents[dim]) for dim in kernel.outer}
     deep = {dim: g.extents[dim] / np.maximum(g.split / wave, 1.0) for dim in kernel.inner}
@@ -74,11 +83,15 @@ def traffic(
         for access in nest.stores:
             size = footprint(access, whole) * access.dtype.bytes
             write = write + size
-            write_effort = write_effort + size * (1.0 + write_gap / run_bytes(access, g))
+            write_effort = write_effort + size * (1.0 + write_gap / run_bytes(access, runs))
+    if runs is not g:
+        write_effort = write_effort * (1.0 - np.clip((ABSORBED[1] - write / l2_bytes) / (ABSORBED[1] - ABSORBED[0]), 0.0, 1.0))
+    fresh_names = kernel.notes.get("fresh", "").split(",")
     totals: dict[str, Array] = {}
     for access, once, _ in entries:
         totals[access.tensor] = totals.get(access.tensor, 0.0) + once
     flow = flow + write / waves
+    fresh = sum(once for access, once, _ in entries if access.tensor.split("#")[0] in fresh_names)
     read: Array = 0.0
     least: Array = 0.0
     online: Array = 0.0
@@ -95,9 +108,11 @@ def traffic(
         first = once
         if access.tensor in warm_names or access.tensor.split("#")[0] in warm_names:
             first = once * (1.0 - warm * np.clip(1.5 - once / (0.5 * l2_bytes), 0.0, 1.0))
+        elif access.tensor.split("#")[0] in fresh_names:
+            first = once * (1.0 - np.clip((FRESH[1] - fresh / l2_bytes) / (FRESH[1] - FRESH[0]), 0.0, 1.0))
         missed = first + again * (1.0 - kept)
         read = read + missed
-        read_effort = read_effort + missed * (1.0 + HALF_SECTOR / run_bytes(access, g))
+        read_effort = read_effort + missed * (1.0 + HALF_SECTOR / run_bytes(access, runs))
         least = least + once
         if any(np.any(g.online[dim]) for dim in access.dims if dim in g.online):
             online = online + once
