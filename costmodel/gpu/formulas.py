@@ -36,7 +36,7 @@ def formulas(
     knobs = {name: np.asarray(column, dtype=np.float64) for name, column in _columns(schedule).items()}
     numbers = {name: float(value) for name, value in sizes.items()}
     found = estimate(kernel, machine, knobs, numbers, p, schedule.order)
-    g = geometry(kernel, knobs, numbers)
+    g = geometry(kernel, knobs, numbers, float(machine.instances("shared")))
     warps = knobs.get("warps", 4.0)
     wide = bool(machine.features.get("wgmma") or machine.features.get("tensor_memory"))
     w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, wide)

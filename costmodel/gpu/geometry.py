@@ -61,6 +61,7 @@ def geometry(
     An outer dim without a tile has tile 1. An inner dim is looped in steps of its tile, or resident: the whole
     extent, padded to a power of two, at once. `loop.<dim>`: the block walks along this outer dim by itself.
     `stride.<dim>`: so many blocks on each of `sms` SMs at most, which stride over the grid along this dim.
+    `unflatten`: how often a thread finds its coordinates in collapsed dims by division, per element.
     """
     extents: dict[str, Array] = {}
     for dim, extent in kernel.extents.items():
@@ -122,7 +123,8 @@ def geometry(
 @dataclass
 class Work:
     """Work of one block: `request_bytes` that its load and store instructions ask for; `first_trips` of loops that
-    wait for DRAM, `again_trips` of loops over data that was loaded before; `tensor[dtype]` multiply-adds on padded
+    wait for DRAM, `again_trips` of loops over data that was loaded before, `gathered_trips` of loops that load an index
+    first; `tensor[dtype]` multiply-adds on padded
     tiles, `vector`, `integer` and `special` operations; bytes that it loads through L2 (sector waste included) and
     stores; the bytes of one trip of its longest loop, the trips it makes, and barriers."""
 
@@ -152,6 +154,7 @@ class Work:
     spill_steps: Array = 0.0
     first_trips: Array = 0.0
     again_trips: Array = 0.0
+    gathered_trips: Array = 0.0
 
 
 def tensor_dtype(dtype: DType) -> str:
@@ -209,6 +212,8 @@ def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Ar
                 total.first_trips = total.first_trips + steps
             else:
                 total.again_trips = total.again_trips + steps
+        if _gathers(nest, g):
+            total.gathered_trips = np.maximum(total.gathered_trips, steps)
         if nest.reductions and nest.contraction is None:
             total.barriers = total.barriers + 1.0
     if "unflatten" in g.thread:
@@ -217,16 +222,26 @@ def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Ar
 
 
 DIVISION_INTEGER, DIVISION_SPECIAL = 20.0, 8.0
-"""Issue slots of a 32-bit quotient and remainder by a number that the compiler does not know."""
+"""Issue slots of a 32-bit quotient and remainder by a number that the compiler does not know: conversions and
+reciprocals on the special unit, corrections on the integer one."""
 
 
 def _unflatten(kernel: KernelSummary, g: Geometry, total: Work) -> None:
-    """Divisions by which the threads of a flat loop find their coordinates."""
+    """Divisions by which threads that walk over collapsed dims find their coordinates."""
     points: Array = g.thread["unflatten"]
     for dim in kernel.outer:
         points = points * g.tile[dim] * g.trips.get(dim, 1.0)
     total.integer = total.integer + points * DIVISION_INTEGER
     total.special = total.special + points * DIVISION_SPECIAL
+
+
+def _gathers(nest: Nest, g: Geometry) -> bool:
+    """True when the address of a load is found by another load in every trip of the nest's loops."""
+    for access in nest.loads:
+        by = {dim for part in access.index for scalar in part.data() for dim in scalar.variables()}
+        if any(dim in g.trips for dim in by):
+            return True
+    return False
 
 
 def _operations(

@@ -15,7 +15,7 @@ import numpy as np
 from codesign.costmodel.gpu.geometry import Array, geometry, work
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
 from codesign.costmodel.gpu.parameters import Parameters
-from codesign.costmodel.gpu.streaming import L1_CLOCKS, gathered_trips, request_clocks, sustained_clock, trip_seconds
+from codesign.costmodel.gpu.streaming import ARRIVAL, request_clocks, sustained_clock, trip_seconds
 from codesign.costmodel.gpu.traffic import traffic
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
@@ -23,13 +23,6 @@ from codesign.ir.errors import UnsupportedError
 
 INNER = 6.0
 """Order of the norm among resources of one path (L2 and DRAM; tensor unit and operand delivery): nearly the longest."""
-
-REQUEST_CLOCKS = 4.0
-"""Clocks that a warp's load or store takes in the load/store path: 512 bytes at 128 bytes a clock, and no less for
-narrower ones."""
-
-ARRIVAL = 1.5
-"""DRAM latencies until a stage of loads has arrived under load."""
 
 BARRIER_CLOCKS = 10.0
 """Clocks of a reduction over a block per warp that takes part."""
@@ -126,6 +119,7 @@ def estimate(
     l2_bytes = g.grid * (w.load_bytes - w.shared_loads + w.store_bytes + 2.0 * w.atomic_bytes)
     l2_seconds = np.maximum(l2_bytes / l2_bandwidth, busiest * arriving / port)
 
+    contractions = sum(nest.contraction is not None for nest in kernel.nests)
     tiled = np.greater(w.tensor_k, 0.0)
     waiting = np.greater(w.trips, 1.0) & np.logical_not(tiled) & np.less_equal(pipeline, 1.0)
     in_flight_block = np.where(
@@ -134,13 +128,13 @@ def estimate(
         np.minimum(w.load_bytes, found.threads * 64.0),
     )
     in_flight = np.maximum(np.minimum(g.grid, slots) * in_flight_block, 1.0)
-    request = knobs.get("access_bytes", 16.0) * machine.limit("warp_size")
-    asked = w.request_bytes + gathered_trips(kernel, g) * found.threads * knobs.get("access_bytes", 16.0)
-    requests = busiest * asked / request * request_clocks(knobs.get("access_bytes", 16.0)) / clock
-    stream, behind = t.read_effort / (bandwidth * p.dram_efficiency), latency * t.read / in_flight
-    read_seconds = np.where(
-        tiled, stream + np.maximum(behind - latency, 0.0), np.where(waiting, stream, _norm((stream, behind), INNER))
-    )
+    warp = machine.limit("warp_size")
+    requests = busiest * request_clocks(w, found.threads, knobs.get("access_bytes", 16.0), warp) / clock
+    read_seconds, behind = t.read_effort / (bandwidth * p.dram_efficiency), latency * t.read / in_flight
+    if contractions:
+        read_seconds = read_seconds + np.maximum(behind - latency, 0.0)
+    else:
+        read_seconds = np.where(waiting, read_seconds, _norm((read_seconds, behind), INNER))
     write_seconds = t.write_effort / (bandwidth * p.dram_efficiency)
     store_seconds = np.maximum(write_seconds, g.grid * w.store_bytes / l2_bandwidth)
     arrival = latency * ARRIVAL / (pipeline - 0.5)
@@ -149,14 +143,14 @@ def estimate(
     step = w.trips * depth * p.step_clocks / clock + np.where(tiled, (w.trips - 1.0) * arrival, 0.0)
     turns = rounds
     if np.any(waiting):
-        alone = trip_seconds(kernel, g, w, found.threads, t.missed, clock, l2_latency, latency)
+        alone = trip_seconds(w, found.threads, t.missed, clock, l2_latency, latency)
         step = np.where(waiting, alone, step)
         turns = np.where(waiting, rounds + (np.ceil(rounds) - rounds) * p.imbalance, rounds)
     chain = turns * (step + w.barriers * warps * BARRIER_CLOCKS / clock)
 
     order_norm = p.sharpness
-    chained = sum(nest.contraction is not None for nest in kernel.nests) > 1
-    compute = _norm((_norm((tensor, operand_seconds), INNER), vector_seconds), CHAINED if chained else INNER)
+    order = CHAINED if contractions > 1 else INNER
+    compute = _norm((_norm((tensor, operand_seconds), INNER), vector_seconds), order)
     reading, moving = _norm((l2_seconds, read_seconds), INNER), _norm((l2_seconds, read_seconds + write_seconds), INNER)
     work_seconds = _norm((compute, reading, chain, requests), order_norm)
     together = _norm((compute, moving, chain, requests), order_norm)

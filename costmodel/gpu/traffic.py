@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from codesign.costmodel.gpu.geometry import Array, Geometry, run_bytes
-from codesign.costmodel.summary import KernelSummary, footprint
+from codesign.costmodel.summary import Access, KernelSummary, footprint
 
 FRESH = (0.05, 0.6)
-"""Share of the L2 up to which all of an operand that the kernel before has written is found there, and from which
-nothing is: a stream that does not fit evicts itself."""
+"""Share of L2 up to which all that the kernel before has written is still found there, and from which on nothing is."""
 
-ABSORBED = (0.0, 0.3)
+ABSORBED = 0.3
+"""Share of L2 up to which it takes a part of what is streamed out, less the more that is."""
 
 HALF_SECTOR = 16.0
 """Bytes that a run of reads wastes on average: half a sector of 32 bytes."""
@@ -55,11 +55,12 @@ def traffic(
     slowest tiled dim together. Blocks of a wave share what they load. A later wave finds an operand in L2 as far as
     the operand, with what streams past it, fits.
     """
-    runs = g
     wave = np.minimum(slots, g.grid)
     waves = g.grid / wave
     box = _box(kernel, g, wave / np.minimum(g.split, wave), group, order)
-    if not any(nest.contraction for nest in kernel.nests):  # neighbours of a wave stream side by side
+    streaming = not any(nest.contraction for nest in kernel.nests)
+    runs = g
+    if streaming:  # the blocks of a wave go along side by side
         runs = replace(g, mean={dim: size * box.get(dim, 1.0) for dim, size in g.mean.items()})
     whole = g.sizes(g.extents)
     wide = {dim: np.minimum(g.mean[dim] * box[dim] * g.trips.get(dim, 1.0), g.extents[dim]) for dim in kernel.outer}
@@ -84,18 +85,16 @@ def traffic(
             size = footprint(access, whole) * access.dtype.bytes
             write = write + size
             write_effort = write_effort + size * (1.0 + write_gap / run_bytes(access, runs))
-    if runs is not g:
-        write_effort = write_effort * (1.0 - np.clip((ABSORBED[1] - write / l2_bytes) / (ABSORBED[1] - ABSORBED[0]), 0.0, 1.0))
-    fresh_names = kernel.notes.get("fresh", "").split(",")
+    if streaming:
+        write_effort = write_effort * np.minimum(write / (ABSORBED * l2_bytes), 1.0)
     totals: dict[str, Array] = {}
     for access, once, _ in entries:
         totals[access.tensor] = totals.get(access.tensor, 0.0) + once
     flow = flow + write / waves
-    fresh = sum(once for access, once, _ in entries if access.tensor.split("#")[0] in fresh_names)
+    fresh = sum(once for access, once, _ in entries if noted(kernel, "fresh", access))
     read: Array = 0.0
     least: Array = 0.0
     online: Array = 0.0
-    warm_names = kernel.notes.get("warm", "").split(",")
     read_effort: Array = 0.0
     for access, once, each in entries:
         tensor = access.dtype.bytes
@@ -105,11 +104,7 @@ def traffic(
         once, each = once * share, each * share
         again = np.maximum(each * waves - once, 0.0)
         kept = np.minimum(0.8 * l2_bytes / (once + flow - each), 1.0)
-        first = once
-        if access.tensor in warm_names or access.tensor.split("#")[0] in warm_names:
-            first = once * (1.0 - warm * np.clip(1.5 - once / (0.5 * l2_bytes), 0.0, 1.0))
-        elif access.tensor.split("#")[0] in fresh_names:
-            first = once * (1.0 - np.clip((FRESH[1] - fresh / l2_bytes) / (FRESH[1] - FRESH[0]), 0.0, 1.0))
+        first = once * cold_share(kernel, access, once, fresh, l2_bytes, warm)
         missed = first + again * (1.0 - kept)
         read = read + missed
         read_effort = read_effort + missed * (1.0 + HALF_SECTOR / run_bytes(access, runs))
@@ -117,6 +112,25 @@ def traffic(
         if any(np.any(g.online[dim]) for dim in access.dims if dim in g.online):
             online = online + once
     return Traffic(read, write, read_effort, write_effort, least, flow, online)
+
+
+def noted(kernel: KernelSummary, note: str, access: Access) -> bool:
+    """True when a note of the kernel ("warm": written some kernels ago, "fresh": by the kernel just before) names the
+    tensor of an access."""
+    names = kernel.notes.get(note, "").split(",")
+    return access.tensor in names or access.tensor.split("#")[0] in names
+
+
+def cold_share(
+    kernel: KernelSummary, access: Access, once: Array, fresh: Array, l2_bytes: float, warm: float
+) -> Array:
+    """Share of the first reads of an operand of `once` bytes that DRAM answers; `fresh` bytes were written just before,
+    this operand perhaps among them."""
+    if noted(kernel, "warm", access):
+        return 1.0 - warm * np.clip(1.5 - once / (0.5 * l2_bytes), 0.0, 1.0)
+    if noted(kernel, "fresh", access):
+        return np.clip((fresh / l2_bytes - FRESH[0]) / (FRESH[1] - FRESH[0]), 0.0, 1.0)
+    return 1.0
 
 
 def _box(kernel: KernelSummary, g: Geometry, wave: Array, group: Array, order: tuple[str, ...]) -> dict[str, Array]:
