@@ -40,8 +40,6 @@ IMPLEMENTATION_FIT = (
 )
 INHERITED = ("tile_overhead", "write_gap", "imbalance")
 """Parameters that an implementation was fitted with and keeps when the machine's are fitted anew."""
-UNFITTED = frozenset({"emb"})
-"""Ops that are reported but never fitted: their measured kernel is not one kernel."""
 
 
 @dataclass
@@ -74,9 +72,7 @@ def calibrate(
     held: list[tuple[Prepared, Floats, Calibration]] = []
     plain = [rows for rows in everything if not rows.implementation and rows.method != "schedule"]
     for method, names in (("graph", LIBRARY_FIT), ("profiled", PROFILED_FIT)):
-        group = [
-            prepare(rows, machine, parameters) for rows in plain if rows.method == method and rows.op not in UNFITTED
-        ]
+        group = [prepare(rows, machine, parameters) for rows in plain if rows.method == method]
         if not group:
             continue
         _say(progress, f"fitting {len(names)} parameters to {', '.join(sorted({entry.rows.op for entry in group}))}")
