@@ -57,7 +57,7 @@ class Parameters:
     profiled_launch_seconds: float = 0.6e-6
     """What a profiler's kernel time still holds of start and end (a table of `profiled` times)."""
     profiled_clock: float = 0.9
-    """Clock under the load of an eager model, with random data, over the clock of replayed graphs (a table of
+    """Clock that power management leaves under the load of a long eager run, over the clock of short ones (a table of
     `profiled` times)."""
     extra_passes: float = 0.0
     """Further passes over what an online loop reads (keys and values) by helper kernels of an implementation: cache
@@ -124,7 +124,7 @@ class Calibration:
     def of(self, implementation: str = "", method: str = "graph") -> Parameters:
         """The parameters for an implementation ("" for the machine's own) and a way of measuring.
 
-        Profiled eager kernels hold less launch time than replayed graphs and run at a lower clock.
+        Profiled eager kernels hold less launch time than replayed graphs.
         """
         found = replace(self.parameters, **self.implementations.get(implementation, {}))
         if method != "profiled":
