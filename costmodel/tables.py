@@ -150,38 +150,35 @@ def _transformer(table: pd.DataFrame) -> Iterator[Rows]:
             sizes = {"M": tokens, "N": n, "K": k, "run_operations": before}
             yield _rows(str(op), workloads.gemm("f16"), part, sizes, site, **more)
         elif op in ("input_layernorm", "post_attention_layernorm", "add", "mlp_act"):
-            for gate in (True, False):
-                rows = gated == gate
-                if rows.any():
-                    kernel, columns, launches = _eager(str(op), gate)
-                    width = wide if op == "mlp_act" else model
-                    sizes = {"T": tokens[rows], "N": width[rows], "run_operations": before[rows]}
-                    more.update(regime_size=tokens[rows], launches=launches, columns=columns)
-                    yield _rows(str(op), kernel, part[rows], sizes, site[rows], **more)
+            width = wide if op == "mlp_act" else model
+            for (gate, threads), rows in _alike(gated, np.minimum(width, 1024.0)):
+                kernel, columns, launches = _eager(str(op), bool(gate), threads)
+                sizes = {"T": tokens[rows], "N": width[rows], "run_operations": before[rows]}
+                more.update(regime_size=tokens[rows], launches=launches, columns=columns)
+                yield _rows(str(op), kernel, part[rows], sizes, site[rows], **more)
         elif op == "attn_rope":
             pairs = head / 2.0
-            launch = pd.MultiIndex.from_arrays([np.minimum(mine * pairs, 512.0), pairs])
-            for threads, wide_pairs in launch.unique():
-                rows = launch == (threads, wide_pairs)
-                sizes = {
-                    "T": tokens[rows],
-                    "H": (mine + mine_kv)[rows],
-                    "D": pairs[rows],
-                    "run_operations": before[rows],
-                }
-                columns = {**_ROPE, "tile.h": threads / wide_pairs, "tile.d": wide_pairs, "warps": threads / 32.0}
-                more.update(regime_size=tokens[rows], columns=_one(columns))
-                yield _rows(str(op), workloads.rope("f16"), part[rows], sizes, site[rows], **more)
+            for (threads, half), rows in _alike(np.minimum(mine * pairs, 512.0), pairs):
+                sizes = {"T": tokens, "H": mine + mine_kv, "D": pairs, "run_operations": before}
+                sizes = {name: size[rows] for name, size in sizes.items()}
+                launch = {**_ROPE, "tile.h": threads / half, "tile.d": half, "warps": np.ceil(threads / 32.0)}
+                more.update(regime_size=tokens[rows], columns=_one(launch))
+                yield _rows(str(op), workloads.rope("f16", fresh=True), part[rows], sizes, site[rows], **more)
         elif op == "emb":
-            for few in (True, False):
-                rows = (tokens <= 16) == few  # torch has a kernel of its own for few indices
-                if rows.any():
-                    sizes = {"T": tokens, "N": model, "V": _numbers(part, "vocab_size") / workers}
-                    sizes = {name: size[rows] for name, size in {**sizes, "run_operations": before}.items()}
-                    more.update(regime_size=tokens[rows], columns=_one(_FEW_INDICES if few else _INDICES))
-                    yield _rows(str(op), workloads.embedding("f16"), part[rows], sizes, site[rows], **more)
+            for (few,), rows in _alike(tokens <= 16):  # torch has a kernel of its own for few indices
+                sizes = {"T": tokens, "N": model, "V": _numbers(part, "vocab_size") / workers, "run_operations": before}
+                sizes = {name: size[rows] for name, size in sizes.items()}
+                more.update(regime_size=tokens[rows], columns=_one(_FEW_INDICES if few else _INDICES))
+                yield _rows(str(op), workloads.embedding("f16"), part[rows], sizes, site[rows], **more)
         else:
             raise TableError(f"op '{op}' of the table is not known")
+
+
+def _alike(*keys: npt.NDArray[Any]) -> Iterator[tuple[tuple[Any, ...], npt.NDArray[np.bool_]]]:
+    """The rows of equal keys: the keys and a mask."""
+    index = pd.MultiIndex.from_arrays(keys)
+    for key in index.unique():
+        yield key, np.asarray(index == key)
 
 
 def _one(row: dict[str, float]) -> Columns:
@@ -189,10 +186,11 @@ def _one(row: dict[str, float]) -> Columns:
 
 
 _SCALAR = {"pipeline": 1.0, "access_bytes": 2.0}
-_ROW = {"tile.t": 1.0, "tile.n": 1024.0, "warps": 32.0, "loop.n": 1.0, **_SCALAR}
-"""One block of 1024 threads a token that walks the row an element a thread: vLLM's norm and activation kernels."""
+_ROW = {"tile.t": 1.0, "loop.n": 1.0, **_SCALAR}
+"""One block of up to 1024 threads a token that walks the row, an element a thread: vLLM's norm and activation kernels."""
 _ROPE = {"tile.t": 1.0, "loop.h": 1.0, "unflatten": 1.0, **_SCALAR}
-"""One block of up to 512 threads a token (no more than its queries have pairs); a thread finds head and column of its pairs by division."""
+"""One block of up to 512 threads a token (as many as its queries have pairs): vLLM's rotary kernel. A thread finds head
+and column of its pairs by division."""
 _VECTORS = {"tile.t": 1.0, "tile.n": 512.0, "warps": 4.0, "pipeline": 1.0, "access_bytes": 8.0}
 """Torch's element-wise kernels: 128 threads with a vector of four elements each."""
 _LAYER_NORM = {"tile.t": 1.0, "tile.n": 512.0, "warps": 4.0, "loop.n": 1.0, "pipeline": 1.0, "access_bytes": 8.0}
@@ -203,17 +201,20 @@ _FEW_INDICES = {"tile.t": 1.0, "tile.n": 128.0, "warps": 4.0, "loop.t": 1.0, **_
 """The same for up to 16 indices: a thread walks over them in its column."""
 
 
-def _eager(op: str, gated: bool) -> tuple[KernelSummary, Columns, int]:
+def _eager(op: str, gated: bool, threads: float) -> tuple[KernelSummary, Columns, int]:
     """The kernel of an op of an eager model, its launch, and how many times it runs.
 
     Models with gated units have vLLM's RMS norm and activation and norms before both blocks. The others have torch's
     layer norm and GELU, and one sum of three tensors, in two additions.
     """
+    row = {**_ROW, "tile.n": threads, "warps": np.ceil(threads / 32.0)}
     if op == "add":
-        return workloads.add("f16"), _one(_VECTORS), 1 if gated else 2
+        return workloads.add("f16", fresh=True), _one(_VECTORS), 1 if gated else 2
     if op == "mlp_act":
-        return (workloads.silu_and_multiply("f16"), _one(_ROW), 1) if gated else (workloads.gelu("f16"), _one(_VECTORS), 1)
-    return (workloads.rms_norm("f16"), _one(_ROW), 1) if gated else (workloads.layer_norm("f16"), _one(_LAYER_NORM), 1)
+        kernel = workloads.silu_and_multiply if gated else workloads.gelu
+        return kernel("f16", fresh=True), _one(row if gated else _VECTORS), 1
+    kernel = workloads.rms_norm if gated else workloads.layer_norm
+    return kernel("f16", fresh=True), _one(row if gated else _LAYER_NORM), 1
 
 
 def _attention(table: pd.DataFrame) -> Iterator[Rows]:

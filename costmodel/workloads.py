@@ -1,7 +1,7 @@
 """The kernels of measured tables, written as tensor-level groups and summarised like any other.
 
 Sizes are symbols, so that one summary serves a whole table. Nothing here is a formula: each function says what the
-kernel computes.
+kernel computes. `fresh` kernels run in the midst of a model: the one before has just written their input `x`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import lru_cache
 from codesign.costmodel.summary import KernelSummary, summarize
 from codesign.ir.core import Block, Value
 from codesign.ir.dtypes import DTYPES, F32, I64, DType
-from codesign.ir.index import Index, IndexLike, index
+from codesign.ir.index import IndexLike, index
 from codesign.ir.scalar import IndexValue, Read, Scalar, apply, cast, literal, select
 from codesign.ir.tensor import Compute, Dim, Fusion
 from codesign.ir.types import tensor
@@ -88,7 +88,7 @@ def attention(dtype: str = "bf16", kv_dtype: str = "bf16", head: int = 128, mask
 
 
 @lru_cache(maxsize=8)
-def rms_norm(dtype: str = "bf16") -> KernelSummary:
+def rms_norm(dtype: str = "bf16", fresh: bool = False) -> KernelSummary:
     """RMS norm of T rows of N elements with a weight."""
     kind = DTYPES[dtype]
     x, w = _input("x", kind, "T", "N"), _input("w", kind, "N")
@@ -100,11 +100,11 @@ def rms_norm(dtype: str = "bf16") -> KernelSummary:
     scale = apply("rsqrt", apply("add", mean, literal(1e-6, F32)))
     body = apply("mul", apply("mul", value, scale), cast(Read(w, ("n",)), F32))
     out = Compute(_dims(t="T", n="N"), cast(body, kind), dtype=kind, name="out")
-    return _summary("rms_norm", [squares, out], [out], fresh="x")
+    return _summary("rms_norm", [squares, out], [out], fresh="x" if fresh else "")
 
 
 @lru_cache(maxsize=8)
-def layer_norm(dtype: str = "bf16") -> KernelSummary:
+def layer_norm(dtype: str = "bf16", fresh: bool = False) -> KernelSummary:
     """Layer norm of T rows of N elements with a weight and a bias; both moments in one pass, the mean as a
     running one that takes a reciprocal an element (Welford)."""
     kind = DTYPES[dtype]
@@ -121,31 +121,31 @@ def layer_norm(dtype: str = "bf16") -> KernelSummary:
     body = apply("mul", apply("mul", apply("sub", value, mean), scale), cast(Read(w, ("n",)), F32))
     body = apply("add", body, cast(Read(b, ("n",)), F32))
     out = Compute(_dims(t="T", n="N"), cast(body, kind), dtype=kind, name="out")
-    return _summary("layer_norm", [*moments, out], [out], fresh="x")
+    return _summary("layer_norm", [*moments, out], [out], fresh="x" if fresh else "")
 
 
 @lru_cache(maxsize=8)
-def add(dtype: str = "bf16") -> KernelSummary:
-    """Sum of two T x N tensors, of which the first was just written."""
+def add(dtype: str = "bf16", fresh: bool = False) -> KernelSummary:
+    """Sum of two T x N tensors."""
     kind = DTYPES[dtype]
     x, y = _input("x", kind, "T", "N"), _input("y", kind, "T", "N")
     out = Compute(_dims(t="T", n="N"), apply("add", Read(x, ("t", "n")), Read(y, ("t", "n"))), dtype=kind, name="out")
-    return _summary("add", [out], [out], fresh="x")
+    return _summary("add", [out], [out], fresh="x" if fresh else "")
 
 
 @lru_cache(maxsize=8)
-def silu_and_multiply(dtype: str = "bf16") -> KernelSummary:
+def silu_and_multiply(dtype: str = "bf16", fresh: bool = False) -> KernelSummary:
     """`silu(x[:, :N]) * x[:, N:]` of a T x 2N tensor."""
     kind = DTYPES[dtype]
     x = _input("x", kind, "T", index("N") * 2)
     gate, up = cast(Read(x, ("t", "n")), F32), cast(Read(x, ("t", index("n") + index("N"))), F32)
     silu = apply("div", gate, apply("add", literal(1.0, F32), apply("exp", apply("neg", gate))))
     out = Compute(_dims(t="T", n="N"), cast(apply("mul", silu, up), kind), dtype=kind, name="out")
-    return _summary("silu_and_multiply", [out], [out], fresh="x")
+    return _summary("silu_and_multiply", [out], [out], fresh="x" if fresh else "")
 
 
 @lru_cache(maxsize=8)
-def gelu(dtype: str = "bf16") -> KernelSummary:
+def gelu(dtype: str = "bf16", fresh: bool = False) -> KernelSummary:
     """GELU (by the error function) of a T x N tensor."""
     kind = DTYPES[dtype]
     x = _input("x", kind, "T", "N")
@@ -153,11 +153,11 @@ def gelu(dtype: str = "bf16") -> KernelSummary:
     inner = apply("erf", apply("mul", value, literal(0.7071067811865476, F32)))
     body = apply("mul", apply("mul", value, literal(0.5, F32)), apply("add", inner, literal(1.0, F32)))
     out = Compute(_dims(t="T", n="N"), cast(body, kind), dtype=kind, name="out")
-    return _summary("gelu", [out], [out], fresh="x")
+    return _summary("gelu", [out], [out], fresh="x" if fresh else "")
 
 
 @lru_cache(maxsize=8)
-def rope(dtype: str = "bf16") -> KernelSummary:
+def rope(dtype: str = "bf16", fresh: bool = False) -> KernelSummary:
     """Rotary embedding of T tokens, H heads (queries and keys) of 2 D elements: each element of a head's first half is
     turned with its fellow of the second half, by cosines and sines from a table by position."""
     kind = DTYPES[dtype]
@@ -173,7 +173,7 @@ def rope(dtype: str = "bf16") -> KernelSummary:
     outs = [
         Compute(dims, cast(body, kind), dtype=kind, name=name) for body, name in ((left, "first"), (right, "second"))
     ]
-    return _summary("rope", outs, outs, fresh="x")
+    return _summary("rope", outs, outs, fresh="x" if fresh else "")
 
 
 @lru_cache(maxsize=8)

@@ -78,7 +78,9 @@ def plan(
         message = f"{kernel.name} does not fit on {machine.name}: {why}"
         raise ScheduleError(message, hint="smaller tiles or fewer stages")
     chip = Chip.of(machine, p, write_effort(kernel, g, p.write_gap))
-    walk = Walk.of({dim: int(np.ceil(g.blocks[dim])) for dim in kernel.outer}, schedule.order, int(g.split), knobs.group)
+    walk = Walk.of(
+        {dim: int(np.ceil(g.blocks[dim])) for dim in kernel.outer}, schedule.order, int(g.split), knobs.group
+    )
     resident = min(int(found.blocks), int(columns.get("blocks_limit", float(found.blocks))))
     wanted = min(resident, -(-walk.blocks // chip.sms))
     together = -(-wanted // BUNDLES)

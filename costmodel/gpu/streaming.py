@@ -39,9 +39,7 @@ POWER_DELAY, POWER_SETTLING = 4.5e-3, 6.5e-3
 within 1/e of all. Read off the same norms of an A100 in models of growing size."""
 
 
-def trip_seconds(
-    w: Work, threads: Array, missed: Array, clock: Array, l2_latency: float, dram_latency: float
-) -> Array:
+def trip_seconds(w: Work, threads: Array, missed: Array, clock: Array, l2_latency: float, dram_latency: float) -> Array:
     """Seconds of all trips of a block that is alone on its SM; `missed` is the share of loads that L2 does not have.
 
     A gathered load first waits for its index, which L2 holds.

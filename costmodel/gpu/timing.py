@@ -149,8 +149,8 @@ def estimate(
     chain = turns * (step + w.barriers * warps * BARRIER_CLOCKS / clock)
 
     order_norm = p.sharpness
-    order = CHAINED if contractions > 1 else INNER
-    compute = _norm((_norm((tensor, operand_seconds), INNER), vector_seconds), order)
+    together_norm = CHAINED if contractions > 1 else INNER
+    compute = _norm((_norm((tensor, operand_seconds), INNER), vector_seconds), together_norm)
     reading, moving = _norm((l2_seconds, read_seconds), INNER), _norm((l2_seconds, read_seconds + write_seconds), INNER)
     work_seconds = _norm((compute, reading, chain, requests), order_norm)
     together = _norm((compute, moving, chain, requests), order_norm)

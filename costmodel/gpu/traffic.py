@@ -13,7 +13,7 @@ FRESH = (0.05, 0.6)
 """Share of L2 up to which all that the kernel before has written is still found there, and from which on nothing is."""
 
 ABSORBED = 0.3
-"""Share of L2 up to which it takes a part of what is streamed out, less the more that is."""
+"""Share of L2 up to which it keeps a part of what a kernel in the midst of a model streams out, less the more that is."""
 
 HALF_SECTOR = 16.0
 """Bytes that a run of reads wastes on average: half a sector of 32 bytes."""
@@ -85,7 +85,7 @@ def traffic(
             size = footprint(access, whole) * access.dtype.bytes
             write = write + size
             write_effort = write_effort + size * (1.0 + write_gap / run_bytes(access, runs))
-    if streaming:
+    if streaming and "fresh" in kernel.notes:
         write_effort = write_effort * np.minimum(write / (ABSORBED * l2_bytes), 1.0)
     totals: dict[str, Array] = {}
     for access, once, _ in entries:
@@ -121,9 +121,7 @@ def noted(kernel: KernelSummary, note: str, access: Access) -> bool:
     return access.tensor in names or access.tensor.split("#")[0] in names
 
 
-def cold_share(
-    kernel: KernelSummary, access: Access, once: Array, fresh: Array, l2_bytes: float, warm: float
-) -> Array:
+def cold_share(kernel: KernelSummary, access: Access, once: Array, fresh: Array, l2_bytes: float, warm: float) -> Array:
     """Share of the first reads of an operand of `once` bytes that DRAM answers; `fresh` bytes were written just before,
     this operand perhaps among them."""
     if noted(kernel, "warm", access):
