@@ -49,14 +49,14 @@ class Parameters:
     """Share of the quantisation of blocks onto SMs that is felt; below 1 when blocks drift apart."""
     step_clocks: float = 60.0
     """Clocks of a loop trip that nothing hides within one block: waiting and issuing."""
-    vector_efficiency: float = 0.7
+    vector_efficiency: float = 0.9
     """Share of the vector and special-function peak that real instruction mixes reach."""
     warm: float = 0.6
     """Share of a small, recently written operand that is still found in L2."""
 
-    profiled_launch_seconds: float = 0.6e-6
+    profiled_launch_seconds: float = 1.0e-6
     """What a profiler's kernel time still holds of start and end (a table of `profiled` times)."""
-    profiled_clock: float = 0.9
+    profiled_clock: float = 0.85
     """Clock that power management leaves under the load of a long eager run, over the clock of short ones (a table of
     `profiled` times)."""
     extra_passes: float = 0.0

@@ -11,7 +11,7 @@ from codesign.costmodel import workloads
 from codesign.costmodel.fitting import Prepared
 from codesign.costmodel.gpu.geometry import DIVISION_INTEGER, DIVISION_SPECIAL, geometry, work
 from codesign.costmodel.gpu.library import library
-from codesign.costmodel.gpu.model import BANDS, cells, family_of, spread_of
+from codesign.costmodel.gpu.model import BANDS, TERM_NAMES, cells, family_of, spread_of
 from codesign.costmodel.gpu.parameters import Calibration, Parameters, load_calibration
 from codesign.costmodel.gpu.streaming import ARRIVAL, REQUEST_CLOCKS, request_clocks, sustained_clock
 from codesign.costmodel.gpu.timing import estimate
@@ -181,9 +181,9 @@ def test_families() -> None:
 
 
 def test_intervals_are_looked_up_from_fine_to_coarse() -> None:
-    terms = np.zeros((4, 10))
-    terms[:, 5] = [5e-6, 50e-6, 2e-3, 50e-6]  # bound by memory
-    terms[3, 2] = 100e-6  # by the tensor unit
+    terms = np.zeros((4, len(TERM_NAMES)))
+    terms[:, TERM_NAMES.index("dram")] = [5e-6, 50e-6, 2e-3, 50e-6]
+    terms[3, TERM_NAMES.index("tensor")] = 100e-6
     assert list(cells("add", terms)) == ["add:memory:0", "add:memory:2", f"add:memory:{len(BANDS)}", "add:compute:3"]
     spread = {"add:memory:0": (0.5, 2.0), "add:memory": (0.8, 1.2), "add": (0.7, 1.4)}
     low, high = spread_of(Calibration("a100_sxm", P, spread, {}), terms, "add")
