@@ -143,7 +143,7 @@ def _transformer(table: pd.DataFrame) -> Iterator[Rows]:
             "mlp_up_proj": (wide * np.where(gated, 2.0, 1.0), model),
             "mlp_down_proj": (model, wide),
         }
-        before = 2.0 * tokens * sum(n * k for n, k in linear.values()) * PROFILED_LAYERS / 2.0
+        before = 2.0 * tokens * sum(n * k for n, k in linear.values()) * PROFILED_LAYERS / 2.0  # the median call
         more: dict[str, Any] = {"method": "profiled", "regime_size": tokens}
         if op in linear:
             n, k = linear[str(op)]

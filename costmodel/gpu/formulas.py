@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def formulas(
         },
         "store": {"write_bytes": _number(found.dram_write), "bandwidth_bytes_per_second": dram},
         "requests": {"request_bytes": grid * _number(w.request_bytes)},
-        "latency": {"trips": _number(w.trips), "rounds": rounds, "clocks_each": p.step_clocks},
+        "latency": {"rounds": rounds, **_latency(w, knobs, p)},
         "reduction": {"parts": _number(g.split), "latencies": p.reduction_latency, "dram_latency_seconds": latency},
     }
     alone = {name: _number(seconds) for name, seconds in found.resources.items()}
@@ -82,6 +83,14 @@ def formulas(
         "spilled_bytes_per_thread": _number(found.occupancy.spilled),
     }
     return {name: Formula(entry, alone.get(name)) for name, entry in values.items()}, facts
+
+
+def _latency(w: Work, knobs: Mapping[str, Any], p: Parameters) -> dict[str, float]:
+    """What the latency of a block's loop is made of: clocks of each trip, or the loads that its trips wait for."""
+    if _number(w.trips) <= 1.0 or _number(w.tensor_k) or _number(knobs.get("pipeline", 1.0)) > 1.0:
+        return {"trips": _number(w.trips), "clocks_each": p.step_clocks}
+    trips = {"first": w.first_trips, "again": w.again_trips, "gathered": w.gathered_trips}
+    return {f"{name}_trips": _number(count) for name, count in trips.items()}
 
 
 def _tensor(machine: Machine, grid: float, p: Parameters, w: Work) -> dict[str, float]:

@@ -62,7 +62,11 @@ def estimate(
     order: tuple[str, ...] = (),
 ) -> Estimate:
     """Time of a kernel under schedules given as columns of knobs; raises UnsupportedError when a unit the kernel
-    needs is unknown."""
+    needs is unknown.
+
+    Besides the size symbols, `sizes` may say how much longer the longest block is than the mean one (`skew`) and what
+    operations of the tensor unit went before in one go (`run_operations`), which lower the clock.
+    """
     sms = float(machine.instances("shared"))
     dram, l2 = machine.level("dram"), machine.level("l2")
     bandwidth = machine.need(dram.bandwidth, "levels.dram.bandwidth")

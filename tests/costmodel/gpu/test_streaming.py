@@ -9,6 +9,7 @@ import pytest
 
 from codesign.costmodel import workloads
 from codesign.costmodel.fitting import Prepared
+from codesign.costmodel.gpu.formulas import formulas
 from codesign.costmodel.gpu.geometry import DIVISION_INTEGER, DIVISION_SPECIAL, geometry, work
 from codesign.costmodel.gpu.library import library
 from codesign.costmodel.gpu.model import BANDS, TERM_NAMES, cells, family_of, spread_of
@@ -19,6 +20,7 @@ from codesign.costmodel.gpu.traffic import FRESH, cold_share, traffic
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.summary import KernelSummary
 from codesign.costmodel.tables import Rows
+from codesign.ir.schedule import Schedule
 
 A100 = load_machine("a100_sxm")
 SMS = 108
@@ -191,3 +193,10 @@ def test_intervals_are_looked_up_from_fine_to_coarse() -> None:
     assert high.tolist() == [2.0, 1.2, 1.2, 1.4]
     profiled = {f"profiled {name}": pair for name, pair in spread.items()}
     assert spread_of(Calibration("a100_sxm", P, profiled, {}), terms, "add")[0].tolist() == low.tolist()
+
+
+def test_the_ledger_says_what_a_waiting_loop_waits_for() -> None:
+    kernel, sizes = workloads.embedding("f16"), {"T": 16, "N": 4096, "V": 32000}
+    schedule = Schedule({"t": 1, "n": 128}, pipeline=1, extras={"warps": 4, "access_bytes": 2, "loop.t": 1})
+    found, _ = formulas(kernel, A100, schedule, sizes, P)
+    assert found["latency"].values == {"rounds": 1, "first_trips": 16, "again_trips": 0, "gathered_trips": 16}
