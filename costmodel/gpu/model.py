@@ -166,10 +166,17 @@ BANDS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 
 def cells(family: str, terms: Floats) -> npt.NDArray[np.object_]:
     """The cell that each prediction's interval belongs to: `family:regime:band`, by what bounds it and how long it is."""
-    bands = np.searchsorted(BANDS, terms.sum(axis=1))
-    names = [[f"{family}:{regime}:{band}" for band in range(len(BANDS) + 1)] for regime in REGIMES]
-    found: npt.NDArray[np.object_] = np.array(names, dtype=object)[_regimes(terms), bands]
+    found: npt.NDArray[np.object_] = np.array(_names(family), dtype=object)[_regimes(terms), _bands(terms)]
     return found
+
+
+def _bands(terms: Floats) -> npt.NDArray[np.int64]:
+    found: npt.NDArray[np.int64] = np.searchsorted(BANDS, terms.sum(axis=1))
+    return found
+
+
+def _names(family: str) -> list[list[str]]:
+    return [[f"{family}:{regime}:{band}" for band in range(len(BANDS) + 1)] for regime in REGIMES]
 
 
 def spread_of(calibration: Calibration, terms: Floats, family: str = "contraction") -> tuple[Floats, Floats]:
@@ -179,9 +186,11 @@ def spread_of(calibration: Calibration, terms: Floats, family: str = "contractio
     if family not in spread and f"profiled {family}" in spread:
         family = f"profiled {family}"
     default = spread.get(family, spread.get("default", (0.6, 1.7)))
-    names, where = np.unique(cells(family, terms).astype(str), return_inverse=True)
-    pairs = np.array([spread.get(name, spread.get(name.rsplit(":", 1)[0], default)) for name in names])
-    return pairs[where, 0], pairs[where, 1]
+    pairs = np.array(
+        [[spread.get(name, spread.get(name.rsplit(":", 1)[0], default)) for name in row] for row in _names(family)]
+    )
+    regimes, bands = _regimes(terms), _bands(terms)
+    return pairs[regimes, bands, 0], pairs[regimes, bands, 1]
 
 
 def domain_remarks(kernel: KernelSummary, machine: Machine, calibration: Calibration) -> tuple[str, ...]:
