@@ -48,14 +48,15 @@ class Prepared:
     def predict(self, machine: Machine, parameters: Parameters, picked: npt.NDArray[np.int64] | None = None) -> Floats:
         """Predicted seconds of the picked rows (all by default)."""
         sizes = self.rows.sizes if picked is None else {name: value[picked] for name, value in self.rows.sizes.items()}
-        return library(
+        found = library(
             self.rows.kernel,
             machine,
             sizes,
             Calibration(machine.name, parameters, {}, {}).of(method=self.rows.method),
             self.space,
             chunk=128,
-        ).seconds
+        )
+        return found.seconds * self.rows.launches
 
 
 def prepare(rows: Rows, machine: Machine, start: Parameters) -> Prepared:

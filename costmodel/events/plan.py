@@ -68,7 +68,8 @@ def plan(
         raise MachineError(f"{kernel.name}: no value for size {', '.join(missing)}", hint="pass sizes={...}")
     p = parameters or load_calibration(machine).parameters
     columns = {name: float(column[0]) for name, column in knob_columns(ScheduleBatch.of([schedule])).items()}
-    g = geometry(kernel, columns, {name: float(value) for name, value in (sizes or {}).items()})
+    values = {name: float(value) for name, value in (sizes or {}).items()}
+    g = geometry(kernel, columns, values, float(machine.instances("shared")))
     knobs = Knobs.of(columns)
     wide = bool(machine.features.get("wgmma") or machine.features.get("tensor_memory"))
     w = work(kernel, g, columns.get("vector_unit", 0.0), knobs.warps, wide)
@@ -80,7 +81,9 @@ def plan(
         message = f"{kernel.name} does not fit on {machine.name}: {why}"
         raise ScheduleError(message, hint="smaller tiles or fewer stages")
     chip = Chip.of(machine, p, write_effort(kernel, g, p.write_gap))
-    walk = Walk.of({dim: int(g.blocks[dim]) for dim in kernel.outer}, schedule.order, int(g.split), knobs.group)
+    walk = Walk.of(
+        {dim: int(np.ceil(g.blocks[dim])) for dim in kernel.outer}, schedule.order, int(g.split), knobs.group
+    )
     resident = min(int(found.blocks), int(columns.get("blocks_limit", float(found.blocks))))
     wanted = min(resident, -(-walk.blocks // chip.sms))
     together = -(-wanted // BUNDLES)

@@ -52,12 +52,16 @@ class Geometry:
         return {**self.symbols, **{f"tile:{dim}": size for dim, size in which.items()}}
 
 
-def geometry(kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[str, Array]) -> Geometry:
+def geometry(
+    kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[str, Array], sms: float = 1.0
+) -> Geometry:
     """The tiling of a kernel; `knobs` are columns of a schedule batch as float arrays, `sizes` the values of size
     symbols.
 
     An outer dim without a tile has tile 1. An inner dim is looped in steps of its tile, or resident: the whole
-    extent, padded to a power of two, at once.
+    extent, padded to a power of two, at once. `loop.<dim>`: the block walks along this outer dim by itself.
+    `stride.<dim>`: so many blocks on each of `sms` SMs at most, which stride over the grid along this dim.
+    `unflatten`: how often a thread finds its coordinates in collapsed dims by division, per element.
     """
     extents: dict[str, Array] = {}
     for dim, extent in kernel.extents.items():
@@ -78,9 +82,18 @@ def geometry(kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[s
         if f"loop.{dim}" in knobs:  # the block walks along this dim by itself
             serial = np.greater(knobs[f"loop.{dim}"], 0.0)
             trips[dim], count = np.where(serial, count, 1.0), np.where(serial, 1.0, count)
+            tile[dim] = np.where(serial, mean[dim], size)  # threads past the end do nothing
             looped[dim], online[dim] = serial, np.False_
         blocks[dim] = count
         grid = grid * count
+    for dim in kernel.outer:
+        if f"stride.{dim}" in knobs:
+            passes = np.maximum(grid / (knobs[f"stride.{dim}"] * sms), 1.0)
+            trips[dim] = np.ceil(passes)
+            tile[dim] = mean[dim] = mean[dim] * passes / trips[dim]
+            looped[dim], online[dim] = np.greater(passes, 1.0), np.False_
+            blocks[dim] = blocks[dim] / passes
+            grid = grid / passes
     for dim in kernel.inner:
         extent = extents[dim]
         mode = knobs.get(f"reduce.{dim}", float(LOOPED))
@@ -102,7 +115,7 @@ def geometry(kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[s
     thread = {
         name: column
         for name, column in knobs.items()
-        if name.startswith(("inner.thread.", "vector.", "staged.", "loaders."))
+        if name.startswith(("inner.thread.", "vector.", "staged.", "loaders.")) or name == "unflatten"
     }
     return Geometry(extents, tile, mean, blocks, trips, looped, online, split, grid, dict(sizes), cluster, thread)
 
@@ -110,7 +123,8 @@ def geometry(kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[s
 @dataclass
 class Work:
     """Work of one block: `request_bytes` that its load and store instructions ask for; `first_trips` of loops that
-    wait for DRAM, `again_trips` of loops over data that was loaded before; `tensor[dtype]` multiply-adds on padded
+    wait for DRAM, `again_trips` of loops over data that was loaded before, `gathered_trips` of loops that load an index
+    first; `tensor[dtype]` multiply-adds on padded
     tiles, `vector`, `integer` and `special` operations; bytes that it loads through L2 (sector waste included) and
     stores; the bytes of one trip of its longest loop, the trips it makes, and barriers."""
 
@@ -140,6 +154,7 @@ class Work:
     spill_steps: Array = 0.0
     first_trips: Array = 0.0
     again_trips: Array = 0.0
+    gathered_trips: Array = 0.0
 
 
 def tensor_dtype(dtype: DType) -> str:
@@ -155,6 +170,7 @@ def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Ar
     mean = g.sizes(g.mean)
     seen: dict[tuple[Any, ...], set[int]] = {}
     stages = _stages(kernel)
+    looping: set[int] = set()
     for nest in kernel.nests:
         again = repeats[nest.name]
         _operations(nest, g, again, total, vector_unit, warps, wide)
@@ -166,7 +182,8 @@ def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Ar
             elements = footprint(access, mean)
             size = elements * access.dtype.bytes * _sector_waste(access, g)
             moved = size * times * again
-            total.request_bytes = total.request_bytes + moved
+            if first is None or stages[nest.name] not in first:  # a loop asks once for what several nests read
+                total.request_bytes = total.request_bytes + moved
             fresh = fresh or (first is None and any(dim in g.blocks for dim in access.dims))
             if first is not None:  # read again by another nest: kept on chip when resident, else loaded again
                 kept = True if stages[nest.name] in first else _resident(access, g)  # loops of one stage are one loop
@@ -189,13 +206,42 @@ def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Ar
             if dim in g.trips:
                 steps = steps * g.trips[dim]
         total.trips = np.maximum(total.trips, steps)
-        if nest.loads and fresh:
-            total.first_trips = total.first_trips + steps
-        elif nest.loads:
-            total.again_trips = total.again_trips + steps
+        if nest.loads and stages[nest.name] not in looping:
+            looping.add(stages[nest.name])
+            if fresh:
+                total.first_trips = total.first_trips + steps
+            else:
+                total.again_trips = total.again_trips + steps
+        if _gathers(nest, g):
+            total.gathered_trips = np.maximum(total.gathered_trips, steps)
         if nest.reductions and nest.contraction is None:
             total.barriers = total.barriers + 1.0
+    if "unflatten" in g.thread:
+        _unflatten(kernel, g, total)
     return total
+
+
+DIVISION_INTEGER, DIVISION_SPECIAL = 20.0, 8.0
+"""Issue slots of a 32-bit quotient and remainder by a number that the compiler does not know: conversions and
+reciprocals on the special unit, corrections on the integer one."""
+
+
+def _unflatten(kernel: KernelSummary, g: Geometry, total: Work) -> None:
+    """Divisions by which threads that walk over collapsed dims find their coordinates."""
+    points: Array = g.thread["unflatten"]
+    for dim in kernel.outer:
+        points = points * g.tile[dim] * g.trips.get(dim, 1.0)
+    total.integer = total.integer + points * DIVISION_INTEGER
+    total.special = total.special + points * DIVISION_SPECIAL
+
+
+def _gathers(nest: Nest, g: Geometry) -> bool:
+    """True when the address of a load is found by another load in every trip of the nest's loops."""
+    for access in nest.loads:
+        by = {dim for part in access.index for scalar in part.data() for dim in scalar.variables()}
+        if any(dim in g.trips for dim in by):
+            return True
+    return False
 
 
 def _operations(

@@ -150,18 +150,47 @@ def regime_of(terms: Floats) -> npt.NDArray[np.object_]:
 
 
 def family_of(kernel: KernelSummary) -> str:
-    """What a kernel is made of, for its interval: one `contraction`, a `chain` of them, or `streaming` without any."""
+    """What a kernel is made of, for its interval: one `contraction`, a `chain` of them, or none and a `reduction`, a
+    `gather`, or neither (`elementwise`)."""
     count = sum(nest.contraction is not None for nest in kernel.nests)
-    return "streaming" if count == 0 else "contraction" if count == 1 else "chain"
+    if count:
+        return "contraction" if count == 1 else "chain"
+    if any(nest.reductions for nest in kernel.nests):
+        return "reduction"
+    return "gather" if any(access.gather for nest in kernel.nests for access in nest.loads) else "elementwise"
+
+
+BANDS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+"""Seconds that part kernels by how long they take: the longer, the less do fixed costs and partial waves blur."""
+
+
+def cells(family: str, terms: Floats) -> npt.NDArray[np.object_]:
+    """The cell that each prediction's interval belongs to: `family:regime:band`, by what bounds it and how long it is."""
+    found: npt.NDArray[np.object_] = np.array(_names(family), dtype=object)[_regimes(terms), _bands(terms)]
+    return found
+
+
+def _bands(terms: Floats) -> npt.NDArray[np.int64]:
+    found: npt.NDArray[np.int64] = np.searchsorted(BANDS, terms.sum(axis=1))
+    return found
+
+
+def _names(family: str) -> list[list[str]]:
+    return [[f"{family}:{regime}:{band}" for band in range(len(BANDS) + 1)] for regime in REGIMES]
 
 
 def spread_of(calibration: Calibration, terms: Floats, family: str = "contraction") -> tuple[Floats, Floats]:
-    """Factors from the predicted time to its 90 % interval, by family and regime; the family's or the default where
-    none was measured."""
-    default = calibration.spread.get(family, calibration.spread.get("default", (0.6, 1.7)))
-    pairs = np.array([calibration.spread.get(f"{family}:{regime}", default) for regime in REGIMES])
-    regimes = _regimes(terms)
-    return pairs[regimes, 0], pairs[regimes, 1]
+    """Factors from the predicted time to its 90 % interval: those of its cell, else of its family and regime, else of
+    the family, else the default. A family of which only profiled times are known takes theirs."""
+    spread = calibration.spread
+    if family not in spread and f"profiled {family}" in spread:
+        family = f"profiled {family}"
+    default = spread.get(family, spread.get("default", (0.6, 1.7)))
+    pairs = np.array(
+        [[spread.get(name, spread.get(name.rsplit(":", 1)[0], default)) for name in row] for row in _names(family)]
+    )
+    regimes, bands = _regimes(terms), _bands(terms)
+    return pairs[regimes, bands, 0], pairs[regimes, bands, 1]
 
 
 def domain_remarks(kernel: KernelSummary, machine: Machine, calibration: Calibration) -> tuple[str, ...]:

@@ -51,15 +51,15 @@ class Parameters:
     """Share of the quantisation of blocks onto SMs that is felt; below 1 when blocks drift apart."""
     step_clocks: float = 60.0
     """Clocks of a loop trip that nothing hides within one block: waiting and issuing."""
-    vector_efficiency: float = 0.7
+    vector_efficiency: float = 0.9
     """Share of the vector and special-function peak that real instruction mixes reach."""
     warm: float = 0.6
     """Share of a small, recently written operand that is still found in L2."""
 
-    profiled_launch_seconds: float = 0.6e-6
+    profiled_launch_seconds: float = 1.0e-6
     """What a profiler's kernel time still holds of start and end (a table of `profiled` times)."""
-    profiled_clock: float = 0.9
-    """Clock under the load of an eager model, with random data, over the clock of replayed graphs (a table of
+    profiled_clock: float = 0.85
+    """Clock that power management leaves under the load of a long eager run, over the clock of short ones (a table of
     `profiled` times)."""
     extra_passes: float = 0.0
     """Further passes over what an online loop reads (keys and values) by helper kernels of an implementation: cache
@@ -127,13 +127,12 @@ class Calibration:
     def of(self, implementation: str = "", method: str = "graph") -> Parameters:
         """The parameters for an implementation ("" for the machine's own) and a way of measuring.
 
-        Profiled eager kernels hold less launch time than replayed graphs and run at a lower clock.
+        Profiled eager kernels hold less launch time than replayed graphs.
         """
         found = replace(self.parameters, **self.implementations.get(implementation, {}))
         if method != "profiled":
             return found
-        efficiency = found.tensor_efficiency * found.profiled_clock
-        return replace(found, launch_seconds=found.profiled_launch_seconds, tensor_efficiency=efficiency)
+        return replace(found, launch_seconds=found.profiled_launch_seconds)
 
 
 def load_calibration(machine: Machine) -> Calibration:

@@ -15,6 +15,7 @@ import numpy as np
 from codesign.costmodel.gpu.geometry import Array, Work, geometry, work
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
 from codesign.costmodel.gpu.parameters import Parameters
+from codesign.costmodel.gpu.streaming import ARRIVAL, request_clocks, sustained_clock, trip_seconds
 from codesign.costmodel.gpu.traffic import traffic
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
@@ -22,16 +23,6 @@ from codesign.ir.errors import UnsupportedError
 
 INNER = 6.0
 """Order of the norm among resources of one path (L2 and DRAM; tensor unit and operand delivery): nearly the longest."""
-
-REQUEST_CLOCKS = 4.0
-"""Clocks that a warp's load or store takes in the load/store path: 512 bytes at 128 bytes a clock, and no less for
-narrower ones."""
-
-ARRIVAL = 1.5
-"""DRAM latencies until a stage of loads has arrived under load."""
-
-L1_CLOCKS = 40.0
-"""Clocks until a load that hits L1 returns."""
 
 BARRIER_CLOCKS = 10.0
 """Clocks of a reduction over a block per warp that takes part."""
@@ -89,7 +80,11 @@ def estimate(
     order: tuple[str, ...] = (),
 ) -> Estimate:
     """Time of a kernel under schedules given as columns of knobs; raises UnsupportedError when a unit the kernel
-    needs is unknown."""
+    needs is unknown.
+
+    Besides the size symbols, `sizes` may say how much longer the longest block is than the mean one (`skew`) and what
+    operations of the tensor unit went before in one go (`run_operations`), which lower the clock.
+    """
     sms = float(machine.instances("shared"))
     dram, l2 = machine.level("dram"), machine.level("l2")
     bandwidth = machine.need(dram.bandwidth, "levels.dram.bandwidth")
@@ -97,14 +92,16 @@ def estimate(
     l2_bandwidth = machine.need(l2.bandwidth, "levels.l2.bandwidth") * l2_instances * p.l2_efficiency
     latency = machine.need(dram.latency_seconds, "levels.dram.latency_seconds")
     vector = machine.unit("vector")
-    clock = machine.need(vector.clock_hz, "units.vector.clock_hz")
+    slower = sustained_clock(machine, sizes.get("run_operations", 0.0), p)
+    clock = machine.need(vector.clock_hz, "units.vector.clock_hz") * slower
+    l2_bandwidth = l2_bandwidth * slower
     port = 64.0 * clock
     shared_bandwidth = machine.need(machine.level("shared").bandwidth, "levels.shared.bandwidth")
 
     bulk = bool(machine.features.get("tma", False))
     wide = 2 if machine.features.get("tensor_memory") else 1 if machine.features.get("wgmma") else 0
     warps = knobs.get("warps", 4.0)
-    g = geometry(kernel, knobs, sizes)
+    g = geometry(kernel, knobs, sizes, sms)
     w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, wide)
     pipeline = np.maximum(knobs.get("pipeline", 1.0), 1.0)
     found = occupancy(w, machine, warps, pipeline)
@@ -125,7 +122,7 @@ def estimate(
     tensor = tensor_seconds(w.tensor, machine, sms) * (
         1.0 + p.tile_overhead * (1.0 / np.maximum(w.tensor_m, 1.0) + 1.0 / np.maximum(w.tensor_n, 1.0))
     )
-    tensor = tensor * busiest / p.tensor_efficiency
+    tensor = tensor * busiest / (p.tensor_efficiency * slower)
     lanes = machine.need(vector.rate["f32"], "units.vector.rate.f32") * vector.count
     integer_lanes = machine.need(vector.rate.get("i32", vector.rate["f32"]), "units.vector.rate.i32") * vector.count
     special = machine.unit("special")
@@ -145,6 +142,7 @@ def estimate(
     l2_bytes = g.grid * (w.load_bytes - w.shared_loads + w.store_bytes + 2.0 * w.atomic_bytes)
     l2_seconds = np.maximum(l2_bytes / l2_bandwidth, busiest * arriving / port)
 
+    contractions = sum(nest.contraction is not None for nest in kernel.nests)
     tiled = np.greater(w.tensor_k, 0.0)
     waiting = np.greater(w.trips, 1.0) & np.logical_not(tiled) & np.less_equal(pipeline, 1.0)
     in_flight_block = np.where(
@@ -153,26 +151,28 @@ def estimate(
         np.minimum(w.load_bytes, found.threads * np.where(knobs.get("vector_unit", 0.0), VECTOR_LOAD, 64.0)),
     )
     in_flight = np.maximum(np.minimum(g.grid, slots) * in_flight_block, 1.0)
-    request = knobs.get("access_bytes", 16.0) * machine.limit("warp_size")
-    requests = busiest * w.request_bytes / request * REQUEST_CLOCKS / clock
-    read_seconds = t.read_effort / (bandwidth * p.dram_efficiency) + np.where(
-        waiting, 0.0, latency * np.maximum(t.read / in_flight - 1.0, 0.0)
-    )
+    warp = machine.limit("warp_size")
+    requests = busiest * request_clocks(w, found.threads, knobs.get("access_bytes", 16.0), warp) / clock
+    read_seconds, behind = t.read_effort / (bandwidth * p.dram_efficiency), latency * t.read / in_flight
+    if contractions:
+        read_seconds = read_seconds + np.maximum(behind - latency, 0.0)
+    else:
+        read_seconds = np.where(waiting, read_seconds, _norm((read_seconds, behind), INNER))
     write_seconds = t.write_effort / (bandwidth * p.dram_efficiency)
     store_seconds = np.maximum(write_seconds, g.grid * w.store_bytes / l2_bandwidth)
     arrival = latency * ARRIVAL / (pipeline - 0.5)
     l2_latency = machine.need(l2.latency_seconds, "levels.l2.latency_seconds")
     step = w.trips * trip_depth(w, bool(wide)) * p.step_clocks / clock + np.where(tiled, (w.trips - 1.0) * arrival, 0.0)
-    step = step + np.where(
-        waiting,
-        w.first_trips * (l2_latency + (latency - l2_latency) * t.missed) + w.again_trips * L1_CLOCKS / clock,
-        0.0,
-    )
-    chain = rounds * (step + w.barriers * warps * BARRIER_CLOCKS / clock)
+    turns = rounds
+    if np.any(waiting):
+        alone = trip_seconds(w, found.threads, t.missed, clock, l2_latency, latency)
+        step = np.where(waiting, alone, step)
+        turns = np.where(waiting, rounds + (np.ceil(rounds) - rounds) * p.imbalance, rounds)
+    chain = turns * (step + w.barriers * warps * BARRIER_CLOCKS / clock)
 
     order_norm = p.sharpness
-    chained = sum(nest.contraction is not None for nest in kernel.nests) > 1
-    compute = _norm((_norm((tensor, operand_seconds), INNER), vector_seconds), CHAINED if chained else INNER)
+    together_norm = CHAINED if contractions > 1 else INNER
+    compute = _norm((_norm((tensor, operand_seconds), INNER), vector_seconds), together_norm)
     reading, moving = _norm((l2_seconds, read_seconds), INNER), _norm((l2_seconds, read_seconds + write_seconds), INNER)
     work_seconds = _norm((compute, reading, chain, requests), order_norm)
     together = _norm((compute, moving, chain, requests), order_norm)

@@ -48,11 +48,24 @@ def test_library_gemms_of_a_machine_known_by_its_spec_sheet(measured: Path, mach
     assert op["coverage"] >= 0.85
 
 
-def test_linear_layers_of_a_profiled_model(measured: Path) -> None:
-    table = read_table(measured / "gpu_transformer_ops_a100.parquet").sample(1200, random_state=7).reset_index(drop=True)
+def test_every_op_of_a_profiled_model(measured: Path) -> None:
+    table = (
+        read_table(measured / "gpu_transformer_ops_a100.parquet").sample(8000, random_state=7).reset_index(drop=True)
+    )
     ops = {op["op"]: op for op in report(predictions(table, load_machine("a100_sxm")), table)}
-    for name in ("attn_pre_proj", "attn_post_proj", "mlp_up_proj", "mlp_down_proj"):
-        assert ops[name]["mape"] < 0.09, name
+    assert len(ops) == 10
+    for name, op in ops.items():
+        assert op["mape"] < 0.085, name
+        assert 0.84 <= op["coverage"] <= 0.97, name
+        assert op["spearman"] > 0.98, name
+
+
+def test_a_model_without_gated_units_has_other_kernels(measured: Path) -> None:
+    table = read_table(measured / "gpu_transformer_ops_a100.parquet")
+    kernels = {rows.op: rows for rows in kernels_of(table[~table.use_gated_mlp])}
+    assert kernels["input_layernorm"].kernel.name == "layer_norm"
+    assert kernels["mlp_act"].kernel.name == "gelu"
+    assert (kernels["add"].launches, kernels["input_layernorm"].launches) == (2, 1)
 
 
 def test_tuning_space_of_another_machine(measured: Path) -> None:

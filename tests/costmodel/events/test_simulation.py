@@ -15,6 +15,7 @@ from codesign.costmodel import workloads
 from codesign.costmodel.events import EventModel, Timeline, simulate, simulation
 from codesign.costmodel.gpu.model import GpuTileModel
 from codesign.costmodel.gpu.parameters import Parameters
+from codesign.costmodel.gpu.streaming import REQUEST_CLOCKS
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostModel
@@ -140,7 +141,7 @@ def test_a_loop_that_waits_for_its_loads_overlaps_neither_requests_nor_dram() ->
     sizes = {"T": 16384, "N": 4096}
     slow, fast = (simulate(workloads.add(), H100, schedule, sizes, IDEAL) for schedule in (walking, quick))
     vector = H100.unit("vector").clock_hz.value or 1.0
-    requests = 3 * 16384 * 4096 * 2 / (2 * 32) * 4 / vector / SMS
+    requests = 3 * 16384 * 4096 * 2 / (2 * 32) * REQUEST_CLOCKS / vector / SMS
     stream = 3 * 16384 * 4096 * 2 / (H100.level("dram").bandwidth.value or 1.0)
     assert fast.seconds == pytest.approx(stream, rel=0.1)
     assert slow.seconds >= requests + stream
