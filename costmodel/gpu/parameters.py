@@ -159,7 +159,8 @@ def transferred(donor: Calibration | None, machine: Machine) -> Calibration:
     """What a machine that was never measured takes of a calibrated one, with wider intervals.
 
     Shares, clock counts and energies carry over as they are. Launch and fill are work of the GPU's own clock, so their
-    seconds scale with it (a fill is kept in DRAM latencies, whose length differs too).
+    seconds scale with it (a fill is kept in DRAM latencies, whose length differs too). Tensor units with a memory of
+    their own take less energy for an operation, as the power limit over the peak says.
     """
     if donor is None:
         wide = {"default": (0.6, 1.7)}
@@ -186,7 +187,15 @@ def _scales(donor: Machine, machine: Machine) -> dict[str, float]:
     latency = donor.need(donor.level("dram").latency_seconds, "levels.dram.latency_seconds") / machine.need(
         machine.level("dram").latency_seconds, "levels.dram.latency_seconds"
     )
-    return {"launch_seconds": clock, "profiled_launch_seconds": clock, "fill_latency": clock * latency}
+    scales = {"launch_seconds": clock, "profiled_launch_seconds": clock, "fill_latency": clock * latency}
+    if machine.features.get("tensor_memory") and not donor.features.get("tensor_memory"):
+        scales["tensor_joules"] = _watts_per_operation(machine) / _watts_per_operation(donor)
+    return scales
+
+
+def _watts_per_operation(machine: Machine) -> float:
+    """The power limit over the peak rate of 16-bit products: vendors size the one for the other."""
+    return machine.need(machine.power_watts, "power_watts") / (machine.rate("tensor", "bf16") or 1.0)
 
 
 def _scaled(values: dict[str, float], scale: dict[str, float]) -> dict[str, float]:
