@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from codesign.command import output_directory, print_json, progress, run
-from codesign.costmodel.gpu.parameters import load_calibration
+from codesign.costmodel.gpu.parameters import calibration_like, load_calibration
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.ranking import is_ranking, rankings
 from codesign.costmodel.tables import read_table
@@ -24,6 +24,10 @@ application = typer.Typer(add_completion=False, rich_markup_mode=None)
 def main(
     file: Annotated[Path, typer.Argument(help="measured table (parquet or CSV)")],
     machine: Annotated[str, typer.Option(help="name of a machine, or the path of its .toml file")],
+    like: Annotated[
+        str | None,
+        typer.Option(help="take the parameters of this calibrated machine, as if --machine had only its spec sheet"),
+    ] = None,
     plot: Annotated[
         bool, typer.Option("--plot", help="write predicted against measured as a picture (needs -o)")
     ] = False,
@@ -35,6 +39,7 @@ def main(
     """Compare the tile model with a table: errors per op and regime, interval coverage; rank quality for tuning
     spaces."""
     target = load_machine(machine)
+    calibration = load_calibration(target) if like is None else calibration_like(like, target)
     folder = output_directory(output if output is not None or not plot else Path())
     table = read_table(file)
     if is_ranking(table):
@@ -43,8 +48,7 @@ def main(
         return
     with progress(not as_json) as steps:
         steps.step(f"predicting {file.name} on {target.name}")
-        frame = predictions(table, target)
-    calibration = load_calibration(target)
+        frame = predictions(table, target, calibration)
     origin = f"transferred from {calibration.transferred}" if calibration.transferred else "calibrated"
     document = {"machine": target.name, "parameters": origin, "ops": report(frame, table, worst)}
     if folder is not None:

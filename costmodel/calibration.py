@@ -18,7 +18,7 @@ import pandas as pd
 
 from codesign.costmodel.fitting import Floats, Prepared, cross_validate, fit, prepare
 from codesign.costmodel.gpu.library import Best, chosen, library
-from codesign.costmodel.gpu.model import family_of, ledger, regime_of
+from codesign.costmodel.gpu.model import cells, family_of, ledger, regime_of
 from codesign.costmodel.gpu.parameters import FITTED, Calibration, Parameters
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.tables import Rows, TableError, kernels_of, machine_rows
@@ -40,8 +40,6 @@ IMPLEMENTATION_FIT = (
 )
 INHERITED = ("tile_overhead", "write_gap", "imbalance")
 """Parameters that an implementation was fitted with and keeps when the machine's are fitted anew."""
-UNFITTED = frozenset({"emb"})
-"""Ops that are reported but never fitted: their measured kernel is not one kernel."""
 
 
 @dataclass
@@ -74,9 +72,7 @@ def calibrate(
     held: list[tuple[Prepared, Floats, Calibration]] = []
     plain = [rows for rows in everything if not rows.implementation and rows.method != "schedule"]
     for method, names in (("graph", LIBRARY_FIT), ("profiled", PROFILED_FIT)):
-        group = [
-            prepare(rows, machine, parameters) for rows in plain if rows.method == method and rows.op not in UNFITTED
-        ]
+        group = [prepare(rows, machine, parameters) for rows in plain if rows.method == method]
         if not group:
             continue
         _say(progress, f"fitting {len(names)} parameters to {', '.join(sorted({entry.rows.op for entry in group}))}")
@@ -87,7 +83,9 @@ def calibrate(
         now = Calibration(machine.name, parameters, {}, {})
         for entry, predicted in zip(group, out, strict=True):
             held.append((entry, predicted, now))
-            ops.append(_errors(entry, machine, parameters, predicted))
+        errors = [_errors(*pair, machine, parameters) for pair in zip(group, out, strict=True)]
+        names_of = dict.fromkeys(error["op"] for error in errors)
+        ops += [_merged([error for error in errors if error["op"] == op]) for op in names_of]
     for name in sorted({rows.implementation for rows in everything if rows.implementation}):
         first = replace(
             parameters,
@@ -113,7 +111,7 @@ def calibrate(
         implementations[name] = {key: float(f"{getattr(found.parameters, key):.5g}") for key in (*IMPLEMENTATION_FIT, *INHERITED)}
         now = Calibration(machine.name, found.parameters, {}, {})
         errors = [
-            _errors(entry, machine, found.parameters, predicted) for entry, predicted in zip(group, out, strict=True)
+            _errors(entry, predicted, machine, found.parameters) for entry, predicted in zip(group, out, strict=True)
         ]
         ops.append(_merged(errors))
         held += [(entry, predicted, now) for entry, predicted in zip(group, out, strict=True)]
@@ -127,7 +125,7 @@ def _say(progress: Callable[[str], None] | None, text: str) -> None:
         progress(text)
 
 
-def _errors(entry: Prepared, machine: Machine, parameters: Parameters, held: Floats) -> dict[str, Any]:
+def _errors(entry: Prepared, held: Floats, machine: Machine, parameters: Parameters) -> dict[str, Any]:
     seconds = entry.rows.seconds
     inside = np.abs(entry.predict(machine, parameters) / seconds - 1.0)
     outside = np.abs(held / seconds - 1.0)
@@ -145,28 +143,54 @@ def _merged(errors: list[dict[str, Any]]) -> dict[str, Any]:
     return {"op": errors[0]["op"], "rows": rows, **mean}
 
 
-def regimes(rows: Rows, machine: Machine, parameters: Parameters, space: Any) -> tuple[Best, npt.NDArray[np.object_]]:
-    """The best schedules of the rows and the regime that each row is in."""
+def regimes(
+    rows: Rows, machine: Machine, parameters: Parameters, space: Any
+) -> tuple[Best, Floats, npt.NDArray[np.object_]]:
+    """The best schedules of the rows, the terms of their predictions, and the regime that each row is in."""
     best = library(rows.kernel, machine, rows.sizes, parameters, space, chunk=128)
     found = chosen(rows.kernel, machine, rows.sizes, parameters, space, best)
-    return best, regime_of(ledger(found, len(rows.seconds)))
+    terms = ledger(found, len(rows.seconds))
+    return best, terms, regime_of(terms)
+
+
+def spread_name(rows: Rows) -> str:
+    """Under which name the interval of some rows is kept: their implementation's, else their kernel's family, times
+    from a profiler apart from those of replayed graphs."""
+    family = family_of(rows.kernel)
+    return rows.implementation or (family if rows.method == "graph" else f"{rows.method} {family}")
+
+
+LEAST_ROWS = 100
+"""Rows of an op that a cell needs to count in it."""
+
+TAIL = 0.045
+"""Share of the held-out rows beyond each end of an interval that is to cover 90 % of others: a tenth less than half of
+10 %, since the held-out sites are about ten and quantiles of so few are too narrow."""
 
 
 def _spread(machine: Machine, held: list[tuple[Prepared, Floats, Calibration]]) -> dict[str, tuple[float, float]]:
-    """Quantiles of measured over held-out predicted time, by family and regime; every op weighs the same."""
-    ratios: dict[str, list[Floats]] = {}
+    """Quantiles of measured over held-out predicted time, by cell, by family and regime, and by family; in each, every
+    op weighs the same."""
+    ratios: dict[str, dict[str, list[Floats]]] = {}
     for entry, predicted, calibration in held:
         if entry.space is None:
             continue
-        _, regime = regimes(entry.rows, machine, calibration.of(method=entry.rows.method), entry.space)
-        ratio = entry.rows.seconds / predicted
-        for family in {family_of(entry.rows.kernel), entry.rows.implementation or family_of(entry.rows.kernel)}:
-            for name in ("launch", "memory", "compute"):
-                part = ratio[regime == name]
-                if len(part) >= 40:
-                    ratios.setdefault(f"{family}:{name}", []).append(_sampled(part))
-            ratios.setdefault(family, []).append(_sampled(ratio))
-    return {key: _quantiles(np.concatenate(parts)) for key, parts in ratios.items()}
+        rows = entry.rows
+        _, terms, _ = regimes(rows, machine, calibration.of(method=rows.method), entry.space)
+        ratio = rows.seconds / predicted
+        names = {spread_name(rows)} | ({family_of(rows.kernel)} if rows.implementation else set())
+        for family in names:
+            cell = cells(family, terms).astype(str)
+            for name in np.unique(cell):
+                part = ratio[cell == name]
+                for key in (name, name.rsplit(":", 1)[0], family):
+                    ratios.setdefault(key, {}).setdefault(rows.op, []).append(part)
+    found = {}
+    for key, ops in ratios.items():
+        parts = [np.concatenate(parts) for parts in ops.values()]
+        if enough := [_sampled(part) for part in parts if len(part) >= LEAST_ROWS]:
+            found[key] = _quantiles(np.concatenate(enough))
+    return found
 
 
 def _sampled(ratio: Floats, count: int = 2000) -> Floats:
@@ -174,5 +198,5 @@ def _sampled(ratio: Floats, count: int = 2000) -> Floats:
 
 
 def _quantiles(ratio: Floats) -> tuple[float, float]:
-    low, high = np.quantile(ratio, [0.05, 0.95])
+    low, high = np.quantile(ratio, [TAIL, 1.0 - TAIL])
     return float(f"{low:.4g}"), float(f"{high:.4g}")

@@ -25,7 +25,14 @@ Floats = npt.NDArray[np.float64]
 ROBUST_SCALE = 0.06
 """Residual of log time where the loss turns from square to linear: twice the disagreement of two labs."""
 
-PRIOR_WEIGHT = 1.0
+STEP = 0.02
+"""Step of a parameter's logarithm from which slopes are taken: the best schedule changes in jumps, which a step must span."""
+
+IDENTIFIED = 0.004
+"""Least change of a row's log time (root mean square over rows) with a parameter's logarithm: a parameter that the rows
+do not speak of stays at its physical value."""
+
+PRIOR_WEIGHT = 0.3
 """Pull of each parameter's logarithm towards its physical value, in units of one row's residual. Launch and fill, for one, add
 up in small kernels: the pull is what tells them apart."""
 
@@ -41,14 +48,15 @@ class Prepared:
     def predict(self, machine: Machine, parameters: Parameters, picked: npt.NDArray[np.int64] | None = None) -> Floats:
         """Predicted seconds of the picked rows (all by default)."""
         sizes = self.rows.sizes if picked is None else {name: value[picked] for name, value in self.rows.sizes.items()}
-        return library(
+        found = library(
             self.rows.kernel,
             machine,
             sizes,
             Calibration(machine.name, parameters, {}, {}).of(method=self.rows.method),
             self.space,
             chunk=128,
-        ).seconds
+        )
+        return found.seconds * self.rows.launches
 
 
 def prepare(rows: Rows, machine: Machine, start: Parameters) -> Prepared:
@@ -110,8 +118,8 @@ def fit(
     logs = [np.log(entry.rows.seconds[pick]) for entry, pick in zip(prepared, picks, strict=True)]
     low = np.log([BOUNDS[name][0] or 1e-3 for name in names])
     high = np.log([BOUNDS[name][1] for name in names])
-    origin = np.clip(np.log([max(getattr(start, name), 1e-12) for name in names]), low + 1e-6, high - 1e-6)
-    physical = np.clip(np.log([max(getattr(prior, name), 1e-12) for name in names]), low + 1e-6, high - 1e-6)
+    origin = np.clip(np.log([max(getattr(start, name), 1e-15) for name in names]), low + 1e-6, high - 1e-6)
+    physical = np.clip(np.log([max(getattr(prior, name), 1e-15) for name in names]), low + 1e-6, high - 1e-6)
 
     total = sum(len(entry.rows.seconds) for entry in prepared)
 
@@ -132,14 +140,25 @@ def fit(
             progress("fit")
         return np.concatenate(parts)
 
+    def slopes(x: Floats) -> Floats:
+        here = residuals(x)
+        step = np.where(x + STEP < high, STEP, -STEP)
+        columns = []
+        for position in range(len(x)):
+            moved = x.copy()
+            moved[position] += step[position]
+            columns.append((residuals(moved) - here) / step[position])
+        return np.stack(columns, axis=1)
+
+    felt = np.sqrt(np.mean(np.square(slopes(origin)[: -len(names)]), axis=0)) >= IDENTIFIED
+    if not felt.all():
+        mute = [name for name, is_felt in zip(names, felt, strict=True) if not is_felt]
+        start = replace(start, **{name: getattr(prior, name) for name in mute})
+        names = [name for name in names if name not in mute]
+        low, high, origin, physical = low[felt], high[felt], origin[felt], physical[felt]
+
     solved = least_squares(
-        residuals,
-        origin,
-        bounds=(low, high),
-        loss="soft_l1",
-        f_scale=ROBUST_SCALE,
-        diff_step=np.full(len(names), 2e-2),
-        max_nfev=evaluations,
+        residuals, origin, slopes, bounds=(low, high), loss="soft_l1", f_scale=ROBUST_SCALE, max_nfev=evaluations
     )
     parameters = make(solved.x)
     errors = np.concatenate(

@@ -222,6 +222,17 @@ class Machine(_Data):
         per_clock = self.need(figure, f"{where}.rate.{dtype}") * entry.count * entry.operations_per_result
         return per_clock * self.need(entry.clock_hz, f"{where}.clock_hz") * self.instances(entry.level)
 
+    def burst_rate(self, unit: str, dtype: str) -> float | None:
+        """The rate at the machine's highest clock, as short kernels reach it: peaks of tensor units are often quoted at
+        a lower one."""
+        rate = self.rate(unit, dtype)
+        if rate is None:
+            return None
+        if self.kind != "gpu":
+            return rate
+        clocks = [self.need(entry.clock_hz, f"units.{entry.name}.clock_hz") for entry in self.units]
+        return rate * max(clocks) / self.need(self.unit(unit).clock_hz, f"units.{unit}.clock_hz")
+
     def limit(self, name: str) -> float:
         if name not in self.limits:
             raise MachineError(f"{self.name}: limits.{name} is missing; add it to {self._origin or 'the machine file'}")

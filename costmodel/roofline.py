@@ -86,11 +86,11 @@ def roofline_bounds(
                 if nest.contraction.left.bits >= nest.contraction.right.bits
                 else nest.contraction.right
             )
-            rate = machine.rate("tensor", "f8" if dtype.name.startswith("f8") else dtype.name)
+            rate = machine.burst_rate("tensor", "f8" if dtype.name.startswith("f8") else dtype.name)
             if rate is None and dtype.name.startswith("f8"):
-                rate = machine.rate("tensor", "bf16")
+                rate = machine.burst_rate("tensor", "bf16")
             if rate is None:
-                fallback = machine.rate("tensor", "tf32") if dtype.name == "f32" else None
+                fallback = machine.burst_rate("tensor", "tf32") if dtype.name == "f32" else None
                 rate = max(fallback or 0.0, vector_rate)
             tensor += 2.0 * points / rate
         for (unit, _), cost in nest.operations.items():

@@ -25,6 +25,9 @@ from codesign.ir.errors import CodesignError
 
 Columns = dict[str, npt.NDArray[np.float32]]
 
+PROFILED_LAYERS = 20.0
+"""Layers that the profile of a model runs one after the other; each op's time is the median of them."""
+
 
 class TableError(CodesignError):
     """A table of measurements that cannot be read; names the file and the column."""
@@ -34,7 +37,8 @@ class TableError(CodesignError):
 class Rows:
     """Rows of a table that are one kernel: `sizes` by symbol, `seconds` measured, `index` into the table, `site`
     groups rows for cross-validation, `columns` the schedules to choose from (None: library mode), `method` how
-    time was taken, `implementation` whose kernel it is when it is not a plain library's."""
+    time was taken, `implementation` whose kernel it is when it is not a plain library's, `launches` how often the
+    kernel runs one after the other."""
 
     op: str
     kernel: KernelSummary
@@ -46,6 +50,7 @@ class Rows:
     method: str = "graph"
     implementation: str = ""
     regime_size: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    launches: int = 1
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -138,62 +143,78 @@ def _transformer(table: pd.DataFrame) -> Iterator[Rows]:
             "mlp_up_proj": (wide * np.where(gated, 2.0, 1.0), model),
             "mlp_down_proj": (model, wide),
         }
+        before = 2.0 * tokens * sum(n * k for n, k in linear.values()) * PROFILED_LAYERS / 2.0  # the median call
         more: dict[str, Any] = {"method": "profiled", "regime_size": tokens}
         if op in linear:
             n, k = linear[str(op)]
-            yield _rows(str(op), workloads.gemm("f16"), part, {"M": tokens, "N": n, "K": k}, site, **more)
-        elif op in ("input_layernorm", "post_attention_layernorm"):
-            for gate in (
-                True,
-                False,
-            ):  # models with gated units use vLLM's RMS norm, the other torch's vectorised layer norm
-                rows = gated == gate
-                if rows.any():
-                    columns = _per_token("n") if gate else None
-                    more["regime_size"] = tokens[rows]
-                    sizes = {"T": tokens[rows], "N": model[rows]}
-                    yield _rows(
-                        str(op), workloads.rms_norm("f16"), part[rows], sizes, site[rows], columns=columns, **more
-                    )
-        elif op == "add":
-            yield _rows(str(op), workloads.add("f16"), part, {"T": tokens, "N": model}, site, **more)
-        elif op == "mlp_act":
-            for gate in (True, False):
-                rows = gated == gate
-                if rows.any():
-                    kernel = workloads.silu_and_multiply("f16") if gate else workloads.gelu("f16")
-                    sizes = {"T": tokens[rows], "N": wide[rows]}
-                    columns = _per_token("n")
-                    more["regime_size"] = tokens[rows]
-                    yield _rows(str(op), kernel, part[rows], sizes, site[rows], columns=columns, **more)
+            sizes = {"M": tokens, "N": n, "K": k, "run_operations": before}
+            yield _rows(str(op), workloads.gemm("f16"), part, sizes, site, **more)
+        elif op in ("input_layernorm", "post_attention_layernorm", "add", "mlp_act"):
+            width = wide if op == "mlp_act" else model
+            for (gate, threads), rows in _alike(gated, np.minimum(width, 1024.0)):
+                kernel, columns, launches = _eager(str(op), bool(gate), threads)
+                sizes = {"T": tokens[rows], "N": width[rows], "run_operations": before[rows]}
+                more.update(regime_size=tokens[rows], launches=launches, columns=columns)
+                yield _rows(str(op), kernel, part[rows], sizes, site[rows], **more)
         elif op == "attn_rope":
-            sizes = {"T": tokens, "H": mine + mine_kv, "D": head}
-            launched = {
-                "tile.t": 1.0,
-                "tile.h": 8.0,
-                "tile.d": 128.0,
-                "warps": 16.0,
-                "pipeline": 1.0,
-                "access_bytes": 2.0,
-                "loop.h": 1.0,
-            }
-            yield _rows(str(op), workloads.rope("f16"), part, sizes, site, columns=_one(launched), **more)
+            pairs = head / 2.0
+            for (threads, half), rows in _alike(np.minimum(mine * pairs, 512.0), pairs):
+                sizes = {"T": tokens, "H": mine + mine_kv, "D": pairs, "run_operations": before}
+                sizes = {name: size[rows] for name, size in sizes.items()}
+                launch = {**_ROPE, "tile.h": threads / half, "tile.d": half, "warps": np.ceil(threads / 32.0)}
+                more.update(regime_size=tokens[rows], columns=_one(launch))
+                yield _rows(str(op), workloads.rope("f16", fresh=True), part[rows], sizes, site[rows], **more)
         elif op == "emb":
-            sizes = {"T": tokens, "N": model, "V": _numbers(part, "vocab_size") / workers}
-            yield _rows(str(op), workloads.embedding("f16"), part, sizes, site, **more)
+            for (few,), rows in _alike(tokens <= 16):  # torch has a kernel of its own for few indices
+                sizes = {"T": tokens, "N": model, "V": _numbers(part, "vocab_size") / workers, "run_operations": before}
+                sizes = {name: size[rows] for name, size in sizes.items()}
+                more.update(regime_size=tokens[rows], columns=_one(_FEW_INDICES if few else _INDICES))
+                yield _rows(str(op), workloads.embedding("f16"), part[rows], sizes, site[rows], **more)
         else:
             raise TableError(f"op '{op}' of the table is not known")
+
+
+def _alike(*keys: npt.NDArray[Any]) -> Iterator[tuple[tuple[Any, ...], npt.NDArray[np.bool_]]]:
+    """The rows of equal keys: the keys and a mask."""
+    index = pd.MultiIndex.from_arrays(keys)
+    for key in index.unique():
+        yield key, np.asarray(index == key)
 
 
 def _one(row: dict[str, float]) -> Columns:
     return {name: np.array([value], dtype=np.float32) for name, value in row.items()}
 
 
-def _per_token(dim: str) -> Columns:
-    """One block of 1024 threads a token that walks the row with scalar loads: vLLM's norm and activation kernels."""
-    return _one(
-        {"tile.t": 1.0, f"tile.{dim}": 1024.0, "warps": 32.0, "pipeline": 1.0, "access_bytes": 2.0, "loop.n": 1.0}
-    )
+_SCALAR = {"pipeline": 1.0, "access_bytes": 2.0}
+_ROW = {"tile.t": 1.0, "loop.n": 1.0, **_SCALAR}
+"""One block of up to 1024 threads a token that walks the row, an element a thread: vLLM's norm and activation kernels."""
+_ROPE = {"tile.t": 1.0, "loop.h": 1.0, "unflatten": 1.0, **_SCALAR}
+"""One block of up to 512 threads a token (as many as its queries have pairs): vLLM's rotary kernel. A thread finds head
+and column of its pairs by division."""
+_VECTORS = {"tile.t": 1.0, "tile.n": 512.0, "warps": 4.0, "pipeline": 1.0, "access_bytes": 8.0}
+"""Torch's element-wise kernels: 128 threads with a vector of four elements each."""
+_LAYER_NORM = {"tile.t": 1.0, "tile.n": 512.0, "warps": 4.0, "loop.n": 1.0, "pipeline": 1.0, "access_bytes": 8.0}
+"""Torch's layer norm: 128 threads a row, vectors of four elements."""
+_INDICES = {"tile.t": 1.0, "tile.n": 128.0, "warps": 4.0, "stride.t": 8.0, "unflatten": 1.0, **_SCALAR}
+"""Torch's index select: at most eight blocks of 128 threads an SM, which stride over all elements of the result."""
+_FEW_INDICES = {"tile.t": 1.0, "tile.n": 128.0, "warps": 4.0, "loop.t": 1.0, **_SCALAR}
+"""The same for up to 16 indices: a thread walks over them in its column."""
+
+
+def _eager(op: str, gated: bool, threads: float) -> tuple[KernelSummary, Columns, int]:
+    """The kernel of an op of an eager model, its launch, and how many times it runs.
+
+    Models with gated units have vLLM's RMS norm and activation and norms before both blocks. The others have torch's
+    layer norm and GELU, and one sum of three tensors, in two additions.
+    """
+    row = {**_ROW, "tile.n": threads, "warps": np.ceil(threads / 32.0)}
+    if op == "add":
+        return workloads.add("f16", fresh=True), _one(_VECTORS), 1 if gated else 2
+    if op == "mlp_act":
+        kernel = workloads.silu_and_multiply if gated else workloads.gelu
+        return kernel("f16", fresh=True), _one(row if gated else _VECTORS), 1
+    kernel = workloads.rms_norm if gated else workloads.layer_norm
+    return kernel("f16", fresh=True), _one(row if gated else _LAYER_NORM), 1
 
 
 def _attention(table: pd.DataFrame) -> Iterator[Rows]:

@@ -10,10 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import spearmanr
 
-from codesign.costmodel.calibration import regimes
+from codesign.costmodel.calibration import regimes, spread_name
 from codesign.costmodel.fitting import prepare
-from codesign.costmodel.gpu.library import chosen
-from codesign.costmodel.gpu.model import family_of, ledger, spread_of
+from codesign.costmodel.gpu.model import family_of, spread_of
 from codesign.costmodel.gpu.parameters import Calibration, load_calibration
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.tables import Rows, TableError, kernels_of, machine_rows
@@ -41,18 +40,18 @@ def predictions(table: pd.DataFrame, machine: Machine, calibration: Calibration 
 def _predicted(rows: Rows, machine: Machine, calibration: Calibration) -> pd.DataFrame:
     parameters = calibration.of(rows.implementation, rows.method)
     space = prepare(rows, machine, parameters).space
-    best, regime = regimes(rows, machine, parameters, space)
-    found = chosen(rows.kernel, machine, rows.sizes, parameters, space or {}, best)
-    measured = rows.implementation if rows.implementation in calibration.spread else family_of(rows.kernel)
-    low, high = spread_of(calibration, ledger(found, len(rows.seconds)), measured)
+    best, terms, regime = regimes(rows, machine, parameters, space)
+    name = spread_name(rows)
+    low, high = spread_of(calibration, terms, name if name in calibration.spread else family_of(rows.kernel))
+    seconds = best.seconds * rows.launches
     return pd.DataFrame(
         {
             "op": rows.op,
             "row": rows.index,
             "measured": rows.seconds,
-            "predicted": best.seconds,
-            "low": best.seconds * low,
-            "high": best.seconds * high,
+            "predicted": seconds,
+            "low": seconds * low,
+            "high": seconds * high,
             "regime": regime,
             "size": rows.regime_size if len(rows.regime_size) else np.zeros(len(rows.seconds)),
         }

@@ -35,7 +35,7 @@ class Change:
 
 def changes(machine: Machine) -> Iterator[Change]:
     """The changes worth asking about: twice the bandwidth or capacity of each level, half of its latency, twice the
-    rate of each unit, a tenth more clock, and twice the instances of each place.
+    rate of each unit, a tenth more clock, twice the power, and twice the instances of each place.
 
     Figures that are not known are left out.
     """
@@ -59,6 +59,8 @@ def changes(machine: Machine) -> Iterator[Change]:
     clocks = tuple(path for unit in machine.units if (path := f"units.{unit.name}.clock_hz") in known)
     if clocks:
         yield Change("a clock 10 % faster", 1.1, clocks)
+    if "power_watts" in known:
+        yield Change("twice the power limit", 2.0, ("power_watts",))
     for level in machine.levels:
         if level.fanout > 1:
             yield Change(f"twice the {level.place}s", 2.0, level=level.name)

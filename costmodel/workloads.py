@@ -1,7 +1,7 @@
 """The kernels of measured tables, written as tensor-level groups and summarised like any other.
 
 Sizes are symbols, so that one summary serves a whole table. Nothing here is a formula: each function says what the
-kernel computes.
+kernel computes. `fresh` kernels run in the midst of a model: the one before has just written their input `x`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import lru_cache
 from codesign.costmodel.summary import KernelSummary, summarize
 from codesign.ir.core import Block, Value
 from codesign.ir.dtypes import DTYPES, F32, I64, DType
-from codesign.ir.index import Index, IndexLike, index
+from codesign.ir.index import IndexLike, index
 from codesign.ir.scalar import IndexValue, Read, Scalar, apply, cast, literal, select
 from codesign.ir.tensor import Compute, Dim, Fusion
 from codesign.ir.types import tensor
@@ -30,9 +30,14 @@ def _group(computes: list[Compute], outputs: list[Compute]) -> Fusion:
     return Fusion(Block((), computes, [compute.result for compute in outputs]))
 
 
-def _summary(name: str, computes: list[Compute], outputs: list[Compute], warm: str = "") -> KernelSummary:
+def _summary(
+    name: str, computes: list[Compute], outputs: list[Compute], warm: str = "", fresh: str = ""
+) -> KernelSummary:
+    """The summary of a group; `warm` names inputs that were written some kernels ago, `fresh` those that the kernel
+    just before has written."""
     found = summarize(_group(computes, outputs), name=name, key=name)
-    return KernelSummary(**{**found.__dict__, "notes": {"warm": warm}}) if warm else found
+    notes = {key: value for key, value in (("warm", warm), ("fresh", fresh)) if value}
+    return KernelSummary(**{**found.__dict__, "notes": notes})
 
 
 @lru_cache(maxsize=32)
@@ -84,7 +89,7 @@ def attention(dtype: str = "bf16", kv_dtype: str = "bf16", head: int = 128, mask
 
 
 @lru_cache(maxsize=8)
-def rms_norm(dtype: str = "bf16") -> KernelSummary:
+def rms_norm(dtype: str = "bf16", fresh: bool = False) -> KernelSummary:
     """RMS norm of T rows of N elements with a weight."""
     kind = DTYPES[dtype]
     x, w = _input("x", kind, "T", "N"), _input("w", kind, "N")
@@ -96,58 +101,80 @@ def rms_norm(dtype: str = "bf16") -> KernelSummary:
     scale = apply("rsqrt", apply("add", mean, literal(1e-6, F32)))
     body = apply("mul", apply("mul", value, scale), cast(Read(w, ("n",)), F32))
     out = Compute(_dims(t="T", n="N"), cast(body, kind), dtype=kind, name="out")
-    return _summary("rms_norm", [squares, out], [out], "x")
+    return _summary("rms_norm", [squares, out], [out], fresh="x" if fresh else "")
 
 
 @lru_cache(maxsize=8)
-def add(dtype: str = "bf16") -> KernelSummary:
+def layer_norm(dtype: str = "bf16", fresh: bool = False) -> KernelSummary:
+    """Layer norm of T rows of N elements with a weight and a bias; both moments in one pass, the mean as a
+    running one that takes a reciprocal an element (Welford)."""
+    kind = DTYPES[dtype]
+    x, w, b = _input("x", kind, "T", "N"), _input("w", kind, "N"), _input("b", kind, "N")
+    value = cast(Read(x, ("t", "n")), F32)
+    share = apply("reciprocal", cast(IndexValue("n"), F32))
+    moments = [
+        Compute(_dims(t="T"), body, dtype=F32, reductions=_dims(n="N"), monoid="sum", name=name)
+        for name, body in (("mean", apply("mul", value, share)), ("squares", apply("mul", value, value)))
+    ]
+    mean, squares = (Read(moment.result, ("t",)) for moment in moments)
+    variance = apply("sub", squares, apply("mul", mean, mean))
+    scale = apply("rsqrt", apply("add", variance, literal(1e-5, F32)))
+    body = apply("mul", apply("mul", apply("sub", value, mean), scale), cast(Read(w, ("n",)), F32))
+    body = apply("add", body, cast(Read(b, ("n",)), F32))
+    out = Compute(_dims(t="T", n="N"), cast(body, kind), dtype=kind, name="out")
+    return _summary("layer_norm", [*moments, out], [out], fresh="x" if fresh else "")
+
+
+@lru_cache(maxsize=8)
+def add(dtype: str = "bf16", fresh: bool = False) -> KernelSummary:
     """Sum of two T x N tensors."""
     kind = DTYPES[dtype]
     x, y = _input("x", kind, "T", "N"), _input("y", kind, "T", "N")
     out = Compute(_dims(t="T", n="N"), apply("add", Read(x, ("t", "n")), Read(y, ("t", "n"))), dtype=kind, name="out")
-    return _summary("add", [out], [out], "x")
+    return _summary("add", [out], [out], fresh="x" if fresh else "")
 
 
 @lru_cache(maxsize=8)
-def silu_and_multiply(dtype: str = "bf16") -> KernelSummary:
+def silu_and_multiply(dtype: str = "bf16", fresh: bool = False) -> KernelSummary:
     """`silu(x[:, :N]) * x[:, N:]` of a T x 2N tensor."""
     kind = DTYPES[dtype]
     x = _input("x", kind, "T", index("N") * 2)
     gate, up = cast(Read(x, ("t", "n")), F32), cast(Read(x, ("t", index("n") + index("N"))), F32)
     silu = apply("div", gate, apply("add", literal(1.0, F32), apply("exp", apply("neg", gate))))
     out = Compute(_dims(t="T", n="N"), cast(apply("mul", silu, up), kind), dtype=kind, name="out")
-    return _summary("silu_and_multiply", [out], [out])
+    return _summary("silu_and_multiply", [out], [out], fresh="x" if fresh else "")
 
 
 @lru_cache(maxsize=8)
-def gelu(dtype: str = "bf16") -> KernelSummary:
-    """GELU (tanh form) of a T x N tensor."""
+def gelu(dtype: str = "bf16", fresh: bool = False) -> KernelSummary:
+    """GELU (by the error function) of a T x N tensor."""
     kind = DTYPES[dtype]
     x = _input("x", kind, "T", "N")
     value = cast(Read(x, ("t", "n")), F32)
-    cube = apply("mul", apply("mul", value, value), value)
-    inner = apply("mul", apply("add", value, apply("mul", cube, literal(0.044715, F32))), literal(0.7978845608, F32))
-    body = apply("mul", apply("mul", value, literal(0.5, F32)), apply("add", apply("tanh", inner), literal(1.0, F32)))
+    inner = apply("erf", apply("mul", value, literal(0.7071067811865476, F32)))
+    body = apply("mul", apply("mul", value, literal(0.5, F32)), apply("add", inner, literal(1.0, F32)))
     out = Compute(_dims(t="T", n="N"), cast(body, kind), dtype=kind, name="out")
-    return _summary("gelu", [out], [out])
+    return _summary("gelu", [out], [out], fresh="x" if fresh else "")
 
 
 @lru_cache(maxsize=8)
-def rope(dtype: str = "bf16") -> KernelSummary:
-    """Rotary embedding of T tokens, H heads (queries and keys) of D elements; cosines and sines come from a table by
-    position."""
+def rope(dtype: str = "bf16", fresh: bool = False) -> KernelSummary:
+    """Rotary embedding of T tokens, H heads (queries and keys) of 2 D elements: each element of a head's first half is
+    turned with its fellow of the second half, by cosines and sines from a table by position."""
     kind = DTYPES[dtype]
-    x = _input("x", kind, "T", "H", "D")
-    half = index("D") // 2
-    table, at = _input("table", kind, 4096, "D"), _input("at", I64, "T")
+    x = _input("x", kind, "T", "H", index("D") * 2)
+    table, at = _input("table", kind, 4096, index("D") * 2), _input("at", I64, "T")
     position = Read(at, ("t",)).as_index()
-    other: Index = (index("d") + half) % index("D")
-    cosine, sine = (cast(Read(table, (position, shift)), F32) for shift in ("d", other))
-    sign = select(apply("lt", IndexValue("d"), IndexValue(half)), literal(-1.0, F32), literal(1.0, F32))
-    here, there = cast(Read(x, ("t", "h", "d")), F32), cast(Read(x, ("t", "h", other)), F32)
-    body = apply("add", apply("mul", here, cosine), apply("mul", apply("mul", there, sign), sine))
-    out = Compute(_dims(t="T", h="H", d="D"), cast(body, kind), dtype=kind, name="out")
-    return _summary("rope", [out], [out], "x")
+    half = index("d") + index("D")
+    cosine, sine = (cast(Read(table, (position, column)), F32) for column in (index("d"), half))
+    first, second = (cast(Read(x, ("t", "h", column)), F32) for column in (index("d"), half))
+    left = apply("sub", apply("mul", first, cosine), apply("mul", second, sine))
+    right = apply("add", apply("mul", second, cosine), apply("mul", first, sine))
+    dims = _dims(t="T", h="H", d="D")
+    outs = [
+        Compute(dims, cast(body, kind), dtype=kind, name=name) for body, name in ((left, "first"), (right, "second"))
+    ]
+    return _summary("rope", outs, outs, fresh="x" if fresh else "")
 
 
 @lru_cache(maxsize=8)

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from codesign.costmodel.gpu.geometry import Geometry, Work
 from codesign.costmodel.gpu.occupancy import Occupancy
 from codesign.costmodel.gpu.parameters import Parameters
+from codesign.costmodel.gpu.streaming import ARRIVAL, request_clocks, trip_seconds
 from codesign.costmodel.gpu.timing import (
-    ARRIVAL,
     BARRIER_CLOCKS,
     CHAINED,
     INNER,
-    L1_CLOCKS,
-    REQUEST_CLOCKS,
     cache_bytes,
     tensor_seconds,
+    trip_depth,
 )
 from codesign.costmodel.machine import Machine
 
@@ -167,7 +166,8 @@ def block_of(
     ahead = max(knobs.pipeline - 1.0, 1.0)
     first = min(ahead / trips, 1.0)
     rest = 1.0 - first
-    chain = (trips * _depth(w) * p.step_clocks + float(w.barriers) * knobs.warps * BARRIER_CLOCKS) / chip.clock
+    wide = bool(machine.features.get("wgmma") or machine.features.get("tensor_memory"))
+    chain = (trips * float(trip_depth(w, wide)) * p.step_clocks + float(w.barriers) * knobs.warps * BARRIER_CLOCKS) / chip.clock
     fill_floor = p.fill_latency * chip.dram_latency
     asked, stored = _requests(w, machine, chip, knobs)
     own, turns, waiting = computing, 0.0, False
@@ -178,10 +178,10 @@ def block_of(
         else:  # nothing is loaded ahead: every trip waits for its operands, then computes
             floor = chain + (trips - 1.0) * arrival + computing
     elif trips > 1.0 and knobs.pipeline <= 1.0:  # a loop that waits for its loads, from memory first, from L1 then
-        wait = chip.l2_latency + (chip.dram_latency - chip.l2_latency) * around.missed
-        waits = float(w.first_trips) * wait + float(w.again_trips) * L1_CLOCKS / chip.clock
+        waits = float(trip_seconds(w, found.threads, around.missed, chip.clock, chip.l2_latency, chip.dram_latency))
         busy = ((asked + stored) ** INNER + alone**INNER) ** (1.0 / INNER)
-        floor = rest * waits + chain + busy - stored
+        meeting = float(w.barriers) * knobs.warps * BARRIER_CLOCKS / chip.clock
+        floor = rest * waits + meeting + busy - stored
         # it overlaps nothing but the waiting of other blocks: one queue for requests, computing, and the SM's share of DRAM
         own, turns, waiting, pipes = 0.0, busy - asked - stored, True, (0.0, 0.0, 0.0, 0.0)
         asked, stored = asked + around.read_seconds, stored + around.write_seconds
@@ -203,16 +203,12 @@ def block_of(
     return Block((fill, main, store), written, partial)
 
 
-def _depth(w: Work) -> float:
-    """Steps of 64 along the reduction in a trip of a tiled loop; other loops' trips are a quarter of one."""
-    return float(w.tensor_k) / 64.0 if float(w.tensor_k) > 0.0 else 0.25
-
-
 def _requests(w: Work, machine: Machine, chip: Chip, knobs: Knobs) -> tuple[float, float]:
     """Seconds of the load/store path for a block's loads and for its stores."""
-    each = REQUEST_CLOCKS / chip.clock / (knobs.access_bytes * machine.limit("warp_size"))
-    stored = min(float(w.store_bytes), float(w.request_bytes))
-    return (float(w.request_bytes) - stored) * each, stored * each
+    warp = machine.limit("warp_size")
+    whole = float(request_clocks(w, knobs.warps * warp, knobs.access_bytes, warp)) / chip.clock
+    share = min(float(w.store_bytes) / max(float(w.request_bytes), 1.0), 1.0)
+    return whole * (1.0 - share), whole * share
 
 
 def _compute(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from codesign.costmodel.events.walk import PART, Ints, Walk
 from codesign.costmodel.gpu.geometry import Geometry, run_bytes
-from codesign.costmodel.gpu.traffic import READ_GAP
+from codesign.costmodel.gpu.traffic import READ_GAP, cold_share, noted
 from codesign.costmodel.summary import KernelSummary, footprint
 
 Floats = npt.NDArray[np.float64]
@@ -74,7 +74,12 @@ def panels_of(kernel: KernelSummary, g: Geometry, walk: Walk, cache_bytes: float
     whole = g.sizes(g.extents)
     one = g.sizes({dim: min(g.mean[dim] * g.trips.get(dim, 1.0), g.extents[dim]) for dim in kernel.extents})
     counts = dict(zip(walk.dims, walk.counts, strict=True))
-    warm_names = [name for name in kernel.notes.get("warm", "").split(",") if name]
+    fresh = {
+        (access.tensor, access.index): float(footprint(access, whole)) * access.dtype.bytes
+        for nest in kernel.nests
+        for access in nest.loads
+        if noted(kernel, "fresh", access)
+    }
     found: dict[tuple[object, ...], tuple[float, Panels]] = {}
     totals: dict[str, float] = {}
     for nest in kernel.nests:
@@ -85,9 +90,7 @@ def panels_of(kernel: KernelSummary, g: Geometry, walk: Walk, cache_bytes: float
             number = float(np.prod([counts[dim] for dim in dims])) if dims else 1.0
             once = float(footprint(access, whole)) * access.dtype.bytes
             each = float(footprint(access, one)) * access.dtype.bytes
-            cold = 1.0
-            if access.tensor in warm_names or access.tensor.split("#")[0] in warm_names:
-                cold = 1.0 - warm * min(max(1.5 - once / (0.5 * cache_bytes), 0.0), 1.0)
+            cold = float(cold_share(kernel, access, once, sum(fresh.values()), cache_bytes, warm))
             online = any(bool(np.any(g.online[dim])) for dim in access.dims if dim in g.online)
             effort = 1.0 + READ_GAP / float(run_bytes(access, g))
             if (access.tensor, access.index) not in found:

@@ -14,6 +14,7 @@ from codesign.costmodel.gpu.geometry import geometry, work
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.occupancy import occupancy, reasons
 from codesign.costmodel.gpu.parameters import Parameters, load_calibration
+from codesign.costmodel.gpu.timing import power_seconds
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.roofline import roofline_bounds
 from codesign.costmodel.summary import KernelSummary
@@ -46,6 +47,8 @@ class Plan:
     bounds: tuple[float, float, float, float]
     helper_seconds: float = 0.0
     """Passes of an implementation's helper kernels over inputs and outputs."""
+    power_seconds: float = 0.0
+    """What the kernel's energy takes at the power limit."""
     skew: float = 1.0
     """Work of the longest block over that of the mean one."""
 
@@ -65,7 +68,8 @@ def plan(
         raise MachineError(f"{kernel.name}: no value for size {', '.join(missing)}", hint="pass sizes={...}")
     p = parameters or load_calibration(machine).parameters
     columns = {name: float(column[0]) for name, column in knob_columns(ScheduleBatch.of([schedule])).items()}
-    g = geometry(kernel, columns, {name: float(value) for name, value in (sizes or {}).items()})
+    values = {name: float(value) for name, value in (sizes or {}).items()}
+    g = geometry(kernel, columns, values, float(machine.instances("shared")))
     knobs = Knobs.of(columns)
     wide = bool(machine.features.get("wgmma") or machine.features.get("tensor_memory"))
     w = work(kernel, g, columns.get("vector_unit", 0.0), knobs.warps, wide)
@@ -77,7 +81,9 @@ def plan(
         message = f"{kernel.name} does not fit on {machine.name}: {why}"
         raise ScheduleError(message, hint="smaller tiles or fewer stages")
     chip = Chip.of(machine, p, write_effort(kernel, g, p.write_gap))
-    walk = Walk.of({dim: int(g.blocks[dim]) for dim in kernel.outer}, schedule.order, int(g.split), knobs.group)
+    walk = Walk.of(
+        {dim: int(np.ceil(g.blocks[dim])) for dim in kernel.outer}, schedule.order, int(g.split), knobs.group
+    )
     resident = min(int(found.blocks), int(columns.get("blocks_limit", float(found.blocks))))
     wanted = min(resident, -(-walk.blocks // chip.sms))
     together = -(-wanted // BUNDLES)
@@ -104,6 +110,9 @@ def plan(
         grid=walk.blocks,
         resident=resident,
         helper_seconds=(p.extra_passes * online + p.extra_query_passes * others) / chip.read_bandwidth,
+        power_seconds=float(
+            power_seconds(w.tensor, walk.blocks, distinct + walk.blocks * w.store_bytes, machine, p.tensor_joules)
+        ),
         skew=float((sizes or {}).get("skew", 1.0)),
         places=-(-wanted // together),
         together=together,

@@ -90,6 +90,7 @@ class _Simulation:
         while any(cohort.bundles for cohort in self.cohorts):
             self._step()
         self._longest()
+        self._throttle()
         self._reduce()
         self.terms["dram"] += self.plan.helper_seconds
         drain = self._drain(self.plan.bounds)
@@ -282,6 +283,13 @@ class _Simulation:
         if late > 0.0:
             busiest = max((name for name in TERMS if name != "launch"), key=lambda name: self.terms[name])
             self.terms[busiest] += late
+            self.now += late
+
+    def _throttle(self) -> None:
+        """The clock falls until the kernel's energy fits the power limit."""
+        late = self.p.launch_seconds + self.plan.power_seconds - self.now
+        if late > 0.0:
+            self.terms["power"] += late
             self.now += late
 
     def _reduce(self) -> None:

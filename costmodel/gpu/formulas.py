@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def formulas(
     knobs = {name: np.asarray(column, dtype=np.float64) for name, column in _columns(schedule).items()}
     numbers = {name: float(value) for name, value in sizes.items()}
     found = estimate(kernel, machine, knobs, numbers, p, schedule.order)
-    g = geometry(kernel, knobs, numbers)
+    g = geometry(kernel, knobs, numbers, float(machine.instances("shared")))
     warps = knobs.get("warps", 4.0)
     wide = bool(machine.features.get("wgmma") or machine.features.get("tensor_memory"))
     w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, wide)
@@ -69,7 +70,12 @@ def formulas(
         },
         "store": {"write_bytes": _number(found.dram_write), "bandwidth_bytes_per_second": dram},
         "requests": {"request_bytes": grid * _number(w.request_bytes)},
-        "latency": {"trips": _number(w.trips), "rounds": rounds, "clocks_each": p.step_clocks},
+        "power": {
+            "joules_per_operation": p.tensor_joules,
+            "operations_on_padded_tiles": 2.0 * grid * sum(_number(count) for count in w.tensor.values()),
+            "limit_watts": (machine.power_watts.value or 0.0) if machine.power_watts else 0.0,
+        },
+        "latency": {"rounds": rounds, **_latency(w, knobs, p)},
         "reduction": {"parts": _number(g.split), "latencies": p.reduction_latency, "dram_latency_seconds": latency},
     }
     alone = {name: _number(seconds) for name, seconds in found.resources.items()}
@@ -84,9 +90,17 @@ def formulas(
     return {name: Formula(entry, alone.get(name)) for name, entry in values.items()}, facts
 
 
+def _latency(w: Work, knobs: Mapping[str, Any], p: Parameters) -> dict[str, float]:
+    """What the latency of a block's loop is made of: clocks of each trip, or the loads that its trips wait for."""
+    if _number(w.trips) <= 1.0 or _number(w.tensor_k) or _number(knobs.get("pipeline", 1.0)) > 1.0:
+        return {"trips": _number(w.trips), "clocks_each": p.step_clocks}
+    trips = {"first": w.first_trips, "again": w.again_trips, "gathered": w.gathered_trips}
+    return {f"{name}_trips": _number(count) for name, count in trips.items()}
+
+
 def _tensor(machine: Machine, grid: float, p: Parameters, w: Work) -> dict[str, float]:
     padded = 2.0 * grid * sum(_number(count) for count in w.tensor.values())
-    rates = [rate for dtype in w.tensor if (rate := machine.rate("tensor", dtype)) is not None]
+    rates = [rate for dtype in w.tensor if (rate := machine.burst_rate("tensor", dtype)) is not None]
     if not rates or not padded:
         return {}
     m, n = max(_number(w.tensor_m), 1.0), max(_number(w.tensor_n), 1.0)

@@ -47,17 +47,26 @@ class Geometry:
     cluster: dict[str, Array] = field(default_factory=dict)
     thread: dict[str, Array] = field(default_factory=dict)
 
+    @property
+    def threaded(self) -> bool:
+        """True when the schedule says what single threads hold."""
+        return any(name.startswith("inner.thread.") for name in self.thread)
+
     def sizes(self, which: dict[str, Array]) -> dict[str, Array]:
         """The mapping that `footprint` reads: `tile:<dim>` for every dim and the symbols."""
         return {**self.symbols, **{f"tile:{dim}": size for dim, size in which.items()}}
 
 
-def geometry(kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[str, Array]) -> Geometry:
+def geometry(
+    kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[str, Array], sms: float = 1.0
+) -> Geometry:
     """The tiling of a kernel; `knobs` are columns of a schedule batch as float arrays, `sizes` the values of size
     symbols.
 
     An outer dim without a tile has tile 1. An inner dim is looped in steps of its tile, or resident: the whole
-    extent, padded to a power of two, at once.
+    extent, padded to a power of two, at once. `loop.<dim>`: the block walks along this outer dim by itself.
+    `stride.<dim>`: so many blocks on each of `sms` SMs at most, which stride over the grid along this dim.
+    `unflatten`: how often a thread finds its coordinates in collapsed dims by division, per element.
     """
     extents: dict[str, Array] = {}
     for dim, extent in kernel.extents.items():
@@ -78,9 +87,18 @@ def geometry(kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[s
         if f"loop.{dim}" in knobs:  # the block walks along this dim by itself
             serial = np.greater(knobs[f"loop.{dim}"], 0.0)
             trips[dim], count = np.where(serial, count, 1.0), np.where(serial, 1.0, count)
+            tile[dim] = np.where(serial, mean[dim], size)  # threads past the end do nothing
             looped[dim], online[dim] = serial, np.False_
         blocks[dim] = count
         grid = grid * count
+    for dim in kernel.outer:
+        if f"stride.{dim}" in knobs:
+            passes = np.maximum(grid / (knobs[f"stride.{dim}"] * sms), 1.0)
+            trips[dim] = np.ceil(passes)
+            tile[dim] = mean[dim] = mean[dim] * passes / trips[dim]
+            looped[dim], online[dim] = np.greater(passes, 1.0), np.False_
+            blocks[dim] = blocks[dim] / passes
+            grid = grid / passes
     for dim in kernel.inner:
         extent = extents[dim]
         mode = knobs.get(f"reduce.{dim}", float(LOOPED))
@@ -103,6 +121,7 @@ def geometry(kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[s
         name: column
         for name, column in knobs.items()
         if name.startswith(("inner.thread.", "vector.", "staged.", "loaders.", "apart.", "pitch.", "read_only."))
+        or name == "unflatten"
     }
     return Geometry(extents, tile, mean, blocks, trips, looped, online, split, grid, dict(sizes), cluster, thread)
 
@@ -113,8 +132,8 @@ class Work:
     `operand_clocks` of the load path for the operands of single threads, `operand_waits` of its warps for them, and
     `cache_waits` where they come from L2 each time; `request_bytes` that its load and store instructions ask for; bytes
     that it loads through L2 (sector waste included) and stores; `first_trips` of loops that wait for DRAM, `again_trips`
-    of loops over data that was loaded before; the bytes of one trip of its longest loop, the trips it makes, and
-    barriers."""
+    of loops over data that was loaded before, `gathered_trips` of loops that load an index first; the bytes of one trip
+    of its longest loop, the trips it makes, and barriers."""
 
     tensor: dict[str, Array] = field(default_factory=dict)
     ieee: Array = 0.0
@@ -144,6 +163,7 @@ class Work:
     spill_steps: Array = 0.0
     first_trips: Array = 0.0
     again_trips: Array = 0.0
+    gathered_trips: Array = 0.0
 
 
 def tensor_dtype(dtype: DType) -> str:
@@ -159,6 +179,7 @@ def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Ar
     mean = g.sizes(g.mean)
     seen: dict[tuple[Any, ...], set[int]] = {}
     stages = _stages(kernel)
+    looping: set[int] = set()
     for nest in kernel.nests:
         again = repeats[nest.name]
         _operations(nest, g, again, total, vector_unit, warps, wide)
@@ -170,7 +191,8 @@ def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Ar
             elements = footprint(access, mean)
             size = elements * access.dtype.bytes * _sector_waste(access, g)
             moved = size * times * again
-            total.request_bytes = total.request_bytes + moved
+            if first is None or stages[nest.name] not in first:  # a loop asks once for what several nests read
+                total.request_bytes = total.request_bytes + moved
             fresh = fresh or (first is None and any(dim in g.blocks for dim in access.dims))
             if first is not None:  # read again by another nest: kept on chip when resident, else loaded again
                 kept = True if stages[nest.name] in first else _resident(access, g)  # loops of one stage are one loop
@@ -193,13 +215,42 @@ def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Ar
             if dim in g.trips:
                 steps = steps * g.trips[dim]
         total.trips = np.maximum(total.trips, steps)
-        if nest.loads and fresh:
-            total.first_trips = total.first_trips + steps
-        elif nest.loads:
-            total.again_trips = total.again_trips + steps
+        if nest.loads and stages[nest.name] not in looping:
+            looping.add(stages[nest.name])
+            if fresh:
+                total.first_trips = total.first_trips + steps
+            else:
+                total.again_trips = total.again_trips + steps
+        if _gathers(nest, g):
+            total.gathered_trips = np.maximum(total.gathered_trips, steps)
         if nest.reductions and nest.contraction is None:
             total.barriers = total.barriers + 1.0
+    if "unflatten" in g.thread:
+        _unflatten(kernel, g, total)
     return total
+
+
+DIVISION_INTEGER, DIVISION_SPECIAL = 20.0, 8.0
+"""Issue slots of a 32-bit quotient and remainder by a number that the compiler does not know: conversions and
+reciprocals on the special unit, corrections on the integer one."""
+
+
+def _unflatten(kernel: KernelSummary, g: Geometry, total: Work) -> None:
+    """Divisions by which threads that walk over collapsed dims find their coordinates."""
+    points: Array = g.thread["unflatten"]
+    for dim in kernel.outer:
+        points = points * g.tile[dim] * g.trips.get(dim, 1.0)
+    total.integer = total.integer + points * DIVISION_INTEGER
+    total.special = total.special + points * DIVISION_SPECIAL
+
+
+def _gathers(nest: Nest, g: Geometry) -> bool:
+    """True when the address of a load is found by another load in every trip of the nest's loops."""
+    for access in nest.loads:
+        by = {dim for part in access.index for scalar in part.data() for dim in scalar.variables()}
+        if any(dim in g.trips for dim in by):
+            return True
+    return False
 
 
 def _operations(
@@ -245,7 +296,7 @@ def _contraction(
         if dim in g.trips:
             loops = loops * g.trips[dim]
     width = found.left if found.left.bits >= found.right.bits else found.right
-    window = _window(nest) if g.thread else None
+    window = _window(nest) if g.threaded else None
     if window is not None:  # operands go by the window that a thread reads, not by rows and columns
         total.ieee = total.ieee + _threads_held(window, g) * 32.0 * warps * k * batch * loops
         clocks, waits = _window_clocks(window, g, warps)
@@ -259,7 +310,7 @@ def _contraction(
         total.thread_registers = total.thread_registers + _thread_registers(nest, g)
         total.spill_steps = total.spill_steps + k * loops
         total.operand_clocks = total.operand_clocks + _thread_requests(nest, g, m, n, warps) * k * batch * loops * warps
-        if g.thread:  # loads of the elements of k that are unrolled go together
+        if g.threaded:  # loads of the elements of k that are unrolled go together
             waits = k / g.thread.get(f"inner.thread.{found.k[-1]}", 1.0) * batch * loops * warps
             staged = g.thread.get(f"staged.{found.m[-1]}", 1.0) * g.thread.get(f"staged.{found.n[-1]}", 1.0)
             total.operand_waits = total.operand_waits + np.where(np.greater(staged, 0.0), waits, 0.0)

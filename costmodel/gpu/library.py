@@ -23,6 +23,8 @@ from codesign.ir.errors import UnsupportedError
 
 Columns = dict[str, npt.NDArray[np.float32]]
 
+CLUSTERS = ((2, 1), (1, 2), (2, 2))
+
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 
 
@@ -100,10 +102,8 @@ def _contraction_rows(kernel: KernelSummary, shared: float, wide: bool) -> list[
                     }
                     row.update({"warps": 8 if tm * tn >= 128 * 128 else 4, "vector_unit": 0, **rest})
                     rows.append(row)
-                    if (
-                        wide and tm * tn >= 128 * 128 and split <= 2
-                    ):  # pairs of blocks that share an operand by multicast
-                        rows += [{**row, f"cluster.{m}": 2}, {**row, f"cluster.{n}": 2}]
+                    if wide and tm * tn >= 128 * 128 and split <= 2:  # blocks that share operands by multicast
+                        rows += [{**row, f"cluster.{m}": a, f"cluster.{n}": b} for a, b in CLUSTERS]
     for tm, tn, tk in () if wide else cartesian((1,), (4, 8), (256, 512)):  # matrix-vector kernels
         row = {
             f"tile.{m}": tm,

@@ -18,7 +18,7 @@ from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import MachineError
 from codesign.ir.schedule import ScheduleBatch
 
-TERM_NAMES = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "requests", "latency", "reduction")
+TERM_NAMES = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "requests", "power", "latency", "reduction")
 CHUNK = 8192
 
 
@@ -116,7 +116,7 @@ def ledger(found: Estimate, count: int, out: Floats | None = None) -> Floats:
     all.
     """
     terms = np.empty((len(TERM_NAMES), count)).T if out is None else out
-    busy = TERM_NAMES[2:9]
+    busy = TERM_NAMES[2:10]
     whole: Any = 1e-300
     powers = []
     for name in busy:
@@ -129,7 +129,7 @@ def ledger(found: Estimate, count: int, out: Floats | None = None) -> Floats:
     terms[:, 1] = fill
     for position, power in enumerate(powers, start=2):
         terms[:, position] = power * scale
-    terms[:, 9] = found.reduction
+    terms[:, 10] = found.reduction
     return terms
 
 
@@ -137,8 +137,8 @@ REGIMES = ("launch", "memory", "compute")
 
 
 def _regimes(terms: Floats) -> npt.NDArray[np.int64]:
-    launch = terms[:, 0] + terms[:, 1] + terms[:, 8] + terms[:, 9]
-    compute = terms[:, 2] + terms[:, 3]
+    launch = terms[:, 0] + terms[:, 1] + terms[:, 9] + terms[:, 10]
+    compute = terms[:, 2] + terms[:, 3] + terms[:, 8]
     memory = terms[:, 4] + terms[:, 5] + terms[:, 6] + terms[:, 7]
     found = np.where(memory > launch, 1, 0)
     return np.where(compute > np.maximum(launch, memory), 2, found)
@@ -150,18 +150,47 @@ def regime_of(terms: Floats) -> npt.NDArray[np.object_]:
 
 
 def family_of(kernel: KernelSummary) -> str:
-    """What a kernel is made of, for its interval: one `contraction`, a `chain` of them, or `streaming` without any."""
+    """What a kernel is made of, for its interval: one `contraction`, a `chain` of them, or none and a `reduction`, a
+    `gather`, or neither (`elementwise`)."""
     count = sum(nest.contraction is not None for nest in kernel.nests)
-    return "streaming" if count == 0 else "contraction" if count == 1 else "chain"
+    if count:
+        return "contraction" if count == 1 else "chain"
+    if any(nest.reductions for nest in kernel.nests):
+        return "reduction"
+    return "gather" if any(access.gather for nest in kernel.nests for access in nest.loads) else "elementwise"
+
+
+BANDS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+"""Seconds that part kernels by how long they take: the longer, the less do fixed costs and partial waves blur."""
+
+
+def cells(family: str, terms: Floats) -> npt.NDArray[np.object_]:
+    """The cell that each prediction's interval belongs to: `family:regime:band`, by what bounds it and how long it is."""
+    found: npt.NDArray[np.object_] = np.array(_names(family), dtype=object)[_regimes(terms), _bands(terms)]
+    return found
+
+
+def _bands(terms: Floats) -> npt.NDArray[np.int64]:
+    found: npt.NDArray[np.int64] = np.searchsorted(BANDS, terms.sum(axis=1))
+    return found
+
+
+def _names(family: str) -> list[list[str]]:
+    return [[f"{family}:{regime}:{band}" for band in range(len(BANDS) + 1)] for regime in REGIMES]
 
 
 def spread_of(calibration: Calibration, terms: Floats, family: str = "contraction") -> tuple[Floats, Floats]:
-    """Factors from the predicted time to its 90 % interval, by family and regime; the family's or the default where
-    none was measured."""
-    default = calibration.spread.get(family, calibration.spread.get("default", (0.6, 1.7)))
-    pairs = np.array([calibration.spread.get(f"{family}:{regime}", default) for regime in REGIMES])
-    regimes = _regimes(terms)
-    return pairs[regimes, 0], pairs[regimes, 1]
+    """Factors from the predicted time to its 90 % interval: those of its cell, else of its family and regime, else of
+    the family, else the default. A family of which only profiled times are known takes theirs."""
+    spread = calibration.spread
+    if family not in spread and f"profiled {family}" in spread:
+        family = f"profiled {family}"
+    default = spread.get(family, spread.get("default", (0.6, 1.7)))
+    pairs = np.array(
+        [[spread.get(name, spread.get(name.rsplit(":", 1)[0], default)) for name in row] for row in _names(family)]
+    )
+    regimes, bands = _regimes(terms), _bands(terms)
+    return pairs[regimes, bands, 0], pairs[regimes, bands, 1]
 
 
 def domain_remarks(kernel: KernelSummary, machine: Machine, calibration: Calibration) -> tuple[str, ...]:

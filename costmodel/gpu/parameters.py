@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from codesign.costmodel.machine import Machine
+from codesign.costmodel.machine import Machine, load_machine
 from codesign.ir.errors import MachineError
 
 FOLDER = Path(__file__).resolve().parent.parent / "parameters"
@@ -28,6 +28,8 @@ class Parameters:
     """Start and end of a kernel inside a replayed graph, until its first instruction and after its last."""
     tensor_efficiency: float = 0.85
     """Sustained share of the tensor peak for large tiles: issue gaps and the clock under load."""
+    tensor_joules: float = 0.7e-12
+    """Energy of one 16-bit operation of the tensor unit with its operands: what throttles the clock under load."""
     tile_overhead: float = 12.0
     """Elements of tile side lost to operand delivery: a tile of m x n runs at 1 / (1 + overhead (1/m + 1/n))."""
     l2_efficiency: float = 0.8
@@ -39,25 +41,25 @@ class Parameters:
     bursts."""
     fill_latency: float = 1.5
     """Latency from the start of a block until its first operands arrive, in DRAM latencies."""
-    exposed: float = 0.65
+    exposed: float = 0.8
     """Share of a block's fill and epilogue that is not hidden when another round of blocks follows on the SM."""
     sharpness: float = 5.0
     """Order of the norm that combines resources working at the same time: infinity overlaps perfectly, 1 not at all."""
     reduction_latency: float = 6.0
     """Meeting of the parts of a split reduction, in DRAM latencies."""
-    imbalance: float = 0.9
+    imbalance: float = 1.0
     """Share of the quantisation of blocks onto SMs that is felt; below 1 when blocks drift apart."""
     step_clocks: float = 60.0
     """Clocks of a loop trip that nothing hides within one block: waiting and issuing."""
-    vector_efficiency: float = 0.7
+    vector_efficiency: float = 0.9
     """Share of the vector and special-function peak that real instruction mixes reach."""
     warm: float = 0.6
     """Share of a small, recently written operand that is still found in L2."""
 
-    profiled_launch_seconds: float = 0.6e-6
+    profiled_launch_seconds: float = 1.0e-6
     """What a profiler's kernel time still holds of start and end (a table of `profiled` times)."""
-    profiled_clock: float = 0.9
-    """Clock under the load of an eager model, with random data, over the clock of replayed graphs (a table of
+    profiled_clock: float = 0.85
+    """Clock that power management leaves under the load of a long eager run, over the clock of short ones (a table of
     `profiled` times)."""
     extra_passes: float = 0.0
     """Further passes over what an online loop reads (keys and values) by helper kernels of an implementation: cache
@@ -69,12 +71,12 @@ class Parameters:
 FITTED = (
     "launch_seconds",
     "tensor_efficiency",
+    "tensor_joules",
     "tile_overhead",
     "l2_efficiency",
     "dram_efficiency",
     "write_gap",
     "fill_latency",
-    "imbalance",
     "step_clocks",
     "vector_efficiency",
     "profiled_launch_seconds",
@@ -84,9 +86,10 @@ FITTED = (
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "launch_seconds": (0.8e-6, 40e-6),
-    "tensor_efficiency": (0.4, 1.08),
+    "tensor_efficiency": (0.4, 1.0),
+    "tensor_joules": (0.2e-12, 2e-12),
     "tile_overhead": (0.0, 64.0),
-    "l2_efficiency": (0.2, 1.5),
+    "l2_efficiency": (0.2, 1.2),
     "dram_efficiency": (0.6, 1.0),
     "write_gap": (0.0, 600.0),
     "fill_latency": (0.3, 20.0),
@@ -124,13 +127,12 @@ class Calibration:
     def of(self, implementation: str = "", method: str = "graph") -> Parameters:
         """The parameters for an implementation ("" for the machine's own) and a way of measuring.
 
-        Profiled eager kernels hold less launch time than replayed graphs and run at a lower clock.
+        Profiled eager kernels hold less launch time than replayed graphs.
         """
         found = replace(self.parameters, **self.implementations.get(implementation, {}))
         if method != "profiled":
             return found
-        efficiency = found.tensor_efficiency * found.profiled_clock
-        return replace(found, launch_seconds=found.profiled_launch_seconds, tensor_efficiency=efficiency)
+        return replace(found, launch_seconds=found.profiled_launch_seconds)
 
 
 def load_calibration(machine: Machine) -> Calibration:
@@ -140,6 +142,26 @@ def load_calibration(machine: Machine) -> Calibration:
     if own is not None:
         return own
     donor = _read(donor_of(machine))
+    return transferred(donor, machine)
+
+
+def calibration_like(donor: str, machine: Machine) -> Calibration:
+    """The calibration of `machine` if it had only its spec sheet, transferred from a machine that was calibrated;
+    MachineError if that was not."""
+    found = _read(donor)
+    if found is None:
+        shipped = ", ".join(sorted(path.stem for path in FOLDER.glob("*.json")))
+        raise MachineError(f"{donor} is not calibrated; calibrated machines are {shipped}")
+    return transferred(found, machine)
+
+
+def transferred(donor: Calibration | None, machine: Machine) -> Calibration:
+    """What a machine that was never measured takes of a calibrated one, with wider intervals.
+
+    Shares, clock counts and energies carry over as they are. Launch and fill are work of the GPU's own clock, so their
+    seconds scale with it (a fill is kept in DRAM latencies, whose length differs too). Tensor units with a memory of
+    their own take less energy for an operation, as the power limit over the peak says.
+    """
     if donor is None:
         wide = {"default": (0.6, 1.7)}
         return Calibration(machine.name, Parameters(), wide, {"rule": "physical defaults, no calibration shipped"})
@@ -148,10 +170,36 @@ def load_calibration(machine: Machine) -> Calibration:
     }
     spread = {regime: (max(low, 0.2), high) for regime, (low, high) in spread.items()}
     provenance = {
-        "rule": f"ratios and clock counts fitted on {donor.machine}; figures of {machine.name}",
+        "rule": f"shares and clock counts fitted on {donor.machine}; figures of {machine.name}",
         "from": donor.provenance,
     }
-    return Calibration(machine.name, donor.parameters, spread, provenance, donor.machine, donor.implementations)
+    scale = _scales(load_machine(donor.machine), machine)
+    parameters = replace(donor.parameters, **_scaled(asdict(donor.parameters), scale))
+    implementations = {name: {**own, **_scaled(own, scale)} for name, own in donor.implementations.items()}
+    return Calibration(machine.name, parameters, spread, provenance, donor.machine, implementations)
+
+
+def _scales(donor: Machine, machine: Machine) -> dict[str, float]:
+    """Factors of the parameters that are not ratios, from one machine to another."""
+    clock = donor.need(donor.unit("vector").clock_hz, "units.vector.clock_hz") / machine.need(
+        machine.unit("vector").clock_hz, "units.vector.clock_hz"
+    )
+    latency = donor.need(donor.level("dram").latency_seconds, "levels.dram.latency_seconds") / machine.need(
+        machine.level("dram").latency_seconds, "levels.dram.latency_seconds"
+    )
+    scales = {"launch_seconds": clock, "profiled_launch_seconds": clock, "fill_latency": clock * latency}
+    if machine.features.get("tensor_memory") and not donor.features.get("tensor_memory"):
+        scales["tensor_joules"] = _watts_per_operation(machine) / _watts_per_operation(donor)
+    return scales
+
+
+def _watts_per_operation(machine: Machine) -> float:
+    """The power limit over the peak rate of 16-bit products: vendors size the one for the other."""
+    return machine.need(machine.power_watts, "power_watts") / (machine.rate("tensor", "bf16") or 1.0)
+
+
+def _scaled(values: dict[str, float], scale: dict[str, float]) -> dict[str, float]:
+    return {name: value * scale[name] for name, value in values.items() if name in scale}
 
 
 def donor_of(machine: Machine) -> str:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from codesign.costmodel.gpu.geometry import Array, geometry, work
+from codesign.costmodel.gpu.geometry import Array, Work, geometry, work
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
 from codesign.costmodel.gpu.parameters import Parameters
+from codesign.costmodel.gpu.streaming import ARRIVAL, request_clocks, sustained_clock, trip_seconds
 from codesign.costmodel.gpu.traffic import drain_seconds, traffic
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
@@ -23,18 +24,8 @@ from codesign.ir.errors import UnsupportedError
 INNER = 6.0
 """Order of the norm among resources of one path (tensor unit and operand delivery): nearly the longest."""
 
-MEMORY = 3.0
-"""The same for L2 and DRAM: what L2 answers queues among what waits for DRAM."""
-
-REQUEST_CLOCKS = 4.0
-"""Clocks that a warp's load or store takes in the load/store path: 512 bytes at 128 bytes a clock, and no less for
-narrower ones."""
-
-ARRIVAL = 1.5
-"""DRAM latencies until a stage of loads has arrived under load."""
-
-L1_CLOCKS = 40.0
-"""Clocks until a load that hits L1 returns."""
+MEMORY = 4.0
+"""The same for L2 and DRAM under a contraction: what L2 answers queues among what waits for DRAM."""
 
 BARRIER_CLOCKS = 10.0
 """Clocks of a reduction over a block per warp that takes part."""
@@ -50,8 +41,26 @@ THREADED = 1.2
 """The same for schedules of single threads: a thread's multiply-adds wait for the operands that it loads itself, so the
 two overlap only as far as other warps have work."""
 
-TERMS = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "requests", "latency", "reduction")
+WARP_MMA_CLOCKS, GROUP_MMA_CLOCKS = 33.0, 18.0
+"""Clocks until a multiply may follow the one whose sum it goes on with: warp-level mma (Sun et al., Dissecting Tensor
+Cores via Microbenchmarks, 2022), warp-group mma and tensor memory (Luo et al., Benchmarking and Dissecting the Nvidia
+Hopper GPU Architecture, 2024)."""
 
+STATIC_POWER = 0.15
+"""Share of the power limit that does not follow the work: leakage, memory refresh, links."""
+
+THROTTLE = 12.0
+"""Order of the norm of a kernel's time and the time that its energy takes at the power limit: nearly the longer."""
+
+OPERAND_BITS = {"f8": 8.0, "i8": 8.0, "f4": 4.0, "tf32": 32.0, "f32": 32.0}
+"""Bits of the operands of a tensor unit's dtypes, 16 where not listed."""
+
+ABSORBED = 0.5
+"""Share of a small result that L2 still holds when a kernel with bulk stores has ended; DRAM gets it under the next
+kernel."""
+
+VECTOR_LOAD = 16.0
+"""Bytes that a thread of a matrix-vector loop has under way: its next load waits for the sum."""
 
 @dataclass
 class Estimate:
@@ -81,7 +90,11 @@ def estimate(
     order: tuple[str, ...] = (),
 ) -> Estimate:
     """Time of a kernel under schedules given as columns of knobs; raises UnsupportedError when a unit the kernel
-    needs is unknown."""
+    needs is unknown.
+
+    Besides the size symbols, `sizes` may say how much longer the longest block is than the mean one (`skew`) and what
+    operations of the tensor unit went before in one go (`run_operations`), which lower the clock.
+    """
     sms = float(machine.instances("shared"))
     dram, l2 = machine.level("dram"), machine.level("l2")
     bandwidth = machine.need(dram.bandwidth, "levels.dram.bandwidth")
@@ -90,13 +103,16 @@ def estimate(
     latency = machine.need(dram.latency_seconds, "levels.dram.latency_seconds")
     l2_latency = machine.need(l2.latency_seconds, "levels.l2.latency_seconds")
     vector = machine.unit("vector")
-    clock = machine.need(vector.clock_hz, "units.vector.clock_hz")
+    slower = sustained_clock(machine, sizes.get("run_operations", 0.0), p)
+    clock = machine.need(vector.clock_hz, "units.vector.clock_hz") * slower
+    l2_bandwidth = l2_bandwidth * slower
     port = 64.0 * clock
     shared_bandwidth = machine.need(machine.level("shared").bandwidth, "levels.shared.bandwidth")
 
+    bulk = bool(machine.features.get("tma", False))
     wide = 2 if machine.features.get("tensor_memory") else 1 if machine.features.get("wgmma") else 0
     warps = knobs.get("warps", 4.0)
-    g = geometry(kernel, knobs, sizes)
+    g = geometry(kernel, knobs, sizes, sms)
     w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, wide)
     pipeline = np.maximum(knobs.get("pipeline", 1.0), 1.0)
     found = occupancy(w, machine, warps, pipeline)
@@ -105,7 +121,7 @@ def estimate(
         resident = np.minimum(resident, knobs["blocks_limit"])
     slots = sms * resident
     cache = cache_bytes(machine)
-    t = traffic(kernel, g, slots, knobs.get("group", 1.0), order, cache, p.warm, p.write_gap)
+    t = traffic(kernel, g, slots, knobs.get("group", 1.0), order, cache, p.warm, p.write_gap, ABSORBED if bulk else 0.0)
 
     even = g.grid / sms
     whole = np.floor(g.grid / slots)
@@ -117,7 +133,7 @@ def estimate(
     tensor = tensor_seconds(w.tensor, machine, sms) * (
         1.0 + p.tile_overhead * (1.0 / np.maximum(w.tensor_m, 1.0) + 1.0 / np.maximum(w.tensor_n, 1.0))
     )
-    tensor = tensor * busiest / p.tensor_efficiency
+    tensor = tensor * busiest / (p.tensor_efficiency * slower)
     lanes = machine.need(vector.rate["f32"], "units.vector.rate.f32") * vector.count
     integer_lanes = machine.need(vector.rate.get("i32", vector.rate["f32"]), "units.vector.rate.i32") * vector.count
     special = machine.unit("special")
@@ -138,49 +154,54 @@ def estimate(
     l2_bytes = g.grid * (w.load_bytes - w.shared_loads + w.store_bytes + 2.0 * w.atomic_bytes)
     l2_seconds = np.maximum(l2_bytes / l2_bandwidth, busiest * arriving / port)
 
+    contractions = sum(nest.contraction is not None for nest in kernel.nests)
     tiled = np.greater(w.tensor_k, 0.0)
     waiting = np.greater(w.trips, 1.0) & np.logical_not(tiled) & np.less_equal(pipeline, 1.0)
     consumed = np.where(np.greater_equal(w.tensor_m, 64.0), 0.5, 1.0) if wide else 1.0  # stage that is not in flight
     in_flight_block = np.where(
         np.greater(w.trips, 1.0) & tiled,
         w.trip_bytes * np.minimum(np.maximum(pipeline - consumed, 0.5), w.trips),
-        np.minimum(w.load_bytes, found.threads * 64.0),
+        np.minimum(w.load_bytes, found.threads * np.where(knobs.get("vector_unit", 0.0), VECTOR_LOAD, 64.0)),
     )
     in_flight = np.maximum(np.minimum(g.grid, slots) * in_flight_block, 1.0)
-    request = knobs.get("access_bytes", 16.0) * machine.limit("warp_size")
-    requests = busiest * w.request_bytes / request * REQUEST_CLOCKS / clock
-    read_seconds = t.read_effort / (bandwidth * p.dram_efficiency) + np.where(
-        waiting, 0.0, latency * np.maximum(t.read / in_flight - 1.0, 0.0)
-    )
-    drained = drain_seconds(read_seconds, np.maximum(g.grid / slots, 1.0), in_flight / (bandwidth * latency))
-    read_seconds = read_seconds + np.where(waiting, 0.0, drained)
+    warp = machine.limit("warp_size")
+    requests = busiest * request_clocks(w, found.threads, knobs.get("access_bytes", 16.0), warp) / clock
+    read_seconds, behind = t.read_effort / (bandwidth * p.dram_efficiency), latency * t.read / in_flight
+    if contractions:
+        read_seconds = read_seconds + np.maximum(behind - latency, 0.0)
+        if contractions == 1:
+            ready = in_flight / (bandwidth * latency)
+            read_seconds = read_seconds + drain_seconds(read_seconds, np.maximum(g.grid / slots, 1.0), ready)
+    else:
+        read_seconds = np.where(waiting, read_seconds, _norm((read_seconds, behind), INNER))
     write_seconds = t.write_effort / (bandwidth * p.dram_efficiency)
     store_seconds = np.maximum(write_seconds, g.grid * w.store_bytes / l2_bandwidth)
     arrival = latency * ARRIVAL / (pipeline - 0.5)
-    depth = np.where(tiled, w.tensor_k / 64.0, 0.25)
-    step = w.trips * depth * p.step_clocks / clock + np.where(tiled, (w.trips - 1.0) * arrival, 0.0)
-    step = step + np.where(
-        waiting,
-        w.first_trips * (l2_latency + (latency - l2_latency) * t.missed) + w.again_trips * L1_CLOCKS / clock,
-        0.0,
-    )
-    chain = rounds * (step + w.barriers * warps * BARRIER_CLOCKS / clock)
+    step = w.trips * trip_depth(w, bool(wide)) * p.step_clocks / clock + np.where(tiled, (w.trips - 1.0) * arrival, 0.0)
+    turns = rounds
+    if np.any(waiting):
+        alone = trip_seconds(w, found.threads, t.missed, clock, l2_latency, latency)
+        step = np.where(waiting, alone, step)
+        turns = np.where(waiting, rounds + (np.ceil(rounds) - rounds) * p.imbalance, rounds)
+    chain = turns * (step + w.barriers * warps * BARRIER_CLOCKS / clock)
 
     order_norm = p.sharpness
-    chained = sum(nest.contraction is not None for nest in kernel.nests) > 1
-    inner = THREADED if g.thread else CHAINED if chained else INNER
-    compute = _norm((_norm((tensor, operand_seconds), INNER), vector_seconds), inner)
-    single = tiled & np.less_equal(pipeline - consumed, 1.0)  # one buffer: a block loads and computes in turn
-    chain = chain + np.where(single, rounds * (compute / busiest + w.trips * w.trip_bytes / port), 0.0)
-    reading = _norm((l2_seconds, read_seconds), MEMORY)
-    moving = _norm((l2_seconds, read_seconds + write_seconds), MEMORY)
+    together_norm = THREADED if g.threaded else CHAINED if contractions > 1 else INNER
+    compute = _norm((_norm((tensor, operand_seconds), INNER), vector_seconds), together_norm)
+    memory = INNER
+    if contractions == 1:  # in a chain one contraction's operands load while another computes
+        memory = MEMORY
+        single = tiled & np.less_equal(pipeline - consumed, 1.0)  # one buffer: a block loads and computes in turn
+        chain = chain + np.where(single, rounds * (compute / busiest + w.trips * w.trip_bytes / port), 0.0)
+    reading, moving = _norm((l2_seconds, read_seconds), memory), _norm((l2_seconds, read_seconds + write_seconds), memory)
     work_seconds = _norm((compute, reading, chain, requests), order_norm)
     together = _norm((compute, moving, chain, requests), order_norm)
     if np.any(waiting):  # a loop that waits for its loads overlaps nothing but the waiting of other blocks
         busy = _norm((compute, requests), INNER)
         work_seconds = np.where(waiting, busy + np.maximum(reading, chain), work_seconds)
         together = np.where(waiting, busy + np.maximum(moving, chain), together)
-    fill = rounds * p.fill_latency * latency
+    ahead = bulk and bool(wide)  # warps that only load go on to the next block's operands during the epilogue
+    fill = (1.0 if ahead else rounds) * p.fill_latency * latency
     serial = fill + np.where(waiting, together, work_seconds + store_seconds)
     share = 1.0 / rounds + (1.0 - 1.0 / rounds) * p.exposed / resident
     exposed = share * np.maximum(serial - together, 0.0)
@@ -188,7 +209,8 @@ def estimate(
     passes = (p.extra_passes * t.online + p.extra_query_passes * (t.least_read + t.write - t.online)) / (
         bandwidth * p.dram_efficiency
     )
-    total = p.launch_seconds + together + exposed + reduction + passes
+    power = power_seconds(w.tensor, g.grid, t.read + t.write, machine, p.tensor_joules)
+    total = p.launch_seconds + _norm((together + exposed, power), THROTTLE) + reduction + passes
     flops = 2.0 * (sum(w.tensor.values()) + w.ieee) * g.grid
     return Estimate(
         total=total,
@@ -201,6 +223,7 @@ def estimate(
             "dram": read_seconds,
             "store": store_seconds,
             "requests": requests,
+            "power": power,
             "passes": passes,
             "latency": chain,
         },
@@ -227,9 +250,9 @@ def tensor_seconds(work_by_dtype: Mapping[str, Array], machine: Machine, sms: fl
     """Seconds of one block's multiply-adds on its SM's tensor units."""
     seconds: Array = 0.0
     for dtype, count in work_by_dtype.items():
-        rate = machine.rate("tensor", dtype)
+        rate = machine.burst_rate("tensor", dtype)
         if rate is None and dtype == "f8":
-            rate = machine.rate("tensor", "f16")  # converted on the way in
+            rate = machine.burst_rate("tensor", "f16")  # converted on the way in
         if rate is None:
             raise UnsupportedError(
                 f"{machine.name}: no rate for {dtype} on the tensor unit",
@@ -237,6 +260,31 @@ def tensor_seconds(work_by_dtype: Mapping[str, Array], machine: Machine, sms: fl
             )
         seconds = seconds + 2.0 * count / (rate / sms)
     return seconds
+
+
+def trip_depth(w: Work, wide: bool) -> Array:
+    """How many times `step_clocks` a loop trip takes: warp-level multiplies over 64 elements of k are one step, those
+    of a warp group follow each other sooner; a trip of other loops is a quarter of a step."""
+    share = GROUP_MMA_CLOCKS / WARP_MMA_CLOCKS if wide else 1.0
+    return np.where(np.greater(w.tensor_k, 0.0), w.tensor_k / 64.0 * share, 0.25)
+
+
+def power_seconds(
+    work_by_dtype: Mapping[str, Array], grid: Array, dram_bytes: Array, machine: Machine, joules: float
+) -> Array:
+    """Seconds that the energy of the multiply-adds and of DRAM takes at the power limit; 0 where no limit is known.
+
+    An operation's energy is in proportion to the width of its operands (`joules`: of 16 bits).
+    """
+    if machine.power_watts is None or machine.power_watts.value is None:
+        return 0.0
+    energy: Array = 0.0
+    for dtype, count in work_by_dtype.items():
+        energy = energy + 2.0 * count * grid * joules * OPERAND_BITS.get(dtype, 16.0) / 16.0
+    dram = machine.level("dram").energy
+    if dram is not None and dram.read_joules_per_byte.value is not None:
+        energy = energy + dram_bytes * dram.read_joules_per_byte.value
+    return energy / ((1.0 - STATIC_POWER) * machine.power_watts.value)
 
 
 def _norm(parts: tuple[Array, ...], order: float) -> Array:

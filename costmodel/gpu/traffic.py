@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from codesign.costmodel.gpu.geometry import Array, Geometry, run_bytes
-from codesign.costmodel.summary import KernelSummary, footprint
+from codesign.costmodel.summary import Access, KernelSummary, footprint
+
+FRESH = (0.05, 0.6)
+"""Share of L2 up to which all that the kernel before has written is still found there, and from which on nothing is."""
+
+STREAM_KEPT = 0.3
+"""Share of L2 up to which it keeps a part of what a kernel in the midst of a model streams out, less the more that is."""
 
 READ_GAP = 8.0
 """Bytes of DRAM time that each contiguous run of reads costs on top of its own: runs that tiles read are whole sectors,
@@ -43,16 +49,22 @@ def traffic(
     l2_bytes: float,
     warm: float,
     write_gap: float,
+    absorbed: float = 0.0,
 ) -> Traffic:
     """DRAM bytes read and written.
 
     A wave of `slots` blocks covers a box of the grid, the fastest dim of `order` first and `group` tiles of the
     slowest tiled dim together. Blocks of a wave share what they load. A later wave finds an operand in L2 as far as
-    the operand, with what streams past it, fits.
+    the operand, with what streams past it, fits. Of a result that fits L2, DRAM takes the share `absorbed` only after
+    the kernel.
     """
     wave = np.minimum(slots, g.grid)
     waves = g.grid / wave
     box = _box(kernel, g, wave / np.minimum(g.split, wave), group, order)
+    streaming = not any(nest.contraction for nest in kernel.nests)
+    runs = g
+    if streaming:  # the blocks of a wave go along side by side
+        runs = replace(g, mean={dim: size * box.get(dim, 1.0) for dim, size in g.mean.items()})
     whole = g.sizes(g.extents)
     wide = {dim: np.minimum(g.mean[dim] * box[dim] * g.trips.get(dim, 1.0), g.extents[dim]) for dim in kernel.outer}
     deep = {dim: g.extents[dim] / np.maximum(g.split / wave, 1.0) for dim in kernel.inner}
@@ -75,15 +87,19 @@ def traffic(
         for access in nest.stores:
             size = footprint(access, whole) * access.dtype.bytes
             write = write + size
-            write_effort = write_effort + size * (1.0 + write_gap / run_bytes(access, g))
+            write_effort = write_effort + size * (1.0 + write_gap / run_bytes(access, runs))
+    if not streaming:
+        write_effort = write_effort * (1.0 - absorbed * np.clip(1.5 - write / (0.5 * l2_bytes), 0.0, 1.0))
+    elif "fresh" in kernel.notes:
+        write_effort = write_effort * np.minimum(write / (STREAM_KEPT * l2_bytes), 1.0)
     totals: dict[str, Array] = {}
     for access, once, _ in entries:
         totals[access.tensor] = totals.get(access.tensor, 0.0) + once
     flow = flow + write / waves
+    fresh = sum(once for access, once, _ in entries if noted(kernel, "fresh", access))
     read: Array = 0.0
     least: Array = 0.0
     online: Array = 0.0
-    warm_names = kernel.notes.get("warm", "").split(",")
     left = _left_by_last_run(sum(totals.values()), l2_bytes) if kernel.notes.get("repeated") else 0.0
     read_effort: Array = 0.0
     for access, once, each in entries:
@@ -94,13 +110,11 @@ def traffic(
         once, each = once * share, each * share
         again = np.maximum(each * waves - once, 0.0)
         kept = np.minimum(0.8 * l2_bytes / (once + flow - each), 1.0)
-        first = once
-        if access.tensor in warm_names or access.tensor.split("#")[0] in warm_names:
-            first = once * (1.0 - warm * np.clip(1.5 - once / (0.5 * l2_bytes), 0.0, 1.0))
+        first = once * cold_share(kernel, access, once, fresh, l2_bytes, warm)
         first = np.minimum(first, once * (1.0 - left))
         missed = first + again * (1.0 - kept)
         read = read + missed
-        read_effort = read_effort + missed * (1.0 + READ_GAP / run_bytes(access, g))
+        read_effort = read_effort + missed * (1.0 + READ_GAP / run_bytes(access, runs))
         least = least + once
         if any(np.any(g.online[dim]) for dim in access.dims if dim in g.online):
             online = online + once
@@ -121,6 +135,23 @@ def _left_by_last_run(touched: Array, l2_bytes: float) -> Array:
     """Share of its inputs that a kernel finds in L2 when it runs again and again on the same data: all of them up to
     most of the capacity, none when they clearly exceed it."""
     return np.clip((1.15 - touched / l2_bytes) / 0.3, 0.0, 1.0)
+
+
+def noted(kernel: KernelSummary, note: str, access: Access) -> bool:
+    """True when a note of the kernel ("warm": written some kernels ago, "fresh": by the kernel just before) names the
+    tensor of an access."""
+    names = kernel.notes.get(note, "").split(",")
+    return access.tensor in names or access.tensor.split("#")[0] in names
+
+
+def cold_share(kernel: KernelSummary, access: Access, once: Array, fresh: Array, l2_bytes: float, warm: float) -> Array:
+    """Share of the first reads of an operand of `once` bytes that DRAM answers; `fresh` bytes were written just before,
+    this operand perhaps among them."""
+    if noted(kernel, "warm", access):
+        return 1.0 - warm * np.clip(1.5 - once / (0.5 * l2_bytes), 0.0, 1.0)
+    if noted(kernel, "fresh", access):
+        return np.clip((fresh / l2_bytes - FRESH[0]) / (FRESH[1] - FRESH[0]), 0.0, 1.0)
+    return 1.0
 
 
 def _box(kernel: KernelSummary, g: Geometry, wave: Array, group: Array, order: tuple[str, ...]) -> dict[str, Array]:

@@ -107,7 +107,7 @@ def test_what_if_changes_one_figure_and_a_wrong_path_lists_near_ones() -> None:
 
 
 def test_an_unknown_figure_without_a_value_says_what_to_sweep(tmp_path: Path) -> None:
-    old = 'bandwidth = { value = 8.82e+12, source = "PW" }'
+    old = 'bandwidth = { value = 9.75e+12, source = "GB", note = "measured on the H200, which has the same die and clock" }'
     path = _broken(tmp_path, old, 'bandwidth = { source = "PW", unknown = true, range = [5e12, 1e13] }')
     machine = load_machine(path)
     with pytest.raises(

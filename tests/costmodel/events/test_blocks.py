@@ -13,6 +13,7 @@ from codesign.costmodel.events.plan import plan
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.parameters import load_calibration
 from codesign.costmodel.gpu.timing import estimate
+from codesign.costmodel.gpu.traffic import noted
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.schedule import Schedule, ScheduleBatch
@@ -65,5 +66,13 @@ def _one(value: object) -> float:
 
 
 def _cold(kernel: KernelSummary, sizes: dict[str, int], warm: float) -> float:
-    """What must come from DRAM however warm the inputs are."""
-    return float(kernel.read_bytes.evaluate(sizes)) * (1.0 - warm if kernel.notes.get("warm") else 1.0)
+    """What must come from DRAM however warm the inputs are: nothing of what was written just before."""
+    accesses = {access.tensor: access for nest in kernel.nests for access in nest.loads}
+    values = {name: float(value) for name, value in sizes.items()}
+    fresh = sum(
+        access.dtype.bytes * float(np.prod([extent.evaluate(values) for extent in access.shape]))
+        for access in accesses.values()
+        if noted(kernel, "fresh", access)
+    )
+    cold = float(kernel.read_bytes.evaluate(sizes)) - fresh
+    return cold * (1.0 - warm if kernel.notes.get("warm") else 1.0)

@@ -15,6 +15,7 @@ from codesign.costmodel import workloads
 from codesign.costmodel.events import EventModel, Timeline, simulate, simulation
 from codesign.costmodel.gpu.model import GpuTileModel
 from codesign.costmodel.gpu.parameters import Parameters
+from codesign.costmodel.gpu.streaming import REQUEST_CLOCKS
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostModel
@@ -60,7 +61,7 @@ def rows(warps: int = 4) -> Schedule:
 def test_one_block_takes_its_fill_and_its_multiply_adds() -> None:
     """A lone block is bound by its SM's tensor unit: launch, fill, then 2mnk over 1/132 of the peak."""
     seen = simulate(GEMM, H100, tiled(128, 256, 64, 3), gemm(128, 256, 65536), IDEAL)
-    peak = H100.rate("tensor", "bf16") or 0.0
+    peak = H100.burst_rate("tensor", "bf16") or 0.0
     multiply = 2.0 * 128 * 256 * 65536 / (peak / SMS)
     assert seen.terms["tensor"] == pytest.approx(multiply, rel=0.02)
     assert seen.seconds == pytest.approx(multiply, rel=0.03)
@@ -140,7 +141,7 @@ def test_a_loop_that_waits_for_its_loads_overlaps_neither_requests_nor_dram() ->
     sizes = {"T": 16384, "N": 4096}
     slow, fast = (simulate(workloads.add(), H100, schedule, sizes, IDEAL) for schedule in (walking, quick))
     vector = H100.unit("vector").clock_hz.value or 1.0
-    requests = 3 * 16384 * 4096 * 2 / (2 * 32) * 4 / vector / SMS
+    requests = 3 * 16384 * 4096 * 2 / (2 * 32) * REQUEST_CLOCKS / vector / SMS
     stream = 3 * 16384 * 4096 * 2 / (H100.level("dram").bandwidth.value or 1.0)
     assert fast.seconds == pytest.approx(stream, rel=0.1)
     assert slow.seconds >= requests + stream

@@ -8,7 +8,8 @@ import pytest
 
 from codesign.costmodel import workloads
 from codesign.costmodel.gpu.library import library
-from codesign.costmodel.gpu.parameters import FITTED, load_calibration
+from codesign.costmodel.gpu.model import GpuTileModel
+from codesign.costmodel.gpu.parameters import FITTED, calibration_like, load_calibration
 from codesign.costmodel.machine import load_machine, machine_names
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostBatch
@@ -151,3 +152,30 @@ def test_attention_in_one_pass_costs_less_than_in_three() -> None:
     sizes = {"B": 4, "G": 8, "R": 4, "Q": 4096, "J": 4096}
     cost = cost_model_for(target).predict(workloads.attention(), target, ScheduleBatch.of(schedules), sizes)
     assert cost.seconds[0] < cost.seconds[1]
+
+
+def test_an_unidentified_donor_is_an_error() -> None:
+    with pytest.raises(MachineError, match="calibrated machines are"):
+        calibration_like("l40s", load_machine("h100_sxm"))
+
+
+def test_what_transfers_follows_the_clock() -> None:
+    """Launch and fill are work of the GPU's clock; shares and clock counts stay."""
+    donor, found = load_calibration(load_machine("a100_sxm")), calibration_like("a100_sxm", load_machine("h100_sxm"))
+    assert found.parameters.launch_seconds == pytest.approx(donor.parameters.launch_seconds * 1.41 / 1.98)
+    assert found.parameters.step_clocks == donor.parameters.step_clocks
+    assert found.parameters.dram_efficiency == donor.parameters.dram_efficiency
+    assert found.transferred == "a100_sxm"
+
+
+def test_power_bounds_long_products_of_a_hot_machine() -> None:
+    """A large product on a machine with a tenth of the power takes about what its energy takes."""
+    cold = load_machine("h100_sxm")
+    hot = cold.with_figures({"power_watts": 70.0})
+    schedules = ScheduleBatch.of([Schedule({"m": 128, "n": 256, "k": 64}, pipeline=3, extras={"warps": 8})])
+    sizes = {"M": 8192, "N": 8192, "K": 8192}
+    slow = GpuTileModel().predict(workloads.gemm(), hot, schedules, sizes)
+    joules = 2.0 * 8192.0**3 * load_calibration(cold).parameters.tensor_joules
+    assert slow.seconds[0] >= joules / (0.85 * 70.0)
+    assert slow.seconds[0] == pytest.approx(joules / (0.85 * 70.0), rel=0.25)
+    assert slow.terms[0, slow.term_names.index("power")] > 0.9 * slow.seconds[0]

@@ -1,0 +1,66 @@
+"""Loops of threads that load nothing ahead, as element-wise kernels and row reductions of serving systems have them, and
+the clock that is left after a long run.
+
+A thread loads, works on what came, stores, and goes on: a trip takes the latency of its loads and of its own
+instructions one after the other. The warps of an SM wait at the same time; what they issue adds up.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from codesign.costmodel.gpu.geometry import Array, Work
+from codesign.costmodel.gpu.parameters import Parameters
+from codesign.costmodel.machine import Machine
+
+ARRIVAL = 1.5
+"""Latencies until all loads of a stage or of a block's warps have arrived, over that of a lone load."""
+
+ALU_CLOCKS = 4.5
+"""Clocks until the result of an arithmetic instruction can be used."""
+
+SPECIAL_CLOCKS = 18.0
+"""The same for an issue slot of the special-function unit."""
+
+L1_CLOCKS = 40.0
+"""Clocks until a load that hits L1 returns."""
+
+TRIP_CLOCKS = 70.0
+"""Clocks of what a trip does besides: addresses, compare, branch."""
+
+REQUEST_BYTES = 128.0
+"""What the load/store path takes in a clock."""
+
+REQUEST_CLOCKS = 1.5
+"""Clocks of the load/store path for a warp's request, however narrow."""
+
+POWER_DELAY, POWER_SETTLING = 4.5e-3, 6.5e-3
+"""Seconds of tensor work at the peak rate until power management begins to lower the clock, and in which the drop comes
+within 1/e of all. Read off the same norms of an A100 in models of growing size."""
+
+
+def trip_seconds(w: Work, threads: Array, missed: Array, clock: Array, l2_latency: float, dram_latency: float) -> Array:
+    """Seconds of all trips of a block that is alone on its SM; `missed` is the share of loads that L2 does not have.
+
+    A gathered load first waits for its index, which L2 holds.
+    """
+    arriving = ARRIVAL * (l2_latency + (dram_latency - l2_latency) * missed)
+    loops = (w.first_trips + w.again_trips) * TRIP_CLOCKS + w.again_trips * L1_CLOCKS
+    own = ((w.vector + w.integer) * ALU_CLOCKS + w.special * SPECIAL_CLOCKS) / threads
+    return w.first_trips * arriving + w.gathered_trips * l2_latency + (loops + own) / clock
+
+
+def request_clocks(w: Work, threads: Array, access_bytes: Array, warp: float) -> Array:
+    """Clocks of the load/store path for a block's loads and stores of `access_bytes` a thread, indices included."""
+    each = np.maximum(access_bytes * warp / REQUEST_BYTES, REQUEST_CLOCKS)
+    return (w.request_bytes / access_bytes + w.gathered_trips * threads) / warp * each
+
+
+def sustained_clock(machine: Machine, operations: Array, p: Parameters) -> Array:
+    """Share of the full clock that is left after so many operations of the tensor unit in one go: power management
+    lowers it when the units have been busy for some milliseconds."""
+    rate = machine.rate("tensor", "f16")
+    if rate is None or (np.ndim(operations) == 0 and not operations):
+        return 1.0
+    busy = np.maximum(operations / rate - POWER_DELAY, 0.0)
+    return 1.0 - (1.0 - p.profiled_clock) * (1.0 - np.exp(-busy / POWER_SETTLING))
