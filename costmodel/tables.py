@@ -114,16 +114,37 @@ def _rows(
     return Rows(op, kernel, sizes, _numbers(table, "seconds"), table.index.to_numpy(dtype=np.int64), site, **more)
 
 
+DTYPE_NAMES = {
+    "bfloat16": "bf16",
+    "fp16": "f16",
+    "float16": "f16",
+    "half": "f16",
+    "fp32": "f32",
+    "float32": "f32",
+    "float": "f32",
+    "fp8": "f8e4m3",
+    "float8_e4m3fn": "f8e4m3",
+    "int8": "i8",
+}
+"""What other tools call a dtype, and the IR's name."""
+
+
+def dtype_named(name: str) -> str:
+    """The IR's name of a dtype by its own or another tool's; TableError when neither is known."""
+    found = DTYPE_NAMES.get(name, name)
+    if found not in DTYPES:
+        raise TableError(f"dtype '{name}' is not known; known: {', '.join((*DTYPES, *DTYPE_NAMES))}")
+    return found
+
+
 def _gemm(table: pd.DataFrame) -> Iterator[Rows]:
     names = table["dtype"].astype(str) if "dtype" in table else pd.Series("bf16", index=table.index)
     if "lab_disagreement" in table:
         table = table[~(table.lab_disagreement > 0.25)]
     for dtype, part in table.groupby(names):
-        if dtype not in DTYPES:
-            raise TableError(f"dtype '{dtype}' is not known; known: {', '.join(DTYPES)}")
         sizes = {"M": _numbers(part, "m"), "N": _numbers(part, "n"), "K": _numbers(part, "k")}
         yield _rows(
-            "gemm", workloads.gemm(str(dtype)), part, sizes, _site(sizes["N"], sizes["K"]), regime_size=sizes["M"]
+            "gemm", workloads.gemm(dtype_named(str(dtype))), part, sizes, _site(sizes["N"], sizes["K"]), regime_size=sizes["M"]
         )
 
 
