@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import product as cartesian
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from codesign.costmodel import workloads
-from codesign.costmodel.gpu.geometry import ONLINE, RESIDENT
+from codesign.costmodel.attention import kernel_of
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.dtypes import DTYPES
 from codesign.ir.errors import CodesignError
@@ -198,37 +197,35 @@ def _per_token(dim: str) -> Columns:
 
 def _attention(table: pd.DataFrame) -> Iterator[Rows]:
     keys = ["phase", "kernel_source", "dtype", "kv_dtype", "head_dim"]
-    for key, part in table.groupby(keys):
+    names = {"fp8": "f8e4m3"}
+    for key, whole in table.groupby(keys):
         phase, source, dtype, kv_dtype, head = (str(value) for value in key)
-        names = {"fp8": "f8e4m3"}
-        kernel = workloads.attention(names.get(dtype, dtype), names.get(kv_dtype, kv_dtype), int(head))
-        heads, kv_heads = _numbers(part, "heads"), _numbers(part, "kv_heads")
-        queries, keys_seen, window = _numbers(part, "q_len"), _numbers(part, "kv_len"), _numbers(part, "window")
         decode = phase == "generation"
-        if decode:
-            queries = np.ones_like(queries)
-        seen, skew = visited(queries, keys_seen, window)
-        sizes = {
-            "B": _numbers(part, "batch"),
-            "G": kv_heads,
-            "R": heads / kv_heads,
-            "Q": queries,
-            "J": seen,
-            "skew": skew,
-        }
-        site = _site(heads, kv_heads, window)
-        label = f"attention {phase} {source}"
-        columns = attention_space(int(head), decode)
-        yield _rows(
-            label,
-            kernel,
-            part,
-            sizes,
-            site,
-            columns=columns,
-            regime_size=queries,
-            implementation=f"{phase}:{source}:{dtype}:{kv_dtype}",
-        )
+        kind, stored = names.get(dtype, dtype), names.get(kv_dtype, kv_dtype)
+        kind = kind if source == "triton" else stored  # wgmma takes two operands of one type: queries are converted
+        kernel = workloads.attention(kind, stored, int(head), masked=False, replayed=True)
+        group = (whole["heads"] // whole["kv_heads"]).to_numpy()
+        bits = [8 if name == "fp8" else 16 for name in (kv_dtype, dtype)]
+        runs = pd.Series([kernel_of(source, decode, int(head), size, *bits) for size in group], index=whole.index)
+        for run in dict.fromkeys(runs):
+            part = whole[runs == run]
+            heads, kv_heads = _numbers(part, "heads"), _numbers(part, "kv_heads")
+            queries, total, window = _numbers(part, "q_len"), _numbers(part, "kv_len"), _numbers(part, "window")
+            if decode:
+                queries = np.ones_like(queries)
+            seen, skew = visited(queries, total, window if run.pruned else np.zeros_like(window))
+            sizes = {"B": _numbers(part, "batch"), "G": kv_heads, "R": heads / kv_heads, "Q": queries, "J": seen}
+            sizes |= {"skew": skew, "keys": total}
+            yield _rows(
+                f"attention {phase} {source}",
+                kernel,
+                part,
+                sizes,
+                _site(heads, kv_heads, window),
+                columns=run.columns(int(head)),
+                regime_size=queries,
+                implementation=source,
+            )
 
 
 def visited(
@@ -249,27 +246,6 @@ def visited(
     mean = np.where(window > 0, ramp * (first + longest) / 2.0 + (1.0 - ramp) * longest, mean)
     mean = np.maximum(np.minimum(mean, longest), 1.0)
     return mean, longest / mean
-
-
-def attention_space(head: int, decode: bool) -> Columns:
-    """Schedules of flash attention: 128 rows (queries, with the heads that share keys) by keys, one block on an SM,
-    keys split for decoding."""
-    rows = []
-    if decode:
-        steps = (64, 128) if head <= 128 else (32, 64)
-        for shared, step, split in cartesian(
-            (1, 2, 4, 8, 16, 32, 64), steps, (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)
-        ):
-            rows.append((1, shared, step, 8, 2 if head <= 256 else 1, split, 1))
-    else:
-        shapes = [(128, 1), (64, 2), (32, 4), (16, 8), (4, 32)] if head <= 256 else [(64, 1), (32, 2), (16, 4)]
-        for (queries, shared), step in cartesian(shapes, (64, 128) if head <= 128 else (32, 64)):
-            rows.append((queries, shared, step, 8, 2 if head <= 256 else 1, 1, 1))
-    values = np.array(rows, dtype=np.float32).T
-    names = ("tile.i", "tile.r", "tile.j", "warps", "pipeline", "split.j", "blocks_limit")
-    columns = dict(zip(names, values, strict=True))
-    fixed = {"tile.b": 1, "tile.g": 1, "tile.e": head, "reduce.j": ONLINE, "reduce.d": RESIDENT}
-    return {**columns, **{name: np.full(len(rows), value, dtype=np.float32) for name, value in fixed.items()}}
 
 
 def _mixture(table: pd.DataFrame) -> Iterator[Rows]:

@@ -29,9 +29,10 @@ def _group(computes: list[Compute], outputs: list[Compute]) -> Fusion:
     return Fusion(Block((), computes, [compute.result for compute in outputs]))
 
 
-def _summary(name: str, computes: list[Compute], outputs: list[Compute], warm: str = "") -> KernelSummary:
+def _summary(name: str, computes: list[Compute], outputs: list[Compute], warm: str = "", replayed: str = "") -> KernelSummary:
     found = summarize(_group(computes, outputs), name=name, key=name)
-    return KernelSummary(**{**found.__dict__, "notes": {"warm": warm}}) if warm else found
+    notes = {"warm": warm} | ({"replayed": replayed} if replayed else {})
+    return KernelSummary(**{**found.__dict__, "notes": notes}) if warm else found
 
 
 @lru_cache(maxsize=32)
@@ -45,12 +46,15 @@ def gemm(dtype: str = "bf16") -> KernelSummary:
 
 
 @lru_cache(maxsize=32)
-def attention(dtype: str = "bf16", kv_dtype: str = "bf16", head: int = 128, masked: bool = True) -> KernelSummary:
+def attention(
+    dtype: str = "bf16", kv_dtype: str = "bf16", head: int = 128, masked: bool = True, replayed: bool = False
+) -> KernelSummary:
     """Grouped-query attention of one query block: sizes B batch, G key heads, R query heads a key head, Q queries, J
     keys.
 
     Scores, a softmax over j in one pass, and the product with the values. Masking is arithmetic on the scores; which
-    tiles are empty is the scenario's share of keys that are visited.
+    tiles are empty is the scenario's share of keys that are visited. `replayed` keys and values were read by the same
+    kernel a moment ago: they are in L2 as far as they fit.
     """
     kind, kv = DTYPES[dtype], DTYPES[kv_dtype]
     q = _input("q", kind, "B", "G", "R", "Q", head)
@@ -79,7 +83,7 @@ def attention(dtype: str = "bf16", kv_dtype: str = "bf16", head: int = 128, mask
     )
     body = apply("div", Read(mixed.result, (*at, "e")), Read(total.result, at))
     out = Compute([*outer, *_dims(e=head)], cast(body, kind), dtype=kind, name="out")
-    return _summary("attention", [score, top, exp, total, mixed, out], [out], "q")
+    return _summary("attention", [score, top, exp, total, mixed, out], [out], "q", "k,v" if replayed else "")
 
 
 @lru_cache(maxsize=8)

@@ -59,6 +59,9 @@ class Parameters:
     profiled_clock: float = 0.9
     """Clock under the load of an eager model, with random data, over the clock of replayed graphs (a table of
     `profiled` times)."""
+    helper_seconds: float = 1.3e-6
+    """What each further small kernel of one call adds inside a replayed graph (appending to a cache, converting,
+    scheduling, meeting of parts)."""
     extra_passes: float = 0.0
     """Further passes over what an online loop reads (keys and values) by helper kernels of an implementation: cache
     append, conversion."""
@@ -97,6 +100,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "step_clocks": (5.0, 600.0),
     "vector_efficiency": (0.2, 1.0),
     "warm": (0.0, 1.0),
+    "helper_seconds": (0.5e-6, 4e-6),
     "extra_passes": (0.0, 8.0),
     "extra_query_passes": (0.0, 8.0),
     "profiled_launch_seconds": (0.1e-6, 3e-6),

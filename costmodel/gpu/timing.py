@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from codesign.costmodel.gpu.geometry import Array, geometry, work
+from codesign.costmodel.gpu.geometry import ONLINE, Array, geometry, work
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.traffic import traffic
@@ -36,7 +36,7 @@ L1_CLOCKS = 40.0
 BARRIER_CLOCKS = 10.0
 """Clocks of a reduction over a block per warp that takes part."""
 
-CHAINED = 2.0
+CHAINED = 1.25
 """The same for a chain of contractions, where the vector unit works between two of them on the same tile and overlaps
 only other blocks' or warp groups' work."""
 
@@ -85,6 +85,7 @@ def estimate(
 
     wide = 2 if machine.features.get("tensor_memory") else 1 if machine.features.get("wgmma") else 0
     warps = knobs.get("warps", 4.0)
+    knobs, idle = split_by_rule(kernel, knobs, sizes, sms)
     g = geometry(kernel, knobs, sizes)
     w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, wide)
     pipeline = np.maximum(knobs.get("pipeline", 1.0), 1.0)
@@ -155,6 +156,8 @@ def estimate(
     order_norm = p.sharpness
     chained = sum(nest.contraction is not None for nest in kernel.nests) > 1
     compute = _norm((_norm((tensor, operand_seconds), INNER), vector_seconds), CHAINED if chained else INNER)
+    if chained:
+        compute = compute + rounds * w.trips * 2.0 * p.step_clocks / clock
     reading, moving = _norm((l2_seconds, read_seconds), INNER), _norm((l2_seconds, read_seconds + write_seconds), INNER)
     work_seconds = _norm((compute, reading, chain, requests), order_norm)
     together = _norm((compute, moving, chain, requests), order_norm)
@@ -170,11 +173,16 @@ def estimate(
     passes = (p.extra_passes * t.online + p.extra_query_passes * (t.least_read + t.write - t.online)) / (
         bandwidth * p.dram_efficiency
     )
-    total = p.launch_seconds + together + exposed + reduction + passes
+    further = knobs.get("launches", 1.0) - 1.0
+    if "split.launch" in knobs:
+        further = further + np.where(np.greater(g.split, 1.0), knobs["split.launch"], 0.0)
+    launch = p.launch_seconds + p.helper_seconds * further
+    waiting_blocks = g.grid * idle / slots * p.fill_latency * latency
+    total = launch + together + exposed + reduction + passes + waiting_blocks
     flops = 2.0 * (sum(w.tensor.values()) + w.ieee) * g.grid
     return Estimate(
         total=total,
-        launch=p.launch_seconds,
+        launch=launch,
         resources={
             "fill": fill,
             "tensor": tensor,
@@ -196,6 +204,32 @@ def estimate(
         flops=flops,
         grid=g.grid,
     )
+
+
+def split_by_rule(
+    kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[str, Array], sms: float
+) -> tuple[Mapping[str, Array], Array]:
+    """The knobs with the parts that a launch chooses by rule, and the blocks that find nothing to do, for each that
+    does.
+
+    `split.waves` waves of blocks are wanted, of `split.least` elements or more each and `split.most` parts at most;
+    without `split.seen` the rule counts the size `keys`, not what is visited.
+    """
+    if "split.waves" not in knobs:
+        return knobs, 0.0
+    (dim,) = (dim for dim in kernel.inner if np.any(np.equal(knobs.get(f"reduce.{dim}", 0.0), ONLINE)))
+    visited = kernel.extents[dim].evaluate(sizes)
+    counted = np.where(np.greater(knobs["split.seen"], 0.0), visited, sizes["keys"])
+    blocks: Array = 1.0
+    for outer in kernel.outer:
+        blocks = blocks * np.ceil(kernel.extents[outer].evaluate(sizes) / knobs.get(f"tile.{outer}", 1.0))
+    wanted = np.ceil(knobs["split.waves"] * sms / blocks)
+    offered = np.where(np.greater(knobs["split.least"], 0.0), counted / np.maximum(knobs["split.least"], 1.0), 1e6)
+    parts = np.maximum(np.minimum(np.minimum(wanted, np.floor(offered)), knobs["split.most"]), 1.0)
+    if True:
+        parts = np.where(np.greater(knobs["split.least"], 0.0), parts, np.where(wanted > 1.0, knobs["split.most"], 1.0))
+    busy = np.minimum(parts, np.ceil(visited / knobs[f"tile.{dim}"]))
+    return {**knobs, f"split.{dim}": busy}, parts / busy - 1.0
 
 
 def cache_bytes(machine: Machine) -> float:

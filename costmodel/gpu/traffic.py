@@ -82,6 +82,8 @@ def traffic(
     read: Array = 0.0
     least: Array = 0.0
     online: Array = 0.0
+    replayed = kernel.notes.get("replayed", "").split(",")
+    flow_all = sum(once for _, once, _ in entries) + write
     warm_names = kernel.notes.get("warm", "").split(",")
     read_effort: Array = 0.0
     for access, once, each in entries:
@@ -95,6 +97,8 @@ def traffic(
         first = once
         if access.tensor in warm_names or access.tensor.split("#")[0] in warm_names:
             first = once * (1.0 - warm * np.clip(1.5 - once / (0.5 * l2_bytes), 0.0, 1.0))
+        if access.tensor.split("#")[0] in replayed:
+            first = once * _cold(flow_all, l2_bytes)
         missed = first + again * (1.0 - kept)
         read = read + missed
         read_effort = read_effort + missed * (1.0 + HALF_SECTOR / run_bytes(access, g))
@@ -102,6 +106,15 @@ def traffic(
         if any(np.any(g.online[dim]) for dim in access.dims if dim in g.online):
             online = online + once
     return Traffic(read, write, read_effort, write_effort, least, flow, online)
+
+
+def _cold(working_set: Array, l2_bytes: float) -> Array:
+    """Share of a replayed kernel's inputs that is no longer in L2.
+
+    A cyclic sweep finds all while everything fits and, under least recently used, nothing as soon as it does not; the
+    two slices of the cache and what else lives there blur the step.
+    """
+    return np.clip((working_set / l2_bytes - 0.7) / 0.3, 0.0, 1.0)
 
 
 def _box(kernel: KernelSummary, g: Geometry, wave: Array, group: Array, order: tuple[str, ...]) -> dict[str, Array]:

@@ -1,0 +1,124 @@
+"""How serving systems run attention: the tiles, splits and launches that their published kernels fix.
+
+An implementation offers few schedules. The rows of its tile are queries, with the heads that share keys where it packs
+them; keys go by in steps. For decoding it splits the keys by a rule of its own that knows the number of SMs: as many
+parts as fill so many waves, each of no fewer keys than a least, and no more parts than a most. Sources:
+FlashAttention 2 and 3 (`tile_size.h`, `heuristics.h`, `flash_prepare_scheduler.cu`), TensorRT-LLM (`torch_flow`: XQA
+with `computeMultiBlockCount`, masked multi-head attention where heads are not grouped, FMHA for prefill), Triton
+(SGLang's `extend_attention.py` and `decode_attention.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.costmodel.gpu.geometry import ONLINE, RESIDENT
+
+Columns = dict[str, npt.NDArray[np.float32]]
+
+UNBOUNDED = 1e6
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Schedules of one kernel of an implementation: `rows` of a tile, `keys` of a step, and whether heads that share
+    keys are `packed` into the rows; `warps`, `stages` of the pipeline and `resident` blocks of an SM."""
+
+    rows: int
+    keys: int
+    packed: bool = True
+    warps: int = 8
+    stages: int = 2
+    resident: int = 1
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A rule for the parts of the keys: as many as make `waves` of blocks, of `least` keys or more, `most` at most.
+
+    `seen` false counts all keys of the sequence although a window hides most: the parts that see none still run.
+    """
+
+    waves: float = 0.0
+    least: float = 1.0
+    most: float = UNBOUNDED
+    seen: bool = True
+
+
+NO_SPLITS = Splits(most=1.0)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What an implementation runs for some shapes: the `tiles` that it has, its rule of `splits`, the `launches` of
+    one call (appending to the cache, scheduling, attention itself), whether parts `meet` in a further launch, and
+    whether tiles that a window hides are `pruned`."""
+
+    tiles: Sequence[Tiles]
+    splits: Splits = NO_SPLITS
+    launches: float = 2.0
+    meet: bool = True
+    pruned: bool = True
+
+    def columns(self, head: int) -> Columns:
+        """The schedules as columns of knobs; packed tiles trade queries for heads."""
+        rows: list[dict[str, float]] = []
+        for tiles in self.tiles:
+            side = 1
+            while side <= tiles.rows:
+                row = {"tile.i": tiles.rows // side, "tile.r": side, "tile.j": tiles.keys, "warps": tiles.warps}
+                rows.append({**row, "pipeline": tiles.stages, "blocks_limit": tiles.resident})
+                side *= 2
+                if not tiles.packed:
+                    break
+        fixed = {"tile.b": 1.0, "tile.g": 1.0, "tile.e": head, "reduce.j": ONLINE, "reduce.d": RESIDENT}
+        fixed |= {"launches": self.launches, "split.launch": float(self.meet)}
+        rule = self.splits
+        if rule != NO_SPLITS:
+            assert rule.waves > 0
+            fixed |= {"split.waves": rule.waves, "split.least": rule.least, "split.most": rule.most}
+            fixed["split.seen"] = float(rule.seen)
+        return {name: np.array([{**fixed, **row}[name] for row in rows], np.float32) for name in {**fixed, **rows[0]}}
+
+
+FLASH_KEYS = {64: 128, 128: 128, 192: 96, 256: 64, 512: 64}
+"""Keys of a step of FlashAttention 3 for causal or paged attention, by head dim (`tile_size_fwd_sm90`)."""
+
+
+def kernel_of(source: str, decode: bool, head: int, group: int, bits: int, wanted: int = 16) -> Kernel:
+    """The kernel that an implementation runs for queries of `head` elements and `wanted` bits, `group` query heads a
+    key head, and keys of `bits` bits."""
+    keys = next((keys for size, keys in FLASH_KEYS.items() if head <= size), 64)
+    narrow = bits == 8
+    converts = 1.0 if narrow and wanted > 8 else 0.0
+    if "fa4" in source:
+        splits = Splits(waves=8.0, least=0.0, most=128.0) if decode else Splits(0.9, keys)
+        return Kernel((Tiles(128, 64, stages=1),), splits, 5.0)
+    if source in ("fa3", "vllm_flash_attn_fa3"):
+        rows = 192 if head <= 64 and not decode else 128
+        served = source == "fa3"
+        launches = 3.0 + 3.0 * converts + (5.0 if head == 192 else 0.0) if served else 5.0 + converts
+        return Kernel((Tiles(rows, keys if bits > 8 else 128),), Splits(0.9, keys), launches)
+    if source == "flash_attention":
+        return Kernel((Tiles(128, 64, warps=8, resident=1),), Splits(0.9, 64.0), 3.0)
+    if source == "vllm_flash_attn":
+        if decode:
+            splits = Splits(2.0, 128.0) if group > 1 else NO_SPLITS
+            return Kernel((Tiles(64, 128, group > 1, warps=4, stages=2, resident=2),), splits, 3.0)
+        return Kernel((Tiles(128, 64, False, warps=4, stages=2, resident=2),), launches=3.0)
+    if source == "triton":
+        if decode:
+            return Kernel((Tiles(16, 32, group > 1, warps=4, resident=8),), Splits(4.0, 32.0, 8.0), 3.0, meet=False)
+        return Kernel((Tiles(64 if head <= 256 else 32, 64, False, stages=1),), launches=3.0, pruned=False)
+    if source == "torch_flow" and decode:
+        if group == 1 or group > 32:
+            return Kernel((Tiles(1, 64, False, stages=2, resident=4),), Splits(4.0, 256.0), 3.0, meet=False)
+        launches = 1.0 if narrow else 3.0
+        return Kernel((Tiles(32, 64, stages=2, resident=2),), Splits(8.0, 128.0, seen=False), launches, meet=False)
+    keys = 128 if head <= 128 else 64
+    return Kernel((Tiles(128, keys, False), Tiles(64, keys, False)), launches=6.0 if head == 128 and not narrow else 8.0)
