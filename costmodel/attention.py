@@ -56,28 +56,25 @@ NO_SPLITS = Splits(most=1.0)
 @dataclass(frozen=True)
 class Kernel:
     """What an implementation runs for some shapes: the `tiles` that it has, its rule of `splits`, the `launches` of
-    one call (appending to the cache, scheduling, attention itself), whether parts `meet` in a further launch, and
-    whether tiles that a window hides are `pruned`."""
+    one call (appending to the cache, scheduling, attention itself), whether parts `meet` in a further launch,
+    whether it `converts` queries to the type of the keys first, and whether tiles that a window hides are `pruned`."""
 
     tiles: Sequence[Tiles]
     splits: Splits = NO_SPLITS
     launches: float = 2.0
     meet: bool = True
+    converts: bool = False
     pruned: bool = True
 
     def columns(self, head: int) -> Columns:
-        """The schedules as columns of knobs; packed tiles trade queries for heads."""
+        """The schedules as columns of knobs."""
         rows: list[dict[str, float]] = []
         for tiles in self.tiles:
-            side = 1
-            while side <= tiles.rows:
-                row = {"tile.i": tiles.rows // side, "tile.r": side, "tile.j": tiles.keys, "warps": tiles.warps}
-                rows.append({**row, "pipeline": tiles.stages, "blocks_limit": tiles.resident})
-                side *= 2
-                if not tiles.packed:
-                    break
+            row: dict[str, float] = {"tile.j": tiles.keys, "warps": tiles.warps, "pipeline": tiles.stages}
+            row |= {"pack.rows": tiles.rows} if tiles.packed else {"tile.i": tiles.rows, "tile.r": 1.0}
+            rows.append({**row, "blocks_limit": tiles.resident})
         fixed = {"tile.b": 1.0, "tile.g": 1.0, "tile.e": head, "reduce.j": ONLINE, "reduce.d": RESIDENT}
-        fixed |= {"launches": self.launches, "split.launch": float(self.meet)}
+        fixed |= {"launches": self.launches, "split.launch": float(self.meet), "converts": float(self.converts)}
         rule = self.splits
         if rule != NO_SPLITS:
             assert rule.waves > 0
@@ -103,7 +100,7 @@ def kernel_of(source: str, decode: bool, head: int, group: int, bits: int, wante
         rows = 192 if head <= 64 and not decode else 128
         served = source == "fa3"
         launches = 3.0 + 3.0 * converts + (5.0 if head == 192 else 0.0) if served else 5.0 + converts
-        return Kernel((Tiles(rows, keys if bits > 8 else 128),), Splits(0.9, keys), launches)
+        return Kernel((Tiles(rows, keys if bits > 8 else 128),), Splits(0.9, keys), launches, converts=converts > 0)
     if source == "flash_attention":
         return Kernel((Tiles(128, 64, warps=8, resident=1),), Splits(0.9, 64.0), 3.0)
     if source == "vllm_flash_attn":

@@ -203,7 +203,7 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
         decode = phase == "generation"
         kind, stored = names.get(dtype, dtype), names.get(kv_dtype, kv_dtype)
         kind = kind if source == "triton" else stored  # wgmma takes two operands of one type: queries are converted
-        kernel = workloads.attention(kind, stored, int(head), masked=False, replayed=True)
+        kernel = workloads.attention(kind, stored, int(head), False, True, "bf16")
         group = (whole["heads"] // whole["kv_heads"]).to_numpy()
         bits = [8 if name == "fp8" else 16 for name in (kv_dtype, dtype)]
         runs = pd.Series([kernel_of(source, decode, int(head), size, *bits) for size in group], index=whole.index)
@@ -213,9 +213,12 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
             queries, total, window = _numbers(part, "q_len"), _numbers(part, "kv_len"), _numbers(part, "window")
             if decode:
                 queries = np.ones_like(queries)
-            seen, skew = visited(queries, total, window if run.pruned else np.zeros_like(window))
+            tiles = run.tiles[0]
+            rows = np.maximum(tiles.rows / (heads / kv_heads), 1.0) if tiles.packed else np.full(len(part), tiles.rows)
+            hiding = window if run.pruned else np.zeros_like(window)
+            seen, skew = visited(queries, total, hiding, rows, tiles.keys)
             sizes = {"B": _numbers(part, "batch"), "G": kv_heads, "R": heads / kv_heads, "Q": queries, "J": seen}
-            sizes |= {"skew": skew, "keys": total}
+            sizes |= {"skew": skew, "keys": total, "appended": queries / seen}
             yield _rows(
                 f"attention {phase} {source}",
                 kernel,
@@ -232,20 +235,20 @@ def visited(
     queries: npt.NDArray[np.float64],
     keys: npt.NDArray[np.float64],
     window: npt.NDArray[np.float64],
-    tile: float = 128.0,
+    rows: npt.NDArray[np.float64],
+    step: float,
+    samples: int = 48,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Keys that a tile of queries goes over under a causal mask and a sliding window (0: none): the mean, and the
-    most over the mean."""
-    rows = np.minimum(queries, tile)
-    longest = np.where(window > 0, np.minimum(keys, window + rows - 1.0), keys)
-    mean = keys - (queries - rows) / 2.0
-    first = keys - queries + rows
-    ramp = np.clip(
-        (longest - first) / np.maximum(queries - rows, 1.0), 0.0, 1.0
-    )  # share of tiles before the window is full
-    mean = np.where(window > 0, ramp * (first + longest) / 2.0 + (1.0 - ramp) * longest, mean)
-    mean = np.maximum(np.minimum(mean, longest), 1.0)
-    return mean, longest / mean
+    """Keys that a tile of `rows` queries goes over under a causal mask and a sliding window (0: none), in whole steps
+    but for the last: the mean, and the most over the mean. Long sequences are sampled at even distances."""
+    tiles = np.ceil(queries / rows)[:, None]
+    at = np.floor((np.arange(samples) + 0.5) / samples * tiles)
+    end = np.minimum((at + 1.0) * rows[:, None], queries[:, None]) + (keys - queries)[:, None]
+    begin = at * rows[:, None] + (keys - queries)[:, None] + 1.0 - window[:, None]
+    hidden = np.where(window[:, None] > 0, np.floor(np.maximum(begin, 0.0) / step) * step, 0.0)
+    whole = np.where(tiles > 1.0, np.ceil(end / step) * step, end) - hidden
+    mean = whole.mean(axis=1)
+    return mean, whole.max(axis=1) / mean
 
 
 def _mixture(table: pd.DataFrame) -> Iterator[Rows]:

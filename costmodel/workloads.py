@@ -47,14 +47,14 @@ def gemm(dtype: str = "bf16") -> KernelSummary:
 
 @lru_cache(maxsize=32)
 def attention(
-    dtype: str = "bf16", kv_dtype: str = "bf16", head: int = 128, masked: bool = True, replayed: bool = False
+    dtype: str = "bf16", kv_dtype: str = "bf16", head: int = 128, masked: bool = True, replayed: bool = False, result: str = ""
 ) -> KernelSummary:
     """Grouped-query attention of one query block: sizes B batch, G key heads, R query heads a key head, Q queries, J
     keys.
 
     Scores, a softmax over j in one pass, and the product with the values. Masking is arithmetic on the scores; which
     tiles are empty is the scenario's share of keys that are visited. `replayed` keys and values were read by the same
-    kernel a moment ago: they are in L2 as far as they fit.
+    kernel a moment ago: they are in L2 as far as they fit. `result` is the dtype of the output, the queries' by default.
     """
     kind, kv = DTYPES[dtype], DTYPES[kv_dtype]
     q = _input("q", kind, "B", "G", "R", "Q", head)
@@ -82,7 +82,8 @@ def attention(
         [*outer, *_dims(e=head)], product, dtype=F32, reductions=j, monoid="sum", accumulate=F32, name="mixed"
     )
     body = apply("div", Read(mixed.result, (*at, "e")), Read(total.result, at))
-    out = Compute([*outer, *_dims(e=head)], cast(body, kind), dtype=kind, name="out")
+    wide = DTYPES[result or dtype]
+    out = Compute([*outer, *_dims(e=head)], cast(body, wide), dtype=wide, name="out")
     return _summary("attention", [score, top, exp, total, mixed, out], [out], "q", "k,v" if replayed else "")
 
 

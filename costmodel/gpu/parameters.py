@@ -63,8 +63,10 @@ class Parameters:
     """What each further small kernel of one call adds inside a replayed graph (appending to a cache, converting,
     scheduling, meeting of parts)."""
     extra_passes: float = 0.0
-    """Further passes over what an online loop reads (keys and values) by helper kernels of an implementation: cache
-    append, conversion."""
+    """Further passes over the new part of what an online loop reads (keys and values) by helper kernels of an
+    implementation: cache append, conversion."""
+    convert_passes: float = 2.0
+    """Passes over queries and results where queries are converted to the type of the keys by a kernel of its own."""
     extra_query_passes: float = 0.0
     """The same over the other inputs and outputs (queries, results): layout, rotary embedding."""
 
@@ -102,6 +104,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "warm": (0.0, 1.0),
     "helper_seconds": (0.5e-6, 4e-6),
     "extra_passes": (0.0, 8.0),
+    "convert_passes": (0.0, 8.0),
     "extra_query_passes": (0.0, 8.0),
     "profiled_launch_seconds": (0.1e-6, 3e-6),
     "profiled_clock": (0.6, 1.0),

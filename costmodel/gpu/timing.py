@@ -36,7 +36,7 @@ L1_CLOCKS = 40.0
 BARRIER_CLOCKS = 10.0
 """Clocks of a reduction over a block per warp that takes part."""
 
-CHAINED = 1.25
+CHAINED = 2.0
 """The same for a chain of contractions, where the vector unit works between two of them on the same tile and overlaps
 only other blocks' or warp groups' work."""
 
@@ -85,7 +85,7 @@ def estimate(
 
     wide = 2 if machine.features.get("tensor_memory") else 1 if machine.features.get("wgmma") else 0
     warps = knobs.get("warps", 4.0)
-    knobs, idle = split_by_rule(kernel, knobs, sizes, sms)
+    knobs, idle = launched(kernel, knobs, sizes, sms)
     g = geometry(kernel, knobs, sizes)
     w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, wide)
     pipeline = np.maximum(knobs.get("pipeline", 1.0), 1.0)
@@ -170,9 +170,10 @@ def estimate(
     share = 1.0 / rounds + (1.0 - 1.0 / rounds) * p.exposed / resident
     exposed = share * np.maximum(serial - together, 0.0)
     reduction = np.where(np.greater(g.split, 1.0), p.reduction_latency * latency + partial_bytes / l2_bandwidth, 0.0)
-    passes = (p.extra_passes * t.online + p.extra_query_passes * (t.least_read + t.write - t.online)) / (
-        bandwidth * p.dram_efficiency
-    )
+    around = t.least_read + t.write - t.online
+    passes = p.extra_passes * t.online * sizes.get("appended", 1.0) + p.extra_query_passes * around
+    passes = passes + p.convert_passes * knobs.get("converts", 0.0) * around
+    passes = passes / (bandwidth * p.dram_efficiency)
     further = knobs.get("launches", 1.0) - 1.0
     if "split.launch" in knobs:
         further = further + np.where(np.greater(g.split, 1.0), knobs["split.launch"], 0.0)
@@ -206,30 +207,40 @@ def estimate(
     )
 
 
-def split_by_rule(
+def launched(
     kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[str, Array], sms: float
 ) -> tuple[Mapping[str, Array], Array]:
-    """The knobs with the parts that a launch chooses by rule, and the blocks that find nothing to do, for each that
-    does.
+    """The knobs with what a launch chooses by rule, and the blocks that find nothing to do, for each that does.
 
-    `split.waves` waves of blocks are wanted, of `split.least` elements or more each and `split.most` parts at most;
-    without `split.seen` the rule counts the size `keys`, not what is visited.
+    `pack.rows` rows of a tile hold whole groups of all row dims but the last, flattened with it. `split.waves` waves
+    of blocks are wanted, in parts of `split.least` elements of the online dim or more and `split.most` parts at most;
+    without `split.seen` the rule counts the size `keys`, not what is visited; with no least the most is launched
+    wherever fewer blocks than the waves are there.
     """
+    chosen = dict(knobs)
+    if "pack.rows" in knobs:
+        contraction = next(nest.contraction for nest in kernel.nests if nest.contraction is not None)
+        left = knobs["pack.rows"]
+        for dim in contraction.m[:-1]:
+            chosen[f"tile.{dim}"] = np.minimum(kernel.extents[dim].evaluate(sizes), left)
+            left = left / chosen[f"tile.{dim}"]
+        chosen[f"tile.{contraction.m[-1]}"] = left
     if "split.waves" not in knobs:
-        return knobs, 0.0
+        return chosen, 0.0
     (dim,) = (dim for dim in kernel.inner if np.any(np.equal(knobs.get(f"reduce.{dim}", 0.0), ONLINE)))
     visited = kernel.extents[dim].evaluate(sizes)
     counted = np.where(np.greater(knobs["split.seen"], 0.0), visited, sizes["keys"])
     blocks: Array = 1.0
     for outer in kernel.outer:
-        blocks = blocks * np.ceil(kernel.extents[outer].evaluate(sizes) / knobs.get(f"tile.{outer}", 1.0))
+        blocks = blocks * np.ceil(kernel.extents[outer].evaluate(sizes) / chosen.get(f"tile.{outer}", 1.0))
     wanted = np.ceil(knobs["split.waves"] * sms / blocks)
-    offered = np.where(np.greater(knobs["split.least"], 0.0), counted / np.maximum(knobs["split.least"], 1.0), 1e6)
-    parts = np.maximum(np.minimum(np.minimum(wanted, np.floor(offered)), knobs["split.most"]), 1.0)
-    if True:
-        parts = np.where(np.greater(knobs["split.least"], 0.0), parts, np.where(wanted > 1.0, knobs["split.most"], 1.0))
+    least = knobs["split.least"]
+    offered = np.floor(counted / np.maximum(least, 1.0))
+    parts = np.minimum(np.where(np.greater(least, 0.0), np.minimum(wanted, offered), 1e6), knobs["split.most"])
+    parts = np.where(np.greater(wanted, 1.0), np.maximum(parts, 1.0), 1.0)
     busy = np.minimum(parts, np.ceil(visited / knobs[f"tile.{dim}"]))
-    return {**knobs, f"split.{dim}": busy}, parts / busy - 1.0
+    chosen[f"split.{dim}"] = busy
+    return chosen, parts / busy - 1.0
 
 
 def cache_bytes(machine: Machine) -> float:
