@@ -27,7 +27,8 @@ UNBOUNDED = 1e6
 @dataclass(frozen=True)
 class Tiles:
     """Schedules of one kernel of an implementation: `rows` of a tile, `keys` of a step, and whether heads that share
-    keys are `packed` into the rows; `warps`, `stages` of the pipeline and `resident` blocks of an SM."""
+    keys are `packed` into the rows; `warps`, `stages` of the pipeline, `resident` blocks of an SM, and whether the
+    `vector` unit multiplies."""
 
     rows: int
     keys: int
@@ -35,6 +36,7 @@ class Tiles:
     warps: int = 8
     stages: int = 2
     resident: int = 1
+    vector: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Kernel:
         for tiles in self.tiles:
             row: dict[str, float] = {"tile.j": tiles.keys, "warps": tiles.warps, "pipeline": tiles.stages}
             row |= {"pack.rows": tiles.rows} if tiles.packed else {"tile.i": tiles.rows, "tile.r": 1.0}
-            rows.append({**row, "blocks_limit": tiles.resident})
+            rows.append({**row, "blocks_limit": tiles.resident, "vector_unit": float(tiles.vector)})
         fixed = {"tile.b": 1.0, "tile.g": 1.0, "tile.e": head, "reduce.j": ONLINE, "reduce.d": RESIDENT}
         fixed |= {"launches": self.launches, "split.launch": float(self.meet), "converts": float(self.converts)}
         rule = self.splits
@@ -114,8 +116,11 @@ def kernel_of(source: str, decode: bool, head: int, group: int, bits: int, wante
         return Kernel((Tiles(64 if head <= 256 else 32, 64, False, stages=1),), launches=3.0, pruned=False)
     if source == "torch_flow" and decode:
         if group == 1 or group > 32:
-            return Kernel((Tiles(1, 64, False, stages=2, resident=4),), Splits(4.0, 256.0), 3.0, meet=False)
-        launches = 1.0 if narrow else 3.0
-        return Kernel((Tiles(32, 64, stages=2, resident=2),), Splits(8.0, 128.0, seen=False), launches, meet=False)
+            return Kernel((Tiles(1, 64, False, stages=2, resident=4, vector=True),), Splits(4.0, 256.0), 3.0, meet=False)
+        if narrow:
+            rows = -(-group // 8) * 8
+            return Kernel((Tiles(rows, 64, stages=2, resident=3),), Splits(8.0, 128.0), 1.0, meet=False)
+        rows = -(-group // 16) * 16
+        return Kernel((Tiles(rows, 256, stages=2, resident=2),), Splits(8.0, 128.0, seen=False), 3.0, meet=False)
     keys = 128 if head <= 128 else 64
     return Kernel((Tiles(128, keys, False), Tiles(64, keys, False)), launches=6.0 if head == 128 and not narrow else 8.0)

@@ -156,8 +156,6 @@ def estimate(
     order_norm = p.sharpness
     chained = sum(nest.contraction is not None for nest in kernel.nests) > 1
     compute = _norm((_norm((tensor, operand_seconds), INNER), vector_seconds), CHAINED if chained else INNER)
-    if chained:
-        compute = compute + rounds * w.trips * 2.0 * p.step_clocks / clock
     reading, moving = _norm((l2_seconds, read_seconds), INNER), _norm((l2_seconds, read_seconds + write_seconds), INNER)
     work_seconds = _norm((compute, reading, chain, requests), order_norm)
     together = _norm((compute, moving, chain, requests), order_norm)
@@ -170,6 +168,14 @@ def estimate(
     share = 1.0 / rounds + (1.0 - 1.0 / rounds) * p.exposed / resident
     exposed = share * np.maximum(serial - together, 0.0)
     reduction = np.where(np.greater(g.split, 1.0), p.reduction_latency * latency + partial_bytes / l2_bandwidth, 0.0)
+    if chained:
+        streamed = w.load_bytes / np.maximum(in_flight_block, 1.0) * (l2_latency + (latency - l2_latency) * t.missed)
+        own = np.maximum(compute / busiest + 2.0 * w.trips * p.step_clocks / clock, streamed)
+        filled = p.fill_latency * latency * (1.0 + np.maximum(rounds - 1.0, 0.0) * p.exposed)
+        streams = (t.read_effort + t.write_effort) / (bandwidth * p.dram_efficiency)
+        chain = rounds * own + filled
+        together = _norm((compute, _norm((l2_seconds, streams), INNER), chain, requests), order_norm)
+        exposed, fill = np.zeros_like(together), filled
     around = t.least_read + t.write - t.online
     passes = p.extra_passes * t.online * sizes.get("appended", 1.0) + p.extra_query_passes * around
     passes = passes + p.convert_passes * knobs.get("converts", 0.0) * around
