@@ -27,8 +27,8 @@ UNBOUNDED = 1e6
 @dataclass(frozen=True)
 class Tiles:
     """Schedules of one kernel of an implementation: `rows` of a tile, `keys` of a step, and whether heads that share
-    keys are `packed` into the rows; `warps`, `stages` of the pipeline, `resident` blocks of an SM, and whether the
-    `vector` unit multiplies."""
+    keys are `packed` into the rows; `warps`, `stages` of the pipeline, `resident` blocks of an SM; where the vector unit
+    multiplies, `vector` is how many instructions it issues a multiply-add (loads, conversions, sums across lanes)."""
 
     rows: int
     keys: int
@@ -36,23 +36,27 @@ class Tiles:
     warps: int = 8
     stages: int = 2
     resident: int = 1
-    vector: bool = False
+    vector: float = 0.0
 
 
 @dataclass(frozen=True)
 class Splits:
-    """A rule for the parts of the keys: as many as make `waves` of blocks, of `least` keys or more, `most` at most.
+    """A rule for the parts of the keys: as many as make `waves` of blocks (the next whole number where `up`, else the
+    last), of `least` keys or more, `most` at most.
 
     `seen` false counts all keys of the sequence although a window hides most: the parts that see none still run.
+    `all_parts` launches the most wherever it splits.
     """
 
     waves: float = 0.0
-    least: float = 1.0
+    least: float = 0.0
     most: float = UNBOUNDED
+    up: bool = False
     seen: bool = True
+    all_parts: bool = False
 
 
-NO_SPLITS = Splits(most=1.0)
+NO_SPLITS = Splits()
 
 
 @dataclass(frozen=True)
@@ -74,14 +78,14 @@ class Kernel:
         for tiles in self.tiles:
             row: dict[str, float] = {"tile.j": tiles.keys, "warps": tiles.warps, "pipeline": tiles.stages}
             row |= {"pack.rows": tiles.rows} if tiles.packed else {"tile.i": tiles.rows, "tile.r": 1.0}
-            rows.append({**row, "blocks_limit": tiles.resident, "vector_unit": float(tiles.vector)})
+            rows.append({**row, "blocks_limit": tiles.resident, "vector_unit": float(tiles.vector > 0)})
+            rows[-1]["instructions"] = tiles.vector
         fixed = {"tile.b": 1.0, "tile.g": 1.0, "tile.e": head, "reduce.j": ONLINE, "reduce.d": RESIDENT}
         fixed |= {"launches": self.launches, "split.launch": float(self.meet), "converts": float(self.converts)}
         rule = self.splits
         if rule != NO_SPLITS:
-            assert rule.waves > 0
             fixed |= {"split.waves": rule.waves, "split.least": rule.least, "split.most": rule.most}
-            fixed["split.seen"] = float(rule.seen)
+            fixed |= {"split.up": float(rule.up), "split.seen": float(rule.seen), "split.all": float(rule.all_parts)}
         return {name: np.array([{**fixed, **row}[name] for row in rows], np.float32) for name in {**fixed, **rows[0]}}
 
 
@@ -89,38 +93,42 @@ FLASH_KEYS = {64: 128, 128: 128, 192: 96, 256: 64, 512: 64}
 """Keys of a step of FlashAttention 3 for causal or paged attention, by head dim (`tile_size_fwd_sm90`)."""
 
 
-def kernel_of(source: str, decode: bool, head: int, group: int, bits: int, wanted: int = 16) -> Kernel:
+def kernel_of(
+    source: str, decode: bool, head: int, group: int, bits: int, wanted: int = 16, single: bool = False, alone: bool = True
+) -> Kernel:
     """The kernel that an implementation runs for queries of `head` elements and `wanted` bits, `group` query heads a
-    key head, and keys of `bits` bits."""
+    key head, and keys of `bits` bits; `single` where every sequence has one query, `alone`
+    where there is one sequence."""
     keys = next((keys for size, keys in FLASH_KEYS.items() if head <= size), 64)
     narrow = bits == 8
     converts = 1.0 if narrow and wanted > 8 else 0.0
     if "fa4" in source:
-        splits = Splits(waves=8.0, least=0.0, most=128.0) if decode else Splits(0.9, keys)
+        splits = Splits(8.0, most=128.0, all_parts=True) if decode else Splits(0.9, keys, up=True)
         return Kernel((Tiles(128, 64, stages=1),), splits, 5.0)
     if source in ("fa3", "vllm_flash_attn_fa3"):
         rows = 192 if head <= 64 and not decode else 128
         served = source == "fa3"
         launches = 3.0 + 3.0 * converts + (5.0 if head == 192 else 0.0) if served else 5.0 + converts
-        return Kernel((Tiles(rows, keys if bits > 8 else 128),), Splits(0.9, keys), launches, converts=converts > 0)
+        return Kernel((Tiles(rows, keys if bits > 8 else 128),), Splits(0.9, keys, up=True), launches, converts=converts > 0)
     if source == "flash_attention":
-        return Kernel((Tiles(128, 64, warps=8, resident=1),), Splits(0.9, 64.0), 3.0)
+        return Kernel((Tiles(128, 64, warps=8, resident=1),), Splits(0.9, 64.0, up=True), 3.0)
     if source == "vllm_flash_attn":
-        if decode:
-            splits = Splits(2.0, 128.0) if group > 1 else NO_SPLITS
-            return Kernel((Tiles(64, 128, group > 1, warps=4, stages=2, resident=2),), splits, 3.0)
-        return Kernel((Tiles(128, 64, False, warps=4, stages=2, resident=2),), launches=3.0)
+        if single and group > 1:  # one query: the heads of a group become its queries, and only then keys are split
+            tiles = Tiles(64, 128, warps=4, stages=2, resident=2)
+            return Kernel((tiles,), Splits(2.0, 128.0 if alone else 0.0), 3.0)
+        tiles = Tiles(64, 128, False, warps=4, stages=2, resident=2)
+        return Kernel((tiles if single else Tiles(128, 64, False, warps=4, stages=2, resident=2),), launches=2.0)
     if source == "triton":
         if decode:
-            return Kernel((Tiles(16, 32, group > 1, warps=4, resident=8),), Splits(4.0, 32.0, 8.0), 3.0, meet=False)
+            return Kernel((Tiles(16, 32, group > 1, warps=4, resident=8),), Splits(4.0, 32.0, most=8.0), 3.0, meet=False)
         return Kernel((Tiles(64 if head <= 256 else 32, 64, False, stages=1),), launches=3.0, pruned=False)
     if source == "torch_flow" and decode:
         if group == 1 or group > 32:
-            return Kernel((Tiles(1, 64, False, stages=2, resident=4, vector=True),), Splits(4.0, 256.0), 3.0, meet=False)
+            return Kernel((Tiles(1, 32, False, stages=2, resident=3, vector=9.0),), Splits(1.0, 256.0), 3.0, meet=False)
         if narrow:
             rows = -(-group // 8) * 8
-            return Kernel((Tiles(rows, 64, stages=2, resident=3),), Splits(8.0, 128.0), 1.0, meet=False)
+            return Kernel((Tiles(rows, 64, stages=2, resident=max(4 - rows * head // 1024, 1)),), Splits(8.0, 128.0), 1.0, meet=False)
         rows = -(-group // 16) * 16
-        return Kernel((Tiles(rows, 256, stages=2, resident=2),), Splits(8.0, 128.0, seen=False), 3.0, meet=False)
+        return Kernel((Tiles(rows, 128, stages=2, resident=1),), Splits(8.0, 128.0, seen=False), 3.0, meet=False)
     keys = 128 if head <= 128 else 64
-    return Kernel((Tiles(128, keys, False), Tiles(64, keys, False)), launches=6.0 if head == 128 and not narrow else 8.0)
+    return Kernel((Tiles(128, keys, False), Tiles(64, 32, False)), launches=6.0 if head == 128 and not narrow else 8.0)

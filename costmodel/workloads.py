@@ -45,21 +45,28 @@ def gemm(dtype: str = "bf16") -> KernelSummary:
     return _summary("gemm", [c], [c], "a")
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def attention(
-    dtype: str = "bf16", kv_dtype: str = "bf16", head: int = 128, masked: bool = True, replayed: bool = False, result: str = ""
+    dtype: str = "bf16",
+    kv_dtype: str = "bf16",
+    head: int = 128,
+    masked: bool = True,
+    replayed: bool = False,
+    result: str = "",
+    keys_only: bool = False,
 ) -> KernelSummary:
     """Grouped-query attention of one query block: sizes B batch, G key heads, R query heads a key head, Q queries, J
     keys.
 
     Scores, a softmax over j in one pass, and the product with the values. Masking is arithmetic on the scores; which
     tiles are empty is the scenario's share of keys that are visited. `replayed` keys and values were read by the same
-    kernel a moment ago: they are in L2 as far as they fit. `result` is the dtype of the output, the queries' by default.
+    kernel a moment ago: they are in L2 as far as they fit. `result` is the dtype of the output, the queries' by default; with
+    `keys_only` the keys are the values too.
     """
     kind, kv = DTYPES[dtype], DTYPES[kv_dtype]
     q = _input("q", kind, "B", "G", "R", "Q", head)
     k = _input("k", kv, "B", "G", "J", head)
-    v = _input("v", kv, "B", "G", "J", head)
+    v = k if keys_only else _input("v", kv, "B", "G", "J", head)
     outer = _dims(b="B", g="G", r="R", i="Q")
     at = ("b", "g", "r", "i")
     j, d = _dims(j="J"), _dims(d=head)

@@ -30,6 +30,9 @@ narrower ones."""
 ARRIVAL = 1.5
 """DRAM latencies until a stage of loads has arrived under load."""
 
+ISSUED_LANES = 128.0
+"""Lanes of an SM that get an instruction in a clock: four schedulers, a warp each."""
+
 L1_CLOCKS = 40.0
 """Clocks until a load that hits L1 returns."""
 
@@ -115,6 +118,9 @@ def estimate(
     spill = found.spilled * found.threads * np.maximum(4.0 * w.trips, 2.0 * w.spill_steps) / port
     vector_seconds = ((w.vector + w.ieee) / lanes + w.integer / integer_lanes) / clock / p.vector_efficiency
     special_seconds = w.special / special_lanes / clock / p.vector_efficiency
+    if "instructions" in knobs:
+        issued = knobs["instructions"] * w.ieee / 2.0 / ISSUED_LANES / clock
+        vector_seconds = np.maximum(vector_seconds, issued)
     busy_warps = np.minimum(np.minimum(resident, busiest) * warps / 8.0, 1.0)
     operand_seconds = busiest * (w.operand_bytes / shared_bandwidth + w.operand_clocks / clock)
     vector_seconds = busiest * (np.maximum(vector_seconds, special_seconds) / busy_warps + spill)
@@ -182,7 +188,7 @@ def estimate(
     passes = passes / (bandwidth * p.dram_efficiency)
     further = knobs.get("launches", 1.0) - 1.0
     if "split.launch" in knobs:
-        further = further + np.where(np.greater(g.split, 1.0), knobs["split.launch"], 0.0)
+        further = further + np.where(np.greater(g.split * (1.0 + idle), 1.0), knobs["split.launch"], 0.0)
     launch = p.launch_seconds + p.helper_seconds * further
     waiting_blocks = g.grid * idle / slots * p.fill_latency * latency
     total = launch + together + exposed + reduction + passes + waiting_blocks
@@ -220,8 +226,8 @@ def launched(
 
     `pack.rows` rows of a tile hold whole groups of all row dims but the last, flattened with it. `split.waves` waves
     of blocks are wanted, in parts of `split.least` elements of the online dim or more and `split.most` parts at most;
-    without `split.seen` the rule counts the size `keys`, not what is visited; with no least the most is launched
-    wherever fewer blocks than the waves are there.
+    without `split.seen` the rule counts the size `keys`, not what is visited; with `split.all` the most is launched
+    wherever more than one part is wanted.
     """
     chosen = dict(knobs)
     if "pack.rows" in knobs:
@@ -239,10 +245,10 @@ def launched(
     blocks: Array = 1.0
     for outer in kernel.outer:
         blocks = blocks * np.ceil(kernel.extents[outer].evaluate(sizes) / chosen.get(f"tile.{outer}", 1.0))
-    wanted = np.ceil(knobs["split.waves"] * sms / blocks)
-    least = knobs["split.least"]
-    offered = np.floor(counted / np.maximum(least, 1.0))
-    parts = np.minimum(np.where(np.greater(least, 0.0), np.minimum(wanted, offered), 1e6), knobs["split.most"])
+    wanted = np.floor(knobs["split.waves"] * sms / blocks + 0.999 * knobs["split.up"])
+    least, most = knobs["split.least"], knobs["split.most"]
+    offered = np.where(np.greater(least, 0.0), np.floor(counted / np.maximum(least, 1.0)), most)
+    parts = np.where(np.greater(knobs["split.all"], 0.0), most, np.minimum(np.minimum(wanted, offered), most))
     parts = np.where(np.greater(wanted, 1.0), np.maximum(parts, 1.0), 1.0)
     busy = np.minimum(parts, np.ceil(visited / knobs[f"tile.{dim}"]))
     chosen[f"split.{dim}"] = busy
