@@ -127,8 +127,8 @@ def kernel_of(
             return Kernel((Tiles(1, 32, False, stages=2, resident=3, vector=9.0),), Splits(1.0, 256.0), 3.0, meet=False)
         if narrow:
             rows = -(-group // 8) * 8
-            return Kernel((Tiles(rows, 64, stages=2, resident=max(4 - rows * head // 1024, 1)),), Splits(8.0, 128.0), 1.0, meet=False)
+            return Kernel((Tiles(rows, 64, stages=2, resident=max(4 - rows * head // 1024, 1)),), Splits(8.0, 128.0, most=512.0), 1.0, meet=False)
         rows = -(-group // 16) * 16
-        return Kernel((Tiles(rows, 128, stages=2, resident=1),), Splits(8.0, 128.0, seen=False), 3.0, meet=False)
+        return Kernel((Tiles(rows, 128, stages=2, resident=1),), Splits(8.0, 128.0, most=512.0, seen=False), 3.0, meet=False)
     keys = 128 if head <= 128 else 64
     return Kernel((Tiles(128, keys, False), Tiles(64, 32, False)), launches=6.0 if head == 128 and not narrow else 8.0)

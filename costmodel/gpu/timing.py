@@ -33,6 +33,9 @@ ARRIVAL = 1.5
 ISSUED_LANES = 128.0
 """Lanes of an SM that get an instruction in a clock: four schedulers, a warp each."""
 
+SUMS_IN_FLIGHT = 8.0
+"""Parts of a split reduction that the block which sums them loads at a time."""
+
 L1_CLOCKS = 40.0
 """Clocks until a load that hits L1 returns."""
 
@@ -182,6 +185,10 @@ def estimate(
         chain = rounds * own + filled
         together = _norm((compute, _norm((l2_seconds, streams), INNER), chain, requests), order_norm)
         exposed, fill = np.zeros_like(together), filled
+    if "split.launch" in knobs:  # one block sums the parts where no further kernel does
+        serial_part = w.store_bytes / port + l2_latency / SUMS_IN_FLIGHT
+        alone = np.greater(g.split, 1.0) & np.less(knobs["split.launch"], 1.0)
+        reduction = reduction + np.where(alone, g.split * serial_part, 0.0)
     around = t.least_read + t.write - t.online
     passes = p.extra_passes * t.online * sizes.get("appended", 1.0) + p.extra_query_passes * around
     passes = passes + p.convert_passes * knobs.get("converts", 0.0) * around
