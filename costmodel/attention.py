@@ -109,7 +109,10 @@ def kernel_of(
         rows = 192 if head <= 64 and not decode else 128
         served = source == "fa3"
         launches = 3.0 + 3.0 * converts + (5.0 if head == 192 else 0.0) if served else 5.0 + converts
-        return Kernel((Tiles(rows, keys if bits > 8 else 128),), Splits(0.9, keys, up=True), launches, converts=converts > 0)
+        step = keys if bits > 8 else 128
+        if bits == 8 and not served:  # sums of short runs of keys are added up in registers of their own
+            step = min(128, max(16, (432 - 2 * head) // 16 * 16))
+        return Kernel((Tiles(rows, step),), Splits(0.9, step, up=True), launches, converts=converts > 0)
     if source == "flash_attention":
         return Kernel((Tiles(128, 64, warps=8, resident=1),), Splits(0.9, 64.0, up=True), 3.0)
     if source == "vllm_flash_attn":

@@ -229,7 +229,7 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
             hiding = window if run.pruned else np.zeros_like(window)
             seen, skew = visited(queries, total, hiding, rows, tiles.keys)
             sizes = {"B": _numbers(part, "batch"), "G": kv_heads, "R": heads / kv_heads, "Q": queries, "J": seen}
-            sizes |= {"skew": skew, "keys": total, "appended": queries / seen}
+            sizes |= {"skew": skew, "keys": total, "appended": queries / seen, "tokens": queries * sizes["B"]}
             yield _rows(
                 f"attention {phase} {source}",
                 kernel,

@@ -65,6 +65,8 @@ class Parameters:
     extra_passes: float = 0.0
     """Further passes over the new part of what an online loop reads (keys and values) by helper kernels of an
     implementation: cache append, conversion."""
+    token_seconds: float = 0.5e-9
+    """What helper kernels take for each new token on top of its bytes: a small block a token."""
     convert_passes: float = 2.0
     """Passes over queries and results where queries are converted to the type of the keys by a kernel of its own."""
     extra_query_passes: float = 0.0
@@ -104,6 +106,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "warm": (0.0, 1.0),
     "helper_seconds": (0.5e-6, 4e-6),
     "extra_passes": (0.0, 8.0),
+    "token_seconds": (0.0, 20e-9),
     "convert_passes": (0.0, 8.0),
     "extra_query_passes": (0.0, 8.0),
     "profiled_launch_seconds": (0.1e-6, 3e-6),

@@ -192,7 +192,7 @@ def estimate(
     around = t.least_read + t.write - t.online
     passes = p.extra_passes * t.online * sizes.get("appended", 1.0) + p.extra_query_passes * around
     passes = passes + p.convert_passes * knobs.get("converts", 0.0) * around
-    passes = passes / (bandwidth * p.dram_efficiency)
+    passes = passes / (bandwidth * p.dram_efficiency) + p.token_seconds * sizes.get("tokens", 0.0)
     further = knobs.get("launches", 1.0) - 1.0
     if "split.launch" in knobs:
         further = further + np.where(np.greater(g.split * (1.0 + idle), 1.0), knobs["split.launch"], 0.0)
