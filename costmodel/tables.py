@@ -229,7 +229,7 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
             hiding = window if run.pruned else np.zeros_like(window)
             seen, skew = visited(queries, total, hiding, rows, tiles.keys)
             sizes = {"B": _numbers(part, "batch"), "G": kv_heads, "R": heads / kv_heads, "Q": queries, "J": seen}
-            sizes |= {"skew": skew, "keys": total, "appended": queries / seen, "tokens": queries * sizes["B"]}
+            sizes |= {"skew": skew, "keys": total, "appended": queries / seen, "tokens": queries * sizes["B"] * np.minimum(kv_heads * int(head) / 512.0, 1.0)}
             yield _rows(
                 f"attention {phase} {source}",
                 kernel,

@@ -66,7 +66,8 @@ class Parameters:
     """Further passes over the new part of what an online loop reads (keys and values) by helper kernels of an
     implementation: cache append, conversion."""
     token_seconds: float = 0.5e-9
-    """What helper kernels take for each new token on top of its bytes: a small block a token."""
+    """What helper kernels take for each new token on top of its bytes: a block of 512 threads a token, or fewer where
+    a token has fewer keys."""
     convert_passes: float = 2.0
     """Passes over queries and results where queries are converted to the type of the keys by a kernel of its own."""
     extra_query_passes: float = 0.0
