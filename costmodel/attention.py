@@ -114,13 +114,13 @@ def kernel_of(
             step = min(128, max(16, (432 - 2 * head) // 16 * 16))
         return Kernel((Tiles(rows, step),), Splits(0.9, step, up=True), launches, converts=converts > 0)
     if source == "flash_attention":
-        return Kernel((Tiles(128, 64, warps=8, resident=1),), Splits(0.9, 64.0, up=True), 3.0)
+        return Kernel((Tiles(128, 64, warps=8, resident=1),), Splits(0.9, 64.0, up=True), 4.0)
     if source == "vllm_flash_attn":
         if single and group > 1:  # one query: the heads of a group become its queries, and only then keys are split
             tiles = Tiles(64, 128, warps=4, stages=2, resident=2)
-            return Kernel((tiles,), Splits(2.0, 128.0 if alone else 0.0), 3.0)
+            return Kernel((tiles,), Splits(2.0, 128.0 if alone else 0.0), 3.0 if alone else 5.0)
         tiles = Tiles(64, 128, False, warps=4, stages=2, resident=2)
-        return Kernel((tiles if single else Tiles(128, 64, False, warps=4, stages=2, resident=2),), launches=2.0)
+        return Kernel((tiles if single else Tiles(128, 64, False, warps=4, stages=2, resident=2),), launches=3.0)
     if source == "triton":
         if decode:
             return Kernel((Tiles(16, 32, group > 1, warps=4, resident=8),), Splits(4.0, 32.0, most=8.0), 3.0, meet=False)
@@ -134,4 +134,4 @@ def kernel_of(
         rows = -(-group // 16) * 16
         return Kernel((Tiles(rows, 128, stages=2, resident=1),), Splits(8.0, 128.0, most=512.0, seen=False), 3.0, meet=False)
     keys = 128 if head <= 128 else 64
-    return Kernel((Tiles(128, keys, False), Tiles(64, 32, False)), launches=6.0 if head == 128 and not narrow else 8.0)
+    return Kernel((Tiles(128, keys, False), Tiles(64, 32, False)), launches=5.0 if head == 128 and not narrow else 8.0)

@@ -88,7 +88,8 @@ def attention(
     mixed = Compute(
         [*outer, *_dims(e=head)], product, dtype=F32, reductions=j, monoid="sum", accumulate=F32, name="mixed"
     )
-    body = apply("div", Read(mixed.result, (*at, "e")), Read(total.result, at))
+    inverse = apply("div", literal(1.0, F32), Read(total.result, at))  # once a row
+    body = apply("mul", Read(mixed.result, (*at, "e")), inverse)
     wide = DTYPES[result or dtype]
     out = Compute([*outer, *_dims(e=head)], cast(body, wide), dtype=wide, name="out")
     return _summary("attention", [score, top, exp, total, mixed, out], [out], "q", "k,v" if replayed else "")
