@@ -28,7 +28,8 @@ UNBOUNDED = 1e6
 class Tiles:
     """Schedules of one kernel of an implementation: `rows` of a tile, `keys` of a step, and whether heads that share
     keys are `packed` into the rows; `warps`, `stages` of the pipeline, `resident` blocks of an SM; where the vector unit
-    multiplies, `vector` is how many instructions it issues a multiply-add (loads, conversions, sums across lanes)."""
+    multiplies, `vector` is how many instructions it issues a multiply-add (loads, conversions, sums across lanes);
+    `in_flight` bytes that a thread has on the way by plain loads (0: asynchronous copies fill the stages)."""
 
     rows: int
     keys: int
@@ -37,6 +38,7 @@ class Tiles:
     stages: int = 2
     resident: int = 1
     vector: float = 0.0
+    in_flight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,16 @@ NO_SPLITS = Splits()
 class Kernel:
     """What an implementation runs for some shapes: the `tiles` that it has, its rule of `splits`, the `launches` of
     one call (appending to the cache, scheduling, attention itself), whether parts `meet` in a further launch,
-    whether it `converts` queries to the type of the keys first, and whether tiles that a window hides are `pruned`."""
+    whether it `converts` queries to the type of the keys first; `part` names the kernel of an implementation that has several
+    unlike ones; and whether tiles that a window hides are `pruned`."""
 
     tiles: Sequence[Tiles]
     splits: Splits = NO_SPLITS
     launches: float = 2.0
     meet: bool = True
     converts: bool = False
-    pruned: bool = True
+    hidden: float = 0.0
+    part: str = ""
 
     def columns(self, head: int) -> Columns:
         """The schedules as columns of knobs."""
@@ -79,7 +83,7 @@ class Kernel:
             row: dict[str, float] = {"tile.j": tiles.keys, "warps": tiles.warps, "pipeline": tiles.stages}
             row |= {"pack.rows": tiles.rows} if tiles.packed else {"tile.i": tiles.rows, "tile.r": 1.0}
             rows.append({**row, "blocks_limit": tiles.resident, "vector_unit": float(tiles.vector > 0)})
-            rows[-1]["instructions"] = tiles.vector
+            rows[-1] |= {"instructions": tiles.vector, "in_flight": tiles.in_flight}
         fixed = {"tile.b": 1.0, "tile.g": 1.0, "tile.e": head, "reduce.j": ONLINE, "reduce.d": RESIDENT}
         fixed |= {"launches": self.launches, "split.launch": float(self.meet), "converts": float(self.converts)}
         rule = self.splits
@@ -94,11 +98,19 @@ FLASH_KEYS = {64: 128, 128: 128, 192: 96, 256: 64, 512: 64}
 
 
 def kernel_of(
-    source: str, decode: bool, head: int, group: int, bits: int, wanted: int = 16, single: bool = False, alone: bool = True
+    source: str,
+    decode: bool,
+    head: int,
+    group: int,
+    bits: int,
+    wanted: int = 16,
+    single: bool = False,
+    alone: bool = True,
+    windowed: bool = False,
 ) -> Kernel:
     """The kernel that an implementation runs for queries of `head` elements and `wanted` bits, `group` query heads a
     key head, and keys of `bits` bits; `single` where every sequence has one query, `alone`
-    where there is one sequence."""
+    where there is one sequence, `windowed` under a sliding window."""
     keys = next((keys for size, keys in FLASH_KEYS.items() if head <= size), 64)
     narrow = bits == 8
     converts = 1.0 if narrow and wanted > 8 else 0.0
@@ -117,21 +129,23 @@ def kernel_of(
         return Kernel((Tiles(128, 64, warps=8, resident=1),), Splits(0.9, 64.0, up=True), 4.0)
     if source == "vllm_flash_attn":
         if single and group > 1:  # one query: the heads of a group become its queries, and only then keys are split
-            tiles = Tiles(64, 128, warps=4, stages=2, resident=2)
+            tiles = Tiles(64, 128, warps=4, stages=2, resident=1)
             return Kernel((tiles,), Splits(2.0, 128.0 if alone else 0.0), 3.0 if alone else 5.0)
         tiles = Tiles(64, 128, False, warps=4, stages=2, resident=2)
         return Kernel((tiles if single else Tiles(128, 64, False, warps=4, stages=2, resident=2),), launches=3.0)
-    if source == "triton":
-        if decode:
-            return Kernel((Tiles(16, 32, group > 1, warps=4, resident=8),), Splits(4.0, 32.0, most=8.0), 3.0, meet=False)
-        return Kernel((Tiles(64 if head <= 256 else 32, 64, False, stages=1),), launches=3.0, pruned=False)
+    if source == "triton" and decode:
+        tiles = Tiles(16, 32, group > 1, warps=4, resident=8, in_flight=32.0)
+        return Kernel((tiles,), Splits(4.0, 32.0, most=8.0), 3.0, meet=False)
+    if source == "triton":  # SGLang's extend: a branch around hidden tiles keeps loads from being pipelined
+        tiles = Tiles(64 if head <= 256 else 32, 64, False, stages=1)
+        return Kernel((tiles,), launches=3.0, hidden=0.33, part="extend windowed" if windowed else "extend")
     if source == "torch_flow" and decode:
         if group == 1 or group > 32:
-            return Kernel((Tiles(1, 32, False, stages=2, resident=3, vector=9.0),), Splits(1.0, 256.0), 3.0, meet=False)
+            return Kernel((Tiles(1, 32, False, stages=2, resident=3, vector=9.0),), Splits(1.0, 256.0), 3.0, meet=False, part="xqa")
         if narrow:
             rows = -(-group // 8) * 8
-            return Kernel((Tiles(rows, 64, stages=2, resident=max(4 - rows * head // 1024, 1)),), Splits(8.0, 128.0, most=512.0), 1.0, meet=False)
+            return Kernel((Tiles(rows, 64, stages=2, resident=max(4 - rows * head // 1024, 1)),), Splits(8.0, 128.0, most=512.0), 1.0, meet=False, part="xqa")
         rows = -(-group // 16) * 16
-        return Kernel((Tiles(rows, 128, stages=2, resident=1),), Splits(8.0, 128.0, most=512.0, seen=False), 3.0, meet=False)
+        return Kernel((Tiles(rows, 128, stages=2, resident=1),), Splits(8.0, 128.0, most=512.0, seen=False), 3.0, meet=False, part="xqa")
     keys = 128 if head <= 128 else 64
-    return Kernel((Tiles(128, keys, False), Tiles(64, 32, False)), launches=5.0 if head == 128 and not narrow else 8.0)
+    return Kernel((Tiles(128, keys, False), Tiles(64, 32, False)), launches=5.0 if head == 128 and not narrow else 8.0, part="fmha")

@@ -211,9 +211,10 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
         group = (whole["heads"] // whole["kv_heads"]).to_numpy()
         bits = [8 if name == "fp8" else 16 for name in (kv_dtype, dtype)]
         single, alone = decode | (whole["q_len"] == 1).to_numpy(), (whole["batch"] == 1).to_numpy()
+        windowed = (whole["window"] > 0).to_numpy()
         chosen = [
             kernel_of(source, decode, int(head), size, *bits, *more)
-            for size, *more in zip(group, single, alone, strict=True)
+            for size, *more in zip(group, single, alone, windowed, strict=True)
         ]
         runs = pd.Series(chosen, index=whole.index)
         for run in dict.fromkeys(runs):
@@ -226,8 +227,12 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
                 queries = np.ones_like(queries)
             tiles = run.tiles[0]
             rows = np.maximum(tiles.rows / (heads / kv_heads), 1.0) if tiles.packed else np.full(len(part), tiles.rows)
-            hiding = window if run.pruned else np.zeros_like(window)
-            seen, skew = visited(queries, total, hiding, rows, tiles.keys)
+            seen, skew = visited(queries, total, window, rows, tiles.keys)
+            if run.hidden:
+                everything, longest = visited(queries, total, np.zeros_like(window), rows, tiles.keys)
+                most = seen * skew + run.hidden * np.maximum(everything * longest - seen * skew, 0.0)
+                seen = seen + run.hidden * (everything - seen)
+                skew = most / seen
             sizes = {"B": _numbers(part, "batch"), "G": kv_heads, "R": heads / kv_heads, "Q": queries, "J": seen}
             sizes |= {"skew": skew, "keys": total, "appended": queries / seen, "tokens": queries * sizes["B"] * np.minimum(kv_heads * int(head) / 512.0, 1.0)}
             yield _rows(
@@ -238,7 +243,7 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
                 _site(heads, kv_heads, window),
                 columns=run.columns(int(head)),
                 regime_size=queries,
-                implementation=source,
+                implementation=f"{source} {run.part}".strip(),
             )
 
 

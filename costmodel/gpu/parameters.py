@@ -92,7 +92,7 @@ FITTED = (
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "launch_seconds": (0.8e-6, 40e-6),
-    "tensor_efficiency": (0.4, 1.08),
+    "tensor_efficiency": (0.02, 1.08),
     "tile_overhead": (0.0, 64.0),
     "l2_efficiency": (0.2, 1.5),
     "dram_efficiency": (0.6, 1.0),

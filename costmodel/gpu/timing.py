@@ -30,6 +30,9 @@ narrower ones."""
 ARRIVAL = 1.5
 """DRAM latencies until a stage of loads has arrived under load."""
 
+EPILOGUE = 4.0
+"""Instructions of a chain's results at the end of a block: cleared, normalised, converted, staged, stored."""
+
 ISSUED_LANES = 128.0
 """Lanes of an SM that get an instruction in a clock: four schedulers, a warp each."""
 
@@ -118,6 +121,9 @@ def estimate(
     integer_lanes = machine.need(vector.rate.get("i32", vector.rate["f32"]), "units.vector.rate.i32") * vector.count
     special = machine.unit("special")
     special_lanes = machine.need(special.rate["f32"], "units.special.rate.f32") * special.count
+    chained = sum(nest.contraction is not None for nest in kernel.nests) > 1
+    if chained:  # running results are scaled anew every trip, and pass through registers and shared memory at the end
+        w.vector = w.vector + w.accumulators * (w.trips + EPILOGUE)
     spill = found.spilled * found.threads * np.maximum(4.0 * w.trips, 2.0 * w.spill_steps) / port
     vector_seconds = ((w.vector + w.ieee) / lanes + w.integer / integer_lanes) / clock / p.vector_efficiency
     special_seconds = w.special / special_lanes / clock / p.vector_efficiency
@@ -163,7 +169,6 @@ def estimate(
     chain = rounds * (step + w.barriers * warps * BARRIER_CLOCKS / clock)
 
     order_norm = p.sharpness
-    chained = sum(nest.contraction is not None for nest in kernel.nests) > 1
     compute = _norm((_norm((tensor, operand_seconds), INNER), vector_seconds), CHAINED if chained else INNER)
     reading, moving = _norm((l2_seconds, read_seconds), INNER), _norm((l2_seconds, read_seconds + write_seconds), INNER)
     work_seconds = _norm((compute, reading, chain, requests), order_norm)
@@ -178,6 +183,9 @@ def estimate(
     exposed = share * np.maximum(serial - together, 0.0)
     reduction = np.where(np.greater(g.split, 1.0), p.reduction_latency * latency + partial_bytes / l2_bandwidth, 0.0)
     if chained:
+        if "in_flight" in knobs:
+            plain = np.greater(knobs["in_flight"], 0.0)
+            in_flight_block = np.where(plain, found.threads * knobs["in_flight"], in_flight_block)
         streamed = w.load_bytes / np.maximum(in_flight_block, 1.0) * (l2_latency + (latency - l2_latency) * t.missed)
         own = np.maximum(compute / busiest + 2.0 * w.trips * p.step_clocks / clock, streamed)
         filled = p.fill_latency * latency * (1.0 + np.maximum(rounds - 1.0, 0.0) * p.exposed)
