@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.gpu.geometry import ONLINE, RESIDENT
+from codesign.costmodel.gpu.timing import MEET_ALWAYS, MEET_INSIDE, MEET_LAUNCHED
 
 Columns = dict[str, npt.NDArray[np.float32]]
 
@@ -64,14 +65,13 @@ NO_SPLITS = Splits()
 @dataclass(frozen=True)
 class Kernel:
     """What an implementation runs for some shapes: the `tiles` that it has, its rule of `splits`, the `launches` of
-    one call (appending to the cache, scheduling, attention itself), whether parts `meet` in a further launch,
-    whether it `converts` queries to the type of the keys first; `part` names the kernel of an implementation that has several
+    one call (appending to the cache, scheduling, attention itself), how parts `meet` (`MEET_...`), whether it `converts` queries to the type of the keys first; `part` names the kernel of an implementation that has several
     unlike ones; and whether tiles that a window hides are `pruned`."""
 
     tiles: Sequence[Tiles]
     splits: Splits = NO_SPLITS
     launches: float = 2.0
-    meet: bool = True
+    meet: float = MEET_LAUNCHED
     converts: bool = False
     hidden: float = 0.0
     part: str = ""
@@ -85,7 +85,7 @@ class Kernel:
             rows.append({**row, "blocks_limit": tiles.resident, "vector_unit": float(tiles.vector > 0)})
             rows[-1] |= {"instructions": tiles.vector, "in_flight": tiles.in_flight}
         fixed = {"tile.b": 1.0, "tile.g": 1.0, "tile.e": head, "reduce.j": ONLINE, "reduce.d": RESIDENT}
-        fixed |= {"launches": self.launches, "split.launch": float(self.meet), "converts": float(self.converts)}
+        fixed |= {"launches": self.launches, "split.meet": self.meet, "converts": float(self.converts)}
         rule = self.splits
         if rule != NO_SPLITS:
             fixed |= {"split.waves": rule.waves, "split.least": rule.least, "split.most": rule.most}
@@ -115,8 +115,8 @@ def kernel_of(
     narrow = bits == 8
     converts = 1.0 if narrow and wanted > 8 else 0.0
     if "fa4" in source:
-        splits = Splits(8.0, most=128.0, all_parts=True) if decode else Splits(0.9, keys, up=True)
-        return Kernel((Tiles(128, 64, stages=1),), splits, 5.0)
+        splits = Splits(8.0, most=128.0, all_parts=True) if single else Splits(0.9, keys, up=True)
+        return Kernel((Tiles(64, 64, stages=1),), splits, 4.0)
     if source in ("fa3", "vllm_flash_attn_fa3"):
         rows = 192 if head <= 64 and not decode else 128
         served = source == "fa3"
@@ -134,18 +134,18 @@ def kernel_of(
         tiles = Tiles(64, 128, False, warps=4, stages=2, resident=2)
         return Kernel((tiles if single else Tiles(128, 64, False, warps=4, stages=2, resident=2),), launches=3.0)
     if source == "triton" and decode:
-        tiles = Tiles(16, 32, group > 1, warps=4, resident=8, in_flight=32.0)
-        return Kernel((tiles,), Splits(4.0, 32.0, most=8.0), 3.0, meet=False)
+        tiles = Tiles(16, 32, group > 1, warps=4, resident=3, in_flight=2.0 * bits)
+        return Kernel((tiles,), Splits(4.0, 32.0, most=8.0), 3.0, MEET_ALWAYS)
     if source == "triton":  # SGLang's extend: a branch around hidden tiles keeps loads from being pipelined
         tiles = Tiles(64 if head <= 256 else 32, 64, False, stages=1)
-        return Kernel((tiles,), launches=3.0, hidden=0.33, part="extend windowed" if windowed else "extend")
+        return Kernel((tiles,), launches=3.0, hidden=0.33, part=f"extend {head}{' windowed' if windowed else ''} {wanted}:{bits}")
     if source == "torch_flow" and decode:
         if group == 1 or group > 32:
-            return Kernel((Tiles(1, 32, False, stages=2, resident=3, vector=9.0),), Splits(1.0, 256.0), 3.0, meet=False, part="xqa")
+            return Kernel((Tiles(1, 32, False, stages=2, resident=3, vector=9.0),), Splits(1.0, 256.0), 3.0, meet=MEET_INSIDE, part="xqa")
         if narrow:
             rows = -(-group // 8) * 8
-            return Kernel((Tiles(rows, 64, stages=2, resident=max(4 - rows * head // 1024, 1)),), Splits(8.0, 128.0, most=512.0), 1.0, meet=False, part="xqa")
+            return Kernel((Tiles(rows, 64, stages=2, resident=max(4 - rows * head // 1024, 1)),), Splits(8.0, 128.0, most=512.0), 1.0, meet=MEET_INSIDE, part="xqa")
         rows = -(-group // 16) * 16
-        return Kernel((Tiles(rows, 128, stages=2, resident=1),), Splits(8.0, 128.0, most=512.0, seen=False), 3.0, meet=False, part="xqa")
+        return Kernel((Tiles(rows, 128, stages=2, resident=1),), Splits(8.0, 128.0, most=512.0, seen=False), 3.0, meet=MEET_INSIDE, part="xqa")
     keys = 128 if head <= 128 else 64
     return Kernel((Tiles(128, keys, False), Tiles(64, 32, False)), launches=5.0 if head == 128 and not narrow else 8.0, part="fmha")

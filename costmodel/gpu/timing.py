@@ -30,6 +30,10 @@ narrower ones."""
 ARRIVAL = 1.5
 """DRAM latencies until a stage of loads has arrived under load."""
 
+MEET_INSIDE, MEET_LAUNCHED, MEET_ALWAYS = 0.0, 1.0, 2.0
+"""How the parts of a split chain are summed: by the last block, by a kernel launched where there are several parts, or
+by one that is always launched and counted among the launches."""
+
 EPILOGUE = 4.0
 """Instructions of a chain's results at the end of a block: cleared, normalised, converted, staged, stored."""
 
@@ -193,17 +197,21 @@ def estimate(
         chain = rounds * own + filled
         together = _norm((compute, _norm((l2_seconds, streams), INNER), chain, requests), order_norm)
         exposed, fill = np.zeros_like(together), filled
-    if "split.launch" in knobs:  # one block sums the parts where no further kernel does
-        serial_part = w.store_bytes / port + l2_latency / SUMS_IN_FLIGHT
-        alone = np.greater(g.split, 1.0) & np.less(knobs["split.launch"], 1.0)
-        reduction = reduction + np.where(alone, g.split * serial_part, 0.0)
+    if chained:  # each part leaves its results in single precision, those without any keys too
+        parted, meet = np.greater(g.split * (1.0 + idle), 1.0), knobs.get("split.meet", MEET_INSIDE)
+        partial = g.grid * (1.0 + idle) * w.store_bytes * (4.0 / result_bytes(kernel))
+        rate = np.where(np.greater(partial, cache), bandwidth * p.dram_efficiency, l2_bandwidth)
+        waited = np.where(np.equal(meet, MEET_ALWAYS), 0.0, p.reduction_latency * latency)
+        each = w.store_bytes / port + l2_latency / SUMS_IN_FLIGHT
+        summed = np.where(np.equal(meet, MEET_INSIDE), g.split * each, 0.0)
+        reduction = np.where(parted, waited + 2.0 * partial / rate + summed, 0.0)
     around = t.least_read + t.write - t.online
     passes = p.extra_passes * t.online * sizes.get("appended", 1.0) + p.extra_query_passes * around
     passes = passes + p.convert_passes * knobs.get("converts", 0.0) * around
     passes = passes / (bandwidth * p.dram_efficiency) + p.token_seconds * sizes.get("tokens", 0.0)
     further = knobs.get("launches", 1.0) - 1.0
-    if "split.launch" in knobs:
-        further = further + np.where(np.greater(g.split * (1.0 + idle), 1.0), knobs["split.launch"], 0.0)
+    if "split.meet" in knobs:
+        further = further + (np.greater(g.split * (1.0 + idle), 1.0) & np.equal(knobs["split.meet"], MEET_LAUNCHED))
     launch = p.launch_seconds + p.helper_seconds * further
     waiting_blocks = g.grid * idle / slots * p.fill_latency * latency
     total = launch + together + exposed + reduction + passes + waiting_blocks
@@ -268,6 +276,11 @@ def launched(
     busy = np.minimum(parts, np.ceil(visited / knobs[f"tile.{dim}"]))
     chosen[f"split.{dim}"] = busy
     return chosen, parts / busy - 1.0
+
+
+def result_bytes(kernel: KernelSummary) -> float:
+    """Bytes of an element of what a kernel stores last."""
+    return float([access.dtype.bytes for nest in kernel.nests for access in nest.stores][-1])
 
 
 def cache_bytes(machine: Machine) -> float:
