@@ -105,12 +105,13 @@ def kernel_of(
     bits: int,
     wanted: int = 16,
     single: bool = False,
-    alone: bool = True,
+    moved: bool = False,
     windowed: bool = False,
 ) -> Kernel:
     """The kernel that an implementation runs for queries of `head` elements and `wanted` bits, `group` query heads a
-    key head, and keys of `bits` bits; `single` where every sequence has one query, `alone`
-    where there is one sequence, `windowed` under a sliding window."""
+    key head, and keys of `bits` bits; `single` where every sequence has one query, `moved` where
+    several sequences have several key heads each, so that heads and queries cannot change places without a copy,
+    `windowed` under a sliding window."""
     keys = next((keys for size, keys in FLASH_KEYS.items() if head <= size), 64)
     narrow = bits == 8
     converts = 1.0 if narrow and wanted > 8 else 0.0
@@ -130,7 +131,7 @@ def kernel_of(
     if source == "vllm_flash_attn":
         if single and group > 1:  # one query: the heads of a group become its queries, and only then keys are split
             tiles = Tiles(64, 128, warps=4, stages=2, resident=1)
-            return Kernel((tiles,), Splits(2.0, 128.0 if alone else 0.0), 3.0 if alone else 5.0)
+            return Kernel((tiles,), Splits(2.0, 128.0), 5.0 if moved else 3.0, converts=moved)
         tiles = Tiles(64, 128, False, warps=4, stages=2, resident=2)
         return Kernel((tiles if single else Tiles(128, 64, False, warps=4, stages=2, resident=2),), launches=3.0)
     if source == "triton" and decode:

@@ -210,11 +210,12 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
         kind = kind if source == "triton" else stored  # wgmma takes two operands of one type: queries are converted
         group = (whole["heads"] // whole["kv_heads"]).to_numpy()
         bits = [8 if name == "fp8" else 16 for name in (kv_dtype, dtype)]
-        single, alone = decode | (whole["q_len"] == 1).to_numpy(), (whole["batch"] == 1).to_numpy()
+        single = decode | (whole["q_len"] == 1).to_numpy()
+        moved = ((whole["batch"] > 1) & (whole["kv_heads"] > 1)).to_numpy()
         windowed = (whole["window"] > 0).to_numpy()
         chosen = [
             kernel_of(source, decode, int(head), size, *bits, *more)
-            for size, *more in zip(group, single, alone, windowed, strict=True)
+            for size, *more in zip(group, single, moved, windowed, strict=True)
         ]
         runs = pd.Series(chosen, index=whole.index)
         for run in dict.fromkeys(runs):
