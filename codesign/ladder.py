@@ -33,7 +33,8 @@ from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostBatch, CostModel
 from codesign.costmodel.roofline import Roofline
 from codesign.costmodel.summary import KernelSummary
-from codesign.costmodel.tables import Rows, attention_space, kernels_of, machine_rows, read_table
+from codesign.costmodel.attention import attention_space
+from codesign.costmodel.tables import Rows, kernels_of, machine_rows, read_table
 from codesign.ir.errors import CodesignError, MachineError
 from codesign.ir.schedule import Schedule, ScheduleBatch
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import product as cartesian
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +75,7 @@ class Kernel:
     converts: bool = False
     hidden: float = 0.0
     part: str = ""
+    generated: bool = False
 
     def columns(self, head: int) -> Columns:
         """The schedules as columns of knobs."""
@@ -96,57 +97,110 @@ class Kernel:
 FLASH_KEYS = {64: 128, 128: 128, 192: 96, 256: 64, 512: 64}
 """Keys of a step of FlashAttention 3 for causal or paged attention, by head dim (`tile_size_fwd_sm90`)."""
 
+TWO_LEVEL_REGISTERS = 432
+"""Registers of a row of a tile that results, held twice, and scores share where sums of eight-bit products are added
+up in two levels (vLLM's build of FlashAttention 3): 240 a thread, four threads a row, less a base."""
 
-def kernel_of(
-    source: str,
-    decode: bool,
-    head: int,
-    group: int,
-    bits: int,
-    wanted: int = 16,
-    single: bool = False,
-    moved: bool = False,
-    windowed: bool = False,
-) -> Kernel:
-    """The kernel that an implementation runs for queries of `head` elements and `wanted` bits, `group` query heads a
-    key head, and keys of `bits` bits; `single` where every sequence has one query, `moved` where
-    several sequences have several key heads each, so that heads and queries cannot change places without a copy,
-    `windowed` under a sliding window."""
-    keys = next((keys for size, keys in FLASH_KEYS.items() if head <= size), 64)
-    narrow = bits == 8
-    converts = 1.0 if narrow and wanted > 8 else 0.0
-    if "fa4" in source:
-        splits = Splits(8.0, most=128.0, all_parts=True) if single else Splits(0.9, keys, up=True)
-        return Kernel((Tiles(64, 64, stages=1),), splits, 4.0)
-    if source in ("fa3", "vllm_flash_attn_fa3"):
-        rows = 192 if head <= 64 and not decode else 128
-        served = source == "fa3"
-        launches = 3.0 + 3.0 * converts + (5.0 if head == 192 else 0.0) if served else 5.0 + converts
-        step = keys if bits > 8 else 128
-        if bits == 8 and not served:  # sums of short runs of keys are added up in registers of their own
-            step = min(128, max(16, (432 - 2 * head) // 16 * 16))
-        return Kernel((Tiles(rows, step),), Splits(0.9, step, up=True), launches, converts=converts > 0)
-    if source == "flash_attention":
-        return Kernel((Tiles(128, 64, warps=8, resident=1),), Splits(0.9, 64.0, up=True), 4.0)
+XQA_HEADS = 32
+"""Most query heads a key head of TensorRT-LLM's grouped kernels (XQA); more run as heads of their own."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a call of attention is asked for: queries of `head` elements and `wanted` bits, `group` query heads a key
+    head, keys of `bits` bits; whether it is `decode`, every sequence has a `single` query, several sequences have
+    several key heads each (`moved`: heads and queries change places only by a copy), and a `window` slides."""
+
+    decode: bool = False
+    head: int = 128
+    group: int = 1
+    bits: int = 16
+    wanted: int = 16
+    single: bool = False
+    moved: bool = False
+    window: bool = False
+
+    @property
+    def converts(self) -> bool:
+        """Whether queries are converted to the type of the keys: wgmma takes operands of one type."""
+        return self.bits < self.wanted
+
+
+def kernel_of(source: str, call: Call) -> Kernel:
+    """The kernel that an implementation runs for a call; of an unknown one, what FlashAttention would run."""
+    if source == "torch_flow":
+        return _tensorrt_llm(call)
+    if source == "triton":
+        return _triton(call)
+    if source == "flash_attention":  # FlashAttention 3 on Ampere, as SGLang builds it
+        return Kernel((Tiles(128, 64),), Splits(0.9, 64.0, up=True), 4.0)
     if source == "vllm_flash_attn":
-        if single and group > 1:  # one query: the heads of a group become its queries, and only then keys are split
-            tiles = Tiles(64, 128, warps=4, stages=2, resident=1)
-            return Kernel((tiles,), Splits(2.0, 128.0), 5.0 if moved else 3.0, converts=moved)
-        tiles = Tiles(64, 128, False, warps=4, stages=2, resident=2)
-        return Kernel((tiles if single else Tiles(128, 64, False, warps=4, stages=2, resident=2),), launches=3.0)
-    if source == "triton" and decode:
-        tiles = Tiles(16, 32, group > 1, warps=4, resident=3, in_flight=2.0 * bits)
+        return _flash_attention_2(call)
+    keys = next((keys for size, keys in FLASH_KEYS.items() if call.head <= size), 64)
+    if source == "vllm_flash_attn_fa4":
+        splits = Splits(8.0, most=128.0, all_parts=True) if call.single else Splits(0.9, keys, up=True)
+        return Kernel((Tiles(64, 64, stages=1),), splits, 4.0, generated=True)
+    rows = 192 if call.head <= 64 and not call.decode else 128
+    if call.bits == 8:
+        keys = 128
+    if source == "fa3":
+        launches = 3.0 + 3.0 * call.converts + (5.0 if call.head == 192 else 0.0)
+    else:
+        launches = 5.0 + call.converts
+        if call.bits == 8:
+            keys = min(128, max(16, (TWO_LEVEL_REGISTERS - 2 * call.head) // 16 * 16))
+    return Kernel((Tiles(rows, keys),), Splits(0.9, keys, up=True), launches, converts=call.converts)
+
+
+def _flash_attention_2(call: Call) -> Kernel:
+    if call.single and call.group > 1:  # the heads of a group become its queries, and only then keys are split
+        launches = 5.0 if call.moved else 3.0
+        return Kernel((Tiles(64, 128, warps=4),), Splits(2.0, 128.0), launches, converts=call.moved)
+    tiles = Tiles(64 if call.single else 128, 128 if call.single else 64, False, warps=4, resident=2)
+    return Kernel((tiles,), launches=3.0)
+
+
+def _triton(call: Call) -> Kernel:
+    if call.decode:
+        tiles = Tiles(16, 32, call.group > 1, warps=4, resident=3, in_flight=2.0 * call.bits)
         return Kernel((tiles,), Splits(4.0, 32.0, most=8.0), 3.0, MEET_ALWAYS)
-    if source == "triton":  # SGLang's extend: a branch around hidden tiles keeps loads from being pipelined
-        tiles = Tiles(64 if head <= 256 else 32, 64, False, stages=1)
-        return Kernel((tiles,), launches=3.0, hidden=0.33, part=f"extend {head}{' windowed' if windowed else ''} {wanted}:{bits}")
-    if source == "torch_flow" and decode:
-        if group == 1 or group > 32:
-            return Kernel((Tiles(1, 32, False, stages=2, resident=3, vector=9.0),), Splits(1.0, 256.0), 3.0, meet=MEET_INSIDE, part="xqa")
-        if narrow:
-            rows = -(-group // 8) * 8
-            return Kernel((Tiles(rows, 64, stages=2, resident=max(4 - rows * head // 1024, 1)),), Splits(8.0, 128.0, most=512.0), 1.0, meet=MEET_INSIDE, part="xqa")
-        rows = -(-group // 16) * 16
-        return Kernel((Tiles(rows, 128, stages=2, resident=1),), Splits(8.0, 128.0, most=512.0, seen=False), 3.0, meet=MEET_INSIDE, part="xqa")
-    keys = 128 if head <= 128 else 64
-    return Kernel((Tiles(128, keys, False), Tiles(64, 32, False)), launches=5.0 if head == 128 and not narrow else 8.0, part="fmha")
+    tiles = Tiles(64 if call.head <= 256 else 32, 64, False, stages=1)
+    part = f"extend {call.head}{' window' if call.window else ''} {call.wanted}x{call.bits}"
+    return Kernel((tiles,), launches=3.0, hidden=0.33, part=part, generated=True)
+
+
+def _tensorrt_llm(call: Call) -> Kernel:
+    if not call.decode:
+        keys = 128 if call.head <= 128 else 64
+        launches = 5.0 if call.head == 128 and call.bits > 8 else 8.0
+        return Kernel((Tiles(128, keys, False), Tiles(64, 32, False)), launches=launches, part="fmha")
+    if call.group == 1 or call.group > XQA_HEADS:
+        tiles = Tiles(1, 32, False, resident=3, vector=9.0)
+        return Kernel((tiles,), Splits(1.0, 256.0), 3.0, MEET_INSIDE, part="xqa")
+    if call.bits == 8:
+        rows = -(-call.group // 8) * 8
+        tiles = Tiles(rows, 64, resident=max(4 - rows * call.head // 1024, 1))  # by shared memory
+        return Kernel((tiles,), Splits(8.0, 128.0, most=512.0), 1.0, MEET_INSIDE, part="xqa")
+    tiles = Tiles(-(-call.group // 16) * 16, 128)
+    return Kernel((tiles,), Splits(8.0, 128.0, most=512.0, seen=False), 3.0, MEET_INSIDE, part="xqa")
+
+
+def attention_space(head: int, decode: bool) -> Columns:
+    """Schedules of flash attention to search: 128 rows (queries, with the heads that share keys) by keys, one block on
+    an SM, keys split for decoding."""
+    rows = []
+    if decode:
+        steps = (64, 128) if head <= 128 else (32, 64)
+        for shared, step, split in cartesian(
+            (1, 2, 4, 8, 16, 32, 64), steps, (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)
+        ):
+            rows.append((1, shared, step, 8, 2 if head <= 256 else 1, split, 1))
+    else:
+        shapes = [(128, 1), (64, 2), (32, 4), (16, 8), (4, 32)] if head <= 256 else [(64, 1), (32, 2), (16, 4)]
+        for (queries, shared), step in cartesian(shapes, (64, 128) if head <= 128 else (32, 64)):
+            rows.append((queries, shared, step, 8, 2 if head <= 256 else 1, 1, 1))
+    values = np.array(rows, dtype=np.float32).T
+    names = ("tile.i", "tile.r", "tile.j", "warps", "pipeline", "split.j", "blocks_limit")
+    columns = dict(zip(names, values, strict=True))
+    fixed = {"tile.b": 1, "tile.g": 1, "tile.e": head, "reduce.j": ONLINE, "reduce.d": RESIDENT}
+    return {**columns, **{name: np.full(len(rows), value, dtype=np.float32) for name, value in fixed.items()}}

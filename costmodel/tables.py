@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from codesign.costmodel import workloads
-from codesign.costmodel.attention import kernel_of
+from codesign.costmodel.attention import Call, kernel_of
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.dtypes import DTYPES
 from codesign.ir.errors import CodesignError
@@ -33,7 +33,8 @@ class TableError(CodesignError):
 class Rows:
     """Rows of a table that are one kernel: `sizes` by symbol, `seconds` measured, `index` into the table, `site`
     groups rows for cross-validation, `columns` the schedules to choose from (None: library mode), `method` how
-    time was taken, `implementation` whose kernel it is when it is not a plain library's."""
+    time was taken, `implementation` whose kernel it is when it is not a plain library's, `generated` when a compiler of tiles made
+    that kernel."""
 
     op: str
     kernel: KernelSummary
@@ -44,6 +45,7 @@ class Rows:
     columns: Columns | None = None
     method: str = "graph"
     implementation: str = ""
+    generated: bool = False
     regime_size: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
@@ -209,15 +211,13 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
         kind, stored = names.get(dtype, dtype), names.get(kv_dtype, kv_dtype)
         kind = kind if source == "triton" else stored  # wgmma takes two operands of one type: queries are converted
         group = (whole["heads"] // whole["kv_heads"]).to_numpy()
-        bits = [8 if name == "fp8" else 16 for name in (kv_dtype, dtype)]
-        single = decode | (whole["q_len"] == 1).to_numpy()
-        moved = ((whole["batch"] > 1) & (whole["kv_heads"] > 1)).to_numpy()
-        windowed = (whole["window"] > 0).to_numpy()
-        chosen = [
-            kernel_of(source, decode, int(head), size, *bits, *more)
-            for size, *more in zip(group, single, moved, windowed, strict=True)
-        ]
-        runs = pd.Series(chosen, index=whole.index)
+        stored_bits, wanted_bits = (8 if name == "fp8" else 16 for name in (kv_dtype, dtype))
+        single = decode | (whole["q_len"] == 1)
+        moved = (whole["batch"] > 1) & (whole["kv_heads"] > 1)
+        cases = zip(group, single, moved, whole["window"] > 0, strict=True)
+        calls = [Call(decode, int(head), int(each), stored_bits, wanted_bits, *map(bool, more)) for each, *more in cases]
+        kernels = {call: kernel_of(source, call) for call in dict.fromkeys(calls)}
+        runs = pd.Series([kernels[call] for call in calls], index=whole.index)
         for run in dict.fromkeys(runs):
             part = whole[runs == run]
             aliased = decode and run.tiles[0].packed and bool(part["machine"].isin(KEYS_ONLY.get(source, ())).all())
@@ -245,6 +245,7 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
                 columns=run.columns(int(head)),
                 regime_size=queries,
                 implementation=f"{source} {run.part}".strip(),
+                generated=run.generated,
             )
 
 

@@ -41,7 +41,10 @@ ISSUED_LANES = 128.0
 """Lanes of an SM that get an instruction in a clock: four schedulers, a warp each."""
 
 SUMS_IN_FLIGHT = 8.0
-"""Parts of a split reduction that the block which sums them loads at a time."""
+"""Parts of a split reduction that the last block of a kernel, which sums them, loads at a time."""
+
+PARTS_IN_FLIGHT = 2.0
+"""The same for the threads of a kernel that does nothing else."""
 
 L1_CLOCKS = 40.0
 """Clocks until a load that hits L1 returns."""
@@ -203,7 +206,7 @@ def estimate(
         rate = np.where(np.greater(partial, cache), bandwidth * p.dram_efficiency, l2_bandwidth)
         waited = np.where(np.equal(meet, MEET_ALWAYS), 0.0, p.reduction_latency * latency)
         each = w.store_bytes / port + l2_latency / SUMS_IN_FLIGHT
-        summed = np.where(np.equal(meet, MEET_INSIDE), g.split * each, 0.0)
+        summed = g.split * np.where(np.equal(meet, MEET_INSIDE), each, l2_latency / PARTS_IN_FLIGHT)
         reduction = np.where(parted, waited + 2.0 * partial / rate + summed, 0.0)
     around = t.least_read + t.write - t.online
     passes = p.extra_passes * t.online * sizes.get("appended", 1.0) + p.extra_query_passes * around
