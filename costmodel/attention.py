@@ -65,8 +65,10 @@ NO_SPLITS = Splits()
 @dataclass(frozen=True)
 class Kernel:
     """What an implementation runs for some shapes: the `tiles` that it has, its rule of `splits`, the `launches` of
-    one call (appending to the cache, scheduling, attention itself), how parts `meet` (`MEET_...`), whether it `converts` queries to the type of the keys first; `part` names the kernel of an implementation that has several
-    unlike ones; and whether tiles that a window hides are `pruned`."""
+    one call (appending to the cache, converting, scheduling, attention itself), how parts `meet` (`MEET_...`), whether
+    queries are written once more (`converts`), and what a tile that a window hides costs of one that is seen
+    (`hidden`). `part` names the kernel of an implementation that has several unlike ones; `generated` code reaches a
+    share of the tensor rate that is its own."""
 
     tiles: Sequence[Tiles]
     splits: Splits = NO_SPLITS

@@ -205,6 +205,7 @@ from the same memory, and a kernel that goes over both in one step reads it once
 def _attention(table: pd.DataFrame) -> Iterator[Rows]:
     keys = ["phase", "kernel_source", "dtype", "kv_dtype", "head_dim"]
     names = {"fp8": "f8e4m3"}
+    sites = pd.Series(_site(table["heads"], table["kv_heads"], table["window"]), index=table.index)
     for key, whole in table.groupby(keys):
         phase, source, dtype, kv_dtype, head = (str(value) for value in key)
         decode = phase == "generation"
@@ -241,7 +242,7 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
                 kernel,
                 part,
                 sizes,
-                _site(heads, kv_heads, window),
+                sites[part.index].to_numpy(),
                 columns=run.columns(int(head)),
                 regime_size=queries,
                 implementation=f"{source} {run.part}".strip(),

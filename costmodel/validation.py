@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import spearmanr
 
-from codesign.costmodel.calibration import regimes
+from codesign.costmodel.calibration import regimes, spread_name
 from codesign.costmodel.fitting import prepare
 from codesign.costmodel.gpu.library import chosen
 from codesign.costmodel.gpu.model import family_of, ledger, spread_of
@@ -43,7 +43,7 @@ def _predicted(rows: Rows, machine: Machine, calibration: Calibration) -> pd.Dat
     space = prepare(rows, machine, parameters).space
     best, regime = regimes(rows, machine, parameters, space)
     found = chosen(rows.kernel, machine, rows.sizes, parameters, space or {}, best)
-    measured = rows.implementation if rows.implementation in calibration.spread else family_of(rows.kernel)
+    measured = spread_name(rows) if spread_name(rows) in calibration.spread else family_of(rows.kernel)
     low, high = spread_of(calibration, ledger(found, len(rows.seconds)), measured)
     return pd.DataFrame(
         {

@@ -90,6 +90,9 @@ FITTED = (
 )
 """The parameters that calibration fits: twelve. The others hold on every GPU that was looked at."""
 
+TYPICAL = "typical"
+"""The name under which calibrations keep the middle of their implementations."""
+
 BOUNDS: dict[str, tuple[float, float]] = {
     "launch_seconds": (0.8e-6, 40e-6),
     "tensor_efficiency": (0.02, 1.08),
@@ -107,9 +110,9 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "warm": (0.0, 1.0),
     "helper_seconds": (0.5e-6, 4e-6),
     "extra_passes": (0.0, 8.0),
-    "token_seconds": (0.0, 20e-9),
+    "token_seconds": (0.05e-9, 20e-9),
     "convert_passes": (0.0, 8.0),
-    "extra_query_passes": (0.0, 8.0),
+    "extra_query_passes": (0.02, 8.0),
     "profiled_launch_seconds": (0.1e-6, 3e-6),
     "profiled_clock": (0.6, 1.0),
 }
@@ -129,15 +132,18 @@ class Calibration:
     provenance: dict[str, Any]
     transferred: str = ""
     implementations: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Constants of named implementations (a serving system's attention) that differ from the machine's: launches,
-    helper passes, shares."""
+    """Constants of named implementations (a serving system's attention) that differ from the machine's: the latency of
+    a block, helper kernels' work. Those of `typical` stand for an implementation that is not known."""
 
     def of(self, implementation: str = "", method: str = "graph") -> Parameters:
         """The parameters for an implementation ("" for the machine's own) and a way of measuring.
 
         Profiled eager kernels hold less launch time than replayed graphs and run at a lower clock.
         """
-        found = replace(self.parameters, **self.implementations.get(implementation, {}))
+        own = self.implementations.get(implementation, {}) if implementation else {}
+        if implementation and not own:
+            own = self.implementations.get(TYPICAL, {})
+        found = replace(self.parameters, **own)
         if method != "profiled":
             return found
         efficiency = found.tensor_efficiency * found.profiled_clock
