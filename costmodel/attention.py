@@ -30,7 +30,8 @@ class Tiles:
     """Schedules of one kernel of an implementation: `rows` of a tile, `keys` of a step, and whether heads that share
     keys are `packed` into the rows; `warps`, `stages` of the pipeline, `resident` blocks of an SM; where the vector unit
     multiplies, `vector` is how many instructions it issues a multiply-add (loads, conversions, sums across lanes);
-    `in_flight` bytes that a thread has on the way by plain loads (0: asynchronous copies fill the stages)."""
+    `in_flight` bytes that a thread has on the way by plain loads (0: asynchronous copies fill the stages);
+    `exposed` is the share of a block's latency that the block before it does not hide (0: the machine's)."""
 
     rows: int
     keys: int
@@ -40,6 +41,7 @@ class Tiles:
     resident: int = 1
     vector: float = 0.0
     in_flight: float = 0.0
+    exposed: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Kernel:
             row: dict[str, float] = {"tile.j": tiles.keys, "warps": tiles.warps, "pipeline": tiles.stages}
             row |= {"pack.rows": tiles.rows} if tiles.packed else {"tile.i": tiles.rows, "tile.r": 1.0}
             rows.append({**row, "blocks_limit": tiles.resident, "vector_unit": float(tiles.vector > 0)})
-            rows[-1] |= {"instructions": tiles.vector, "in_flight": tiles.in_flight}
+            rows[-1] |= {"instructions": tiles.vector, "in_flight": tiles.in_flight, "exposed": tiles.exposed}
         fixed = {"tile.b": 1.0, "tile.g": 1.0, "tile.e": head, "reduce.j": ONLINE, "reduce.d": RESIDENT}
         fixed |= {"launches": self.launches, "split.meet": self.meet, "converts": float(self.converts)}
         rule = self.splits
@@ -164,7 +166,7 @@ def _flash_attention_2(call: Call) -> Kernel:
 
 def _triton(call: Call) -> Kernel:
     if call.decode:
-        tiles = Tiles(16, 32, call.group > 1, warps=4, resident=3, in_flight=2.0 * call.bits)
+        tiles = Tiles(16, 32, call.group > 1, warps=4, resident=2, in_flight=2.0 * call.bits, exposed=1.0)
         return Kernel((tiles,), Splits(4.0, 32.0, most=8.0), 3.0, MEET_ALWAYS)
     tiles = Tiles(64 if call.head <= 256 else 32, 64, False, stages=1)
     part = f"extend {call.head}{' window' if call.window else ''} {call.wanted}x{call.bits}"
@@ -177,13 +179,13 @@ def _tensorrt_llm(call: Call) -> Kernel:
         launches = 5.0 if call.head == 128 and call.bits > 8 else 8.0
         return Kernel((Tiles(128, keys, False), Tiles(64, 32, False)), launches=launches, part="fmha")
     if call.group == 1 or call.group > XQA_HEADS:
-        tiles = Tiles(1, 32, False, resident=3, vector=9.0)
+        tiles = Tiles(1, 32, False, resident=3, vector=9.0, exposed=1.0)
         return Kernel((tiles,), Splits(1.0, 256.0), 3.0, MEET_INSIDE, part="xqa")
     if call.bits == 8:
         rows = -(-call.group // 8) * 8
-        tiles = Tiles(rows, 64, resident=max(4 - rows * call.head // 1024, 1))  # by shared memory
+        tiles = Tiles(rows, 64, resident=max(4 - rows * call.head // 1024, 1), exposed=1.0)  # by shared memory
         return Kernel((tiles,), Splits(8.0, 128.0, most=512.0), 1.0, MEET_INSIDE, part="xqa")
-    tiles = Tiles(-(-call.group // 16) * 16, 128)
+    tiles = Tiles(-(-call.group // 16) * 16, 128, exposed=1.0)
     return Kernel((tiles,), Splits(8.0, 128.0, most=512.0, seen=False), 3.0, MEET_INSIDE, part="xqa")
 
 

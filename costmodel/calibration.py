@@ -29,7 +29,7 @@ IMPLEMENTATION_FIT = ("fill_latency", "step_clocks", "token_seconds", "extra_que
 """What is fitted for each implementation of attention: a block's latency, what a step waits for, and the work of
 helper kernels a token and a pass over the queries."""
 
-GENERATED_FIT = ("fill_latency", "tensor_efficiency", "token_seconds", "extra_query_passes")
+GENERATED_FIT = ("fill_latency", "tensor_efficiency")
 """The same where a compiler of tiles made the kernel: its share of the tensor rate is its own."""
 
 IMPLEMENTED = {"vector_efficiency": 1.0, "extra_passes": 2.0}
@@ -93,14 +93,14 @@ def calibrate(
         names = GENERATED_FIT if mine[0].generated else IMPLEMENTATION_FIT
         first = replace(parameters, **IMPLEMENTED, **EXPECTED)
         if mine[0].generated:
-            first = replace(first, tensor_efficiency=0.5, step_clocks=100.0)
+            first = replace(first, tensor_efficiency=0.3, step_clocks=100.0)
         group = [prepare(rows, machine, first) for rows in mine]
         _say(progress, f"fitting {len(names)} constants of {name}")
         found = fit(group, machine, first, names, limit=limit, evaluations=18, prior=first, progress=progress)
         out = cross_validate(
             group, machine, found.parameters, names, folds=folds, limit=limit // 2, prior=first, progress=progress
         )
-        kept = (*names, *IMPLEMENTED, *(["step_clocks"] if mine[0].generated else []))
+        kept = dict.fromkeys((*names, *EXPECTED, *IMPLEMENTED))
         implementations[name] = {key: float(f"{getattr(found.parameters, key):.5g}") for key in kept}
         now = Calibration(machine.name, found.parameters, {}, {})
         errors = [

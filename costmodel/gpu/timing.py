@@ -195,7 +195,9 @@ def estimate(
             in_flight_block = np.where(plain, found.threads * knobs["in_flight"], in_flight_block)
         streamed = w.load_bytes / np.maximum(in_flight_block, 1.0) * (l2_latency + (latency - l2_latency) * t.missed)
         own = np.maximum(compute / busiest + 2.0 * w.trips * p.step_clocks / clock, streamed)
-        filled = p.fill_latency * latency * (1.0 + np.maximum(rounds - 1.0, 0.0) * p.exposed)
+        seen = knobs.get("exposed", 0.0)
+        seen = np.where(np.greater(seen, 0.0), seen, p.exposed)
+        filled = p.fill_latency * latency * (1.0 + np.maximum(rounds - 1.0, 0.0) * seen)
         streams = (t.read_effort + t.write_effort) / (bandwidth * p.dram_efficiency)
         chain = rounds * own + filled
         together = _norm((compute, _norm((l2_seconds, streams), INNER), chain, requests), order_norm)
