@@ -24,6 +24,7 @@ from scipy.stats import kendalltau
 
 from codesign import command
 from codesign.costmodel import workloads
+from codesign.costmodel.attention import attention_space
 from codesign.costmodel.events import EventModel, simulate
 from codesign.costmodel.gpu.library import Columns, library, library_space
 from codesign.costmodel.gpu.model import GpuTileModel
@@ -33,7 +34,7 @@ from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostBatch, CostModel
 from codesign.costmodel.roofline import Roofline
 from codesign.costmodel.summary import KernelSummary
-from codesign.costmodel.tables import Rows, attention_space, kernels_of, machine_rows, read_table
+from codesign.costmodel.tables import Rows, kernels_of, machine_rows, read_table
 from codesign.ir.errors import CodesignError, MachineError
 from codesign.ir.schedule import Schedule, ScheduleBatch
 

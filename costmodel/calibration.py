@@ -19,27 +19,25 @@ import pandas as pd
 from codesign.costmodel.fitting import Floats, Prepared, cross_validate, fit, prepare
 from codesign.costmodel.gpu.library import Best, chosen, library
 from codesign.costmodel.gpu.model import cells, family_of, ledger, regime_of
-from codesign.costmodel.gpu.parameters import FITTED, Calibration, Parameters
+from codesign.costmodel.gpu.parameters import FITTED, TYPICAL, Calibration, Parameters
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.tables import Rows, TableError, kernels_of, machine_rows
 
 LIBRARY_FIT = tuple(name for name in FITTED if not name.startswith("profiled") and name != "vector_efficiency")
 PROFILED_FIT = ("vector_efficiency", "profiled_launch_seconds", "profiled_clock")
-IMPLEMENTATION_FIT = (
-    "launch_seconds",
-    "fill_latency",
-    "tensor_efficiency",
-    "vector_efficiency",
-    "dram_efficiency",
-    "exposed",
-    "extra_passes",
-    "extra_query_passes",
-    "l2_efficiency",
-    "step_clocks",
-    "reduction_latency",
-)
-INHERITED = ("tile_overhead", "write_gap", "imbalance")
-"""Parameters that an implementation was fitted with and keeps when the machine's are fitted anew."""
+IMPLEMENTATION_FIT = ("fill_latency", "step_clocks", "token_seconds", "extra_query_passes")
+"""What is fitted for each implementation of attention: a block's latency, what a step waits for, and the work of
+helper kernels a token and a pass over the queries."""
+
+GENERATED_FIT = ("fill_latency", "tensor_efficiency")
+"""The same where a compiler of tiles made the kernel: its share of the tensor rate is its own."""
+
+IMPLEMENTED = {"vector_efficiency": 1.0, "extra_passes": 2.0}
+"""Held for every implementation: special functions at their peak; new keys and values are read and written once more
+when they are appended."""
+
+EXPECTED = {"fill_latency": 8.0, "step_clocks": 350.0, "token_seconds": 1e-9, "extra_query_passes": 0.5}
+"""The values that fits of implementations are pulled towards."""
 
 
 @dataclass
@@ -67,7 +65,8 @@ def calibrate(
     if not everything:
         raise TableError(f"no rows of {machine.name} in the tables given")
     parameters = start.parameters
-    implementations = dict(start.implementations)
+    measured = {rows.implementation for rows in everything if rows.implementation}
+    implementations = {} if measured else dict(start.implementations)
     ops: list[dict[str, Any]] = []
     held: list[tuple[Prepared, Floats, Calibration]] = []
     plain = [rows for rows in everything if not rows.implementation and rows.method != "schedule"]
@@ -87,34 +86,29 @@ def calibrate(
         names_of = dict.fromkeys(error["op"] for error in errors)
         ops += [_merged([error for error in errors if error["op"] == op]) for op in names_of]
     for name in sorted({rows.implementation for rows in everything if rows.implementation}):
-        first = replace(
-            parameters,
-            **implementations.get(
-                name, {"launch_seconds": 8e-6, "fill_latency": 5.0, "extra_passes": 0.5, "extra_query_passes": 0.2}
-            ),
-        )
-        group = [prepare(rows, machine, first) for rows in everything if rows.implementation == name]
-        _say(progress, f"fitting {name}")
-        found = fit(
-            group, machine, first, IMPLEMENTATION_FIT, limit=limit // 4, evaluations=18, prior=first, progress=progress
-        )
+        mine = [rows for rows in everything if rows.implementation == name]
+        names = GENERATED_FIT if mine[0].generated else IMPLEMENTATION_FIT
+        first = replace(parameters, **IMPLEMENTED, **EXPECTED)
+        if mine[0].generated:
+            first = replace(first, tensor_efficiency=0.3, step_clocks=100.0)
+        group = [prepare(rows, machine, first) for rows in mine]
+        _say(progress, f"fitting {len(names)} constants of {name}")
+        found = fit(group, machine, first, names, limit=limit, evaluations=18, prior=first, progress=progress)
         out = cross_validate(
-            group,
-            machine,
-            found.parameters,
-            IMPLEMENTATION_FIT,
-            folds=3,
-            limit=limit // 8,
-            prior=first,
-            progress=progress,
+            group, machine, found.parameters, names, folds=folds, limit=limit // 2, prior=first, progress=progress
         )
-        implementations[name] = {key: float(f"{getattr(found.parameters, key):.5g}") for key in (*IMPLEMENTATION_FIT, *INHERITED)}
+        kept = dict.fromkeys((*names, *EXPECTED, *IMPLEMENTED))
+        implementations[name] = {key: float(f"{getattr(found.parameters, key):.5g}") for key in kept}
         now = Calibration(machine.name, found.parameters, {}, {})
         errors = [
             _errors(entry, predicted, machine, found.parameters) for entry, predicted in zip(group, out, strict=True)
         ]
-        ops.append(_merged(errors))
+        ops += [_merged([error for error in errors if error["op"] == op]) for op in dict.fromkeys(e["op"] for e in errors)]
         held += [(entry, predicted, now) for entry, predicted in zip(group, out, strict=True)]
+    if hand_written := [own for own in implementations.values() if "tensor_efficiency" not in own]:
+        implementations[TYPICAL] = {
+            key: float(f"{np.median([own[key] for own in hand_written]):.5g}") for key in hand_written[0]
+        }
     spread = {**start.spread, **_spread(machine, held)}
     rounded = Parameters(**{key: float(f"{value:.5g}") for key, value in asdict(parameters).items()})
     return Calibrated(Calibration(machine.name, rounded, spread, {}, "", implementations), ops)
@@ -154,10 +148,10 @@ def regimes(
 
 
 def spread_name(rows: Rows) -> str:
-    """Under which name the interval of some rows is kept: their implementation's, else their kernel's family, times
+    """Under which name the interval of some rows is kept: an implementation's op, else their kernel's family, times
     from a profiler apart from those of replayed graphs."""
     family = family_of(rows.kernel)
-    return rows.implementation or (family if rows.method == "graph" else f"{rows.method} {family}")
+    return rows.op if rows.implementation else family if rows.method == "graph" else f"{rows.method} {family}"
 
 
 LEAST_ROWS = 100

@@ -70,10 +70,9 @@ def prepare(rows: Rows, machine: Machine, start: Parameters) -> Prepared:
             fill_latency=start.fill_latency * 2,
             launch_seconds=start.launch_seconds * 0.8,
         ),
-        replace(start, imbalance=1.0, tensor_efficiency=start.tensor_efficiency * 1.1),
+        replace(start, tensor_efficiency=start.tensor_efficiency * 1.1),
         replace(
             start,
-            imbalance=0.4,
             dram_efficiency=start.dram_efficiency * 0.9,
             vector_efficiency=start.vector_efficiency * 0.6,
         ),
@@ -170,9 +169,9 @@ def fit(
     return Fit(parameters, float(errors.mean()), int(sum(map(len, picks))))
 
 
-def folds_of(rows: Rows, folds: int) -> npt.NDArray[np.int64]:
-    """A fold for each row; all rows of a site are in one fold."""
-    sites = np.unique(rows.site)
+def folds_of(rows: Rows, folds: int, among: Sequence[Rows] = ()) -> npt.NDArray[np.int64]:
+    """A fold for each row; all rows of a site are in one fold, those of other kernels `among` which it is fitted too."""
+    sites = np.unique(np.concatenate([other.site for other in (among or (rows,))]))
     order = np.random.default_rng(1).permutation(len(sites))
     where = np.empty(int(sites.max()) + 1 if len(sites) else 0, dtype=np.int64)
     where[sites[order]] = np.arange(len(sites)) % folds
@@ -191,7 +190,7 @@ def cross_validate(
     progress: Callable[[str], None] | None = None,
 ) -> list[Floats]:
     """Predictions for every row by parameters fitted on the other folds' sites."""
-    numbers = [folds_of(entry.rows, folds) for entry in prepared]
+    numbers = [folds_of(entry.rows, folds, [other.rows for other in prepared]) for entry in prepared]
     held = [np.empty(len(entry.rows.seconds)) for entry in prepared]
     for fold in range(folds):
         use = [number != fold for number in numbers]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import product as cartesian
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from codesign.costmodel import workloads
-from codesign.costmodel.gpu.geometry import ONLINE, RESIDENT
+from codesign.costmodel.attention import Call, kernel_of
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.dtypes import DTYPES
 from codesign.ir.errors import CodesignError
@@ -37,8 +36,8 @@ class TableError(CodesignError):
 class Rows:
     """Rows of a table that are one kernel: `sizes` by symbol, `seconds` measured, `index` into the table, `site`
     groups rows for cross-validation, `columns` the schedules to choose from (None: library mode), `method` how
-    time was taken, `implementation` whose kernel it is when it is not a plain library's, `launches` how often the
-    kernel runs one after the other."""
+    time was taken, `implementation` whose kernel it is when it is not a plain library's, `generated` when a compiler of
+    tiles made that kernel, `launches` how often the kernel runs one after the other."""
 
     op: str
     kernel: KernelSummary
@@ -49,6 +48,7 @@ class Rows:
     columns: Columns | None = None
     method: str = "graph"
     implementation: str = ""
+    generated: bool = False
     regime_size: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     launches: int = 1
 
@@ -238,80 +238,78 @@ def _eager(op: str, gated: bool, threads: float) -> tuple[KernelSummary, Columns
     return kernel("f16", fresh=True), _one(row if gated else _LAYER_NORM), 1
 
 
+KEYS_ONLY = {"torch_flow": ("a100_sxm",)}
+"""Decode tables that were taken with a cache of keys alone (`CacheType.SELFKONLY` in the collector): values are read
+from the same memory, and a kernel that goes over both in one step reads it once. Such rows beat the DRAM bandwidth."""
+
+
 def _attention(table: pd.DataFrame) -> Iterator[Rows]:
     keys = ["phase", "kernel_source", "dtype", "kv_dtype", "head_dim"]
-    for key, part in table.groupby(keys):
+    names = {"fp8": "f8e4m3"}
+    sites = pd.Series(_site(table["heads"], table["kv_heads"], table["window"]), index=table.index)
+    for key, whole in table.groupby(keys):
         phase, source, dtype, kv_dtype, head = (str(value) for value in key)
-        names = {"fp8": "f8e4m3"}
-        kernel = workloads.attention(names.get(dtype, dtype), names.get(kv_dtype, kv_dtype), int(head))
-        heads, kv_heads = _numbers(part, "heads"), _numbers(part, "kv_heads")
-        queries, keys_seen, window = _numbers(part, "q_len"), _numbers(part, "kv_len"), _numbers(part, "window")
         decode = phase == "generation"
-        if decode:
-            queries = np.ones_like(queries)
-        seen, skew = visited(queries, keys_seen, window)
-        sizes = {
-            "B": _numbers(part, "batch"),
-            "G": kv_heads,
-            "R": heads / kv_heads,
-            "Q": queries,
-            "J": seen,
-            "skew": skew,
-        }
-        site = _site(heads, kv_heads, window)
-        label = f"attention {phase} {source}"
-        columns = attention_space(int(head), decode)
-        yield _rows(
-            label,
-            kernel,
-            part,
-            sizes,
-            site,
-            columns=columns,
-            regime_size=queries,
-            implementation=f"{phase}:{source}:{dtype}:{kv_dtype}",
-        )
+        kind, stored = names.get(dtype, dtype), names.get(kv_dtype, kv_dtype)
+        kind = kind if source == "triton" else stored  # wgmma takes two operands of one type: queries are converted
+        group = (whole["heads"] // whole["kv_heads"]).to_numpy()
+        stored_bits, wanted_bits = (8 if name == "fp8" else 16 for name in (kv_dtype, dtype))
+        single = decode | (whole["q_len"] == 1)
+        moved = (whole["batch"] > 1) & (whole["kv_heads"] > 1)
+        cases = zip(group, single, moved, whole["window"] > 0, strict=True)
+        calls = [Call(decode, int(head), int(each), stored_bits, wanted_bits, *map(bool, more)) for each, *more in cases]
+        kernels = {call: kernel_of(source, call) for call in dict.fromkeys(calls)}
+        runs = pd.Series([kernels[call] for call in calls], index=whole.index)
+        for run in dict.fromkeys(runs):
+            part = whole[runs == run]
+            aliased = decode and run.tiles[0].packed and bool(part["machine"].isin(KEYS_ONLY.get(source, ())).all())
+            kernel = workloads.attention(kind, stored, int(head), False, True, "bf16", aliased)
+            heads, kv_heads = _numbers(part, "heads"), _numbers(part, "kv_heads")
+            queries, total, window = _numbers(part, "q_len"), _numbers(part, "kv_len"), _numbers(part, "window")
+            if decode:
+                queries = np.ones_like(queries)
+            tiles = run.tiles[0]
+            rows = np.maximum(tiles.rows / (heads / kv_heads), 1.0) if tiles.packed else np.full(len(part), tiles.rows)
+            seen, skew = visited(queries, total, window, rows, tiles.keys)
+            if run.hidden:
+                everything, longest = visited(queries, total, np.zeros_like(window), rows, tiles.keys)
+                most = seen * skew + run.hidden * np.maximum(everything * longest - seen * skew, 0.0)
+                seen = seen + run.hidden * (everything - seen)
+                skew = most / seen
+            sizes = {"B": _numbers(part, "batch"), "G": kv_heads, "R": heads / kv_heads, "Q": queries, "J": seen}
+            tokens = queries * sizes["B"] * np.minimum(kv_heads * int(head) / 512.0, 1.0)
+            sizes |= {"skew": skew, "keys": total, "appended": queries / seen, "tokens": tokens}
+            yield _rows(
+                f"attention {phase} {source}",
+                kernel,
+                part,
+                sizes,
+                sites[part.index].to_numpy(),
+                columns=run.columns(int(head)),
+                regime_size=queries,
+                implementation=f"{source} {run.part}".strip(),
+                generated=run.generated,
+            )
 
 
 def visited(
     queries: npt.NDArray[np.float64],
     keys: npt.NDArray[np.float64],
     window: npt.NDArray[np.float64],
-    tile: float = 128.0,
+    rows: npt.NDArray[np.float64],
+    step: float,
+    samples: int = 48,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Keys that a tile of queries goes over under a causal mask and a sliding window (0: none): the mean, and the
-    most over the mean."""
-    rows = np.minimum(queries, tile)
-    longest = np.where(window > 0, np.minimum(keys, window + rows - 1.0), keys)
-    mean = keys - (queries - rows) / 2.0
-    first = keys - queries + rows
-    ramp = np.clip(
-        (longest - first) / np.maximum(queries - rows, 1.0), 0.0, 1.0
-    )  # share of tiles before the window is full
-    mean = np.where(window > 0, ramp * (first + longest) / 2.0 + (1.0 - ramp) * longest, mean)
-    mean = np.maximum(np.minimum(mean, longest), 1.0)
-    return mean, longest / mean
-
-
-def attention_space(head: int, decode: bool) -> Columns:
-    """Schedules of flash attention: 128 rows (queries, with the heads that share keys) by keys, one block on an SM,
-    keys split for decoding."""
-    rows = []
-    if decode:
-        steps = (64, 128) if head <= 128 else (32, 64)
-        for shared, step, split in cartesian(
-            (1, 2, 4, 8, 16, 32, 64), steps, (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128)
-        ):
-            rows.append((1, shared, step, 8, 2 if head <= 256 else 1, split, 1))
-    else:
-        shapes = [(128, 1), (64, 2), (32, 4), (16, 8), (4, 32)] if head <= 256 else [(64, 1), (32, 2), (16, 4)]
-        for (queries, shared), step in cartesian(shapes, (64, 128) if head <= 128 else (32, 64)):
-            rows.append((queries, shared, step, 8, 2 if head <= 256 else 1, 1, 1))
-    values = np.array(rows, dtype=np.float32).T
-    names = ("tile.i", "tile.r", "tile.j", "warps", "pipeline", "split.j", "blocks_limit")
-    columns = dict(zip(names, values, strict=True))
-    fixed = {"tile.b": 1, "tile.g": 1, "tile.e": head, "reduce.j": ONLINE, "reduce.d": RESIDENT}
-    return {**columns, **{name: np.full(len(rows), value, dtype=np.float32) for name, value in fixed.items()}}
+    """Keys that a tile of `rows` queries goes over under a causal mask and a sliding window (0: none), in whole steps
+    but for the last: the mean, and the most over the mean. Long sequences are sampled at even distances."""
+    tiles = np.ceil(queries / rows)[:, None]
+    at = np.floor((np.arange(samples) + 0.5) / samples * tiles)
+    end = np.minimum((at + 1.0) * rows[:, None], queries[:, None]) + (keys - queries)[:, None]
+    begin = at * rows[:, None] + (keys - queries)[:, None] + 1.0 - window[:, None]
+    hidden = np.where(window[:, None] > 0, np.floor(np.maximum(begin, 0.0) / step) * step, 0.0)
+    whole = np.where(tiles > 1.0, np.ceil(end / step) * step, end) - hidden
+    mean = whole.mean(axis=1)
+    return mean, whole.max(axis=1) / mean
 
 
 def _mixture(table: pd.DataFrame) -> Iterator[Rows]:
@@ -340,7 +338,7 @@ def _mixture(table: pd.DataFrame) -> Iterator[Rows]:
     site = _site(tokens, experts, top, sizes["K"], sizes["N"])
     yield _rows(
         "moe",
-        workloads.grouped_gemm("bf16", repeated=True),
+        workloads.grouped_gemm("bf16", replayed=True),
         table,
         sizes,
         site,

@@ -6,7 +6,6 @@ kernel computes. `fresh` kernels run in the midst of a model: the one before has
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
 from codesign.costmodel.summary import KernelSummary, summarize
@@ -31,12 +30,17 @@ def _group(computes: list[Compute], outputs: list[Compute]) -> Fusion:
 
 
 def _summary(
-    name: str, computes: list[Compute], outputs: list[Compute], warm: str = "", fresh: str = ""
+    name: str,
+    computes: list[Compute],
+    outputs: list[Compute],
+    warm: str = "",
+    fresh: str = "",
+    replayed: str = "",
 ) -> KernelSummary:
     """The summary of a group; `warm` names inputs that were written some kernels ago, `fresh` those that the kernel
-    just before has written."""
+    just before has written, `replayed` those that the same kernel read when it was timed before."""
     found = summarize(_group(computes, outputs), name=name, key=name)
-    notes = {key: value for key, value in (("warm", warm), ("fresh", fresh)) if value}
+    notes = {key: value for key, value in (("warm", warm), ("fresh", fresh), ("replayed", replayed)) if value}
     return KernelSummary(**{**found.__dict__, "notes": notes})
 
 
@@ -50,18 +54,28 @@ def gemm(dtype: str = "bf16") -> KernelSummary:
     return _summary("gemm", [c], [c], "a")
 
 
-@lru_cache(maxsize=32)
-def attention(dtype: str = "bf16", kv_dtype: str = "bf16", head: int = 128, masked: bool = True) -> KernelSummary:
+@lru_cache(maxsize=64)
+def attention(
+    dtype: str = "bf16",
+    kv_dtype: str = "bf16",
+    head: int = 128,
+    masked: bool = True,
+    replayed: bool = False,
+    result: str = "",
+    keys_only: bool = False,
+) -> KernelSummary:
     """Grouped-query attention of one query block: sizes B batch, G key heads, R query heads a key head, Q queries, J
     keys.
 
     Scores, a softmax over j in one pass, and the product with the values. Masking is arithmetic on the scores; which
-    tiles are empty is the scenario's share of keys that are visited.
+    tiles are empty is the scenario's share of keys that are visited. `replayed` keys and values were read by the same
+    kernel a moment ago: they are in L2 as far as they fit. `result` is the dtype of the output, the queries' by default; with
+    `keys_only` the keys are the values too.
     """
     kind, kv = DTYPES[dtype], DTYPES[kv_dtype]
     q = _input("q", kind, "B", "G", "R", "Q", head)
     k = _input("k", kv, "B", "G", "J", head)
-    v = _input("v", kv, "B", "G", "J", head)
+    v = k if keys_only else _input("v", kv, "B", "G", "J", head)
     outer = _dims(b="B", g="G", r="R", i="Q")
     at = ("b", "g", "r", "i")
     j, d = _dims(j="J"), _dims(d=head)
@@ -83,9 +97,11 @@ def attention(dtype: str = "bf16", kv_dtype: str = "bf16", head: int = 128, mask
     mixed = Compute(
         [*outer, *_dims(e=head)], product, dtype=F32, reductions=j, monoid="sum", accumulate=F32, name="mixed"
     )
-    body = apply("div", Read(mixed.result, (*at, "e")), Read(total.result, at))
-    out = Compute([*outer, *_dims(e=head)], cast(body, kind), dtype=kind, name="out")
-    return _summary("attention", [score, top, exp, total, mixed, out], [out], "q")
+    inverse = apply("div", literal(1.0, F32), Read(total.result, at))  # once a row
+    body = apply("mul", Read(mixed.result, (*at, "e")), inverse)
+    wide = DTYPES[result or dtype]
+    out = Compute([*outer, *_dims(e=head)], cast(body, wide), dtype=wide, name="out")
+    return _summary("attention", [score, top, exp, total, mixed, out], [out], "q", replayed="k,v" if replayed else "")
 
 
 @lru_cache(maxsize=8)
@@ -209,9 +225,9 @@ def softmax(dtype: str = "bf16") -> KernelSummary:
 
 
 @lru_cache(maxsize=8)
-def grouped_gemm(dtype: str = "bf16", repeated: bool = False) -> KernelSummary:
+def grouped_gemm(dtype: str = "bf16", replayed: bool = False) -> KernelSummary:
     """A mixture's GEMM: E experts, each with M rows of K gathered from T tokens, times its own N x K weights;
-    `repeated` when it was timed over and over on the same data."""
+    `replayed` when it was timed over and over on the same data."""
     kind = DTYPES[dtype]
     x, w, rows = _input("x", kind, "T", "K"), _input("w", kind, "E", "N", "K"), _input("rows", I64, "E", "M")
     row = Read(rows, ("e", "m")).as_index()
@@ -219,8 +235,7 @@ def grouped_gemm(dtype: str = "bf16", repeated: bool = False) -> KernelSummary:
     c = Compute(
         _dims(e="E", m="M", n="N"), body, dtype=kind, reductions=_dims(k="K"), monoid="sum", accumulate=F32, name="c"
     )
-    found = _summary("grouped_gemm", [c], [c], "x")
-    return replace(found, notes={**found.notes, "repeated": "all"}) if repeated else found
+    return _summary("grouped_gemm", [c], [c], "x", replayed="x,w" if replayed else "")
 
 
 @lru_cache(maxsize=8)

@@ -12,16 +12,10 @@ from dataclasses import dataclass
 
 from codesign.costmodel.gpu.geometry import Geometry, Work
 from codesign.costmodel.gpu.occupancy import Occupancy
+from codesign.costmodel.gpu.overlap import CHAINED, INNER
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.streaming import ARRIVAL, request_clocks, trip_seconds
-from codesign.costmodel.gpu.timing import (
-    BARRIER_CLOCKS,
-    CHAINED,
-    INNER,
-    cache_bytes,
-    tensor_seconds,
-    trip_depth,
-)
+from codesign.costmodel.gpu.timing import BARRIER_CLOCKS, cache_bytes, tensor_seconds, trip_depth
 from codesign.costmodel.machine import Machine
 
 PIPES = ("tensor", "operands", "vector", "special", "port", "requests")

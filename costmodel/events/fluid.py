@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from codesign.costmodel.events.blocks import PIPES, Phase
-from codesign.costmodel.gpu.timing import INNER
+from codesign.costmodel.gpu.overlap import INNER
 
 L2, DRAM = len(PIPES), len(PIPES) + 1
 PATHS = (0, 0, 0, 0, 1, 2, 1, 1)

@@ -47,8 +47,6 @@ class Parameters:
     """Order of the norm that combines resources working at the same time: infinity overlaps perfectly, 1 not at all."""
     reduction_latency: float = 6.0
     """Meeting of the parts of a split reduction, in DRAM latencies."""
-    imbalance: float = 1.0
-    """Share of the quantisation of blocks onto SMs that is felt; below 1 when blocks drift apart."""
     step_clocks: float = 60.0
     """Clocks of a loop trip that nothing hides within one block: waiting and issuing."""
     vector_efficiency: float = 0.9
@@ -61,9 +59,17 @@ class Parameters:
     profiled_clock: float = 0.85
     """Clock that power management leaves under the load of a long eager run, over the clock of short ones (a table of
     `profiled` times)."""
+    helper_seconds: float = 1.3e-6
+    """What each further small kernel of one call adds inside a replayed graph (appending to a cache, converting,
+    scheduling, meeting of parts)."""
     extra_passes: float = 0.0
-    """Further passes over what an online loop reads (keys and values) by helper kernels of an implementation: cache
-    append, conversion."""
+    """Further passes over the new part of what an online loop reads (keys and values) by helper kernels of an
+    implementation: cache append, conversion."""
+    token_seconds: float = 0.5e-9
+    """What helper kernels take for each new token on top of its bytes: a block of 512 threads a token, or fewer where
+    a token has fewer keys."""
+    convert_passes: float = 2.0
+    """Passes over queries and results where queries are converted to the type of the keys by a kernel of its own."""
     extra_query_passes: float = 0.0
     """The same over the other inputs and outputs (queries, results): layout, rotary embedding."""
 
@@ -84,9 +90,12 @@ FITTED = (
 )
 """The parameters that calibration fits: twelve. The others hold on every GPU that was looked at."""
 
+TYPICAL = "typical"
+"""The name under which calibrations keep the middle of their implementations."""
+
 BOUNDS: dict[str, tuple[float, float]] = {
     "launch_seconds": (0.8e-6, 40e-6),
-    "tensor_efficiency": (0.4, 1.0),
+    "tensor_efficiency": (0.02, 1.0),
     "tensor_joules": (0.2e-12, 2e-12),
     "tile_overhead": (0.0, 64.0),
     "l2_efficiency": (0.2, 1.2),
@@ -96,12 +105,14 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "exposed": (0.02, 1.0),
     "sharpness": (1.5, 12.0),
     "reduction_latency": (0.3, 40.0),
-    "imbalance": (0.3, 1.0),
     "step_clocks": (5.0, 600.0),
     "vector_efficiency": (0.2, 1.0),
     "warm": (0.0, 1.0),
+    "helper_seconds": (0.5e-6, 4e-6),
     "extra_passes": (0.0, 8.0),
-    "extra_query_passes": (0.0, 8.0),
+    "token_seconds": (0.05e-9, 20e-9),
+    "convert_passes": (0.0, 8.0),
+    "extra_query_passes": (0.02, 8.0),
     "profiled_launch_seconds": (0.1e-6, 3e-6),
     "profiled_clock": (0.6, 1.0),
 }
@@ -121,15 +132,18 @@ class Calibration:
     provenance: dict[str, Any]
     transferred: str = ""
     implementations: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Constants of named implementations (a serving system's attention) that differ from the machine's: launches,
-    helper passes, shares."""
+    """Constants of named implementations (a serving system's attention) that differ from the machine's: the latency of
+    a block, helper kernels' work. Those of `typical` stand for an implementation that is not known."""
 
     def of(self, implementation: str = "", method: str = "graph") -> Parameters:
         """The parameters for an implementation ("" for the machine's own) and a way of measuring.
 
         Profiled eager kernels hold less launch time than replayed graphs.
         """
-        found = replace(self.parameters, **self.implementations.get(implementation, {}))
+        own = self.implementations.get(implementation, {}) if implementation else {}
+        if implementation and not own:
+            own = self.implementations.get(TYPICAL, {})
+        found = replace(self.parameters, **own)
         if method != "profiled":
             return found
         return replace(found, launch_seconds=found.profiled_launch_seconds)

@@ -1,19 +1,27 @@
-"""From work, occupancy and traffic to seconds: the phases of blocks on SMs and how they overlap.
+"""The time of a kernel under a schedule: resources that work at the same time, latencies that do not hide, and what is
+exposed at the start and the end of a block.
 
-A block fills its pipeline, runs its loop, and stores. Resources (tensor, vector and special units, L2, DRAM) work at
-the same time within a phase and, as far as several blocks share an SM or follow each other asynchronously, across
-phases. The time is the busiest SM's or the busiest shared resource's, whichever is longer, plus what is not hidden.
+Vectorised over schedules (and over rows of sizes, for calibration): every value is a number or an array that broadcasts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
+from codesign.costmodel.gpu.chains import (
+    ISSUED_LANES,
+    chain_path,
+    further_launches,
+    helper_seconds,
+    launched,
+    meeting_seconds,
+)
 from codesign.costmodel.gpu.geometry import Array, Work, geometry, work
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
+from codesign.costmodel.gpu.overlap import CHAINED, INNER, MEMORY, THREADED, THROTTLE, overlap
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.streaming import ARRIVAL, request_clocks, sustained_clock, trip_seconds
 from codesign.costmodel.gpu.traffic import drain_seconds, traffic
@@ -21,25 +29,11 @@ from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import UnsupportedError
 
-INNER = 6.0
-"""Order of the norm among resources of one path (tensor unit and operand delivery): nearly the longest."""
-
-MEMORY = 4.0
-"""The same for L2 and DRAM under a contraction: what L2 answers queues among what waits for DRAM."""
-
 BARRIER_CLOCKS = 10.0
 """Clocks of a reduction over a block per warp that takes part."""
 
-CHAINED = 2.0
-"""The same for a chain of contractions, where the vector unit works between two of them on the same tile and overlaps
-only other blocks' or warp groups' work."""
-
 OPERAND_CLOCKS = 25.0
 """Clocks until a thread's load from shared memory returns; the warps of an SM wait in turn."""
-
-THREADED = 1.2
-"""The same for schedules of single threads: a thread's multiply-adds wait for the operands that it loads itself, so the
-two overlap only as far as other warps have work."""
 
 WARP_MMA_CLOCKS, GROUP_MMA_CLOCKS = 33.0, 18.0
 """Clocks until a multiply may follow the one whose sum it goes on with: warp-level mma (Sun et al., Dissecting Tensor
@@ -49,9 +43,6 @@ Hopper GPU Architecture, 2024)."""
 STATIC_POWER = 0.15
 """Share of the power limit that does not follow the work: leakage, memory refresh, links."""
 
-THROTTLE = 12.0
-"""Order of the norm of a kernel's time and the time that its energy takes at the power limit: nearly the longer."""
-
 OPERAND_BITS = {"f8": 8.0, "i8": 8.0, "f4": 4.0, "tf32": 32.0, "f32": 32.0}
 """Bits of the operands of a tensor unit's dtypes, 16 where not listed."""
 
@@ -59,8 +50,10 @@ ABSORBED = 0.5
 """Share of a small result that L2 still holds when a kernel with bulk stores has ended; DRAM gets it under the next
 kernel."""
 
-VECTOR_LOAD = 16.0
-"""Bytes that a thread of a matrix-vector loop has under way: its next load waits for the sum."""
+VECTOR_LOAD, STREAM_LOAD = 16.0, 64.0
+"""Bytes that a thread has under way: in a matrix-vector loop its next load waits for the sum, in a stream four vectors
+go out at once."""
+
 
 @dataclass
 class Estimate:
@@ -78,7 +71,61 @@ class Estimate:
     dram_write: Array
     flops: Array
     grid: Array
-    shares: dict[str, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Chip:
+    """A machine's figures as the model uses them: bytes per second of what a well-made kernel reaches at each level,
+    seconds of latency, lanes of an SM. `wide`: 0 where warps multiply fragments, 1 where warp groups do, 2 with tensor
+    memory; `bulk` where stores and loads are bulk copies."""
+
+    sms: float
+    dram: float
+    l2: float
+    port: float
+    shared: float
+    cache_bytes: float
+    dram_latency: float
+    l2_latency: float
+    clock: Array
+    slower: Array
+    lanes: float
+    integer_lanes: float
+    special_lanes: float
+    warp: float
+    wide: int
+    bulk: bool
+
+    @staticmethod
+    def of(machine: Machine, p: Parameters, slower: Array) -> _Chip:
+        """The figures at a clock that is `slower` (a share) than the highest."""
+        dram, l2, vector, special = machine.level("dram"), machine.level("l2"), machine.unit("vector"), machine.unit("special")
+        clock = machine.need(vector.clock_hz, "units.vector.clock_hz") * slower
+        l2_bandwidth = machine.need(l2.bandwidth, "levels.l2.bandwidth") * machine.instances("l2")
+        lanes = machine.need(vector.rate["f32"], "units.vector.rate.f32")
+        return _Chip(
+            sms=float(machine.instances("shared")),
+            dram=machine.need(dram.bandwidth, "levels.dram.bandwidth") * p.dram_efficiency,
+            l2=l2_bandwidth * p.l2_efficiency * slower,
+            port=64.0 * clock,
+            shared=machine.need(machine.level("shared").bandwidth, "levels.shared.bandwidth"),
+            cache_bytes=cache_bytes(machine),
+            dram_latency=machine.need(dram.latency_seconds, "levels.dram.latency_seconds"),
+            l2_latency=machine.need(l2.latency_seconds, "levels.l2.latency_seconds"),
+            clock=clock,
+            slower=slower,
+            lanes=lanes * vector.count,
+            integer_lanes=machine.need(vector.rate.get("i32", vector.rate["f32"]), "units.vector.rate.i32") * vector.count,
+            special_lanes=machine.need(special.rate["f32"], "units.special.rate.f32") * special.count,
+            warp=machine.limit("warp_size"),
+            wide=wide_of(machine),
+            bulk=bool(machine.features.get("tma", False)),
+        )
+
+
+def wide_of(machine: Machine) -> int:
+    """Who multiplies: 0 warps with fragments in registers, 1 warp groups, 2 units with tensor memory."""
+    return 2 if machine.features.get("tensor_memory") else 1 if machine.features.get("wgmma") else 0
 
 
 def estimate(
@@ -95,133 +142,120 @@ def estimate(
     Besides the size symbols, `sizes` may say how much longer the longest block is than the mean one (`skew`) and what
     operations of the tensor unit went before in one go (`run_operations`), which lower the clock.
     """
-    sms = float(machine.instances("shared"))
-    dram, l2 = machine.level("dram"), machine.level("l2")
-    bandwidth = machine.need(dram.bandwidth, "levels.dram.bandwidth")
-    l2_instances = float(machine.instances("l2"))
-    l2_bandwidth = machine.need(l2.bandwidth, "levels.l2.bandwidth") * l2_instances * p.l2_efficiency
-    latency = machine.need(dram.latency_seconds, "levels.dram.latency_seconds")
-    l2_latency = machine.need(l2.latency_seconds, "levels.l2.latency_seconds")
-    vector = machine.unit("vector")
-    slower = sustained_clock(machine, sizes.get("run_operations", 0.0), p)
-    clock = machine.need(vector.clock_hz, "units.vector.clock_hz") * slower
-    l2_bandwidth = l2_bandwidth * slower
-    port = 64.0 * clock
-    shared_bandwidth = machine.need(machine.level("shared").bandwidth, "levels.shared.bandwidth")
-
-    bulk = bool(machine.features.get("tma", False))
-    wide = 2 if machine.features.get("tensor_memory") else 1 if machine.features.get("wgmma") else 0
-    warps = knobs.get("warps", 4.0)
-    g = geometry(kernel, knobs, sizes, sms)
-    w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, wide)
-    pipeline = np.maximum(knobs.get("pipeline", 1.0), 1.0)
+    chip = _Chip.of(machine, p, sustained_clock(machine, sizes.get("run_operations", 0.0), p))
+    contractions = sum(nest.contraction is not None for nest in kernel.nests)
+    chained = contractions > 1
+    warps, pipeline = knobs.get("warps", 4.0), np.maximum(knobs.get("pipeline", 1.0), 1.0)
+    knobs, idle = launched(kernel, knobs, sizes, chip.sms)
+    g = geometry(kernel, knobs, sizes, chip.sms)
+    w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, chip.wide)
     found = occupancy(w, machine, warps, pipeline)
     resident = np.maximum(found.blocks, 1.0)
     if "blocks_limit" in knobs:  # persistent kernels keep so many blocks on an SM
         resident = np.minimum(resident, knobs["blocks_limit"])
-    slots = sms * resident
-    cache = cache_bytes(machine)
-    t = traffic(kernel, g, slots, knobs.get("group", 1.0), order, cache, p.warm, p.write_gap, ABSORBED if bulk else 0.0)
-
-    even = g.grid / sms
-    whole = np.floor(g.grid / slots)
-    busiest = whole * resident + np.ceil((g.grid - whole * slots) / sms)
-    busiest = np.maximum(even + (busiest - even) * p.imbalance, 1.0)
-    busiest = np.maximum(busiest, sizes.get("skew", 1.0))  # the longest block, where blocks are not alike
+    slots = chip.sms * resident
+    absorbed = ABSORBED if chip.bulk else 0.0
+    t = traffic(kernel, g, slots, knobs.get("group", 1.0), order, chip.cache_bytes, p.warm, p.write_gap, absorbed)
+    busiest = busiest_sm(g.grid, slots, chip.sms, sizes.get("skew", 1.0))
     rounds = np.maximum(busiest / resident, 1.0)
 
-    tensor = tensor_seconds(w.tensor, machine, sms) * (
-        1.0 + p.tile_overhead * (1.0 / np.maximum(w.tensor_m, 1.0) + 1.0 / np.maximum(w.tensor_n, 1.0))
-    )
-    tensor = tensor * busiest / (p.tensor_efficiency * slower)
-    lanes = machine.need(vector.rate["f32"], "units.vector.rate.f32") * vector.count
-    integer_lanes = machine.need(vector.rate.get("i32", vector.rate["f32"]), "units.vector.rate.i32") * vector.count
-    special = machine.unit("special")
-    special_lanes = machine.need(special.rate["f32"], "units.special.rate.f32") * special.count
-    spill = found.spilled * found.threads * np.maximum(4.0 * w.trips, 2.0 * w.spill_steps) / port
-    vector_seconds = ((w.vector + w.ieee) / lanes + w.integer / integer_lanes) / clock / p.vector_efficiency
-    special_seconds = w.special / special_lanes / clock / p.vector_efficiency
-    busy_warps = np.minimum(np.minimum(resident, busiest) * warps / 8.0, 1.0)
-    waits = (w.operand_waits * OPERAND_CLOCKS + w.cache_waits * l2_latency * clock) / (resident * warps)
-    operand_seconds = busiest * (w.operand_bytes / shared_bandwidth + (w.operand_clocks + waits) / clock)
-    vector_seconds = busiest * (np.maximum(vector_seconds, special_seconds) / busy_warps + spill)
+    # what one SM computes and is fed with
+    overhead = 1.0 + p.tile_overhead * (1.0 / np.maximum(w.tensor_m, 1.0) + 1.0 / np.maximum(w.tensor_n, 1.0))
+    tensor = tensor_seconds(w.tensor, machine, chip.sms) * overhead * busiest / (p.tensor_efficiency * chip.slower)
+    vector = busiest * _vector_seconds(w, chip, p, found, knobs, np.minimum(resident, busiest) * warps)
+    waits = (w.operand_waits * OPERAND_CLOCKS + w.cache_waits * chip.l2_latency * chip.clock) / (resident * warps)
+    operands = busiest * (w.operand_bytes / chip.shared + (w.operand_clocks + waits) / chip.clock)
+    turns_order = THREADED if g.threaded else CHAINED if chained else INNER
+    compute = overlap((overlap((tensor, operands), INNER), vector), turns_order)
+    requests = busiest * request_clocks(w, found.threads, knobs.get("access_bytes", 16.0), chip.warp) / chip.clock
 
-    parts = np.where(np.greater(g.split, 1.0), g.split, 0.0)
-    partial_bytes = (
-        0.0 if np.ndim(parts) == 0 and not parts else parts * w.accumulators * 8.0 * (g.grid / np.maximum(g.split, 1.0))
-    )
-    arriving = w.load_bytes - w.shared_loads if wide == 2 else w.load_bytes  # a pair of SMs keeps half each
+    # L2 and DRAM, which all SMs share
+    arriving = w.load_bytes - w.shared_loads if chip.wide == 2 else w.load_bytes  # a pair of SMs keeps half each
     l2_bytes = g.grid * (w.load_bytes - w.shared_loads + w.store_bytes + 2.0 * w.atomic_bytes)
-    l2_seconds = np.maximum(l2_bytes / l2_bandwidth, busiest * arriving / port)
-
-    contractions = sum(nest.contraction is not None for nest in kernel.nests)
+    l2 = np.maximum(l2_bytes / chip.l2, busiest * arriving / chip.port)
     tiled = np.greater(w.tensor_k, 0.0)
     waiting = np.greater(w.trips, 1.0) & np.logical_not(tiled) & np.less_equal(pipeline, 1.0)
-    consumed = np.where(np.greater_equal(w.tensor_m, 64.0), 0.5, 1.0) if wide else 1.0  # stage that is not in flight
+    consumed = np.where(np.greater_equal(w.tensor_m, 64.0), 0.5, 1.0) if chip.wide else 1.0  # stage that is not in flight
+    each = np.where(knobs.get("vector_unit", 0.0), VECTOR_LOAD, STREAM_LOAD)
     in_flight_block = np.where(
         np.greater(w.trips, 1.0) & tiled,
         w.trip_bytes * np.minimum(np.maximum(pipeline - consumed, 0.5), w.trips),
-        np.minimum(w.load_bytes, found.threads * np.where(knobs.get("vector_unit", 0.0), VECTOR_LOAD, 64.0)),
+        np.minimum(w.load_bytes, found.threads * each),
     )
     in_flight = np.maximum(np.minimum(g.grid, slots) * in_flight_block, 1.0)
-    warp = machine.limit("warp_size")
-    requests = busiest * request_clocks(w, found.threads, knobs.get("access_bytes", 16.0), warp) / clock
-    read_seconds, behind = t.read_effort / (bandwidth * p.dram_efficiency), latency * t.read / in_flight
+    read, behind = t.read_effort / chip.dram, chip.dram_latency * t.read / in_flight
     if contractions:
-        read_seconds = read_seconds + np.maximum(behind - latency, 0.0)
-        if contractions == 1:
-            ready = in_flight / (bandwidth * latency)
-            read_seconds = read_seconds + drain_seconds(read_seconds, np.maximum(g.grid / slots, 1.0), ready)
+        read = read + np.maximum(behind - chip.dram_latency, 0.0)
+        if not chained:
+            ready = in_flight * p.dram_efficiency / (chip.dram * chip.dram_latency)
+            read = read + drain_seconds(read, np.maximum(g.grid / slots, 1.0), ready)
     else:
-        read_seconds = np.where(waiting, read_seconds, _norm((read_seconds, behind), INNER))
-    write_seconds = t.write_effort / (bandwidth * p.dram_efficiency)
-    store_seconds = np.maximum(write_seconds, g.grid * w.store_bytes / l2_bandwidth)
-    arrival = latency * ARRIVAL / (pipeline - 0.5)
-    step = w.trips * trip_depth(w, bool(wide)) * p.step_clocks / clock + np.where(tiled, (w.trips - 1.0) * arrival, 0.0)
-    turns = rounds
-    if np.any(waiting):
-        alone = trip_seconds(w, found.threads, t.missed, clock, l2_latency, latency)
-        step = np.where(waiting, alone, step)
-        turns = np.where(waiting, rounds + (np.ceil(rounds) - rounds) * p.imbalance, rounds)
-    chain = turns * (step + w.barriers * warps * BARRIER_CLOCKS / clock)
+        read = np.where(waiting, read, overlap((read, behind), INNER))
+    write = t.write_effort / chip.dram
+    store = np.maximum(write, g.grid * w.store_bytes / chip.l2)
 
-    order_norm = p.sharpness
-    together_norm = THREADED if g.threaded else CHAINED if contractions > 1 else INNER
-    compute = _norm((_norm((tensor, operand_seconds), INNER), vector_seconds), together_norm)
-    memory = INNER
-    if contractions == 1:  # in a chain one contraction's operands load while another computes
-        memory = MEMORY
-        single = tiled & np.less_equal(pipeline - consumed, 1.0)  # one buffer: a block loads and computes in turn
-        chain = chain + np.where(single, rounds * (compute / busiest + w.trips * w.trip_bytes / port), 0.0)
-    reading, moving = _norm((l2_seconds, read_seconds), memory), _norm((l2_seconds, read_seconds + write_seconds), memory)
-    work_seconds = _norm((compute, reading, chain, requests), order_norm)
-    together = _norm((compute, moving, chain, requests), order_norm)
-    if np.any(waiting):  # a loop that waits for its loads overlaps nothing but the waiting of other blocks
-        busy = _norm((compute, requests), INNER)
-        work_seconds = np.where(waiting, busy + np.maximum(reading, chain), work_seconds)
-        together = np.where(waiting, busy + np.maximum(moving, chain), together)
-    ahead = bulk and bool(wide)  # warps that only load go on to the next block's operands during the epilogue
-    fill = (1.0 if ahead else rounds) * p.fill_latency * latency
-    serial = fill + np.where(waiting, together, work_seconds + store_seconds)
-    share = 1.0 / rounds + (1.0 - 1.0 / rounds) * p.exposed / resident
-    exposed = share * np.maximum(serial - together, 0.0)
-    reduction = np.where(np.greater(g.split, 1.0), p.reduction_latency * latency + partial_bytes / l2_bandwidth, 0.0)
-    passes = (p.extra_passes * t.online + p.extra_query_passes * (t.least_read + t.write - t.online)) / (
-        bandwidth * p.dram_efficiency
-    )
+    # what the blocks of an SM do one after the other, and what of it nothing hides
+    if chained:
+        if "in_flight" in knobs:
+            plain = np.greater(knobs["in_flight"], 0.0)
+            in_flight_block = np.where(plain, found.threads * knobs["in_flight"], in_flight_block)
+        path = chain_path(
+            w, t, knobs, p,
+            compute_of_block=compute / busiest, rounds=rounds, in_flight_bytes=in_flight_block,
+            clock=chip.clock, l2_latency=chip.l2_latency, dram_latency=chip.dram_latency,
+        )  # fmt: skip
+        chain, fill = path.path, path.fill
+        moving = overlap((l2, (t.read_effort + t.write_effort) / chip.dram), INNER)
+        together = overlap((compute, moving, chain, requests), p.sharpness)
+        exposed = np.zeros_like(together)
+        reduction = meeting_seconds(
+            kernel, g, w, knobs, idle, p,
+            dram_bandwidth=chip.dram, l2_bandwidth=chip.l2, cache_bytes=chip.cache_bytes, port=chip.port,
+            l2_latency=chip.l2_latency, dram_latency=chip.dram_latency,
+        )  # fmt: skip
+    else:
+        arrival = chip.dram_latency * ARRIVAL / (pipeline - 0.5)
+        step = w.trips * trip_depth(w, bool(chip.wide)) * p.step_clocks / chip.clock
+        step = step + np.where(tiled, (w.trips - 1.0) * arrival, 0.0)
+        turns = rounds
+        if np.any(waiting):
+            alone = trip_seconds(w, found.threads, t.missed, chip.clock, chip.l2_latency, chip.dram_latency)
+            step, turns = np.where(waiting, alone, step), np.where(waiting, np.ceil(rounds), rounds)
+        chain = turns * (step + w.barriers * warps * BARRIER_CLOCKS / chip.clock)
+        memory = INNER
+        if contractions:
+            memory = MEMORY
+            single = tiled & np.less_equal(pipeline - consumed, 1.0)  # one buffer: a block loads and computes in turn
+            chain = chain + np.where(single, rounds * (compute / busiest + w.trips * w.trip_bytes / chip.port), 0.0)
+        reading, moving = overlap((l2, read), memory), overlap((l2, read + write), memory)
+        working = overlap((compute, reading, chain, requests), p.sharpness)
+        together = overlap((compute, moving, chain, requests), p.sharpness)
+        if np.any(waiting):  # a loop that waits for its loads overlaps nothing but the waiting of other blocks
+            busy = overlap((compute, requests), INNER)
+            together = np.where(waiting, busy + np.maximum(moving, chain), together)
+        ahead = chip.bulk and bool(chip.wide)  # warps that only load go on to the next block during the epilogue
+        fill = (1.0 if ahead else rounds) * p.fill_latency * chip.dram_latency
+        serial = fill + np.where(waiting, together, working + store)
+        share = 1.0 / rounds + (1.0 - 1.0 / rounds) * p.exposed / resident
+        exposed = share * np.maximum(serial - together, 0.0)
+        partial = np.where(np.greater(g.split, 1.0), w.accumulators * 8.0 * g.grid, 0.0)
+        reduction = np.where(np.greater(g.split, 1.0), p.reduction_latency * chip.dram_latency + partial / chip.l2, 0.0)
+
+    launch = p.launch_seconds + p.helper_seconds * further_launches(g, knobs, idle)
+    passes = helper_seconds(t, knobs, sizes, p, chip.dram)
     power = power_seconds(w.tensor, g.grid, t.read + t.write, machine, p.tensor_joules)
-    total = p.launch_seconds + _norm((together + exposed, power), THROTTLE) + reduction + passes
-    flops = 2.0 * (sum(w.tensor.values()) + w.ieee) * g.grid
+    idle_blocks = g.grid * idle / slots * p.fill_latency * chip.dram_latency
+    busy_seconds = overlap((together + exposed, power), THROTTLE)
     return Estimate(
-        total=total,
-        launch=p.launch_seconds,
+        total=launch + busy_seconds + reduction + passes + idle_blocks,
+        launch=launch,
         resources={
             "fill": fill,
             "tensor": tensor,
-            "vector": vector_seconds,
-            "l2": l2_seconds,
-            "dram": read_seconds,
-            "store": store_seconds,
+            "vector": vector,
+            "l2": l2,
+            "dram": read,
+            "store": store,
             "requests": requests,
             "power": power,
             "passes": passes,
@@ -234,9 +268,29 @@ def estimate(
         rounds=rounds,
         dram_read=t.read,
         dram_write=t.write,
-        flops=flops,
+        flops=2.0 * (sum(w.tensor.values()) + w.ieee) * g.grid,
         grid=g.grid,
     )
+
+
+def busiest_sm(grid: Array, slots: Array, sms: float, skew: Array) -> Array:
+    """Blocks of the SM that has the most, or the length of the longest block in mean ones where that is more."""
+    whole = np.floor(grid / slots)
+    busiest = whole * (slots / sms) + np.ceil((grid - whole * slots) / sms)
+    return np.maximum(np.maximum(busiest, 1.0), skew)
+
+
+def _vector_seconds(
+    w: Work, chip: _Chip, p: Parameters, found: Occupancy, knobs: Mapping[str, Array], warps: Array
+) -> Array:
+    """Seconds of one block on the vector and special-function units of an SM with so many resident `warps`: eight hide
+    the units' own latency. Spilled registers go through the load/store path."""
+    plain = ((w.vector + w.ieee) / chip.lanes + w.integer / chip.integer_lanes) / chip.clock / p.vector_efficiency
+    if "instructions" in knobs:
+        plain = np.maximum(plain, knobs["instructions"] * w.ieee / 2.0 / ISSUED_LANES / chip.clock)
+    special = w.special / chip.special_lanes / chip.clock / p.vector_efficiency
+    spill = found.spilled * found.threads * np.maximum(4.0 * w.trips, 2.0 * w.spill_steps) / chip.port
+    return np.maximum(plain, special) / np.minimum(warps / 8.0, 1.0) + spill
 
 
 def cache_bytes(machine: Machine) -> float:
@@ -285,15 +339,3 @@ def power_seconds(
     if dram is not None and dram.read_joules_per_byte.value is not None:
         energy = energy + dram_bytes * dram.read_joules_per_byte.value
     return energy / ((1.0 - STATIC_POWER) * machine.power_watts.value)
-
-
-def _norm(parts: tuple[Array, ...], order: float) -> Array:
-    """The norm of concurrent times: `(sum t^p)^(1/p)`, scaled by the longest so that it neither under- nor overflows."""
-    top = parts[0]
-    for part in parts[1:]:
-        top = np.maximum(top, part)
-    top = np.maximum(top, 1e-12)
-    total = 0.0
-    for part in parts:
-        total = total + np.power(part / top, order)
-    return top * np.power(total, 1.0 / order)

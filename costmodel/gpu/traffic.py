@@ -100,7 +100,7 @@ def traffic(
     read: Array = 0.0
     least: Array = 0.0
     online: Array = 0.0
-    left = _left_by_last_run(sum(totals.values()), l2_bytes) if kernel.notes.get("repeated") else 0.0
+    working_set = sum(totals.values()) + write
     read_effort: Array = 0.0
     for access, once, each in entries:
         tensor = access.dtype.bytes
@@ -111,7 +111,8 @@ def traffic(
         again = np.maximum(each * waves - once, 0.0)
         kept = np.minimum(0.8 * l2_bytes / (once + flow - each), 1.0)
         first = once * cold_share(kernel, access, once, fresh, l2_bytes, warm)
-        first = np.minimum(first, once * (1.0 - left))
+        if noted(kernel, "replayed", access):
+            first = np.minimum(first, once * replayed_cold(working_set, l2_bytes))
         missed = first + again * (1.0 - kept)
         read = read + missed
         read_effort = read_effort + missed * (1.0 + READ_GAP / run_bytes(access, runs))
@@ -131,10 +132,13 @@ def drain_seconds(read_seconds: Array, waves: Array, needed: Array) -> Array:
     return np.minimum(waves - 1.0, 1.0) * read_seconds / waves * np.log1p(needed) / needed
 
 
-def _left_by_last_run(touched: Array, l2_bytes: float) -> Array:
-    """Share of its inputs that a kernel finds in L2 when it runs again and again on the same data: all of them up to
-    most of the capacity, none when they clearly exceed it."""
-    return np.clip((1.15 - touched / l2_bytes) / 0.3, 0.0, 1.0)
+def replayed_cold(working_set: Array, l2_bytes: float) -> Array:
+    """Share of a replayed kernel's inputs that is no longer in L2.
+
+    A cyclic sweep finds all while everything fits and, under least recently used, nothing as soon as it does not; the
+    two slices of the cache and what else lives there blur the step.
+    """
+    return np.clip((working_set / l2_bytes - 0.7) / 0.3, 0.0, 1.0)
 
 
 def noted(kernel: KernelSummary, note: str, access: Access) -> bool:

@@ -65,7 +65,7 @@ def test_experts_of_a_mixture_get_equal_shares() -> None:
     (rows,) = kernels_of(mixture_table())
     np.testing.assert_array_equal(rows.sizes["E"], [6.0, 6.0, 8.0])  # 3 tokens x 2 reach six experts, 64 x 2 all eight
     np.testing.assert_array_equal(rows.sizes["M"], [1.0, 1.0, 16.0])
-    assert rows.kernel.notes["repeated"]
+    assert rows.kernel.notes["replayed"]
 
 
 def test_a_mixture_is_ranked_among_the_schedules_of_all_machines() -> None:

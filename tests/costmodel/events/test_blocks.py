@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,7 @@ from codesign.costmodel.events.blocks import PIPES
 from codesign.costmodel.events.plan import plan
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.parameters import load_calibration
-from codesign.costmodel.gpu.timing import estimate
+from codesign.costmodel.gpu.timing import busiest_sm, estimate
 from codesign.costmodel.gpu.traffic import noted
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.summary import KernelSummary
@@ -41,12 +39,11 @@ CASES = {
 def test_work_of_all_blocks_is_the_tile_models(name: str, gpu: str) -> None:
     kernel, schedule, sizes = CASES[name]
     machine = load_machine(gpu)
-    # no quantisation: the tile model then charges each SM the mean
-    p = replace(load_calibration(machine).parameters, imbalance=0.0)
+    p = load_calibration(machine).parameters
     columns = {k: np.asarray(v, dtype=float) for k, v in knob_columns(ScheduleBatch.of([schedule])).items()}
     found = estimate(kernel, machine, columns, {k: float(v) for k, v in sizes.items()}, p, schedule.order)
     seen = plan(kernel, machine, schedule, sizes, p)
-    each = seen.grid / seen.chip.sms
+    each = float(busiest_sm(np.float64(seen.grid), seen.chip.sms * _one(found.blocks_per_sm), seen.chip.sms, 1.0))
     total = dict(
         zip(PIPES, (sum(p) * each for p in zip(*(f.pipes for f in seen.block.phases), strict=True)), strict=True)
     )

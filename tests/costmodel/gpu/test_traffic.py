@@ -17,8 +17,8 @@ from codesign.costmodel.machine import load_machine
 L2 = 40e6
 
 
-def mixture(experts: float, repeated: bool, step: float = 128.0) -> Traffic:
-    kernel = workloads.grouped_gemm("bf16", repeated)
+def mixture(experts: float, replayed: bool, step: float = 128.0) -> Traffic:
+    kernel = workloads.grouped_gemm("bf16", replayed)
     knobs: dict[str, Any] = {"tile.e": 1.0, "tile.m": 16.0, "tile.n": 64.0, "tile.k": step}
     sizes = {"T": 8.0, "E": experts, "M": 1.0, "N": 1024.0, "K": 2048.0}
     g = geometry(kernel, knobs, sizes)
@@ -27,13 +27,13 @@ def mixture(experts: float, repeated: bool, step: float = 128.0) -> Traffic:
 
 def test_what_a_kernel_finds_of_its_last_run() -> None:
     small, large = 4.0, 64.0  # 17 and 268 MB of weights
-    assert mixture(small, repeated=True).read < 0.01 * mixture(small, repeated=False).read
-    assert mixture(large, repeated=True).read == pytest.approx(mixture(large, repeated=False).read)
+    assert mixture(small, replayed=True).read < 0.01 * mixture(small, replayed=False).read
+    assert mixture(large, replayed=True).read == pytest.approx(mixture(large, replayed=False).read)
 
 
 def test_short_runs_cost_a_gap_each() -> None:
     for step in (32.0, 64.0, 256.0):
-        found = mixture(64.0, repeated=False, step=step)
+        found = mixture(64.0, replayed=False, step=step)
         assert found.read_effort / found.read == pytest.approx(1.0 + READ_GAP / (2.0 * step), rel=0.01)
 
 

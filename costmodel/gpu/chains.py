@@ -1,0 +1,148 @@
+"""Chains of contractions that meet in one loop, as in attention: what a launch chooses by rule, a block's own path, the
+meeting of its split parts, and the helper kernels of a serving system's call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from codesign.costmodel.gpu.geometry import ONLINE, Array, Geometry, Work
+from codesign.costmodel.gpu.parameters import Parameters
+from codesign.costmodel.gpu.traffic import Traffic
+from codesign.costmodel.summary import KernelSummary
+
+MEET_INSIDE, MEET_LAUNCHED, MEET_ALWAYS = 0.0, 1.0, 2.0
+"""How the parts of a split chain are summed: by the last block, by a kernel launched where there are several parts, or
+by one that is always launched and counted among the launches."""
+
+ISSUED_LANES = 128.0
+"""Lanes of an SM that get an instruction in a clock: four schedulers, a warp each."""
+
+SUMS_IN_FLIGHT = 8.0
+"""Parts of a split reduction that the last block of a kernel, which sums them, loads at a time."""
+
+PARTS_IN_FLIGHT = 2.0
+"""The same for the threads of a kernel that does nothing else."""
+
+
+def launched(
+    kernel: KernelSummary, knobs: Mapping[str, Array], sizes: Mapping[str, Array], sms: float
+) -> tuple[Mapping[str, Array], Array]:
+    """The knobs with what a launch chooses by rule, and the blocks that find nothing to do, for each that does.
+
+    `pack.rows` rows of a tile hold whole groups of all row dims but the last, flattened with it. `split.waves` waves
+    of blocks are wanted, in parts of `split.least` elements of the online dim or more and `split.most` parts at most;
+    without `split.seen` the rule counts the size `keys`, not what is visited; with `split.all` the most is launched
+    wherever more than one part is wanted.
+    """
+    chosen = dict(knobs)
+    if "pack.rows" in knobs:
+        contraction = next(nest.contraction for nest in kernel.nests if nest.contraction is not None)
+        left = knobs["pack.rows"]
+        for dim in contraction.m[:-1]:
+            chosen[f"tile.{dim}"] = np.minimum(kernel.extents[dim].evaluate(sizes), left)
+            left = left / chosen[f"tile.{dim}"]
+        chosen[f"tile.{contraction.m[-1]}"] = left
+    if "split.waves" not in knobs:
+        return chosen, 0.0
+    (dim,) = (dim for dim in kernel.inner if np.any(np.equal(knobs.get(f"reduce.{dim}", 0.0), ONLINE)))
+    visited = kernel.extents[dim].evaluate(sizes)
+    counted = np.where(np.greater(knobs["split.seen"], 0.0), visited, sizes["keys"])
+    blocks: Array = 1.0
+    for outer in kernel.outer:
+        blocks = blocks * np.ceil(kernel.extents[outer].evaluate(sizes) / chosen.get(f"tile.{outer}", 1.0))
+    wanted = np.floor(knobs["split.waves"] * sms / blocks + 0.999 * knobs["split.up"])
+    least, most = knobs["split.least"], knobs["split.most"]
+    offered = np.where(np.greater(least, 0.0), np.floor(counted / np.maximum(least, 1.0)), most)
+    parts = np.where(np.greater(knobs["split.all"], 0.0), most, np.minimum(np.minimum(wanted, offered), most))
+    parts = np.where(np.greater(wanted, 1.0), np.maximum(parts, 1.0), 1.0)
+    busy = np.minimum(parts, np.ceil(visited / knobs[f"tile.{dim}"]))
+    chosen[f"split.{dim}"] = busy
+    return chosen, parts / busy - 1.0
+
+
+def _result_bytes(kernel: KernelSummary) -> float:
+    """Bytes of an element of what a kernel stores last."""
+    return float([access.dtype.bytes for nest in kernel.nests for access in nest.stores][-1])
+
+
+@dataclass(frozen=True)
+class ChainPath:
+    """Seconds of a chain's blocks that follow each other on an SM: `path` in all, `fill` of it until operands arrive."""
+
+    path: Array
+    fill: Array
+
+
+def chain_path(
+    w: Work,
+    t: Traffic,
+    knobs: Mapping[str, Array],
+    p: Parameters,
+    *,
+    compute_of_block: Array,
+    rounds: Array,
+    in_flight_bytes: Array,
+    clock: float,
+    l2_latency: float,
+    dram_latency: float,
+) -> ChainPath:
+    """A block computes and waits twice a trip, for its scores and for its results, or is held up by its loads; and each
+    block but the first hides the share of its fill that `exposed` leaves."""
+    missed_latency = l2_latency + (dram_latency - l2_latency) * t.missed
+    streamed = w.load_bytes / np.maximum(in_flight_bytes, 1.0) * missed_latency
+    own = np.maximum(compute_of_block + 2.0 * w.trips * p.step_clocks / clock, streamed)
+    seen = knobs.get("exposed", 0.0)
+    seen = np.where(np.greater(seen, 0.0), seen, p.exposed)
+    fill = p.fill_latency * dram_latency * (1.0 + np.maximum(rounds - 1.0, 0.0) * seen)
+    return ChainPath(rounds * own + fill, fill)
+
+
+def meeting_seconds(
+    kernel: KernelSummary,
+    g: Geometry,
+    w: Work,
+    knobs: Mapping[str, Array],
+    idle: Array,
+    p: Parameters,
+    *,
+    dram_bandwidth: float,
+    l2_bandwidth: float,
+    cache_bytes: float,
+    port: float,
+    l2_latency: float,
+    dram_latency: float,
+) -> Array:
+    """Seconds until the parts of a split chain are summed: each leaves its results in single precision, those that
+    found no keys too, and another block or kernel adds them up."""
+    blocks = g.grid * (1.0 + idle)
+    parted, meet = np.greater(g.split * (1.0 + idle), 1.0), knobs.get("split.meet", MEET_INSIDE)
+    partial = blocks * w.store_bytes * (4.0 / _result_bytes(kernel))
+    rate = np.where(np.greater(partial, cache_bytes), dram_bandwidth, l2_bandwidth)
+    waited = np.where(np.equal(meet, MEET_ALWAYS), 0.0, p.reduction_latency * dram_latency)
+    each = w.store_bytes / port + l2_latency / SUMS_IN_FLIGHT
+    summed = g.split * np.where(np.equal(meet, MEET_INSIDE), each, l2_latency / PARTS_IN_FLIGHT)
+    return np.where(parted, waited + 2.0 * partial / rate + summed, 0.0)
+
+
+def further_launches(g: Geometry, knobs: Mapping[str, Array], idle: Array) -> Array:
+    """Kernels of one call besides the first: those that an implementation always launches, and the one that sums parts
+    where there are several."""
+    further = knobs.get("launches", 1.0) - 1.0
+    if "split.meet" in knobs:
+        further = further + (np.greater(g.split * (1.0 + idle), 1.0) & np.equal(knobs["split.meet"], MEET_LAUNCHED))
+    return further
+
+
+def helper_seconds(
+    t: Traffic, knobs: Mapping[str, Array], sizes: Mapping[str, Array], p: Parameters, dram_bandwidth: float
+) -> Array:
+    """Seconds of an implementation's helper kernels: passes over new keys and values, over queries and results, and
+    their work a token."""
+    around = t.least_read + t.write - t.online
+    passes = p.extra_passes * t.online * sizes.get("appended", 1.0) + p.extra_query_passes * around
+    passes = passes + p.convert_passes * knobs.get("converts", 0.0) * around
+    return passes / dram_bandwidth + p.token_seconds * sizes.get("tokens", 0.0)

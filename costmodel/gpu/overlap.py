@@ -1,0 +1,36 @@
+"""How times of concurrent resources combine: the norm of their times, of an order that says how well they overlap."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from codesign.costmodel.gpu.geometry import Array
+
+INNER = 6.0
+"""Order among resources of one path (tensor unit and operand delivery): nearly the longest."""
+
+MEMORY = 4.0
+"""The same for L2 and DRAM under a contraction: what L2 answers queues among what waits for DRAM."""
+
+CHAINED = 2.0
+"""The same for a chain of contractions, where the vector unit works between two of them on the same tile and overlaps
+only other blocks' or warp groups' work."""
+
+THREADED = 1.2
+"""The same for schedules of single threads: a thread's multiply-adds wait for the operands that it loads itself, so the
+two overlap only as far as other warps have work."""
+
+THROTTLE = 12.0
+"""Order of the norm of a kernel's time and the time that its energy takes at the power limit: nearly the longer."""
+
+
+def overlap(parts: tuple[Array, ...], order: float) -> Array:
+    """The norm of concurrent times: `(sum t^p)^(1/p)`, scaled by the longest so that it neither under- nor overflows."""
+    top = parts[0]
+    for part in parts[1:]:
+        top = np.maximum(top, part)
+    top = np.maximum(top, 1e-12)
+    total = 0.0
+    for part in parts:
+        total = total + np.power(part / top, order)
+    return top * np.power(total, 1.0 / order)
