@@ -13,7 +13,7 @@ from codesign.ir.dtypes import DType
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.functions import FUNCTIONS, Unit
 from codesign.ir.index import Atom, Extremum, FloorDiv, Index, Mod, Var, index, minimum, product
-from codesign.ir.scalar import Apply, Read, Scalar
+from codesign.ir.scalar import Apply, Literal as Constant, Read, Scalar
 from codesign.ir.tensor import Compute, Fusion
 from codesign.ir.types import BufferType, row_major
 
@@ -53,6 +53,8 @@ class Contraction:
     left: DType
     right: DType
     accumulate: DType
+    plain: tuple[bool, bool] = (True, True)
+    """Which factors reach the unit as they are loaded: reads of outside tensors with nothing but a conversion on them."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: bool) -> Ne
     dims = tuple(dim.name for dim in compute.dims)
     reductions = tuple(dim.name for dim in compute.reductions)
     domain = frozenset((*dims, *reductions))
-    contraction, multiply, factors = _contraction(compute)
+    contraction, multiply, factors = _contraction(compute, inside)
     loads: dict[tuple[str, tuple[Index, ...]], Access] = {}
     internal: dict[str, None] = {}
     counts: dict[frozenset[str], Counts] = {}
@@ -252,6 +254,12 @@ def _narrowest(node: Scalar) -> DType:
     return found
 
 
+def _plain(factor: Scalar, inside: Mapping[Value, Compute]) -> bool:
+    """Whether a factor is a read of an outside tensor, converted at most on the way into the unit."""
+    read = _strip(factor)
+    return isinstance(read, Read) and read.source not in inside and (read.otherwise is None or isinstance(read.otherwise, Constant))
+
+
 def _wraps(outer: Scalar, inner: Scalar) -> bool:
     while isinstance(outer, Apply) and outer.function == "cast":
         if outer is inner:
@@ -260,7 +268,9 @@ def _wraps(outer: Scalar, inner: Scalar) -> bool:
     return False
 
 
-def _contraction(compute: Compute) -> tuple[Contraction | None, Scalar | None, tuple[Scalar, ...]]:
+def _contraction(
+    compute: Compute, inside: Mapping[Value, Compute]
+) -> tuple[Contraction | None, Scalar | None, tuple[Scalar, ...]]:
     """The contraction that a compute is, with its product node and factors; (None, None, ()) when it is none."""
     nothing = (None, None, ())
     if compute.monoid != "sum" or not compute.reductions:
@@ -278,7 +288,8 @@ def _contraction(compute: Compute) -> tuple[Contraction | None, Scalar | None, t
     batch = tuple(name for name in parallel if name in in_left and name in in_right)
     if set(k) != reduced or not m or not n:
         return nothing
-    found = Contraction(m, n, k, batch, _narrowest(left), _narrowest(right), compute.accumulate)
+    plain = (_plain(left, inside), _plain(right, inside))
+    found = Contraction(m, n, k, batch, _narrowest(left), _narrowest(right), compute.accumulate, plain)
     return found, multiply, (left, right)
 
 
