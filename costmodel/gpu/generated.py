@@ -265,7 +265,11 @@ def held_by(phase: Phase, tiles: Tiles, last: bool) -> Held:
             for side, (rows, plain) in enumerate(zip((found.rows, found.columns), found.plain, strict=True)):
                 if plain:
                     continue
-                size = np.where(_in_place(nest, side, found, products, tiles), 0.0, rows * found.depth * found.bytes[side])
+                size = rows * found.depth * found.bytes[side]
+                if side == 0:  # into registers or tensor memory: only what changes hands at a time
+                    part = np.minimum(size, tiles.threads * SCRATCH_ELEMENTS * 0.5 * found.bytes[side])
+                    size = np.where(found.direct, part, size)
+                size = np.where(_in_place(nest, side, found, products, tiles), 0.0, size)
                 along = deeper & {*nest.reductions}
                 taken = np.where(found.dot, size, 0.0)
                 if tiles.goes_along(along) is np.False_ or not np.any(tiles.goes_along(along)):
@@ -290,7 +294,6 @@ def held_by(phase: Phase, tiles: Tiles, last: bool) -> Held:
             parts["stores"] = parts["stores"] + mine * access.dtype.bytes / np.maximum(
                 vector_bytes(access, tiles), access.dtype.bytes
             )
-    shared = np.where(has_inner, np.maximum(near, far), near + far)
     for nest in phase.outside:
         parts["outside"] = parts["outside"] + tiles.held(nest.dims)
     scratch: Array = 0.0
@@ -300,10 +303,13 @@ def held_by(phase: Phase, tiles: Tiles, last: bool) -> Held:
             size = np.minimum(tiles.elements(nest.dims), tiles.threads * SCRATCH_ELEMENTS) * nest.dtype.bytes
             dot = np.any([value.dot for value in products.values()], axis=0)
             scratch = np.maximum(scratch, np.where(dot & np.greater(tiles.warps, 1.0), size, 0.0))
+    if phase.loops:
+        shared = np.where(has_inner, np.maximum(near, far + scratch), near + far + scratch)
+    else:
+        shared = np.maximum(near + far, scratch)
     if tiles.wide == 2:
         direct = np.any([value.direct for value in products.values()], axis=0) if products else np.False_
         shared = shared + np.where(direct, np.where(pipelined, 16.0, 8.0), 0.0)
-    shared = shared + scratch if phase.loops else np.maximum(shared, scratch)
     return Held(shared, parts)
 
 
