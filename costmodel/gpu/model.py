@@ -24,9 +24,11 @@ CHUNK = 8192
 
 @dataclass(frozen=True)
 class GpuTileModel:
-    """The tile model; `calibration` overrides the shipped parameters of the machine."""
+    """The tile model; `calibration` overrides the shipped parameters of the machine. `compiled`: the code is this
+    compiler's, else a library's."""
 
     calibration: Calibration | None = None
+    compiled: bool = True
     fidelity: ClassVar[int] = 1
 
     def parameters(self, machine: Machine) -> Calibration:
@@ -53,7 +55,7 @@ class GpuTileModel:
         for start in range(0, count, CHUNK):
             rows = slice(start, min(start + CHUNK, count))
             part = {name: column[rows] if len(column) > 1 else column for name, column in knobs.items()}
-            found = estimate(kernel, machine, part, values, calibration.parameters, schedules.common.order)
+            found = estimate(kernel, machine, part, values, calibration.parameters, schedules.common.order, self.compiled)
             ledger(found, rows.stop - start, terms[rows])
             for name, value in _details(found).items():
                 details[name][rows] = value

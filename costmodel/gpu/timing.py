@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from codesign.costmodel.gpu.generated import generated
 from codesign.costmodel.gpu.geometry import Array, geometry, work
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
 from codesign.costmodel.gpu.parameters import Parameters
@@ -69,9 +70,10 @@ def estimate(
     sizes: Mapping[str, Array],
     p: Parameters,
     order: tuple[str, ...] = (),
+    compiled: bool = True,
 ) -> Estimate:
-    """Time of a kernel under schedules given as columns of knobs; raises UnsupportedError when a unit the kernel
-    needs is unknown."""
+    """Time of a kernel under schedules given as columns of knobs; `compiled` by this compiler, else a library's code.
+    Raises UnsupportedError when a unit the kernel needs is unknown."""
     sms = float(machine.instances("shared"))
     dram, l2 = machine.level("dram"), machine.level("l2")
     bandwidth = machine.need(dram.bandwidth, "levels.dram.bandwidth")
@@ -88,7 +90,8 @@ def estimate(
     g = geometry(kernel, knobs, sizes)
     w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, wide)
     pipeline = np.maximum(knobs.get("pipeline", 1.0), 1.0)
-    found = occupancy(w, machine, warps, pipeline)
+    held = generated(kernel, g, warps, pipeline, wide) if compiled else None
+    found = occupancy(w, machine, warps, pipeline, held)
     resident = np.maximum(found.blocks, 1.0)
     if "blocks_limit" in knobs:  # persistent kernels keep so many blocks on an SM
         resident = np.minimum(resident, knobs["blocks_limit"])
