@@ -13,7 +13,8 @@ from codesign.ir.dtypes import DType
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.functions import FUNCTIONS, Unit
 from codesign.ir.index import Atom, Extremum, FloorDiv, Index, Mod, Var, index, minimum, product
-from codesign.ir.scalar import Apply, Literal as Constant, Read, Scalar
+from codesign.ir.scalar import Apply, Read, Scalar
+from codesign.ir.scalar import Literal as Constant
 from codesign.ir.tensor import Compute, Fusion
 from codesign.ir.types import BufferType, row_major
 

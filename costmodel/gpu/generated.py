@@ -8,7 +8,7 @@ that live at the same time in the phase that needs most, in the proportions that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,25 +31,37 @@ SCRATCH = 64.0
 """Elements of a thread that go through shared memory at once where a tile changes its layout."""
 
 UNROLLED = 256.0
-"""Values of a thread up to which a loop over loads that are not pipelined is unrolled, and its values kept for later loops."""
+"""Values of a thread up to which a loop over narrow loads is unrolled as a whole and keeps them for the next loop."""
+
+AHEAD = 3.0
+"""Steps along the reduction whose fragments are read ahead of the one that is multiplied."""
+
+IN_FLIGHT = 64.0
+"""Loads that a thread has in flight at once, each with its address, when there are many narrow ones."""
+
+COPIES = 40.0
+"""Copies to shared memory whose addresses a thread keeps."""
+
+READ_BACK = 32.0
+"""Words that a thread reads back from shared memory ahead of their use."""
+
+HOISTED = 128.0
+"""Words of loads that are all issued before the first is used; of those beyond, a quarter."""
 
 HEAVY = 20.0
-"""Operations on an element as many as make its evaluation take a register of its own, of another, and so on up to three."""
-
-BATCH = 64.0
-"""Loads of a thread that are in flight at once when they come one element at a time."""
-
-OPERANDS = 40.0
-"""The same for copies of operands to shared memory, whose addresses take the registers."""
+"""Operations on an element that keep one more register alive for it while several elements are in work; at most three."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Registers of a thread: `base` for indices and addresses, and for each value of a kind that is alive in a phase:
-    `results` of products; sums kept `partial` by lane; fragments of further `steps` of the reduction; `operands` on
-    their way to shared memory by registers; `copies` there that go on by themselves (addresses); words of pipelined
-    loads that are read back (`staged`); other `loads`; what `heavy` arithmetic keeps; values of earlier phases
-    (`outside`); loads `unrolled` out of loops."""
+    """Registers of a thread: `base` for indices and addresses, and so many for each of a phase's
+
+    `results` of products and sums kept `partial` by lane; registers of `fragments` of a step of a reduction, and of
+    further `steps`; `operands` on their way to shared memory by registers, and `copies` there that go by themselves;
+    `words` of other loads, and `loads` (their addresses); words `readback` from shared memory; elements in `heavy`
+    arithmetic; values from `outside` the phase; values that unrolled loops keep (`unrolled`), or whole tiles for later
+    phases (`kept`).
+    """
 
     base: float
     results: float = 0.0
@@ -58,20 +70,23 @@ class Needs:
     steps: float = 0.0
     operands: float = 0.0
     copies: float = 0.0
-    staged: float = 0.0
+    words: float = 0.0
     loads: float = 0.0
+    readback: float = 0.0
     heavy: float = 0.0
     outside: float = 0.0
     unrolled: float = 0.0
+    kept: float = 0.0
 
 
-VECTOR = Needs(base=17.7, partial=0.3, staged=1.2, loads=1.9, heavy=1.5, unrolled=0.9)
-FRAGMENTS = Needs(20.0, 1.1, 0.9, 1.2, 0.2, operands=2.3, copies=1.0, loads=2.4, heavy=0.7, outside=1.1, unrolled=0.6)
-WARP_GROUPS = Needs(24.5, 1.1, 0.9, operands=2.0, copies=1.8, staged=1.2, loads=0.5, heavy=0.4, outside=1.1, unrolled=0.8)
-TENSOR_MEMORY = Needs(15.0, 0.95, 1.1, operands=3.0, copies=0.9, staged=2.3, loads=2.5, heavy=0.6, outside=1.1)
-"""By what does the products: nothing but the vector unit, mma of warps, mma of warp groups, tensor memory. Fitted to
-1,279 kernels of the example models and of small ones for sm_80, sm_90 and sm_100, as Triton 3.9 compiles them; of groups
-left out of the fit the same share of blocks per SM is right as of those in it."""
+VECTOR = Needs(18.7, partial=0.9, words=0.5, loads=0.6, readback=0.9, heavy=1.3, outside=1.1, unrolled=0.95, kept=0.55)
+FRAGMENTS = Needs(22.3, 1.1, 1.1, 0.9, 0.35, operands=2.2, copies=1.0, words=1.7, readback=1.7, heavy=1.0, outside=1.0)
+WARP_GROUPS = Needs(24.8, 1.1, 1.1, operands=1.5, copies=1.5, words=0.5, readback=2.0, heavy=0.7, outside=1.1)
+TENSOR_MEMORY = Needs(13.7, 0.95, 1.1, operands=3.0, copies=1.8, words=0.85, readback=2.0, heavy=0.85, outside=1.1)
+"""By what does the products: the vector unit only, mma of warps, mma of warp groups, tensor memory. A value that lives
+through a phase takes its register in all of them. The rest was fitted to 1,700 kernels of the example models and of small
+ones for sm_80, sm_90 and sm_100, as Triton 3.9 and its ptxas compile them; left out of the fit, a group has the right
+blocks per SM as often as in it."""
 
 
 @dataclass
@@ -283,7 +298,7 @@ class _Phase:
         return scratch
 
     def registers(self) -> dict[str, Array]:
-        """Values of a thread that are alive in the phase, by kind; see `Needs`."""
+        """What is alive in a thread during the phase, by kind; see `Needs`."""
         tiles = self.tiles
         parts: dict[str, Array] = {}
 
@@ -293,38 +308,50 @@ class _Phase:
         for fetch, size, vector, staged, found in self.fetched:
             each = np.maximum(size / tiles.threads, fetch.access.dtype.bytes)
             count = each / vector
-            dot = np.False_ if found is None else found.dot
             add("copies", np.where(staged, count, 0.0))
+            free = ~np.asarray(staged)
             if found is not None:
-                add("operands", np.where(dot & ~np.asarray(staged), count, 0.0))
-            add("loads", np.where(staged | dot, 0.0, count))
-            add("staged", np.where(staged & ~np.asarray(dot), each / 4.0, 0.0))
-            if fetch.again and (fetch.along or fetch.deeper):
-                words = self.tiles.held(fetch.access.dims)
-                for dim in fetch.along:
-                    words = words * tiles.g.trips.get(dim, 1.0)
-                small = tiles.goes_along(fetch.along) & np.less_equal(words, UNROLLED) & np.less(vector, NARROWEST_COPY)
-                add("unrolled", np.where(small, words, 0.0))
+                add("operands", np.where(found.dot & free, count, 0.0))
+                free = free & ~np.asarray(found.dot)
+            add("loads", np.where(free, count, 0.0))
+            add("words", np.where(free, each / np.minimum(vector, 4.0), 0.0))
+            if found is None:
+                add("readback", np.where(staged, each / 4.0, 0.0))
+            if fetch.again and fetch.along:
+                self._keep(fetch, vector, add)
         for nest in self.phase.body:
             whole = tiles.held((*nest.dims, *nest.reductions)) if nest.reductions else tiles.held(nest.dims)
             if nest.contraction is not None:
                 found = self.products[nest.name]
                 add("results", np.where(found.dot, tiles.held(nest.dims), 0.0))
                 add("partial", np.where(found.dot, 0.0, whole))
-                fragments = np.where(found.dot & ~np.asarray(found.direct), _fragments(found, tiles), 0.0)
-                parts["fragments"] = np.maximum(parts.get("fragments", 0.0), fragments)
-                further = fragments * np.maximum(found.depth / 16.0 - 1.0, 0.0)
-                parts["steps"] = np.maximum(parts.get("steps", 0.0), further)
+                part = np.where(found.dot & ~np.asarray(found.direct), _fragments(found, tiles), 0.0)
+                parts["fragments"] = np.maximum(parts.get("fragments", 0.0), part)
+                part = part * np.clip(found.depth / 16.0 - 1.0, 0.0, AHEAD)
+                parts["steps"] = np.maximum(parts.get("steps", 0.0), part)
                 continue
             if nest.reductions:
                 add("partial", np.where(tiles.goes_along(nest.reductions), whole, 0.0))
             add("heavy", whole * min(sum(nest.operations.values()) / HEAVY, 3.0))
         for nest in self.phase.outside:
             add("outside", tiles.held(nest.dims))
-        for kind, most in (("operands", BATCH), ("loads", BATCH), ("steps", BATCH), ("copies", OPERANDS)):
+        for kind, most in (("operands", IN_FLIGHT), ("loads", IN_FLIGHT), ("copies", COPIES), ("readback", READ_BACK)):
             if kind in parts:
                 parts[kind] = np.minimum(parts[kind], most)
+        if "words" in parts:
+            parts["words"] = np.minimum(parts["words"], HOISTED + 0.25 * (parts["words"] - HOISTED))
         return parts
+
+    def _keep(self, fetch: Fetch, vector: Array, add: Callable[[str, Array], None]) -> None:
+        """Values that a later phase loads again: a whole tile stays, and so do those of loops that are unrolled."""
+        looped = self.tiles.goes_along(fetch.along)
+        each = self.tiles.held(fetch.access.dims)
+        add("kept", np.where(looped, 0.0, each))
+        if fetch.kept:
+            for dim in fetch.along:
+                each = each * self.tiles.g.trips.get(dim, 1.0)
+            small = looped & np.less_equal(each, UNROLLED) & np.less(vector, NARROWEST_COPY)
+            add("unrolled", np.where(small, each, 0.0))
 
 
 def _fragments(found: Product, tiles: Tiles) -> Array:

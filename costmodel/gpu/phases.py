@@ -19,8 +19,8 @@ from codesign.ir.index import Atom, FloorDiv, Index, Mod, Var, index
 class Fetch:
     """A load of a phase, once for all nests that share it. `nest` reads it first; `side`: it is a contraction's left (0)
     or right (1) factor as it is. `deeper`: its dims along which a loop within the phase's loop goes; `along`: those of
-    the phase's own loop. `dim`, `run`: where its neighbours in memory lie and how many of them a thread may take at once.
-    `again`: a later phase loads the same."""
+    the phase's own loop. `again`: a later phase loads the same; `kept`: one that stores nothing and does no more than a
+    few operations does, so that unrolled loops keep it."""
 
     access: Access
     nest: str
@@ -28,6 +28,7 @@ class Fetch:
     deeper: tuple[str, ...]
     along: tuple[str, ...]
     again: bool
+    kept: bool
 
 
 @dataclass
@@ -92,9 +93,13 @@ def _phases(kernel: KernelSummary) -> tuple[Phase, ...]:
     for phase in found:
         _fill(phase, by_name)
     later: set[object] = set()
+    light: set[object] = set()
     for phase in reversed(found):
-        phase.fetches = _fetches(phase, later)
-        later |= {_key(fetch.access) for fetch in phase.fetches}
+        phase.fetches = _fetches(phase, later, light)
+        loaded = {_key(fetch.access) for fetch in phase.fetches}
+        later |= loaded
+        if not any(_is_long(nest) for nest in phase.body if phase.loops & {*nest.dims, *nest.reductions}):
+            light |= loaded
     return tuple(found)
 
 
@@ -107,7 +112,8 @@ def _fill(phase: Phase, by_name: dict[str, Nest]) -> None:
         if nest.name in seen:
             continue
         seen.add(nest.name)
-        if nest.reductions and not phase.loops & {*nest.reductions, *nest.dims}:
+        own = any(nest is root for root in phase.roots) and phase.loops & {*nest.reductions}
+        if nest.reductions and not own and not phase.loops & {*nest.dims}:
             phase.outside.append(nest)
             continue
         phase.body.append(nest)
@@ -116,15 +122,21 @@ def _fill(phase: Phase, by_name: dict[str, Nest]) -> None:
         pending += [by_name[name] for name in nest.internal]
 
 
-def _fetches(phase: Phase, later: set[object]) -> list[Fetch]:
+def _fetches(phase: Phase, later: set[object], light: set[object]) -> list[Fetch]:
     found: dict[object, Fetch] = {}
     for nest in phase.body:
         for access in nest.loads:
-            if _key(access) not in found:
-                dims = {*access.dims}
+            key, dims = _key(access), {*access.dims}
+            if key not in found:
                 deeper, along = tuple(phase.deeper & dims), tuple(phase.loops & dims)
-                found[_key(access)] = Fetch(access, nest.name, _side(nest, access), deeper, along, _key(access) in later)
+                side = _side(nest, access)
+                found[key] = Fetch(access, nest.name, side, deeper, along, key in later, key in light)
     return list(found.values())
+
+
+def _is_long(nest: Nest) -> bool:
+    """Whether a loop over a nest is one that is not unrolled as a whole, or stores between the loads."""
+    return bool(nest.stores) or any(unit == "special" for unit, _ in nest.operations)
 
 
 def _key(access: Access) -> object:
