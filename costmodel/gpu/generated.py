@@ -287,14 +287,18 @@ class _Phase:
         return total
 
     def _scratch(self, dots: Array) -> Array:
-        """Bytes through which results of products change from the unit's layout to that of a store."""
+        """Bytes through which what is stored changes its layout: from that of a product's results, or of loads whose dims
+        are in another order."""
         scratch: Array = 0.0
-        if self.products:
-            for nest in self.phase.roots:
-                if nest.stores and not self.phase.loops & {*nest.reductions}:
-                    elements = np.minimum(self.tiles.elements(nest.dims), self.tiles.threads * SCRATCH)
-                    scratch = np.maximum(scratch, elements * nest.dtype.bytes)
-            scratch = np.where(dots & np.greater(self.tiles.warps, 1.0), scratch, 0.0)
+        threads = self.tiles.threads
+        for nest in self.phase.roots:
+            if nest.stores and self.products and not self.phase.loops & {*nest.reductions}:
+                elements = np.minimum(self.tiles.elements(nest.dims), threads * SCRATCH)
+                among = dots & np.greater(self.tiles.warps, 1.0)
+                scratch = np.maximum(scratch, np.where(among, elements * nest.dtype.bytes, 0.0))
+            if nest.name in self.phase.turned:
+                elements = np.minimum(self.tiles.elements(nest.dims), threads * SCRATCH / 2.0)
+                scratch = np.maximum(scratch, elements * nest.dtype.bytes)
         return scratch
 
     def registers(self) -> dict[str, Array]:

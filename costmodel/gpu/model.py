@@ -97,6 +97,7 @@ DETAILS = (
     "rounds",
     "registers",
     "shared_bytes",
+    "spilled_bytes",
     "grid",
     "dram_read_bytes",
     "dram_write_bytes",
@@ -107,8 +108,8 @@ DETAILS = (
 def _details(found: Estimate) -> dict[str, Any]:
     """What a prediction tells besides its terms."""
     occupancy = found.occupancy
-    values = (found.blocks_per_sm, found.rounds, occupancy.registers, occupancy.shared_bytes, found.grid)
-    return dict(zip(DETAILS, (*values, found.dram_read, found.dram_write, found.flops), strict=True))
+    values = (found.blocks_per_sm, found.rounds, occupancy.registers, occupancy.shared_bytes, occupancy.spilled)
+    return dict(zip(DETAILS, (*values, found.grid, found.dram_read, found.dram_write, found.flops), strict=True))
 
 
 def ledger(found: Estimate, count: int, out: Floats | None = None) -> Floats:

@@ -36,7 +36,8 @@ class Phase:
     """One loop of a kernel, or what follows the last one.
 
     `roots`: reductions that it does and values that it stores; `loops`: dims that it goes along; `body`: nests evaluated
-    in it, roots included; `deeper`: dims of the loops within; `outside`: values made before it; `fetches`: its loads.
+    in it, roots included; `deeper`: dims of the loops within; `outside`: values made before it; `fetches`: its loads;
+    `turned`: names of roots that are stored with their dims in another order than some of its loads have.
     """
 
     roots: list[Nest]
@@ -45,6 +46,7 @@ class Phase:
     deeper: frozenset[str] = frozenset()
     outside: list[Nest] = field(default_factory=list)
     fetches: list[Fetch] = field(default_factory=list)
+    turned: frozenset[str] = frozenset()
 
     @property
     def products(self) -> list[Nest]:
@@ -96,6 +98,7 @@ def _phases(kernel: KernelSummary) -> tuple[Phase, ...]:
     light: set[object] = set()
     for phase in reversed(found):
         phase.fetches = _fetches(phase, later, light)
+        phase.turned = frozenset(nest.name for nest in phase.roots if _is_turned(nest, phase.fetches))
         loaded = {_key(fetch.access) for fetch in phase.fetches}
         later |= loaded
         if not any(_is_long(nest) for nest in phase.body if phase.loops & {*nest.dims, *nest.reductions}):
@@ -132,6 +135,27 @@ def _fetches(phase: Phase, later: set[object], light: set[object]) -> list[Fetch
                 side = _side(nest, access)
                 found[key] = Fetch(access, nest.name, side, deeper, along, key in later, key in light)
     return list(found.values())
+
+
+def _is_turned(nest: Nest, fetches: list[Fetch]) -> bool:
+    """Whether a nest is stored with its dims in another order than a load of the same tile has."""
+    for store in nest.stores:
+        for fetch in fetches:
+            same = {*fetch.access.dims} == {*store.dims}
+            if same and _by_stride(fetch.access) and _by_stride(fetch.access) != _by_stride(store):
+                return True
+    return False
+
+
+@lru_cache(maxsize=4096)
+def _by_stride(access: Access) -> tuple[str, ...]:
+    """Dims in the order of their steps in memory, the longest first; empty where a step is no constant."""
+    address = index(0)
+    for expression, stride in zip(access.index, access.strides, strict=True):
+        address = address + expression * stride
+    steps = {dim: address.coefficient(dim) for dim in access.dims}
+    known = {dim: step.constant for dim, step in steps.items() if step is not None and step.is_constant}
+    return tuple(sorted(known, key=lambda dim: -known[dim])) if len(known) == len(steps) else ()
 
 
 def _is_long(nest: Nest) -> bool:
