@@ -55,7 +55,9 @@ class GpuTileModel:
         for start in range(0, count, CHUNK):
             rows = slice(start, min(start + CHUNK, count))
             part = {name: column[rows] if len(column) > 1 else column for name, column in knobs.items()}
-            found = estimate(kernel, machine, part, values, calibration.parameters, schedules.common.order, self.compiled)
+            found = estimate(
+                kernel, machine, part, values, calibration.parameters, schedules.common.order, self.compiled
+            )
             ledger(found, rows.stop - start, terms[rows])
             for name, value in _details(found).items():
                 details[name][rows] = value
