@@ -80,6 +80,8 @@ class Nest:
     dtype: DType
     accumulate: DType
     contraction: Contraction | None = None
+    reduced: float = 0.0
+    """Functions per point whose argument is first brought into a period: sines and cosines."""
     hoisted: tuple[tuple[tuple[str, ...], Mapping[tuple[Unit, str], float]], ...] = ()
     """Operations per point of only some of the dims: what a broadcast operand needs, or a factor of a contraction."""
 
@@ -148,6 +150,7 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: bool) -> Ne
     internal: dict[str, None] = {}
     counts: dict[frozenset[str], Counts] = {}
     depends: dict[int, frozenset[str]] = {}
+    reduced = 0.0
     for node in compute.body.walk():
         used: frozenset[str] = frozenset(v for i in node.index_expressions() for v in i.variables()) & domain
         for child in node.children():
@@ -163,6 +166,7 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: bool) -> Ne
             if node.function == "cast" and any(node is factor or _wraps(factor, node) for factor in factors):
                 continue  # a conversion on the way into the tensor unit is the unit's own
             function = FUNCTIONS[node.function]
+            reduced += node.function in ("sin", "cos")
             if function.unit != "free":
                 kind = node.args[0].dtype if function.result == "bool" else node.dtype
                 _count(counts.setdefault(used, {}), function.unit, kind, function.cost)
@@ -193,6 +197,7 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: bool) -> Ne
         dtype=compute.dtype,
         accumulate=compute.accumulate,
         contraction=contraction,
+        reduced=reduced,
         hoisted=tuple((tuple(sorted(used)), found) for used, found in counts.items()),
     )
 

@@ -33,7 +33,7 @@ SCRATCH = 64.0
 UNROLLED = 256.0
 """Values of a thread up to which a loop over narrow loads is unrolled as a whole and keeps them for the next loop."""
 
-AHEAD = 3.0
+AHEAD = 1.0
 """Steps along the reduction whose fragments are read ahead of the one that is multiplied."""
 
 IN_FLIGHT = 64.0
@@ -50,6 +50,10 @@ HOISTED = 128.0
 
 HEAVY = 20.0
 """Operations on an element that keep one more register alive for it while several elements are in work; at most three."""
+
+
+REDUCED = 40.0
+"""Operations of a sine's or cosine's way for large arguments."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Needs:
 
 
 VECTOR = Needs(18.7, partial=0.9, words=0.5, loads=0.6, readback=0.9, heavy=1.3, outside=1.1, unrolled=0.95, kept=0.55)
-FRAGMENTS = Needs(22.3, 1.1, 1.1, 0.9, 0.35, operands=2.2, copies=1.0, words=1.7, readback=1.7, heavy=1.0, outside=1.0)
+FRAGMENTS = Needs(24.0, 1.1, 1.1, 0.7, 0.95, operands=2.0, copies=1.0, words=1.5, readback=1.7, heavy=1.0, outside=0.95)
 WARP_GROUPS = Needs(24.8, 1.1, 1.1, operands=1.5, copies=1.5, words=0.5, readback=2.0, heavy=0.7, outside=1.1)
 TENSOR_MEMORY = Needs(13.7, 0.95, 1.1, operands=3.0, copies=1.8, words=0.85, readback=2.0, heavy=0.85, outside=1.1)
 """By what does the products: the vector unit only, mma of warps, mma of warp groups, tensor memory. A value that lives
@@ -336,7 +340,7 @@ class _Phase:
                 continue
             if nest.reductions:
                 add("partial", np.where(tiles.goes_along(nest.reductions), whole, 0.0))
-            add("heavy", whole * min(sum(nest.operations.values()) / HEAVY, 3.0))
+            add("heavy", whole * min((sum(nest.operations.values()) + REDUCED * nest.reduced) / HEAVY, 3.0))
         for nest in self.phase.outside:
             add("outside", tiles.held(nest.dims))
         for kind, most in (("operands", IN_FLIGHT), ("loads", IN_FLIGHT), ("copies", COPIES), ("readback", READ_BACK)):

@@ -12,6 +12,10 @@ from codesign.costmodel.gpu.geometry import Array, Work
 from codesign.costmodel.machine import Machine
 
 
+SQUEEZED = 1.05
+"""Registers wanted over those given where that makes room for a block."""
+
+
 @dataclass
 class Occupancy:
     """Blocks resident on one SM and what they take: `registers` per thread, `shared_bytes` per block; `spilled` bytes
@@ -36,6 +40,11 @@ def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array, held:
     wanted, shared = held if held is not None else held_by_library(work, machine, warps, pipeline)
     limit = np.minimum(machine.limit("registers_per_thread"), machine.limit("registers_per_sm") / threads)
     registers = np.minimum(np.ceil(np.maximum(wanted, 24.0) / 8.0) * 8.0, limit)
+    if held is not None:  # the compiler gives up a few registers where one more block then has room
+        least = np.ceil(np.maximum(wanted, 24.0) / SQUEEZED / 8.0) * 8.0
+        more = np.floor(machine.limit("registers_per_sm") / (np.minimum(least, limit) * threads))
+        room = np.floor(machine.limit("registers_per_sm") / (np.maximum(more, 1.0) * threads) / 8.0) * 8.0
+        registers = np.minimum(registers, np.maximum(room, least))
     spilled = np.maximum(wanted - limit - 8.0, 0.0) * 4.0
     per_block = machine.limit("shared_per_block_bytes")
     reserved = machine.limit("shared_reserved_per_block_bytes")
