@@ -8,7 +8,7 @@ that live at the same time in the phase that needs most, in the proportions that
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,9 +29,6 @@ NARROWEST_COPY = 4.0
 
 SCRATCH = 64.0
 """Elements of a thread that go through shared memory at once where a tile changes its layout."""
-
-UNROLLED = 256.0
-"""Values of a thread up to which a loop over narrow loads is unrolled as a whole and keeps them for the next loop."""
 
 AHEAD = 1.0
 """Steps along the reduction whose fragments are read ahead of the one that is multiplied."""
@@ -63,8 +60,7 @@ class Needs:
     `results` of products and sums kept `partial` by lane; registers of `fragments` of a step of a reduction, and of
     further `steps`; `operands` on their way to shared memory by registers, and `copies` there that go by themselves;
     `words` of other loads, and `loads` (their addresses); words `readback` from shared memory; elements in `heavy`
-    arithmetic; values from `outside` the phase; values that unrolled loops keep (`unrolled`), or whole tiles for later
-    phases (`kept`).
+    arithmetic; values from `outside` the phase; tiles `kept` for later phases.
     """
 
     base: float
@@ -79,11 +75,10 @@ class Needs:
     readback: float = 0.0
     heavy: float = 0.0
     outside: float = 0.0
-    unrolled: float = 0.0
     kept: float = 0.0
 
 
-VECTOR = Needs(18.7, partial=0.9, words=0.5, loads=0.6, readback=0.9, heavy=1.3, outside=1.1, unrolled=0.95, kept=0.55)
+VECTOR = Needs(18.7, partial=0.9, words=0.5, loads=0.6, readback=0.9, heavy=1.3, outside=1.1, kept=0.55)
 FRAGMENTS = Needs(24.0, 1.1, 1.1, 0.7, 0.95, operands=2.0, copies=1.0, words=1.5, readback=1.7, heavy=1.0, outside=0.95)
 WARP_GROUPS = Needs(24.8, 1.1, 1.1, operands=1.5, copies=1.5, words=0.5, readback=2.0, heavy=0.7, outside=1.1)
 TENSOR_MEMORY = Needs(13.7, 0.95, 1.1, operands=3.0, copies=1.8, words=0.85, readback=2.0, heavy=0.85, outside=1.1)
@@ -178,10 +173,12 @@ def vector_bytes(access: Access, tiles: Tiles) -> Array:
 
 
 class Held(NamedTuple):
-    """Registers that a thread needs if nothing is spilled, and bytes of shared memory of a block."""
+    """Registers that a thread needs if nothing is spilled, and bytes of shared memory of a block. `pliable`: no fragments
+    lie in registers, so that loads can be put off until there is room."""
 
     registers: Array
     shared_bytes: Array
+    pliable: Array = np.False_
 
 
 def generated(kernel: KernelSummary, g: Geometry, warps: Array, pipeline: Array, wide: int) -> Held:
@@ -206,7 +203,7 @@ def generated(kernel: KernelSummary, g: Geometry, warps: Array, pipeline: Array,
         registers = np.maximum(registers, need)
     if wide == 2:  # barriers between the copies and the unit
         shared = shared + np.where(direct, np.where(tiles.pipelined, 16.0, 8.0), 0.0)
-    return Held(registers, shared)
+    return Held(registers, shared, np.logical_not(dots) | (direct if wide == 2 else np.False_))
 
 
 def _sum(needs: Needs, parts: dict[str, Array]) -> Array:
@@ -325,8 +322,8 @@ class _Phase:
             add("words", np.where(free, each / np.minimum(vector, 4.0), 0.0))
             if found is None:
                 add("readback", np.where(staged, each / 4.0, 0.0))
-            if fetch.again and fetch.along:
-                self._keep(fetch, vector, add)
+            if fetch.again and fetch.along:  # a tile that is not looped over stays for the phases after it
+                add("kept", np.where(tiles.goes_along(fetch.along), 0.0, tiles.held(fetch.access.dims)))
         for nest in self.phase.body:
             whole = tiles.held((*nest.dims, *nest.reductions)) if nest.reductions else tiles.held(nest.dims)
             if nest.contraction is not None:
@@ -349,17 +346,6 @@ class _Phase:
         if "words" in parts:
             parts["words"] = np.minimum(parts["words"], HOISTED + 0.25 * (parts["words"] - HOISTED))
         return parts
-
-    def _keep(self, fetch: Fetch, vector: Array, add: Callable[[str, Array], None]) -> None:
-        """Values that a later phase loads again: a whole tile stays, and so do those of loops that are unrolled."""
-        looped = self.tiles.goes_along(fetch.along)
-        each = self.tiles.held(fetch.access.dims)
-        add("kept", np.where(looped, 0.0, each))
-        if fetch.kept:
-            for dim in fetch.along:
-                each = each * self.tiles.g.trips.get(dim, 1.0)
-            small = looped & np.less_equal(each, UNROLLED) & np.less(vector, NARROWEST_COPY)
-            add("unrolled", np.where(small, each, 0.0))
 
 
 def _fragments(found: Product, tiles: Tiles) -> Array:

@@ -11,9 +11,11 @@ from codesign.costmodel.gpu.generated import Held
 from codesign.costmodel.gpu.geometry import Array, Work
 from codesign.costmodel.machine import Machine
 
-
 SQUEEZED = 1.05
 """Registers wanted over those given where that makes room for a block."""
+
+PUT_OFF = 1.25
+"""The same where loads can be put off and the SM is then full of threads."""
 
 
 @dataclass
@@ -37,7 +39,7 @@ def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array, held:
     make one block, and some shared memory is reserved for each block.
     """
     threads = warps * machine.limit("warp_size")
-    wanted, shared = held if held is not None else held_by_library(work, machine, warps, pipeline)
+    wanted, shared, pliable = held if held is not None else held_by_library(work, machine, warps, pipeline)
     limit = np.minimum(machine.limit("registers_per_thread"), machine.limit("registers_per_sm") / threads)
     registers = np.minimum(np.ceil(np.maximum(wanted, 24.0) / 8.0) * 8.0, limit)
     if held is not None:  # the compiler gives up a few registers where one more block then has room
@@ -45,6 +47,9 @@ def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array, held:
         more = np.floor(machine.limit("registers_per_sm") / (np.minimum(least, limit) * threads))
         room = np.floor(machine.limit("registers_per_sm") / (np.maximum(more, 1.0) * threads) / 8.0) * 8.0
         registers = np.minimum(registers, np.maximum(room, least))
+        most = np.minimum(machine.limit("threads_per_sm"), machine.limit("blocks_per_sm") * threads)
+        full = machine.limit("registers_per_sm") / most
+        registers = np.where(pliable & np.less_equal(wanted, PUT_OFF * full), np.minimum(registers, full), registers)
     spilled = np.maximum(wanted - limit - 8.0, 0.0) * 4.0
     per_block = machine.limit("shared_per_block_bytes")
     reserved = machine.limit("shared_reserved_per_block_bytes")

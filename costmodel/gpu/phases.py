@@ -19,8 +19,7 @@ from codesign.ir.index import Atom, FloorDiv, Index, Mod, Var, index
 class Fetch:
     """A load of a phase, once for all nests that share it. `nest` reads it first; `side`: it is a contraction's left (0)
     or right (1) factor as it is. `deeper`: its dims along which a loop within the phase's loop goes; `along`: those of
-    the phase's own loop. `again`: a later phase loads the same; `kept`: one that stores nothing and does no more than a
-    few operations does, so that unrolled loops keep it."""
+    the phase's own loop. `again`: a later phase loads the same."""
 
     access: Access
     nest: str
@@ -28,7 +27,6 @@ class Fetch:
     deeper: tuple[str, ...]
     along: tuple[str, ...]
     again: bool
-    kept: bool
 
 
 @dataclass
@@ -95,14 +93,10 @@ def _phases(kernel: KernelSummary) -> tuple[Phase, ...]:
     for phase in found:
         _fill(phase, by_name)
     later: set[object] = set()
-    light: set[object] = set()
     for phase in reversed(found):
-        phase.fetches = _fetches(phase, later, light)
+        phase.fetches = _fetches(phase, later)
         phase.turned = frozenset(nest.name for nest in phase.roots if _is_turned(nest, phase.fetches))
-        loaded = {_key(fetch.access) for fetch in phase.fetches}
-        later |= loaded
-        if not any(_is_long(nest) for nest in phase.body if phase.loops & {*nest.dims, *nest.reductions}):
-            light |= loaded
+        later |= {_key(fetch.access) for fetch in phase.fetches}
     return tuple(found)
 
 
@@ -125,15 +119,14 @@ def _fill(phase: Phase, by_name: dict[str, Nest]) -> None:
         pending += [by_name[name] for name in nest.internal]
 
 
-def _fetches(phase: Phase, later: set[object], light: set[object]) -> list[Fetch]:
+def _fetches(phase: Phase, later: set[object]) -> list[Fetch]:
     found: dict[object, Fetch] = {}
     for nest in phase.body:
         for access in nest.loads:
             key, dims = _key(access), {*access.dims}
             if key not in found:
                 deeper, along = tuple(phase.deeper & dims), tuple(phase.loops & dims)
-                side = _side(nest, access)
-                found[key] = Fetch(access, nest.name, side, deeper, along, key in later, key in light)
+                found[key] = Fetch(access, nest.name, _side(nest, access), deeper, along, key in later)
     return list(found.values())
 
 
@@ -156,11 +149,6 @@ def _by_stride(access: Access) -> tuple[str, ...]:
     steps = {dim: address.coefficient(dim) for dim in access.dims}
     known = {dim: step.constant for dim, step in steps.items() if step is not None and step.is_constant}
     return tuple(sorted(known, key=lambda dim: -known[dim])) if len(known) == len(steps) else ()
-
-
-def _is_long(nest: Nest) -> bool:
-    """Whether a loop over a nest is one that is not unrolled as a whole, or stores between the loads."""
-    return bool(nest.stores) or any(unit == "special" for unit, _ in nest.operations)
 
 
 def _key(access: Access) -> object:
