@@ -79,9 +79,9 @@ class Needs:
 
 
 VECTOR = Needs(18.7, partial=0.9, words=0.5, loads=0.6, readback=0.9, heavy=1.3, outside=1.1, kept=0.55)
-FRAGMENTS = Needs(24.0, 1.1, 1.1, 0.7, 0.95, operands=2.0, copies=1.0, words=1.5, readback=1.7, heavy=1.0, outside=0.95)
-WARP_GROUPS = Needs(24.8, 1.1, 1.1, operands=1.5, copies=1.5, words=0.5, readback=2.0, heavy=0.7, outside=1.1)
-TENSOR_MEMORY = Needs(13.7, 0.95, 1.1, operands=3.0, copies=1.8, words=0.85, readback=2.0, heavy=0.85, outside=1.1)
+FRAGMENTS = Needs(24.4, 1.1, 1.1, 0.65, 1.1, operands=1.8, copies=1.0, words=0.9, readback=1.8, heavy=0.8, outside=1.0)
+WARP_GROUPS = Needs(25.0, 1.1, 1.1, operands=1.9, copies=1.2, words=0.3, readback=2.0, heavy=0.6, outside=1.1)
+TENSOR_MEMORY = Needs(13.3, 0.95, 1.1, operands=3.0, copies=1.8, words=1.0, readback=2.0, heavy=0.7, outside=1.1)
 """By what does the products: the vector unit only, mma of warps, mma of warp groups, tensor memory. A value that lives
 through a phase takes its register in all of them. The rest was fitted to 1,700 kernels of the example models and of small
 ones for sm_80, sm_90 and sm_100, as Triton 3.9 and its ptxas compile them; left out of the fit, a group has the right
@@ -130,7 +130,7 @@ class Tiles:
 class Product:
     """How a contraction is done: `dot` by multiply-adds of whole tiles (else multiplied out), `direct` by a unit that
     reads its second factor from shared memory itself. `rows`, `columns` of the result's tile, whichever factor has
-    them, and `depth` of the reduction; `sides`: bytes of an element of the rows' and the columns' factor, and whether it
+    them, and `depth` of the reduction; `dims` of both sides; `sides`: bytes of an element of the rows' and the columns' factor, and whether it
     arrives as loaded."""
 
     dot: Array
@@ -138,6 +138,7 @@ class Product:
     rows: Array
     columns: Array
     depth: Array
+    dims: tuple[tuple[str, ...], tuple[str, ...]]
     sides: tuple[tuple[int, bool], tuple[int, bool]]
 
 
@@ -157,7 +158,7 @@ def product(nest: Nest, tiles: Tiles) -> Product:
         direct = dot & np.greater_equal(rows, 64.0) & np.greater_equal(tiles.warps, 4.0)
         if tiles.wide == 2:
             direct = direct & np.less_equal(tiles.warps, 8.0)
-    return Product(dot, direct, rows, columns, depth, (left[1:], right[1:]))
+    return Product(dot, direct, rows, columns, depth, (left[0], right[0]), (left[1:], right[1:]))
 
 
 def vector_bytes(access: Access, tiles: Tiles) -> Array:
@@ -173,8 +174,8 @@ def vector_bytes(access: Access, tiles: Tiles) -> Array:
 
 
 class Held(NamedTuple):
-    """Registers that a thread needs if nothing is spilled, and bytes of shared memory of a block. `pliable`: no fragments
-    lie in registers, so that loads can be put off until there is room."""
+    """Registers that a thread needs if nothing is spilled, and bytes of shared memory of a block. `pliable`: neither loops
+    nor fragments, so that loads can be put off until there is room."""
 
     registers: Array
     shared_bytes: Array
@@ -203,7 +204,7 @@ def generated(kernel: KernelSummary, g: Geometry, warps: Array, pipeline: Array,
         registers = np.maximum(registers, need)
     if wide == 2:  # barriers between the copies and the unit
         shared = shared + np.where(direct, np.where(tiles.pipelined, 16.0, 8.0), 0.0)
-    return Held(registers, shared, np.logical_not(dots) | (direct if wide == 2 else np.False_))
+    return Held(registers, shared, np.logical_not(dots | tiles.goes_along(kernel.inner)))
 
 
 def _sum(needs: Needs, parts: dict[str, Array]) -> Array:
@@ -302,6 +303,17 @@ class _Phase:
                 scratch = np.maximum(scratch, elements * nest.dtype.bytes)
         return scratch
 
+    def _alongside(self, fetch: Fetch) -> Array:
+        """Least elements that a thread has of a load: one, or those beside its part of a product's result, when the load
+        goes along only one of its sides (a thread has an eighth of its warp's rows and a quarter of its columns)."""
+        least: Array = 1.0
+        for found in self.products.values():
+            for side, share in ((0, 8.0), (1, 4.0)):
+                if fetch.side is None and {*fetch.access.dims} == {*found.dims[side]}:
+                    part = _warp_tile(found, self.tiles)[side] / share
+                    least = np.where(found.dot, np.maximum(least, part), least)
+        return least
+
     def registers(self) -> dict[str, Array]:
         """What is alive in a thread during the phase, by kind; see `Needs`."""
         tiles = self.tiles
@@ -311,7 +323,7 @@ class _Phase:
             parts[kind] = parts[kind] + values if kind in parts else values
 
         for fetch, size, vector, staged, found in self.fetched:
-            each = np.maximum(size / tiles.threads, fetch.access.dtype.bytes)
+            each = np.maximum(size / tiles.threads, self._alongside(fetch) * fetch.access.dtype.bytes)
             count = each / vector
             add("copies", np.where(staged, count, 0.0))
             free = ~np.asarray(staged)
@@ -348,9 +360,14 @@ class _Phase:
         return parts
 
 
-def _fragments(found: Product, tiles: Tiles) -> Array:
-    """Registers of a warp's fragments of both factors for one step of 16 along the reduction."""
+def _warp_tile(found: Product, tiles: Tiles) -> tuple[Array, Array]:
+    """Rows and columns of a product's result that one warp has: a nearly square part."""
     side = np.sqrt(found.rows * found.columns / tiles.warps)
     rows = np.maximum(np.minimum(side, found.rows), SMALLEST_DOT)
-    columns = np.maximum(found.rows * found.columns / tiles.warps / rows, 8.0)
+    return rows, np.maximum(found.rows * found.columns / tiles.warps / rows, 8.0)
+
+
+def _fragments(found: Product, tiles: Tiles) -> Array:
+    """Registers of a warp's fragments of both factors for one step of 16 along the reduction."""
+    rows, columns = _warp_tile(found, tiles)
     return rows / 4.0 + columns / 4.0

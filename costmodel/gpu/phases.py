@@ -110,7 +110,7 @@ def _fill(phase: Phase, by_name: dict[str, Nest]) -> None:
             continue
         seen.add(nest.name)
         own = any(nest is root for root in phase.roots) and phase.loops & {*nest.reductions}
-        if nest.reductions and not own and not phase.loops & {*nest.dims}:
+        if nest.reductions and not own and not (phase.loops | phase.deeper) & {*nest.dims}:
             phase.outside.append(nest)
             continue
         phase.body.append(nest)
