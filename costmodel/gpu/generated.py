@@ -139,7 +139,7 @@ class Product:
     columns: Array
     depth: Array
     dims: tuple[tuple[str, ...], tuple[str, ...]]
-    sides: tuple[tuple[int, bool], tuple[int, bool]]
+    sides: tuple[tuple[float, bool], tuple[float, bool]]
 
 
 def product(nest: Nest, tiles: Tiles) -> Product:
