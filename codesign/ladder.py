@@ -240,7 +240,7 @@ def _row(rows: Rows, position: int, machine: Machine) -> tuple[dict[str, int], t
         return sizes, None
     space = columns if columns is not None else library_space(rows.kernel, machine)
     one = batch_of(space, np.array([int(best.choice[0])]))
-    models: tuple[CostModel, ...] = (Roofline(), GpuTileModel(calibration), EventModel(calibration))
+    models: tuple[CostModel, ...] = (Roofline(), GpuTileModel(calibration, False), EventModel(calibration, False))
     predictions = [model.predict(rows.kernel, machine, one, sizes).seconds[0] for model in models]
     if not np.isfinite(predictions).all():
         return sizes, None

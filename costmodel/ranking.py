@@ -63,7 +63,7 @@ def _threaded(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:
     }
     size = {"M": 4096.0, "N": 4096.0, "K": 4096.0}
     parameters = load_calibration(machine).parameters
-    found = estimate(workloads.gemm("f32"), machine, knobs, size, parameters, ("m", "n"))
+    found = estimate(workloads.gemm("f32"), machine, knobs, size, parameters, ("m", "n"), compiled=False)
     fits = (found.occupancy.blocks >= 1.0) & (found.occupancy.shared_bytes <= found.occupancy.shared_limit)
     return quality(table.seconds.to_numpy(dtype=np.float64), np.where(fits, found.total, np.inf))
 
@@ -102,7 +102,7 @@ def _filtered(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:
     side = float(FILTERED_IMAGE)
     sizes = {"O": 1.0, "Y": side, "X": side, "R": taps["y"], "S": taps["x"]}
     parameters = load_calibration(machine).parameters
-    found = estimate(workloads.filtered_image("f32"), machine, knobs, sizes, parameters, ("y", "x"))
+    found = estimate(workloads.filtered_image("f32"), machine, knobs, sizes, parameters, ("y", "x"), compiled=False)
     fits = (found.occupancy.blocks >= 1.0) & (found.occupancy.shared_bytes <= found.occupancy.shared_limit)
     return quality(table.seconds.to_numpy(dtype=np.float64), np.where(fits, found.total, np.inf))
 

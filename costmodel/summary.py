@@ -14,6 +14,7 @@ from codesign.ir.errors import UnsupportedError
 from codesign.ir.functions import FUNCTIONS, Unit
 from codesign.ir.index import Atom, Extremum, FloorDiv, Index, Mod, Var, index, minimum, product
 from codesign.ir.scalar import Apply, Read, Scalar
+from codesign.ir.scalar import Literal as Constant
 from codesign.ir.tensor import Compute, Fusion
 from codesign.ir.types import BufferType, row_major
 
@@ -53,6 +54,8 @@ class Contraction:
     left: DType
     right: DType
     accumulate: DType
+    plain: tuple[bool, bool] = (True, True)
+    """Which factors reach the unit as they are loaded: reads of outside tensors with nothing but a conversion on them."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class Nest:
     dtype: DType
     accumulate: DType
     contraction: Contraction | None = None
+    reduced: float = 0.0
+    """Functions per point whose argument is first brought into a period: sines and cosines."""
     hoisted: tuple[tuple[tuple[str, ...], Mapping[tuple[Unit, str], float]], ...] = ()
     """Operations per point of only some of the dims: what a broadcast operand needs, or a factor of a contraction."""
 
@@ -140,11 +145,12 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: bool) -> Ne
     dims = tuple(dim.name for dim in compute.dims)
     reductions = tuple(dim.name for dim in compute.reductions)
     domain = frozenset((*dims, *reductions))
-    contraction, multiply, factors = _contraction(compute)
+    contraction, multiply, factors = _contraction(compute, inside)
     loads: dict[tuple[str, tuple[Index, ...]], Access] = {}
     internal: dict[str, None] = {}
     counts: dict[frozenset[str], Counts] = {}
     depends: dict[int, frozenset[str]] = {}
+    reduced = 0.0
     for node in compute.body.walk():
         used: frozenset[str] = frozenset(v for i in node.index_expressions() for v in i.variables()) & domain
         for child in node.children():
@@ -160,6 +166,7 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: bool) -> Ne
             if node.function == "cast" and any(node is factor or _wraps(factor, node) for factor in factors):
                 continue  # a conversion on the way into the tensor unit is the unit's own
             function = FUNCTIONS[node.function]
+            reduced += node.function in ("sin", "cos")
             if function.unit != "free":
                 kind = node.args[0].dtype if function.result == "bool" else node.dtype
                 _count(counts.setdefault(used, {}), function.unit, kind, function.cost)
@@ -190,6 +197,7 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: bool) -> Ne
         dtype=compute.dtype,
         accumulate=compute.accumulate,
         contraction=contraction,
+        reduced=reduced,
         hoisted=tuple((tuple(sorted(used)), found) for used, found in counts.items()),
     )
 
@@ -252,6 +260,12 @@ def _narrowest(node: Scalar) -> DType:
     return found
 
 
+def _plain(factor: Scalar, inside: Mapping[Value, Compute]) -> bool:
+    """Whether a factor is a read of an outside tensor, converted at most on the way into the unit."""
+    read = _strip(factor)
+    return isinstance(read, Read) and read.source not in inside and (read.otherwise is None or isinstance(read.otherwise, Constant))
+
+
 def _wraps(outer: Scalar, inner: Scalar) -> bool:
     while isinstance(outer, Apply) and outer.function == "cast":
         if outer is inner:
@@ -260,7 +274,9 @@ def _wraps(outer: Scalar, inner: Scalar) -> bool:
     return False
 
 
-def _contraction(compute: Compute) -> tuple[Contraction | None, Scalar | None, tuple[Scalar, ...]]:
+def _contraction(
+    compute: Compute, inside: Mapping[Value, Compute]
+) -> tuple[Contraction | None, Scalar | None, tuple[Scalar, ...]]:
     """The contraction that a compute is, with its product node and factors; (None, None, ()) when it is none."""
     nothing = (None, None, ())
     if compute.monoid != "sum" or not compute.reductions:
@@ -278,7 +294,8 @@ def _contraction(compute: Compute) -> tuple[Contraction | None, Scalar | None, t
     batch = tuple(name for name in parallel if name in in_left and name in in_right)
     if set(k) != reduced or not m or not n:
         return nothing
-    found = Contraction(m, n, k, batch, _narrowest(left), _narrowest(right), compute.accumulate)
+    plain = (_plain(left, inside), _plain(right, inside))
+    found = Contraction(m, n, k, batch, _narrowest(left), _narrowest(right), compute.accumulate, plain)
     return found, multiply, (left, right)
 
 

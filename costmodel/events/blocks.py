@@ -217,7 +217,8 @@ def _compute(
     overhead = 1.0 + p.tile_overhead * (1.0 / max(float(w.tensor_m), 1.0) + 1.0 / max(float(w.tensor_n), 1.0))
     tensor = float(tensor_seconds(w.tensor, machine, chip.sms)) * overhead / p.tensor_efficiency
     operands = float(w.operand_bytes) / (OPERAND_BYTES_PER_CLOCK * chip.clock)
-    spill = float(found.spilled * found.threads * w.trips) / (PORT_BYTES_PER_CLOCK * chip.clock)
+    spilling = max(4.0 * float(w.trips), 2.0 * float(w.spill_steps))
+    spill = float(found.spilled * found.threads) * spilling / (PORT_BYTES_PER_CLOCK * chip.clock)
     plain = float((w.vector + w.ieee) / lanes + w.integer / integers) / speed
     rare = float(w.special / special_lanes) / speed
     hidden = min(knobs.warps / WARPS_TO_SATURATE, 1.0)

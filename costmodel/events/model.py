@@ -24,17 +24,18 @@ REMARK = "the interval is that of the analytic model with the same parameters"
 @dataclass(frozen=True)
 class EventModel:
     """The event simulation; parameters, occupancy and intervals are those of the analytic model (`calibration`
-    overrides them).
+    overrides them). `compiled`: the code is this compiler's, else a library's.
     """
 
     calibration: Calibration | None = None
+    compiled: bool = True
     fidelity: ClassVar[int] = 2
 
     def predict(
         self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None = None
     ) -> CostBatch:
         """Simulate every schedule that fits; see CostModel. Milliseconds a schedule."""
-        analytic = GpuTileModel(self.calibration)
+        analytic = GpuTileModel(self.calibration, self.compiled)
         below = analytic.predict(kernel, machine, schedules, sizes)
         calibration = analytic.parameters(machine)
         count = len(schedules)
@@ -44,7 +45,10 @@ class EventModel:
         for row in range(count):
             if below.reason[row]:
                 continue
-            seen = simulate(kernel, machine, schedules.row(row), sizes, calibration.parameters, trace=False)
+            schedule = schedules.row(row)
+            seen = simulate(
+                kernel, machine, schedule, sizes, calibration.parameters, trace=False, compiled=self.compiled
+            )
             terms[row] = [seen.terms[name] for name in TERMS]
             dram[row] = seen.dram_read_bytes + seen.dram_write_bytes
             for name, value in seen.busy.items():

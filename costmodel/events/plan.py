@@ -10,6 +10,7 @@ import numpy as np
 from codesign.costmodel.events.blocks import Around, Block, Chip, Knobs, block_of
 from codesign.costmodel.events.cache import Reads, panels_of, reads, write_effort
 from codesign.costmodel.events.walk import Walk
+from codesign.costmodel.gpu.generated import generated
 from codesign.costmodel.gpu.geometry import geometry, work
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.occupancy import occupancy, reasons
@@ -59,6 +60,7 @@ def plan(
     schedule: Schedule,
     sizes: Mapping[str, int] | None = None,
     parameters: Parameters | None = None,
+    compiled: bool = True,
 ) -> Plan:
     """The plan of one launch; see `simulate` for arguments and errors."""
     if machine.kind != "gpu":
@@ -73,7 +75,10 @@ def plan(
     knobs = Knobs.of(columns)
     wide = bool(machine.features.get("wgmma") or machine.features.get("tensor_memory"))
     w = work(kernel, g, columns.get("vector_unit", 0.0), knobs.warps, wide)
-    found = occupancy(w, machine, np.float64(knobs.warps), np.float64(knobs.pipeline))
+    warps, pipeline = np.float64(knobs.warps), np.float64(knobs.pipeline)
+    level = 2 if machine.features.get("tensor_memory") else int(wide)
+    held = generated(kernel, g, warps, pipeline, level) if compiled else None
+    found = occupancy(w, machine, warps, pipeline, held)
     texts = np.full(1, "", dtype=object)
     reasons(found, texts)
     why = str(texts[0])

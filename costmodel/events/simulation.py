@@ -47,13 +47,15 @@ def simulate(
     parameters: Parameters | None = None,
     *,
     trace: bool = True,
+    compiled: bool = True,
 ) -> Timeline:
     """Simulate one launch of a kernel under a schedule; deterministic.
 
-    `sizes` gives values of the kernel's size symbols; `trace=False` keeps no spans and moments. Raises ScheduleError
-    when a block does not fit on an SM, UnsupportedError when the machine lacks a rate.
+    `sizes` gives values of the kernel's size symbols; `trace=False` keeps no spans and moments; `compiled`: the code is
+    this compiler's, else a library's. Raises ScheduleError when a block does not fit on an SM, UnsupportedError when
+    the machine lacks a rate.
     """
-    return _Simulation(plan(kernel, machine, schedule, sizes, parameters), trace).run()
+    return _Simulation(plan(kernel, machine, schedule, sizes, parameters, compiled), trace).run()
 
 
 class _Simulation:

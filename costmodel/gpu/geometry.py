@@ -110,7 +110,7 @@ def geometry(
         step = knobs.get(f"tile.{dim}", 1.0)
         resident = np.equal(mode, RESIDENT)
         padded = np.exp2(np.ceil(np.log2(np.maximum(extent / parts, 1.0))))
-        step = np.where(resident, padded, step) if np.any(resident) else step
+        step = np.where(resident, np.maximum(padded, step), step) if np.any(resident) else step
         total = np.ceil(extent / step)
         each = np.ceil(total / parts)
         parts = np.ceil(total / each)
@@ -182,7 +182,7 @@ def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Ar
     repeats = _repeats(kernel, g)
     mean = g.sizes(g.mean)
     seen: dict[tuple[Any, ...], set[int]] = {}
-    stages = _stages(kernel)
+    stages = stages_of(kernel)
     looping: set[int] = set()
     for nest in kernel.nests:
         again = repeats[nest.name]
@@ -547,7 +547,7 @@ def _repeats(kernel: KernelSummary, g: Geometry) -> dict[str, Array]:
     return repeats
 
 
-def _stages(kernel: KernelSummary) -> dict[str, int]:
+def stages_of(kernel: KernelSummary) -> dict[str, int]:
     """How many reductions lie on the longest path below each nest: those of equal stage go along in one loop."""
     levels: dict[str, int] = {}
     stages: dict[str, int] = {}

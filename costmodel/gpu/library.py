@@ -196,7 +196,7 @@ def library(
         part = {
             name: np.asarray(value[start : start + chunk], dtype=np.float32)[:, None] for name, value in sizes.items()
         }
-        found = estimate(kernel, machine, space, part, parameters)
+        found = estimate(kernel, machine, space, part, parameters, compiled=False)
         suits = np.broadcast_to(_fits(found) & _suits(kernel, space, part), found.total.shape)
         none = ~suits.any(
             axis=1, keepdims=True
@@ -261,6 +261,5 @@ def chosen(
 ) -> Estimate:
     """The estimate of each row's best schedule, as arrays over rows."""
     knobs = {name: column[best.choice].astype(np.float64) for name, column in space.items()}
-    return estimate(
-        kernel, machine, knobs, {name: np.asarray(v, dtype=np.float64) for name, v in sizes.items()}, parameters
-    )
+    whole = {name: np.asarray(v, dtype=np.float64) for name, v in sizes.items()}
+    return estimate(kernel, machine, knobs, whole, parameters, compiled=False)

@@ -24,9 +24,11 @@ CHUNK = 8192
 
 @dataclass(frozen=True)
 class GpuTileModel:
-    """The tile model; `calibration` overrides the shipped parameters of the machine."""
+    """The tile model; `calibration` overrides the shipped parameters of the machine. `compiled`: the code is this
+    compiler's, else a library's."""
 
     calibration: Calibration | None = None
+    compiled: bool = True
     fidelity: ClassVar[int] = 1
 
     def parameters(self, machine: Machine) -> Calibration:
@@ -53,7 +55,9 @@ class GpuTileModel:
         for start in range(0, count, CHUNK):
             rows = slice(start, min(start + CHUNK, count))
             part = {name: column[rows] if len(column) > 1 else column for name, column in knobs.items()}
-            found = estimate(kernel, machine, part, values, calibration.parameters, schedules.common.order)
+            found = estimate(
+                kernel, machine, part, values, calibration.parameters, schedules.common.order, self.compiled
+            )
             ledger(found, rows.stop - start, terms[rows])
             for name, value in _details(found).items():
                 details[name][rows] = value
@@ -95,6 +99,7 @@ DETAILS = (
     "rounds",
     "registers",
     "shared_bytes",
+    "spilled_bytes",
     "grid",
     "dram_read_bytes",
     "dram_write_bytes",
@@ -105,8 +110,8 @@ DETAILS = (
 def _details(found: Estimate) -> dict[str, Any]:
     """What a prediction tells besides its terms."""
     occupancy = found.occupancy
-    values = (found.blocks_per_sm, found.rounds, occupancy.registers, occupancy.shared_bytes, found.grid)
-    return dict(zip(DETAILS, (*values, found.dram_read, found.dram_write, found.flops), strict=True))
+    values = (found.blocks_per_sm, found.rounds, occupancy.registers, occupancy.shared_bytes, occupancy.spilled)
+    return dict(zip(DETAILS, (*values, found.grid, found.dram_read, found.dram_write, found.flops), strict=True))
 
 
 def ledger(found: Estimate, count: int, out: Floats | None = None) -> Floats:

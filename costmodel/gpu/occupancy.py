@@ -7,8 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from codesign.costmodel.gpu.generated import Held
 from codesign.costmodel.gpu.geometry import Array, Work
 from codesign.costmodel.machine import Machine
+
+SQUEEZED = 1.05
+"""Registers wanted over those given where that makes room for a block."""
+
+PUT_OFF = 1.25
+"""The same where loads can be put off and the SM is then full of threads."""
 
 
 @dataclass
@@ -25,14 +32,43 @@ class Occupancy:
     threads_limit: float
 
 
-def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array) -> Occupancy:
-    """Occupancy of a schedule, by the rules that Triton's code generator was seen to follow.
+def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array, held: Held | None = None) -> Occupancy:
+    """Occupancy of a schedule from what its code holds: `held` by generated code, or by a library's where it is None.
+
+    Blocks per SM follow NVIDIA's occupancy calculator: registers come in units of 8 a thread and no more of them than
+    make one block, and some shared memory is reserved for each block.
+    """
+    threads = warps * machine.limit("warp_size")
+    wanted, shared, pliable = held if held is not None else held_by_library(work, machine, warps, pipeline)
+    limit = np.minimum(machine.limit("registers_per_thread"), machine.limit("registers_per_sm") / threads)
+    registers = np.minimum(np.ceil(np.maximum(wanted, 24.0) / 8.0) * 8.0, limit)
+    if held is not None:  # the compiler gives up a few registers where one more block then has room
+        least = np.ceil(np.maximum(wanted, 24.0) / SQUEEZED / 8.0) * 8.0
+        more = np.floor(machine.limit("registers_per_sm") / (np.minimum(least, limit) * threads))
+        room = np.floor(machine.limit("registers_per_sm") / (np.maximum(more, 1.0) * threads) / 8.0) * 8.0
+        registers = np.minimum(registers, np.maximum(room, least))
+        most = np.minimum(machine.limit("threads_per_sm"), machine.limit("blocks_per_sm") * threads)
+        full = machine.limit("registers_per_sm") / most
+        registers = np.where(pliable & np.less_equal(wanted, PUT_OFF * full), np.minimum(registers, full), registers)
+    spilled = np.maximum(wanted - limit - 8.0, 0.0) * 4.0
+    per_block = machine.limit("shared_per_block_bytes")
+    reserved = machine.limit("shared_reserved_per_block_bytes")
+    capacity = machine.need(machine.level("shared").capacity_bytes, "levels.shared.capacity_bytes")
+    by_shared = np.floor(capacity / np.maximum(shared + reserved, 1.0))
+    by_registers = np.floor(machine.limit("registers_per_sm") / (registers * threads))
+    by_threads = np.floor(machine.limit("threads_per_sm") / threads)
+    blocks = np.minimum(np.minimum(by_shared, by_registers), np.minimum(by_threads, machine.limit("blocks_per_sm")))
+    return Occupancy(blocks, threads, registers, shared, spilled, per_block, machine.limit("threads_per_block"))
+
+
+def held_by_library(work: Work, machine: Machine, warps: Array, pipeline: Array) -> Held:
+    """Registers of a thread and shared memory of a block in kernels that were written and tuned by hand.
 
     Registers: accumulators spread over the threads, and a base for addresses and indices. Units that read their
     operands from shared memory themselves (warp-group mma, tensor memory) need nothing more; warps that hold
     fragments keep those of a whole step of k, up to 64 registers. Element-wise tiles hold their values. Shared memory:
     the operands of contractions once per stage of the pipeline, one stage less where a warp's fragments are the last
-    stage; what a loop does not move once. `benchmarks/compiled_truth.py` compares with the compiler.
+    stage; what a loop does not move once.
     """
     threads = warps * machine.limit("warp_size")
     tensor_memory = machine.features.get("tensor_memory", False)
@@ -51,20 +87,10 @@ def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array) -> Oc
     )
     if not work.tensor:  # contractions of the vector unit keep no fragments
         held = 24.0 + np.maximum(accumulators, live)
-    wanted = np.where(np.greater(work.tensor_m, 0.0), held, 16.0 + live) + work.thread_registers
-    limit = machine.limit("registers_per_thread")
-    registers = np.minimum(np.ceil(np.maximum(wanted, 24.0) / 8.0) * 8.0, limit)
-    spilled = np.maximum(wanted - limit - 8.0, 0.0) * 4.0
+    registers = np.where(np.greater(work.tensor_m, 0.0), held, 16.0 + live) + work.thread_registers
     stages = np.where(direct, np.maximum(pipeline, 1.0), np.maximum(pipeline - 1.0, 1.0))
     shared = work.static_bytes + work.staged_bytes * stages + work.barriers * warps * 4.0 * 4.0
-    per_block = machine.limit("shared_per_block_bytes")
-    reserved = machine.limit("shared_reserved_per_block_bytes")
-    capacity = machine.need(machine.level("shared").capacity_bytes, "levels.shared.capacity_bytes")
-    by_shared = np.floor(capacity / np.maximum(shared + reserved, 1.0))
-    by_registers = np.floor(machine.limit("registers_per_sm") / (registers * threads))
-    by_threads = np.floor(machine.limit("threads_per_sm") / threads)
-    blocks = np.minimum(np.minimum(by_shared, by_registers), np.minimum(by_threads, machine.limit("blocks_per_sm")))
-    return Occupancy(blocks, threads, registers, shared, spilled, per_block, machine.limit("threads_per_block"))
+    return Held(registers, shared)
 
 
 def reasons(found: Occupancy, texts: npt.NDArray[np.object_]) -> None:

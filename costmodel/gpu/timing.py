@@ -19,6 +19,7 @@ from codesign.costmodel.gpu.chains import (
     launched,
     meeting_seconds,
 )
+from codesign.costmodel.gpu.generated import generated
 from codesign.costmodel.gpu.geometry import Array, Work, geometry, work
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
 from codesign.costmodel.gpu.overlap import CHAINED, INNER, MEMORY, THREADED, THROTTLE, overlap
@@ -135,9 +136,10 @@ def estimate(
     sizes: Mapping[str, Array],
     p: Parameters,
     order: tuple[str, ...] = (),
+    compiled: bool = True,
 ) -> Estimate:
-    """Time of a kernel under schedules given as columns of knobs; raises UnsupportedError when a unit the kernel
-    needs is unknown.
+    """Time of a kernel under schedules given as columns of knobs; `compiled` by this compiler, else a library's code.
+    Raises UnsupportedError when a unit the kernel needs is unknown.
 
     Besides the size symbols, `sizes` may say how much longer the longest block is than the mean one (`skew`) and what
     operations of the tensor unit went before in one go (`run_operations`), which lower the clock.
@@ -149,7 +151,8 @@ def estimate(
     knobs, idle = launched(kernel, knobs, sizes, chip.sms)
     g = geometry(kernel, knobs, sizes, chip.sms)
     w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, chip.wide)
-    found = occupancy(w, machine, warps, pipeline)
+    held = generated(kernel, g, warps, pipeline, chip.wide) if compiled else None
+    found = occupancy(w, machine, warps, pipeline, held)
     resident = np.maximum(found.blocks, 1.0)
     if "blocks_limit" in knobs:  # persistent kernels keep so many blocks on an SM
         resident = np.minimum(resident, knobs["blocks_limit"])

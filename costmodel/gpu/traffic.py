@@ -138,7 +138,7 @@ def replayed_cold(working_set: Array, l2_bytes: float) -> Array:
     A cyclic sweep finds all while everything fits and, under least recently used, nothing as soon as it does not; the
     two slices of the cache and what else lives there blur the step.
     """
-    return np.clip((working_set / l2_bytes - 0.7) / 0.3, 0.0, 1.0)
+    return np.clip((working_set / l2_bytes - 0.85) / 0.3, 0.0, 1.0)
 
 
 def noted(kernel: KernelSummary, note: str, access: Access) -> bool:

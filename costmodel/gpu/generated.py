@@ -1,0 +1,373 @@
+"""What the code that Triton generates for a schedule holds on chip: shared memory of a block, registers of a thread.
+
+Shared memory follows from the rules of Triton's layouts and software pipelining. Registers are what the values need
+that live at the same time in the phase that needs most, in the proportions that ptxas was seen to take.
+`benchmarks/compiled_truth.py` compares with the compiler.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from codesign.costmodel.gpu.geometry import Array, Geometry
+from codesign.costmodel.gpu.phases import Fetch, Phase, aligned_run, open_dims, phases_of
+from codesign.costmodel.summary import Access, KernelSummary, Nest
+
+SMALLEST_DOT = 16.0
+"""Least side of a tile that a matrix unit takes; below it a product is multiplied out."""
+
+WIDEST_ACCESS = 16.0
+"""Bytes of the widest load of a thread."""
+
+NARROWEST_COPY = 4.0
+"""Bytes of the narrowest copy from global to shared memory that goes on by itself; narrower loads go by registers."""
+
+SCRATCH = 64.0
+"""Elements of a thread that go through shared memory at once where a tile changes its layout."""
+
+AHEAD = 1.0
+"""Steps along the reduction whose fragments are read ahead of the one that is multiplied."""
+
+IN_FLIGHT = 64.0
+"""Loads that a thread has in flight at once, each with its address, when there are many narrow ones."""
+
+COPIES = 40.0
+"""Copies to shared memory whose addresses a thread keeps."""
+
+READ_BACK = 32.0
+"""Words that a thread reads back from shared memory ahead of their use."""
+
+HOISTED = 128.0
+"""Words of loads that are all issued before the first is used; of those beyond, a quarter."""
+
+HEAVY = 20.0
+"""Operations on an element that keep one more register alive for it while several elements are in work; at most three."""
+
+
+REDUCED = 40.0
+"""Operations of a sine's or cosine's way for large arguments."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Registers of a thread: `base` for indices and addresses, and so many for each of a phase's
+
+    `results` of products and sums kept `partial` by lane; registers of `fragments` of a step of a reduction, and of
+    further `steps`; `operands` on their way to shared memory by registers, and `copies` there that go by themselves;
+    `words` of other loads, and `loads` (their addresses); words `readback` from shared memory; elements in `heavy`
+    arithmetic; values from `outside` the phase; tiles `kept` for later phases.
+    """
+
+    base: float
+    results: float = 0.0
+    partial: float = 0.0
+    fragments: float = 0.0
+    steps: float = 0.0
+    operands: float = 0.0
+    copies: float = 0.0
+    words: float = 0.0
+    loads: float = 0.0
+    readback: float = 0.0
+    heavy: float = 0.0
+    outside: float = 0.0
+    kept: float = 0.0
+
+
+VECTOR = Needs(18.7, partial=0.9, words=0.5, loads=0.6, readback=0.9, heavy=1.3, outside=1.1, kept=0.55)
+FRAGMENTS = Needs(24.4, 1.1, 1.1, 0.65, 1.1, operands=1.8, copies=1.0, words=0.9, readback=1.8, heavy=0.8, outside=1.0)
+WARP_GROUPS = Needs(25.0, 1.1, 1.1, operands=1.9, copies=1.2, words=0.3, readback=2.0, heavy=0.6, outside=1.1)
+TENSOR_MEMORY = Needs(13.3, 0.95, 1.1, operands=3.0, copies=1.8, words=1.0, readback=2.0, heavy=0.7, outside=1.1)
+"""By what does the products: the vector unit only, mma of warps, mma of warp groups, tensor memory. A value that lives
+through a phase takes its register in all of them. The rest was fitted to 1,700 kernels of the example models and of small
+ones for sm_80, sm_90 and sm_100, as Triton 3.9 and its ptxas compile them; left out of the fit, a group has the right
+blocks per SM as often as in it."""
+
+
+@dataclass
+class Tiles:
+    """What the rules are evaluated on: the tiling, and warps, threads and pipeline stages of each schedule. `wide`: 1
+    where warp groups multiply from shared memory, 2 where the results lie in tensor memory, else 0. `open`: dims whose
+    extent is not known to the compiler."""
+
+    g: Geometry
+    warps: Array
+    pipeline: Array
+    wide: int
+    open: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        self.threads = self.warps * 32.0
+        self.pipelined = np.greater(self.pipeline, 1.0)
+
+    def elements(self, dims: Iterable[str]) -> Array:
+        """Elements of a tile."""
+        total: Array = 1.0
+        for dim in dims:
+            total = total * self.g.tile[dim]
+        return total
+
+    def held(self, dims: Iterable[str]) -> Array:
+        """Elements of a tile that one thread holds; a tile smaller than the block is repeated."""
+        return np.maximum(self.elements(dims) / self.threads, 1.0)
+
+    def goes_along(self, dims: Iterable[str]) -> Array:
+        """Whether any of these dims is a loop, as far as the compiler knows of more than one trip."""
+        found: Array = np.False_
+        for dim in dims:
+            if dim in self.open and dim in self.g.looped:
+                found = found | self.g.looped[dim]
+            elif dim in self.g.trips:
+                found = found | np.greater(self.g.trips[dim], 1.0)
+        return found
+
+
+@dataclass
+class Product:
+    """How a contraction is done: `dot` by multiply-adds of whole tiles (else multiplied out), `direct` by a unit that
+    reads its second factor from shared memory itself. `rows`, `columns` of the result's tile, whichever factor has
+    them, and `depth` of the reduction; `dims` of both sides; `sides`: bytes of an element of the rows' and the columns' factor, and whether it
+    arrives as loaded."""
+
+    dot: Array
+    direct: Array
+    rows: Array
+    columns: Array
+    depth: Array
+    dims: tuple[tuple[str, ...], tuple[str, ...]]
+    sides: tuple[tuple[float, bool], tuple[float, bool]]
+
+
+def product(nest: Nest, tiles: Tiles) -> Product:
+    """How a contraction is done under each schedule."""
+    found = nest.contraction
+    assert found is not None
+    left, right = (found.m, found.left.bytes, found.plain[0]), (found.n, found.right.bytes, found.plain[1])
+    if nest.dims.index(found.n[-1]) < nest.dims.index(found.m[-1]):
+        left, right = right, left
+    rows, columns, depth = tiles.elements(left[0]), tiles.elements(right[0]), tiles.elements(found.k)
+    dot = np.greater_equal(np.minimum(np.minimum(rows, columns), depth), SMALLEST_DOT)
+    for dim in found.batch:
+        dot = dot & np.less_equal(tiles.g.tile[dim], 1.0)
+    direct: Array = np.False_
+    if tiles.wide and max(found.left.bits, found.right.bits) <= 16:
+        direct = dot & np.greater_equal(rows, 64.0) & np.greater_equal(tiles.warps, 4.0)
+        if tiles.wide == 2:
+            direct = direct & np.less_equal(tiles.warps, 8.0)
+    return Product(dot, direct, rows, columns, depth, (left[0], right[0]), (left[1:], right[1:]))
+
+
+def vector_bytes(access: Access, tiles: Tiles) -> Array:
+    """Bytes that one thread loads or stores at once: a run of neighbours, up to 16 bytes, and no more than the thread's
+    share of the tile."""
+    dim, run = aligned_run(access)
+    if not dim:
+        return float(access.dtype.bytes)
+    extent = np.asarray(tiles.g.extents[dim]).astype(np.int64)
+    even = next(power for power in (16, 8, 4, 2, 1) if not np.any(extent % power))
+    elements = np.minimum(np.minimum(tiles.g.tile[dim], float(math.gcd(run, even))), tiles.held(access.dims))
+    return np.minimum(elements * access.dtype.bytes, WIDEST_ACCESS)
+
+
+class Held(NamedTuple):
+    """Registers that a thread needs if nothing is spilled, and bytes of shared memory of a block. `pliable`: neither loops
+    nor fragments, so that loads can be put off until there is room."""
+
+    registers: Array
+    shared_bytes: Array
+    pliable: Array = np.False_
+
+
+def generated(kernel: KernelSummary, g: Geometry, warps: Array, pipeline: Array, wide: int) -> Held:
+    """What the generated code of each schedule holds: the most of any phase. `wide`: see `Tiles`."""
+    tiles = Tiles(g, warps, pipeline, wide, open_dims(kernel))
+    products = {nest.name: product(nest, tiles) for nest in kernel.nests if nest.contraction is not None}
+    dots: Array = np.False_
+    direct: Array = np.False_
+    for found in products.values():
+        dots, direct = dots | found.dot, direct | found.direct
+    shared: Array = 0.0
+    registers: Array = 0.0
+    for phase in phases_of(kernel):
+        held = _Phase(phase, tiles, products)
+        shared = np.maximum(shared, held.shared_bytes(dots))
+        parts = held.registers()
+        need = _sum(VECTOR, parts)
+        if products:
+            need = np.where(dots, _sum(FRAGMENTS, parts), need)
+        if wide and products:
+            need = np.where(direct, _sum(TENSOR_MEMORY if wide == 2 else WARP_GROUPS, parts), need)
+        registers = np.maximum(registers, need)
+    if wide == 2:  # barriers between the copies and the unit
+        shared = shared + np.where(direct, np.where(tiles.pipelined, 16.0, 8.0), 0.0)
+    return Held(registers, shared, np.logical_not(dots | tiles.goes_along(kernel.inner)))
+
+
+def _sum(needs: Needs, parts: dict[str, Array]) -> Array:
+    total: Array = needs.base
+    for name, values in parts.items():
+        each = getattr(needs, name)
+        if each:
+            total = total + each * values
+    return total
+
+
+class _Phase:
+    """One phase under each schedule: which loads go by themselves to shared memory, and what the rest needs."""
+
+    def __init__(self, phase: Phase, tiles: Tiles, products: dict[str, Product]) -> None:
+        self.phase, self.tiles = phase, tiles
+        self.products = {nest.name: products[nest.name] for nest in phase.products}
+        self.nested = tiles.goes_along(phase.deeper)
+        self.fetched = [self._fetch(fetch) for fetch in phase.fetches]
+
+    def _fetch(self, fetch: Fetch) -> tuple[Fetch, Array, Array, Array, Product | None]:
+        """A load with its bytes, those that a thread takes at once, where it is staged, and the product that takes it."""
+        tiles = self.tiles
+        size = tiles.elements(fetch.access.dims) * fetch.access.dtype.bytes
+        vector = vector_bytes(fetch.access, tiles)
+        looped = tiles.goes_along(fetch.deeper) | (tiles.goes_along(fetch.along) & ~np.asarray(self.nested))
+        staged = looped & tiles.pipelined & np.greater_equal(vector, NARROWEST_COPY)
+        return fetch, size, vector, staged, self.products[fetch.nest] if fetch.side is not None else None
+
+    def shared_bytes(self, dots: Array) -> Array:
+        """Buffers of the phase's loops, operands and scratch of changes of layout.
+
+        A pipelined load has a buffer for each stage but the one that is worked on, which it has too where the unit reads
+        it from there. An operand that is not pipelined has one. Only the innermost loop is pipelined; what it takes is
+        free again after it.
+        """
+        tiles = self.tiles
+        within: Array = 0.0
+        around: Array = 0.0
+        for fetch, size, _, staged, found in self.fetched:
+            buffers = np.where(staged, tiles.pipeline - 1.0, 0.0)
+            if found is not None:
+                kept = tiles.pipeline - 1.0 + found.direct if tiles.wide else tiles.pipeline - 1.0
+                buffers = np.where(staged, kept, np.where(found.dot, 1.0, 0.0))
+            if fetch.deeper:
+                inside = tiles.goes_along(fetch.deeper)
+                within = within + np.where(inside, size * buffers, 0.0)
+                around = around + np.where(inside, 0.0, size * buffers)
+            else:
+                around = around + size * buffers
+        for nest in self.phase.body:
+            if nest.contraction is not None:
+                taken = self._computed_factors(nest, self.products[nest.name])
+                inside = tiles.goes_along(self.phase.deeper & {*nest.reductions})
+                within = within + np.where(inside, taken, 0.0)
+                around = around + np.where(inside, 0.0, taken)
+        scratch = self._scratch(dots)
+        if not self.phase.loops:
+            return np.maximum(around, scratch)
+        if not self.phase.deeper:
+            return around + scratch
+        return np.where(self.nested, np.maximum(within, around + scratch), within + around + scratch)
+
+    def _computed_factors(self, nest: Nest, found: Product) -> Array:
+        """Bytes through which factors that are computed reach the unit.
+
+        Rows that a product before left in the same threads need none, nor what one warp exchanges among its lanes; a
+        unit that takes rows from registers or tensor memory needs scratch to give them their layout.
+        """
+        tiles = self.tiles
+        total: Array = 0.0
+        for side, (count, (bytes_each, plain)) in enumerate(zip((found.rows, found.columns), found.sides, strict=True)):
+            if plain:
+                continue
+            size = count * found.depth * bytes_each
+            in_place = np.less_equal(tiles.warps, 1.0) & ~np.asarray(found.direct)
+            if side == 0:
+                size = np.where(found.direct, np.minimum(size, tiles.threads * SCRATCH / 2.0 * bytes_each), size)
+                if len(self.products) > 1:
+                    in_place = in_place | found.direct | np.greater_equal(found.rows, SMALLEST_DOT * tiles.warps)
+            total = total + np.where(found.dot & ~np.asarray(in_place), size, 0.0)
+        return total
+
+    def _scratch(self, dots: Array) -> Array:
+        """Bytes through which what is stored changes its layout: from that of a product's results, or of loads whose dims
+        are in another order."""
+        scratch: Array = 0.0
+        threads = self.tiles.threads
+        for nest in self.phase.roots:
+            if nest.stores and self.products and not self.phase.loops & {*nest.reductions}:
+                elements = np.minimum(self.tiles.elements(nest.dims), threads * SCRATCH)
+                among = dots & np.greater(self.tiles.warps, 1.0)
+                scratch = np.maximum(scratch, np.where(among, elements * nest.dtype.bytes, 0.0))
+            if nest.name in self.phase.turned:
+                elements = np.minimum(self.tiles.elements(nest.dims), threads * SCRATCH / 2.0)
+                scratch = np.maximum(scratch, elements * nest.dtype.bytes)
+        return scratch
+
+    def _alongside(self, fetch: Fetch) -> Array:
+        """Least elements that a thread has of a load: one, or those beside its part of a product's result, when the load
+        goes along only one of its sides (a thread has an eighth of its warp's rows and a quarter of its columns)."""
+        least: Array = 1.0
+        for found in self.products.values():
+            for side, share in ((0, 8.0), (1, 4.0)):
+                if fetch.side is None and {*fetch.access.dims} == {*found.dims[side]}:
+                    part = _warp_tile(found, self.tiles)[side] / share
+                    least = np.where(found.dot, np.maximum(least, part), least)
+        return least
+
+    def registers(self) -> dict[str, Array]:
+        """What is alive in a thread during the phase, by kind; see `Needs`."""
+        tiles = self.tiles
+        parts: dict[str, Array] = {}
+
+        def add(kind: str, values: Array) -> None:
+            parts[kind] = parts[kind] + values if kind in parts else values
+
+        for fetch, size, vector, staged, found in self.fetched:
+            each = np.maximum(size / tiles.threads, self._alongside(fetch) * fetch.access.dtype.bytes)
+            count = each / vector
+            add("copies", np.where(staged, count, 0.0))
+            free = ~np.asarray(staged)
+            if found is not None:
+                add("operands", np.where(found.dot & free, count, 0.0))
+                free = free & ~np.asarray(found.dot)
+            add("loads", np.where(free, count, 0.0))
+            add("words", np.where(free, each / np.minimum(vector, 4.0), 0.0))
+            if found is None:
+                add("readback", np.where(staged, each / 4.0, 0.0))
+            if fetch.again and fetch.along:  # a tile that is not looped over stays for the phases after it
+                add("kept", np.where(tiles.goes_along(fetch.along), 0.0, tiles.held(fetch.access.dims)))
+        for nest in self.phase.body:
+            whole = tiles.held((*nest.dims, *nest.reductions)) if nest.reductions else tiles.held(nest.dims)
+            if nest.contraction is not None:
+                found = self.products[nest.name]
+                add("results", np.where(found.dot, tiles.held(nest.dims), 0.0))
+                add("partial", np.where(found.dot, 0.0, whole))
+                part = np.where(found.dot & ~np.asarray(found.direct), _fragments(found, tiles), 0.0)
+                parts["fragments"] = np.maximum(parts.get("fragments", 0.0), part)
+                part = part * np.clip(found.depth / 16.0 - 1.0, 0.0, AHEAD)
+                parts["steps"] = np.maximum(parts.get("steps", 0.0), part)
+                continue
+            if nest.reductions:
+                add("partial", np.where(tiles.goes_along(nest.reductions), whole, 0.0))
+            add("heavy", whole * min((sum(nest.operations.values()) + REDUCED * nest.reduced) / HEAVY, 3.0))
+        for nest in self.phase.outside:
+            add("outside", tiles.held(nest.dims))
+        for kind, most in (("operands", IN_FLIGHT), ("loads", IN_FLIGHT), ("copies", COPIES), ("readback", READ_BACK)):
+            if kind in parts:
+                parts[kind] = np.minimum(parts[kind], most)
+        if "words" in parts:
+            parts["words"] = np.minimum(parts["words"], HOISTED + 0.25 * (parts["words"] - HOISTED))
+        return parts
+
+
+def _warp_tile(found: Product, tiles: Tiles) -> tuple[Array, Array]:
+    """Rows and columns of a product's result that one warp has: a nearly square part."""
+    side = np.sqrt(found.rows * found.columns / tiles.warps)
+    rows = np.maximum(np.minimum(side, found.rows), SMALLEST_DOT)
+    return rows, np.maximum(found.rows * found.columns / tiles.warps / rows, 8.0)
+
+
+def _fragments(found: Product, tiles: Tiles) -> Array:
+    """Registers of a warp's fragments of both factors for one step of 16 along the reduction."""
+    rows, columns = _warp_tile(found, tiles)
+    return rows / 4.0 + columns / 4.0

@@ -1,0 +1,91 @@
+"""What generated code holds: shared memory of pipelined loops in closed form, and registers that grow with what lives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from codesign.costmodel import workloads
+from codesign.costmodel.gpu.generated import Held, generated
+from codesign.costmodel.gpu.geometry import geometry
+from codesign.costmodel.gpu.phases import aligned_run, phases_of
+from codesign.costmodel.machine import load_machine
+from codesign.costmodel.models import cost_model_for
+from codesign.ir.schedule import Schedule, ScheduleBatch
+
+SIZES: dict[str, Any] = {"M": 4096.0, "N": 4096.0, "K": 4096.0}
+FRAGMENTS, WARP_GROUPS, TENSOR_MEMORY = 0, 1, 2
+
+
+def gemm(
+    wide: int, m: float = 128, n: float = 128, k: float = 64, warps: float = 8, stages: float = 3, dtype: str = "bf16"
+) -> Held:
+    kernel = workloads.gemm(dtype)
+    knobs = {"tile.m": m, "tile.n": n, "tile.k": k}
+    return generated(kernel, geometry(kernel, knobs, SIZES), np.float64(warps), np.float64(stages), wide)
+
+
+def shared(*arguments: Any, **options: Any) -> float:
+    return float(gemm(*arguments, **options).shared_bytes)
+
+
+def registers(*arguments: Any, **options: Any) -> float:
+    return float(gemm(*arguments, **options).registers)
+
+
+def test_warps_hold_the_last_stage_in_registers_and_wide_units_read_it_from_shared_memory() -> None:
+    stage = (128 + 128) * 64 * 2
+    assert shared(FRAGMENTS) == 2 * stage
+    assert shared(WARP_GROUPS) == 3 * stage
+    assert shared(TENSOR_MEMORY) == 3 * stage + 16  # and two barriers
+
+
+@pytest.mark.parametrize(("m", "warps", "wide"), [(32, 8, 1), (128, 2, 1), (32, 8, 2), (128, 16, 2)])
+def test_small_tiles_and_other_numbers_of_warps_use_fragments(m: int, warps: int, wide: int) -> None:
+    assert shared(wide, m=m, warps=warps) == shared(FRAGMENTS, m=m, warps=warps)
+
+
+def test_what_is_stored_goes_through_the_memory_of_the_loop() -> None:
+    assert shared(FRAGMENTS, k=16, stages=2) == 128 * 128 * 2 > (128 + 128) * 16 * 2
+    assert shared(FRAGMENTS, k=16, stages=2, warps=1) == (128 + 128) * 16 * 2  # one warp needs no exchange
+
+
+def test_loads_too_narrow_to_be_copied_have_one_buffer() -> None:
+    """Of 16 x 16 values each of 512 threads has one half: less than a copy can move."""
+    assert shared(FRAGMENTS, m=16, n=64, k=16, warps=16, stages=4) == 3 * 64 * 16 * 2 + 16 * 16 * 2
+
+
+def test_registers_grow_with_the_tile_and_accumulators_outside_of_registers_take_fewer() -> None:
+    small, large = (registers(FRAGMENTS, m=size, warps=4) for size in (64, 128))
+    assert large - small >= 64 * 128 / 128  # a register for each further result
+    assert registers(TENSOR_MEMORY) < registers(WARP_GROUPS) < registers(FRAGMENTS)
+
+
+def test_rows_are_staged_once_in_each_loop_and_loops_share_their_memory() -> None:
+    kernel = workloads.rms_norm()
+    assert [sorted(phase.loops) for phase in phases_of(kernel)] == [["n"], ["n"]]
+    knobs: dict[str, Any] = {"tile.t": 8.0, "tile.n": 512.0, "reduce.n": 0.0}
+    g = geometry(kernel, knobs, {"T": 4096.0, "N": 8192.0})
+    held = generated(kernel, g, np.float64(4.0), np.float64(3.0), FRAGMENTS)
+    rows = 2 * 8 * 512 * 2  # two stages of the tile
+    assert rows <= float(held.shared_bytes) <= rows + 2 * 512 * 2  # and of the weights
+
+
+def test_a_run_ends_where_the_address_is_not_aligned() -> None:
+    (product,) = (nest for nest in workloads.gemm("bf16").nests if nest.contraction)
+    left, _ = product.loads
+    dim, run = aligned_run(left)
+    assert dim == "k"
+    assert run == 16
+
+
+def test_one_block_may_have_all_registers_of_an_sm_and_no_more() -> None:
+    machine = load_machine("a100_sxm")
+    schedule = Schedule({"m": 256, "n": 256, "k": 32}, pipeline=2, extras={"warps": 16})
+    sizes = {name: int(size) for name, size in SIZES.items()}
+    cost = cost_model_for(machine).predict(workloads.gemm(), machine, ScheduleBatch.of([schedule]), sizes)
+    assert cost.details["registers"][0] == 65536 / 512
+    assert cost.details["spilled_bytes"][0] > 0
+    assert cost.details["blocks_per_sm"][0] == 1
