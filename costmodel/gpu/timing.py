@@ -199,9 +199,9 @@ def estimate(
         seen = np.where(np.greater(seen, 0.0), seen, p.exposed)
         filled = p.fill_latency * latency * (1.0 + np.maximum(rounds - 1.0, 0.0) * seen)
         streams = (t.read_effort + t.write_effort) / (bandwidth * p.dram_efficiency)
-        chain = rounds * own + filled
-        together = _norm((compute, _norm((l2_seconds, streams), INNER), chain, requests), order_norm)
-        exposed, fill = np.zeros_like(together), filled
+        path = rounds * own + filled
+        together = _norm((compute, _norm((l2_seconds, streams), INNER), path, requests), order_norm)
+        chain, exposed, fill = rounds * np.maximum(own - compute / busiest, 0.0), 0.0, filled
     if chained:  # each part leaves its results in single precision, those without any keys too
         parted, meet = np.greater(g.split * (1.0 + idle), 1.0), knobs.get("split.meet", MEET_INSIDE)
         partial = g.grid * (1.0 + idle) * w.store_bytes * (4.0 / result_bytes(kernel))
@@ -211,8 +211,8 @@ def estimate(
         summed = g.split * np.where(np.equal(meet, MEET_INSIDE), each, l2_latency / PARTS_IN_FLIGHT)
         reduction = np.where(parted, waited + 2.0 * partial / rate + summed, 0.0)
     around = t.least_read + t.write - t.online
-    passes = p.extra_passes * t.online * sizes.get("appended", 1.0) + p.extra_query_passes * around
-    passes = passes + p.convert_passes * knobs.get("converts", 0.0) * around
+    passes = p.extra_passes * t.online * sizes.get("appended", 1.0)
+    passes = passes + (p.extra_query_passes + p.convert_passes * knobs.get("converts", 0.0)) * around
     passes = passes / (bandwidth * p.dram_efficiency) + p.token_seconds * sizes.get("tokens", 0.0)
     further = knobs.get("launches", 1.0) - 1.0
     if "split.meet" in knobs:
@@ -220,6 +220,8 @@ def estimate(
     launch = p.launch_seconds + p.helper_seconds * further
     waiting_blocks = g.grid * idle / slots * p.fill_latency * latency
     total = launch + together + exposed + reduction + passes + waiting_blocks
+    if chained:
+        exposed = filled  # part of the path
     flops = 2.0 * (sum(w.tensor.values()) + w.ieee) * g.grid
     return Estimate(
         total=total,
