@@ -105,7 +105,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "sharpness": (1.5, 12.0),
     "reduction_latency": (0.3, 40.0),
     "imbalance": (0.3, 1.0),
-    "step_clocks": (5.0, 600.0),
+    "step_clocks": (5.0, 1200.0),
     "vector_efficiency": (0.2, 1.0),
     "warm": (0.0, 1.0),
     "helper_seconds": (0.5e-6, 4e-6),

@@ -176,6 +176,8 @@ def estimate(
     chain = rounds * (step + w.barriers * warps * BARRIER_CLOCKS / clock)
 
     order_norm = p.sharpness
+    if chained:  # each tile of keys serves a whole tile of rows from shared memory: the loss to delivery is small
+        tensor = tensor_seconds(w.tensor, machine, sms) * busiest / p.tensor_efficiency
     compute = _norm((_norm((tensor, operand_seconds), INNER), vector_seconds), CHAINED if chained else INNER)
     reading, moving = _norm((l2_seconds, read_seconds), INNER), _norm((l2_seconds, read_seconds + write_seconds), INNER)
     work_seconds = _norm((compute, reading, chain, requests), order_norm)
