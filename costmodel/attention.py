@@ -184,7 +184,8 @@ def _tensorrt_llm(call: Call) -> Kernel:
     if call.bits == 8:
         rows = -(-call.group // 8) * 8
         tiles = Tiles(rows, 64, resident=max(4 - rows * call.head // 1024, 1), exposed=1.0)  # by shared memory
-        return Kernel((tiles,), Splits(8.0, 128.0, most=512.0), 1.0, MEET_INSIDE, part="xqa")
+        launches = 2.0 if call.head == 64 else 1.0
+        return Kernel((tiles,), Splits(8.0, 128.0, most=512.0), launches, MEET_INSIDE, part="xqa")
     tiles = Tiles(-(-call.group // 16) * 16, 128, exposed=1.0)
     return Kernel((tiles,), Splits(8.0, 128.0, most=512.0, seen=False), 3.0, MEET_INSIDE, part="xqa")
 

@@ -71,10 +71,12 @@ def _result_bytes(kernel: KernelSummary) -> float:
 
 @dataclass(frozen=True)
 class ChainPath:
-    """Seconds of a chain's blocks that follow each other on an SM: `path` in all, `fill` of it until operands arrive."""
+    """Seconds of a chain's blocks that follow each other on an SM: `path` in all; of it `fill` until operands arrive, and
+    `waiting` for each other's results and for loads."""
 
     path: Array
     fill: Array
+    waiting: Array
 
 
 def chain_path(
@@ -98,7 +100,7 @@ def chain_path(
     seen = knobs.get("exposed", 0.0)
     seen = np.where(np.greater(seen, 0.0), seen, p.exposed)
     fill = p.fill_latency * dram_latency * (1.0 + np.maximum(rounds - 1.0, 0.0) * seen)
-    return ChainPath(rounds * own + fill, fill)
+    return ChainPath(rounds * own + fill, fill, rounds * np.maximum(own - compute_of_block, 0.0))
 
 
 def meeting_seconds(

@@ -105,7 +105,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "exposed": (0.02, 1.0),
     "sharpness": (1.5, 12.0),
     "reduction_latency": (0.3, 40.0),
-    "step_clocks": (5.0, 600.0),
+    "step_clocks": (5.0, 1200.0),
     "vector_efficiency": (0.2, 1.0),
     "warm": (0.0, 1.0),
     "helper_seconds": (0.5e-6, 4e-6),
@@ -201,7 +201,7 @@ def _scales(donor: Machine, machine: Machine) -> dict[str, float]:
     latency = donor.need(donor.level("dram").latency_seconds, "levels.dram.latency_seconds") / machine.need(
         machine.level("dram").latency_seconds, "levels.dram.latency_seconds"
     )
-    scales = {"launch_seconds": clock, "profiled_launch_seconds": clock, "fill_latency": clock * latency}
+    scales = {"launch_seconds": clock, "helper_seconds": clock, "profiled_launch_seconds": clock, "fill_latency": clock * latency}
     if machine.features.get("tensor_memory") and not donor.features.get("tensor_memory"):
         scales["tensor_joules"] = _watts_per_operation(machine) / _watts_per_operation(donor)
     return scales

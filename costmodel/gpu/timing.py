@@ -207,10 +207,10 @@ def estimate(
             compute_of_block=compute / busiest, rounds=rounds, in_flight_bytes=in_flight_block,
             clock=chip.clock, l2_latency=chip.l2_latency, dram_latency=chip.dram_latency,
         )  # fmt: skip
-        chain, fill = path.path, path.fill
+        chain, fill = path.waiting, path.fill
         moving = overlap((l2, (t.read_effort + t.write_effort) / chip.dram), INNER)
-        together = overlap((compute, moving, chain, requests), p.sharpness)
-        exposed = np.zeros_like(together)
+        busy = overlap((compute, moving, path.path, requests), p.sharpness)
+        exposed = fill  # part of the path
         reduction = meeting_seconds(
             kernel, g, w, knobs, idle, p,
             dram_bandwidth=chip.dram, l2_bandwidth=chip.l2, cache_bytes=chip.cache_bytes, port=chip.port,
@@ -234,13 +234,14 @@ def estimate(
         working = overlap((compute, reading, chain, requests), p.sharpness)
         together = overlap((compute, moving, chain, requests), p.sharpness)
         if np.any(waiting):  # a loop that waits for its loads overlaps nothing but the waiting of other blocks
-            busy = overlap((compute, requests), INNER)
-            together = np.where(waiting, busy + np.maximum(moving, chain), together)
+            computing = overlap((compute, requests), INNER)
+            together = np.where(waiting, computing + np.maximum(moving, chain), together)
         ahead = chip.bulk and bool(chip.wide)  # warps that only load go on to the next block during the epilogue
         fill = (1.0 if ahead else rounds) * p.fill_latency * chip.dram_latency
         serial = fill + np.where(waiting, together, working + store)
         share = 1.0 / rounds + (1.0 - 1.0 / rounds) * p.exposed / resident
         exposed = share * np.maximum(serial - together, 0.0)
+        busy = together + exposed
         partial = np.where(np.greater(g.split, 1.0), w.accumulators * 8.0 * g.grid, 0.0)
         reduction = np.where(np.greater(g.split, 1.0), p.reduction_latency * chip.dram_latency + partial / chip.l2, 0.0)
 
@@ -248,9 +249,8 @@ def estimate(
     passes = helper_seconds(t, knobs, sizes, p, chip.dram)
     power = power_seconds(w.tensor, g.grid, t.read + t.write, machine, p.tensor_joules)
     idle_blocks = g.grid * idle / slots * p.fill_latency * chip.dram_latency
-    busy_seconds = overlap((together + exposed, power), THROTTLE)
     return Estimate(
-        total=launch + busy_seconds + reduction + passes + idle_blocks,
+        total=launch + overlap((busy, power), THROTTLE) + reduction + passes + idle_blocks,
         launch=launch,
         resources={
             "fill": fill,
