@@ -246,7 +246,7 @@ from the same memory, and a kernel that goes over both in one step reads it once
 def _attention(table: pd.DataFrame) -> Iterator[Rows]:
     keys = ["phase", "kernel_source", "dtype", "kv_dtype", "head_dim"]
     names = {"fp8": "f8e4m3"}
-    sites = pd.Series(_site(table["heads"], table["kv_heads"], table["window"]), index=table.index)
+    sites = pd.Series(_site(*(_numbers(table, name) for name in ("heads", "kv_heads", "window"))), index=table.index)
     for key, whole in table.groupby(keys):
         phase, source, dtype, kv_dtype, head = (str(value) for value in key)
         decode = phase == "generation"

@@ -113,8 +113,8 @@ def test_visited_keys_of_a_causal_mask_against_counting() -> None:
         for start in starts:
             last = keys - queries + min(start + tile, queries)
             each.append(last if not window else min(last, window + min(tile, queries) - 1))
-        whole = (np.array([float(number)]) for number in (queries, keys, window, tile))
-        mean, skew = visited(*whole, 1.0)
+        q, k, w, t = (np.array([float(number)]) for number in (queries, keys, window, tile))
+        mean, skew = visited(q, k, w, t, 1.0)
         assert mean[0] == pytest.approx(np.mean(each), rel=0.06)
         assert mean[0] * skew[0] == pytest.approx(max(each), rel=0.01)
 

@@ -36,7 +36,7 @@ def seconds(kernel: KernelSummary, knobs: dict[str, float], sizes: dict[str, flo
 
 
 def latency(level: str) -> float:
-    return float(A100.level(level).latency_seconds.value or 0.0)
+    return A100.need(A100.level(level).latency_seconds, level)
 
 
 def test_each_trip_of_a_walking_block_waits_for_its_loads() -> None:
