@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.gpu.geometry import ONLINE, RESIDENT
-from codesign.costmodel.gpu.timing import MEET_ALWAYS, MEET_INSIDE, MEET_LAUNCHED
+from codesign.costmodel.gpu.launch import MEET_ALWAYS, MEET_INSIDE, MEET_LAUNCHED
 
 Columns = dict[str, npt.NDArray[np.float32]]
 

@@ -88,6 +88,7 @@ def calibrate(
         for entry, predicted in zip(group, out, strict=True):
             held.append((entry, predicted, now))
             ops.append(_errors(entry, machine, parameters, predicted))
+    served: list[dict[str, Any]] = []
     prefill: set[str] = set()  # implementations written by hand and fitted to more than decoding: what is typical
     for name in sorted(measured):
         mine = [rows for rows in everything if rows.implementation == name]
@@ -109,11 +110,12 @@ def calibrate(
         errors = [
             _errors(entry, machine, found.parameters, predicted) for entry, predicted in zip(group, out, strict=True)
         ]
-        for op in dict.fromkeys(error["op"] for error in errors):
-            ops.append(_merged([error for error in errors if error["op"] == op]))
+        served += errors
         held += [(entry, predicted, now) for entry, predicted in zip(group, out, strict=True)]
     if middle := [implementations[name] for name in sorted(prefill)]:
         implementations[TYPICAL] = {key: float(f"{np.median([own[key] for own in middle]):.5g}") for key in middle[0]}
+    for op in dict.fromkeys(error["op"] for error in served):
+        ops.append(_merged([error for error in served if error["op"] == op]))
     spread = {**start.spread, **_spread(machine, held)}
     rounded = Parameters(**{key: float(f"{value:.5g}") for key, value in asdict(parameters).items()})
     return Calibrated(Calibration(machine.name, rounded, spread, {}, "", implementations), ops)

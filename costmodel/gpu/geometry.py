@@ -22,6 +22,9 @@ from codesign.ir.schedule import REDUCE_MODES
 
 LOOPED, RESIDENT, ONLINE = (REDUCE_MODES.index(mode) for mode in ("looped", "resident", "online"))
 
+EPILOGUE = 4.0
+"""Instructions of a chain's results at the end of a block: cleared, normalised, converted, staged, stored."""
+
 Array = Any
 """A NumPy array or a Python number; arrays broadcast against each other."""
 
@@ -195,6 +198,9 @@ def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Ar
             total.again_trips = total.again_trips + steps
         if nest.reductions and nest.contraction is None:
             total.barriers = total.barriers + 1.0
+    if sum(nest.contraction is not None for nest in kernel.nests) > 1:
+        # running results are scaled anew every trip, and pass through registers and shared memory at the end
+        total.vector = total.vector + total.accumulators * (total.trips + EPILOGUE)
     return total
 
 

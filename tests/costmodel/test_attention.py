@@ -7,9 +7,10 @@ import pytest
 from codesign.costmodel import workloads
 from codesign.costmodel.attention import NO_SPLITS, Call, kernel_of
 from codesign.costmodel.calibration import GENERATED_FIT, IMPLEMENTATION_FIT, IMPLEMENTED
+from codesign.costmodel.gpu.launch import launched
 from codesign.costmodel.gpu.library import library
 from codesign.costmodel.gpu.parameters import TYPICAL, load_calibration
-from codesign.costmodel.gpu.timing import estimate, launched
+from codesign.costmodel.gpu.timing import estimate
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.tables import kernels_of
 
