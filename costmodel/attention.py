@@ -28,8 +28,8 @@ UNBOUNDED = 1e6
 @dataclass(frozen=True)
 class Tiles:
     """Schedules of one kernel of an implementation: `rows` of a tile, `keys` of a step, and whether heads that share
-    keys are `packed` into the rows; `warps`, `stages` of the pipeline, `resident` blocks of an SM; where the vector unit
-    multiplies, `vector` is how many instructions it issues a multiply-add (loads, conversions, sums across lanes);
+    keys are `packed` into the rows; `warps`, `stages` of the pipeline, `resident` blocks of an SM; where the vector
+    unit multiplies, `vector` is how many instructions it issues a multiply-add (loads, conversions, sums across lanes);
     `in_flight` bytes that a thread has on the way by plain loads (0: asynchronous copies fill the stages);
     `exposed` is the share of a block's latency that the block before it does not hide (0: the machine's)."""
 

@@ -85,12 +85,16 @@ def calibrate(
         errors = [_errors(*pair, machine, parameters) for pair in zip(group, out, strict=True)]
         names_of = dict.fromkeys(error["op"] for error in errors)
         ops += [_merged([error for error in errors if error["op"] == op]) for op in names_of]
-    for name in sorted({rows.implementation for rows in everything if rows.implementation}):
+    served: list[dict[str, Any]] = []
+    prefill: set[str] = set()  # implementations written by hand and fitted to more than decoding: what is typical
+    for name in sorted(measured):
         mine = [rows for rows in everything if rows.implementation == name]
         names = GENERATED_FIT if mine[0].generated else IMPLEMENTATION_FIT
         first = replace(parameters, **IMPLEMENTED, **EXPECTED)
         if mine[0].generated:
             first = replace(first, tensor_efficiency=0.3, step_clocks=100.0)
+        elif any(np.any(rows.regime_size > 1.0) for rows in mine):
+            prefill.add(name)
         group = [prepare(rows, machine, first) for rows in mine]
         _say(progress, f"fitting {len(names)} constants of {name}")
         found = fit(group, machine, first, names, limit=limit, evaluations=18, prior=first, progress=progress)
@@ -103,12 +107,12 @@ def calibrate(
         errors = [
             _errors(entry, predicted, machine, found.parameters) for entry, predicted in zip(group, out, strict=True)
         ]
-        ops += [_merged([error for error in errors if error["op"] == op]) for op in dict.fromkeys(e["op"] for e in errors)]
+        served += errors
         held += [(entry, predicted, now) for entry, predicted in zip(group, out, strict=True)]
-    if hand_written := [own for own in implementations.values() if "tensor_efficiency" not in own]:
-        implementations[TYPICAL] = {
-            key: float(f"{np.median([own[key] for own in hand_written]):.5g}") for key in hand_written[0]
-        }
+    if middle := [implementations[name] for name in sorted(prefill)]:
+        implementations[TYPICAL] = {key: float(f"{np.median([own[key] for own in middle]):.5g}") for key in middle[0]}
+    for op in dict.fromkeys(error["op"] for error in served):
+        ops.append(_merged([error for error in served if error["op"] == op]))
     spread = {**start.spread, **_spread(machine, held)}
     rounded = Parameters(**{key: float(f"{value:.5g}") for key, value in asdict(parameters).items()})
     return Calibrated(Calibration(machine.name, rounded, spread, {}, "", implementations), ops)

@@ -170,7 +170,7 @@ def fit(
 
 
 def folds_of(rows: Rows, folds: int, among: Sequence[Rows] = ()) -> npt.NDArray[np.int64]:
-    """A fold for each row; all rows of a site are in one fold, those of other kernels `among` which it is fitted too."""
+    """A fold for each row; all rows of a site are in one fold, also those of the kernels `among` which it is fitted."""
     sites = np.unique(np.concatenate([other.site for other in (among or (rows,))]))
     order = np.random.default_rng(1).permutation(len(sites))
     where = np.empty(int(sites.max()) + 1 if len(sites) else 0, dtype=np.int64)

@@ -246,7 +246,7 @@ from the same memory, and a kernel that goes over both in one step reads it once
 def _attention(table: pd.DataFrame) -> Iterator[Rows]:
     keys = ["phase", "kernel_source", "dtype", "kv_dtype", "head_dim"]
     names = {"fp8": "f8e4m3"}
-    sites = pd.Series(_site(*(_numbers(table, name) for name in ("heads", "kv_heads", "window"))), index=table.index)
+    table = table.assign(site=_site(*(_numbers(table, column) for column in ("heads", "kv_heads", "window"))))
     for key, whole in table.groupby(keys):
         phase, source, dtype, kv_dtype, head = (str(value) for value in key)
         decode = phase == "generation"
@@ -257,12 +257,14 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
         single = decode | (whole["q_len"] == 1)
         moved = (whole["batch"] > 1) & (whole["kv_heads"] > 1)
         cases = zip(group, single, moved, whole["window"] > 0, strict=True)
-        calls = [Call(decode, int(head), int(each), stored_bits, wanted_bits, *map(bool, more)) for each, *more in cases]
+        bits = (stored_bits, wanted_bits)
+        calls = [Call(decode, int(head), int(each), *bits, *map(bool, more)) for each, *more in cases]
         kernels = {call: kernel_of(source, call) for call in dict.fromkeys(calls)}
         runs = pd.Series([kernels[call] for call in calls], index=whole.index)
         for run in dict.fromkeys(runs):
             part = whole[runs == run]
-            aliased = decode and run.tiles[0].packed and bool(part["machine"].isin(KEYS_ONLY.get(source, ())).all())
+            taken = set(part["machine"]) if "machine" in part else set()
+            aliased = decode and run.tiles[0].packed and bool(taken) and taken <= set(KEYS_ONLY.get(source, ()))
             kernel = workloads.attention(kind, stored, int(head), False, True, "bf16", aliased)
             heads, kv_heads = _numbers(part, "heads"), _numbers(part, "kv_heads")
             queries, total, window = _numbers(part, "q_len"), _numbers(part, "kv_len"), _numbers(part, "window")
@@ -277,14 +279,15 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
                 seen = seen + run.hidden * (everything - seen)
                 skew = most / seen
             sizes = {"B": _numbers(part, "batch"), "G": kv_heads, "R": heads / kv_heads, "Q": queries, "J": seen}
-            tokens = queries * sizes["B"] * np.minimum(kv_heads * int(head) / 512.0, 1.0)
-            sizes |= {"skew": skew, "keys": total, "appended": queries / seen, "tokens": tokens}
+            threads = np.minimum(kv_heads * int(head) / 512.0, 1.0)  # of a block that appends a token, over 512
+            sizes |= {"skew": skew, "keys": total, "appended": queries / seen}
+            sizes["tokens"] = queries * sizes["B"] * threads
             yield _rows(
                 f"attention {phase} {source}",
                 kernel,
                 part,
                 sizes,
-                sites[part.index].to_numpy(),
+                part["site"].to_numpy(dtype=np.int64),
                 columns=run.columns(int(head)),
                 regime_size=queries,
                 implementation=f"{source} {run.part}".strip(),

@@ -69,8 +69,8 @@ def attention(
 
     Scores, a softmax over j in one pass, and the product with the values. Masking is arithmetic on the scores; which
     tiles are empty is the scenario's share of keys that are visited. `replayed` keys and values were read by the same
-    kernel a moment ago: they are in L2 as far as they fit. `result` is the dtype of the output, the queries' by default; with
-    `keys_only` the keys are the values too.
+    kernel a moment ago: they are in L2 as far as they fit. `result` is the dtype of the output, the queries' by
+    default; with `keys_only` the keys are the values too.
     """
     kind, kv = DTYPES[dtype], DTYPES[kv_dtype]
     q = _input("q", kind, "B", "G", "R", "Q", head)

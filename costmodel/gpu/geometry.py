@@ -23,8 +23,7 @@ from codesign.ir.schedule import REDUCE_MODES
 LOOPED, RESIDENT, ONLINE = (REDUCE_MODES.index(mode) for mode in ("looped", "resident", "online"))
 
 EPILOGUE = 4.0
-"""Instructions of the results of chained contractions at the end of a block: cleared, normalised, converted, staged,
-stored."""
+"""Instructions of a chain's results at the end of a block: cleared, normalised, converted, staged, stored."""
 
 Array = Any
 """A NumPy array or a Python number; arrays broadcast against each other."""
@@ -232,7 +231,8 @@ def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Ar
     if "unflatten" in g.thread:
         _unflatten(kernel, g, total)
     if sum(nest.contraction is not None for nest in kernel.nests) > 1:
-        total.vector = total.vector + total.accumulators * (total.trips + EPILOGUE)  # results are scaled anew every trip
+        # running results are scaled anew every trip, and pass through registers and shared memory at the end
+        total.vector = total.vector + total.accumulators * (total.trips + EPILOGUE)
     return total
 
 

@@ -106,17 +106,27 @@ def test_folds_keep_a_site_together() -> None:
 
 
 def test_visited_keys_of_a_causal_mask_against_counting() -> None:
-    for queries, keys, window in ((1024, 1024, 0), (256, 1024, 0), (1024, 1024, 128), (1, 512, 0)):
-        tile = 128
-        starts = range(0, queries, tile)
+    tile, step = 128, 64
+    for queries, keys, window in ((1024, 1024, 0), (256, 1024, 0), (1024, 1024, 128), (3000, 3000, 500)):
         each = []
-        for start in starts:
-            last = keys - queries + min(start + tile, queries)
-            each.append(last if not window else min(last, window + min(tile, queries) - 1))
-        q, k, w, t = (np.array([float(number)]) for number in (queries, keys, window, tile))
-        mean, skew = visited(q, k, w, t, 1.0)
-        assert mean[0] == pytest.approx(np.mean(each), rel=0.06)
-        assert mean[0] * skew[0] == pytest.approx(max(each), rel=0.01)
+        for start in range(0, queries, tile):
+            seen = set()
+            for query in range(start, min(start + tile, queries)):
+                last = keys - queries + query
+                seen |= {key // step for key in range(max(last - window + 1, 0) if window else 0, last + 1)}
+            each.append(len(seen) * step)
+        q, k, w, t = (np.array([float(size)]) for size in (queries, keys, window, tile))
+        mean, skew = visited(q, k, w, t, step)
+        assert mean[0] == pytest.approx(np.mean(each), rel=0.03)
+        assert mean[0] * skew[0] == pytest.approx(max(each), rel=0.03)
+
+
+def test_one_query_visits_its_keys_and_no_padding() -> None:
+    one, thousand, none, rows = (np.array([size]) for size in (1.0, 1000.0, 0.0, 16.0))
+    mean, skew = visited(one, thousand, none, rows, 128.0)
+    assert (mean[0], skew[0]) == (1000.0, 1.0)
+    mean, _ = visited(*(np.array([size]) for size in (1.0, 1000.0, 128.0, 16.0)), 128.0)
+    assert 128.0 <= mean[0] < 256.0  # the window, and the rest of the step that it starts in
 
 
 def test_quality_of_a_perfect_and_a_reversed_order() -> None:

@@ -1,0 +1,142 @@
+"""Attention of serving systems: what their launches choose, what stays in L2, and a few measured times."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from codesign.costmodel import workloads
+from codesign.costmodel.attention import NO_SPLITS, Call, kernel_of
+from codesign.costmodel.calibration import GENERATED_FIT, IMPLEMENTATION_FIT, IMPLEMENTED
+from codesign.costmodel.gpu.chains import launched
+from codesign.costmodel.gpu.library import library
+from codesign.costmodel.gpu.parameters import TYPICAL, load_calibration
+from codesign.costmodel.gpu.timing import estimate
+from codesign.costmodel.machine import load_machine
+from codesign.costmodel.tables import kernels_of
+
+SIZES = {"B": 4.0, "G": 8.0, "R": 4.0, "Q": 1.0, "J": 8192.0, "keys": 8192.0}
+
+
+def _knobs(source: str, call: Call) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    columns = kernel_of(source, call).columns(call.head)
+    return {name: column[:1].astype(np.float64) for name, column in columns.items()}
+
+
+def _launched(source: str, call: Call, **sizes: float) -> tuple[dict[str, float], float]:
+    knobs, idle = launched(workloads.attention(), _knobs(source, call), {**SIZES, **sizes}, 132.0)
+    return {name: float(np.max(value)) for name, value in knobs.items()}, float(np.max(idle))
+
+
+def test_grouped_decoding_splits_keys_until_eight_waves() -> None:
+    call = Call(decode=True, group=4, single=True)
+    assert _launched("torch_flow", call)[0]["split.j"] == 8 * 132 // (4 * 8)
+    assert _launched("torch_flow", call, J=512.0, keys=512.0)[0]["split.j"] == 4  # of 128 keys or more
+    assert _launched("torch_flow", call, B=512.0)[0]["split.j"] == 1
+
+
+def test_a_window_leaves_parts_without_keys() -> None:
+    knobs, idle = _launched("torch_flow", Call(decode=True, group=4, single=True), J=128.0)
+    assert knobs["split.j"] == 1
+    assert idle == 32  # of 33 parts, one sees keys
+    assert _launched("fa3", Call(decode=True, group=4, single=True), J=128.0)[1] == 0
+
+
+def test_flash_attention_2_splits_only_where_heads_share_keys() -> None:
+    assert kernel_of("vllm_flash_attn", Call(decode=True, group=1, single=True)).splits == NO_SPLITS
+    assert _launched("vllm_flash_attn", Call(decode=True, group=4, single=True))[0]["split.j"] > 1
+
+
+def test_heads_that_share_keys_fill_the_rows_of_a_tile() -> None:
+    knobs, _ = _launched("fa3", Call(group=48), R=48.0, Q=256.0)
+    assert knobs["tile.r"] * knobs["tile.i"] == pytest.approx(128)
+    assert knobs["tile.r"] == 48
+
+
+def test_an_unknown_implementation_runs_what_flash_attention_would() -> None:
+    call = Call(decode=True, group=8, single=True)
+    assert kernel_of("something_new", call).splits == kernel_of("fa3", call).splits
+    calibration = load_calibration(load_machine("h100_sxm"))
+    assert calibration.of("something_new") == calibration.of(TYPICAL)
+    assert calibration.of("") == calibration.parameters
+
+
+@pytest.mark.parametrize("name", ["a100_sxm", "h100_sxm"])
+def test_an_implementation_has_four_fitted_constants_at_most(name: str) -> None:
+    assert len(IMPLEMENTATION_FIT) <= 4
+    assert len(GENERATED_FIT) <= 4
+    for own in load_calibration(load_machine(name)).implementations.values():
+        assert set(own) <= {*IMPLEMENTATION_FIT, *GENERATED_FIT, *IMPLEMENTED}
+
+
+def _read(keys: float, **more: bool) -> float:
+    machine = load_machine("h100_sxm")
+    kernel = workloads.attention(**more)
+    knobs = _knobs("fa3", Call(decode=True, group=4, single=True))
+    sizes = {**SIZES, "J": keys, "keys": keys}
+    return float(np.max(estimate(kernel, machine, knobs, sizes, load_calibration(machine).parameters).dram_read))
+
+
+def test_replayed_keys_stay_in_l2_as_far_as_they_fit() -> None:
+    cache = {keys: 2 * 2 * 128 * 4 * 8 * keys for keys in (1024.0, 65536.0)}  # keys and values, bf16
+    assert _read(1024.0, replayed=True) < 0.02 * cache[1024.0]
+    assert _read(1024.0) == pytest.approx(cache[1024.0], rel=0.02)
+    assert _read(65536.0, replayed=True) == pytest.approx(cache[65536.0], rel=0.02)
+
+
+def test_keys_that_are_the_values_are_read_once() -> None:
+    assert _read(65536.0, keys_only=True) == pytest.approx(_read(65536.0) / 2, rel=0.02)
+
+
+def test_attention_is_never_faster_with_less_of_anything() -> None:
+    machine = load_machine("h100_sxm")
+    call = Call(decode=True, group=4, single=True)
+    columns = kernel_of("fa3", call).columns(128)
+    sizes = {name: np.array([value, value, value]) for name, value in SIZES.items()}
+    sizes["J"] = sizes["keys"] = np.array([8192.0, 16384.0, 32768.0])
+    parameters = load_calibration(machine).of("fa3")
+    seconds = library(workloads.attention(), machine, sizes, parameters, columns).seconds
+    assert np.all(np.diff(seconds) > 0)
+
+
+MEASURED = [  # machine, phase, source, batch, queries, keys, heads, key heads, microseconds; bf16, head dim 128
+    ("h100_sxm", "generation", "fa3", 1, 1, 2, 32, 8, 9.1),
+    ("h100_sxm", "generation", "fa3", 8, 1, 65536, 32, 8, 705.5),
+    ("h100_sxm", "generation", "fa3", 256, 1, 256, 32, 8, 115.3),
+    ("h100_sxm", "generation", "torch_flow", 64, 1, 4096, 32, 8, 365.3),
+    ("h100_sxm", "generation", "torch_flow", 1, 1, 1024, 32, 8, 12.6),
+    ("h100_sxm", "generation", "torch_flow", 16, 1, 4096, 64, 1, 346.9),
+    ("h100_sxm", "context", "fa3", 8, 8192, 8192, 32, 8, 7926.6),
+    ("h100_sxm", "context", "vllm_flash_attn_fa3", 64, 512, 512, 32, 8, 642.8),
+    ("h100_sxm", "context", "torch_flow", 1, 16, 16, 32, 8, 13.6),
+    ("a100_sxm", "generation", "vllm_flash_attn", 8, 1, 4, 32, 8, 19.5),
+    ("a100_sxm", "generation", "vllm_flash_attn", 64, 1, 4096, 32, 8, 681.6),
+    ("a100_sxm", "generation", "torch_flow", 16, 1, 2048, 32, 32, 350.5),
+]
+"""Rows of AIConfigurator's silicon tables, Apache-2.0."""
+
+
+@pytest.mark.parametrize("row", MEASURED, ids=lambda row: "-".join(map(str, row[:6])))
+def test_measured_times_within_a_fifth(row: tuple[str, str, str, int, int, int, int, int, float]) -> None:
+    name, phase, source, batch, queries, keys, heads, kv_heads, microseconds = row
+    table = pd.DataFrame(
+        {
+            "machine": [name],
+            "phase": phase,
+            "kernel_source": source,
+            "dtype": "bf16",
+            "kv_dtype": "bf16",
+            "batch": batch,
+            "q_len": queries,
+            "kv_len": keys,
+            "heads": heads,
+            "kv_heads": kv_heads,
+            "head_dim": 128,
+            "window": 0,
+            "seconds": microseconds * 1e-6,
+        }
+    )
+    (rows,) = kernels_of(table)
+    machine = load_machine(name)
+    parameters = load_calibration(machine).of(rows.implementation)
+    seconds = library(rows.kernel, machine, rows.sizes, parameters, rows.columns).seconds
+    assert seconds[0] * 1e6 == pytest.approx(microseconds, rel=0.2)
