@@ -298,9 +298,10 @@ class _Phase:
                 elements = np.minimum(self.tiles.elements(nest.dims), threads * SCRATCH)
                 among = dots & np.greater(self.tiles.warps, 1.0)
                 scratch = np.maximum(scratch, np.where(among, elements * nest.dtype.bytes, 0.0))
-            if nest.name in self.phase.turned:
+            for pair in self.phase.turned.get(nest.name, ()):
                 elements = np.minimum(self.tiles.elements(nest.dims), threads * SCRATCH / 2.0)
-                scratch = np.maximum(scratch, elements * nest.dtype.bytes)
+                both = np.greater(np.minimum(*(self.tiles.g.tile[dim] for dim in pair)), 1.0)
+                scratch = np.maximum(scratch, np.where(both, elements * nest.dtype.bytes, 0.0))
         return scratch
 
     def _alongside(self, fetch: Fetch) -> Array:
