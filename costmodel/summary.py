@@ -263,7 +263,9 @@ def _narrowest(node: Scalar) -> DType:
 def _plain(factor: Scalar, inside: Mapping[Value, Compute]) -> bool:
     """Whether a factor is a read of an outside tensor, converted at most on the way into the unit."""
     read = _strip(factor)
-    return isinstance(read, Read) and read.source not in inside and (read.otherwise is None or isinstance(read.otherwise, Constant))
+    if not isinstance(read, Read) or read.source in inside:
+        return False
+    return read.otherwise is None or isinstance(read.otherwise, Constant)
 
 
 def _wraps(outer: Scalar, inner: Scalar) -> bool:

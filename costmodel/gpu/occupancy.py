@@ -17,6 +17,9 @@ SQUEEZED = 1.05
 PUT_OFF = 1.25
 """The same where loads can be put off and the SM is then full of threads."""
 
+MOST_SPILLED = 1024.0
+"""Bytes that a thread may spill: as much again as all its registers. Beyond, a schedule does not fit."""
+
 
 @dataclass
 class Occupancy:
@@ -101,13 +104,13 @@ def reasons(found: Occupancy, texts: npt.NDArray[np.object_]) -> None:
     )
     spilled, registers = np.broadcast_to(found.spilled, shape), np.broadcast_to(found.registers, shape)
     for row in np.flatnonzero(
-        (blocks < 1) | (spilled > 4096.0) | (shared > found.shared_limit) | (threads > found.threads_limit)
+        (blocks < 1) | (spilled > MOST_SPILLED) | (shared > found.shared_limit) | (threads > found.threads_limit)
     ):
         if shared[row] > found.shared_limit:
             texts[row] = f"shared memory: needs {shared[row]:,.0f} B, limit {found.shared_limit:,.0f} B"
         elif threads[row] > found.threads_limit:
             texts[row] = f"threads: needs {threads[row]:,.0f} a block, limit {found.threads_limit:,.0f}"
-        elif spilled[row] > 4096.0:
+        elif spilled[row] > MOST_SPILLED:
             texts[row] = (
                 f"registers: needs {registers[row] + spilled[row] / 4:,.0f} a thread, limit {registers[row]:,.0f}"
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import combinations
 
 from codesign.costmodel.gpu.geometry import stages_of
 from codesign.costmodel.summary import Access, KernelSummary, Nest
@@ -35,7 +36,7 @@ class Phase:
 
     `roots`: reductions that it does and values that it stores; `loops`: dims that it goes along; `body`: nests evaluated
     in it, roots included; `deeper`: dims of the loops within; `outside`: values made before it; `fetches`: its loads;
-    `turned`: names of roots that are stored with their dims in another order than some of its loads have.
+    `turned`: for each root that is stored, pairs of its dims that lie the other way around in one of the loads.
     """
 
     roots: list[Nest]
@@ -44,7 +45,7 @@ class Phase:
     deeper: frozenset[str] = frozenset()
     outside: list[Nest] = field(default_factory=list)
     fetches: list[Fetch] = field(default_factory=list)
-    turned: frozenset[str] = frozenset()
+    turned: dict[str, frozenset[tuple[str, str]]] = field(default_factory=dict)
 
     @property
     def products(self) -> list[Nest]:
@@ -95,7 +96,7 @@ def _phases(kernel: KernelSummary) -> tuple[Phase, ...]:
     later: set[object] = set()
     for phase in reversed(found):
         phase.fetches = _fetches(phase, later)
-        phase.turned = frozenset(nest.name for nest in phase.roots if _is_turned(nest, phase.fetches))
+        phase.turned = {nest.name: _turned(nest, phase.fetches) for nest in phase.roots if nest.stores}
         later |= {_key(fetch.access) for fetch in phase.fetches}
     return tuple(found)
 
@@ -130,14 +131,17 @@ def _fetches(phase: Phase, later: set[object]) -> list[Fetch]:
     return list(found.values())
 
 
-def _is_turned(nest: Nest, fetches: list[Fetch]) -> bool:
-    """Whether a nest is stored with its dims in another order than a load of the same tile has."""
+def _turned(nest: Nest, fetches: list[Fetch]) -> frozenset[tuple[str, str]]:
+    """Pairs of dims that a load of the same tile has in another order than the store of a nest."""
+    found: set[tuple[str, str]] = set()
     for store in nest.stores:
+        place = {dim: position for position, dim in enumerate(_by_stride(store))}
         for fetch in fetches:
-            same = {*fetch.access.dims} == {*store.dims}
-            if same and _by_stride(fetch.access) and _by_stride(fetch.access) != _by_stride(store):
-                return True
-    return False
+            order = _by_stride(fetch.access)
+            if {*order} == {*place}:
+                pairs = combinations(order, 2)
+                found.update((first, second) for first, second in pairs if place[first] > place[second])
+    return frozenset(found)
 
 
 @lru_cache(maxsize=4096)
