@@ -7,10 +7,7 @@ import numpy as np
 from codesign.costmodel.gpu.geometry import Array
 
 INNER = 6.0
-"""Order among resources of one path (tensor unit and operand delivery): nearly the longest."""
-
-MEMORY = 4.0
-"""The same for L2 and DRAM under a contraction: what L2 answers queues among what waits for DRAM."""
+"""Order among resources of one path (tensor unit and operand delivery; L2 and DRAM): nearly the longest."""
 
 CHAINED = 2.0
 """The same for a chain of contractions, where the vector unit works between two of them on the same tile and overlaps

@@ -22,7 +22,7 @@ from codesign.costmodel.gpu.chains import (
 from codesign.costmodel.gpu.generated import generated
 from codesign.costmodel.gpu.geometry import Array, Work, geometry, work
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
-from codesign.costmodel.gpu.overlap import CHAINED, INNER, MEMORY, THREADED, THROTTLE, overlap
+from codesign.costmodel.gpu.overlap import CHAINED, INNER, THREADED, THROTTLE, overlap
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.streaming import ARRIVAL, request_clocks, sustained_clock, trip_seconds
 from codesign.costmodel.gpu.traffic import drain_seconds, traffic
@@ -225,12 +225,10 @@ def estimate(
             alone = trip_seconds(w, found.threads, t.missed, chip.clock, chip.l2_latency, chip.dram_latency)
             step, turns = np.where(waiting, alone, step), np.where(waiting, np.ceil(rounds), rounds)
         chain = turns * (step + w.barriers * warps * BARRIER_CLOCKS / chip.clock)
-        memory = INNER
         if contractions:
-            memory = MEMORY
             single = tiled & np.less_equal(pipeline - consumed, 1.0)  # one buffer: a block loads and computes in turn
             chain = chain + np.where(single, rounds * (compute / busiest + w.trips * w.trip_bytes / chip.port), 0.0)
-        reading, moving = overlap((l2, read), memory), overlap((l2, read + write), memory)
+        reading, moving = overlap((l2, read), INNER), overlap((l2, read + write), INNER)
         working = overlap((compute, reading, chain, requests), p.sharpness)
         together = overlap((compute, moving, chain, requests), p.sharpness)
         if np.any(waiting):  # a loop that waits for its loads overlaps nothing but the waiting of other blocks
