@@ -34,6 +34,9 @@ ARRIVAL = 1.5
 ISSUED_LANES = 128.0
 """Lanes of an SM that get an instruction in a clock: four schedulers, a warp each."""
 
+LOOKUPS = 3.0
+"""Further times that a block with work looks up its sequence: warps that load, compute and store do so for themselves."""
+
 SUMS_IN_FLIGHT = 8.0
 """Parts of a split reduction that the last block of a kernel, which sums them, loads at a time."""
 
@@ -189,9 +192,11 @@ def estimate(
             in_flight_block = np.where(plain, found.threads * knobs["in_flight"], in_flight_block)
         streamed = w.load_bytes / np.maximum(in_flight_block, 1.0) * (l2_latency + (latency - l2_latency) * t.missed)
         own = np.maximum(compute / busiest + 2.0 * w.trips * p.step_clocks / clock, streamed)
+        lookup = knobs.get("lookup_clocks", 0.0) * sizes.get("sequences", 0.0) / clock
+        begins = p.fill_latency * latency + lookup
         seen = knobs.get("exposed", 0.0)
         seen = np.where(np.greater(seen, 0.0), seen, p.exposed)
-        filled = p.fill_latency * latency * (1.0 + np.maximum(rounds - 1.0, 0.0) * seen)
+        filled = (begins + LOOKUPS * lookup) * (1.0 + np.maximum(rounds - 1.0, 0.0) * seen)
         streams = (t.read_effort + t.write_effort) / (bandwidth * p.dram_efficiency)
         path = rounds * own + filled
         together = _norm((compute, _norm((l2_seconds, streams), INNER), path, requests), order_norm)
@@ -212,9 +217,9 @@ def estimate(
     if "split.meet" in knobs:
         further = further + (np.greater(g.split * (1.0 + idle), 1.0) & np.equal(knobs["split.meet"], MEET_LAUNCHED))
     launch = p.launch_seconds + p.helper_seconds * further
-    waiting_blocks = g.grid * idle / slots * p.fill_latency * latency
-    total = launch + together + exposed + reduction + passes + waiting_blocks
+    total = launch + together + exposed + reduction + passes
     if chained:
+        total = total + g.grid * idle / slots * begins  # blocks without any keys
         exposed = filled  # part of the path
     flops = 2.0 * (sum(w.tensor.values()) + w.ieee) * g.grid
     return Estimate(
