@@ -31,7 +31,8 @@ class Tiles:
     keys are `packed` into the rows; `warps`, `stages` of the pipeline, `resident` blocks of an SM; where the vector
     unit multiplies, `vector` is how many instructions it issues a multiply-add (loads, conversions, sums across lanes);
     `in_flight` bytes that a thread has on the way by plain loads (0: asynchronous copies fill the stages);
-    `exposed` is the share of a block's latency that the block before it does not hide (0: the machine's)."""
+    `exposed` is the share of a block's latency that the block before it does not hide (0: the machine's);
+    `lookup` clocks a sequence that a block takes to find its own among several."""
 
     rows: int
     keys: int
@@ -42,6 +43,7 @@ class Tiles:
     vector: float = 0.0
     in_flight: float = 0.0
     exposed: float = 0.0
+    lookup: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Kernel:
             row |= {"pack.rows": tiles.rows} if tiles.packed else {"tile.i": tiles.rows, "tile.r": 1.0}
             rows.append({**row, "blocks_limit": tiles.resident, "vector_unit": float(tiles.vector > 0)})
             rows[-1] |= {"instructions": tiles.vector, "in_flight": tiles.in_flight, "exposed": tiles.exposed}
+            rows[-1]["lookup_clocks"] = tiles.lookup
         fixed = {"tile.b": 1.0, "tile.g": 1.0, "tile.e": head, "reduce.j": ONLINE, "reduce.d": RESIDENT}
         fixed |= {"launches": self.launches, "split.meet": self.meet, "converts": float(self.converts)}
         rule = self.splits
@@ -143,7 +146,8 @@ def kernel_of(source: str, call: Call) -> Kernel:
     keys = next((keys for size, keys in FLASH_KEYS.items() if call.head <= size), 64)
     if source == "vllm_flash_attn_fa4":
         splits = Splits(8.0, most=128.0, all_parts=True) if call.single else Splits(0.9, keys, up=True)
-        return Kernel((Tiles(64, 64, stages=1),), splits, 4.0, generated=True)
+        tiles = Tiles(64, 64, stages=1, exposed=1.0, lookup=6.0) if call.single else Tiles(64, 64, stages=1)
+        return Kernel((tiles,), splits, 4.0, generated=True)
     rows = 192 if call.head <= 64 and not call.decode else 128
     if call.bits == 8:
         keys = 128

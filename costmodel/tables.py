@@ -280,7 +280,7 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
                 skew = most / seen
             sizes = {"B": _numbers(part, "batch"), "G": kv_heads, "R": heads / kv_heads, "Q": queries, "J": seen}
             threads = np.minimum(kv_heads * int(head) / 512.0, 1.0)  # of a block that appends a token, over 512
-            sizes |= {"skew": skew, "keys": total, "appended": queries / seen}
+            sizes |= {"skew": skew, "keys": total, "appended": queries / seen, "sequences": sizes["B"]}
             sizes["tokens"] = queries * sizes["B"] * threads
             yield _rows(
                 f"attention {phase} {source}",

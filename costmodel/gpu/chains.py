@@ -21,6 +21,9 @@ by one that is always launched and counted among the launches."""
 ISSUED_LANES = 128.0
 """Lanes of an SM that get an instruction in a clock: four schedulers, a warp each."""
 
+LOOKUPS = 3.0
+"""Further times that a block with work looks up its sequence: warps that load, compute and store do so for themselves."""
+
 SUMS_IN_FLIGHT = 8.0
 """Parts of a split reduction that the last block of a kernel, which sums them, loads at a time."""
 
@@ -72,17 +75,20 @@ def _result_bytes(kernel: KernelSummary) -> float:
 @dataclass(frozen=True)
 class ChainPath:
     """Seconds of a chain's blocks that follow each other on an SM: `path` in all; of it `fill` until operands arrive, and
-    `waiting` for each other's results and for loads."""
+    `waiting` for each other's results and for loads. `begin`: until a block knows what to do and its first operands
+    arrive."""
 
     path: Array
     fill: Array
     waiting: Array
+    begin: Array
 
 
 def chain_path(
     w: Work,
     t: Traffic,
     knobs: Mapping[str, Array],
+    sizes: Mapping[str, Array],
     p: Parameters,
     *,
     compute_of_block: Array,
@@ -97,10 +103,12 @@ def chain_path(
     missed_latency = l2_latency + (dram_latency - l2_latency) * t.missed
     streamed = w.load_bytes / np.maximum(in_flight_bytes, 1.0) * missed_latency
     own = np.maximum(compute_of_block + 2.0 * w.trips * p.step_clocks / clock, streamed)
+    lookup = knobs.get("lookup_clocks", 0.0) * sizes.get("sequences", 0.0) / clock
+    begin = p.fill_latency * dram_latency + lookup
     seen = knobs.get("exposed", 0.0)
     seen = np.where(np.greater(seen, 0.0), seen, p.exposed)
-    fill = p.fill_latency * dram_latency * (1.0 + np.maximum(rounds - 1.0, 0.0) * seen)
-    return ChainPath(rounds * own + fill, fill, rounds * np.maximum(own - compute_of_block, 0.0))
+    fill = (begin + LOOKUPS * lookup) * (1.0 + np.maximum(rounds - 1.0, 0.0) * seen)
+    return ChainPath(rounds * own + fill, fill, rounds * np.maximum(own - compute_of_block, 0.0), begin)
 
 
 def meeting_seconds(

@@ -203,7 +203,7 @@ def estimate(
             plain = np.greater(knobs["in_flight"], 0.0)
             in_flight_block = np.where(plain, found.threads * knobs["in_flight"], in_flight_block)
         path = chain_path(
-            w, t, knobs, p,
+            w, t, knobs, sizes, p,
             compute_of_block=compute / busiest, rounds=rounds, in_flight_bytes=in_flight_block,
             clock=chip.clock, l2_latency=chip.l2_latency, dram_latency=chip.dram_latency,
         )  # fmt: skip
@@ -211,11 +211,13 @@ def estimate(
         moving = overlap((l2, (t.read_effort + t.write_effort) / chip.dram), INNER)
         busy = overlap((compute, moving, path.path, requests), p.sharpness)
         exposed = fill  # part of the path
+        idle_blocks = g.grid * idle / slots * path.begin
         reduction = meeting_seconds(
             kernel, g, w, knobs, idle, p,
             dram_bandwidth=chip.dram, l2_bandwidth=chip.l2, cache_bytes=chip.cache_bytes, port=chip.port,
             l2_latency=chip.l2_latency, dram_latency=chip.dram_latency,
         )  # fmt: skip
+        reduction = reduction + idle_blocks
     else:
         arrival = chip.dram_latency * ARRIVAL / (pipeline - 0.5)
         step = w.trips * trip_depth(w, bool(chip.wide)) * p.step_clocks / chip.clock
@@ -246,9 +248,8 @@ def estimate(
     launch = p.launch_seconds + p.helper_seconds * further_launches(g, knobs, idle)
     passes = helper_seconds(t, knobs, sizes, p, chip.dram)
     power = power_seconds(w.tensor, g.grid, t.read + t.write, machine, p.tensor_joules)
-    idle_blocks = g.grid * idle / slots * p.fill_latency * chip.dram_latency
     return Estimate(
-        total=launch + overlap((busy, power), THROTTLE) + reduction + passes + idle_blocks,
+        total=launch + overlap((busy, power), THROTTLE) + reduction + passes,
         launch=launch,
         resources={
             "fill": fill,
