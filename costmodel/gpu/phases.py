@@ -166,7 +166,7 @@ def _side(nest: Nest, access: Access) -> int | None:
         return None
     dims = {*access.dims}
     for side, (mine, other) in enumerate(((found.m, found.n), (found.n, found.m))):
-        if found.plain[side] and dims & {*mine} and not dims & {*other}:
+        if found.plain[side] and dims & {*mine} and dims & {*found.k} and not dims & {*other}:
             return side
     return None
 
