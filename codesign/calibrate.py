@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from codesign.command import output_directory, print_json, progress, run, write_text
-from codesign.costmodel.calibration import calibrate
-from codesign.costmodel.gpu.parameters import FITTED, calibration_to, load_calibration
+from codesign.costmodel.calibration import calibrate, fitted_of
+from codesign.costmodel.gpu.parameters import FITTED, TYPICAL, calibration_to, load_calibration
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.tables import machine_rows, read_table
 
@@ -57,6 +57,9 @@ def main(
     console.print(f"{target.name}: {len(FITTED)} fitted parameters")
     for name in FITTED:
         console.print(f"  {name:26} {getattr(calibration.parameters, name):.4g}")
+    for name, own in calibration.implementations.items():
+        if name != TYPICAL:
+            console.print(f"{name}: {', '.join(f'{key} {own[key]:.4g}' for key in fitted_of(own))}")
     view = Table("op", "rows", "MAPE", "cross-validated", box=None)
     for op in found.ops:
         view.add_row(op["op"], f"{op['rows']:,}", f"{op['mape']:.1%}", f"{op['mape_cross_validated']:.1%}")

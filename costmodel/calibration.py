@@ -8,7 +8,7 @@ per implementation on top of the machine's parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -38,6 +38,11 @@ when they are appended."""
 
 EXPECTED = {"fill_latency": 8.0, "step_clocks": 350.0, "token_seconds": 2e-9, "extra_query_passes": 0.5}
 """The values that fits of implementations are pulled towards."""
+
+
+def fitted_of(implementation: Mapping[str, float]) -> tuple[str, ...]:
+    """Which constants of an implementation were fitted; it keeps others at values that hold for all."""
+    return GENERATED_FIT if "tensor_efficiency" in implementation else IMPLEMENTATION_FIT
 
 
 @dataclass

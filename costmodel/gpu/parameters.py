@@ -90,6 +90,9 @@ FITTED = (
 )
 """The parameters that calibration fits: twelve. The others hold on every GPU that was looked at."""
 
+TRANSFER = 1.5
+"""How many times wider intervals are on a machine that was not measured."""
+
 TYPICAL = "typical"
 """The name under which calibrations keep the middle of their implementations."""
 
@@ -153,10 +156,28 @@ def load_calibration(machine: Machine) -> Calibration:
     """The calibration shipped for a machine, else one transferred from the nearest calibrated machine, with wider
     intervals."""
     own = _read(machine.name)
-    if own is not None:
-        return own
-    donor = _read(donor_of(machine))
-    return transferred(donor, machine)
+    return _completed(own if own is not None else transferred(_read(donor_of(machine)), machine))
+
+
+def _completed(found: Calibration) -> Calibration:
+    """With intervals of kinds of kernels that were measured on other machines only, wider as for any other machine."""
+    spread = dict(found.spread)
+    for name in _shipped():
+        other = _read(name)
+        kinds = {key.split(":")[0] for key in spread}
+        if other is not None:
+            spread |= {key: _wider(pair) for key, pair in other.spread.items() if key.split(":")[0] not in kinds}
+    return replace(found, spread=spread)
+
+
+def _shipped() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def _wider(pair: tuple[float, float]) -> tuple[float, float]:
+    """An interval's factors on a machine that they were not measured on."""
+    low, high = pair
+    return max(1.0 - TRANSFER * (1.0 - low), 0.2), 1.0 + TRANSFER * (high - 1.0)
 
 
 def calibration_like(donor: str, machine: Machine) -> Calibration:
@@ -164,8 +185,7 @@ def calibration_like(donor: str, machine: Machine) -> Calibration:
     MachineError if that was not."""
     found = _read(donor)
     if found is None:
-        shipped = ", ".join(sorted(path.stem for path in FOLDER.glob("*.json")))
-        raise MachineError(f"{donor} is not calibrated; calibrated machines are {shipped}")
+        raise MachineError(f"{donor} is not calibrated; calibrated machines are {', '.join(_shipped())}")
     return transferred(found, machine)
 
 
@@ -179,10 +199,7 @@ def transferred(donor: Calibration | None, machine: Machine) -> Calibration:
     if donor is None:
         wide = {"default": (0.6, 1.7)}
         return Calibration(machine.name, Parameters(), wide, {"rule": "physical defaults, no calibration shipped"})
-    spread = {
-        regime: (1.0 - 1.8 * (1.0 - low), 1.0 + 1.8 * (high - 1.0)) for regime, (low, high) in donor.spread.items()
-    }
-    spread = {regime: (max(low, 0.2), high) for regime, (low, high) in spread.items()}
+    spread = {key: _wider(pair) for key, pair in donor.spread.items()}
     provenance = {
         "rule": f"shares and clock counts fitted on {donor.machine}; figures of {machine.name}",
         "from": donor.provenance,
