@@ -98,21 +98,26 @@ def held_by_library(work: Work, machine: Machine, warps: Array, pipeline: Array)
 
 def reasons(found: Occupancy, texts: npt.NDArray[np.object_]) -> None:
     """Write into `texts` why each schedule does not fit; those that fit keep their text."""
-    shape = texts.shape
-    shared, threads, blocks = (
-        np.broadcast_to(part, shape) for part in (found.shared_bytes, found.threads, found.blocks)
+    shared, threads, blocks, spilled, registers = (
+        np.broadcast_to(part, texts.shape)
+        for part in (found.shared_bytes, found.threads, found.blocks, found.spilled, found.registers)
     )
-    spilled, registers = np.broadcast_to(found.spilled, shape), np.broadcast_to(found.registers, shape)
-    for row in np.flatnonzero(
-        (blocks < 1) | (spilled > MOST_SPILLED) | (shared > found.shared_limit) | (threads > found.threads_limit)
-    ):
-        if shared[row] > found.shared_limit:
-            texts[row] = f"shared memory: needs {shared[row]:,.0f} B, limit {found.shared_limit:,.0f} B"
-        elif threads[row] > found.threads_limit:
-            texts[row] = f"threads: needs {threads[row]:,.0f} a block, limit {found.threads_limit:,.0f}"
-        elif spilled[row] > MOST_SPILLED:
-            texts[row] = (
-                f"registers: needs {registers[row] + spilled[row] / 4:,.0f} a thread, limit {registers[row]:,.0f}"
-            )
-        else:
-            texts[row] = f"registers: {registers[row] * threads[row]:,.0f} for one block exceed those of an SM"
+    spills = spilled > MOST_SPILLED
+    left = (blocks < 1) | spills | (shared > found.shared_limit) | (threads > found.threads_limit)
+    text = f"shared memory: needs {{:,.0f}} B, limit {found.shared_limit:,.0f} B"
+    left = _explain(texts, left, shared > found.shared_limit, shared, text)
+    text = f"threads: needs {{:,.0f}} a block, limit {found.threads_limit:,.0f}"
+    left = _explain(texts, left, threads > found.threads_limit, threads, text)
+    for limit in np.unique(registers[left & spills]):
+        text = f"registers: needs {{:,.0f}} a thread, limit {limit:,.0f}"
+        left = _explain(texts, left, spills & (registers == limit), registers + spilled / 4.0, text)
+    _explain(texts, left, left, registers * threads, "registers: {:,.0f} for one block exceed those of an SM")
+
+
+def _explain(texts: npt.NDArray[np.object_], left: Array, why: Array, needs: Array, text: str) -> Array:
+    """Write a reason with each need where it is `why` and none is written yet; where none is written after it."""
+    rows = np.flatnonzero(left & why)
+    if len(rows):
+        values, which = np.unique(np.rint(needs[rows]), return_inverse=True)
+        texts[rows] = np.array([text.format(float(value)) for value in values], dtype=object)[which]
+    return left & ~why
