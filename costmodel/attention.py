@@ -149,6 +149,8 @@ def kernel_of(source: str, call: Call) -> Kernel:
         tiles = Tiles(64, 64, stages=1, exposed=1.0, lookup=6.0) if call.single else Tiles(64, 64, stages=1)
         return Kernel((tiles,), splits, 4.0, generated=True)
     rows = 192 if call.head <= 64 and not call.decode else 128
+    if source != "vllm_flash_attn_fa3" and call.head == 128 and call.single and call.group <= 64:
+        rows = 64  # one group of warps multiplies; vLLM's build is older
     if call.bits == 8:
         keys = 128
     if source == "fa3":

@@ -151,7 +151,7 @@ def block_of(
 
     Raises UnsupportedError when the machine has no rate for a dtype of the contraction.
     """
-    pipes, alone = _compute(w, found, machine, p, chip, knobs)
+    pipes, alone = _compute(w, found, machine, p, chip, knobs, around.contractions > 1)
     # contractions that feed each other take turns with the vector unit; other blocks fill the gaps
     order = CHAINED if around.contractions > 1 else INNER
     tensor = (pipes[0] ** INNER + pipes[1] ** INNER) ** (1.0 / INNER)
@@ -206,7 +206,7 @@ def _requests(w: Work, machine: Machine, chip: Chip, knobs: Knobs) -> tuple[floa
 
 
 def _compute(
-    w: Work, found: Occupancy, machine: Machine, p: Parameters, chip: Chip, knobs: Knobs
+    w: Work, found: Occupancy, machine: Machine, p: Parameters, chip: Chip, knobs: Knobs, chained: bool
 ) -> tuple[Seconds, float]:
     """Seconds of the SM's compute pipes that one block takes, and the least time that its own warps need for them."""
     vector, special = machine.unit("vector"), machine.unit("special")
@@ -214,7 +214,8 @@ def _compute(
     integers = machine.need(vector.rate.get("i32", vector.rate["f32"]), "units.vector.rate.i32") * vector.count
     special_lanes = machine.need(special.rate["f32"], "units.special.rate.f32") * special.count
     speed = chip.clock * p.vector_efficiency
-    overhead = 1.0 + p.tile_overhead * (1.0 / max(float(w.tensor_m), 1.0) + 1.0 / max(float(w.tensor_n), 1.0))
+    loss = 0.0 if chained else p.tile_overhead
+    overhead = 1.0 + loss * (1.0 / max(float(w.tensor_m), 1.0) + 1.0 / max(float(w.tensor_n), 1.0))
     tensor = float(tensor_seconds(w.tensor, machine, chip.sms)) * overhead / p.tensor_efficiency
     operands = float(w.operand_bytes) / (OPERAND_BYTES_PER_CLOCK * chip.clock)
     spilling = max(4.0 * float(w.trips), 2.0 * float(w.spill_steps))

@@ -163,8 +163,9 @@ def estimate(
     rounds = np.maximum(busiest / resident, 1.0)
 
     # what one SM computes and is fed with
-    overhead = 1.0 + p.tile_overhead * (1.0 / np.maximum(w.tensor_m, 1.0) + 1.0 / np.maximum(w.tensor_n, 1.0))
-    tensor = tensor_seconds(w.tensor, machine, chip.sms) * overhead * busiest / (p.tensor_efficiency * chip.slower)
+    overhead = 0.0 if chained else p.tile_overhead  # a chain's tile of keys serves a whole tile of rows
+    delivery = 1.0 + overhead * (1.0 / np.maximum(w.tensor_m, 1.0) + 1.0 / np.maximum(w.tensor_n, 1.0))
+    tensor = tensor_seconds(w.tensor, machine, chip.sms) * delivery * busiest / (p.tensor_efficiency * chip.slower)
     vector = busiest * _vector_seconds(w, chip, p, found, knobs, np.minimum(resident, busiest) * warps)
     waits = (w.operand_waits * OPERAND_CLOCKS + w.cache_waits * chip.l2_latency * chip.clock) / (resident * warps)
     operands = busiest * (w.operand_bytes / chip.shared + (w.operand_clocks + waits) / chip.clock)
