@@ -23,6 +23,8 @@ from codesign.ir.errors import UnsupportedError
 
 Columns = dict[str, npt.NDArray[np.float32]]
 
+VECTOR_SPLITS = (1, 2, 4, 8, 16)
+"""Parts of the reduction of matrix-vector kernels."""
 CLUSTERS = ((2, 1), (1, 2), (2, 2))
 
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
@@ -104,13 +106,13 @@ def _contraction_rows(kernel: KernelSummary, shared: float, wide: bool) -> list[
                     rows.append(row)
                     if wide and tm * tn >= 128 * 128 and split <= 2:  # blocks that share operands by multicast
                         rows += [{**row, f"cluster.{m}": a, f"cluster.{n}": b} for a, b in CLUSTERS]
-    for tm, tn, tk in () if wide else cartesian((1,), (4, 8), (256, 512)):  # matrix-vector kernels
+    for tm, tn, tk, split in () if wide else cartesian((1,), (4, 8), (256, 512), VECTOR_SPLITS):  # matrix-vector kernels
         row = {
             f"tile.{m}": tm,
             f"tile.{n}": tn,
             f"tile.{k}": tk,
             "pipeline": 2,
-            f"split.{k}": 1,
+            f"split.{k}": split,
             "warps": 4,
             "vector_unit": 1,
         }
