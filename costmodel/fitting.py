@@ -28,7 +28,7 @@ ROBUST_SCALE = 0.06
 STEP = 0.02
 """Step of a parameter's logarithm from which slopes are taken: the best schedule changes in jumps, which a step must span."""
 
-IDENTIFIED = 0.004
+IDENTIFIED = 0.001
 """Least change of a row's log time (root mean square over rows) with a parameter's logarithm: a parameter that the rows
 do not speak of stays at its physical value."""
 

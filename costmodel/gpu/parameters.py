@@ -90,7 +90,7 @@ FITTED = (
 )
 """The parameters that calibration fits: twelve. The others hold on every GPU that was looked at."""
 
-TRANSFER = 1.6
+TRANSFER = 1.8
 """How many times wider intervals are on a machine that was not measured."""
 
 TYPICAL = "typical"
@@ -194,7 +194,8 @@ def transferred(donor: Calibration | None, machine: Machine) -> Calibration:
 
     Shares, clock counts and energies carry over as they are. Launch and fill are work of the GPU's own clock, so their
     seconds scale with it (a fill is kept in DRAM latencies, whose length differs too). Tensor units with a memory of
-    their own take less energy for an operation, as the power limit over the peak says.
+    their own take less energy for an operation, as the power limit over the peak says. What implementations of attention
+    keep is latencies and steps of their own code, and is taken as it is.
     """
     if donor is None:
         wide = {"default": (0.6, 1.7)}
@@ -206,7 +207,7 @@ def transferred(donor: Calibration | None, machine: Machine) -> Calibration:
     }
     scale = _scales(load_machine(donor.machine), machine)
     parameters = replace(donor.parameters, **_scaled(asdict(donor.parameters), scale))
-    implementations = {name: {**own, **_scaled(own, scale)} for name, own in donor.implementations.items()}
+    implementations = donor.implementations
     return Calibration(machine.name, parameters, spread, provenance, donor.machine, implementations)
 
 
