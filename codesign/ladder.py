@@ -25,17 +25,16 @@ from scipy.stats import kendalltau
 from codesign import command
 from codesign.costmodel import workloads
 from codesign.costmodel.attention import attention_space
-from codesign.costmodel.events import EventModel, simulate
+from codesign.costmodel.events import plan_columns, simulate, simulate_plan
 from codesign.costmodel.gpu.library import Columns, library, library_space
-from codesign.costmodel.gpu.model import GpuTileModel
 from codesign.costmodel.gpu.parameters import load_calibration
 from codesign.costmodel.machine import Machine, load_machine
 from codesign.costmodel.models import cost_model_for
-from codesign.costmodel.protocol import CostBatch, CostModel
-from codesign.costmodel.roofline import Roofline
+from codesign.costmodel.protocol import CostBatch
+from codesign.costmodel.roofline import roofline_bounds
 from codesign.costmodel.summary import KernelSummary
 from codesign.costmodel.tables import Rows, kernels_of, machine_rows, read_table
-from codesign.ir.errors import CodesignError, MachineError
+from codesign.ir.errors import CodesignError, MachineError, ScheduleError
 from codesign.ir.schedule import Schedule, ScheduleBatch
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -239,12 +238,13 @@ def _row(rows: Rows, position: int, machine: Machine) -> tuple[dict[str, int], t
     if not np.isfinite(best.seconds[0]):
         return sizes, None
     space = columns if columns is not None else library_space(rows.kernel, machine)
-    one = batch_of(space, np.array([int(best.choice[0])]))
-    models: tuple[CostModel, ...] = (Roofline(), GpuTileModel(calibration, False), EventModel(calibration, False))
-    predictions = [model.predict(rows.kernel, machine, one, sizes).seconds[0] for model in models]
-    if not np.isfinite(predictions).all():
+    knobs = {name: float(column[best.choice[0]]) for name, column in space.items()}
+    try:
+        planned = plan_columns(rows.kernel, machine, knobs, (), sizes, calibration.parameters, compiled=False)
+    except ScheduleError:
         return sizes, None
-    return sizes, tuple(float(seconds) for seconds in predictions)
+    seconds = (max(roofline_bounds(rows.kernel, machine, sizes)), float(best.seconds[0]), simulate_plan(planned).seconds)
+    return sizes, tuple(rows.launches * each for each in seconds)
 
 
 def _whole(value: float) -> float:

@@ -58,7 +58,7 @@ def kernel_flops(kernel: KernelSummary, sizes: Mapping[str, int]) -> float:
     return 2.0 * sum(_points(kernel, nest, sizes) for nest in kernel.nests if nest.contraction is not None)
 
 
-def _points(kernel: KernelSummary, nest: Nest, sizes: Mapping[str, int]) -> float:
+def _points(kernel: KernelSummary, nest: Nest, sizes: Mapping[str, float]) -> float:
     total = 1.0
     for dim in (*nest.dims, *nest.reductions):
         total *= float(kernel.extents[dim].evaluate(sizes))
@@ -66,7 +66,7 @@ def _points(kernel: KernelSummary, nest: Nest, sizes: Mapping[str, int]) -> floa
 
 
 def roofline_bounds(
-    kernel: KernelSummary, machine: Machine, sizes: Mapping[str, int]
+    kernel: KernelSummary, machine: Machine, sizes: Mapping[str, float]
 ) -> tuple[float, float, float, float]:
     """Least seconds on the tensor, vector and special units and at the outermost memory."""
     tensor = vector = special = 0.0

@@ -245,15 +245,14 @@ from the same memory, and a kernel that goes over both in one step reads it once
 
 def _attention(table: pd.DataFrame) -> Iterator[Rows]:
     keys = ["phase", "kernel_source", "dtype", "kv_dtype", "head_dim"]
-    names = {"fp8": "f8e4m3"}
     table = table.assign(site=_site(*(_numbers(table, column) for column in ("heads", "kv_heads", "window"))))
     for key, whole in table.groupby(keys):
         phase, source, dtype, kv_dtype, head = (str(value) for value in key)
         decode = phase == "generation"
-        kind, stored = names.get(dtype, dtype), names.get(kv_dtype, kv_dtype)
+        kind, stored = dtype_named(dtype), dtype_named(kv_dtype)
         kind = kind if source == "triton" else stored  # wgmma takes two operands of one type: queries are converted
         group = (whole["heads"] // whole["kv_heads"]).to_numpy()
-        stored_bits, wanted_bits = (8 if name == "fp8" else 16 for name in (kv_dtype, dtype))
+        stored_bits, wanted_bits = (DTYPES[name].bits for name in (stored, dtype_named(dtype)))
         single = decode | (whole["q_len"] == 1)
         moved = (whole["batch"] > 1) & (whole["kv_heads"] > 1)
         cases = zip(group, single, moved, whole["window"] > 0, strict=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from codesign.costmodel.gpu.chains import ISSUED_LANES, ChainBlock
 from codesign.costmodel.gpu.geometry import Geometry, Work
 from codesign.costmodel.gpu.occupancy import Occupancy
 from codesign.costmodel.gpu.overlap import CHAINED, INNER
@@ -118,6 +119,8 @@ class Knobs:
     specialised: bool = False
     access_bytes: float = 16.0
     """Bytes that a thread asks for with one load."""
+    instructions: float = 0.0
+    """Instructions that the vector unit issues for a multiply-add."""
 
     @staticmethod
     def of(columns: Mapping[str, float]) -> Knobs:
@@ -129,19 +132,21 @@ class Knobs:
             persistent=columns.get("persistent", 0.0) > 0.0,
             specialised=columns.get("warp_specialize", 0.0) > 0.0,
             access_bytes=columns.get("access_bytes", 16.0),
+            instructions=columns.get("instructions", 0.0),
         )
 
 
 @dataclass(frozen=True)
 class Around:
     """What a block's own work does not say: the share of its distinct operands that L2 does not have, the seconds that
-    its reads and writes take of its SM's share of DRAM, and how many contractions its kernel chains.
+    its reads and writes take of its SM's share of DRAM, how many contractions its kernel chains, and the chain's own steps if it is one.
     """
 
     missed: float
     read_seconds: float
     write_seconds: float
     contractions: int = 1
+    chain: ChainBlock | None = None
 
 
 def block_of(
@@ -165,7 +170,10 @@ def block_of(
     fill_floor = p.fill_latency * chip.dram_latency
     asked, stored = _requests(w, machine, chip, knobs)
     own, turns, waiting = computing, 0.0, False
-    if float(w.tensor_k) > 0.0:  # staged through shared memory
+    if around.chain is not None:
+        fill_floor = float(around.chain.fill)
+        floor = max(computing + float(around.chain.steps), float(around.chain.streamed))
+    elif float(w.tensor_k) > 0.0:  # staged through shared memory
         arrival = ARRIVAL * chip.dram_latency
         if knobs.pipeline > 1.0 or trips <= 1.0:
             floor = chain + max(trips - ahead, 0.0) * arrival / (knobs.pipeline - 0.5)
@@ -221,6 +229,8 @@ def _compute(
     spilling = max(4.0 * float(w.trips), 2.0 * float(w.spill_steps))
     spill = float(found.spilled * found.threads) * spilling / (PORT_BYTES_PER_CLOCK * chip.clock)
     plain = float((w.vector + w.ieee) / lanes + w.integer / integers) / speed
+    if knobs.instructions > 0.0:
+        plain = max(plain, knobs.instructions * float(w.ieee) / 2.0 / ISSUED_LANES / chip.clock)
     rare = float(w.special / special_lanes) / speed
     hidden = min(knobs.warps / WARPS_TO_SATURATE, 1.0)
     return (tensor, operands, plain + spill, rare), max(plain, rare) / hidden + spill

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from codesign.costmodel.events.walk import PART, Ints, Walk
 from codesign.costmodel.gpu.geometry import Geometry, run_bytes
-from codesign.costmodel.gpu.traffic import READ_GAP, cold_share, noted
+from codesign.costmodel.gpu.traffic import READ_GAP, cold_share, noted, replayed_cold
 from codesign.costmodel.summary import KernelSummary, footprint
 
 Floats = npt.NDArray[np.float64]
@@ -80,6 +80,13 @@ def panels_of(kernel: KernelSummary, g: Geometry, walk: Walk, cache_bytes: float
         for access in nest.loads
         if noted(kernel, "fresh", access)
     }
+    touched = sum(
+        {
+            (access.tensor, access.index): float(footprint(access, whole)) * access.dtype.bytes
+            for nest in kernel.nests
+            for access in (*nest.loads, *nest.stores)
+        }.values()
+    )
     found: dict[tuple[object, ...], tuple[float, Panels]] = {}
     totals: dict[str, float] = {}
     for nest in kernel.nests:
@@ -91,6 +98,8 @@ def panels_of(kernel: KernelSummary, g: Geometry, walk: Walk, cache_bytes: float
             once = float(footprint(access, whole)) * access.dtype.bytes
             each = float(footprint(access, one)) * access.dtype.bytes
             cold = float(cold_share(kernel, access, once, sum(fresh.values()), cache_bytes, warm))
+            if noted(kernel, "replayed", access):
+                cold = min(cold, float(replayed_cold(touched, cache_bytes)))
             online = any(bool(np.any(g.online[dim])) for dim in access.dims if dim in g.online)
             effort = 1.0 + READ_GAP / float(run_bytes(access, g))
             if (access.tensor, access.index) not in found:

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from codesign.costmodel.events.blocks import Around, Block, Chip, Knobs, block_of
+from codesign.costmodel.events.blocks import PORT_BYTES_PER_CLOCK, Around, Block, Chip, Knobs, block_of
 from codesign.costmodel.events.cache import Reads, panels_of, reads, write_effort
 from codesign.costmodel.events.walk import Walk
+from codesign.costmodel.gpu.chains import (
+    chain_block,
+    further_launches,
+    helper_seconds,
+    launched,
+    meeting_seconds,
+)
 from codesign.costmodel.gpu.generated import generated
 from codesign.costmodel.gpu.geometry import geometry, work
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.occupancy import occupancy, reasons
 from codesign.costmodel.gpu.parameters import Parameters, load_calibration
-from codesign.costmodel.gpu.timing import power_seconds
+from codesign.costmodel.gpu.timing import in_flight_bytes, power_seconds, stages_consumed
+from codesign.costmodel.gpu.traffic import Traffic
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.roofline import roofline_bounds
 from codesign.costmodel.summary import KernelSummary
@@ -48,6 +56,10 @@ class Plan:
     bounds: tuple[float, float, float, float]
     helper_seconds: float = 0.0
     """Passes of an implementation's helper kernels over inputs and outputs."""
+    meeting_seconds: float | None = None
+    """Until the parts of a chain are summed; None where a split reduction meets by itself."""
+    hidden_fill: float = 0.0
+    """Share of a block's fill that the block before it on the SM hides."""
     power_seconds: float = 0.0
     """What the kernel's energy takes at the power limit."""
     skew: float = 1.0
@@ -68,9 +80,25 @@ def plan(
     missing = [symbol for symbol in kernel.symbols if symbol not in (sizes or {})]
     if missing:
         raise MachineError(f"{kernel.name}: no value for size {', '.join(missing)}", hint="pass sizes={...}")
-    p = parameters or load_calibration(machine).parameters
     columns = {name: float(column[0]) for name, column in knob_columns(ScheduleBatch.of([schedule])).items()}
+    return plan_columns(kernel, machine, columns, schedule.order, sizes, parameters, compiled)
+
+
+def plan_columns(
+    kernel: KernelSummary,
+    machine: Machine,
+    knobs_given: Mapping[str, float],
+    order: tuple[str, ...] = (),
+    sizes: Mapping[str, float] | None = None,
+    parameters: Parameters | None = None,
+    compiled: bool = True,
+) -> Plan:
+    """The plan of one launch whose knobs are numbers by name, among them rules that the launch decides by."""
+    p = parameters or load_calibration(machine).parameters
     values = {name: float(value) for name, value in (sizes or {}).items()}
+    decided, idle = launched(kernel, knobs_given, values, float(machine.instances("shared")))
+    columns = {name: float(value) for name, value in decided.items()}
+    idle = float(idle)
     g = geometry(kernel, columns, values, float(machine.instances("shared")))
     knobs = Knobs.of(columns)
     wide = bool(machine.features.get("wgmma") or machine.features.get("tensor_memory"))
@@ -86,9 +114,7 @@ def plan(
         message = f"{kernel.name} does not fit on {machine.name}: {why}"
         raise ScheduleError(message, hint="smaller tiles or fewer stages")
     chip = Chip.of(machine, p, write_effort(kernel, g, p.write_gap))
-    walk = Walk.of(
-        {dim: int(np.ceil(g.blocks[dim])) for dim in kernel.outer}, schedule.order, int(g.split), knobs.group
-    )
+    walk = Walk.of({dim: int(np.ceil(g.blocks[dim])) for dim in kernel.outer}, order, int(g.split), knobs.group)
     resident = min(int(found.blocks), int(columns.get("blocks_limit", float(found.blocks))))
     wanted = min(resident, -(-walk.blocks // chip.sms))
     together = -(-wanted // BUNDLES)
@@ -96,30 +122,51 @@ def plan(
     from_dram = reads(panels, walk, chip.sms * together, float(w.store_bytes), chip.cache_bytes)
     distinct = sum(entry.bytes * entry.number for entry in panels)
     online = sum(entry.bytes * entry.number for entry in panels if entry.online)
-    others = distinct - online + walk.blocks * float(w.store_bytes)
     sharing = min(walk.blocks, chip.sms)
+    missed = min(from_dram.total / max(distinct, 1.0), 1.0)
+    contractions = sum(nest.contraction is not None for nest in kernel.nests)
+    chain, meeting = None, None
+    if contractions > 1:
+        chain = chain_block(
+            w, columns, values, p,
+            missed=missed, in_flight_bytes=in_flight_bytes(w, columns, found.threads, pipeline - stages_consumed(w, level)),
+            clock=chip.clock, l2_latency=chip.l2_latency, dram_latency=chip.dram_latency,
+        )  # fmt: skip
+        meeting = float(
+            meeting_seconds(
+                kernel, g, w, columns, idle, p,
+                dram_bandwidth=chip.read_bandwidth, l2_bandwidth=chip.l2_bandwidth, cache_bytes=chip.cache_bytes,
+                port=PORT_BYTES_PER_CLOCK * chip.clock, l2_latency=chip.l2_latency, dram_latency=chip.dram_latency,
+            )
+        ) + float(walk.blocks * idle / (chip.sms * resident) * chain.begin)  # fmt: skip
     around = Around(
-        missed=min(from_dram.total / max(distinct, 1.0), 1.0),
+        missed=missed,
         read_seconds=from_dram.per_block(0, walk.blocks) * sharing / chip.read_bandwidth,
         write_seconds=float(w.store_bytes) * sharing / chip.write_bandwidth,
-        contractions=sum(nest.contraction is not None for nest in kernel.nests),
+        contractions=contractions,
+        chain=chain,
     )
+    bounds = roofline_bounds(kernel, machine, values)  # a kernel that found its inputs in L2 owes DRAM nothing
+    served = Traffic(distinct, walk.blocks * float(w.store_bytes), 0.0, 0.0, distinct, 0.0, online)
+    launch = p.launch_seconds + p.helper_seconds * float(further_launches(g, columns, idle))
     return Plan(
         kernel=kernel.name,
         machine=machine.name,
         chip=chip,
-        parameters=p,
+        parameters=replace(p, launch_seconds=launch),
         knobs=knobs,
         block=block_of(w, g, found, machine, p, chip, knobs, around),
         from_dram=from_dram,
         grid=walk.blocks,
         resident=resident,
-        helper_seconds=(p.extra_passes * online + p.extra_query_passes * others) / chip.read_bandwidth,
+        helper_seconds=float(helper_seconds(served, columns, values, p, chip.read_bandwidth)),
+        meeting_seconds=meeting,
+        hidden_fill=1.0 - float(chain.seen) if chain is not None else 0.0,
         power_seconds=float(
             power_seconds(w.tensor, walk.blocks, distinct + walk.blocks * w.store_bytes, machine, p.tensor_joules)
         ),
-        skew=float((sizes or {}).get("skew", 1.0)),
+        skew=values.get("skew", 1.0),
         places=-(-wanted // together),
         together=together,
-        bounds=roofline_bounds(kernel, machine, sizes or {}),
+        bounds=(*bounds[:3], 0.0) if "replayed" in kernel.notes else bounds,
     )

@@ -9,6 +9,7 @@ passed over at the pace of the first ones.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from codesign.costmodel.events.blocks import Phase
 from codesign.costmodel.events.fluid import DRAM, NAMES, Bundle, Cohort, allocate
@@ -55,7 +56,12 @@ def simulate(
     this compiler's, else a library's. Raises ScheduleError when a block does not fit on an SM, UnsupportedError when
     the machine lacks a rate.
     """
-    return _Simulation(plan(kernel, machine, schedule, sizes, parameters, compiled), trace).run()
+    return simulate_plan(plan(kernel, machine, schedule, sizes, parameters, compiled), trace)
+
+
+def simulate_plan(plan: Plan, trace: bool = False) -> Timeline:
+    """Simulate a planned launch."""
+    return _Simulation(plan, trace).run()
 
 
 class _Simulation:
@@ -221,7 +227,7 @@ class _Simulation:
         per_block = self.plan.from_dram.per_block(self.next, count)
         slots = {b.slot for b in cohort.bundles}
         slot = next(i for i in range(self.places) if i not in slots)
-        later = self.plan.knobs.persistent and self.now > self.p.launch_seconds
+        later = self.now > self.p.launch_seconds
         bundle = Bundle(blocks, self.next, self._phases(later), per_block / self.chip.read_bandwidth, self.now, slot)
         while bundle.phase.empty:
             bundle.position += 1
@@ -236,6 +242,8 @@ class _Simulation:
         fill, main, store = self.block.phases
         if not later:
             return [fill, main, store]
+        if not self.plan.knobs.persistent:
+            return [replace(fill, floor=fill.floor * (1.0 - self.plan.hidden_fill)), main, store]
         free = Phase("fill", fill.pipes, fill.l2, fill.reads, 0.0, 0.0)
         joined = main.joined(free)
         if self.plan.knobs.specialised:
@@ -296,10 +304,12 @@ class _Simulation:
 
     def _reduce(self) -> None:
         """The parts of a split reduction meet: partial results come back from L2, the result goes out."""
-        if self.block.partial_bytes <= 0.0:
-            return
-        seconds = self.p.reduction_latency * self.chip.dram_latency
-        seconds += 2.0 * self.block.partial_bytes * self.grid / self.chip.l2_bandwidth
+        seconds = self.plan.meeting_seconds
+        if seconds is None:
+            if self.block.partial_bytes <= 0.0:
+                return
+            seconds = self.p.reduction_latency * self.chip.dram_latency
+            seconds += 2.0 * self.block.partial_bytes * self.grid / self.chip.l2_bandwidth
         self.terms["reduction"] += seconds
         self.now += seconds
 

@@ -73,42 +73,43 @@ def _result_bytes(kernel: KernelSummary) -> float:
 
 
 @dataclass(frozen=True)
-class ChainPath:
-    """Seconds of a chain's blocks that follow each other on an SM: `path` in all; of it `fill` until operands arrive, and
-    `waiting` for each other's results and for loads. `begin`: until a block knows what to do and its first operands
-    arrive."""
+class ChainBlock:
+    """Seconds of one block of a chain: `begin` until it knows what to do and its first operands arrive; `fill` the same
+    for a block with work, whose warps each look up their sequence; `steps` that it waits in its trips for scores and
+    for results; `streamed` that its loads take at the least. `seen`: share of the fill that the block before does not
+    hide."""
 
-    path: Array
-    fill: Array
-    waiting: Array
     begin: Array
+    fill: Array
+    steps: Array
+    streamed: Array
+    seen: Array
 
 
-def chain_path(
+def chain_block(
     w: Work,
-    t: Traffic,
     knobs: Mapping[str, Array],
     sizes: Mapping[str, Array],
     p: Parameters,
     *,
-    compute_of_block: Array,
-    rounds: Array,
+    missed: Array,
     in_flight_bytes: Array,
     clock: float,
     l2_latency: float,
     dram_latency: float,
-) -> ChainPath:
-    """A block computes and waits twice a trip, for its scores and for its results, or is held up by its loads; and each
-    block but the first hides the share of its fill that `exposed` leaves."""
-    missed_latency = l2_latency + (dram_latency - l2_latency) * t.missed
-    streamed = w.load_bytes / np.maximum(in_flight_bytes, 1.0) * missed_latency
-    own = np.maximum(compute_of_block + 2.0 * w.trips * p.step_clocks / clock, streamed)
+) -> ChainBlock:
+    """The block of a chain of contractions; `missed` is the share of its operands that L2 does not have."""
+    missed_latency = l2_latency + (dram_latency - l2_latency) * missed
     lookup = knobs.get("lookup_clocks", 0.0) * sizes.get("sequences", 0.0) / clock
     begin = p.fill_latency * dram_latency + lookup
     seen = knobs.get("exposed", 0.0)
-    seen = np.where(np.greater(seen, 0.0), seen, p.exposed)
-    fill = (begin + LOOKUPS * lookup) * (1.0 + np.maximum(rounds - 1.0, 0.0) * seen)
-    return ChainPath(rounds * own + fill, fill, rounds * np.maximum(own - compute_of_block, 0.0), begin)
+    return ChainBlock(
+        begin=begin,
+        fill=begin + LOOKUPS * lookup,
+        steps=2.0 * w.trips * p.step_clocks / clock,
+        streamed=w.load_bytes / np.maximum(in_flight_bytes, 1.0) * missed_latency,
+        seen=np.where(np.greater(seen, 0.0), seen, p.exposed),
+    )
 
 
 def meeting_seconds(

@@ -13,7 +13,7 @@ import numpy as np
 
 from codesign.costmodel.gpu.chains import (
     ISSUED_LANES,
-    chain_path,
+    chain_block,
     further_launches,
     helper_seconds,
     launched,
@@ -179,13 +179,8 @@ def estimate(
     l2 = np.maximum(l2_bytes / chip.l2, busiest * arriving / chip.port)
     tiled = np.greater(w.tensor_k, 0.0)
     waiting = np.greater(w.trips, 1.0) & np.logical_not(tiled) & np.less_equal(pipeline, 1.0)
-    consumed = np.where(np.greater_equal(w.tensor_m, 64.0), 0.5, 1.0) if chip.wide else 1.0  # stage that is not in flight
-    each = np.where(knobs.get("vector_unit", 0.0), VECTOR_LOAD, STREAM_LOAD)
-    in_flight_block = np.where(
-        np.greater(w.trips, 1.0) & tiled,
-        w.trip_bytes * np.minimum(np.maximum(pipeline - consumed, 0.5), w.trips),
-        np.minimum(w.load_bytes, found.threads * each),
-    )
+    consumed = stages_consumed(w, chip.wide)
+    in_flight_block = in_flight_bytes(w, knobs, found.threads, pipeline - consumed)
     in_flight = np.maximum(np.minimum(g.grid, slots) * in_flight_block, 1.0)
     read, behind = t.read_effort / chip.dram, chip.dram_latency * t.read / in_flight
     if contractions:
@@ -200,19 +195,18 @@ def estimate(
 
     # what the blocks of an SM do one after the other, and what of it nothing hides
     if chained:
-        if "in_flight" in knobs:
-            plain = np.greater(knobs["in_flight"], 0.0)
-            in_flight_block = np.where(plain, found.threads * knobs["in_flight"], in_flight_block)
-        path = chain_path(
-            w, t, knobs, sizes, p,
-            compute_of_block=compute / busiest, rounds=rounds, in_flight_bytes=in_flight_block,
+        block = chain_block(
+            w, knobs, sizes, p,
+            missed=t.missed, in_flight_bytes=in_flight_block,
             clock=chip.clock, l2_latency=chip.l2_latency, dram_latency=chip.dram_latency,
         )  # fmt: skip
-        chain, fill = path.waiting, path.fill
+        own = np.maximum(compute / busiest + block.steps, block.streamed)
+        fill = block.fill * (1.0 + np.maximum(rounds - 1.0, 0.0) * block.seen)
+        chain = rounds * np.maximum(own - compute / busiest, 0.0)
         moving = overlap((l2, (t.read_effort + t.write_effort) / chip.dram), INNER)
-        busy = overlap((compute, moving, path.path, requests), p.sharpness)
+        busy = overlap((compute, moving, rounds * own + fill, requests), p.sharpness)
         exposed = fill  # part of the path
-        idle_blocks = g.grid * idle / slots * path.begin
+        idle_blocks = g.grid * idle / slots * block.begin
         reduction = meeting_seconds(
             kernel, g, w, knobs, idle, p,
             dram_bandwidth=chip.dram, l2_bandwidth=chip.l2, cache_bytes=chip.cache_bytes, port=chip.port,
@@ -274,6 +268,23 @@ def estimate(
         flops=2.0 * (sum(w.tensor.values()) + w.ieee) * g.grid,
         grid=g.grid,
     )
+
+
+def in_flight_bytes(w: Work, knobs: Mapping[str, Array], threads: Array, stages: Array) -> Array:
+    """Bytes of operands that a block has under way: so many stages of a tiled loop, else what its threads ask for at
+    once (`in_flight` bytes each where the schedule says so)."""
+    tiled = np.greater(w.trips, 1.0) & np.greater(w.tensor_k, 0.0)
+    each = np.where(knobs.get("vector_unit", 0.0), VECTOR_LOAD, STREAM_LOAD)
+    staged = w.trip_bytes * np.minimum(np.maximum(stages, 0.5), w.trips)
+    found = np.where(tiled, staged, np.minimum(w.load_bytes, threads * each))
+    if "in_flight" in knobs:
+        found = np.where(np.greater(knobs["in_flight"], 0.0), threads * knobs["in_flight"], found)
+    return found
+
+
+def stages_consumed(w: Work, wide: int) -> Array:
+    """Stages of a pipeline that are being computed with, and not in flight."""
+    return np.where(np.greater_equal(w.tensor_m, 64.0), 0.5, 1.0) if wide else 1.0
 
 
 def busiest_sm(grid: Array, slots: Array, sms: float, skew: Array) -> Array:

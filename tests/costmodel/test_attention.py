@@ -7,6 +7,7 @@ import pytest
 from codesign.costmodel import workloads
 from codesign.costmodel.attention import NO_SPLITS, Call, kernel_of
 from codesign.costmodel.calibration import GENERATED_FIT, IMPLEMENTATION_FIT, IMPLEMENTED
+from codesign.costmodel.events import plan_columns, simulate_plan
 from codesign.costmodel.gpu.chains import launched
 from codesign.costmodel.gpu.library import library
 from codesign.costmodel.gpu.parameters import TYPICAL, load_calibration
@@ -140,3 +141,21 @@ def test_measured_times_within_a_fifth(row: tuple[str, str, str, int, int, int, 
     parameters = load_calibration(machine).of(rows.implementation)
     seconds = library(rows.kernel, machine, rows.sizes, parameters, rows.columns).seconds
     assert seconds[0] * 1e6 == pytest.approx(microseconds, rel=0.2)
+
+
+@pytest.mark.parametrize("source", ["fa3", "vllm_flash_attn_fa3", "torch_flow", "triton"])
+@pytest.mark.parametrize(("decode", "queries", "keys"), [(False, 1024, 1024), (True, 1, 4096)])
+def test_the_event_simulation_follows_the_same_launch(source: str, decode: bool, queries: int, keys: int) -> None:
+    """Both fidelities decide splits by the same rule, and agree on what a launch and its helpers take."""
+    machine = load_machine("h100_sxm")
+    row: dict[str, object] = {"machine": "h100_sxm", "phase": "generation" if decode else "context", "kernel_source": source}
+    row |= {"dtype": "bfloat16", "kv_dtype": "bfloat16", "batch": 8, "q_len": queries, "kv_len": keys, "heads": 32}
+    row |= {"kv_heads": 8, "head_dim": 128, "window": 0, "isl": keys, "step": 0, "seconds": 1e-4}
+    (rows,) = kernels_of(pd.DataFrame([row]))
+    parameters = load_calibration(machine).of(rows.implementation)
+    best = library(rows.kernel, machine, rows.sizes, parameters, rows.columns)
+    assert rows.columns is not None
+    knobs = {name: float(column[best.choice[0]]) for name, column in rows.columns.items()}
+    sizes = {name: float(values[0]) for name, values in rows.sizes.items()}
+    seen = simulate_plan(plan_columns(rows.kernel, machine, knobs, (), sizes, parameters, compiled=False))
+    assert seen.seconds == pytest.approx(best.seconds[0], rel=0.25)

@@ -125,7 +125,7 @@ def test_one_query_visits_its_keys_and_no_padding() -> None:
     one, thousand, none, rows = (np.array([size]) for size in (1.0, 1000.0, 0.0, 16.0))
     mean, skew = visited(one, thousand, none, rows, 128.0)
     assert (mean[0], skew[0]) == (1000.0, 1.0)
-    mean, _ = visited(*(np.array([size]) for size in (1.0, 1000.0, 128.0, 16.0)), 128.0)
+    mean, _ = visited(one, thousand, np.array([128.0]), rows, 128.0)
     assert 128.0 <= mean[0] < 256.0  # the window, and the rest of the step that it starts in
 
 
