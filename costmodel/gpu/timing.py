@@ -172,6 +172,8 @@ def estimate(
     turns_order = THREADED if g.threaded else CHAINED if chained else INNER
     compute = overlap((overlap((tensor, operands), INNER), vector), turns_order)
     requests = busiest * request_clocks(w, found.threads, knobs.get("access_bytes", 16.0), chip.warp) / chip.clock
+    if chip.bulk and not compiled:  # a library's bulk copies are asked for tile by tile, not thread by thread
+        requests = np.where(np.greater(w.tensor_k, 0.0), 0.0, requests)
 
     # L2 and DRAM, which all SMs share
     arriving = w.load_bytes - w.shared_loads if chip.wide == 2 else w.load_bytes  # a pair of SMs keeps half each
@@ -234,7 +236,8 @@ def estimate(
         ahead = chip.bulk and bool(chip.wide)  # warps that only load go on to the next block during the epilogue
         fill = (1.0 if ahead else rounds) * p.fill_latency * chip.dram_latency
         serial = fill + np.where(waiting, together, working + store)
-        share = 1.0 / rounds + (1.0 - 1.0 / rounds) * p.exposed / resident
+        followed = 0.0 if chip.wide == 2 and not compiled else p.exposed  # tensor memory holds two blocks' results
+        share = 1.0 / rounds + (1.0 - 1.0 / rounds) * followed / resident
         exposed = share * np.maximum(serial - together, 0.0)
         busy = together + exposed
         partial = np.where(np.greater(g.split, 1.0), w.accumulators * 8.0 * g.grid, 0.0)
