@@ -1,8 +1,9 @@
 """Predicted against published rates of the best matmul that was found on each GPU: `python benchmarks/achievable.py`.
 
 The published rates are the "maximum achievable matmul FLOPS" of stas00/ml-engineering (compute/accelerator/README.md,
-https://github.com/stas00/ml-engineering): the mean of 100 iterations on the shape that did best there. No parameter was fitted to them, and most of the machines were never measured for this model. The shapes flatter the machine, so a model that is
-right everywhere is a little low here. Prints Markdown.
+https://github.com/stas00/ml-engineering): the mean of 100 iterations on the shape that did best there. No parameter
+was fitted to them, and most of the machines were never measured for this model. The shapes flatter the machine, so a
+model that is right everywhere is a little low here. Prints Markdown.
 """
 
 from __future__ import annotations
