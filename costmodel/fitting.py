@@ -39,11 +39,10 @@ up in small kernels: the pull is what tells them apart."""
 
 @dataclass(frozen=True)
 class Prepared:
-    """Rows of a kernel with the schedules that are tried for them; `one_each` means row i was run with schedule i."""
+    """Rows of a kernel with the schedules that are tried for them."""
 
     rows: Rows
     space: Columns | None
-    one_each: bool = False
 
     def predict(self, machine: Machine, parameters: Parameters, picked: npt.NDArray[np.int64] | None = None) -> Floats:
         """Predicted seconds of the picked rows (all by default)."""

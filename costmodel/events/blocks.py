@@ -11,12 +11,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from codesign.costmodel.gpu.chains import ISSUED_LANES, ChainBlock
-from codesign.costmodel.gpu.geometry import Geometry, Work
+from codesign.costmodel.gpu.geometry import PORT_BYTES_PER_CLOCK, Geometry, Work, wide_of
 from codesign.costmodel.gpu.occupancy import Occupancy
 from codesign.costmodel.gpu.overlap import CHAINED, INNER
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.streaming import ARRIVAL, request_clocks, trip_seconds
-from codesign.costmodel.gpu.timing import BARRIER_CLOCKS, cache_bytes, tensor_seconds, trip_depth
+from codesign.costmodel.gpu.timing import (
+    BARRIER_CLOCKS,
+    STREAM_LOAD,
+    cache_bytes,
+    spilled_bytes,
+    tensor_seconds,
+    trip_depth,
+)
 from codesign.costmodel.machine import Machine
 
 PIPES = ("tensor", "operands", "vector", "special", "port", "requests")
@@ -24,14 +31,10 @@ PIPES = ("tensor", "operands", "vector", "special", "port", "requests")
 L2, `requests` the path of load and store instructions.
 """
 
-PORT_BYTES_PER_CLOCK = 64.0
-"""What one SM takes from L2 in a clock, as in the analytic model."""
 OPERAND_BYTES_PER_CLOCK = 128.0
 """What shared memory delivers in a clock, as in the analytic model."""
 WARPS_TO_SATURATE = 8.0
 """Warps that hide the latency of the SM's four vector partitions, two each."""
-THREAD_BYTES = 64.0
-"""Bytes that a thread has in flight when it loads straight into registers, as in the analytic model."""
 
 Seconds = tuple[float, ...]
 
@@ -139,7 +142,8 @@ class Knobs:
 @dataclass(frozen=True)
 class Around:
     """What a block's own work does not say: the share of its distinct operands that L2 does not have, the seconds that
-    its reads and writes take of its SM's share of DRAM, how many contractions its kernel chains, and the chain's own steps if it is one.
+    its reads and writes take of its SM's share of DRAM, how many contractions its kernel chains, and the chain's own steps if it is
+    one.
     """
 
     missed: float
@@ -165,8 +169,8 @@ def block_of(
     ahead = max(knobs.pipeline - 1.0, 1.0)
     first = min(ahead / trips, 1.0)
     rest = 1.0 - first
-    wide = bool(machine.features.get("wgmma") or machine.features.get("tensor_memory"))
-    chain = (trips * float(trip_depth(w, wide)) * p.step_clocks + float(w.barriers) * knobs.warps * BARRIER_CLOCKS) / chip.clock
+    steps = trips * float(trip_depth(w, bool(wide_of(machine)))) * p.step_clocks
+    chain = (steps + float(w.barriers) * knobs.warps * BARRIER_CLOCKS) / chip.clock
     fill_floor = p.fill_latency * chip.dram_latency
     asked, stored = _requests(w, machine, chip, knobs)
     own, turns, waiting = computing, 0.0, False
@@ -188,7 +192,7 @@ def block_of(
         own, turns, waiting, pipes = 0.0, busy - asked - stored, True, (0.0, 0.0, 0.0, 0.0)
         asked, stored = asked + around.read_seconds, stored + around.write_seconds
     else:  # a thread waits for what it asked for before it asks for more
-        in_flight = max(min(load, float(found.threads) * THREAD_BYTES), 1.0)
+        in_flight = max(min(load, float(found.threads) * STREAM_LOAD), 1.0)
         fill_floor = max(fill_floor, first * load / in_flight * chip.dram_latency)
         floor = chain + rest * around.missed * load / in_flight * chip.dram_latency
     split = float(g.split) > 1.0
@@ -226,8 +230,7 @@ def _compute(
     overhead = 1.0 + loss * (1.0 / max(float(w.tensor_m), 1.0) + 1.0 / max(float(w.tensor_n), 1.0))
     tensor = float(tensor_seconds(w.tensor, machine, chip.sms)) * overhead / p.tensor_efficiency
     operands = float(w.operand_bytes) / (OPERAND_BYTES_PER_CLOCK * chip.clock)
-    spilling = max(4.0 * float(w.trips), 2.0 * float(w.spill_steps))
-    spill = float(found.spilled * found.threads) * spilling / (PORT_BYTES_PER_CLOCK * chip.clock)
+    spill = float(spilled_bytes(w, found)) / (PORT_BYTES_PER_CLOCK * chip.clock)
     plain = float((w.vector + w.ieee) / lanes + w.integer / integers) / speed
     if knobs.instructions > 0.0:
         plain = max(plain, knobs.instructions * float(w.ieee) / 2.0 / ISSUED_LANES / chip.clock)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from codesign.costmodel.events.blocks import PORT_BYTES_PER_CLOCK, Around, Block, Chip, Knobs, block_of
+from codesign.costmodel.events.blocks import Around, Block, Chip, Knobs, block_of
 from codesign.costmodel.events.cache import Reads, panels_of, reads, write_effort
 from codesign.costmodel.events.walk import Walk
 from codesign.costmodel.gpu.chains import (
@@ -18,7 +18,7 @@ from codesign.costmodel.gpu.chains import (
     meeting_seconds,
 )
 from codesign.costmodel.gpu.generated import generated
-from codesign.costmodel.gpu.geometry import geometry, work
+from codesign.costmodel.gpu.geometry import PORT_BYTES_PER_CLOCK, geometry, wide_of, work
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.occupancy import occupancy, reasons
 from codesign.costmodel.gpu.parameters import Parameters, load_calibration
@@ -101,11 +101,10 @@ def plan_columns(
     idle = float(idle)
     g = geometry(kernel, columns, values, float(machine.instances("shared")))
     knobs = Knobs.of(columns)
-    wide = bool(machine.features.get("wgmma") or machine.features.get("tensor_memory"))
+    wide = wide_of(machine)
     w = work(kernel, g, columns.get("vector_unit", 0.0), knobs.warps, wide)
     warps, pipeline = np.float64(knobs.warps), np.float64(knobs.pipeline)
-    level = 2 if machine.features.get("tensor_memory") else int(wide)
-    held = generated(kernel, g, warps, pipeline, level) if compiled else None
+    held = generated(kernel, g, warps, pipeline, wide) if compiled else None
     found = occupancy(w, machine, warps, pipeline, held)
     texts = np.full(1, "", dtype=object)
     reasons(found, texts)
@@ -129,7 +128,7 @@ def plan_columns(
     if contractions > 1:
         chain = chain_block(
             w, columns, values, p,
-            missed=missed, in_flight_bytes=in_flight_bytes(w, columns, found.threads, pipeline - stages_consumed(w, level)),
+            missed=missed, in_flight_bytes=in_flight_bytes(w, columns, found.threads, pipeline - stages_consumed(w, wide)),
             clock=chip.clock, l2_latency=chip.l2_latency, dram_latency=chip.dram_latency,
         )  # fmt: skip
         meeting = float(
@@ -147,7 +146,7 @@ def plan_columns(
         chain=chain,
     )
     bounds = roofline_bounds(kernel, machine, values)  # a kernel that found its inputs in L2 owes DRAM nothing
-    served = Traffic(distinct, walk.blocks * float(w.store_bytes), 0.0, 0.0, distinct, 0.0, online)
+    served = Traffic(distinct, walk.blocks * float(w.store_bytes), 0.0, 0.0, distinct, online)
     launch = p.launch_seconds + p.helper_seconds * float(further_launches(g, columns, idle))
     return Plan(
         kernel=kernel.name,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from codesign.costmodel.gpu.geometry import Work, geometry, work
+from codesign.costmodel.gpu.geometry import Work, geometry, wide_of, work
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.timing import estimate
@@ -39,8 +39,7 @@ def formulas(
     found = estimate(kernel, machine, knobs, numbers, p, schedule.order)
     g = geometry(kernel, knobs, numbers, float(machine.instances("shared")))
     warps = knobs.get("warps", 4.0)
-    wide = bool(machine.features.get("wgmma") or machine.features.get("tensor_memory"))
-    w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, wide)
+    w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, wide_of(machine))
     grid, sms = _number(found.grid), float(machine.instances("shared"))
     dram = machine.need(machine.level("dram").bandwidth, "levels.dram.bandwidth")
     l2 = machine.need(machine.level("l2").bandwidth, "levels.l2.bandwidth") * machine.instances("l2")

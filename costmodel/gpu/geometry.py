@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import Access, KernelSummary, Nest, footprint, index_range
 from codesign.ir.dtypes import DType
 from codesign.ir.functions import Unit
@@ -25,8 +26,16 @@ LOOPED, RESIDENT, ONLINE = (REDUCE_MODES.index(mode) for mode in ("looped", "res
 EPILOGUE = 4.0
 """Instructions of a chain's results at the end of a block: cleared, normalised, converted, staged, stored."""
 
+PORT_BYTES_PER_CLOCK = 64.0
+"""Bytes that an SM takes from L2 in a clock."""
+
 Array = Any
 """A NumPy array or a Python number; arrays broadcast against each other."""
+
+
+def wide_of(machine: Machine) -> int:
+    """Who multiplies: 0 warps with fragments in registers, 1 warp groups, 2 units with tensor memory."""
+    return 2 if machine.features.get("tensor_memory") else 1 if machine.features.get("wgmma") else 0
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign.costmodel.gpu.geometry import LOOPED, ONLINE, RESIDENT
+from codesign.costmodel.gpu.geometry import LOOPED, ONLINE, RESIDENT, wide_of
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.timing import Estimate, estimate
 from codesign.costmodel.machine import Machine
@@ -43,7 +43,7 @@ def library_space(kernel: KernelSummary, machine: Machine) -> Columns:
     return _space(
         kernel,
         machine.limit("shared_per_block_bytes"),
-        bool(machine.features.get("wgmma") or machine.features.get("tensor_memory")),
+        bool(wide_of(machine)),
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.gpu.occupancy import reasons
-from codesign.costmodel.gpu.parameters import Calibration, Parameters, load_calibration
+from codesign.costmodel.gpu.parameters import Calibration, load_calibration
 from codesign.costmodel.gpu.timing import Estimate, estimate
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import CostBatch, Floats
@@ -218,8 +218,3 @@ def joules_of(machine: Machine, seconds: Floats, dram_bytes: Floats, flops: Floa
     peak = max((machine.rate("tensor", name) or 0.0) for name in machine.unit("tensor").rate)
     per_flop = 0.6 * power / peak if peak else 0.0
     return dram_bytes * energy.read_joules_per_byte.value + flops * per_flop + seconds * 0.25 * power
-
-
-def with_parameters(machine: Machine, parameters: Parameters) -> GpuTileModel:
-    """The model with given parameters, for calibration and what-if questions."""
-    return GpuTileModel(Calibration(machine.name, parameters, {"default": (0.7, 1.4)}, {}))

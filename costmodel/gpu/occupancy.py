@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.gpu.generated import Held
-from codesign.costmodel.gpu.geometry import Array, Work
+from codesign.costmodel.gpu.geometry import Array, Work, wide_of
 from codesign.costmodel.machine import Machine
 
 SQUEEZED = 1.05
@@ -74,8 +74,7 @@ def held_by_library(work: Work, machine: Machine, warps: Array, pipeline: Array)
     stage; what a loop does not move once.
     """
     threads = warps * machine.limit("warp_size")
-    tensor_memory = machine.features.get("tensor_memory", False)
-    wide = bool(machine.features.get("wgmma", False) or tensor_memory)
+    wide = wide_of(machine)
     direct = np.greater_equal(work.tensor_m, 64.0) if wide else np.False_
     side = np.sqrt(work.tensor_m * work.tensor_n / warps)
     rows = np.maximum(np.minimum(side, work.tensor_m), 1.0)
@@ -85,7 +84,7 @@ def held_by_library(work: Work, machine: Machine, warps: Array, pipeline: Array)
     live = np.minimum(work.live_elements / threads, 512.0)
     held = np.where(
         direct,
-        (22.0 if tensor_memory else 32.0) + np.maximum(accumulators, live),
+        (22.0 if wide == 2 else 32.0) + np.maximum(accumulators, live),
         20.0 + np.maximum(1.2 * accumulators, live) + fragments,
     )
     if not work.tensor:  # contractions of the vector unit keep no fragments

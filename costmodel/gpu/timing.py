@@ -20,7 +20,7 @@ from codesign.costmodel.gpu.chains import (
     meeting_seconds,
 )
 from codesign.costmodel.gpu.generated import generated
-from codesign.costmodel.gpu.geometry import Array, Work, geometry, work
+from codesign.costmodel.gpu.geometry import PORT_BYTES_PER_CLOCK, Array, Work, geometry, wide_of, work
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
 from codesign.costmodel.gpu.overlap import CHAINED, INNER, THREADED, THROTTLE, overlap
 from codesign.costmodel.gpu.parameters import Parameters
@@ -108,7 +108,7 @@ class _Chip:
             sms=float(machine.instances("shared")),
             dram=machine.need(dram.bandwidth, "levels.dram.bandwidth") * p.dram_efficiency,
             l2=l2_bandwidth * p.l2_efficiency * slower,
-            port=64.0 * clock,
+            port=PORT_BYTES_PER_CLOCK * clock,
             shared=machine.need(machine.level("shared").bandwidth, "levels.shared.bandwidth"),
             cache_bytes=cache_bytes(machine),
             dram_latency=machine.need(dram.latency_seconds, "levels.dram.latency_seconds"),
@@ -122,11 +122,6 @@ class _Chip:
             wide=wide_of(machine),
             bulk=bool(machine.features.get("tma", False)),
         )
-
-
-def wide_of(machine: Machine) -> int:
-    """Who multiplies: 0 warps with fragments in registers, 1 warp groups, 2 units with tensor memory."""
-    return 2 if machine.features.get("tensor_memory") else 1 if machine.features.get("wgmma") else 0
 
 
 def estimate(
@@ -306,8 +301,12 @@ def _vector_seconds(
     if "instructions" in knobs:
         plain = np.maximum(plain, knobs["instructions"] * w.ieee / 2.0 / ISSUED_LANES / chip.clock)
     special = w.special / chip.special_lanes / chip.clock / p.vector_efficiency
-    spill = found.spilled * found.threads * np.maximum(4.0 * w.trips, 2.0 * w.spill_steps) / chip.port
-    return np.maximum(plain, special) / np.minimum(warps / 8.0, 1.0) + spill
+    return np.maximum(plain, special) / np.minimum(warps / 8.0, 1.0) + spilled_bytes(w, found) / chip.port
+
+
+def spilled_bytes(w: Work, found: Occupancy) -> Array:
+    """Bytes that a block moves for registers that do not fit: once out and once in for each step that needs them."""
+    return found.spilled * found.threads * np.maximum(4.0 * w.trips, 2.0 * w.spill_steps)
 
 
 def cache_bytes(machine: Machine) -> float:

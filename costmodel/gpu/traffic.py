@@ -31,7 +31,6 @@ class Traffic:
     read_effort: Array
     write_effort: Array
     least_read: Array
-    working_set: Array
     online: Array = 0.0
 
     @property
@@ -119,7 +118,7 @@ def traffic(
         least = least + once
         if any(np.any(g.online[dim]) for dim in access.dims if dim in g.online):
             online = online + once
-    return Traffic(read, write, read_effort, write_effort, least, flow, online)
+    return Traffic(read, write, read_effort, write_effort, least, online)
 
 
 def drain_seconds(read_seconds: Array, waves: Array, needed: Array) -> Array:

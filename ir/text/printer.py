@@ -14,6 +14,7 @@ from codesign.ir.functions import FUNCTIONS
 from codesign.ir.index import Datum, Extremum, FloorDiv, Index, Mod, Var
 from codesign.ir.location import UNKNOWN, Location
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar
+from codesign.ir.text.places import place_text
 from codesign.ir.text.program import print_program
 from codesign.ir.types import TensorType, TileType, Type
 
@@ -375,13 +376,4 @@ def _datum(value: Any) -> str:
 
 
 def _location(location: Location) -> str:
-    return "" if location == UNKNOWN else f" loc({_place(location)})"
-
-
-def _place(location: Location) -> str:
-    if location.parts:
-        return f"fused[{'; '.join(map(_place, location.parts))}]"
-    parts = [f"{json.dumps(location.file)}:{location.line}"] if location.file or location.line else []
-    parts += [f"in {json.dumps(location.module)}"] if location.module else []
-    parts += [f"of {json.dumps(location.origin)}"] if location.origin else []
-    return " ".join(parts)
+    return "" if location == UNKNOWN else f" loc({place_text(location, '; ')})"

@@ -39,6 +39,7 @@ from codesign.ir.program import (
 from codesign.ir.scalar import Apply, IndexValue, Read, Scalar
 from codesign.ir.scalar import Literal as ScalarLiteral
 from codesign.ir.tensor import MONOIDS
+from codesign.ir.text.places import place_text
 from codesign.ir.tile import Axis, Guard
 from codesign.ir.types import BufferType, row_major
 
@@ -115,16 +116,7 @@ def _instruction(op: Instruction) -> str:
 
 
 def _location(location: Location) -> str:
-    return f" loc({_source(location)})" if location.known else ""
-
-
-def _source(location: Location) -> str:
-    if location.parts:
-        return f"fused[{', '.join(map(_source, location.parts))}]"
-    parts = [f"{json.dumps(location.file)}:{location.line}"] if location.file or location.line else []
-    parts += [f"in {json.dumps(location.module)}"] if location.module else []
-    parts += [f"of {json.dumps(location.origin)}"] if location.origin else []
-    return " ".join(parts)
+    return f" loc({place_text(location, ', ')})" if location.known else ""
 
 
 def _place(read: Read) -> str:

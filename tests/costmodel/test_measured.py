@@ -19,14 +19,6 @@ from codesign.costmodel.tables import TableError, kernels_of, read_table, visite
 from codesign.costmodel.validation import predictions, report
 
 
-@pytest.fixture(scope="module")
-def measured(root_dir: Path) -> Path:
-    folder = root_dir.parent / "shared" / "measured"
-    if not (folder / "gpu_gemm.parquet").is_file():
-        pytest.skip("the measured tables are not beside the checkout (../shared/measured)")
-    return folder
-
-
 @pytest.mark.parametrize(("machine", "limit"), [("h100_sxm", 0.06), ("a100_sxm", 0.08)])
 def test_library_gemms(measured: Path, machine: str, limit: float) -> None:
     table = read_table(measured / "gpu_gemm.parquet")

@@ -13,14 +13,6 @@ from codesign.costmodel.ranking import is_ranking, rankings
 from codesign.costmodel.tables import TableError, kernels_of, read_table
 
 
-@pytest.fixture(scope="module")
-def measured(root_dir: Path) -> Path:
-    folder = root_dir.parent / "shared" / "measured"
-    if not (folder / "gpu_moe_triton_best_tiles.parquet").is_file():
-        pytest.skip("the measured tables are not beside the checkout (../shared/measured)")
-    return folder
-
-
 @pytest.mark.parametrize(
     ("machine", "listed", "tile"), [("a100_sxm", 0.35, 0.55), ("h800", 0.35, 0.60), ("l40", 0.18, 0.40)]
 )
