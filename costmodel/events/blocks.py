@@ -151,6 +151,8 @@ class Around:
     write_seconds: float
     contractions: int = 1
     chain: ChainBlock | None = None
+    bulk: bool = False
+    """Whether tiles come and go by bulk copies."""
 
 
 def block_of(
@@ -172,7 +174,7 @@ def block_of(
     steps = trips * float(trip_depth(w, bool(wide_of(machine)))) * p.step_clocks
     chain = (steps + float(w.barriers) * knobs.warps * BARRIER_CLOCKS) / chip.clock
     fill_floor = p.fill_latency * chip.dram_latency
-    asked, stored = _requests(w, machine, chip, knobs)
+    asked, stored = _requests(w, machine, chip, knobs, around.bulk)
     own, turns, waiting = computing, 0.0, False
     if around.chain is not None:
         fill_floor = float(around.chain.fill)
@@ -209,10 +211,10 @@ def block_of(
     return Block((fill, main, store), written, partial)
 
 
-def _requests(w: Work, machine: Machine, chip: Chip, knobs: Knobs) -> tuple[float, float]:
+def _requests(w: Work, machine: Machine, chip: Chip, knobs: Knobs, bulk: bool) -> tuple[float, float]:
     """Seconds of the load/store path for a block's loads and for its stores."""
     warp = machine.limit("warp_size")
-    whole = float(request_clocks(w, knobs.warps * warp, knobs.access_bytes, warp)) / chip.clock
+    whole = float(request_clocks(w, knobs.warps * warp, knobs.access_bytes, warp, bulk)) / chip.clock
     share = min(float(w.store_bytes) / max(float(w.request_bytes), 1.0), 1.0)
     return whole * (1.0 - share), whole * share
 

@@ -144,6 +144,7 @@ def plan_columns(
         write_seconds=float(w.store_bytes) * sharing / chip.write_bandwidth,
         contractions=contractions,
         chain=chain,
+        bulk=bool(machine.features.get("tma", False)) and not compiled,
     )
     bounds = roofline_bounds(kernel, machine, values)  # a kernel that found its inputs in L2 owes DRAM nothing
     served = Traffic(distinct, walk.blocks * float(w.store_bytes), 0.0, 0.0, distinct, online)

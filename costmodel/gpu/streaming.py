@@ -50,10 +50,12 @@ def trip_seconds(w: Work, threads: Array, missed: Array, clock: Array, l2_latenc
     return w.first_trips * arriving + w.gathered_trips * l2_latency + (loops + own) / clock
 
 
-def request_clocks(w: Work, threads: Array, access_bytes: Array, warp: float) -> Array:
-    """Clocks of the load/store path for a block's loads and stores of `access_bytes` a thread, indices included."""
+def request_clocks(w: Work, threads: Array, access_bytes: Array, warp: float, bulk: bool = False) -> Array:
+    """Clocks of the load/store path for a block's loads and stores of `access_bytes` a thread, indices included; `bulk`
+    copies of a tiled loop are asked for tile by tile, not thread by thread."""
     each = np.maximum(access_bytes * warp / REQUEST_BYTES, REQUEST_CLOCKS)
-    return (w.request_bytes / access_bytes + w.gathered_trips * threads) / warp * each
+    clocks = (w.request_bytes / access_bytes + w.gathered_trips * threads) / warp * each
+    return np.where(np.greater(w.tensor_k, 0.0), 0.0, clocks) if bulk else clocks
 
 
 def sustained_clock(machine: Machine, operations: Array, p: Parameters) -> Array:

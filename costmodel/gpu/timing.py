@@ -166,9 +166,9 @@ def estimate(
     operands = busiest * (w.operand_bytes / chip.shared + (w.operand_clocks + waits) / chip.clock)
     turns_order = THREADED if g.threaded else CHAINED if chained else INNER
     compute = overlap((overlap((tensor, operands), INNER), vector), turns_order)
-    requests = busiest * request_clocks(w, found.threads, knobs.get("access_bytes", 16.0), chip.warp) / chip.clock
-    if chip.bulk and not compiled:  # a library's bulk copies are asked for tile by tile, not thread by thread
-        requests = np.where(np.greater(w.tensor_k, 0.0), 0.0, requests)
+    copied = chip.bulk and not compiled  # generated code asks with its threads' loads
+    asked = request_clocks(w, found.threads, knobs.get("access_bytes", 16.0), chip.warp, copied)
+    requests = busiest * asked / chip.clock
 
     # L2 and DRAM, which all SMs share
     arriving = w.load_bytes - w.shared_loads if chip.wide == 2 else w.load_bytes  # a pair of SMs keeps half each
