@@ -16,9 +16,9 @@ from codesign.backends.triton.aot import Compiled as TritonCompiled
 from codesign.backends.triton.aot import compile_all
 from codesign.backends.triton.emit import emission
 from codesign.backends.triton.interpret import run_kernel
-from codesign.backends.triton.shrink import shrink
 from codesign.backends.triton.targets import target_of
-from codesign.backends.triton.verify import Verification, compare, verify_kernel
+from codesign.backends.triton.verify import verify_kernel
+from codesign.backends.verification import Verification, compare, shrink
 from codesign.costmodel.machine import Machine
 from codesign.document import Compiled, Verified
 from codesign.ir.core import Module

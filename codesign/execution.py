@@ -11,7 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from codesign.backend import Backend
-from codesign.backends.triton.verify import difference, tolerance_of
+from codesign.backends.verification import difference, tolerance_of
 from codesign.document import Verified
 from codesign.frontend import Captured, ModelSource
 from codesign.frontend.externals import externals
@@ -44,7 +44,7 @@ def fresh_inputs(source: ModelSource, seed: int) -> tuple[tuple[Any, ...], dict[
 def tolerance(kernels: Mapping[str, KernelInfo], sizes: Mapping[str, int]) -> float:
     """Allowed error of a whole model, relative to |expected| + rms(expected): errors of its kernels add as independent ones do.
 
-    The square root of the sum over launches of the squared tolerance of each kernel (see `backends.triton.verify`).
+    The square root of the sum over launches of the squared tolerance of each kernel (see `backends.verification.tolerance`).
     """
     total = sum(info.count * tolerance_of(info.normalized.fusion, sizes) ** 2 for info in kernels.values())
     return math.sqrt(total) if total else 1e-6

@@ -8,15 +8,13 @@ from codesign.backends.triton.emit import Emitted, emission, emit
 from codesign.backends.triton.interpret import run_interpreted, run_kernel
 from codesign.backends.triton.runner import Runner, write_runner
 from codesign.backends.triton.targets import Target, target, target_of
-from codesign.backends.triton.verify import Verification, compare, verify_kernel
+from codesign.backends.triton.verify import verify_kernel
 
 __all__ = [
     "Compiled",
     "Emitted",
     "Runner",
     "Target",
-    "Verification",
-    "compare",
     "compile_all",
     "compile_aot",
     "emission",

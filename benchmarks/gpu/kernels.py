@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from codesign.backends.triton import worker as protocol
 from codesign.backends.triton.dynamo import machine_at_hand
 from codesign.backends.triton.runner import write_runner
-from codesign.backends.triton.verify import difference
+from codesign.backends.verification import difference
 from codesign.frontend import capture
 from codesign.passes.context import Context
 from codesign.passes.lowering import tile_module

@@ -13,7 +13,7 @@ from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils import _pytree as pytree
 
 from codesign.backends.triton.interpret import run_kernel
-from codesign.backends.triton.verify import difference
+from codesign.backends.verification import difference
 from codesign.costmodel.machine import load_machine
 from codesign.frontend import capture
 from codesign.frontend.conformance import samples_of

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from codesign.backends.triton import runner as runner_module
 from codesign.backends.triton.runner import Runner, write_runner
-from codesign.backends.triton.verify import difference
+from codesign.backends.verification import difference
 from codesign.costmodel.machine import load_machine
 from codesign.frontend import Captured, capture
 from codesign.ir.core import Module

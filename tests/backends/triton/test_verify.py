@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codesign.backends.triton.shrink import shrink
-from codesign.backends.triton.verify import difference, tolerance_of, verify_kernel
+from codesign.backends.triton.verify import verify_kernel
+from codesign.backends.verification import difference, shrink, tolerance_of
 from codesign.ir.core import Block, Value
 from codesign.ir.dtypes import F16, F32, I64, DType
 from codesign.ir.index import Datum, Index, index
