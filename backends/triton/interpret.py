@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -39,11 +39,16 @@ class KernelError(CodesignError):
 
 
 class Worker:
-    """A process that interprets kernels; safe to use from several threads, restarted when it died."""
+    """A process that interprets kernels; safe to use from several threads, restarted when it died.
+
+    Requests are numbered, and whatever ends a request before its own answer is read (Ctrl-C, a signal handler that raises) ends the
+    process too: an answer that lies in the pipe is never taken for the next one's. A forked child starts a process of its own.
+    """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
+        self._number = 0
 
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
@@ -53,25 +58,53 @@ class Worker:
                 "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             }
             command = [sys.executable, "-P", protocol.__file__]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+            self._process = subprocess.Popen(
+                command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+            )
         return self._process
 
     def ask(self, request: Mapping[str, Any], what: str) -> Any:
         """Send a request and wait for its answer; KernelError with the worker's message when it failed."""
         with self._lock:
-            process = self._start()
+            answered = False
             try:
-                protocol.send(cast(BinaryIO, process.stdin), dict(request))
-                reply = protocol.receive(cast(BinaryIO, process.stdout))
-            except (EOFError, BrokenPipeError, OSError) as error:
-                code = process.wait()
-                self._process = None
-                raise KernelError(f"the interpreter process ended with status {code} while running {what}") from error
+                process = self._start()
+                self._number += 1
+                protocol.send(cast(IO[bytes], process.stdin), {**request, "number": self._number})
+                number, *reply = protocol.receive(cast(IO[bytes], process.stdout))
+                answered = number == self._number
+            except (EOFError, OSError) as error:
+                raise KernelError(f"the interpreter process ended{self._status()} while running {what}") from error
+            finally:
+                if not answered:
+                    self._kill()
+        if not answered:
+            raise KernelError(f"the interpreter process answered request {number} when asked {self._number}: {what}")
         if reply[0] == "error":
             failure = KernelError(f"{what} failed in Triton's interpreter: {reply[1]}", place=request["path"])
             failure.add_note(reply[2])
             raise failure
         return reply[1]
+
+    def _status(self) -> str:
+        try:
+            return "" if self._process is None else f" with status {self._process.wait(timeout=5)}"
+        except subprocess.TimeoutExpired:
+            return ""
+
+    def _kill(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            _close_pipes(process)
+            process.wait()
+
+    def leave_to_parent(self) -> None:
+        """Forget the process without a word to it: what a forked child does, whose parent goes on talking over these pipes."""
+        process, self._process, self._lock = self._process, None, threading.Lock()
+        if process is not None:
+            _close_pipes(process)
+            process.returncode = 0  # not this process's child: nothing to wait for
 
     def close(self) -> None:
         """End the process."""
@@ -86,8 +119,15 @@ class Worker:
         self._process = None
 
 
+def _close_pipes(process: subprocess.Popen[bytes]) -> None:
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+
+
 _worker = Worker()
 atexit.register(_worker.close)
+os.register_at_fork(after_in_child=_worker.leave_to_parent)
 
 
 def worker() -> Worker:

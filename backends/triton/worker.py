@@ -1,7 +1,8 @@
 """The process that runs kernels in Triton's interpreter: started with TRITON_INTERPRET=1, answers requests on its standard input.
 
-It imports torch and Triton and nothing of codesign. A request is a pickled dict, framed by its length; the answer likewise. Some meanings
-of Triton's interpreter differ from what the hardware does; `mend_interpreter` sets them right before anything runs.
+It imports torch and Triton and nothing of codesign. A request is a pickled dict followed by the bytes of its tensors, all framed by their
+lengths; the answer likewise, and it carries the number of its request. Some meanings of Triton's interpreter differ from what the hardware
+does; `mend_interpreter` sets them right before anything runs.
 """
 
 from __future__ import annotations
@@ -9,30 +10,45 @@ from __future__ import annotations
 import importlib.util
 import os
 import pickle
+import signal
 import struct
 import sys
 import traceback
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import IO, Any
 
-HEADER = struct.Struct("<Q")
+COUNT = struct.Struct("<Q")
 
 
-def send(stream: BinaryIO, message: Any) -> None:
-    """Write one framed message."""
-    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    stream.write(HEADER.pack(len(data)))
-    stream.write(data)
+def send(stream: IO[bytes], message: Any) -> None:
+    """Write one message: how many parts, their lengths, then the parts: the pickle and the buffers that it refers to, uncopied."""
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
+    parts = [memoryview(data), *(buffer.raw() for buffer in buffers)]
+    lengths = b"".join(COUNT.pack(part.nbytes) for part in parts)
+    for part in (memoryview(COUNT.pack(len(parts)) + lengths), *parts):
+        while part.nbytes:
+            part = part[stream.write(part) :]
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> Any:
-    """Read one framed message; EOFError when the other side is gone."""
-    header = stream.read(HEADER.size)
-    if len(header) < HEADER.size:
-        raise EOFError
-    (size,) = HEADER.unpack(header)
-    return pickle.loads(stream.read(size))
+def receive(stream: IO[bytes]) -> Any:
+    """Read one message; EOFError when the other side is gone."""
+    (count,) = COUNT.unpack(_exactly(stream, COUNT.size))
+    lengths = [size for (size,) in COUNT.iter_unpack(_exactly(stream, COUNT.size * count))]
+    data, *buffers = [_exactly(stream, size) for size in lengths]
+    return pickle.loads(data, buffers=buffers)
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytearray:
+    data = bytearray(size)
+    rest = memoryview(data)
+    while rest.nbytes:
+        count = stream.readinto(rest)  # type: ignore[attr-defined]
+        if not count:
+            raise EOFError
+        rest = rest[count:]
+    return data
 
 
 def mend_interpreter() -> None:
@@ -152,23 +168,23 @@ def load_file(path: str) -> ModuleType:
 
 
 def tensor_of(packed: Any) -> Any:
-    """A torch tensor from (bytes, dtype name, shape)."""
+    """A torch tensor from (its bytes in memory of its own, dtype name, shape)."""
     import torch
 
     data, dtype, shape = packed
     kind = getattr(torch, dtype)
-    if not data:
+    if not len(data):
         return torch.empty(shape, dtype=kind)
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8).view(kind).reshape(shape)
+    return torch.frombuffer(data, dtype=torch.uint8).view(kind).reshape(shape)
 
 
 def packed_of(tensor: Any) -> Any:
-    """(bytes, dtype name, shape) of a torch tensor."""
+    """(bytes, dtype name, shape) of a torch tensor; the bytes are the tensor's own until they are sent."""
     import torch
 
     name = str(tensor.dtype).removeprefix("torch.")
     dense = tensor.detach().cpu().contiguous()
-    data = dense.reshape(-1).view(torch.uint8).numpy().tobytes() if dense.numel() else b""
+    data = pickle.PickleBuffer(dense.reshape(-1).view(torch.uint8).numpy()) if dense.numel() else b""
     return data, name, tuple(dense.shape)
 
 
@@ -187,7 +203,8 @@ def answer(request: dict[str, Any]) -> Any:
 
 
 def main() -> None:
-    """Serve until the input closes. Whatever kernels print goes to standard error."""
+    """Serve until the input closes. Whatever kernels print goes to standard error; Ctrl-C is the asking process's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     import torch
@@ -200,10 +217,10 @@ def main() -> None:
         except EOFError:
             return
         try:
-            send(answers, ("ok", answer(request)))
+            send(answers, (request["number"], "ok", answer(request)))
         except Exception as error:
             cause = error.__cause__ or error.__context__ or error
-            send(answers, ("error", f"{type(cause).__name__}: {cause}", traceback.format_exc()))
+            send(answers, (request["number"], "error", f"{type(cause).__name__}: {cause}", traceback.format_exc()))
 
 
 if __name__ == "__main__":
