@@ -27,13 +27,17 @@ _FROM_TORCH: dict[torch.dtype, DType] = {
     torch.uint64: dtypes.U64,
     torch.float8_e4m3fn: dtypes.F8E4M3,
     torch.float8_e5m2: dtypes.F8E5M2,
+    torch.float8_e4m3fnuz: dtypes.F8E4M3FNUZ,
+    torch.float8_e5m2fnuz: dtypes.F8E5M2FNUZ,
     torch.float16: dtypes.F16,
     torch.bfloat16: dtypes.BF16,
     torch.float32: dtypes.F32,
     torch.float64: dtypes.F64,
 }
 _TO_TORCH = {ours: theirs for theirs, ours in _FROM_TORCH.items()}
-_HELD_IN_FLOAT32 = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+_HELD_IN_FLOAT32 = tuple(
+    theirs for theirs, ours in _FROM_TORCH.items() if ours.is_float and ours.numpy.itemsize * 8 != ours.bits
+)
 
 
 def from_torch_dtype(dtype: torch.dtype) -> DType:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from codesign.ir.core import Block, Op, Value, uses_of
-from codesign.ir.dtypes import F8E4M3, F8E5M2, DType
+from codesign.ir.dtypes import DType
 from codesign.ir.functions import FUNCTIONS, Unit
 from codesign.ir.index import Datum, Extremum, FloorDiv, Index, Mod
 from codesign.ir.scalar import Apply, IndexValue, Scalar
@@ -73,7 +73,7 @@ def contraction(compute: Compute, *, vector: bool = False) -> ContractionForm | 
     return ContractionForm(strip_exact_casts(left), strip_exact_casts(right), m, n, k, batch, compute.accumulate)
 
 
-_EXPONENT_BITS = {"f8e4m3": 4, "f8e5m2": 5, "f16": 5, "bf16": 8, "f32": 8, "f64": 11}
+_EXPONENT_BITS = {"f8e4m3": 4, "f8e5m2": 5, "f8e4m3fnuz": 4, "f8e5m2fnuz": 5, "f16": 5, "bf16": 8, "f32": 8, "f64": 11}
 
 
 def is_exact_cast(source: DType, target: DType) -> bool:
@@ -83,7 +83,7 @@ def is_exact_cast(source: DType, target: DType) -> bool:
     if source.is_float:
         if not target.is_float:
             return False
-        if target in (F8E4M3, F8E5M2):
+        if target.bits == 8:
             return False
         return target.mantissa >= source.mantissa and _EXPONENT_BITS[target.name] >= _EXPONENT_BITS[source.name]
     magnitude = source.bits - (source.kind == "int")

@@ -71,11 +71,17 @@ U32 = _dtype("u32", "uint", 32, 0, np.uint32)
 U64 = _dtype("u64", "uint", 64, 0, np.uint64)
 F8E4M3 = _dtype("f8e4m3", "float", 8, 3, np.float32)
 F8E5M2 = _dtype("f8e5m2", "float", 8, 2, np.float32)
+F8E4M3FNUZ = _dtype("f8e4m3fnuz", "float", 8, 3, np.float32)
+F8E5M2FNUZ = _dtype("f8e5m2fnuz", "float", 8, 2, np.float32)
 F16 = _dtype("f16", "float", 16, 10, np.float16)
 BF16 = _dtype("bf16", "float", 16, 7, np.float32)
 F32 = _dtype("f32", "float", 32, 23, np.float32)
 F64 = _dtype("f64", "float", 64, 52, np.float64)
 
 DTYPES: dict[str, DType] = {
-    d.name: d for d in (BOOL, I8, I16, I32, I64, U8, U16, U32, U64, F8E4M3, F8E5M2, F16, BF16, F32, F64)
+    d.name: d
+    for d in (
+        *(BOOL, I8, I16, I32, I64, U8, U16, U32, U64),
+        *(F8E4M3, F8E5M2, F8E4M3FNUZ, F8E5M2FNUZ, F16, BF16, F32, F64),
+    )
 }

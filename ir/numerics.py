@@ -11,19 +11,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign.ir.dtypes import BF16, BOOL, F8E4M3, F8E5M2, F16, DType
+from codesign.ir.dtypes import BF16, BOOL, F8E4M3, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F16, DType
 
 Array = npt.NDArray[Any]
 
-_LEAST_EXPONENT = {F8E4M3: -6, F8E5M2: -14}
-_GREATEST = {F8E4M3: 448.0, F8E5M2: 57344.0}
+_LEAST_EXPONENT = {F8E4M3: -6, F8E5M2: -14, F8E4M3FNUZ: -7, F8E5M2FNUZ: -15}
+GREATEST = {F8E4M3: 448.0, F8E5M2: 57344.0, F8E4M3FNUZ: 240.0, F8E5M2FNUZ: 57344.0}
+"""The largest finite number of each 8-bit float."""
+
+_BEYOND = {F8E4M3: 448.0, F8E5M2: np.inf, F8E4M3FNUZ: np.nan, F8E5M2FNUZ: np.nan}
+_ONE_ZERO = (F8E4M3FNUZ, F8E5M2FNUZ)
+"""The formats of AMD's CDNA 3 have neither infinities nor a negative zero, whose pattern is their only NaN."""
 
 
 def round_to(array: npt.ArrayLike, dtype: DType) -> Array:
     """The array's numbers rounded to the nearest value of a float format, in the NumPy dtype that holds it.
 
     Too large values become infinite; in f8e4m3, which has no infinity, the greatest value (as conversion instructions
-    and PyTorch saturate). Narrow formats are reached through float32, as in PyTorch.
+    and PyTorch saturate); in the fnuz formats NaN. Narrow formats are reached through float32, as in PyTorch: a float64
+    is rounded twice.
     """
     values = np.asarray(array)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -56,8 +62,9 @@ def _round_small(single: Array, dtype: DType) -> Array:
     quantum = np.maximum(exponent - 1, _LEAST_EXPONENT[dtype]) - dtype.mantissa
     rounded = np.ldexp(np.rint(np.ldexp(single, -quantum)), quantum).astype(np.float32)
     kept = np.where(np.isfinite(single), rounded, single)
-    limit = np.float32(_GREATEST[dtype] if dtype is F8E4M3 else np.inf)
-    return np.where(np.abs(kept) > _GREATEST[dtype], np.copysign(limit, single), kept).astype(np.float32, copy=False)
+    beyond = np.copysign(np.float32(_BEYOND[dtype]), single)
+    small = np.where(np.abs(kept) > GREATEST[dtype], beyond, kept)
+    return (small + np.float32(0) if dtype in _ONE_ZERO else small).astype(np.float32, copy=False)
 
 
 def convert(array: npt.ArrayLike, dtype: DType) -> Array:

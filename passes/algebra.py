@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from codesign.ir.analysis import is_exact_cast
 from codesign.ir.dtypes import BOOL, I64, DType
 from codesign.ir.functions import FUNCTIONS
 from codesign.ir.index import Bounds, Index, index
@@ -187,8 +188,7 @@ def represents(narrow: DType, wide: DType) -> bool:
     if wide is BOOL:
         return False
     if narrow.is_float:
-        exponents = {"f8e4m3": 4, "f8e5m2": 5, "f16": 5, "bf16": 8, "f32": 8, "f64": 11}
-        return wide.is_float and wide.mantissa >= narrow.mantissa and exponents[wide.name] >= exponents[narrow.name]
+        return is_exact_cast(narrow, wide)
     digits = narrow.bits - (narrow.kind == "int")
     if wide.is_float:
         return wide.mantissa + 1 >= digits and wide.bits >= 32

@@ -26,6 +26,7 @@ from codesign.ir.dtypes import BOOL, F32, I32, I64, DType
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.functions import FUNCTIONS
 from codesign.ir.index import Atom, Bounds, Datum, Extremum, FloorDiv, Index, Mod, Var
+from codesign.ir.numerics import round_to
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar
 from codesign.ir.tile import Axis
 
@@ -226,7 +227,9 @@ class Expressions:
         if term.dtype is None:
             if dtype in (F32, I32, BOOL):
                 return term
-            return Term(f"tl.full([], {term.text}, {triton_type(dtype)})", (), ATOM, dtype)
+            if dtype.is_float and dtype.bits == 8:
+                return self.convert(self._settle_strong(term, F32), dtype)
+            return self._settle_strong(term, dtype)
         return self.convert(term, dtype)
 
     def _apply(self, node: Apply, children: list[Term], axes: tuple[str, ...], order: Sequence[Axis]) -> Term:
@@ -317,7 +320,7 @@ class Expressions:
 
     # -- conversion -------------------------------------------------------------------------------------------------
     def convert(self, term: Term, dtype: DType) -> Term:
-        """The term in another dtype, converted as torch does: rounding to nearest even, to bool by `!= 0`."""
+        """The term in another dtype, converted as torch does: to nearest even, to narrow floats by way of float32, to bool by `!= 0`."""
         if term.dtype is dtype:
             return term
         if term.dtype is None:
@@ -325,10 +328,14 @@ class Expressions:
         if dtype is BOOL:
             return Term(f"{term.within(PRECEDENCE['*'])} != 0", term.axes, COMPARISON, BOOL)
         source = term.dtype
-        if source.is_float and dtype.is_float and source.bits == dtype.bits:  # f16 <-> bf16 by way of f32
-            return self.convert(self.convert(term, F32), dtype)
-        if not source.is_float and dtype.is_float and dtype.bits < 32:
-            return self.convert(self.convert(term, F32), dtype)
+        eighth = dtype.is_float and dtype.bits == 8
+        if (
+            dtype.is_float and dtype.bits < 32 and source is not F32
+        ):  # one rounding when it holds the source, else torch's two
+            if eighth or not source.is_float or source.bits in (8, dtype.bits, 64):
+                return self.convert(self.convert(term, F32), dtype)
+        if eighth:
+            return Term(f"_to_{triton_type(dtype).removeprefix('tl.')}({term.text})", term.axes, ATOM, dtype)
         if source.is_float and source.bits < 32 and not dtype.is_float:
             return self.convert(self.convert(term, F32), dtype)
         if not term.axes and source in (I32, I64):  # a loop index may be a Python integer
@@ -338,6 +345,8 @@ class Expressions:
     def full(self, term: Term, order: Sequence[Axis], dtype: DType) -> str:
         """The term as a tile of exactly these axes and dtype."""
         shape = f"[{', '.join(str(axis.size) for axis in order)}]"
+        if term.dtype is None and dtype.is_float and dtype.bits == 8:
+            term = self._settle(term, dtype)
         if term.dtype is None:
             return f"tl.full({shape}, {term.text}, {triton_type(dtype)})"
         term = self.convert(term, dtype)
@@ -371,10 +380,13 @@ class Expressions:
 
 
 def _literal(node: Literal) -> Term:
+    """A Python number; of a narrow float the value that the format holds, since it may meet wider numbers."""
     value = node.value
     if node.dtype is BOOL:
         return Term(str(bool(value)), (), ATOM, None)
     if node.dtype.is_float:
+        if node.dtype.bits < 32:
+            value = float(round_to(value, node.dtype))
         if math.isinf(value) or math.isnan(value):
             return Term(f'float("{value}")', (), ATOM, None)
         text = repr(float(value))

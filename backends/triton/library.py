@@ -151,6 +151,41 @@ def _nextafter(a, b):
     return tl.where((x != x) | (y != y), (x + y).to(a.dtype), moved)
 
 
+# ------------------------------------------------------------------------------------- float32 to the 8-bit floats
+# Conversion instructions disagree on what is too large (PTX's saturate in every format); what torch gives is chosen here.
+
+
+@triton.jit
+def _to_float8e4nv(x):
+    """Rounded to nearest even; beyond 448 saturated (the format has no infinity)."""
+    low = tl.maximum(x, -448.0, propagate_nan=tl.PropagateNan.ALL)
+    return tl.minimum(low, 448.0, propagate_nan=tl.PropagateNan.ALL).to(tl.float8e4nv)
+
+
+@triton.jit
+def _to_float8e5(x):
+    """Rounded to nearest even; infinite from halfway between 57344 and the next power of two."""
+    infinite = tl.where(x < 0, 0xFC, 0x7C).to(tl.uint8)
+    bits = x.to(tl.float8e5).to(tl.uint8, bitcast=True)
+    return tl.where(tl.abs(x) >= 61440.0, infinite, bits).to(tl.float8e5, bitcast=True)
+
+
+@triton.jit
+def _to_float8e4b8(x):
+    """Rounded to nearest even; NaN beyond 240, infinities included; one zero (the pattern of -0.0 is the NaN)."""
+    bits = x.to(tl.float8e4b8).to(tl.uint8, bitcast=True)
+    bits = tl.where(tl.abs(x) <= 0.00048828125, tl.zeros_like(bits), bits)
+    return tl.where(tl.abs(x) < 248.0, bits, tl.zeros_like(bits) + 0x80).to(tl.float8e4b8, bitcast=True)
+
+
+@triton.jit
+def _to_float8e5b16(x):
+    """Rounded to nearest even; NaN beyond 57344, infinities included; one zero (the pattern of -0.0 is the NaN)."""
+    bits = x.to(tl.float8e5b16).to(tl.uint8, bitcast=True)
+    bits = tl.where(tl.abs(x) <= 0.000003814697265625, tl.zeros_like(bits), bits)
+    return tl.where(tl.abs(x) < 61440.0, bits, tl.zeros_like(bits) + 0x80).to(tl.float8e5b16, bitcast=True)
+
+
 # ------------------------------------------------------------------------------------------- exponential and logarithm
 
 

@@ -64,8 +64,14 @@ def mend_interpreter() -> None:
     import triton.language as tl
     from triton.runtime import interpreter
 
-    held = {tl.bfloat16: torch.bfloat16, tl.float8e4nv: torch.float8_e4m3fn, tl.float8e5: torch.float8_e5m2}
-    bits = {torch.bfloat16: torch.uint16, torch.float8_e4m3fn: torch.uint8, torch.float8_e5m2: torch.uint8}
+    held = {
+        tl.bfloat16: torch.bfloat16,
+        tl.float8e4nv: torch.float8_e4m3fn,
+        tl.float8e5: torch.float8_e5m2,
+        tl.float8e4b8: torch.float8_e4m3fnuz,
+        tl.float8e5b16: torch.float8_e5m2fnuz,
+    }
+    bits = {kind: torch.uint16 if kind is torch.bfloat16 else torch.uint8 for kind in held.values()}
 
     def widen(data: Any, dtype: Any) -> Any:
         kind = held[dtype]
