@@ -19,7 +19,7 @@ from codesign import command
 from codesign.backends.accelerator import SimulationResult, simulate
 from codesign.backends.accelerator.trace import write_trace
 from codesign.costmodel.machine import Machine, load_machine
-from codesign.ir.errors import CodesignError
+from codesign.ir.errors import CodesignError, MachineError
 from codesign.ir.numerics import Array, held
 from codesign.ir.program import ENGINES, Program, buffer_shape
 from codesign.ir.text.program import parse_programs
@@ -88,7 +88,10 @@ def _changed(machine: Machine, changes: list[str]) -> Machine:
             sign = ""
         if not sign:
             raise CodesignError(f"--set {text}: needs FIGURE=NUMBER", hint="as in --set levels.dram.bandwidth=3e12")
-    return machine.with_figures(figures) if figures else machine
+    try:
+        return machine.with_figures(figures) if figures else machine
+    except MachineError as error:
+        raise MachineError(error.message, place="--set") from None
 
 
 def _read(file: Path, name: str | None) -> list[Program]:

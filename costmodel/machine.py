@@ -20,9 +20,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from codesign.costmodel.allowed import allowed
 from codesign.ir.errors import MachineError
 
+MOST_INSTANCES = 1 << 24
+"""Instances of one level that a machine may have."""
 MACHINE_FOLDER = Path(__file__).resolve().parent / "machines"
+
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=1, le=1 << 20)]
+Flag = Annotated[bool, Field(strict=True)]
 
 
 class _Data(BaseModel):
@@ -34,12 +42,13 @@ class Figure(_Data):
 
     `value` may be absent only with `unknown = true`. `range` is the interval worth sweeping. `assumption` names, in
     words, why a value that no source gives was chosen; such a figure is `unknown` and has a value, a range, or both.
+    What the numbers may be depends on the figure's name; see `allowed`.
     """
 
-    value: float | None = None
+    value: Number | None = None
     source: str
-    unknown: bool = False
-    range: tuple[float, float] | None = None
+    unknown: Flag = False
+    range: tuple[Number, Number] | None = None
     assumption: str | None = None
     note: str | None = None
 
@@ -62,12 +71,6 @@ class Figure(_Data):
         return self.value is not None
 
 
-class PositiveFigure(Figure):
-    """A figure that must be greater than zero."""
-
-    value: Annotated[float, Field(gt=0)] | None = None
-
-
 class Energy(_Data):
     """Joules per byte read from and written to a level."""
 
@@ -86,15 +89,15 @@ class Level(_Data):
 
     name: str
     place: str
-    fanout: Annotated[int, Field(ge=1)] = 1
+    fanout: Count = 1
     managed: Literal["hardware", "software"] = "software"
-    capacity_bytes: PositiveFigure
-    bandwidth: PositiveFigure
-    write_bandwidth: PositiveFigure | None = None
-    latency_seconds: PositiveFigure | None = None
-    line_bytes: PositiveFigure | None = None
+    capacity_bytes: Figure
+    bandwidth: Figure
+    write_bandwidth: Figure | None = None
+    latency_seconds: Figure | None = None
+    line_bytes: Figure | None = None
     energy: Energy | None = None
-    multicast: bool = False
+    multicast: Flag = False
 
 
 class Unit(_Data):
@@ -107,15 +110,15 @@ class Unit(_Data):
 
     name: str
     level: str
-    count: Annotated[int, Field(ge=1)]
-    clock_hz: PositiveFigure
-    rate: dict[str, PositiveFigure]
-    peak: dict[str, PositiveFigure] = Field(default_factory=dict)
-    operations_per_result: Literal[1, 2] = 2
-    tolerance: Annotated[float, Field(ge=0, le=0.2)] = 0.02
+    count: Count
+    clock_hz: Figure
+    rate: dict[str, Figure]
+    peak: dict[str, Figure] = Field(default_factory=dict)
+    operations_per_result: Annotated[int, Field(strict=True, ge=1, le=2)] = 2
+    tolerance: Annotated[Number, Field(ge=0, le=0.2)] = 0.02
     tolerance_reason: str | None = None
-    array: dict[Literal["rows", "columns", "depth"], PositiveFigure] | None = None
-    dataflows: tuple[str, ...] = ()
+    array: dict[Literal["rows", "columns", "depth"], Figure] | None = None
+    dataflows: tuple[Literal["output_stationary", "weight_stationary", "input_stationary"], ...] = ()
     energy_joules_per_operation: dict[str, Figure] = Field(default_factory=dict)
 
 
@@ -123,16 +126,16 @@ class Link(_Data):
     """A link to other machines or to the host; bandwidth is one direction, bytes per second."""
 
     name: str
-    bandwidth: PositiveFigure
-    count: Annotated[int, Field(ge=1)] = 1
-    latency_seconds: PositiveFigure | None = None
+    bandwidth: Figure
+    count: Count = 1
+    latency_seconds: Figure | None = None
     topology: str = "point-to-point"
 
 
 class Machine(_Data):
     """A machine as its file describes it; `origin` is the path it was read from."""
 
-    schema_version: Literal[1]
+    schema_version: Annotated[int, Field(strict=True, ge=1, le=1)]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
     description: str
     kind: Literal["gpu", "dataflow"]
@@ -144,7 +147,7 @@ class Machine(_Data):
     units: Annotated[list[Unit], Field(min_length=1)]
     links: list[Link] = Field(default_factory=list)
     limits: dict[str, Figure] = Field(default_factory=dict)
-    features: dict[str, bool] = Field(default_factory=dict)
+    features: dict[str, Flag] = Field(default_factory=dict)
     launch: dict[str, Figure] = Field(default_factory=dict)
     power_watts: Figure | None = None
     static_watts: Figure | None = None
@@ -157,17 +160,34 @@ class Machine(_Data):
 
     @model_validator(mode="after")
     def _consistent(self) -> Machine:
+        for kind, entries in (("levels", self.levels), ("units", self.units), ("links", self.links)):
+            names = [entry.name for entry in entries]
+            if len(set(names)) != len(names):
+                raise ValueError(f"{kind}: names must be unique, got {', '.join(names)}")
+        self._check_figures()
         names = [level.name for level in self.levels]
-        if len(set(names)) != len(names):
-            raise ValueError(f"levels: names must be unique, got {names}")
+        if self.instances(names[-1]) > MOST_INSTANCES:
+            raise ValueError(
+                f"levels: {self.instances(names[-1]):,} instances of {names[-1]}, at most {MOST_INSTANCES:,}"
+            )
         for index, unit in enumerate(self.units):
             if unit.level not in names:
                 raise ValueError(f"units[{index}].level: '{unit.level}' is not a level; levels are {', '.join(names)}")
             self._check_peaks(index, unit)
+        return self
+
+    def _check_figures(self) -> None:
         for path, figure in figures_of(self):
             if figure.source not in self.sources:
                 raise ValueError(f"{path}.source: '{figure.source}' is not listed under [sources]")
-        return self
+            try:
+                known = allowed(path)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+            for field, value in (("value", figure.value), *(("range", end) for end in figure.range or ())):
+                wrong = None if value is None else known.wrong(value)
+                if wrong is not None:
+                    raise ValueError(f"{path}.{field}: {wrong}")
 
     def _check_peaks(self, index: int, unit: Unit) -> None:
         instances = self.instances(unit.level)
@@ -255,7 +275,7 @@ class Machine(_Data):
         match.
 
         This is how a question "what if" or a sweep over an unknown is asked. Raises MachineError for a path that is
-        not a figure.
+        not a figure and for a value that it can't have.
         """
         data = self.model_dump()
         data["sources"] = {**self.sources, "WHATIF": "value set by the user for a what-if question"}
@@ -267,6 +287,9 @@ class Machine(_Data):
                 raise MachineError(
                     f"{self.name}: '{path}' is not a figure" + (f"; did you mean {', '.join(near)}?" if near else "")
                 )
+            wrong = allowed(path).wrong(value)
+            if wrong is not None:
+                raise MachineError(f"{self.name}: {path} {wrong}")
             node.update(
                 {"value": float(value), "source": "WHATIF", "range": None, "assumption": None, "unknown": False}
             )
@@ -342,12 +365,18 @@ def load_machine(name: str) -> Machine:
             raise MachineError(
                 f"unknown machine '{name}'; nearest: {', '.join(near)} (or give the path of a .toml file)"
             )
+        if path.is_dir():
+            raise MachineError(f"{path}: a folder, not a machine file")
         if not path.is_file():
             raise MachineError(f"no such machine file: {path}")
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         raise MachineError(f"{path}: not valid TOML: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise MachineError(f"{path}: not a text file") from None
+    except RecursionError:
+        raise MachineError(f"{path}: tables or lists nested too deep") from None
+    except (OSError, ValueError) as error:  # Python refuses integers of thousands of digits
         raise MachineError(f"{path}: cannot be read: {error}") from None
     return _validated(data, path.name if path.parent == MACHINE_FOLDER else str(path))

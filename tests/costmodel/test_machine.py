@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import math
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from codesign.costmodel.machine import MACHINE_FOLDER, figures_of, load_machine, machine_names
+from codesign.costmodel.machine import MACHINE_FOLDER, _validated, figures_of, load_machine, machine_names
 from codesign.ir.errors import MachineError
 
 REQUIRED = {
@@ -114,3 +119,89 @@ def test_an_unknown_figure_without_a_value_says_what_to_sweep(tmp_path: Path) ->
         MachineError, match=r"levels\.l2\.bandwidth is not public; give it a value between 5e\+12 and 1e\+13"
     ):
         machine.need(machine.level("l2").bandwidth, "levels.l2.bandwidth")
+
+
+NONSENSE = (None, -1, math.nan, math.inf, 1e300, 10**400, "3 GB", True, [], {}, "removed")
+TEXTS = {"description", "vendor", "architecture", "target", "name", "place", "assumption", "note", "topology"}
+TEXTS |= {"tolerance_reason", "level", "source", "sources"}
+
+
+def _paths(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield path
+    entries = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in entries:
+        yield from _paths(value, (*path, key))
+
+
+def _refused(data: dict[str, Any]) -> str:
+    try:
+        _validated(data, "mine.toml")
+    except MachineError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("name", ["h100_sxm", "maia100"])
+def test_no_number_of_a_machine_can_be_nonsense(name: str) -> None:
+    """Each field in turn is removed or becomes nonsense: an error that names it, and no number is ever taken."""
+    data = tomllib.loads((MACHINE_FOLDER / f"{name}.toml").read_text())
+    seen = 0
+    for path in _paths(data):
+        if not path or TEXTS & {*path}:
+            continue
+        for wrong in NONSENSE:
+            node = mutant = copy.deepcopy(data)
+            for key in path[:-1]:
+                node = node[key]
+            was = node.pop(path[-1]) if wrong == "removed" else node[path[-1]]
+            if wrong != "removed":
+                node[path[-1]] = wrong
+            number = isinstance(was, int | float) and not isinstance(was, bool)
+            error = _refused(mutant)
+            assert error or not number or wrong in (None, "removed"), (path, wrong)
+            assert not error or (error.startswith("mine.toml: ") and "\n" not in error)
+            seen += bool(error)
+    assert seen > 1000
+
+
+def _with(tmp_path: Path, content: bytes) -> str:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(content)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00\x01\xff\xfe",
+        b"name = 'caf\xe9'",
+        b"x = " + b"[" * 100_000,
+        b"name = 'a'\nname = 'b'",
+        b"schema_version = " + b"9" * 10_000,
+        b"a." * 20_000 + b"b = 1",
+    ],
+)
+def test_a_file_that_is_no_machine_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(MachineError) as caught:
+        load_machine(_with(tmp_path, content))
+    assert "mine.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_mark_of_byte_order_is_no_fault(tmp_path: Path) -> None:
+    path = _with(tmp_path, b"\xef\xbb\xbf" + (MACHINE_FOLDER / "h100_sxm.toml").read_bytes())
+    assert load_machine(path).name == "h100_sxm"
+
+
+def test_a_figure_that_no_model_reads_names_the_nearest(tmp_path: Path) -> None:
+    path = _broken(tmp_path, "warp_size =", "warp_sizes =")
+    with pytest.raises(MachineError, match=r"limits\.warp_sizes: .*nearest: warp_size"):
+        load_machine(path)
+
+
+@pytest.mark.parametrize(("figure", "value"), [("levels.dram.bandwidth", 0.0), ("launch.kernel_seconds", -1.0)])
+def test_a_what_if_value_is_held_to_the_same_ranges(figure: str, value: float) -> None:
+    with pytest.raises(MachineError, match=figure.replace(".", r"\.")):
+        load_machine("maia100").with_figures({figure: value})
