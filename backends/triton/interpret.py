@@ -45,7 +45,8 @@ class Worker:
     process too: an answer that lies in the pipe is never taken for the next one's. A forked child starts a process of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, script: str = protocol.__file__) -> None:
+        self._script = script
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._number = 0
@@ -57,7 +58,7 @@ class Worker:
                 "TRITON_INTERPRET": "1",
                 "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             }
-            command = [sys.executable, "-P", protocol.__file__]
+            command = [sys.executable, "-P", self._script]
             self._process = subprocess.Popen(
                 command, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
             )
@@ -127,7 +128,7 @@ def _close_pipes(process: subprocess.Popen[bytes]) -> None:
 
 _worker = Worker()
 atexit.register(_worker.close)
-os.register_at_fork(after_in_child=_worker.leave_to_parent)
+os.register_at_fork(after_in_child=lambda: _worker.leave_to_parent())
 
 
 def worker() -> Worker:

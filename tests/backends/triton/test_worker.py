@@ -1,4 +1,4 @@
-"""The interpreter's process: each request gets its own answer, whatever interrupted the one before it, in forked children too."""
+"""Talking to the interpreter's process: each request gets its own answer, whatever interrupted the one before it, in forked children too."""
 
 import os
 import signal
@@ -9,107 +9,114 @@ from typing import Any
 import pytest
 import torch
 
+from codesign.backends.triton import interpret
 from codesign.backends.triton import worker as protocol
 from codesign.backends.triton.interpret import KernelError, Worker
 
-KERNEL = """
-import time
+SERVICE = f"""
+import os, sys, time
+sys.path.insert(0, {str(Path(protocol.__file__).parent)!r})
+import worker as protocol
 
-def launch(x, y, milliseconds):
-    time.sleep(milliseconds / 1000)
-    y.copy_(x * 2)
+requests, answers = os.fdopen(0, "rb"), os.fdopen(1, "wb")
+while True:
+    try:
+        request = protocol.receive(requests)
+    except EOFError:
+        break
+    time.sleep(request["seconds"])
+    protocol.send(answers, (request["number"], "ok", 2 * request["value"]))
 """
+"""A process that speaks as the worker does and has nothing to import."""
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+    script = tmp_path / "service.py"
+    script.write_text(SERVICE)
+    process = Worker(str(script))
+    monkeypatch.setattr(interpret, "_worker", process)
+    yield process
+    process.close()
+
+
+def double(value: float, seconds: float = 0.0) -> Any:
+    return interpret.worker().ask({"path": "kernel.py", "value": value, "seconds": seconds}, "kernel double")
 
 
 class Stopped(BaseException):
     """What a signal handler raises."""
 
 
-@pytest.fixture
-def worker() -> Iterator[Worker]:
-    process = Worker()
-    yield process
-    process.close()
-
-
-@pytest.fixture
-def ask(worker: Worker, tmp_path: Path) -> Any:
-    path = tmp_path / "kernel.py"
-    path.write_text(KERNEL)
-
-    def double(number: float, milliseconds: int = 0) -> float:
-        tensors = [protocol.packed_of(torch.full((3,), number)), protocol.packed_of(torch.zeros(3))]
-        request = {"kind": "kernel", "path": str(path), "tensors": tensors, "sizes": [milliseconds], "first_output": 1}
-        (packed,) = worker.ask(request, "kernel double")
-        return float(protocol.tensor_of(packed)[2])
-
-    return double
-
-
 @pytest.mark.parametrize("error", [KeyboardInterrupt, Stopped])
-def test_an_interrupted_request_leaves_no_answer_behind(ask: Any, error: type[BaseException]) -> None:
+@pytest.mark.parametrize("delay", [0.001, 0.05, 0.2])
+@pytest.mark.usefixtures("worker")
+def test_an_interrupted_request_leaves_no_answer_behind(error: type[BaseException], delay: float) -> None:
     def stop(*_: Any) -> None:
         raise error
 
-    assert ask(1.0) == 2.0
+    assert double(1.0) == 2.0
     before = signal.signal(signal.SIGALRM, stop)
     try:
-        for delay in (0.02, 0.1):
+        with pytest.raises(error):
             signal.setitimer(signal.ITIMER_REAL, delay)
-            with pytest.raises(error):
-                ask(5.0, 400)
-            assert ask(7.0) == 14.0
+            double(5.0, 0.3)
+        assert double(7.0) == 14.0
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
-def test_an_answer_to_another_request_is_refused(ask: Any, worker: Worker) -> None:
-    ask(1.0)
-    worker._number += 1  # as if one more had been sent
-    process = worker._process
-    assert process is not None
-    assert process.stdin is not None
-    protocol.send(process.stdin, {"kind": "none", "path": "", "tensors": [], "number": worker._number})
-    with pytest.raises(KernelError, match="answered request"):
-        ask(2.0)
-    assert ask(3.0) == 6.0
+def test_an_answer_to_another_request_is_refused(worker: Worker) -> None:
+    double(1.0)
+    assert worker._process is not None
+    assert worker._process.stdin is not None
+    protocol.send(worker._process.stdin, {"value": 100.0, "seconds": 0, "number": 77})
+    with pytest.raises(KernelError, match="answered request 77"):
+        double(2.0)
+    assert double(3.0) == 6.0
 
 
-def test_a_forked_child_has_its_own_process(tmp_path: Path) -> None:
-    """The parent's request is under way while children ask for theirs."""
-    from codesign.backends.triton.interpret import worker as shared
-
-    path = tmp_path / "kernel.py"
-    path.write_text(KERNEL)
-
-    def double(number: float, milliseconds: int = 0) -> float:
-        tensors = [protocol.packed_of(torch.full((3,), number)), protocol.packed_of(torch.zeros(3))]
-        request = {"kind": "kernel", "path": str(path), "tensors": tensors, "sizes": [milliseconds], "first_output": 1}
-        (packed,) = shared().ask(request, "kernel double")
-        return float(protocol.tensor_of(packed)[2])
-
+def test_a_forked_child_has_its_own_process(worker: Worker) -> None:
+    """Children ask while the parent does: nobody hears another's answer."""
     assert double(1.0) == 2.0
-    parent = shared()._process
+    parent = worker._process
     assert parent is not None
-    child = os.fork()
-    if child == 0:
-        clean = shared()._process is None
-        answered = double(3.0) == 6.0
-        own = shared()._process
-        good = clean and answered and own is not None and own.pid != parent.pid
-        shared().close()
-        os._exit(0 if good else 1)
-    for number in (10.0, 11.0, 12.0):
-        assert double(number, 20) == 2 * number
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert shared()._process is parent
+    children = []
+    for number in (100.0, 200.0):
+        child = os.fork()
+        if child == 0:
+            clean = worker._process is None
+            answers = [double(number + i, 0.01) == 2 * (number + i) for i in range(10)]
+            own = worker._process
+            good = clean and all(answers) and own is not None and own.pid != parent.pid
+            worker.close()
+            os._exit(0 if good else 1)
+        children.append(child)
+    for number in range(20):
+        assert double(float(number), 0.01) == 2.0 * number
+    for child in children:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert worker._process is parent
     assert double(20.0) == 40.0
 
 
-def test_a_worker_that_died_is_reported_and_replaced(ask: Any, worker: Worker) -> None:
-    ask(1.0)
+def test_a_worker_that_died_is_replaced(worker: Worker) -> None:
+    double(1.0)
     assert worker._process is not None
     worker._process.kill()
     worker._process.wait()
-    assert ask(4.0) == 8.0, "one that died between requests is replaced without a word"
+    assert double(4.0) == 8.0
+
+
+def test_tensors_travel_whole() -> None:
+    for tensor in (torch.arange(6.0).reshape(2, 3), torch.zeros(0, 4), torch.ones((), dtype=torch.bfloat16)):
+        read, write = os.pipe()
+        with os.fdopen(read, "rb") as here, os.fdopen(write, "wb") as there:
+            protocol.send(there, {"t": protocol.packed_of(tensor)})
+            again = protocol.tensor_of(protocol.receive(here)["t"])
+        assert again.dtype == tensor.dtype
+        assert torch.equal(again, tensor)
+        if again.numel():
+            again += 1  # memory of its own, which can be written
+            assert not torch.equal(again, tensor)
