@@ -58,7 +58,11 @@ def _compile(
         ),
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="Run every kernel and the whole model on fresh random inputs.")
+        bool,
+        typer.Option(
+            "--verify/--no-verify",
+            help="Run every kernel on random inputs, the whole model on its example and on others.",
+        ),
     ] = True,
     kernels: Annotated[
         bool, typer.Option("--kernels/--no-kernels", help="Compile the kernels ahead of time for the target.")

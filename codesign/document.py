@@ -16,7 +16,7 @@ class _Document(BaseModel):
 
 
 class Verified(_Document):
-    """How a kernel's or model's values compared with the reference on fresh random inputs."""
+    """How a kernel's or model's values compared with the reference."""
 
     against: str
     max_error: float | None
@@ -24,6 +24,8 @@ class Verified(_Document):
     tolerance: float
     ok: bool
     note: str = ""
+    inputs: list[str] = Field(default_factory=list)
+    """For a model: the inputs it was run on (`example`, `get_inputs again`, `drawn`, ...)."""
 
 
 class Compiled(_Document):

@@ -1,9 +1,15 @@
-"""Running a compiled model on this computer: kernels in Triton's interpreter or on the simulated accelerator, the rest in NumPy."""
+"""Running a compiled model on this computer: kernels in Triton's interpreter or on the simulated accelerator, the rest in NumPy.
+
+And checking it against torch: on the user's example first, then on other inputs. What the model writes into inputs and buffers is compared
+as well. Where torch's float32 and the compiled model disagree, torch in float64 decides: the compiled model is right if it is as near to that as the
+tolerance asks, or no further from it than torch's own float32 is (up to a factor of 2).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,43 +17,157 @@ import torch
 from torch.utils import _pytree as pytree
 
 from codesign.backend import Backend
-from codesign.backends.verification import difference, tolerance_of
+from codesign.backends.verification.allowance import Allowance, allowance_of, together
+from codesign.backends.verification import difference
 from codesign.document import Verified
 from codesign.frontend import Captured, ModelSource
+from codesign.frontend.arrays import to_torch
+from codesign.frontend.eager import Values, run_eager, run_wide
 from codesign.frontend.externals import externals
-from codesign.ir.core import Module
+from codesign.frontend.inputs import Arguments, cloned, fresh_inputs, without_values
+from codesign.frontend.load import first_line
+from codesign.ir.core import Module, tensor_type
 from codesign.ir.interpreter import evaluate
 from codesign.passes.lowering import KernelInfo
+
+ILL = 0.1
+"""An error of torch's own float32 beyond which float64 is not believed: such a model does something else in another type."""
 
 
 def run(captured: Captured, tiled: Module, backend: Backend, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """What the compiled model returns for inputs of the original model."""
+    return captured.unflatten_outputs(_results(captured, tiled, backend, args, kwargs))
+
+
+def _results(
+    captured: Captured, tiled: Module, backend: Backend, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Sequence[Any]:
     arrays = captured.flatten_inputs(args, kwargs)
-    results = evaluate(tiled, arrays, externals=externals(tiled), launcher=backend.launcher())
-    return captured.unflatten_outputs(results)
+    return evaluate(tiled, arrays, externals=externals(tiled), launcher=backend.launcher())
 
 
-def fresh_inputs(source: ModelSource, seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Inputs like the model's own with other values: floats are drawn anew, integers and bools shuffled (they stay in range)."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def redraw(leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor):
-            return leaf
-        if leaf.is_floating_point():
-            return torch.randn(leaf.shape, generator=generator).to(leaf.dtype)
-        return leaf.flatten()[torch.randperm(leaf.numel(), generator=generator)].reshape(leaf.shape)
-
-    return pytree.tree_map(redraw, source.inputs), pytree.tree_map(redraw, source.kwargs)
+def tolerance(kernels: Mapping[str, KernelInfo], sizes: Mapping[str, int]) -> Allowance:
+    """Allowed error of a whole model: errors of its kernels add as independent ones do."""
+    total = together((allowance_of(info.normalized.fusion, sizes), info.count) for info in kernels.values())
+    return total if total.largest else Allowance(1e-6)
 
 
-def tolerance(kernels: Mapping[str, KernelInfo], sizes: Mapping[str, int]) -> float:
-    """Allowed error of a whole model, relative to |expected| + rms(expected): errors of its kernels add as independent ones do.
+@dataclass
+class _Outcome:
+    """Of one comparison; `worst` is infinite where values differ that have no distance."""
 
-    The square root of the sum over launches of the squared tolerance of each kernel (see `backends.verification.tolerance`).
-    """
-    total = sum(info.count * tolerance_of(info.normalized.fusion, sizes) ** 2 for info in kernels.values())
-    return math.sqrt(total) if total else 1e-6
+    worst: float = 0.0
+    note: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.note
+
+
+@dataclass
+class _Check:
+    """A compiled model and what it is held to."""
+
+    source: ModelSource
+    captured: Captured
+    tiled: Module
+    backend: Backend
+    allowed: Allowance
+
+    def compiled(self, arguments: Arguments) -> Values:
+        """What the compiled model makes of a copy of the inputs, with what it writes written."""
+        args, kwargs = cloned(arguments)
+        results = _results(self.captured, self.tiled, self.backend, args, kwargs)
+        outputs = pytree.tree_leaves(self.captured.unflatten_outputs(results))
+        values = Values({f"output {k}": value for k, value in enumerate(outputs)})
+        leaves = dict(zip(self.captured.input_names, self.captured.flatten_tensors(args, kwargs), strict=True))
+        types = self.captured.module.main.results
+        for mutation in self.captured.mutations:
+            new = to_torch(results[mutation.position], tensor_type(types[mutation.position]).dtype)
+            if mutation.kind == "input":
+                leaves[mutation.name].copy_(new)
+                values.inputs = {f"input {name}": leaf for name, leaf in leaves.items()}
+            else:
+                values.state[mutation.name] = new
+        return values
+
+    def judge(self, arguments: Arguments, expected: Values) -> _Outcome:
+        """The compiled model on these inputs against what torch made of them."""
+        try:
+            actual = self.compiled(arguments)
+        except Exception as error:
+            return _Outcome(math.inf, f"the compiled model fails: {first_line(error)}")
+        mine, theirs = self._flat(actual, expected, arguments), self._flat(expected, actual, arguments)
+        found = self._compare(theirs, mine)
+        if found.ok:
+            return found
+        wide = run_wide(self.source, self.captured, arguments)
+        if wide is None:
+            return found
+        truth = self._flat(wide, expected, arguments)
+        return self._decide(truth, theirs, mine) or found
+
+    def _flat(self, values: Values, other: Values, arguments: Arguments) -> dict[str, Any]:
+        """Everything to compare by name; what only the other run wrote has the value it had before."""
+        flat = dict(values.outputs)
+        if values.inputs or other.inputs:
+            leaves = self.captured.flatten_tensors(*arguments)
+            before = {f"input {name}": leaf for name, leaf in zip(self.captured.input_names, leaves, strict=True)}
+            flat.update(values.inputs or before)
+        stored = {**dict(self.source.model.named_parameters()), **dict(self.source.model.named_buffers())}
+        for name in {**values.state, **other.state}:
+            if name in stored:
+                flat[f"buffer {name}"] = values.state.get(name, stored[name])
+        return flat
+
+    def _compare(self, expected: Mapping[str, Any], actual: Mapping[str, Any]) -> _Outcome:
+        found = _Outcome()
+        if len(expected) != len(actual):
+            return _Outcome(math.inf, f"{len(actual)} results, {len(expected)} expected")
+        for name, wanted in expected.items():
+            got = actual.get(name)
+            error, text = self._one(wanted, got)
+            found.worst = max(found.worst, error)
+            if text and not found.note:
+                found.note = f"{name}: {text}"
+        return found
+
+    def _one(self, wanted: Any, got: Any) -> tuple[float, str]:
+        """The error of one value, and what is wrong with it if that is too large."""
+        if not isinstance(wanted, torch.Tensor):
+            same = not isinstance(wanted, (bool, int, float)) or wanted == got or wanted != wanted
+            return (0.0, "") if same else (math.inf, f"got {got}, expected {wanted}")
+        if not isinstance(got, torch.Tensor) or wanted.dtype != got.dtype:
+            return math.inf, f"got {getattr(got, 'dtype', got)}, expected {wanted.dtype}"
+        e, a = _numbers(wanted), _numbers(got)
+        if wanted.is_floating_point():
+            error, where = difference(e, a)
+            refused = "" if not math.isfinite(error) else self.allowed.refuses(e, a, error)
+            return error, where if not math.isfinite(error) else refused and f"{where}; {refused}"
+        if e.shape != a.shape:
+            return math.inf, f"shape {a.shape}, expected {e.shape}"
+        return (0.0, "") if np.array_equal(e, a) else (math.inf, f"{int((e != a).sum())} integers differ")
+
+    def _decide(self, truth: Mapping[str, Any], theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> _Outcome | None:
+        """The verdict of float64; None where it has none, as when torch's own error is too large to believe it."""
+        worst = 0.0
+        for name, wanted in theirs.items():
+            exact, got = truth.get(name), mine.get(name)
+            if not isinstance(wanted, torch.Tensor):
+                continue
+            if not isinstance(exact, torch.Tensor) or not isinstance(got, torch.Tensor) or wanted.dtype != got.dtype:
+                return None
+            if not wanted.shape == exact.shape == got.shape:
+                return None
+            t, e, a = _numbers(exact), _numbers(wanted), _numbers(got)
+            if wanted.is_floating_point():
+                own, error = difference(t, e)[0], difference(t, a)[0]
+                if not own <= ILL or (self.allowed.refuses(t, a, error) and not error <= 2 * own):
+                    return None
+                worst = max(worst, error)
+            elif not ((a == e) | (e != t)).all():
+                return None
+        return _Outcome(worst)
 
 
 def verify(
@@ -58,28 +178,59 @@ def verify(
     backend: Backend,
     sizes: Mapping[str, int],
     seed: int,
-) -> Verified:
-    """The compiled model against torch on fresh random inputs."""
-    args, kwargs = fresh_inputs(source, seed)
-    with torch.no_grad():
-        expected = pytree.tree_leaves(source.model(*args, **kwargs))
-    actual = pytree.tree_leaves(run(captured, tiled, backend, args, kwargs))
-    worst, ok, note = 0.0, True, ""
-    allowed = tolerance(kernels, sizes)
-    for position, (wanted, got) in enumerate(zip(expected, actual, strict=True)):
-        if not isinstance(wanted, torch.Tensor):
-            continue
-        e, a = _numbers(wanted), _numbers(got)
-        if wanted.is_floating_point():
-            error, text = difference(e, a)
+    remarks: list[str] | None = None,
+) -> Verified | None:
+    """The compiled model against torch on the example and on other inputs; None, with a remark, where torch gives nothing to compare with."""
+    remarks = [] if remarks is None else remarks
+    check = _Check(source, captured, tiled, backend, tolerance(kernels, sizes))
+    example: Arguments = (source.inputs, source.kwargs)
+    outcomes: list[tuple[str, _Outcome]] = []
+    notes: list[str] = []
+    share = 0.5
+    if not without_values(example):
+        try:
+            expected = run_eager(source, captured, example)
+        except Exception as error:
+            remarks.append(f"the model was not compared: torch itself fails on the example ({first_line(error)})")
+            return None
+        share = expected.nan_share()
+        if share <= 0.5:
+            outcomes.append(("example", check.judge(example, expected)))
         else:
-            error, text = (0.0, "") if np.array_equal(e, a) else (math.inf, f"{int((e != a).sum())} integers differ")
-        if not error <= allowed:
-            ok, note = False, f"output {position}: {text}"
-        worst = max(worst, error)
+            notes.append(f"the example gives {share:.0%} NaN, which says nothing")
+    if all(outcome.ok for _, outcome in outcomes):
+        _on_fresh(check, seed, min(share, 0.5), outcomes, notes)
+    if not outcomes:
+        remarks.append("the model was not compared: " + "; ".join(notes))
+        return None
+    wrong = [f"{origin} inputs: {outcome.note}" for origin, outcome in outcomes if not outcome.ok]
+    worst = max(outcome.worst for _, outcome in outcomes)
     return Verified(
-        against="torch", max_error=worst if math.isfinite(worst) else None, tolerance=allowed, ok=ok, note=note
+        against="torch",
+        max_error=worst if math.isfinite(worst) else None,
+        tolerance=check.allowed.largest,
+        ok=not wrong,
+        note="; ".join([*wrong, *notes]),
+        inputs=[origin for origin, _ in outcomes],
     )
+
+
+def _on_fresh(check: _Check, seed: int, share: float, outcomes: list[tuple[str, _Outcome]], notes: list[str]) -> None:
+    """One comparison more, on the first fresh inputs that torch takes and makes no more NaN of than of the example."""
+    reason = ""
+    for fresh in fresh_inputs(check.source, seed):
+        try:
+            expected = run_eager(check.source, check.captured, fresh.arguments)
+        except Exception as error:
+            reason = f"torch fails on {fresh.origin} inputs ({first_line(error)})"
+            continue
+        found = expected.nan_share()
+        if found > share:
+            reason = f"{fresh.origin} inputs give {found:.0%} NaN"
+            continue
+        outcomes.append((fresh.origin, check.judge(fresh.arguments, expected)))
+        return
+    notes.append(f"{reason}; the example stands alone" if outcomes else reason)
 
 
 def _numbers(tensor: torch.Tensor) -> Any:

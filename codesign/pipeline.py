@@ -160,7 +160,7 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
                 verified[info.kernel.name] = backend.verify(info, options.seed)
                 tick()
             steps.step("verifying the whole model against torch")
-            whole = _verify_model(model, tiled, kernels, backend, sizes, options, remarks)
+            whole = _verify_model(model, tiled, kernels, backend, sizes, memory, options, remarks)
     for name, outcome in compiled.items():
         outcome.simulated_seconds = backend.simulated_seconds(name)
     documents = [
@@ -299,6 +299,12 @@ def _constant_bytes(module: Module) -> int:
 VERIFY_FLOPS = 2e9
 """Work beyond which the whole model is not run in an interpreter (its kernels still are, at shorter extents)."""
 
+VERIFY_ELEMENTS = 1 << 26
+"""The same for elements computed, each time that one is."""
+
+VERIFY_BYTES = 1 << 30
+"""The same for the memory of inputs, weights, intermediates and results, of which a check holds a few copies."""
+
 
 def _verify_model(
     model: Model,
@@ -306,11 +312,13 @@ def _verify_model(
     kernels: Mapping[str, KernelInfo],
     backend: Backend,
     sizes: Mapping[str, int],
+    memory: MemoryPlan,
     options: Options,
     remarks: list[str],
 ) -> Verified | None:
-    """The compiled model against torch on fresh random inputs; None, with a remark, when it can't be run here."""
+    """The compiled model against torch; None, with a remark, when it can't be run here."""
     from codesign import execution
+    from codesign.frontend.inputs import stored_bytes
 
     captured = model.captured
     missing = [
@@ -320,12 +328,29 @@ def _verify_model(
         remarks.append("the model is on the meta device and has no weights: only its kernels were verified")
         return None
     flops = sum(kernel_flops(info.tuned.summary, sizes) * info.count for info in kernels.values())
-    if flops > VERIFY_FLOPS:
-        remarks.append(
-            f"the whole model was not run: {flops:.3g} operations are too many to interpret; its kernels were verified"
-        )
-        return None
-    return execution.verify(model.source, captured, tiled, kernels, backend, sizes, options.seed)
+    elements = sum(_points(info, sizes) * info.count for info in kernels.values())
+    held = memory.total_bytes + stored_bytes((model.source.inputs, model.source.kwargs))
+    for amount, limit, what in (
+        (flops, VERIFY_FLOPS, "operations"),
+        (elements, VERIFY_ELEMENTS, "elements"),
+        (held, VERIFY_BYTES, "bytes"),
+    ):
+        if amount > limit:
+            remarks.append(
+                f"the whole model was not run: {amount:.3g} {what} are too many to interpret; its kernels were verified"
+            )
+            return None
+    return execution.verify(model.source, captured, tiled, kernels, backend, sizes, options.seed, remarks)
+
+
+def _points(info: KernelInfo, sizes: Mapping[str, int]) -> float:
+    """Elements that a kernel computes, those reduced over counted too; the terms of a contraction are its operations."""
+    contracts = kernel_flops(info.tuned.summary, sizes) > 0
+    total = 0.0
+    for compute in info.normalized.fusion.computes:
+        dims = compute.dims if contracts else (*compute.dims, *compute.reductions)
+        total += math.prod(float(dim.extent.evaluate(dict(sizes))) for dim in dims)
+    return total
 
 
 # -- artifacts ---------------------------------------------------------------------------------------------------------

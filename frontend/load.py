@@ -2,7 +2,7 @@
 
 Three conventions: `model` and `example_inputs`; `get_model()` and `get_inputs()`; a class `Model` with `get_inputs()` and
 `get_init_inputs()` beside it. An optional `dynamic_shapes` is passed to `torch.export`; `training = True` keeps a module in
-training mode (otherwise it is put in evaluation mode).
+training mode (otherwise it is put in evaluation mode); `get_fresh_inputs(seed)` makes other inputs to check the model on.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ _CONVENTIONS = (
     "define `model` and `example_inputs`, or `get_model()` and `get_inputs()`, or a class `Model` with `get_inputs()`"
 )
 
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
 
 @dataclass
 class ModelSource:
     """A model and the inputs to capture it with.
 
-    `inputs`, `kwargs`: positional and keyword arguments of one call. `dynamic_shapes`: as `torch.export` takes it.
+    `inputs`, `kwargs`: positional and keyword arguments of one call. `dynamic_shapes`: as `torch.export` takes it. `again`: makes inputs once
+    more, as the file does. `fresh`: the file's own way to other inputs, by seed.
     """
 
     model: torch.nn.Module
@@ -42,6 +45,8 @@ class ModelSource:
     dynamic_shapes: Any = None
     name: str = "model"
     path: Path | None = None
+    again: Callable[[], Arguments] | None = None
+    fresh: Callable[[int], Arguments] | None = None
 
 
 class FunctionModule(torch.nn.Module):
@@ -64,7 +69,8 @@ def load_model(path: str | Path) -> ModelSource:
         raise CodesignError(f"{file} is a folder", hint="give the path of a Python file that holds a model")
     namespace = _execute(file)
     with _blame(file):
-        model, given = _find(namespace, file)
+        model, make = _find(namespace, file)
+        inputs, kwargs = _arguments(make())
     if isinstance(model, type):
         raise CodesignError(
             "`model` is a class", place=str(file), hint="make it an instance, or name the class `Model`"
@@ -79,25 +85,48 @@ def load_model(path: str | Path) -> ModelSource:
         model = FunctionModule(model)
     if not getattr(namespace, "training", False):
         model.eval()
-    inputs, kwargs = _arguments(given)
-    return ModelSource(model, inputs, kwargs, getattr(namespace, "dynamic_shapes", None), file.stem, file)
+    return ModelSource(
+        model,
+        inputs,
+        kwargs,
+        getattr(namespace, "dynamic_shapes", None),
+        file.stem,
+        file,
+        again=lambda: _arguments(make()),
+        fresh=_fresh(namespace, file),
+    )
 
 
-def _find(namespace: ModuleType, file: Path) -> tuple[Any, Any]:
+def _fresh(namespace: ModuleType, file: Path) -> Callable[[int], Arguments] | None:
+    """The file's `get_fresh_inputs(seed)`, whose failures are the file's."""
+    make = getattr(namespace, "get_fresh_inputs", None)
+    if make is None:
+        return None
+
+    def fresh(seed: int) -> Arguments:
+        with _blame(file):
+            return _arguments(make(seed))
+
+    return fresh
+
+
+def _find(namespace: ModuleType, file: Path) -> tuple[Any, Callable[[], Any]]:
+    """The model, and what makes its inputs."""
+
     def has(name: str) -> bool:
         return hasattr(namespace, name)
 
     if has("model") and has("example_inputs"):
         given = namespace.example_inputs
-        return namespace.model, given() if callable(given) and not isinstance(given, torch.Tensor) else given
+        return namespace.model, given if callable(given) and not isinstance(given, torch.Tensor) else lambda: given
     if has("get_model") and has("get_inputs"):
-        return namespace.get_model(), namespace.get_inputs()
+        return namespace.get_model(), namespace.get_inputs
     if has("Model"):
         owner = namespace if has("get_inputs") else namespace.Model
         if hasattr(owner, "get_inputs"):
             initial = owner.get_init_inputs() if hasattr(owner, "get_init_inputs") else ()
             args, kwargs = _arguments(initial)
-            return namespace.Model(*args, **kwargs), owner.get_inputs()
+            return namespace.Model(*args, **kwargs), owner.get_inputs
         raise CodesignError(
             "the class `Model` has no inputs to be called with", place=str(file), hint="add `get_inputs()`"
         )
@@ -159,9 +188,13 @@ def _blame(file: Path) -> Iterator[None]:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == str(file.resolve())]
         place = f"{file}:{lines[-1]}" if lines else str(file)
-        text = str(error).strip().splitlines()
-        first = f": {text[0]}" if text else ""
-        raise CodesignError(f"{type(error).__name__}{first}", place=place) from error
+        raise CodesignError(first_line(error), place=place) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The kind of an exception and the first line of its text."""
+    text = str(error).strip().splitlines()
+    return type(error).__name__ + (f": {text[0]}" if text else "")
 
 
 def _shorten(place: str, file: Path) -> str:

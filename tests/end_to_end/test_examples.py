@@ -98,7 +98,8 @@ def test_a_wrong_kernel_is_caught() -> None:
     made = pipeline.compile_for(model, load_machine("h100_sxm"), options, steps)
 
     def check() -> bool:
-        return execution.verify(model.source, model.captured, made.tiled, made.kernels, made.backend, {}, 0).ok
+        found = execution.verify(model.source, model.captured, made.tiled, made.kernels, made.backend, {}, 0)
+        return found is not None and found.ok
 
     assert check()
     body = next(iter(made.kernels.values())).kernel.body

@@ -1,0 +1,119 @@
+"""What torch itself makes of a model: results, inputs and buffers that were written, and the model as it was afterwards."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from codesign.frontend.capture import Captured
+from codesign.frontend.inputs import Arguments, cloned, other_seed
+from codesign.frontend.load import ModelSource
+
+
+@dataclass
+class Values:
+    """What a run left behind, by name: `output 0`, `input x`, `buffer bn.running_mean`.
+
+    Inputs and buffers are there when the run wrote one of their kind.
+    """
+
+    outputs: dict[str, Any]
+    inputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    state: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def nan_share(self) -> float:
+        """The share of NaN among the floats of the outputs."""
+        floats = [v for v in self.outputs.values() if isinstance(v, torch.Tensor) and v.is_floating_point()]
+        total = sum(v.numel() for v in floats)
+        return sum(int(v.float().isnan().sum()) for v in floats) / total if total else 0.0
+
+
+def run_eager(source: ModelSource, captured: Captured, arguments: Arguments) -> Values:
+    """The model called by torch on a copy of the inputs; its buffers are as before when this returns."""
+    args, kwargs = cloned(arguments)
+    leaves = captured.flatten_tensors(args, kwargs)
+    versions = [_version(leaf) for leaf in leaves]
+    with _state_kept(source.model, captured) as written, torch.no_grad(), other_seed(0):
+        outputs = pytree.tree_leaves(source.model(*args, **kwargs))
+        values = Values({f"output {k}": _copy(value) for k, value in enumerate(outputs)})
+        values.state = {name: _copy(tensor) for name, tensor in written()}
+    if [_version(leaf) for leaf in leaves] != versions:
+        values.inputs = {f"input {n}": _copy(leaf) for n, leaf in zip(captured.input_names, leaves, strict=True)}
+    return values
+
+
+def run_wide(source: ModelSource, captured: Captured, arguments: Arguments) -> Values | None:
+    """The same with float64 for wider floats than 8 bits, on a copy of the model; None where torch can't."""
+
+    def wide(leaf: Any) -> Any:
+        floating = isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and leaf.element_size() > 1
+        return leaf.double() if floating else leaf
+
+    default = torch.get_default_dtype()
+    try:
+        model = copy.deepcopy(source.model).double()
+        torch.set_default_dtype(torch.float64)
+        return run_eager(ModelSource(model, ()), captured, pytree.tree_map(wide, cloned(arguments)))
+    except Exception:
+        return None
+    finally:
+        torch.set_default_dtype(default)
+
+
+@contextmanager
+def _state_kept(model: torch.nn.Module, captured: Captured) -> Iterator[Any]:
+    """Puts buffers, and parameters that the model writes, back; gives a function that names those written since, with their values."""
+    owners = {name: (module, key) for name, module, key in _slots(model, captured)}
+    before = {name: _slot(*owner) for name, owner in owners.items()}
+    kept = {name: (tensor.detach().clone(), _version(tensor)) for name, tensor in before.items()}
+
+    def changed(name: str) -> bool:
+        now = _slot(*owners[name])
+        return now is not before[name] or _version(now) != kept[name][1]
+
+    def written() -> list[tuple[str, torch.Tensor]]:
+        return [(name, _slot(*owners[name])) for name in owners if changed(name)]
+
+    try:
+        yield written
+    finally:
+        with torch.no_grad():
+            for name, (module, key) in owners.items():
+                if changed(name):
+                    table = module._buffers if key in module._buffers else module._parameters
+                    table[key] = before[name]  # type: ignore[assignment]
+                    before[name].copy_(kept[name][0])
+
+
+def _slots(model: torch.nn.Module, captured: Captured) -> Iterator[tuple[str, torch.nn.Module, str]]:
+    """Name, owner and key of each tensor that may be written."""
+    parameters = {m.name for m in captured.mutations if m.kind == "parameter"}
+    for path, module in model.named_modules():
+        prefix = f"{path}." if path else ""
+        for key, buffer in module._buffers.items():
+            if buffer is not None and not buffer.is_meta:
+                yield prefix + key, module, key
+        for key in module._parameters:
+            if prefix + key in parameters:
+                yield prefix + key, module, key
+
+
+def _slot(module: torch.nn.Module, key: str) -> torch.Tensor:
+    found = module._buffers[key] if key in module._buffers else module._parameters[key]
+    assert found is not None
+    return found
+
+
+def _version(tensor: torch.Tensor) -> int:
+    """How often a tensor was written in place; -1 for those of inference mode, which don't count."""
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _copy(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, torch.Tensor) else value

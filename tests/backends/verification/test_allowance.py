@@ -1,0 +1,45 @@
+"""The allowance of 8-bit floats: a step for few elements, never a share of all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from codesign.backends.verification.allowance import Allowance, together
+from codesign.backends.verification import difference
+
+FP8 = Allowance(base=1e-6, step=0.125)
+
+
+def rounded(values: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    return np.asarray(values.to(torch.float8_e4m3fn).double().numpy())
+
+
+def refused(expected: torch.Tensor, actual: torch.Tensor) -> bool:
+    e, a = rounded(expected), rounded(actual)
+    return bool(FP8.refuses(e, a, difference(e, a)[0]))
+
+
+def test_values_between_two_steps_may_fall_to_either_side() -> None:
+    x = torch.randn(4096, generator=torch.Generator().manual_seed(0))
+    assert not refused(x, x)
+    assert not refused(x, x * (1 + 1e-4))
+
+
+def test_a_factor_is_seen() -> None:
+    x = torch.randn(4096, generator=torch.Generator().manual_seed(0))
+    for factor in (1.25, 1.06, 0.95, 0.98):
+        assert refused(x, x * factor), factor
+
+
+def test_one_element_may_be_off_by_a_step_and_no_more() -> None:
+    x = torch.ones(4096)
+    near, far = x.clone(), x.clone()
+    near[7], far[7] = 1.125, 1.5
+    assert not refused(x, near)
+    assert refused(x, far)
+
+
+def test_without_floats_of_8_bits_nothing_is_added() -> None:
+    both = together([(Allowance(3e-6), 1), (Allowance(1e-6), 16)])
+    assert both.largest == both.typical == 5e-6

@@ -1,0 +1,130 @@
+"""The check of a whole model against torch: what it must see, and right models that must not alarm it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from codesign import pipeline
+from codesign.command import Steps
+from codesign.costmodel.machine import load_machine
+from codesign.document import ModelDocument
+
+PRELUDE = "import torch\nfrom torch import nn\n"
+
+
+def compiled(folder: Path, text: str) -> ModelDocument:
+    path = folder / "model.py"
+    path.write_text(PRELUDE + text)
+    options, steps = pipeline.Options(kernels=False), Steps(None)
+    return pipeline.compile_for(
+        pipeline.capture(path, options, steps), load_machine("h100_sxm"), options, steps
+    ).document
+
+
+WRONG = """
+from codesign.frontend.lowering.registry import lower
+from codesign.ir.scalar import apply, literal
+@torch.library.custom_op("{name}::op", mutates_args=())
+def op(x: torch.Tensor) -> torch.Tensor: return x * 1.0
+@op.register_fake
+def _(x): return torch.empty_like(x)
+@lower("{name}.op.default")
+def rule(b, x): return b.pointwise(lambda a: {body}, x, compute=b.dtype)
+"""
+
+
+def test_the_example_itself_is_run(tmp_path: Path) -> None:
+    """A rule that is wrong above 20 only, where no draw in a file's own range would go."""
+    text = WRONG.format(name="beyond", body='apply("min", a, literal(20.0, a.dtype))')
+    text += "model = lambda x: op(x) + 1\nexample_inputs = (torch.tensor([1.0, 30.0, 2.0]),)\n"
+    text += "def get_fresh_inputs(seed): return torch.rand(3)\n"
+    found = compiled(tmp_path, text).verified
+    assert found is not None
+    assert not found.ok
+    assert found.note.startswith("example inputs: output 0")
+
+
+def test_other_inputs_are_run_too(tmp_path: Path) -> None:
+    text = WRONG.format(name="other", body='apply("min", a, literal(20.0, a.dtype))')
+    text += "model = lambda x: op(x) + 1\nexample_inputs = (torch.rand(3),)\n"
+    text += "def get_fresh_inputs(seed): return torch.full((3,), 21.0)\n"
+    found = compiled(tmp_path, text).verified
+    assert found is not None
+    assert not found.ok
+    assert found.inputs == ["example", "get_fresh_inputs"]
+
+
+def test_a_factor_before_a_float8_is_seen(tmp_path: Path) -> None:
+    text = WRONG.format(name="eighth", body='apply("mul", a, literal(0.9, a.dtype))')
+    text += "model = lambda x: op(x).to(torch.float8_e5m2).float() * 2\nexample_inputs = (torch.randn(9, 31),)\n"
+    found = compiled(tmp_path, text).verified
+    assert found is not None
+    assert not found.ok
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs"),
+    [
+        ("nn.GELU()", "(torch.rand(5, 99),)"),
+        ("lambda x, i: x.cumsum(0)[i.long()]", "(torch.rand(6, 3), torch.tensor([0.0, 5.0, 2.0, 5.0]))"),
+        ("lambda x: x.log() + x.sqrt()", "(torch.rand(4, 9) + 0.1,)"),
+        ("lambda a, b: a // b", "(torch.tensor([7, -8, 9, 4]), torch.tensor([2, -3, 5, 1]))"),
+        ("nn.EmbeddingBag(30, 4, mode='mean')", "(torch.tensor([3, 7, 1, 29]), torch.tensor([0, 1, 3]))"),
+    ],
+)
+def test_right_models_agree(tmp_path: Path, model: str, inputs: str) -> None:
+    found = compiled(tmp_path, f"model = {model}\nexample_inputs = {inputs}\n").verified
+    assert found is not None
+    assert found.ok, found
+    assert found.inputs == ["example", "drawn"]
+
+
+STATE = """
+class Counter(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(3))
+    def forward(self, x):
+        self.seen.add_({amount})
+        x.clamp_(min=0)
+        return x.t() * 2 + self.seen
+model = Counter()
+example_inputs = (torch.randn(3, 3).t(),)
+"""
+
+
+def test_written_inputs_and_buffers_are_compared(tmp_path: Path) -> None:
+    found = compiled(tmp_path, STATE.format(amount="x.sum(0)")).verified
+    assert found is not None
+    assert found.ok, found
+    wrong = WRONG.format(name="state", body='apply("mul", a, literal(1.5, a.dtype))')
+    text = wrong + STATE.format(amount="op(x.sum(0))").replace("+ self.seen", "+ 1")
+    found = compiled(tmp_path, text).verified
+    assert found is not None
+    assert not found.ok, "the buffer alone is wrong"
+    assert "buffer seen" in found.note
+
+
+def test_where_torch_fails_on_other_inputs_the_example_stands_alone(tmp_path: Path) -> None:
+    text = "model = nn.Embedding(5, 4)\nexample_inputs = (torch.tensor([3, 1, 4]),)\n"
+    text += "def get_fresh_inputs(seed): return torch.tensor([3, 9, 4])\n"
+    found = compiled(tmp_path, text).verified
+    assert found is not None
+    assert found.ok
+    assert found.inputs == ["example"]
+    assert "the example stands alone" in found.note
+
+
+def test_nan_is_no_agreement(tmp_path: Path) -> None:
+    document = compiled(tmp_path, "model = lambda x: x.log() + 1\nexample_inputs = (torch.full((4,), -2.0),)\n")
+    assert document.verified is None
+    assert any("100% NaN" in warning for warning in document.warnings)
+
+
+def test_what_is_too_large_is_not_run(tmp_path: Path) -> None:
+    text = "model = lambda x: x.softmax(-1)\nexample_inputs = (torch.empty(1 << 20, 1 << 12, device='meta'),)\n"
+    document = compiled(tmp_path, text)
+    assert document.verified is None
+    assert any("too many to interpret" in warning for warning in document.warnings)
