@@ -17,15 +17,15 @@ import torch
 from torch.utils import _pytree as pytree
 
 from codesign.backend import Backend
-from codesign.backends.verification.allowance import Allowance, allowance_of, together
 from codesign.backends.verification import difference
+from codesign.backends.verification.allowance import Allowance, allowance_of, together
 from codesign.document import Verified
 from codesign.frontend import Captured, ModelSource
 from codesign.frontend.arrays import to_torch
 from codesign.frontend.eager import Values, run_eager, run_wide
 from codesign.frontend.externals import externals
-from codesign.frontend.inputs import Arguments, cloned, fresh_inputs, without_values
-from codesign.frontend.load import first_line
+from codesign.frontend.inputs import cloned, fresh_inputs, without_values
+from codesign.frontend.load import Arguments, first_line
 from codesign.ir.core import Module, tensor_type
 from codesign.ir.interpreter import evaluate
 from codesign.passes.lowering import KernelInfo

@@ -12,8 +12,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 from codesign.frontend.capture import Captured
-from codesign.frontend.inputs import Arguments, cloned, other_seed
-from codesign.frontend.load import ModelSource
+from codesign.frontend.inputs import cloned, other_seed
+from codesign.frontend.load import Arguments, ModelSource
 
 
 @dataclass

@@ -57,7 +57,7 @@ def cloned(arguments: Arguments) -> Arguments:
         whole = plain.untyped_storage()
         storage = storages.setdefault(whole._cdata, whole) if plain.is_meta else storages.get(whole._cdata)
         if storage is None:
-            storage = storages[whole._cdata] = whole.clone()
+            storage = storages[whole._cdata] = whole.clone()  # type: ignore[no-untyped-call]
         twin = torch.empty(0, dtype=plain.dtype, device=plain.device)
         return twin.set_(storage, plain.storage_offset(), plain.shape, plain.stride())
 
@@ -86,7 +86,7 @@ def fresh_inputs(source: ModelSource, seed: int) -> Iterator[Fresh]:
         given = source.fresh(seed)
         reason = unlike(example, given)
         if reason:
-            raise CodesignError(f"get_fresh_inputs({seed}) does not fit the example: {reason}", place=source.path)
+            raise CodesignError(f"get_fresh_inputs({seed}) does not fit the example: {reason}", place=str(source.path))
         yield Fresh("get_fresh_inputs", given)
         return
     if source.again is not None and not without_values(example):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from codesign.backends.verification.allowance import Allowance, together
 from codesign.backends.verification import difference
+from codesign.backends.verification.allowance import Allowance, together
 
 FP8 = Allowance(base=1e-6, step=0.125)
 
