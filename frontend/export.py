@@ -25,8 +25,14 @@ class ExportFailure(Exception):
         super().__init__("; ".join(f"{mode}: {shortened(error)}" for mode, error in reasons))
 
 
-KEPT_WHOLE = ("linear", "matmul", "scaled_dot_product_attention")
-"""Composite operators with lowering rules of their own: torch's decompositions flatten and copy around matrix products."""
+KEPT_WHOLE = (
+    "linear",
+    "matmul",
+    "scaled_dot_product_attention",
+    "_scaled_dot_product_flash_attention_for_cpu",
+)
+"""Operators with lowering rules of their own: torch's decompositions flatten and copy around matrix products, and that of
+the last one gives the weights where the operator gives their logsumexp."""
 
 
 def decompositions() -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from codesign.frontend.lowering.builder import Builder, Point, broadcast, literal, read, where
 from codesign.frontend.lowering.matmul import dot, mv
@@ -14,9 +15,9 @@ from codesign.frontend.lowering.promotion import accumulator, opmath
 from codesign.frontend.lowering.registry import lower
 from codesign.frontend.lowering.views import shape_of
 from codesign.ir.core import Value, tensor_type
-from codesign.ir.dtypes import BOOL
-from codesign.ir.index import Index
-from codesign.ir.scalar import IndexValue, Scalar, apply, cast
+from codesign.ir.dtypes import BOOL, DType
+from codesign.ir.index import Index, index
+from codesign.ir.scalar import IndexValue, Literal, Scalar, apply, cast
 
 
 @lower("aten.matmul.default")
@@ -42,6 +43,104 @@ def matmul(b: Builder, x: Value, y: Value) -> Value:
     return b.reduce("sum", b.shape, (left[-1],), body, accumulate=sums, dtype=b.dtype)
 
 
+@dataclass(frozen=True)
+class Attention:
+    """What the scores of a call are made of; heads of keys and values may be shared by groups of query heads.
+
+    Scores and weights are kept in the dtype of the inputs' arithmetic (float32 for narrow floats).
+    """
+
+    query: Value
+    key: Value
+    mask: Value | None
+    is_causal: bool
+    factor: Literal
+    batch: tuple[Index, ...]
+
+    @classmethod
+    def of(
+        cls,
+        b: Builder,
+        query: Value,
+        key: Value,
+        mask: Value | None,
+        dropout_p: float,
+        is_causal: bool,
+        scale: float | None,
+        batch: tuple[Index, ...],
+    ) -> Attention:
+        if dropout_p > 0:
+            raise b.unsupported("attention with dropout", "apply torch.nn.functional.dropout to the result instead")
+        width = shape_of(query)[-1]
+        if not width.is_constant and scale is None:
+            raise b.unsupported("attention over a dynamic head size", "give scale= explicitly")
+        factor = literal(1 / math.sqrt(width.constant) if scale is None else scale, opmath(tensor_type(query).dtype))
+        return cls(query, key, mask, is_causal, factor, batch)
+
+    @property
+    def compute(self) -> DType:
+        return opmath(tensor_type(self.query).dtype)
+
+    @property
+    def shape(self) -> tuple[Index, ...]:
+        """Of the scores: batch dims, rows, columns."""
+        return (*self.batch, shape_of(self.query)[-2], shape_of(self.key)[-2])
+
+    @property
+    def group(self) -> Index | None:
+        """How many query heads share one head of keys; None where each has its own (or broadcasting rules)."""
+        heads, owners = shape_of(self.query), shape_of(self.key)
+        if len(owners) < 3 or len(heads) < 3 or owners[-3] in (heads[-3], index(1)) or heads[-3] == 1:
+            return None
+        return heads[-3] // owners[-3]
+
+    def shared(self, shape: Sequence[Index], point: Sequence[Index]) -> list[Index]:
+        """The leading dims of keys or values at a point of the leading dims of the scores."""
+        place = list(broadcast(shape[:-2], point))
+        if self.group is not None:
+            place[-1] = point[-1] // self.group
+        return place
+
+    def scores(self, b: Builder) -> Value:
+        """scale * q k^T + mask, -inf where a mask or causality leaves nothing."""
+        q, k = shape_of(self.query), shape_of(self.key)
+        sums = accumulator(tensor_type(self.query).dtype)
+        low = literal(float("-inf"), self.compute)
+
+        def score(i: Point, r: Point) -> Scalar:
+            x = read(self.query, (*broadcast(q[:-2], i[:-2]), i[-2], r[0]))
+            y = read(self.key, (*self.shared(k, i[:-2]), i[-1], r[0]))
+            return apply("mul", cast(x, sums), cast(y, sums))
+
+        product = b.reduce(
+            "sum", self.shape, (q[-1],), score, accumulate=sums, dtype=self.compute, name=f"{b.name}_product"
+        )
+
+        def masked(i: Point) -> Scalar:
+            result = apply("mul", read(product, i), self.factor)
+            if self.is_causal:
+                result = where(apply("le", IndexValue(i[-1]), IndexValue(i[-2])), result, low)
+            if self.mask is None:
+                return result
+            given = read(self.mask, broadcast(shape_of(self.mask), i))
+            if tensor_type(self.mask).dtype is BOOL:
+                return where(given, result, low)
+            return apply("add", result, cast(given, self.compute))
+
+        return b.compute(self.shape, masked, name=f"{b.name}_scores")
+
+    def mixed(self, b: Builder, weights: Value, value: Value) -> Value:
+        """The sum of the values by weight: the second product."""
+        sums = accumulator(b.dtype)
+
+        def body(i: Point, r: Point) -> Scalar:
+            x = read(weights, (*i[:-1], r[0]))
+            y = read(value, (*self.shared(shape_of(value), i[:-2]), r[0], i[-1]))
+            return apply("mul", cast(x, sums), cast(y, sums))
+
+        return b.reduce("sum", b.shape, self.shape[-1:], body, accumulate=sums, dtype=b.dtype)
+
+
 @lower("aten.scaled_dot_product_attention.default")
 def attention(
     b: Builder,
@@ -57,64 +156,135 @@ def attention(
 ) -> Value:
     """softmax(scale * q k^T + mask) v; rows that a mask leaves empty give 0, and heads of keys may be shared.
 
-    Scores and weights are kept in the dtype of the inputs' arithmetic (float32 for narrow floats) and rounded where torch's
-    own composition of this operator rounds: the weights before the second product.
+    Rounded where torch's own composition of this operator rounds: the weights before the second product.
     """
-    if dropout_p > 0:
-        raise b.unsupported("attention with dropout", "put the model in evaluation mode")
-    q, k, v = shape_of(query), shape_of(key), shape_of(value)
-    kind = tensor_type(query).dtype
-    compute, sums = opmath(kind), accumulator(kind)
-    rows, columns, width = q[-2], k[-2], q[-1]
-    if not width.is_constant and scale is None:
-        raise b.unsupported("attention over a dynamic head size", "give scale= explicitly")
-    factor = literal(1 / math.sqrt(width.constant) if scale is None else scale, compute)
-    batch = b.shape[:-2]
+    call = Attention.of(b, query, key, mask, dropout_p, is_causal, scale, b.shape[:-2])
+    weights, _, _ = _softmax(b, call.scores(b), empty_rows=mask is not None)
+    return call.mixed(b, weights, value)
 
-    def shared(shape: Sequence[Index], point: Sequence[Index]) -> list[Index]:
-        """The leading dims of keys or values; groups of query heads share one head of them."""
-        place = list(broadcast(shape[:-2], point))
-        if enable_gqa and len(shape) >= 3 and shape[-3] != q[-3]:
-            group = q[-3] // shape[-3]
-            place[-1] = point[-1] // group
-        return place
 
-    def score(i: Point, r: Point) -> Scalar:
-        a = read(query, (*broadcast(q[:-2], i[:-2]), i[-2], r[0]))
-        c = read(key, (*shared(k, i[:-2]), i[-1], r[0]))
-        return apply("mul", cast(a, sums), cast(c, sums))
+@lower("aten._scaled_dot_product_flash_attention_for_cpu.default")
+def attention_with_logsumexp(
+    b: Builder,
+    query: Value,
+    key: Value,
+    value: Value,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    attn_mask: Value | None = None,
+    scale: float | None = None,
+) -> tuple[Value, Value]:
+    """As above, and the logarithm of each row's sum of exponentials (-inf where a row is empty), which the backward needs."""
+    call = Attention.of(b, query, key, attn_mask, dropout_p, is_causal, scale, b.shape[:-2])
+    weights, top, total = _softmax(b, call.scores(b), empty_rows=attn_mask is not None)
+    kind = b.types[1]
+    assert kind is not None
 
-    product = b.reduce(
-        "sum", (*batch, rows, columns), (width,), score, accumulate=sums, dtype=compute, name=f"{b.name}_product"
+    def body(i: Point) -> Scalar:
+        empty = apply("eq", read(top, i), literal(float("-inf"), call.compute))
+        logarithm = apply("add", read(top, i), apply("log", read(total, i)))
+        return cast(where(empty, literal(float("-inf"), call.compute), logarithm), kind.dtype)
+
+    return call.mixed(b, weights, value), b.compute(kind.shape, body, name=f"{b.name}_logsumexp")
+
+
+@lower("aten._scaled_dot_product_flash_attention_for_cpu_backward.default")
+def attention_backward(
+    b: Builder,
+    grad: Value,
+    query: Value,
+    key: Value,
+    value: Value,
+    out: Value,
+    logsumexp: Value,
+    dropout_p: float,
+    is_causal: bool,
+    *,
+    attn_mask: Value | None = None,
+    scale: float | None = None,
+) -> tuple[Value, Value, Value]:
+    """The gradients of query, key and value, from weights made again out of scores and their logsumexp.
+
+    P = exp(S - logsumexp), dP = dO v^T, dS = P * (dP - sum(dO * O)) * scale; dq = dS k, dk = dS^T q, dv = P^T dO
+    (Dao et al., "FlashAttention", 2022, appendix B).
+    """
+    call = Attention.of(b, query, key, attn_mask, dropout_p, is_causal, scale, shape_of(query)[:-2])
+    scores, sums = call.scores(b), accumulator(tensor_type(query).dtype)
+
+    def weight(i: Point) -> Scalar:
+        total = cast(read(logsumexp, i[:-1]), call.compute)
+        empty = apply("eq", total, literal(float("-inf"), call.compute))
+        return where(empty, literal(0, call.compute), apply("exp", apply("sub", read(scores, i), total)))
+
+    weights = b.compute(call.shape, weight, name=f"{b.name}_weights")
+
+    def along(x: Value) -> Value:
+        """grad times x, summed over the last dim of the values."""
+        own = x is out
+        return b.reduce(
+            "sum",
+            call.shape[:-1] if own else call.shape,
+            shape_of(value)[-1:],
+            lambda i, r: apply(
+                "mul",
+                cast(read(grad, (*(i if own else i[:-1]), r[0])), sums),
+                cast(read(x, (*(i if own else (*call.shared(shape_of(x), i[:-2]), i[-1])), r[0])), sums),
+            ),
+            accumulate=sums,
+            dtype=call.compute,
+            name=f"{b.name}_{'mean' if own else 'change'}",
+        )
+
+    mean, change = along(out), along(value)
+
+    def slope(i: Point) -> Scalar:
+        distance = apply("sub", read(change, i), read(mean, i[:-1]))
+        return apply("mul", apply("mul", read(weights, i), distance), call.factor)
+
+    slopes = b.compute(call.shape, slope, name=f"{b.name}_slopes")
+    of_query = b.reduce(
+        "sum",
+        shape_of(query),
+        call.shape[-1:],
+        lambda i, r: apply(
+            "mul",
+            cast(read(slopes, (*i[:-1], r[0])), sums),
+            cast(read(key, (*call.shared(shape_of(key), i[:-2]), r[0], i[-1])), sums),
+        ),
+        accumulate=sums,
+        dtype=tensor_type(query).dtype,
     )
-    low = literal(float("-inf"), compute)
-
-    def masked(i: Point) -> Scalar:
-        result = apply("mul", read(product, i), factor)
-        if is_causal:
-            ahead = apply("le", IndexValue(i[-1]), IndexValue(i[-2]))
-            result = where(ahead, result, low)
-        if mask is not None:
-            given = read(mask, broadcast(shape_of(mask), i))
-            if tensor_type(mask).dtype is BOOL:
-                result = where(given, result, low)
-            else:
-                result = apply("add", result, cast(given, compute))
-        return result
-
-    scores = b.compute((*batch, rows, columns), masked, name=f"{b.name}_scores")
-    weights = _softmax(b, scores, empty_rows=mask is not None)
-
-    def mixed(i: Point, r: Point) -> Scalar:
-        a = read(weights, (*i[:-1], r[0]))
-        c = read(value, (*shared(v, i[:-2]), r[0], i[-1]))
-        return apply("mul", cast(a, sums), cast(c, sums))
-
-    return b.reduce("sum", b.shape, (columns,), mixed, accumulate=sums, dtype=b.dtype)
+    return of_query, _of_owner(b, call, slopes, query, key, "key"), _of_owner(b, call, weights, grad, value, "value")
 
 
-def _softmax(b: Builder, scores: Value, empty_rows: bool) -> Value:
-    """Softmax over the last dim, rounded to the node's dtype; with `empty_rows`, 0 where every score is -inf."""
+def _of_owner(b: Builder, call: Attention, weights: Value, rows: Value, owner: Value, label: str) -> Value:
+    """weights^T rows: the gradient of keys or values, over all query heads that share one head of them."""
+    sums = accumulator(tensor_type(owner).dtype)
+    group = call.group
+
+    def body(i: Point, r: Point) -> Scalar:
+        heads = i[:-2] if group is None else (*i[:-3], i[-3] * group + r[1])
+        x, y = read(weights, (*heads, r[0], i[-2])), read(rows, (*heads, r[0], i[-1]))
+        return apply("mul", cast(x, sums), cast(y, sums))
+
+    over = (call.shape[-2],) if group is None else (call.shape[-2], group)
+    return b.reduce(
+        "sum",
+        shape_of(owner),
+        over,
+        body,
+        accumulate=sums,
+        dtype=tensor_type(owner).dtype,
+        name=f"{b.name}_{label}",
+    )
+
+
+def _softmax(b: Builder, scores: Value, empty_rows: bool) -> tuple[Value, Value, Value]:
+    """Softmax over the last dim, rounded to the node's dtype, and each row's maximum and sum of exponentials.
+
+    With `empty_rows`, it is 0 where every score is -inf.
+    """
     shape, compute = shape_of(scores), tensor_type(scores).dtype
     top = b.reduce("max", shape[:-1], shape[-1:], lambda i, r: read(scores, (*i, *r)), name=f"{b.name}_max")
 
@@ -132,4 +302,4 @@ def _softmax(b: Builder, scores: Value, empty_rows: bool) -> Value:
             result = where(empty, literal(0, compute), result)
         return cast(result, b.dtype)
 
-    return b.compute(shape, share, name=f"{b.name}_weights")
+    return b.compute(shape, share, name=f"{b.name}_weights"), top, total
