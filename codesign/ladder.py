@@ -243,7 +243,11 @@ def _row(rows: Rows, position: int, machine: Machine) -> tuple[dict[str, int], t
         planned = plan_columns(rows.kernel, machine, knobs, (), sizes, calibration.parameters, compiled=False)
     except ScheduleError:
         return sizes, None
-    seconds = (max(roofline_bounds(rows.kernel, machine, sizes)), float(best.seconds[0]), simulate_plan(planned).seconds)
+    seconds = (
+        max(roofline_bounds(rows.kernel, machine, sizes)),
+        float(best.seconds[0]),
+        simulate_plan(planned).seconds,
+    )
     return sizes, tuple(rows.launches * each for each in seconds)
 
 

@@ -40,7 +40,7 @@ def _opt(
     file: Annotated[
         Path | None, typer.Argument(help="A .tile file (- reads standard input).", show_default=False)
     ] = None,
-    passes: Annotated[str, typer.Option(help="The pipeline: name{option=value,...},name")] = DEFAULT,
+    passes: Annotated[str, typer.Option(help="The pipeline: name{option=value,...},package.module:Class")] = DEFAULT,
     target: Annotated[str, typer.Option("--target", "-t", help="The machine that prices are for.")] = "h100_sxm",
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Verify the module after each pass.")] = True,
     verify_each: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -118,11 +119,16 @@ def _first_sizes_dynamic(source: ModelSource) -> Any:
     def first(leaf: Any) -> Any:
         return {0: batch} if isinstance(leaf, torch.Tensor) and leaf.dim() else None
 
-    if source.kwargs:
-        raise CodesignError(
-            "--dynamic works with positional inputs only", hint="define `dynamic_shapes` in the model file"
-        )
-    return pytree.tree_map(first, source.inputs)
+    shapes = pytree.tree_map(first, source.inputs)
+    if not source.kwargs:
+        return shapes
+    signature = inspect.signature(source.model.forward)
+    named = pytree.tree_map(first, source.kwargs)
+    try:
+        bound = signature.bind_partial(*shapes, **named)
+    except TypeError:
+        return (*shapes, *named.values())  # torch.export says what doesn't fit
+    return dict(bound.arguments)
 
 
 def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) -> Compilation:

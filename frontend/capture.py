@@ -16,7 +16,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from codesign.frontend.arrays import to_numpy, to_torch
-from codesign.frontend.export import ExportFailure, decomposed_program, export_program, traced_program
+from codesign.frontend.export import ExportFailure, export_program, traced_program
 from codesign.frontend.load import ModelSource
 from codesign.frontend.symbols import SymbolTable
 from codesign.frontend.translate import Translation, as_output, translate
@@ -110,26 +110,20 @@ def capture(
     elif kwargs is not None:
         source = ModelSource(source.model, source.inputs, dict(kwargs), source.dynamic_shapes, source.name)
     dynamic = source.dynamic_shapes if dynamic_shapes is None else dynamic_shapes
-    started = time.perf_counter()
-    notes: list[str] = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program, method = export_program(source, dynamic, strict)
-            exported = time.perf_counter()
-            program = decomposed_program(program)
+            exported = export_program(source, dynamic, strict)
     except ExportFailure as failure:
-        program, method, note = traced_program(source, dynamic, failure)
-        exported = time.perf_counter()
-        notes.append(note)
-    decomposed = time.perf_counter()
-    captured = from_exported(program, name or source.name, dynamic)
-    captured.method = method
-    captured.warnings[:0] = notes
+        exported = traced_program(source, dynamic, failure)
+    started = time.perf_counter()
+    captured = from_exported(exported.program, name or source.name, dynamic)
+    captured.method = exported.method
+    captured.warnings[:0] = exported.notes
     captured.seconds = {
-        "export": exported - started,
-        "decompose": decomposed - exported,
-        "lower": time.perf_counter() - decomposed,
+        "export": exported.seconds[0],
+        "decompose": exported.seconds[1],
+        "lower": time.perf_counter() - started,
     }
     return captured
 

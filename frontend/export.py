@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import logging
 import re
+import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 
 from codesign.frontend.load import ModelSource
+from codesign.frontend.structures import make_known, outputs_made_known, remark
 from codesign.ir.errors import CodesignError
 
 
@@ -41,15 +44,6 @@ def decompositions() -> Any:
     for name in KEPT_WHOLE:
         table.pop(getattr(torch.ops.aten, name).default, None)  # type: ignore[no-untyped-call]
     return table
-
-
-def decomposed_program(program: ExportedProgram) -> ExportedProgram:
-    """The program in core ATen; ExportFailure where torch's decompositions can't take what torch.export gave."""
-    try:
-        result: ExportedProgram = program.run_decompositions(decompositions())
-        return result
-    except Exception as error:
-        raise ExportFailure([("the decomposition to core ATen", error)]) from error
 
 
 @contextmanager
@@ -85,32 +79,49 @@ def _quiet() -> Iterator[None]:
         logging.disable(previous)
 
 
-def export_program(source: ModelSource, dynamic_shapes: Any, strict: bool | None) -> tuple[ExportedProgram, str]:
-    """The exported program and the mode that worked; ExportFailure when none did."""
+@dataclass(frozen=True)
+class Exported:
+    """A program in core ATen; `seconds`: of tracing and of the decomposition; `notes`: what the user should know of it."""
+
+    program: ExportedProgram
+    method: str
+    seconds: tuple[float, float]
+    notes: tuple[str, ...] = ()
+
+
+def export_program(source: ModelSource, dynamic_shapes: Any, strict: bool | None) -> Exported:
+    """The program in core ATen by the first mode of torch.export that can be traced and decomposed; ExportFailure when none can."""
     modes = [False, True] if strict is None else [strict]
     reasons: list[tuple[str, BaseException]] = []
+    known = make_known((source.inputs, source.kwargs))
     for mode in modes:
         label = f"torch.export (strict={mode})"
+        watched = nullcontext() if mode else outputs_made_known(source.model, known)  # strict traces no hooks
+        started = time.perf_counter()
         try:
             with torch.no_grad(), whole_stacks(), _quiet():
-                program = torch.export.export(
-                    source.model, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=mode
-                )
-            return program, label
+                with watched:
+                    program = torch.export.export(
+                        source.model, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=mode
+                    )
+                traced = time.perf_counter()
+                program = program.run_decompositions(decompositions())
         except Exception as error:
             reasons.append((label, error))
+            continue
+        seconds = (traced - started, time.perf_counter() - traced)
+        return Exported(program, label, seconds, (remark(known),) if known else ())
     raise ExportFailure(reasons)
 
 
-def traced_program(
-    source: ModelSource, dynamic_shapes: Any, failure: ExportFailure
-) -> tuple[ExportedProgram, str, str]:
+def traced_program(source: ModelSource, dynamic_shapes: Any, failure: ExportFailure) -> Exported:
     """The model through `torch.fx.symbolic_trace`, and a note that says why it came to that.
 
     The traced module has no Python control flow left, so that what stood in the way of torch.export may be gone.
     CodesignError with the reason of torch.export when this fails too.
     """
     mode, reason = failure.reasons[0]
+    started = time.perf_counter()
     try:
         with warnings.catch_warnings(), torch.no_grad(), _quiet():
             warnings.simplefilter("ignore")
@@ -118,14 +129,18 @@ def traced_program(
             program = torch.export.export(
                 traced, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=False
             )
+            exported = time.perf_counter()
             program = program.run_decompositions(decompositions())
     except Exception as error:
         place = place_of(reason)
         raise CodesignError(
-            f"torch.export can't capture the model: {shortened(reason)}", place=place, hint=advice(reason)
+            f"torch.export can't capture the model: {shortened(reason)}",
+            place=place,
+            hint=advice(reason, dynamic_shapes is not None),
         ) from error
     note = f"captured by torch.fx.symbolic_trace, because {mode} failed: {shortened(reason)}"
-    return program, "torch.fx.symbolic_trace", note
+    seconds = (exported - started, time.perf_counter() - exported)
+    return Exported(program, "torch.fx.symbolic_trace", seconds, (note,))
 
 
 def shortened(error: BaseException) -> str:
@@ -152,12 +167,14 @@ def place_of(error: BaseException) -> str | None:
     return f"{own[-1][0]}:{own[-1][1]}" if own else None
 
 
-def advice(error: BaseException) -> str:
-    """What to try, by the kind of reason."""
+def advice(error: BaseException, dynamic: bool = True) -> str:
+    """What to try, by the kind of reason; `dynamic`: the user gave dynamic_shapes."""
     text = f"{type(error).__name__} {error}".lower()
     if "data-dependent" in text or "datadependent" in text or "guardondatadependent" in text:
         return "a branch or size depends on tensor values: use torch.where, torch.cond or torch._check"
-    if "constraint" in text or "dynamic" in text or ("dim" in text and "specialized" in text):
+    if "not a known type" in text or "unsupported input type" in text:
+        return "give and return tensors, lists, tuples, dicts or dataclasses (a cache of transformers: use_cache=False)"
+    if dynamic and ("constraint" in text or "dynamic" in text or ("dim" in text and "specialized" in text)):
         return "the dynamic_shapes don't fit the model: fix that dimension or give its range with torch.export.Dim"
     if "unsupported" in text or "graph break" in text or "dynamo" in text:
         return "remove the Python that torch can't follow (I/O, printing, custom classes) from forward"

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
 import re
 import time
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol
 
 from codesign.ir.core import Block, Function, Module
@@ -70,6 +72,9 @@ class FunctionPass(Pass):
 
 PASSES: dict[str, type[Pass]] = {}
 """Every registered pass by name."""
+
+ENTRY_POINTS = "codesign.passes"
+"""The group of entry points by which an installed package gives a pass its name in pipelines."""
 
 
 def register(cls: type[Pass]) -> type[Pass]:
@@ -138,11 +143,32 @@ def make_pass(name: str, **options: Any) -> Pass:
 
 
 def _lookup(name: str, column: int) -> type[Pass]:
-    cls = PASSES.get(name)
-    if cls is None:
-        near = difflib.get_close_matches(name, PASSES, n=3, cutoff=0.4) or sorted(PASSES)
-        raise PipelineError(f"unknown pass {name!r}", column=column, hint=f"nearest: {', '.join(near)}")
-    return cls
+    if name in PASSES:
+        return PASSES[name]
+    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    try:
+        if name in points:
+            return _registered(points[name].load())
+        if ":" in name:
+            module, _, attribute = name.partition(":")
+            return _registered(getattr(importlib.import_module(module), attribute))
+    except (ImportError, AttributeError, TypeError) as error:
+        hint = "give package.module:Class of a pass that can be imported from here"
+        raise PipelineError(f"pass {name!r}: {error}", column=column, hint=hint) from error
+    known = [*PASSES, *points]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)
+    hint = f"nearest: {', '.join(near)}; or package.module:Class"
+    raise PipelineError(f"unknown pass {name!r}", column=column, hint=hint)
+
+
+def _registered(found: Any) -> type[Pass]:
+    """A class from outside, known under its own name from now on, so that a pipeline with it prints and parses again."""
+    if not (isinstance(found, type) and issubclass(found, Pass)):
+        raise TypeError(f"{getattr(found, '__name__', found)} is not a subclass of codesign.passes.Pass")
+    other = PASSES.get(found.name)
+    if other is not None and other is not found:
+        raise TypeError(f"its name {found.name!r} is taken by {other.__module__}.{other.__name__}")
+    return register(found)
 
 
 def _make(name: str, column: int, options: dict[str, tuple[str, int]]) -> Pass:

@@ -110,7 +110,9 @@ class FusionSearch:
         slots = self.graph.slots
         if slots[first.place] is not first or slots[second.place] is not second:
             return False
-        if second.place < first.place:  # earlier merges moved one: they may still be siblings, not consumer and producer
+        if (
+            second.place < first.place
+        ):  # earlier merges moved one: they may still be siblings, not consumer and producer
             return second not in first.before and not self.graph.indirect_path(second, first)
         return not self.graph.indirect_path(first, second)
 

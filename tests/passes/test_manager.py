@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from codesign.ir.core import Block, Module
 from codesign.ir.interpreter import evaluate
 from codesign.ir.scalar import Literal, apply
 from codesign.ir.tensor import Compute
-from codesign.passes import PASSES, Context, Pass, PassManager, optimize, parse_pipeline, print_pipeline
+from codesign.passes import PASSES, Context, Pass, PassManager, manager, optimize, parse_pipeline, print_pipeline
 from codesign.passes.manager import FunctionPass, PipelineError, first_failure
 from codesign.passes.observers import Equivalence, PassError
 from tests.passes import models
@@ -113,3 +115,53 @@ def test_bisection_finds_the_first_wrong_pass() -> None:
     assert first_failure([*good, _Spoil(), *good], module, broken) == 5
     assert first_failure(good, module, broken) == 5  # one more than there are
     assert first_failure(good, PassManager([_Spoil()]).run(module), broken) == 0
+
+
+_OUTSIDE = '''
+from dataclasses import dataclass
+from typing import ClassVar
+from codesign.passes import Pass
+
+@dataclass(frozen=True)
+class Rename(Pass):
+    """Gives the module a name."""
+    name: ClassVar[str] = "rename"
+    to: str = "renamed"
+    def run(self, module, context):
+        module.name = self.to
+        return module
+
+@dataclass(frozen=True)
+class Taken(Pass):
+    """A name that another pass has."""
+    name: ClassVar[str] = "dce"
+
+number = 3
+'''
+
+
+def test_a_pass_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "passes_from_outside.py").write_text(_OUTSIDE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(manager, "PASSES", dict(PASSES))
+    pipeline = parse_pipeline("dce,passes_from_outside:Rename{to=mine},dce")
+    assert print_pipeline(pipeline) == "dce,rename{to=mine},dce"
+    assert parse_pipeline("rename{to=mine}") == pipeline[1:2]
+    assert PassManager(pipeline).run(Module("before")).name == "mine"
+    for text, message in [
+        ("dce,no_such_module:Class", "no_such_module"),
+        ("passes_from_outside:Missing", "Missing"),
+        ("passes_from_outside:number", "not a subclass"),
+        ("passes_from_outside:Taken", "taken by"),
+        ("passes_from_outside.Rename", "package.module:Class"),
+    ]:
+        with pytest.raises(PipelineError, match=message):
+            parse_pipeline(text)
+
+
+def test_a_pass_by_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("halve", "tests.passes.test_manager:_Spoil", manager.ENTRY_POINTS)
+    monkeypatch.setattr(manager, "PASSES", dict(PASSES))
+    monkeypatch.setattr(manager, "entry_points", lambda group: [point] if group == "codesign.passes" else [])
+    (one,) = parse_pipeline("halve")
+    assert isinstance(one, _Spoil)

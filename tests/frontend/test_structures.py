@@ -1,0 +1,121 @@
+"""Models whose inputs and outputs are objects of their own, and the modes of torch.export that are tried on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from codesign.frontend import capture, export
+from codesign.frontend.export import advice
+from codesign.ir.errors import CodesignError
+from tests.frontend.checks import assert_close, assert_wellformed, check, run
+
+
+class Layer:
+    def __init__(self, keys: torch.Tensor) -> None:
+        self.keys = keys
+        self.dtype = keys.dtype  # not what a graph may return
+
+
+class Cache:
+    def __init__(self, layers: list[Layer]) -> None:
+        self.layers = layers
+        self.kind = "dynamic"
+
+
+@dataclass
+class Result:
+    logits: torch.Tensor
+    cache: Any = None
+    extra: Any = None
+    steps: int = 1
+
+
+class Caching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> Result:
+        keys = self.project(x)
+        return Result(keys.relu(), Cache([Layer(keys), Layer(keys + 1)]), {"norms": (keys.norm(), None)})
+
+
+def test_objects_of_the_models_own_among_the_outputs() -> None:
+    model, x = Caching().eval(), torch.randn(2, 4)
+    captured = check(model, x)
+    found, expected = run(captured, (x,)), model(x)
+    assert isinstance(found, Result)
+    assert isinstance(found.cache, Cache)
+    assert (found.steps, found.cache.kind, found.extra["norms"][1]) == (1, "dynamic", None)
+    assert_close(found.cache.layers[1].keys, expected.cache.layers[1].keys)
+    assert any("Cache" in note and "Layer" in note for note in captured.warnings)
+
+
+class Reading(nn.Module):
+    def forward(self, x: torch.Tensor, cache: Any) -> torch.Tensor:
+        return x + cache.layers[0].keys * 2
+
+
+def test_an_object_of_the_models_own_as_input() -> None:
+    captured = check(Reading(), torch.randn(3), Cache([Layer(torch.randn(3))]))
+    assert len(captured.input_names) == 2
+
+
+def test_a_causal_language_model_as_it_comes() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = transformers.LlamaForCausalLM(config).eval()
+    ids = torch.arange(5).reshape(1, 5)
+    captured = capture(model, (ids,))
+    assert_wellformed(captured.module)
+    with torch.no_grad():
+        expected = model(ids)
+    found = run(captured, (ids,))
+    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-5)
+    keys, theirs = (pytree.tree_leaves(given.past_key_values) for given in (found, expected))
+    torch.testing.assert_close(keys, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_the_next_mode_is_tried_when_the_decomposition_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = torch.export.export
+
+    class Undecomposable:
+        def run_decompositions(self, table: Any) -> Any:
+            raise AssertionError("no")
+
+    def only_strict(*args: Any, strict: bool, **options: Any) -> Any:
+        return plain(*args, strict=strict, **options) if strict else Undecomposable()
+
+    monkeypatch.setattr(export.torch.export, "export", only_strict)
+    assert check(nn.Linear(3, 2), torch.randn(2, 3)).method == "torch.export (strict=True)"
+
+
+def test_advice_on_dynamic_shapes_only_where_some_were_given() -> None:
+    error = RuntimeError("Found <class 'DynamicThing'> in output")
+    assert "dynamic_shapes" in advice(error, dynamic=True)
+    assert "dynamic_shapes" not in advice(error, dynamic=False)
+
+
+class Opaque:
+    __slots__ = ("x",)
+
+    def __init__(self, x: torch.Tensor) -> None:
+        self.x = x
+
+
+class Hiding(nn.Module):
+    def forward(self, x: torch.Tensor) -> Opaque:
+        return Opaque(x + 1)
+
+
+def test_what_hides_its_tensors_is_refused_with_advice() -> None:
+    with pytest.raises(CodesignError, match=r"Opaque.*dataclasses"):
+        capture(Hiding(), (torch.randn(3),))
