@@ -63,6 +63,7 @@ def _simulate(
             f"{file} has {len(chosen)} programs", hint="choose one with --program, or write all into a folder with -o"
         )
     given = _load(inputs) if inputs else {}
+    launch = target.need(target.launch.get("kernel_seconds"), "launch.kernel_seconds")
     documents = []
     for item in chosen:
         buffers = _buffers(item, given, seed) if values else None
@@ -70,7 +71,7 @@ def _simulate(
         result = simulate(item, buffers, target, values=values, trace=bool(trace or folder))
         elapsed = time.perf_counter() - started
         files = _write(result, values, trace, outputs, folder)
-        documents.append(_document(result, elapsed, files))
+        documents.append(_document(result, elapsed, launch, files))
         if not as_json:
             _report(result, elapsed, target, files)
     if as_json:
@@ -167,13 +168,16 @@ def _write(
     return files
 
 
-def _document(result: SimulationResult, elapsed: float, files: dict[str, str]) -> dict[str, Any]:
+def _document(result: SimulationResult, elapsed: float, launch_seconds: float, files: dict[str, str]) -> dict[str, Any]:
+    """The document; `seconds` are `cycles / clock_hz + launch_seconds`."""
     return {
         "program": result.program.name,
         "machine": result.machine,
         "cores": result.program.cores,
         "cycles": result.cycles,
         "seconds": result.seconds,
+        "clock_hz": result.clock_hz,
+        "launch_seconds": launch_seconds,
         "energy_joules": result.joules if math.isfinite(result.joules) else None,
         "energy_by": {name: j if math.isfinite(j) else None for name, j in result.joules_by.items()},
         "dram_bytes": result.dram_bytes,
@@ -200,7 +204,8 @@ def _report(result: SimulationResult, elapsed: float, machine: Machine, files: d
     console = Console(highlight=False, soft_wrap=True)
     program = result.program
     console.print(
-        f"[bold]@{program.name}[/] on {result.machine}: {result.cycles:,.0f} cycles, {result.seconds * 1e6:,.2f} µs with launch, "
+        f"[bold]@{program.name}[/] on {result.machine}: {result.cycles:,.0f} cycles ({result.cycles / result.clock_hz * 1e6:,.2f} µs), "
+        f"{result.seconds * 1e6:,.2f} µs with launch, "
         f"{result.instructions:,} instructions on {program.cores} cores"
     )
     table = Table(box=None, pad_edge=False)

@@ -30,7 +30,7 @@ class Schedule:
     grid walks them. `reduce`: for each inner dim "looped" (in steps of its tile), "resident" (all of it at once) or
     "online". `split`: parts that a reduction dim is split into over the grid (1 = none). `pipeline`: iterations of
     loads in flight. `extras`: knobs of one kind of machine: GPU "warps", "group" (tiles of the slowest grid dim
-    walked together for L2 reuse), "persistent", "tma", "warp_specialize"; accelerator "dataflow", "multicast".
+    walked together for L2 reuse), "persistent", "tma", "warp_specialize"; accelerator "dataflow", "partial".
     """
 
     tiles: Mapping[str, int] = field(default_factory=dict)
@@ -63,21 +63,26 @@ class Schedule:
         for key in data:
             if key not in known:
                 raise ScheduleError(f"unknown field {key!r} in a schedule", hint=f"known: {', '.join(sorted(known))}")
-        try:
-            return Schedule(
-                tiles={str(k): _positive(k, v) for k, v in data.get("tiles", {}).items()},
-                inner={
-                    str(level): {str(k): _positive(f"{level}.{k}", v) for k, v in sizes.items()}
-                    for level, sizes in data.get("inner", {}).items()
-                },
-                order=tuple(str(name) for name in data.get("order", ())),
-                reduce={str(k): _mode(k, v) for k, v in data.get("reduce", {}).items()},
-                split={str(k): _positive(k, v) for k, v in data.get("split", {}).items()},
-                pipeline=_positive("pipeline", data.get("pipeline", 1)),
-                extras={str(k): _knob(k, v) for k, v in data.get("extras", {}).items()},
-            )
-        except AttributeError as error:
-            raise ScheduleError(f"malformed schedule: {error}") from error
+        parts = {key: _mapping(key, data.get(key, {})) for key in ("tiles", "inner", "reduce", "split", "extras")}
+        order = data.get("order", [])
+        if not isinstance(order, list | tuple) or not all(isinstance(name, str) for name in order):
+            raise ScheduleError(f"order: needs a list of dims, got {_shown(order)}")
+        if len(set(order)) != len(order):
+            raise ScheduleError(f"order: names a dim twice: {', '.join(order)}")
+        return Schedule(
+            tiles={str(k): _positive(f"tiles.{k}", v) for k, v in parts["tiles"].items()},
+            inner={
+                str(level): {
+                    str(k): _positive(f"inner.{level}.{k}", v) for k, v in _mapping(f"inner.{level}", sizes).items()
+                }
+                for level, sizes in parts["inner"].items()
+            },
+            order=tuple(order),
+            reduce={str(k): _mode(k, v) for k, v in parts["reduce"].items()},
+            split={str(k): _positive(f"split.{k}", v) for k, v in parts["split"].items()},
+            pipeline=_positive("pipeline", data.get("pipeline", 1)),
+            extras={str(k): _knob(k, v) for k, v in parts["extras"].items()},
+        )
 
     @property
     def hash(self) -> str:
@@ -96,21 +101,40 @@ class Schedule:
         return json.dumps(self.to_json())
 
 
-def _positive(name: Any, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ScheduleError(f"{name}: needs a positive integer, got {value!r}")
+LARGEST = 1 << 31
+"""No size or count of a schedule is larger."""
+
+
+def _shown(value: Any) -> str:
+    """A wrong value in a message, cut short."""
+    try:
+        text = json.dumps(value, default=repr)
+    except (RecursionError, ValueError):  # nested too deep, or an integer of thousands of digits
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _mapping(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ScheduleError(f"{name}: needs an object, got {_shown(value)}")
+    return value
+
+
+def _positive(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST:
+        raise ScheduleError(f"{name}: needs an integer from 1 to {LARGEST}, got {_shown(value)}")
     return value
 
 
 def _mode(name: Any, value: Any) -> str:
-    if value not in ("looped", "resident", "online"):
-        raise ScheduleError(f"reduce.{name}: needs looped, resident or online, got {value!r}")
-    return str(value)
+    if not isinstance(value, str) or value not in REDUCE_MODES:
+        raise ScheduleError(f"reduce.{name}: needs looped, resident or online, got {_shown(value)}")
+    return value
 
 
 def _knob(name: Any, value: Any) -> Knob:
-    if not isinstance(value, (int, str, bool)):
-        raise ScheduleError(f"extras.{name}: needs an integer, a string or a bool, got {value!r}")
+    if not isinstance(value, int | str) or (isinstance(value, int) and abs(value) > LARGEST):
+        raise ScheduleError(f"extras.{name}: needs an integer, a string or a bool, got {_shown(value)}")
     return value
 
 

@@ -7,25 +7,32 @@ from pathlib import Path
 from typing import Any
 
 from codesign.backends.accelerator.simulate import SimulationResult
+from codesign.costmodel.trace_time import microseconds, nanoseconds, slice_times
 from codesign.ir.errors import CodesignError
 from codesign.ir.program import ENGINES, Instruction, Load, Matmul, Store, Vector
 
 
 def trace_events(result: SimulationResult) -> list[dict[str, Any]]:
-    """Events in the Chrome trace format; times in microseconds of the machine's clock."""
-    scale = 1e6 / result.clock_hz
+    """Events in the Chrome trace format; times in microseconds of the machine's clock.
+
+    Processes and threads count from 1: readers take thread 0 for the process itself.
+    """
+    scale = 1.0 / result.clock_hz
+    machine = result.program.cores + 1
     events: list[dict[str, Any]] = []
     instructions = result.program.instructions()
     for core in range(result.program.cores):
-        events.append({"ph": "M", "name": "process_name", "pid": core, "args": {"name": f"core {core}"}})
+        events.append({"ph": "M", "name": "process_name", "pid": core + 1, "args": {"name": f"core {core}"}})
         for position, name in enumerate(ENGINES):
-            track = {"ph": "M", "pid": core, "tid": position}
+            track = {"ph": "M", "pid": core + 1, "tid": position + 1}
             events.append({**track, "name": "thread_name", "args": {"name": name}})
             events.append({**track, "name": "thread_sort_index", "args": {"sort_index": position}})
     changes: dict[str, list[tuple[float, float]]] = {engine: [] for engine in ENGINES}
     for span in result.trace:
         op = instructions[span.number]
-        args: dict[str, Any] = {"instruction": span.number, "waited_clocks": round(span.waited, 3)}
+        position = ENGINES.index(span.engine)
+        args: dict[str, Any] = {"instruction": span.number, "clocks": [span.start, span.end]}
+        args |= {"waited_clocks": round(span.waited, 3), "stream": position}
         if op.location.known:
             args["source"] = str(op.location)
         events.append(
@@ -33,10 +40,9 @@ def trace_events(result: SimulationResult) -> list[dict[str, Any]]:
                 "ph": "X",
                 "name": label(op),
                 "cat": span.engine,
-                "pid": span.core,
-                "tid": ENGINES.index(span.engine),
-                "ts": span.start * scale,
-                "dur": (span.end - span.start) * scale,
+                "pid": span.core + 1,
+                "tid": position + 1,
+                **slice_times(span.start * scale, span.end * scale),
                 "args": args,
             }
         )
@@ -49,12 +55,12 @@ def trace_events(result: SimulationResult) -> list[dict[str, Any]]:
                 {
                     "ph": "C",
                     "name": f"busy {engine}",
-                    "pid": result.program.cores,
-                    "ts": time * scale,
+                    "pid": machine,
+                    "ts": microseconds(nanoseconds(time * scale)),
                     "args": {"cores": level},
                 }
             )
-    events.append({"ph": "M", "name": "process_name", "pid": result.program.cores, "args": {"name": "machine"}})
+    events.append({"ph": "M", "name": "process_name", "pid": machine, "args": {"name": "machine"}})
     return events
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from codesign.costmodel.events.fluid import NAMES
 from codesign.costmodel.gpu.model import TERM_NAMES
+from codesign.costmodel.trace_time import microseconds, nanoseconds, slice_times
 
 TERMS = TERM_NAMES
 """What the time was spent on: the terms of the analytic model, with the same meaning."""
@@ -79,25 +80,26 @@ class Timeline:
 
     def to_perfetto(self, sms: int | None = None) -> dict[str, Any]:
         """A trace in the Chrome/Perfetto JSON format: one process per SM (the first `sms` of them), one thread per
-        slot, counters of utilisation in per cent. Times are microseconds, as the format asks.
+        slot, counters of utilisation in per cent. Times are microseconds, as the format asks; processes and threads
+        count from 1, as readers take thread 0 for the process itself.
         """
         shown = self.sms if sms is None else min(sms, self.sms)
         events: list[dict[str, Any]] = [
-            {"name": "process_name", "ph": "M", "pid": sm, "args": {"name": f"SM {sm}"}} for sm in range(shown)
+            {"name": "process_name", "ph": "M", "pid": sm + 1, "args": {"name": f"SM {sm}"}} for sm in range(shown)
         ]
-        events.append({"name": "process_name", "ph": "M", "pid": self.sms, "args": {"name": "chip"}})
+        chip = self.sms + 1
+        events.append({"name": "process_name", "ph": "M", "pid": chip, "args": {"name": "chip"}})
         for span in self.spans:
             events.extend(_slices(span, shown))
         if self.steady is not None:
             start, end, blocks = self.steady
             name = f"steady state: {blocks} blocks, as before"
-            events.append(
-                {"name": name, "ph": "X", "pid": self.sms, "tid": 0, "ts": start * 1e6, "dur": (end - start) * 1e6}
-            )
+            place = {"ph": "X", "cat": "kernel", "pid": chip, "tid": 1, "args": {"stream": 0}}
+            events.append({"name": name, **place, **slice_times(start, end)})
         for moment in self.moments:
             level = {name: round(100.0 * value, 2) for name, value in zip(NAMES, moment.busy, strict=True)}
             for name, value in {**level, "SMs with work": moment.sms}.items():
-                place = {"ph": "C", "pid": self.sms, "ts": moment.start * 1e6}
+                place = {"ph": "C", "pid": chip, "ts": microseconds(nanoseconds(moment.start))}
                 events.append({"name": name, **place, "args": {"value": value}})
         about = {"kernel": self.kernel, "machine": self.machine, "seconds": self.seconds, "terms": self.terms}
         return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": about}
@@ -109,9 +111,9 @@ def _slices(span: Span, shown: int) -> Iterator[dict[str, Any]]:
         yield {
             "name": span.phase,
             "ph": "X",
-            "pid": sm,
-            "tid": span.slot,
-            "ts": span.start * 1e6,
-            "dur": (span.end - span.start) * 1e6,
-            "args": {"blocks": [first, first + span.blocks - 1], "limit": span.limit},
+            "cat": "kernel",
+            "pid": sm + 1,
+            "tid": span.slot + 1,
+            **slice_times(span.start, span.end),
+            "args": {"blocks": [first, first + span.blocks - 1], "limit": span.limit, "stream": span.slot},
         }

@@ -125,11 +125,10 @@ def _witness(
 ) -> tuple[int, dict[str, int]] | None:
     """A point where the expression is outside `0 <= value < size`, with its value there; None when none was found."""
     names = sorted(ranges if condition is not None else expression.variables())
-    axes = [np.asarray(ranges[name], dtype=np.int64) for name in names]
-    if any(axis.size == 0 for axis in axes):
+    if not all(ranges[name] for name in names):
         return None
-    each = max(2, int(POINTS_TRIED ** (1 / max(len(axes), 1))))
-    axes = [axis if axis.size <= each else _ends(axis, each) for axis in axes]
+    each = max(2, int(POINTS_TRIED ** (1 / max(len(names), 1))))
+    axes = [_ends(ranges[name], each) for name in names]
     grids = dict(zip(names, np.meshgrid(*axes, indexing="ij"), strict=True))
     values = np.asarray(expression.evaluate(grids))
     outside = (values < 0) | (values >= size)
@@ -143,10 +142,12 @@ def _witness(
     return int(expression.evaluate(point)), point
 
 
-def _ends(axis: Array, count: int) -> Array:
-    """Some of the values: those at both ends, where indices go wrong."""
+def _ends(values: Sequence[int], count: int) -> Array:
+    """All values if they are no more than `count`, else so many at both ends, where indices go wrong; integers that are
+    too large for arrays stay Python's."""
     half = count // 2
-    return np.concatenate([axis[: count - half], axis[-half:]])
+    some = [*values] if not values[count:] else [*values[: count - half], *values[-half:]]
+    return np.asarray(some, dtype=np.int64 if max(map(abs, some)) < 1 << 31 else object)
 
 
 def check_extents(op: Checked, dims: Iterable[tuple[str, Index]], symbols: frozenset[str]) -> None:

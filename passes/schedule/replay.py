@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from codesign.ir.errors import ScheduleError
-from codesign.ir.schedule import Schedule
+from codesign.ir.schedule import LARGEST, Schedule
+
+KNOBS: Mapping[str, Sequence[int | str]] = {
+    "warps": (1, 2, 4, 8, 16, 32, 64),
+    "group": range(1, LARGEST + 1),
+    "persistent": (0, 1),
+    "tma": (0, 1),
+    "warp_specialize": (0, 1),
+    "partial": (0, 1),
+    "precision": ("ieee", "tf32"),
+    "dataflow": ("output_stationary", "weight_stationary", "input_stationary"),
+}
+"""What a backend reads of a schedule's extras, and the values of each; booleans are 0 and 1."""
 
 
 def differences(a: Schedule, b: Schedule) -> dict[str, tuple[object, object]]:
@@ -23,22 +37,54 @@ def write_schedules(path: Path, schedules: Mapping[str, Schedule]) -> None:
 
 
 def read_schedules(path: Path) -> dict[str, Schedule]:
-    """Read what `write_schedules` wrote; ScheduleError names the kernel and field that is wrong."""
+    """Read what `write_schedules` wrote; ScheduleError names the kernel and the field that is wrong, or that nothing
+    reads."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScheduleError(f"cannot read schedules: {error}", place=str(path)) from None
+        data = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats)
+    except UnicodeDecodeError:
+        raise ScheduleError("not a text file", place=str(path)) from None
+    except OSError as error:
+        raise ScheduleError(f"cannot read schedules: {error.strerror or error}", place=str(path)) from None
     except json.JSONDecodeError as error:
         raise ScheduleError(f"not JSON: {error.msg}", place=f"{path}:{error.lineno}:{error.colno}") from None
+    except RecursionError:
+        raise ScheduleError("not schedules: nested too deep", place=str(path)) from None
+    except ScheduleError as error:
+        raise ScheduleError(error.message, place=str(path)) from None
+    except ValueError:  # Python reads no integer of thousands of digits
+        raise ScheduleError("a number has too many digits", place=str(path)) from None
     if not isinstance(data, dict):
         raise ScheduleError("needs an object of schedules by kernel name", place=str(path))
     schedules = {}
     for name, entry in data.items():
         try:
             schedules[name] = Schedule.from_json(entry)
+            check_knobs(schedules[name])
         except ScheduleError as error:
             raise ScheduleError(error.message, place=f"{path}: {name}", hint=error.hint) from None
     return schedules
+
+
+def check_knobs(schedule: Schedule) -> None:
+    """ScheduleError for a knob that no backend reads, with the nearest that one does, or that has a value it can't have."""
+    for level, sizes in schedule.inner.items():
+        if sizes:
+            raise ScheduleError(f"inner.{level}: no backend reads sizes of an inner level", hint="leave `inner` out")
+    for name, value in schedule.extras.items():
+        if name not in KNOBS:
+            near = difflib.get_close_matches(name, KNOBS, n=1) or sorted(KNOBS)
+            raise ScheduleError(f"extras.{name}: no backend reads this knob; nearest: {', '.join(near)}")
+        if value not in KNOBS[name] or isinstance(value, str) != isinstance(KNOBS[name][0], str):
+            some = ", ".join(map(str, KNOBS[name])) if len(KNOBS[name]) < 9 else "a whole number, 1 or more"
+            raise ScheduleError(f"extras.{name}: needs {some}, got {json.dumps(value)}")
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ScheduleError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return found
 
 
 def describe(changes: Mapping[str, tuple[object, object]]) -> Iterable[str]:

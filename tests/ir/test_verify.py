@@ -1,5 +1,6 @@
 """Wrong programs are refused with the right words; right ones pass."""
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,16 @@ def test_a_huge_domain_is_not_walked() -> None:
     module = Module(functions={"main": Function("main", Block([x], [op], [op.result]))})
     with pytest.raises(VerificationError, match="outside of size 1048576"):
         verify(module)
+
+
+def test_the_witness_of_a_huge_range_takes_its_ends() -> None:
+    """An array of all points would need gigabytes (and, of the largest, more than there is)."""
+    for extent in (200_000_000, 10**30):
+        text = f"func @f(%x: f32[{extent}]) {{\n  %y = compute f32[i: {extent}] {{ %x[i + 1] }}\n  return %y\n}}\n"
+        module = parse(text)
+        tracemalloc.start()
+        with pytest.raises(VerificationError, match=f"is {extent} at i={extent - 1}, outside of size {extent}"):
+            verify(module)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 100e6

@@ -23,6 +23,7 @@ from codesign.ir.tensor import Compute
 from codesign.ir.text.program import parse_program
 from codesign.ir.types import tensor
 from codesign.passes.tile import lower as tile
+from tests import readers
 from tests.passes.tiling import groups
 
 MATMUL = (Path(__file__).parent / "matmul.casm").read_text()
@@ -187,10 +188,12 @@ def test_a_trace_has_a_track_per_engine(tmp_path: Path) -> None:
     spans = [event for event in events if event["ph"] == "X"]
     assert len(spans) == result.instructions
     assert {(e["pid"], e["cat"]) for e in spans} == {
-        (c, e) for c in range(4) for e in ("load", "store", "tensor", "vector")
+        (c, e) for c in range(1, 5) for e in ("load", "store", "tensor", "vector")
     }
-    busy = sum(e["dur"] for e in spans if e["cat"] == "tensor") * 1e-6 * result.clock_hz
-    assert busy == pytest.approx(result.busy["tensor"])
+    clocks = [e["args"]["clocks"] for e in spans if e["cat"] == "tensor"]
+    assert sum(end - start for start, end in clocks) == pytest.approx(result.busy["tensor"])
+    assert readers.slices_of_perfetto(events) == len(spans)
+    assert readers.slices_of_trace_analysis(events) == len(spans)
     names = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
     assert names == {"load", "store", "tensor", "vector"}
     assert {event["name"] for event in events if event["ph"] == "C"} >= {"busy tensor"}

@@ -23,6 +23,7 @@ from codesign.costmodel.roofline import Roofline
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import MachineError, ScheduleError
 from codesign.ir.schedule import Schedule, ScheduleBatch
+from tests import readers
 
 H100 = load_machine("h100_sxm")
 SMS = 132
@@ -179,9 +180,11 @@ def test_the_trace_shows_every_phase_of_every_block() -> None:
     slices = [event for event in trace["traceEvents"] if event["ph"] == "X"]
     mains = [event["args"]["blocks"] for event in slices if event["name"] == "main"]
     assert sorted(first for first, last in mains if first == last) == list(range(1024))
-    assert all(event["dur"] >= 0.0 and 0 <= event["pid"] < SMS for event in slices)
+    assert all(event["dur"] >= 0.0 and 1 <= event["pid"] <= SMS for event in slices)
+    assert readers.slices_of_perfetto(trace["traceEvents"]) == len(slices)
+    assert readers.slices_of_trace_analysis(trace["traceEvents"]) == len(slices)
     few = seen.to_perfetto(sms=2)["traceEvents"]
-    assert {event["pid"] for event in few if event["ph"] == "X"} == {0, 1}
+    assert {event["pid"] for event in few if event["ph"] == "X"} == {1, 2}
 
 
 def test_it_is_deterministic_and_fast() -> None:

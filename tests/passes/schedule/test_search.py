@@ -245,10 +245,64 @@ def test_differences_by_knob() -> None:
 def test_a_malformed_schedule_file_is_located(tmp_path: Path) -> None:
     path = tmp_path / "schedules.json"
     path.write_text('{"gemm": {"tiles": {"m": "wide"}}}')
-    with pytest.raises(ScheduleError, match=r"schedules.json: gemm: m: needs a positive integer, got 'wide'"):
+    with pytest.raises(
+        ScheduleError, match=r'schedules.json: gemm: tiles\.m: needs an integer from 1 to \d+, got "wide"'
+    ):
         read_schedules(path)
     path.write_text("{")
     with pytest.raises(ScheduleError, match=r"schedules.json:1:2: not JSON"):
+        read_schedules(path)
+
+
+NONSENSE = (
+    "null",
+    "-1",
+    "NaN",
+    "1e400",
+    "9" * 5000,
+    "1.5",
+    '"3 kB"',
+    "true",
+    "[]",
+    "[[1]]",
+    '{"m": -1}',
+    "[" * 100_000,
+)
+
+
+@pytest.mark.parametrize("field", ["tiles", "inner", "order", "reduce", "split", "pipeline", "extras", "other"])
+def test_no_field_of_a_schedule_can_be_nonsense(tmp_path: Path, field: str) -> None:
+    path = tmp_path / "schedules.json"
+    for wrong in NONSENSE:
+        if (field, wrong) == ("order", "[]"):
+            continue
+        path.write_text(f'{{"gemm": {{"{field}": {wrong}}}}}')
+        with pytest.raises(ScheduleError) as caught:
+            read_schedules(path)
+        assert "schedules.json" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"\x00\xff", b"{}{}", b'{"a": {}, "a": {}}', b'{"a": {"extras": {"warps": 3}}}']
+)
+def test_a_file_that_holds_no_schedules_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "schedules.json"
+    path.write_bytes(content)
+    with pytest.raises(ScheduleError, match=r"schedules\.json"):
+        read_schedules(path)
+    with pytest.raises(ScheduleError, match="cannot read"):
+        read_schedules(tmp_path)
+
+
+def test_a_knob_that_nothing_reads_names_the_nearest(tmp_path: Path) -> None:
+    path = tmp_path / "schedules.json"
+    path.write_text('{"gemm": {"extras": {"wraps": 16}}}')
+    with pytest.raises(ScheduleError, match=r"gemm: extras\.wraps: .*nearest: warps"):
+        read_schedules(path)
+    path.write_text('{"gemm": {"inner": {"warp": {"m": 16}}}}')
+    with pytest.raises(ScheduleError, match=r"gemm: inner\.warp: no backend reads"):
         read_schedules(path)
 
 
