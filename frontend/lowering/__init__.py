@@ -3,6 +3,7 @@
 from codesign.frontend.lowering import (
     activations,
     attention,
+    bags,
     convolution,
     creation,
     distances,
@@ -33,6 +34,7 @@ FAMILIES = (
     scans,
     resampling,
     distances,
+    bags,
     random,
     creation,
 )

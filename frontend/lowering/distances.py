@@ -1,11 +1,11 @@
-"""Pairwise distances, bags of embeddings, medians and other compositions that torch keeps as one operator."""
+"""Pairwise distances, medians and other compositions that torch keeps as one operator."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from codesign.frontend.lowering.builder import Builder, Operand, Point, broadcast, data_index, literal, read, where
+from codesign.frontend.lowering.builder import Builder, Operand, Point, broadcast, literal, read, where
 from codesign.frontend.lowering.promotion import accumulator, opmath
 from codesign.frontend.lowering.reductions import reduce_over
 from codesign.frontend.lowering.registry import lower
@@ -14,7 +14,7 @@ from codesign.frontend.lowering.views import reshaped, shape_of, wrap
 from codesign.ir.core import Value, tensor_type
 from codesign.ir.dtypes import BOOL, F64, I64
 from codesign.ir.index import Index, index
-from codesign.ir.scalar import IndexValue, Scalar, apply, cast
+from codesign.ir.scalar import Scalar, apply, cast
 
 
 @lower("aten._cdist_forward.default")
@@ -49,82 +49,6 @@ def cdist(b: Builder, x: Value, y: Value, p: float, mode: int | None = None) -> 
     if p == 2:
         return b.compute(b.shape, lambda i: cast(apply("sqrt", read(total, i)), b.dtype))
     return b.compute(b.shape, lambda i: cast(apply("pow", read(total, i), literal(1 / p, compute)), b.dtype))
-
-
-@lower("aten._embedding_bag.default", "aten._embedding_bag_forward_only.default")
-def embedding_bag(
-    b: Builder,
-    table: Value,
-    ids: Value,
-    offsets: Value,
-    scale_grad_by_freq: bool = False,
-    mode: int = 0,
-    sparse: bool = False,
-    weights: Value | None = None,
-    include_last_offset: bool = False,
-    padding_idx: int = -1,
-) -> tuple[Value | None, ...]:
-    """Rows of a table summed (0), averaged (1) or maximised (2) per bag; bag k starts at offsets[k].
-
-    The three further results are the backward's book-keeping and have no value here: a model that uses them is an error.
-    """
-    (count,), (rows, width) = shape_of(ids), shape_of(table)
-    starts = shape_of(offsets)[0]
-    bags = b.shape[0]
-    compute = opmath(b.dtype)
-    bag = b.reduce(  # the last bag that starts at or before the position
-        "sum",
-        (count,),
-        (starts,),
-        lambda i, r: cast(apply("le", cast(read(offsets, r), I64), IndexValue(i[0])), I64),
-        accumulate=I64,
-        name=f"{b.name}_bag",
-    )
-
-    def place(i: Point) -> Any:
-        return data_index(apply("sub", read(bag, (i[0],)), literal(1, I64)), bags, wrap=False)
-
-    def padding(i: Point) -> Scalar:
-        wanted = literal(padding_idx, I64) if padding_idx >= 0 else b.number(rows + padding_idx, I64)
-        return apply("eq", cast(read(ids, (i[0],)), I64), wanted)
-
-    ignores = padding_idx != -1
-
-    def row(i: Point, empty: Scalar) -> Scalar:
-        value = cast(read(table, (data_index(read(ids, (i[0],)), rows, wrap=False), i[1])), compute)
-        if weights is not None:
-            value = apply("mul", value, cast(read(weights, (i[0],)), compute))
-        return where(padding(i), empty, value) if ignores else value
-
-    identity = literal(float("-inf") if mode == 2 else 0, compute)
-    init = b.compute((bags, width), lambda i: identity, name=f"{b.name}_start")
-    total = b.scatter(
-        "max" if mode == 2 else "add",
-        init,
-        (count, width),
-        lambda i: ((place(i), i[1]), row(i, identity)),
-        name=f"{b.name}_total",
-    )
-    zeros = b.compute((bags,), lambda i: literal(0, compute), name=f"{b.name}_zeros")
-    one, nothing = literal(1, compute), literal(0, compute)
-    sizes = b.scatter(
-        "add",
-        zeros,
-        (count,),
-        lambda i: ((place(i),), where(padding(i), nothing, one) if ignores else one),
-        name=f"{b.name}_sizes",
-    )
-
-    def body(i: Point) -> Scalar:
-        value: Scalar = read(total, i)
-        size = read(sizes, (i[0],))
-        if mode == 1:
-            value = apply("div", value, apply("max", size, one))
-        if mode == 2:
-            value = where(apply("eq", size, nothing), nothing, value)
-        return cast(value, b.dtype)
-
-    return b.compute((bags, width), body), None, None, None
 
 
 @lower("aten.median.default", "aten.nanmedian.default")

@@ -12,7 +12,7 @@ from codesign.frontend.lowering.reductions import mean_of, moments, reduce_over
 from codesign.frontend.lowering.registry import lower
 from codesign.frontend.lowering.views import reshaped, shape_of, wrap
 from codesign.ir.core import Value, tensor_type
-from codesign.ir.dtypes import BOOL, DType
+from codesign.ir.dtypes import DType
 from codesign.ir.index import Index, IndexLike, index, product
 from codesign.ir.scalar import Scalar, apply, cast
 
@@ -277,14 +277,3 @@ def _updated(b: Builder, running: Value, new: Value, momentum: float, scale: flo
         return cast(apply("add", kept, fresh), kind)
 
     return b.compute(shape_of(running), body, name=f"{b.name}_running")
-
-
-# -- dropout in evaluation -------------------------------------------------------------------------------------------------------
-@lower("aten.native_dropout.default", "aten.dropout.default")
-def dropout(b: Builder, x: Value, p: float, train: bool | None) -> Any:
-    """The identity outside training; in training it is random and has no rule."""
-    if train and p > 0:
-        raise b.unsupported("dropout in training", "put the model in evaluation mode")
-    if b.target.startswith("aten.native"):
-        return x, b.compute(b.shape, lambda i: literal(True, BOOL), name=f"{b.name}_mask")
-    return x

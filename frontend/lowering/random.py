@@ -8,7 +8,7 @@ from codesign.frontend.lowering.builder import Builder, Operand, literal, read
 from codesign.frontend.lowering.promotion import opmath
 from codesign.frontend.lowering.registry import lower
 from codesign.ir.core import Value
-from codesign.ir.dtypes import F32, DType
+from codesign.ir.dtypes import BOOL, F32, DType
 from codesign.ir.scalar import Scalar, apply, cast
 from codesign.ir.tensor import Random
 from codesign.ir.types import TensorType
@@ -67,3 +67,26 @@ def randint(b: Builder, *args: Any, **_: Any) -> Value:
         return apply("add", cast(cast(number, b.dtype), b.dtype), literal(low, b.dtype))
 
     return b.compute(b.shape, body)
+
+
+@lower("aten.native_dropout.default", "aten.dropout.default")
+def dropout(b: Builder, x: Value, p: float, train: bool | None) -> Any:
+    """Outside training the identity; in training each element is kept, and divided by 1 - p, where a draw is at least p.
+
+    The mask is a result like any other, so that a backward pass which saved it uses the very same one.
+    """
+    fused = "native" in b.target
+    if train is False or p == 0:
+        return (x, b.compute(b.shape, lambda i: literal(True, BOOL), name=f"{b.name}_mask")) if fused else x
+    values, compute = drawn(b, "uniform"), opmath(b.dtype)
+    mask = b.compute(
+        b.shape, lambda i: apply("ge", read(values, i), b.number(p, F32)), dtype=BOOL, name=f"{b.name}_mask"
+    )
+    scale = literal(0 if p == 1 else 1 / (1 - p), compute)
+
+    def body(i: Any) -> Scalar:
+        kept = apply("mul", cast(read(mask, i), compute), scale)
+        return cast(apply("mul", cast(read(x, i), compute), kept), b.dtype)
+
+    result = b.compute(b.shape, body)
+    return (result, mask) if fused else result

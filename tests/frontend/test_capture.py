@@ -213,7 +213,6 @@ def test_operator_without_a_rule_is_an_external_call_with_a_warning() -> None:
         (lambda x: torch.fft.fft(x).abs(), r"test_capture\.py:\d+.*aten\._(to_copy|fft_r2c)\.default.*complex"),
         (lambda x: x[x > 0], r"test_capture\.py:\d+.*depends on a boolean mask"),
         (lambda x: torch.multinomial(x.abs(), 2), r"test_capture\.py:\d+.*aten\.multinomial\.default.*random"),
-        (lambda x: nn.functional.dropout(x, training=True), r"native_dropout.*evaluation mode"),
     ],
 )
 def test_what_has_no_meaning_here_is_an_error_with_its_place(model: Any, message: str) -> None:

@@ -6,6 +6,7 @@ kernels do differently is the verifier's to see. The slower models are in the lo
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from codesign.backends.triton.dynamo import compile_fx_graph
 from tests.backends.triton.training_models import MODELS, Example
 
-OPTIONS = {"kernels": "reference", "machine": "h100_sxm"}
+OPTIONS: dict[str, Any] = {"kernels": "reference", "machine": "h100_sxm"}
 QUICK = {
     "mlp",
     "with_buffers",
@@ -62,9 +63,8 @@ def assert_same_step(example: Example, tolerance: float = 1e-4) -> None:
     ours = stepped(model, inputs, True)
     assert ours.keys() == eager.keys()
     for name, expected in eager.items():
-        torch.testing.assert_close(
-            ours[name], expected, rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}"
-        )
+        named = f"{name}: {{}}".format
+        torch.testing.assert_close(ours[name], expected, rtol=tolerance, atol=tolerance, msg=named)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in MODELS])
@@ -73,3 +73,46 @@ def test_step_agrees_with_eager(name: str) -> None:
         pytest.importorskip("transformers")
     torch.manual_seed(0)
     assert_same_step(MODELS[name](), NARROW.get(name, 1e-4))
+
+
+class Dropped(nn.Module):
+    """A layer whose result passes through dropout; the mask can be read off from the result."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(x.exp(), self.p, training=True)
+
+
+def test_dropout_in_training() -> None:
+    """Which elements are kept is this compiler's draw, not torch's; values, share and gradients must be of that one mask."""
+    torch.manual_seed(0)
+    x = torch.randn(40, 50).requires_grad_()
+    y = torch.compile(Dropped(0.25), backend=compile_fx_graph, options=OPTIONS)(x)
+    y.backward(torch.ones_like(y))
+    kept = y != 0
+    assert 0.7 < kept.float().mean() < 0.8
+    expected = x.detach().exp() * kept / 0.75
+    torch.testing.assert_close(y.detach(), expected)
+    torch.testing.assert_close(x.grad, expected)
+
+
+def test_dropout_of_kernels_is_that_of_the_interpreter() -> None:
+    x = torch.randn(9, 7).requires_grad_()
+    results = []
+    for way in ("reference", "triton"):
+        torch._dynamo.reset()
+        options = {**OPTIONS, "kernels": way}
+        results.append(torch.compile(Dropped(0.5), backend=compile_fx_graph, options=options)(x).detach())
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_dropout_of_everything() -> None:
+    x = torch.randn(4, 5).requires_grad_()
+    y = torch.compile(Dropped(1.0), backend=compile_fx_graph, options=OPTIONS)(x)
+    y.sum().backward()
+    assert not y.any()
+    assert x.grad is not None
+    assert not x.grad.any()

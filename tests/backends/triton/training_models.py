@@ -518,6 +518,18 @@ def recommender() -> Example:
 
 
 @example
+def weighted_bags() -> Example:
+    def loss(m: Any, ids: Tensor, offsets: Tensor, shares: Tensor) -> Tensor:
+        one = m.one(ids, offsets, shares)
+        return (one * m.two(ids, offsets)).square().mean()
+
+    inputs = (classes(9, 7), torch.tensor([0, 2, 2]), torch.rand(7).requires_grad_())
+    return Step(
+        loss, one=nn.EmbeddingBag(9, 4, mode="sum", padding_idx=1), two=nn.EmbeddingBag(9, 4, mode="max")
+    ), inputs
+
+
+@example
 def graph_network() -> Example:
     def loss(m: Any, x: Tensor, source: Tensor, target: Tensor) -> Tensor:
         messages = F.relu(m.message(torch.cat([x[source], x[target]], -1)))
