@@ -1,4 +1,4 @@
-"""How far two results are apart, and how far they may be.
+"""How far two results are apart, and why they may be.
 
 The tolerance is relative to |expected| + rms(expected), element by element:
 
@@ -14,42 +14,50 @@ ill-conditioned (the cosine of a large angle): the reference is then evaluated i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from codesign.ir.tensor import Fusion
-
 Array = npt.NDArray[Any]
 
 
+def rms_of(values: Array) -> float:
+    """The root of the mean square of the finite ones."""
+    with np.errstate(all="ignore"):
+        wide = np.asarray(values, dtype=np.float64)
+        finite = np.isfinite(wide)
+        return math.sqrt(float(np.mean(np.square(wide[finite])))) if finite.any() else 0.0
+
+
+def errors_of(expected: Array, actual: Array, rms: float | None = None) -> Array:
+    """Of each element |actual - expected| / (|expected| + rms), infinite where NaNs or infinities differ.
+
+    `rms`: of the expected values when not given.
+    """
+    with np.errstate(all="ignore"):
+        e, a = np.asarray(expected, dtype=np.float64), np.asarray(actual, dtype=np.float64)
+        scale = np.abs(e) + ((rms_of(e) if rms is None else rms) or 1e-30)
+        same = (a == e) | (np.isnan(a) & np.isnan(e))
+        error = np.where(np.isfinite(e), np.abs(a - e) / scale, np.where(same, 0.0, np.inf))
+        error = np.where(np.isnan(error), np.inf, error)
+    if np.asarray(expected).dtype.kind in "iu":  # float64 does not tell neighbours apart beyond 2**53
+        error = np.where((error == 0) & (np.asarray(expected) != np.asarray(actual)), 1e-300, error)
+    return np.asarray(error)
+
+
 def difference(expected: Array, actual: Array) -> tuple[float, str]:
-    """The largest |actual - expected| / (|expected| + rms(expected)), infinite where NaNs or infinities differ; and where it is."""
+    """The largest error of an element (see `errors_of`), and where it is."""
     if expected.shape != actual.shape:
         return math.inf, f"shape {actual.shape}, expected {expected.shape}"
     if expected.size == 0:
         return 0.0, ""
-    with np.errstate(all="ignore"):
-        e, a = np.asarray(expected, dtype=np.float64), np.asarray(actual, dtype=np.float64)
-        finite = np.isfinite(e)
-        rms = math.sqrt(float(np.mean(np.square(e[finite])))) if finite.any() else 0.0
-        scale = np.abs(e) + (rms or 1e-30)
-        error = np.where(finite, np.abs(a - e) / scale, np.where((a == e) | (np.isnan(a) & np.isnan(e)), 0.0, np.inf))
-        error = np.where(np.isnan(error), np.inf, error)
+    error = errors_of(expected, actual)
+    return float(error.max()), described(expected, actual, error)
+
+
+def described(expected: Array, actual: Array, error: Array) -> str:
+    """The element of the largest error, for people."""
     place = np.unravel_index(int(np.argmax(error)), error.shape)
-    text = f"at {[int(i) for i in place]} got {a[place]:.9g}, expected {e[place]:.9g}"
-    return float(error[place]), text
-
-
-def tolerance_of(fusion: Fusion, sizes: Mapping[str, int] | None = None) -> float:
-    """The tolerance of a group by the formula at the top of this file."""
-    narrowest, summed = 0.0, 0.0
-    for compute in fusion.computes:
-        kinds = [compute.dtype, compute.body.dtype, *(node.dtype for node in compute.body.walk())]
-        narrowest = max([narrowest, *(kind.epsilon / 2 for kind in kinds)])
-        if compute.monoid in ("sum", "prod") and compute.accumulate.is_float:
-            terms = math.prod(int(dim.extent.evaluate(dict(sizes or {}))) for dim in compute.reductions)
-            summed += math.sqrt(max(terms, 1)) * compute.accumulate.epsilon / 2
-    return 8 * narrowest + 4 * summed
+    got, wanted = np.asarray(actual)[place].item(), np.asarray(expected)[place].item()
+    return f"at {[int(i) for i in place]} got {got:.9g}, expected {wanted:.9g}"

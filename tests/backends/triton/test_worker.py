@@ -40,7 +40,8 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     process.close()
 
 
-def double(value: float, seconds: float = 0.0) -> Any:
+def double(value: float, seconds: float = 0.0, stopped_after: float = 0.0) -> Any:
+    signal.setitimer(signal.ITIMER_REAL, stopped_after)
     return interpret.worker().ask({"path": "kernel.py", "value": value, "seconds": seconds}, "kernel double")
 
 
@@ -59,8 +60,7 @@ def test_an_interrupted_request_leaves_no_answer_behind(error: type[BaseExceptio
     before = signal.signal(signal.SIGALRM, stop)
     try:
         with pytest.raises(error):
-            signal.setitimer(signal.ITIMER_REAL, delay)
-            double(5.0, 0.3)
+            double(5.0, 0.3, stopped_after=delay)
         assert double(7.0) == 14.0
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
