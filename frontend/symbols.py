@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import sympy
@@ -19,10 +20,16 @@ _DIMENSION_NAME = re.compile(r"[ir]\d+")
 
 
 class SymbolTable:
-    """The size symbols of a captured model: torch's name -> ours, with ranges, and values that stand for unbacked symbols."""
+    """The size symbols of a captured model: torch's name -> ours, with ranges, and values that stand for unbacked symbols.
 
-    def __init__(self, names: dict[str, str] | None = None) -> None:
+    `values`: symbols that are fixed to a number, by torch's name.
+    """
+
+    def __init__(
+        self, names: dict[str, str] | None = None, values: Mapping[str, bool | int | float] | None = None
+    ) -> None:
         self.names = dict(names or {})
+        self.values = dict(values or {})
         self.symbols: dict[str, Symbol] = {}
         self.unbacked: dict[str, Index] = {}
         self._cache: dict[Any, Index] = {}
@@ -50,9 +57,32 @@ class SymbolTable:
         expression = value.node.expr if isinstance(value, torch.SymInt) else value
         found = self._cache.get(expression)
         if found is None:
-            found = self._convert(sympy.sympify(expression))
+            found = self._convert(self._with_values(expression))
             self._cache[expression] = found
         return found
+
+    def to_number(self, value: Any) -> bool | int | float:
+        """A number of torch's (`SymFloat`, `SymBool`, `SymInt`) whose symbols are all fixed; UnsupportedError for any other."""
+        expression = self._with_values(value.node.expr)
+        if expression.free_symbols:
+            raise UnsupportedError(f"the number {expression} is not known when the graph is compiled")
+        if expression in (sympy.true, sympy.false):
+            return bool(expression)
+        return int(expression) if expression.is_Integer else float(expression)
+
+    def is_fixed(self, value: Any) -> bool:
+        """Whether all symbols of a number of torch's are fixed."""
+        return not self._with_values(value.node.expr).free_symbols
+
+    def _with_values(self, expression: Any) -> Any:
+        """The expression with the fixed symbols replaced by their numbers."""
+        plain = sympy.sympify(expression)
+        known = {
+            symbol: sympy.sympify(self.values[str(symbol)])
+            for symbol in plain.free_symbols
+            if str(symbol) in self.values
+        }
+        return plain.xreplace(known) if known else plain
 
     def _convert(self, e: Any) -> Index:
         if e.is_Integer:

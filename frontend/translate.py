@@ -131,6 +131,8 @@ class Translation:
             return self._symbolic(node, name, meta)
         if isinstance(meta, (bool, int, float)) and not isinstance(target, torch._ops.OpOverload):
             return meta
+        if isinstance(meta, (torch.SymFloat, torch.SymBool)) and self.symbols.is_fixed(meta):
+            return self.symbols.to_number(meta)
         if isinstance(meta, (torch.SymFloat, torch.SymBool)) and name != "aten._local_scalar_dense.default":
             return None if not node.users else self._symbolic_number(node, name)
         if isinstance(target, torch._ops.HigherOrderOperator):

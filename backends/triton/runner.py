@@ -195,6 +195,8 @@ class _Writer:
         arena = self.memory.peak_bytes if self.memory else 0
         draws = any(isinstance(op, Random) for op in main.body.walk())
         lines = [self._doc(arena), _HEAD.format(arena=arena), *([_RANDOM] if draws else [])]
+        if any(isinstance(op, Call) and op.target.startswith("prims.") for op in main.body.walk()):
+            lines.append("import torch._prims  # registers torch.ops.prims")
         lines += ["", "class Runner:", f'    """{self._signature(inputs)}"""', ""]
         lines += ['    def __init__(self, weights=None, device="cuda"):']
         lines += [

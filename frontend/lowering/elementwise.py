@@ -435,6 +435,12 @@ def addc(b: Builder, x: Value, y: Value, z: Value, *, value: int | float = 1) ->
     return b.pointwise(body, x, y, z, compute=compute)
 
 
+@lower("prims.fma.default")
+def fma(b: Builder, x: Operand, y: Operand, z: Operand) -> Value:
+    """x * y + z, which Dynamo writes for `addcmul_` and `lerp_`; the product may be rounded, as a kernel's compiler chooses."""
+    return b.pointwise(lambda x, y, z: apply("add", apply("mul", x, y), z), x, y, z, compute=opmath(b.dtype))
+
+
 @lower("aten.lerp.Tensor", "aten.lerp.Scalar")
 def lerp(b: Builder, x: Value, end: Value, weight: Operand) -> Value:
     """Both forms of torch: from the start for |weight| < 0.5, from the end otherwise."""

@@ -1,15 +1,20 @@
 """`torch.compile(..., backend="codesign")` on the CPU: values, gradients, options, breaks in the graph."""
 
+import dataclasses
 import importlib.metadata
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from codesign.backends.triton import graphs
 from codesign.backends.triton.dynamo import compile_fx_graph
-from codesign.ir.errors import UnsupportedError
+from codesign.backends.triton.dynamo_options import Options
+from codesign.ir.core import Module
+from codesign.ir.errors import CodesignError
 
 
 @pytest.fixture(autouse=True)
@@ -66,11 +71,71 @@ def test_reference_kernels_need_no_triton() -> None:
         torch.testing.assert_close(compiled(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"tile": 3}, {"kernels": "cuda"}])
-def test_options_are_checked(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"polices": "random"}, "no option 'polices'; nearest: policy"),
+        ({"kernels": "cuda"}, "kernels="),
+        ({"policy": "defualt"}, "unknown policy 'defualt'; nearest: default"),
+        ({"fusion": "greedly"}, "unknown fusion policy 'greedly'; nearest: greedy"),
+        ({"budget": 0}, "budget=0"),
+        ({"target": "maia100"}, "maia100 is no GPU"),
+        ({"schedules": 3}, "schedules=3"),
+    ],
+)
+def test_options_are_checked(options: dict[str, Any], message: str) -> None:
     graph = torch.fx.symbolic_trace(model())
-    with pytest.raises(UnsupportedError, match=r"option|kernels"):
+    with pytest.raises(CodesignError, match=message):
         compile_fx_graph(graph, [torch.randn(2, 16)], options=options)
+
+
+def test_options_reach_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No fusion gives a kernel per operator; a schedule given by name is the kernel's, and one of another graph's does no harm."""
+    made: list[Module] = []
+    tiled = graphs._tiled
+
+    def kept(module: Module, options: Options) -> Module:
+        made.append(tiled(module, options))
+        return made[-1]
+
+    monkeypatch.setattr(graphs, "_tiled", kept)
+
+    def function(x: Tensor) -> Tensor:
+        return (x.sin().sum(1) + 1).exp()
+
+    x = torch.randn(6, 9)
+    options: dict[str, Any] = {"target": "a100_sxm", "policy": "random", "budget": 3, "kernels": "reference"}
+    for fusion in ("none", "greedy"):
+        torch._dynamo.reset()
+        compiled = torch.compile(function, backend=compile_fx_graph, options={**options, "fusion": fusion})
+        torch.testing.assert_close(compiled(x), function(x), rtol=1e-5, atol=1e-5)
+    assert len(made[0].kernels) > len(made[1].kernels)
+    (name, kernel), *_ = made[1].kernels.items()
+    wanted = dataclasses.replace(kernel.schedule, extras={**kernel.schedule.extras, "warps": 2})
+    torch._dynamo.reset()
+    given = {name: wanted.to_json(), "of_another_graph": wanted.to_json()}
+    options["schedules"] = given
+    compiled = torch.compile(function, backend=compile_fx_graph, options=options)
+    torch.testing.assert_close(compiled(x), function(x), rtol=1e-5, atol=1e-5)
+    assert made[2].kernels[name].schedule == wanted
+
+
+def test_an_operator_without_a_form_is_placed_at_the_users_line() -> None:
+    def function(x: Tensor) -> Any:
+        return torch.fft.fft(x).abs()
+
+    line = function.__code__.co_firstlineno + 1
+    with pytest.raises(Exception, match=rf"test_dynamo.py:{line} \(aten"):
+        torch.compile(function, backend=compile_fx_graph)(torch.randn(8))
+
+
+def test_threads_share_one_compiled_graph() -> None:
+    compiled = torch.compile(lambda x: x.sin() * 2, backend=compile_fx_graph, options={"kernels": "reference"})
+    inputs = [torch.randn(5, 3) for _ in range(8)]
+    compiled(inputs[0])
+    with ThreadPoolExecutor(4) as pool:
+        for x, got in zip(inputs, pool.map(compiled, inputs), strict=True):
+            torch.testing.assert_close(got, x.sin() * 2, rtol=1e-5, atol=1e-5)
 
 
 def test_entry_point_is_registered() -> None:

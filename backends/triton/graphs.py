@@ -1,0 +1,162 @@
+"""Functional graphs compiled and callable: tensors in, tensors out, with the layouts that torch's autograd expects."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from codesign.backends.triton import worker as protocol
+from codesign.backends.triton.dynamo_options import Options
+from codesign.backends.triton.interpret import to_torch
+from codesign.backends.triton.runner import write_runner
+from codesign.ir.core import Module, tensor_type
+from codesign.ir.interpreter import evaluate
+from codesign.ir.schedule import Schedule
+from codesign.ir.tensor import Constant
+from codesign.passes.clone import clone_module
+from codesign.passes.context import Context
+from codesign.passes.lowering import tile_module
+from codesign.passes.pipeline import CLEAN_UP, optimize
+from codesign.passes.schedule.tuner import Tuner
+
+if TYPE_CHECKING:
+    import torch
+    from torch.fx import GraphModule
+
+
+class SizedGraphs:
+    """A graph whose sizes may be open: compiled for each combination of sizes that it is called with."""
+
+    def __init__(self, graph: GraphModule, options: Options, example_inputs: Sequence[Any]) -> None:
+        from codesign.frontend.functional import sizes_of_call
+
+        self.graph = graph
+        self.options = options
+        self._compiled: dict[tuple[tuple[str, type, Any], ...], CompiledGraph] = {}
+        self._lock = threading.Lock()
+        self._for(sizes_of_call(graph, example_inputs))  # what can't be compiled is said now
+
+    def __call__(self, *inputs: Any) -> Sequence[Any]:
+        """The outputs, by the graph of these very sizes."""
+        from codesign.frontend.functional import sizes_of_call
+
+        return self._for(sizes_of_call(self.graph, inputs))(*inputs)
+
+    def _for(self, sizes: Mapping[str, Any]) -> CompiledGraph:
+        key = tuple((name, type(value), value) for name, value in sorted(sizes.items()))
+        with self._lock:
+            if key not in self._compiled:
+                self._compiled[key] = CompiledGraph(self.graph, sizes, self.options)
+            return self._compiled[key]
+
+
+class CompiledGraph:
+    """A functional graph at known sizes: its kernels, tuned and written, and how its outputs are made of their results."""
+
+    def __init__(self, graph: GraphModule, sizes: Mapping[str, Any], options: Options) -> None:
+        from torch.utils._python_dispatch import _disable_current_modes
+
+        from codesign.frontend.functional import from_functional
+
+        self.folder: tempfile.TemporaryDirectory[str] | None = None
+        self.runner = None
+        with _disable_current_modes():  # torch compiles under fake tensors; the graph's constants are real ones
+            self.graph = from_functional(graph, sizes)
+            self.module = _tiled(self.graph.module, options)
+            if options.kernels == "triton" and self.module.main.results:
+                self.folder = tempfile.TemporaryDirectory(prefix="codesign-graph-")
+                self.runner = write_runner(self.module, None, self.folder.name, target=options.machine.name)
+        self._native: dict[torch.device, Any] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, *inputs: Any) -> Sequence[Any]:
+        """The graph's outputs for its inputs, on the inputs' device."""
+        from codesign.frontend.functional import PassedOn
+
+        tensors = [inputs[position] for position in self.graph.arguments]
+        results = self._results(tensors, _device(inputs)) if self.module.main.results else []
+        outputs: list[Any] = []
+        for out, strides in zip(self.graph.outputs, self.graph.strides, strict=True):
+            if isinstance(out, PassedOn):
+                outputs.append(inputs[out.placeholder])
+            elif out.position is None:
+                outputs.append(out.constant)
+            else:
+                outputs.append(_laid_out(results[out.position], strides))
+        return outputs
+
+    def _results(self, tensors: Sequence[torch.Tensor], device: torch.device) -> Sequence[torch.Tensor]:
+        from codesign.frontend.arrays import to_numpy
+        from codesign.frontend.externals import externals
+
+        if device.type == "cuda" and self.runner is not None:
+            return self._natively(tensors, device)
+        arrays = [to_numpy(tensor) for tensor in tensors]
+        if self.runner is not None:
+            found = self.runner.run_interpreted(self.module, arrays)
+        else:
+            found = evaluate(self.module, arrays, externals=externals(self.module))
+        values = self.module.main.results
+        return [to_torch(a, tensor_type(v).dtype).to(device) for a, v in zip(found, values, strict=True)]
+
+    def _natively(self, tensors: Sequence[torch.Tensor], device: torch.device) -> Sequence[torch.Tensor]:
+        constants = {op.constant: op.result for op in self.module.main.body.ops if isinstance(op, Constant)}
+        with self._lock:  # one arena for all calls
+            if device not in self._native:
+                assert self.runner is not None
+                weights = {
+                    name: to_torch(np.asarray(self.module.constants[name]), tensor_type(constants[name]).dtype)
+                    for name in self.runner.missing
+                }
+                self._native[device] = protocol.load_file(str(Path(self.runner.path))).Runner(weights, device=device)
+            results: Sequence[torch.Tensor] = self._native[device](*tensors)
+        kept = set(constants.values())
+        return [
+            tensor.clone() if value in kept else tensor  # a constant of the graph is not the caller's to write to
+            for tensor, value in zip(results, self.module.main.results, strict=True)
+        ]
+
+
+def _tiled(module: Module, options: Options) -> Module:
+    """The module optimised and tiled for the machine."""
+    sizes = {name: symbol.example or symbol.low for name, symbol in module.symbols.items()}
+    tuner = Tuner(options.machine, policy=options.policy, budget=options.budget, bounds=module.bounds(), sizes=sizes)
+    pipeline = f"{CLEAN_UP},fuse{{policy={options.fusion}}}"
+    fused = optimize(module, Context(machine=options.machine, pricer=tuner.price), pipeline=pipeline)
+    given: dict[str, Schedule] = {}
+    if options.schedules:  # they may be of other graphs of the same model
+        names = tile_module(clone_module(fused), tuner)
+        given = {name: schedule for name, schedule in options.schedules.items() if name in names}
+    tile_module(fused, tuner, given)
+    return fused
+
+
+def _device(inputs: Sequence[Any]) -> torch.device:
+    """Where a graph runs: on its inputs' device, scalars of the CPU aside."""
+    import torch
+
+    devices = [value.device for value in inputs if isinstance(value, torch.Tensor)]
+    return next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
+
+
+def _laid_out(tensor: torch.Tensor, strides: tuple[int, ...] | None) -> torch.Tensor:
+    """The tensor with the strides that torch traced it with; as it is when they make no difference."""
+    import torch
+
+    if strides is None or tensor.numel() == 0 or _same_layout(tensor, strides):
+        return tensor
+    single = tensor
+    for dim, stride in enumerate(strides):
+        if stride == 0 and tensor.shape[dim] > 1:
+            single = single.narrow(dim, 0, 1)
+    made = torch.empty_strided(single.shape, strides, dtype=tensor.dtype, device=tensor.device)
+    return made.copy_(single).expand(tensor.shape)
+
+
+def _same_layout(tensor: torch.Tensor, strides: Sequence[int]) -> bool:
+    return all(n == 1 or a == b for n, a, b in zip(tensor.shape, tensor.stride(), strides, strict=True))
