@@ -23,7 +23,7 @@ class Node:
     gives: tuple[Value, ...]
     before: set[Node] = field(default_factory=set)
     after: set[Node] = field(default_factory=set)
-    key: int | None = None
+    key: str | None = None
 
 
 class GroupGraph:

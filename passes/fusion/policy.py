@@ -53,7 +53,7 @@ class FusionSearch:
     chain: int = 2
     """Matrix products that may feed each other in one group (attention has two): cost models are not validated beyond it."""
 
-    def key(self, node: Node) -> int:
+    def key(self, node: Node) -> str:
         """Structural key of a node's group."""
         if node.key is None:
             assert node.group is not None
