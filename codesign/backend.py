@@ -16,6 +16,7 @@ from codesign.backends.triton.aot import Compiled as TritonCompiled
 from codesign.backends.triton.aot import compile_all
 from codesign.backends.triton.emit import emission
 from codesign.backends.triton.interpret import run_kernel
+from codesign.backends.triton.names import file_names
 from codesign.backends.triton.targets import target_of
 from codesign.backends.triton.verify import verify_kernel
 from codesign.backends.verification import Verification, compare, shrink
@@ -123,7 +124,8 @@ class TritonBackend:
         return lambda kernel, inputs, sizes: run_kernel(kernel, inputs, sizes, device="cpu", bounds=bounds)
 
     def texts(self) -> dict[str, str]:
-        return {f"kernels/{name}.py": emission(k, self.bounds).source for name, k in self.module.kernels.items()}
+        kernels, files = self.module.kernels, file_names(self.module.kernels)
+        return {f"kernels/{files[name]}.py": emission(k, self.bounds).source for name, k in kernels.items()}
 
     def binaries(self) -> dict[str, dict[str, Path]]:
         kinds = ("cubin", "hsaco", "ptx", "amdgcn")
@@ -194,7 +196,8 @@ class AcceleratorBackend:
     def texts(self) -> dict[str, str]:
         for kernel in self.module.kernels.values():
             self.program(kernel)
-        return {f"programs/{name}.casm": print_program(program) for name, program in self.programs.items()}
+        files = file_names(self.programs)
+        return {f"programs/{files[name]}.casm": print_program(program) for name, program in self.programs.items()}
 
     def binaries(self) -> dict[str, dict[str, Path]]:
         return {}

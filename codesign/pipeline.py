@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from codesign.backend import Backend, backend_for
+from codesign.backends.triton.names import file_names
 from codesign.backends.triton.runner import write_runner
 from codesign.command import Steps, write_text
 from codesign.costmodel.external import external_seconds
@@ -384,10 +385,12 @@ def write(compilation: Compilation, folder: Path, forms: set[str]) -> None:
     """Write the forms, what the compiler left, and `report.json`; records the files in the document."""
     document = compilation.document
     owners = {kernel.name: kernel for kernel in document.kernels}
+    stems = file_names(owners)
+    by_stem = {stems[name]: kernel for name, kernel in owners.items()}
     for form in sorted(forms):
         for name, text in texts(compilation, form).items():
             path = write_text(folder / name, text)
-            owner = owners.get(Path(name).stem) if "/" in name else None
+            owner = by_stem.get(Path(name).stem) if "/" in name else None
             (document.files if owner is None else owner.files)[form] = str(path)
     if "triton" in forms:
         runner = write_runner(
@@ -400,7 +403,7 @@ def write(compilation: Compilation, folder: Path, forms: set[str]) -> None:
         document.files["runner"] = str(runner.path)
     for name, files in compilation.backend.binaries().items():
         for kind, file in files.items():
-            path = folder / "kernels" / f"{name}.{kind}"
+            path = folder / "kernels" / f"{stems[name]}.{kind}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.read_bytes())
             owners[name].files[kind] = str(path)

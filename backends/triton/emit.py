@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import linecache
 import math
-import re
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from codesign.backends.triton.descriptors import block_of
 from codesign.backends.triton.expressions import Expressions, Term
 from codesign.backends.triton.functions import PRECEDENCE, compute_dtype
 from codesign.backends.triton.names import Namer, pointer_type, torch_type, triton_type
+from codesign.backends.triton.quoting import comment, docstring, dotted
 from codesign.backends.triton.source import by_line, device_functions, short, wrapped
 from codesign.backends.triton.writer import Writer
 from codesign.ir.core import Block, Op, Value
@@ -138,12 +138,11 @@ class _Emitter:
             role = "out" if value in kernel.results else "in"
             lines.append(f"    {role:3} {value.name}: {str(value.type).removeprefix('buffer<').removesuffix('>')}")
         lines += ["", "Schedule (replays this kernel):", f"    {json.dumps(kernel.schedule.to_json())}", ""]
-        text = "\n".join(lines)
-        return text.replace("\\", "\\\\").replace('"""', "'''")
+        return docstring("\n".join(lines))
 
     def _launcher(self) -> str:
         kernel = self.kernel
-        names = Namer(frozenset({self.name, "device", "tiles"}))
+        names = Namer(frozenset({self.name, "device", "tiles", *self.symbols.values()}))
         arguments = [names.fresh(value.name) for value in kernel.params]
         sizes = list(self.symbols.values())
         total = self._index_text(product(dim.extent for dim in kernel.grid))
@@ -152,7 +151,7 @@ class _Emitter:
             f"{name} [{', '.join(map(str, value.shape))}] {torch_type(value.type.dtype).removeprefix('torch.')}"
             for name, value in zip(arguments, kernel.params, strict=True)
         ]
-        doc = f"Run the kernel over dense row-major tensors: {'; '.join(shapes)}."
+        doc = docstring(f"Run the kernel over dense row-major tensors: {'; '.join(shapes)}.")
         rows = textwrap.wrap(doc, 110, break_long_words=False)
         lines.append(f'    """{rows[0]}' + ('"""' if len(rows) == 1 else ""))
         if len(rows) > 1:
@@ -194,10 +193,7 @@ class _Emitter:
         return found
 
     def _index_text(self, value: Index) -> str:
-        text = str(value)
-        for name, safe in self.symbols.items():
-            text = re.sub(rf"\b{re.escape(name)}\b", safe, text)
-        return text
+        return str(value.substitute({name: index(safe) for name, safe in self.symbols.items() if safe != name}))
 
     # -- the grid ---------------------------------------------------------------------------------------------------
     def _grid(self, program: str) -> None:
@@ -251,7 +247,7 @@ class _Emitter:
             place = str(op.location) if op.location.known else ""
             if place and place != self.last_place:
                 self.last_place = place
-                self.writer.line(f"# {short(op.location)}")
+                self.writer.line(f"# {comment(short(op.location))}")
             self._op(op, targets or {})
 
     def _op(self, op: Op, targets: dict[Value, str]) -> None:
@@ -387,7 +383,7 @@ class _Emitter:
             value = self.terms.convert(Term(value, axes, PRECEDENCE["atom"], source), target).text
         masked = f", mask={mask.text}" if mask else ""
         if op.atomic:
-            self.writer.line(f'tl.atomic_{op.atomic}({where}, {value}{masked}, sem="relaxed")')
+            self.writer.line(f'tl.atomic_{dotted(op.atomic, 1, 1)}({where}, {value}{masked}, sem="relaxed")')
         else:
             self.writer.line(f"tl.store({where}, {value}{masked})")
 
@@ -398,7 +394,7 @@ class _Emitter:
                 f"dot of {a} and {b}: Triton wants one dtype", place=op.location, hint="cast an operand"
             )
         names = (self.values[value] for value in (op.a, op.b, op.accumulator))
-        options = f', input_precision="{op.precision}"' if a is F32 else ""
+        options = f", input_precision={json.dumps(op.precision)}" if a is F32 else ""
         if accumulator is not F32:
             options += f", out_dtype={triton_type(accumulator)}"
         return f"tl.dot({', '.join(names)}{options})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+from collections.abc import Iterable
 
 from codesign.ir.dtypes import DType
 from codesign.ir.errors import UnsupportedError
@@ -97,11 +98,30 @@ _RESERVED = frozenset(keyword.kwlist) | {
     "launch",
     "grid",
     "range",
-    "float",
-    "int",
-    "min",
-    "max",
+    *("float", "int", "min", "max", "bool", "tuple", "len", "dict", "print"),
+    *("importlib", "sys", "Path", "KeyError", "__builtins__"),
 }
+
+
+LONGEST_NAME = 120
+
+
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """A file's stem for each name: ASCII letters, digits and underscores, not too long, different also where case does not matter."""
+    taken: set[str] = set()
+    stems: dict[str, str] = {}
+    for name in sorted(set(names), key=lambda name: (not _PLAIN.fullmatch(name), name)):  # plain ones keep their names
+        base = re.sub(r"[^A-Za-z0-9_]+", "_", name)[:LONGEST_NAME].strip("_") or "v"
+        stem, count = base, 0
+        while stem.casefold() in taken:
+            count += 1
+            stem = f"{base}_{count}"
+        taken.add(stem.casefold())
+        stems[name] = stem
+    return stems
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9](\w*[A-Za-z0-9])?", re.ASCII)
 
 
 class Namer:
@@ -111,8 +131,8 @@ class Namer:
         self._taken = set(taken) | set(_RESERVED)
 
     def fresh(self, wish: str) -> str:
-        """A name like the wish that was not handed out before."""
-        base = re.sub(r"\W+", "_", wish).strip("_") or "v"
+        """A name like the wish, of ASCII letters, digits and underscores, that was not handed out before."""
+        base = re.sub(r"[^A-Za-z0-9_]+", "_", wish)[:LONGEST_NAME].strip("_") or "v"
         if base[0].isdigit():
             base = f"v{base}"
         name, count = base, 0

@@ -6,7 +6,6 @@ enough to keep (the large ones come from the model's own state_dict).
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from codesign.backends.triton import worker as protocol
 from codesign.backends.triton.cache import write_atomically
 from codesign.backends.triton.emit import emission
 from codesign.backends.triton.interpret import Array, to_numpy, to_torch, worker
-from codesign.backends.triton.names import Namer, torch_type
+from codesign.backends.triton.names import Namer, file_names, torch_type
+from codesign.backends.triton.quoting import comment, docstring, dotted, packed
 from codesign.backends.triton.torch_text import TorchText
 from codesign.ir.core import Block, Module, Op, Value, tensor_type
 from codesign.ir.errors import UnsupportedError
@@ -82,8 +82,9 @@ def write_runner(
         memory = None
     elif memory is None:
         memory = plan(module.main)
+    files = file_names(module.kernels)
     for name, kernel in module.kernels.items():
-        write_atomically(folder / "kernels" / f"{name}.py", emission(kernel, module.bounds()).source.encode())
+        write_atomically(folder / "kernels" / f"{files[name]}.py", emission(kernel, module.bounds()).source.encode())
     missing = _write_weights(module, folder)
     source = _Writer(module, memory, target, input_names).text()
     write_atomically(folder / "runner.py", source.encode())
@@ -177,6 +178,8 @@ class _Writer:
         self.namer = Namer(frozenset({"self", "arena", "weights", "device", "sizes", "HERE", "ARENA_BYTES", "Runner"}))
         self.sizes = {name: self.namer.fresh(name) for name in module.symbols}
         self.kernels: dict[str, str] = {}
+        self.files = file_names(module.kernels)
+        self.attributes = Namer(frozenset({"device", "weights", "arena", "WEIGHTS"}))
         self.weights: dict[str, str] = {}
         self.given = list(input_names or [value.name for value in module.main.args])
         self.torch_text = TorchText(self.names, self.sizes, "device")
@@ -211,8 +214,8 @@ class _Writer:
             "        self.arena = torch.empty(ARENA_BYTES, dtype=torch.uint8, device=self.device)",
         ]
         for name, attribute in self.kernels.items():
-            lines.append(f'        self.{attribute} = _kernel("{name}")')
-        weights = textwrap.wrap(", ".join(repr(name) for name in self.weights) + ("," if self.weights else ""), 104)
+            lines.append(f'        self.{attribute} = _kernel("{self.files[name]}")')
+        weights = packed([repr(name) for name in self.weights], 104)
         listed = ["    WEIGHTS = ("] + [f"        {row}" for row in weights] + ["    )", ""]
         position = next(i for i, line in enumerate(lines) if line.startswith("    def __init__"))
         lines[position:position] = listed
@@ -224,8 +227,9 @@ class _Writer:
         launches = sum(isinstance(op, Launch) for op in self.module.main.body.walk())
         target = f" for {self.target}" if self.target else ""
         memory = f"over one arena of {arena:,} bytes" if self.memory else "with memory of their own (sizes are dynamic)"
+        head = docstring(f"{self.module.name}, compiled by codesign{target}: {launches} kernel launches {memory}.")
         return (
-            f'"""{self.module.name}, compiled by codesign{target}: {launches} kernel launches {memory}.\n\n'
+            f'"""{head}\n\n'
             "    from runner import Runner\n"
             "    run = Runner(model.state_dict())      # a tuple of results: run(*inputs)\n\n"
             'Without a GPU: TRITON_INTERPRET=1 and Runner(..., device="cpu") run the kernels in Triton\'s interpreter (which '
@@ -237,7 +241,7 @@ class _Writer:
         main = self.module.main
         parts = [f"{n}: {value.type}" for n, value in zip(inputs, main.args, strict=True)]
         results = ", ".join(str(value.type) for value in main.results)
-        return f"({', '.join(parts)}) -> ({results})"
+        return docstring(f"({', '.join(parts)}) -> ({results})")
 
     def _inputs(self, args: Sequence[Value]) -> list[str]:
         """Inputs made dense, size symbols bound from their shapes, and both checked."""
@@ -274,19 +278,19 @@ class _Writer:
             self.names[op.result] = f"self.weights[{op.constant!r}]"
             return []
         place = str(op.location.leaves()[0]) if op.location.leaves() else ""
-        comment = f"  # {_last_part(place)}" if place else ""
+        note = f"  # {comment(_last_part(place))}" if place else ""
         if isinstance(op, Launch):
-            return self._launch(op, in_arena, comment)
+            return self._launch(op, in_arena, note)
         if isinstance(op, Call):
-            return [self._call(op) + comment]
+            return [self._call(op) + note]
         if isinstance(op, Sort):
-            return self._sort(op, comment)
+            return self._sort(op, note)
         if isinstance(op, Scan):
-            return self._scan(op, comment)
+            return self._scan(op, note)
         if isinstance(op, Scatter):
-            return self._scatter(op, comment)
+            return self._scatter(op, note)
         if isinstance(op, Random):
-            return self._random(op, comment)
+            return self._random(op, note)
         if isinstance(op, Collective) and op.devices == 1:
             self.names[op.result] = self.names[op.inputs[0]]
             return []
@@ -310,21 +314,24 @@ class _Writer:
             return f"{name} = _at({', '.join(['arena', str(buffer.offset), dtype, *([shape] if shape else [])])})"
         return f"{name} = torch.empty(({shape}), dtype={dtype}, device=device)"
 
-    def _launch(self, op: Launch, in_arena: bool, comment: str) -> list[str]:
+    def _launch(self, op: Launch, in_arena: bool, note: str) -> list[str]:
         kernel = self.module.kernels[op.kernel]
-        attribute = self.kernels.setdefault(op.kernel, f"launch_{op.kernel}")
+        attribute = self.kernels.get(op.kernel) or self.attributes.fresh(f"launch_{op.kernel}")
+        self.kernels[op.kernel] = attribute
         lines = [self._allocate(value, in_arena) for value in op.results]
         arguments = [self.names[value] for value in (*op.inputs, *op.results)]
         arguments += [self.sizes[name] for name in kernel.symbols]
-        return [*lines, f"self.{attribute}({', '.join(arguments)}){comment}"]
+        return [*lines, f"self.{attribute}({', '.join(arguments)}){note}"]
 
     def _call(self, op: Call) -> str:
         positional = [key for key in op.attributes if key.startswith("arg") and key[3:].isdigit()]
         arguments = [self._argument(op, op.attributes[key]) for key in sorted(positional, key=lambda key: int(key[3:]))]
-        arguments += [f"{key}={self._argument(op, v)}" for key, v in op.attributes.items() if key not in positional]
+        arguments += [
+            f"{dotted(key, 1, 1)}={self._argument(op, v)}" for key, v in op.attributes.items() if key not in positional
+        ]
         names = [self._define(value) for value in op.results]
         left = ", ".join(names) + ("," if len(names) > 1 else "")
-        text = f"torch.ops.{op.target}({', '.join(arguments)})"
+        text = f"torch.ops.{dotted(op.target, 2, 3)}({', '.join(arguments)})"
         dense = f"{text}.contiguous()" if len(names) == 1 else f"(x.contiguous() for x in {text})"
         return f"{left} = {dense}"
 
@@ -341,28 +348,28 @@ class _Writer:
             if value.startswith("device:"):
                 return "device"
             if value.startswith("torch."):
-                return value
+                return dotted(value, 2, 2)
         if isinstance(value, float) and not np.isfinite(value):
             return f'float("{value}")'
         return repr(value)
 
-    def _random(self, op: Random, comment: str) -> list[str]:
+    def _random(self, op: Random, note: str) -> list[str]:
         if op.distribution == "bits":
             raise UnsupportedError("a runner draws uniform and normal numbers, not bits", place=op.location)
         kind, name = tensor_type(op.result), self._define(op.result)
         call = f"_random(({self._shape(kind)}), {op.seed}, {op.offset}, {op.distribution == 'normal'}, device)"
-        return [f"{name} = {call}.to({torch_type(kind.dtype)}){comment}"]
+        return [f"{name} = {call}.to({torch_type(kind.dtype)}){note}"]
 
-    def _sort(self, op: Sort, comment: str) -> list[str]:
+    def _sort(self, op: Sort, note: str) -> list[str]:
         source, direction = self.names[op.source], f"dim={op.dim}, descending={op.descending}, stable=True"
         values, positions = (self._define(value) for value in op.results)
-        lines = [f"{values}, {positions} = torch.sort({source}, {direction}){comment}"]
+        lines = [f"{values}, {positions} = torch.sort({source}, {direction}){note}"]
         if op.keep is not None:
             keep = self.torch_text.size(op.keep)
             lines += [f"{name} = {name}.narrow({op.dim}, 0, {keep}).contiguous()" for name in (values, positions)]
         return lines
 
-    def _scan(self, op: Scan, comment: str) -> list[str]:
+    def _scan(self, op: Scan, note: str) -> list[str]:
         routines = {
             "sum": "torch.cumsum({0}, {1})",
             "prod": "torch.cumprod({0}, {1})",
@@ -376,16 +383,16 @@ class _Writer:
         body = f"{self.torch_text.tensor(op.body, op.dims)}.to({torch_type(op.accumulate)})"
         text = routines[op.monoid].format(body, position)
         name = self._define(op.result)
-        return [f"{name} = {text}.to({torch_type(op.result.type.dtype)}).contiguous(){comment}"]
+        return [f"{name} = {text}.to({torch_type(op.result.type.dtype)}).contiguous(){note}"]
 
-    def _scatter(self, op: Scatter, comment: str) -> list[str]:
+    def _scatter(self, op: Scatter, note: str) -> list[str]:
         """The domain is flattened in row-major order; targets outside the tensor are dropped."""
         text, init = self.torch_text, self.names[op.init]
         dtype = torch_type(op.result.type.dtype)
         sizes = [text.size(size) for size in op.init.shape]
         name, where, inside = self._define(op.result), self.namer.fresh("where"), self.namer.fresh("inside")
         shape = ", ".join(text.size(dim.extent) for dim in op.dims)
-        lines = [f"{where} = {inside} = torch.zeros(({shape},), dtype=torch.int64, device=device){comment}"]
+        lines = [f"{where} = {inside} = torch.zeros(({shape},), dtype=torch.int64, device=device){note}"]
         lines.append(f"{inside} = {inside} == 0")
         for expression, size in zip(op.target, sizes, strict=True):
             place = text.index(expression, op.dims)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import functools
 import re
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from codesign.backends.triton.quoting import packed
 from codesign.ir.location import Location
 
 
@@ -18,8 +18,7 @@ def wrapped(start: str, items: Sequence[str], end: str) -> str:
     if len(line) <= 112:
         return line
     margin = start[: len(start) - len(start.lstrip())]
-    rows = textwrap.wrap(", ".join(items) + ",", 100)
-    return "\n".join([start, *(f"{margin}    {row}" for row in rows), f"{margin}{end}"])
+    return "\n".join([start, *(f"{margin}    {row}" for row in packed(items, 100)), f"{margin}{end}"])
 
 
 def by_line(leaves: Sequence[Location]) -> dict[tuple[str, int], list[Location]]:

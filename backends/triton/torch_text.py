@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from codesign.backends.triton.names import torch_type
 from codesign.ir.core import Value
 from codesign.ir.errors import UnsupportedError
+from codesign.ir.functions import FUNCTIONS
 from codesign.ir.index import Atom, Datum, Extremum, FloorDiv, Index, Mod, Var
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar
 from codesign.ir.tensor import Dim
@@ -86,6 +87,8 @@ class TorchText:
             return f"{args[0]}.to({torch_type(node.dtype)})"
         if node.function in TORCH_FUNCTIONS:
             return TORCH_FUNCTIONS[node.function].format(*args)
+        if node.function not in FUNCTIONS:
+            raise UnsupportedError(f"the scalar function {node.function!r} has no torch spelling")
         return f"torch.{TORCH_NAMES.get(node.function, node.function)}({', '.join(args)})"
 
     def _read(self, node: Read, dims: Sequence[Dim]) -> str:
