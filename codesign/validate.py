@@ -10,12 +10,14 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from codesign.command import output_directory, print_json, progress, run
+from codesign.command import errors, output_directory, print_json, progress, run
+from codesign.costmodel.attention import SOURCES
 from codesign.costmodel.gpu.parameters import calibration_like, load_calibration
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.ranking import is_ranking, rankings
-from codesign.costmodel.tables import read_table
+from codesign.costmodel.tables import TableError, kind_of, read_table, unknown_sources
 from codesign.costmodel.validation import as_arrays, predictions, report
+from codesign.ir.errors import CodesignError
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -43,14 +45,42 @@ def main(
     folder = output_directory(output if output is not None or not plot else Path())
     table = read_table(file)
     if is_ranking(table):
+        if target.kind != "gpu":
+            raise CodesignError(
+                f"{target.name} is a {target.kind} machine", hint="tuning spaces are of GPUs", place=str(file)
+            )
         document: dict[str, Any] = {"machine": target.name, "spaces": rankings(table, target)}
         print_json(document) if as_json else _print_rankings(document)
         return
+    try:
+        kind = kind_of(table)
+    except TableError as error:
+        raise TableError(error.message, place=str(file)) from None
+    if target.kind != "gpu":
+        raise TableError(
+            f"taken for a table of kind {kind}; {target.name} is a {target.kind} machine, and only GPUs are compared with tables",
+            place=str(file),
+            hint="choose the GPU that was measured with --machine",
+        )
+    unknown = unknown_sources(table)
+    remarks = [
+        f"kernel_source {name} is not known: taken as FlashAttention; known: {', '.join(SOURCES)}" for name in unknown
+    ]
+    if not as_json:
+        errors.print(f"{file.name}: taken for a table of kind {kind}", markup=False)
+        for remark in remarks:
+            errors.print(remark, markup=False)
     with progress(not as_json) as steps:
         steps.step(f"predicting {file.name} on {target.name}")
         frame = predictions(table, target, calibration)
     origin = f"transferred from {calibration.transferred}" if calibration.transferred else "calibrated"
-    document = {"machine": target.name, "parameters": origin, "ops": report(frame, table, worst)}
+    document = {
+        "machine": target.name,
+        "kind": kind,
+        "remarks": remarks,
+        "parameters": origin,
+        "ops": report(frame, table, worst),
+    }
     if folder is not None:
         frame.to_csv(folder / f"{file.stem}_{target.name}.csv", index=False)
         if plot:

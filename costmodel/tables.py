@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from codesign.costmodel import workloads
-from codesign.costmodel.attention import Call, kernel_of
+from codesign.costmodel.attention import SOURCES, Call, kernel_of
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.dtypes import DTYPES
 from codesign.ir.errors import CodesignError
@@ -61,9 +61,25 @@ def read_table(path: str | Path) -> pd.DataFrame:
     try:
         table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
     except Exception as error:
-        raise TableError(f"{file}: cannot be read as {file.suffix.lstrip('.') or 'CSV'}: {error}") from None
+        text = str(error)[:200]
+        raise TableError(f"{file}: cannot be read as {file.suffix.lstrip('.') or 'CSV'}: {text}") from None
     if "seconds" not in table:
-        raise TableError(f"{file}: no column 'seconds'; found {', '.join(map(str, table.columns))}")
+        found = ", ".join(map(str, table.columns[:12])) + (", ..." if len(table.columns) > 12 else "")
+        cycles = [str(column) for column in table.columns if str(column).lower().rstrip("s").endswith("cycle")]
+        if cycles:
+            raise TableError(
+                f"{file}: an accelerator's table of cycles ({', '.join(cycles[:3])}): needs m, n, k and seconds instead"
+            )
+        raise TableError(f"{file}: no column 'seconds'; found {found}")
+    if not len(table):
+        raise TableError(f"{file}: no rows")
+    seconds = pd.to_numeric(table["seconds"], errors="coerce")
+    words = seconds.isna() & table["seconds"].notna()
+    for wrong, what in ((words, "needs a number"), (~(seconds.isna() | (seconds < np.inf)), "needs a finite number")):
+        if wrong.any():
+            row = int(np.argmax(wrong.to_numpy()))
+            raise TableError(f"{file}: row {row + 1}, column 'seconds': {what}, got {str(table['seconds'].iloc[row])[:40]!r}")
+    table["seconds"] = seconds
     return table.reset_index(drop=True)
 
 
@@ -81,18 +97,78 @@ def machine_rows(table: pd.DataFrame, machine: str) -> pd.DataFrame:
 
 def kernels_of(table: pd.DataFrame) -> Iterator[Rows]:
     """The kernels of a table, by its columns; TableError for a table of an unknown kind."""
-    columns = set(table.columns)
-    table = table[np.isfinite(table.seconds.to_numpy(dtype=float)) & (table.seconds.to_numpy(dtype=float) > 0)]
-    if {"BLOCK_SIZE_M", "topk"} <= columns:
-        yield from _mixture(table)
-    elif {"q_len", "kv_len", "heads"} <= columns:
-        yield from _attention(table)
-    elif {"num_tokens", "n_embd"} <= columns:
-        yield from _transformer(table)
-    elif {"m", "n", "k"} <= columns:
-        yield from _gemm(table)
-    else:
-        raise TableError(f"a table of an unknown kind: columns {', '.join(sorted(map(str, columns)))}")
+    kind = kind_of(table)
+    table = table[np.isfinite(_numbers(table, "seconds")) & (_numbers(table, "seconds") > 0)]
+    yield from {"gemm": _gemm, "attention": _attention, "transformer": _transformer, "mixture": _mixture}[kind](table)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of table: the columns that tell it, and those it needs besides, of `numbers` (0 or more) and of words."""
+
+    told_by: tuple[str, ...]
+    numbers: tuple[str, ...]
+    words: tuple[str, ...] = ()
+
+
+KINDS = {
+    "mixture": Kind(
+        ("BLOCK_SIZE_M", "topk"),
+        ("M", "E", "N", "H", "topk", "BLOCK_SIZE_M", "BLOCK_SIZE_N", "BLOCK_SIZE_K", "GROUP_SIZE_M", "num_warps", "num_stages"),
+    ),
+    "attention": Kind(
+        ("q_len", "kv_len", "heads"),
+        ("q_len", "kv_len", "heads", "kv_heads", "window", "batch", "head_dim"),
+        ("phase", "kernel_source", "dtype", "kv_dtype"),
+    ),
+    "transformer": Kind(
+        ("num_tokens", "n_embd"),
+        ("num_tokens", "n_embd", "n_head", "n_kv_head", "n_expanded_embd", "num_tensor_parallel_workers", "vocab_size"),
+        ("op", "use_gated_mlp"),
+    ),
+    "gemm": Kind(("m", "n", "k"), ("m", "n", "k")),
+}
+"""Kinds of tables, the first whose telling columns are there is the table's."""
+
+ZERO = frozenset({"window"})
+"""Numbers that may be zero."""
+
+
+def kind_of(table: pd.DataFrame) -> str:
+    """The kind of a table, whose columns were then checked; TableError says what it was taken for and what it lacks."""
+    columns = set(map(str, table.columns))
+    for name, kind in KINDS.items():
+        if columns >= {*kind.told_by}:
+            missing = [column for column in (*kind.numbers, *kind.words) if column not in columns]
+            if missing:
+                raise TableError(f"taken for a table of kind {name}, which needs the columns {', '.join(missing)} too")
+            for column in kind.numbers:
+                _check_numbers(table, column, name)
+            return name
+    kinds = "; ".join(f"{name} has {', '.join(kind.told_by)}" for name, kind in KINDS.items())
+    shown = ", ".join(sorted(columns)[:12]) + (", ..." if len(columns) > 12 else "")
+    raise TableError(f"a table of an unknown kind: columns {shown}; {kinds}")
+
+
+def unknown_sources(table: pd.DataFrame) -> list[str]:
+    """Implementations of an attention table that are not known."""
+    names = sorted(set(table["kernel_source"].astype(str))) if "kernel_source" in table else []
+    return [name[:60] for name in names if name not in SOURCES]
+
+
+def _check_numbers(table: pd.DataFrame, column: str, kind: str) -> None:
+    """TableError with the first row (of the file's data, from 1) whose cell is no number that a size can be."""
+    numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
+    least = 0.0 if column in ZERO else 1.0
+    wrong = ~((numbers >= least) & (numbers <= LARGEST_SIZE))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        cell = str(table[column].iloc[row])[:40]
+        place = f"row {int(table.index[row]) + 1}, column '{column}'"
+        raise TableError(f"{place}: needs a number from {least:g} to {LARGEST_SIZE:g} (kind {kind}), got {cell!r}")
+
+
+LARGEST_SIZE = float(1 << 40)
 
 
 def _numbers(table: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:

@@ -1,0 +1,61 @@
+"""Tables of measurements that are malformed: one line with file or row, column and what the kind of table needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from codesign.costmodel.tables import KINDS, TableError, kernels_of, kind_of, read_table, unknown_sources
+
+
+def _table(name: str) -> pd.DataFrame:
+    kind = KINDS[name]
+    return pd.DataFrame(
+        {**{key: [64, 64] for key in kind.numbers}, **{key: ["a", "b"] for key in kind.words}, "seconds": [1e-5, 2e-5]}
+    )
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_column_that_a_kind_needs_is_missed_by_name(name: str) -> None:
+    assert kind_of(_table(name)) == name
+    kind = KINDS[name]
+    for column in {*kind.numbers, *kind.words} - {*kind.told_by}:
+        with pytest.raises(TableError, match=rf"kind {name}, which needs the columns {column} too"):
+            kind_of(_table(name).drop(columns=column))
+
+
+@pytest.mark.parametrize("wrong", ["128 KB", -1, float("nan"), float("inf"), 1e300, "", None, "nan"])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_cell_that_is_no_size_is_named_by_row_and_column(name: str, wrong: object) -> None:
+    for column in KINDS[name].numbers:
+        table = _table(name).astype({column: object})
+        table.loc[1, column] = wrong
+        with pytest.raises(TableError, match=rf"row 2, column '{column}': needs a number"):
+            list(kernels_of(table))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "cannot be read"),
+        (b"\x00\xff\xfe\x01", "t.csv"),
+        (b"m,n,k\n1,2,3\n", "no column 'seconds'"),
+        (b"m,n,k,seconds\n", "no rows"),
+        (b"m,n,k,seconds\n1,2,3,5 us\n", "row 1, column 'seconds': needs a number, got '5 us'"),
+        (b"m,n,k,seconds\n1,2,3,inf\n", "row 1, column 'seconds': needs a finite number"),
+        (b"prob.K,rtl_cycle\n1,2\n", "an accelerator's table of cycles"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(TableError) as caught:
+        read_table(tmp_path / "t.csv")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_implementations_that_are_not_known_are_told() -> None:
+    table = _table("attention").assign(kernel_source=["fa3", "made_up"])
+    assert unknown_sources(table) == ["made_up"]
