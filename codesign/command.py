@@ -19,6 +19,7 @@ from codesign.ir.errors import CodesignError, ParseError
 
 INPUT_ERROR = 2
 INTERNAL_ERROR = 1
+INTERRUPTED = 130
 
 # typer's own base of errors of usage: click's class, or the copy of it that newer versions carry.
 _USAGE_ERROR: type = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -32,6 +33,8 @@ def run(application: typer.Typer, *, name: str) -> NoReturn:
     try:
         code = typer.main.get_command(application).main(prog_name=name, standalone_mode=False)
         sys.stdout.flush()
+        if code == INTERRUPTED:  # as newer versions of typer answer a Ctrl-C
+            errors.print("interrupted")
         sys.exit(code if isinstance(code, int) else 0)
     except CodesignError as error:
         if debug:
@@ -45,7 +48,7 @@ def run(application: typer.Typer, *, name: str) -> NoReturn:
         sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         errors.print("interrupted")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -10,13 +10,16 @@ import sys
 from contextlib import nullcontext, redirect_stdout
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
 from codesign import command
 from codesign.ir.errors import CodesignError
+
+if TYPE_CHECKING:
+    from codesign.document import ModelDocument
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -143,6 +146,7 @@ def _run(
     replayed = read_schedules(schedules) if schedules is not None else {}
 
     from codesign import pipeline
+    from codesign.manifest import settle
     from codesign.report import report
 
     options = pipeline.Options(
@@ -157,6 +161,7 @@ def _run(
         schedules=replayed,
     )
     compilations: list[pipeline.Compilation] = []
+    written: list[Path] = []
     aside = redirect_stdout(sys.stderr) if as_json or to_stdout else nullcontext()  # what the user's model prints
     with aside, command.progress(not as_json) as steps:
         captured = pipeline.capture(path, options, steps)
@@ -164,8 +169,10 @@ def _run(
             compiled = pipeline.compile_for(captured, machine, options, steps)
             if folder is not None:
                 where = folder if len(machines) == 1 else folder / machine.name
-                pipeline.write(compiled, where, forms or pipeline.default_forms(machine))
+                written.extend(pipeline.write(compiled, where, forms or pipeline.default_forms(machine)))
             compilations.append(compiled)
+    if folder is not None:
+        settle(folder, written)
 
     documents = [compiled.document for compiled in compilations]
     ledgers = [[pipeline.explain(c, name) for name in (c.kernels if "all" in why else why)] for c in compilations]
@@ -188,10 +195,14 @@ def _run(
                 console.print(ledger.to_tree())
         if folder is not None:
             console.print(f"files are in {folder}", highlight=False)
-    failed = [
-        k for d in documents for k in (d.verified, *(x.verified for x in d.kernels)) if k is not None and not k.ok
-    ]
-    return command.INTERNAL_ERROR if failed else 0
+    return command.INTERNAL_ERROR if any(failed(document) for document in documents) else 0
+
+
+def failed(document: ModelDocument) -> bool:
+    """A kernel or the model is wrong, or a kernel did not compile."""
+    checks = [document.verified, *(kernel.verified for kernel in document.kernels)]
+    wrong = any(check is not None and not check.ok for check in checks)
+    return wrong or any(kernel.compiled is not None and kernel.compiled.error for kernel in document.kernels)
 
 
 def _list_operators(as_json: bool) -> int:

@@ -89,6 +89,9 @@ class ModelDocument(_Document):
     seconds_high: float
     energy_joules: float | None
     peak_memory_bytes: int
+    """Inputs, results and the most of intermediates at once; weights are `constant_bytes`."""
+    input_bytes: int
+    output_bytes: int
     constant_bytes: int
     compile_seconds: float
     phases: dict[str, float]

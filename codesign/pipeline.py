@@ -34,7 +34,7 @@ from codesign.ir.text import print_module
 from codesign.passes import Context, optimize
 from codesign.passes.lowering import KernelInfo, tile_module
 from codesign.passes.memory import MemoryPlan, plan
-from codesign.passes.schedule.replay import write_schedules
+from codesign.passes.schedule.replay import Schedules, write_schedules
 from codesign.passes.schedule.tuner import Tuner
 
 EXTERNAL = (Call, Collective, Random, Scan, Scatter, Sort)
@@ -149,7 +149,7 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
     steps.step(f"scheduling for {machine.name}")
     with clock.phase("schedule"):
         tiled = fused
-        kernels = tile_module(tiled, tuner, options.schedules)
+        kernels = tile_module(tiled, tuner, options.schedules, remarks)
     with clock.phase("memory"):
         memory = plan(tiled.main, sizes)
     backend = backend_for(machine, tiled, sizes)
@@ -186,7 +186,9 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
         seconds_low=low,
         seconds_high=high,
         energy_joules=sum((k.energy_joules or 0.0) * k.count for k in documents) if None not in joules else None,
-        peak_memory_bytes=memory.peak_bytes,
+        peak_memory_bytes=memory.peak_bytes + memory.input_bytes + memory.output_bytes,
+        input_bytes=memory.input_bytes,
+        output_bytes=memory.output_bytes,
         constant_bytes=_constant_bytes(tiled),
         compile_seconds=sum(phases.values()),
         phases=phases,
@@ -268,7 +270,9 @@ def _scalar_operations(info: KernelInfo, sizes: Mapping[str, int]) -> float:
 
 
 def _short_origin(leaf: Location) -> str:
-    return leaf.origin.removeprefix("aten.").split(".")[0]
+    """An operator's own name, without its namespace and overload: `aten.add.Tensor` is `add`."""
+    parts = leaf.origin.split(".")
+    return parts[1] if len(parts) > 2 or (parts[0] == "aten" and len(parts) > 1) else parts[0]
 
 
 def _place(leaf: Location) -> str:
@@ -381,8 +385,9 @@ def texts(compilation: Compilation, form: str) -> dict[str, str]:
     return compilation.backend.texts()
 
 
-def write(compilation: Compilation, folder: Path, forms: set[str]) -> None:
-    """Write the forms, what the compiler left, and `report.json`; records the files in the document."""
+def write(compilation: Compilation, folder: Path, forms: set[str]) -> list[Path]:
+    """Write the forms, what the compiler left, and `report.json`; records the files in the document, and names all of them."""
+    written: list[Path] = []
     document = compilation.document
     owners = {kernel.name: kernel for kernel in document.kernels}
     stems = file_names(owners)
@@ -390,6 +395,7 @@ def write(compilation: Compilation, folder: Path, forms: set[str]) -> None:
     for form in sorted(forms):
         for name, text in texts(compilation, form).items():
             path = write_text(folder / name, text)
+            written.append(path)
             owner = by_stem.get(Path(name).stem) if "/" in name else None
             (document.files if owner is None else owner.files)[form] = str(path)
     if "triton" in forms:
@@ -401,15 +407,22 @@ def write(compilation: Compilation, folder: Path, forms: set[str]) -> None:
             input_names=compilation.input_names,
         )
         document.files["runner"] = str(runner.path)
+        constants = {op.constant for op in compilation.tiled.main.body.walk() if isinstance(op, Constant)}
+        weights = [folder / "weights.pt"] if constants - set(runner.missing) else []
+        written.extend([runner.path, *weights])
     for name, files in compilation.backend.binaries().items():
         for kind, file in files.items():
             path = folder / "kernels" / f"{stems[name]}.{kind}"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(file.read_bytes())
+            written.append(path)
             owners[name].files[kind] = str(path)
-    write_schedules(folder / "schedules.json", {n: info.tuned.schedule for n, info in compilation.kernels.items()})
+    kernels_made = compilation.kernels.items()
+    schedules = Schedules({n: k.tuned.schedule for n, k in kernels_made}, {n: k.structure for n, k in kernels_made})
+    write_schedules(folder / "schedules.json", schedules)
     document.files["schedules"] = str(folder / "schedules.json")
-    write_text(folder / "report.json", document.model_dump_json(indent=1))
+    report = write_text(folder / "report.json", document.model_dump_json(indent=1))
+    return [*written, folder / "schedules.json", report]
 
 
 def explain(compilation: Compilation, kernel: str) -> Ledger:

@@ -127,6 +127,14 @@ def _clipped(items: Sequence[str], count: int) -> str:
     return f"{shown} +{len(items) - count}" if len(items) > count else shown
 
 
+def _memory_text(document: ModelDocument) -> str:
+    between = document.peak_memory_bytes - document.input_bytes - document.output_bytes
+    parts = (("inputs", document.input_bytes), ("results", document.output_bytes), ("intermediates", between))
+    counted = ", ".join(f"{name} {bytes_text(size)}" for name, size in parts)
+    whole = bytes_text(document.peak_memory_bytes)
+    return f"peak memory {whole} ({counted}) beside {bytes_text(document.constant_bytes)} of weights"
+
+
 def headline(document: ModelDocument) -> RenderableType:
     """The model in four lines."""
     launches = sum(kernel.count for kernel in document.kernels)
@@ -144,7 +152,7 @@ def headline(document: ModelDocument) -> RenderableType:
     )
     grid.add_row(
         "cost",
-        f"{energy}, peak memory {bytes_text(document.peak_memory_bytes)} beside {bytes_text(document.constant_bytes)} of weights",
+        f"{energy}, {_memory_text(document)}",
     )
     grid.add_row("kernels", f"{len(document.kernels)} distinct, {launches} launches, {external} external calls")
     checks = [kernel.verified for kernel in document.kernels if kernel.verified is not None]

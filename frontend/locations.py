@@ -13,12 +13,13 @@ from codesign.ir.location import Location
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in')
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+_FRONTEND = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _LOCAL_ROOT = "L['self']"
 
 
 def is_internal(file: str) -> bool:
-    """True for frames that say nothing about the model: torch's own, and a library's plumbing around its modelling files."""
-    if file.startswith((_TORCH, "<")) or (f"{os.sep}torch{os.sep}" in file and "site-packages" in file):
+    """True for frames that say nothing about the model: torch's own, those of this package, and a library's plumbing around its modelling files."""
+    if file.startswith((_TORCH, _FRONTEND, "<")) or (f"{os.sep}torch{os.sep}" in file and "site-packages" in file):
         return True
     plumbing = f"{os.sep}site-packages{os.sep}transformers{os.sep}"
     return plumbing in file and f"{plumbing}models{os.sep}" not in file
@@ -30,7 +31,7 @@ def _statement(stack_trace: str) -> tuple[str, int]:
     for file, line in reversed(frames):
         if not is_internal(file):
             return file, line
-    return frames[-1] if frames else ("", 0)
+    return "", 0  # a module of torch itself: its path says more than a line of torch's
 
 
 def _module_path(meta: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Compute, Fusion, Launch
 from codesign.ir.tile import Kernel
 from codesign.passes.normalize import Normalized, normalize
+from codesign.passes.schedule.replay import Schedules
 from codesign.passes.schedule.tuner import Tuned, Tuner
 from codesign.passes.tile import lower
 from codesign.passes.tiling.split import split_reduction, splittable
@@ -25,7 +26,7 @@ class KernelInfo:
     """One kernel of a module: the group it does, how it was tuned, and everywhere it is launched.
 
     `fusion`: the first group of this structure, as it was before normalisation. `inputs`: for each input buffer of the kernel, its
-    position in `fusion.uses()`. `count`: launches. `locations`: of each launch.
+    position in `fusion.uses()`. `structure`: the structural hash of `fusion`. `count`: launches. `locations`: of each launch.
     """
 
     kernel: Kernel
@@ -33,33 +34,46 @@ class KernelInfo:
     normalized: Normalized
     tuned: Tuned
     inputs: tuple[int, ...] = ()
+    structure: str = ""
     count: int = 0
     locations: list[Location] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
 
 
-def tile_module(module: Module, tuner: Tuner, schedules: Mapping[str, Schedule] | None = None) -> dict[str, KernelInfo]:
+def tile_module(
+    module: Module,
+    tuner: Tuner,
+    schedules: Mapping[str, Schedule] | None = None,
+    remarks: list[str] | None = None,
+) -> dict[str, KernelInfo]:
     """Replace every group of the module's functions by a launch of a tiled kernel, in place; what each kernel is, by name.
 
-    `schedules` replays given schedules for kernels of these names instead of the tuner's. Raises ScheduleError when a group has no
+    `schedules` replays given schedules instead of the tuner's: for kernels of the structure that a schedule was made for, where `Schedules`
+    tells it, else for kernels of these names. `remarks` gets the ones that are not used. Raises ScheduleError when a group has no
     schedule that fits the tuner's machine, when a replayed one does not fit or apply, and for a name that no kernel has.
     """
-    lowering = _Lowering(module, tuner, dict(schedules or {}))
+    given = schedules if isinstance(schedules, Schedules) else Schedules(schedules or {})
+    lowering = _Lowering(module, tuner, given)
     for function in module.functions.values():
         lowering.block(function.body)
-    unknown = [name for name in lowering.schedules if name not in lowering.kernels]
+    unknown = [name for name in given if name not in lowering.kernels and name not in given.structures]
     if unknown:
         known = ", ".join(lowering.kernels)
         raise ScheduleError(
             f"a schedule is given for @{unknown[0]}, which is not a kernel here", hint=f"kernels: {known}"
         )
+    unused = [name for name in given if name not in lowering.replayed and name in given.structures]
+    if unused and remarks is not None:
+        names = ", ".join(f"@{name}" for name in unused)
+        remarks.append(f"schedules that are not used, as no kernel here has the structure they were made for: {names}")
     return lowering.kernels
 
 
 class _Lowering:
-    def __init__(self, module: Module, tuner: Tuner, schedules: Mapping[str, Schedule]) -> None:
+    def __init__(self, module: Module, tuner: Tuner, schedules: Schedules) -> None:
         self.module = module
         self.schedules = schedules
+        self.replayed: set[str] = set()
         self.tuner = tuner
         self.bounds: Bounds = module.bounds()
         self.kernels: dict[str, KernelInfo] = {}
@@ -103,14 +117,13 @@ class _Lowering:
         if name is None:
             name = self._name(fusion)
             normalized = normalize(fusion, self.bounds)
-            if name in self.schedules:
-                tuned = self.tuner.predict(normalized, self.schedules[name], name)
+            tuned = self._replay(normalized, name, key) or tuned
             kernel = lower(normalized.fusion, tuned.schedule, name=name, bounds=self.bounds, outputs=normalized.outputs)
             kernel.location = _location(fusion)
             self._by_structure[key] = name
             self.module.kernels[name] = kernel
             inputs = tuple(given.index(value) for value in normalized.fusion.uses())
-            self.kernels[name] = KernelInfo(kernel, fusion, normalized, tuned, inputs)
+            self.kernels[name] = KernelInfo(kernel, fusion, normalized, tuned, inputs, key)
         info = self.kernels[name]
         info.count += 1
         info.locations.append(_location(fusion))
@@ -122,6 +135,20 @@ class _Lowering:
             names=[value.name for value in fusion.results],
             location=_location(fusion),
         )
+
+    def _replay(self, normalized: Normalized, name: str, structure: str) -> Tuned | None:
+        """The given schedule for a kernel, if there is one."""
+        entry = self.schedules.named_for(name, structure)
+        if entry is None:
+            return None
+        try:
+            tuned = self.tuner.predict(normalized, self.schedules[entry], name)
+        except ScheduleError:
+            if entry == name:
+                raise
+            return None  # of the same structure, but its dimensions have other names
+        self.replayed.add(entry)
+        return tuned
 
     def _name(self, fusion: Fusion) -> str:
         given = fusion.label or "_".join(value.name for value in fusion.body.yields[:1]) or "kernel"

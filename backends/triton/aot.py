@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Bounds
 from codesign.ir.tile import Kernel
 
-_FORMAT = 3
+_FORMAT = 4
 """Part of every cache key; raise it when what is stored changes."""
 
 
@@ -128,9 +128,18 @@ def _stored(key: str) -> dict[str, Any] | None:
     path = cache_folder("compiled") / key / "compiled.json"
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return data if all(Path(file).is_file() for file in data["files"].values()) else None
+    try:
+        whole = all(_digest(Path(file)) == data["digests"][kind] for kind, file in data["files"].items())
+        known = whole and {**data, "digests": None}.keys() == {f.name for f in fields(Compiled)} | {"digests"}
+    except (OSError, AttributeError, KeyError, TypeError):
+        return None  # damaged, or of another version
+    return {key: value for key, value in data.items() if key != "digests"} if known else None
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _compile_missing(work: Sequence[tuple[str, Emitted]], goal: Target, jobs: int) -> None:
@@ -210,7 +219,8 @@ def _finish(key: str, emitted: Emitted, goal: Target, outcome: dict[str, Any]) -
     compiled = Compiled(
         emitted.name, goal.name, registers, outcome["shared"], spills, emitted.warps, files, outcome["seconds"]
     )
-    write_atomically(folder / "compiled.json", json.dumps(asdict(compiled), indent=1).encode())
+    stored = {**asdict(compiled), "digests": {kind: _digest(Path(file)) for kind, file in files.items()}}
+    write_atomically(folder / "compiled.json", json.dumps(stored, indent=1).encode())
 
 
 def _tool(name: str) -> str:

@@ -140,8 +140,9 @@ def kernel_file(emitted: Emitted) -> Path:
     """The kernel's source as a file named by its content (Triton reads a kernel's source from its file)."""
     digest = hashlib.sha256(emitted.source.encode()).hexdigest()[:16]
     path = cache_folder("sources") / f"{emitted.name}_{digest}.py"
-    if not path.is_file():
-        write_atomically(path, emitted.source.encode())
+    source = emitted.source.encode()
+    if not path.is_file() or path.read_bytes() != source:
+        write_atomically(path, source)
     return path
 
 

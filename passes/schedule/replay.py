@@ -30,13 +30,31 @@ def differences(a: Schedule, b: Schedule) -> dict[str, tuple[object, object]]:
     return {path: (left.get(path), right.get(path)) for path in {**left, **right} if left.get(path) != right.get(path)}
 
 
+class Schedules(dict[str, Schedule]):
+    """Schedules by kernel name; `structures` has the structural hash of the group that each was made for, where it is known."""
+
+    def __init__(self, schedules: Mapping[str, Schedule], structures: Mapping[str, str] | None = None) -> None:
+        super().__init__(schedules)
+        self.structures = dict(structures or {})
+
+    def named_for(self, name: str, structure: str) -> str | None:
+        """The entry for a kernel: the one of its structure, by preference of its name, else one of its name that names no structure."""
+        if name in self and self.structures.get(name, structure) == structure:
+            return name
+        return next((other for other in self if self.structures.get(other) == structure), None)
+
+
 def write_schedules(path: Path, schedules: Mapping[str, Schedule]) -> None:
     """Write schedules by kernel name as JSON."""
-    data = {name: schedule.to_json() for name, schedule in schedules.items()}
+    structures = schedules.structures if isinstance(schedules, Schedules) else {}
+    data = {
+        name: {**({"structure": structures[name]} if name in structures else {}), **schedule.to_json()}
+        for name, schedule in schedules.items()
+    }
     path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
-def read_schedules(path: Path) -> dict[str, Schedule]:
+def read_schedules(path: Path) -> Schedules:
     """Read what `write_schedules` wrote; ScheduleError names the kernel and the field that is wrong, or that nothing
     reads."""
     try:
@@ -55,9 +73,14 @@ def read_schedules(path: Path) -> dict[str, Schedule]:
         raise ScheduleError("a number has too many digits", place=str(path)) from None
     if not isinstance(data, dict):
         raise ScheduleError("needs an object of schedules by kernel name", place=str(path))
-    schedules = {}
+    schedules = Schedules({})
     for name, entry in data.items():
         try:
+            if isinstance(entry, dict) and "structure" in entry:
+                structure = entry.pop("structure")
+                if not isinstance(structure, str):
+                    raise ScheduleError("`structure` is not a text", hint="leave it out to replay by name")
+                schedules.structures[name] = structure
             schedules[name] = Schedule.from_json(entry)
             check_knobs(schedules[name])
         except ScheduleError as error:

@@ -8,8 +8,9 @@ import pytest
 
 from codesign import pipeline
 from codesign.command import Steps
+from codesign.compile import failed
 from codesign.costmodel.machine import load_machine
-from codesign.document import ModelDocument
+from codesign.document import Compiled, ModelDocument
 
 PRELUDE = "import torch\nfrom torch import nn\n"
 
@@ -79,6 +80,28 @@ def test_right_models_agree(tmp_path: Path, model: str, inputs: str) -> None:
     assert found is not None
     assert found.ok, found
     assert found.inputs == ["example", "drawn"]
+
+
+def test_places_names_and_memory_are_the_users(tmp_path: Path) -> None:
+    """A module of torch has no line of the user's to show; an op of the user's has its own name; memory counts inputs and results."""
+    text = (
+        WRONG.format(name="lab", body='apply("add", a, a)')
+        + "class M(nn.Module):\n    def forward(self, x): return op(x).softmax(-1)\n"
+    )
+    document = compiled(tmp_path, text + "model = M()\nexample_inputs = (torch.randn(8, 16),)\n")
+    assert "op" in [op for kernel in document.kernels for op in kernel.ops]
+    assert document.input_bytes == document.output_bytes == 8 * 16 * 4
+    assert document.peak_memory_bytes >= 2 * 8 * 16 * 4
+    for model in ("nn.Softmax(-1)", "torch.tanh", "nn.Sequential(nn.Linear(16, 4), nn.SiLU())"):
+        bare = compiled(tmp_path, f"model = {model}\nexample_inputs = (torch.randn(8, 16),)\n")
+        assert not [place for kernel in bare.kernels for place in kernel.source if ".py:" in place]
+
+
+def test_a_kernel_that_does_not_compile_is_a_failure(tmp_path: Path) -> None:
+    document = compiled(tmp_path, "model = nn.ReLU()\nexample_inputs = (torch.randn(8, 16),)\n")
+    assert not failed(document)
+    document.kernels[0].compiled = Compiled(arch="sm_90", error="rejected")
+    assert failed(document)
 
 
 STATE = """

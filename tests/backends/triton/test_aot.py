@@ -11,7 +11,7 @@ import pytest
 from codesign.backends.triton import compiler
 from codesign.backends.triton.aot import Compiled, cache_key, compile_all, compile_aot
 from codesign.backends.triton.emit import emission
-from codesign.backends.triton.interpret import KernelError
+from codesign.backends.triton.interpret import KernelError, kernel_file
 from codesign.backends.triton.targets import target, target_of
 from codesign.costmodel.machine import load_machine, machine_names
 from codesign.ir.dtypes import BF16, F16, F32
@@ -90,6 +90,24 @@ def test_never_compiled_twice(hopper: Compiled, monkeypatch: pytest.MonkeyPatch)
     renamed = big()
     renamed.notes["another"] = "comment does not matter"
     assert compile_aot(renamed, "sm_90").cached
+
+
+def test_damaged_files_of_the_cache_are_made_again() -> None:
+    whole = compile_aot(big(), "sm_90")
+    binary = Path(whole.files["cubin"]).read_bytes()
+    for damage in (binary[: len(binary) // 2], binary[:-1] + bytes([binary[-1] ^ 1])):
+        Path(whole.files["cubin"]).write_bytes(damage)
+        again = compile_aot(big(), "sm_90")
+        assert not again.cached
+        assert Path(again.files["cubin"]).read_bytes() == binary
+    record = Path(whole.files["cubin"]).parent / "compiled.json"
+    for text in ("{", "[]", "{}", '{"files": 3}'):
+        record.write_text(text)
+        assert compile_aot(big(), "sm_90").registers == whole.registers
+    source = kernel_file(emission(big()))
+    text = source.read_text()
+    source.write_text(text[: len(text) // 2])
+    assert kernel_file(emission(big())).read_text() == text
 
 
 def test_what_decides_the_code_is_in_the_key() -> None:

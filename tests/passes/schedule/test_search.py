@@ -26,7 +26,7 @@ from codesign.passes.normalize import normalize
 from codesign.passes.schedule.build import space
 from codesign.passes.schedule.context import Context
 from codesign.passes.schedule.policy import Random, Tracking, make_policy, policy_names
-from codesign.passes.schedule.replay import differences, read_schedules, write_schedules
+from codesign.passes.schedule.replay import Schedules, differences, read_schedules, write_schedules
 from codesign.passes.schedule.space import Space
 from codesign.passes.schedule.tuner import Tuner, tune
 from codesign.passes.tile import lower
@@ -234,6 +234,30 @@ def test_given_schedules_are_used_and_checked() -> None:
         tile_module(module(), Tuner(H100), {"r": Schedule({"m": 32})})
     with pytest.raises(ScheduleError, match="@other, which is not a kernel here; kernels: r"):
         tile_module(module(), Tuner(H100), {"other": wanted})
+
+
+def test_schedules_follow_structure_not_names(tmp_path: Path) -> None:
+    """What was written for one kernel is replayed for the same structure under another name, and never for another structure."""
+
+    def module(n: int) -> Module:
+        fusion = groups.gemm(512, n, 512)
+        return Module(functions={"main": Function("main", Block(list(fusion.uses()), [fusion], fusion.results))})
+
+    (made,) = tile_module(module(512), Tuner(H100)).values()
+    wanted = Schedule({"i": 32, "j": 64, "k": 32}, pipeline=3, extras={"warps": 4})
+    path = tmp_path / "schedules.json"
+    write_schedules(path, Schedules({"another": wanted}, {"another": made.structure}))
+    remarks: list[str] = []
+    (info,) = tile_module(module(512), Tuner(H100), read_schedules(path), remarks).values()
+    assert info.tuned.schedule == wanted
+    assert remarks == []
+    write_schedules(path, Schedules({"r": wanted}, {"r": made.structure}))
+    (info,) = tile_module(module(256), Tuner(H100), read_schedules(path), remarks).values()
+    assert info.tuned.schedule == tune(groups.gemm(512, 256, 512), H100).schedule
+    assert remarks == ["schedules that are not used, as no kernel here has the structure they were made for: @r"]
+    path.write_text('{"r": {"structure": 5, "tiles": {"i": 32}}}')
+    with pytest.raises(ScheduleError, match="structure"):
+        read_schedules(path)
 
 
 def test_differences_by_knob() -> None:
