@@ -61,10 +61,12 @@ class Backend(Protocol):
         """Time of a kernel that was run at its full size on a simulator of the machine."""
 
 
-def backend_for(machine: Machine, module: Module, sizes: Mapping[str, int]) -> Backend:
-    """The backend of a machine for a tiled module."""
+def backend_for(
+    machine: Machine, module: Module, sizes: Mapping[str, int], sources: Path | None = None
+) -> Backend:
+    """The backend of a machine for a tiled module; `sources`: the folder of the user's model, whose lines may be shown."""
     if machine.kind == "gpu":
-        return TritonBackend(machine, module)
+        return TritonBackend(machine, module, sources=sources)
     return AcceleratorBackend(machine, module, dict(sizes))
 
 
@@ -82,6 +84,7 @@ class TritonBackend:
     machine: Machine
     module: Module
     form: str = "triton"
+    sources: Path | None = None
     compiled: dict[str, TritonCompiled] = field(default_factory=dict)
 
     @property
@@ -125,7 +128,10 @@ class TritonBackend:
 
     def texts(self) -> dict[str, str]:
         kernels, files = self.module.kernels, file_names(self.module.kernels)
-        return {f"kernels/{files[name]}.py": emission(k, self.bounds).source for name, k in kernels.items()}
+        return {
+            f"kernels/{files[name]}.py": emission(kernel, self.bounds, self.sources).source
+            for name, kernel in kernels.items()
+        }
 
     def binaries(self) -> dict[str, dict[str, Path]]:
         kinds = ("cubin", "hsaco", "ptx", "amdgcn")

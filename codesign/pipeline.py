@@ -81,6 +81,7 @@ class Compilation:
     memory: MemoryPlan
     input_names: list[str]
     document: ModelDocument
+    sources: Path | None = None
 
 
 class Clock:
@@ -152,7 +153,8 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
         kernels = tile_module(tiled, tuner, options.schedules, remarks)
     with clock.phase("memory"):
         memory = plan(tiled.main, sizes)
-    backend = backend_for(machine, tiled, sizes)
+    sources = model.source.path.parent if model.source.path else None
+    backend = backend_for(machine, tiled, sizes, sources)
     compiled: dict[str, Compiled] = {}
     if options.kernels:
         with clock.phase("kernels"):
@@ -201,7 +203,7 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
         verified=whole,
         warnings=list(dict.fromkeys(remarks)),
     )
-    return Compilation(machine, module, tiled, kernels, backend, memory, model.captured.input_names, document)
+    return Compilation(machine, module, tiled, kernels, backend, memory, model.captured.input_names, document, sources)
 
 
 def _sizes(module: Module, given: Mapping[str, int]) -> dict[str, int]:
@@ -405,6 +407,7 @@ def write(compilation: Compilation, folder: Path, forms: set[str]) -> list[Path]
             folder,
             target=compilation.machine.name,
             input_names=compilation.input_names,
+            sources=compilation.sources,
         )
         document.files["runner"] = str(runner.path)
         constants = {op.constant for op in compilation.tiled.main.body.walk() if isinstance(op, Constant)}

@@ -91,9 +91,17 @@ def _decode(value: Any, tensors: Sequence[torch.Tensor]) -> Any:
     return value
 
 
-def _operator(target: str) -> Any:
+def _operator(target: str) -> torch._ops.OpOverload:
+    """The operator of a name; AttributeError or ValueError for anything else, such as a method of `torch.ops` itself."""
     namespace, packet, overload = target.split(".")
-    return getattr(getattr(getattr(torch.ops, namespace), packet), overload)
+    found = getattr(torch.ops, namespace)
+    for part in (packet, overload):
+        if not isinstance(found, (torch._ops._OpNamespace, torch._ops.OpOverloadPacket)):
+            raise ValueError(target)
+        found = getattr(found, part)
+    if not isinstance(found, torch._ops.OpOverload):
+        raise ValueError(target)
+    return found
 
 
 def run_with_torch(op: Call, arrays: Sequence[Any]) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import linecache
 import math
 import textwrap
 from collections import Counter
@@ -16,7 +15,7 @@ from codesign.backends.triton.expressions import Expressions, Term
 from codesign.backends.triton.functions import PRECEDENCE, compute_dtype
 from codesign.backends.triton.names import Namer, pointer_type, torch_type, triton_type
 from codesign.backends.triton.quoting import comment, docstring, dotted
-from codesign.backends.triton.source import by_line, device_functions, short, wrapped
+from codesign.backends.triton.source import by_line, device_functions, short, source_line, wrapped
 from codesign.backends.triton.writer import Writer
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.dtypes import BOOL, F32, I32, DType
@@ -53,14 +52,18 @@ def emit(kernel: Kernel, bounds: Bounds | None = None) -> str:
     return emission(kernel, bounds).source
 
 
-def emission(kernel: Kernel, bounds: Bounds | None = None) -> Emitted:
-    """Like `emit`, with the signature and the launch options."""
-    return _Emitter(kernel, bounds or Bounds()).run()
+def emission(kernel: Kernel, bounds: Bounds | None = None, sources: Path | None = None) -> Emitted:
+    """Like `emit`, with the signature and the launch options.
+
+    `sources`: the folder of the user's model; lines of files below it, and of no others, are shown in the header.
+    """
+    return _Emitter(kernel, bounds or Bounds(), sources).run()
 
 
 class _Emitter:
-    def __init__(self, kernel: Kernel, bounds: Bounds) -> None:
+    def __init__(self, kernel: Kernel, bounds: Bounds, sources: Path | None) -> None:
         self.kernel = kernel
+        self.sources = sources
         self.namer = Namer()
         self.name = self.namer.fresh(kernel.name)
         self.symbols = {name: self.namer.fresh(name) for name in kernel.symbols}
@@ -129,7 +132,7 @@ class _Emitter:
             for (file, line), group in by_line(leaves).items():
                 origins = ", ".join(dict.fromkeys(leaf.origin for leaf in group if leaf.origin))
                 modules = ", ".join(dict.fromkeys(leaf.module for leaf in group if leaf.module))
-                text = linecache.getline(file, line).strip() if file else ""
+                text = source_line(self.sources, file, line)
                 place = f"{Path(file).name}:{line}" if file else ""
                 parts = [place, text, f"in {modules}" if modules else "", f"({origins})" if origins else ""]
                 lines.append("    " + "  ".join(part for part in parts if part))

@@ -70,11 +70,13 @@ def write_runner(
     *,
     target: str = "",
     input_names: Sequence[str] | None = None,
+    sources: Path | None = None,
 ) -> Runner:
     """Write a runner for the main function of a tiled module into a directory.
 
     `memory`: the plan of the main function (made here when None; only modules without dynamic sizes have one arena). `target`: named in the
-    comments. `input_names`: of the arguments. UnsupportedError names an operation that a runner can't do.
+    comments. `input_names`: of the arguments. `sources`: the folder
+    of the user's model, whose lines kernels show. UnsupportedError names an operation that a runner can't do.
     """
     folder = Path(directory)
     (folder / "kernels").mkdir(parents=True, exist_ok=True)
@@ -84,7 +86,8 @@ def write_runner(
         memory = plan(module.main)
     files = file_names(module.kernels)
     for name, kernel in module.kernels.items():
-        write_atomically(folder / "kernels" / f"{files[name]}.py", emission(kernel, module.bounds()).source.encode())
+        source = emission(kernel, module.bounds(), sources).source
+        write_atomically(folder / "kernels" / f"{files[name]}.py", source.encode())
     missing = _write_weights(module, folder)
     source = _Writer(module, memory, target, input_names).text()
     write_atomically(folder / "runner.py", source.encode())

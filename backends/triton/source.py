@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import linecache
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,19 @@ def by_line(leaves: Sequence[Location]) -> dict[tuple[str, int], list[Location]]
     for leaf in leaves:
         groups.setdefault((leaf.file, leaf.line), []).append(leaf)
     return groups
+
+
+def source_line(folder: Path | None, file: str, line: int) -> str:
+    """A line of a file below the folder of the user's model; empty for any other file: a location may come from a stranger."""
+    if folder is None or not file or "\0" in file:
+        return ""
+    try:
+        place = Path(file).resolve()
+        if not place.is_relative_to(folder.resolve()):
+            return ""
+    except (OSError, RuntimeError):
+        return ""
+    return linecache.getline(str(place), line).strip()
 
 
 def short(location: Location) -> str:

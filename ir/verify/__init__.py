@@ -9,6 +9,7 @@ from codesign.ir.errors import VerificationError
 from codesign.ir.index import Bounds
 from codesign.ir.program import Program
 from codesign.ir.tile import Kernel
+from codesign.ir.verify.names import check_name
 from codesign.ir.verify.program import ProgramVerifier
 from codesign.ir.verify.tensor import TensorVerifier
 from codesign.ir.verify.tile import KernelVerifier
@@ -19,6 +20,7 @@ __all__ = ["verify", "verify_function", "verify_kernel", "verify_program"]
 def verify(module: Module) -> None:
     """Check everything in a module; VerificationError at the first rule broken."""
     for symbol in module.symbols.values():
+        check_name("a size symbol", symbol.name)
         if symbol.low < 0 or (symbol.high is not None and symbol.high < symbol.low):
             raise VerificationError(f"symbol {symbol.name} ranges from {symbol.low} to {symbol.high}")
     for name, function in module.functions.items():
@@ -37,14 +39,17 @@ def verify(module: Module) -> None:
 
 def verify_function(function: Function, module: Module) -> None:
     """Check one tensor-level function of a module."""
+    check_name("a function", function.name, function.location)
     TensorVerifier(module).block(function.body, set())
 
 
 def verify_kernel(kernel: Kernel, bounds: Bounds | None = None) -> None:
     """Check one kernel; `bounds` gives ranges of its size symbols."""
+    check_name("a kernel", kernel.name, kernel.location)
     KernelVerifier(kernel, bounds or Bounds()).run()
 
 
 def verify_program(program: Program) -> None:
     """Check one program of the accelerator level."""
+    check_name("a program", program.name, program.location)
     ProgramVerifier(program).run()

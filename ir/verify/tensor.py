@@ -23,6 +23,7 @@ from codesign.ir.verify.expressions import (
     points,
     same_types,
 )
+from codesign.ir.verify.names import check_call
 
 
 class TensorVerifier:
@@ -194,8 +195,7 @@ def _random(v: TensorVerifier, op: tensor.Random, defined: set[Value]) -> None:
 
 
 def _call(v: TensorVerifier, op: tensor.Call, defined: set[Value]) -> None:
-    if not op.target:
-        fail(op, "has no target")
+    check_call(op)
 
 
 def _collective(v: TensorVerifier, op: tensor.Collective, defined: set[Value]) -> None:
