@@ -58,6 +58,10 @@ typecheck: $(STAMP)  ## mypy --strict
 test-long: $(STAMP)  ## All tests that need no GPU, and ten times as many examples for each property
 	HYPOTHESIS_PROFILE=long $(PY) -m pytest -m "not gpu and not conformance" --timeout=3600 $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(STAMP)  ## 100,000 malformed and hostile files to every reader (ARGS="--inputs 5000 --seed 1" for others)
+	$(PY) tests/fuzz/run.py $(ARGS)
+
 .PHONY: conformance
 conformance: $(STAMP)  ## Every sample of PyTorch's own operator tests through the tensor IR, and a table (LIMIT=5: fewer samples)
 	$(PY) -m codesign.frontend.conformance $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)

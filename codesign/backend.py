@@ -61,9 +61,7 @@ class Backend(Protocol):
         """Time of a kernel that was run at its full size on a simulator of the machine."""
 
 
-def backend_for(
-    machine: Machine, module: Module, sizes: Mapping[str, int], sources: Path | None = None
-) -> Backend:
+def backend_for(machine: Machine, module: Module, sizes: Mapping[str, int], sources: Path | None = None) -> Backend:
     """The backend of a machine for a tiled module; `sources`: the folder of the user's model, whose lines may be shown."""
     if machine.kind == "gpu":
         return TritonBackend(machine, module, sources=sources)

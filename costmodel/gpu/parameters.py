@@ -8,6 +8,7 @@ file or clock counts, so they carry over.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -254,6 +255,7 @@ def _read(name: str) -> Calibration | None:
 
 def calibration_from(data: dict[str, Any], origin: str) -> Calibration:
     """A calibration from plain data; MachineError names what is wrong."""
+    _check_plain(data, origin)
     known = {entry.name for entry in fields(Parameters)}
     unknown = set(data.get("parameters", {})) - known
     if unknown or "machine" not in data:
@@ -268,6 +270,31 @@ def calibration_from(data: dict[str, Any], origin: str) -> Calibration:
         transferred=data.get("transferred", ""),
         implementations=data.get("implementations", {}),
     )
+
+
+def _check_plain(data: Any, origin: str) -> None:
+    """The types of a calibration's fields: texts, and tables of finite numbers."""
+    if not isinstance(data, dict):
+        raise MachineError(f"{origin}: not a calibration file")
+    for key in ("machine", "transferred"):
+        if not isinstance(data.get(key, ""), str):
+            raise MachineError(f"{origin}: {key}: must be a text")
+    for key in ("parameters", "spread", "provenance", "implementations"):
+        if not isinstance(data.get(key, {}), dict):
+            raise MachineError(f"{origin}: {key}: must be a table")
+    for name, value in data.get("parameters", {}).items():
+        if not _finite(value):
+            raise MachineError(f"{origin}: parameters.{name}: must be a finite number")
+    for regime, pair in data.get("spread", {}).items():
+        if not isinstance(pair, list) or len(pair) != 2 or not all(map(_finite, pair)) or not 0 < pair[0] <= pair[1]:
+            raise MachineError(f"{origin}: spread.{regime}: must be two factors, the low one first")
+    for name, constants in data.get("implementations", {}).items():
+        if not isinstance(constants, dict) or not all(map(_finite, constants.values())):
+            raise MachineError(f"{origin}: implementations.{name}: must be a table of finite numbers")
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def calibration_to(calibration: Calibration) -> dict[str, Any]:

@@ -259,7 +259,7 @@ def parse_programs(text: str, file: str = "<string>", first_line: int = 1) -> li
         line = getattr(meta, "line", None) or getattr(error.obj, "line", None) or 1
         column = getattr(meta, "column", None) or getattr(error.obj, "column", None) or 1
         original = error.orig_exc
-        if isinstance(original, CodesignError | ValueError | KeyError):
+        if isinstance(original, CodesignError | ValueError | KeyError | ArithmeticError | RecursionError):
             message = original.message if isinstance(original, CodesignError) else str(original)
             raise fail(message, line, column) from error
         raise

@@ -11,10 +11,60 @@ from lark import Lark
 from lark.lexer import PatternStr
 
 NUMBERS = ("0", "1", "2", "7", "-1", "64", "65536", "4294967296", "9223372036854775807", "1" + "0" * 40)
-NAMES = ("i", "j", "k", "core", "cores", "x", "x.y", "sum", "max", "argmax", "add", "exp", "data", "f32", "uniform", "N")
-TEXTS = ('""', '"a.py"', '"%0"', '"%9"', '"aten.sort.default"', '"torch.float32"', '"dtype:f32"', r'"\u0000"', r'"\ud800"')
+NAMES = (
+    "i",
+    "j",
+    "k",
+    "core",
+    "cores",
+    "x",
+    "x.y",
+    "sum",
+    "max",
+    "argmax",
+    "add",
+    "exp",
+    "data",
+    "f32",
+    "uniform",
+    "N",
+)
+TEXTS = (
+    '""',
+    '"a.py"',
+    '"%0"',
+    '"%9"',
+    '"aten.sort.default"',
+    '"torch.float32"',
+    '"dtype:f32"',
+    r'"\u0000"',
+    r'"\ud800"',
+)
 DTYPES = ("f32", "bf16", "i64", "u8", "bool", "f8e4m3")
-MARKS = ("\x00", "\u2028", "{", "}", "(", ")", "[", "]", '"', "`", "\\", "%", "@", "#", ",", ":", "nan", "inf", "-", "1e999", "\r", "ﬁ")
+MARKS = (
+    "\x00",
+    "\u2028",
+    "{",
+    "}",
+    "(",
+    ")",
+    "[",
+    "]",
+    '"',
+    "`",
+    "\\",
+    "%",
+    "@",
+    "#",
+    ",",
+    ":",
+    "nan",
+    "inf",
+    "-",
+    "1e999",
+    "\r",
+    "ﬁ",
+)
 
 
 @cache
@@ -42,7 +92,9 @@ def sentence(grammar: Lark, rng: random.Random, *, depth: int = 14) -> str:
             words.append(terminals[name] or _word(name, rng))
             continue
         choices = rules[name]
-        chosen = rng.choice(choices) if level < depth else min(choices, key=lambda c: (sum(not t for _, t in c), len(c)))
+        chosen = (
+            rng.choice(choices) if level < depth else min(choices, key=lambda c: (sum(not t for _, t in c), len(c)))
+        )
         stack.extend((part, is_term, level + 1) for part, is_term in reversed(chosen))
     return " ".join(words)
 
@@ -62,7 +114,15 @@ def _word(terminal: str, rng: random.Random) -> str:
         return rng.choice(("0.5", "1e30", "1e-300", "1e999"))
     if terminal == "STRING":
         return rng.choice(TEXTS)
-    operators = {"EQUAL": "==", "SHIFT": "<<", "COMPARE": "<", "BIT": "&", "PRODUCT": "=", "BOOLEAN": "true", "ATOMIC": "atomic_add"}
+    operators = {
+        "EQUAL": "==",
+        "SHIFT": "<<",
+        "COMPARE": "<",
+        "BIT": "&",
+        "PRODUCT": "=",
+        "BOOLEAN": "true",
+        "ATOMIC": "atomic_add",
+    }
     return operators.get(terminal) or rng.choice(NAMES)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import tempfile
 from collections.abc import Callable, Sequence
@@ -88,7 +89,7 @@ def _program(rng: random.Random) -> bytes:
 
 
 def _file(data: bytes, ending: str) -> Path:
-    path = SCRATCH / f"codesign-fuzz{ending}"
+    path = SCRATCH / f"codesign-fuzz-{os.getpid()}{ending}"
     path.write_bytes(data)
     return path
 
