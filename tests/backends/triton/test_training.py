@@ -67,7 +67,18 @@ def assert_same_step(example: Example, tolerance: float = 1e-4) -> None:
         torch.testing.assert_close(ours[name], expected, rtol=tolerance, atol=tolerance, msg=named)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in MODELS])
+MISSING = {"spatial_transformer": "aten.grid_sampler_2d_backward has no lowering rule"}
+"""Models that are refused, and why."""
+
+
+def marked(name: str) -> Any:
+    marks = [] if name in QUICK else [pytest.mark.slow]
+    if name in MISSING:
+        marks.append(pytest.mark.xfail(reason=MISSING[name]))
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", [marked(name) for name in MODELS])
 def test_step_agrees_with_eager(name: str) -> None:
     if name in ("gpt2", "bert"):
         pytest.importorskip("transformers")
