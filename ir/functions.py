@@ -157,6 +157,8 @@ def _rows() -> list[Function]:
 
 FUNCTIONS: dict[str, Function] = {row.name: row for row in _rows()}
 FUNCTIONS["cast"] = Function("cast", 1, lambda a: a, "alu")
+FUNCTIONS["bitcast"] = Function("bitcast", 1, lambda a: a, "free")
+"""Both give a dtype of their own and are evaluated by `codesign.ir.numerics`: `convert` keeps the value, `reinterpret` the bits."""
 
 
 def result_dtype(function: str, dtypes: tuple[DType, ...]) -> DType:

@@ -43,6 +43,18 @@ def round_to(array: npt.ArrayLike, dtype: DType) -> Array:
         return _round_small(single, dtype)
 
 
+def reinterpret(array: npt.ArrayLike, source: DType, target: DType) -> Array:
+    """The bits of values of one dtype as values of another of the same width (8-bit floats excepted)."""
+    held = np.asarray(array)
+    if source is BF16:  # the upper half of a float32
+        held = (np.asarray(held, np.float32).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+    if target is BF16:
+        return np.asarray((held.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32))
+    if target is BOOL:
+        return np.asarray(held.view(np.uint8) != 0)
+    return np.asarray(held.view(target.numpy))
+
+
 def round_to_tf32(array: Array) -> Array:
     """float32 rounded to the 10-bit mantissa of tensor-float-32 (ties to even)."""
     return _drop_bits(array.astype(np.float32, copy=False), 13)

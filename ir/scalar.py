@@ -355,6 +355,8 @@ class Apply(Scalar):
     def _format(self) -> str:
         if self.function == "cast":
             return f"{self.dtype}({self.args[0]})"
+        if self.function == "bitcast":
+            return f"bitcast_{self.dtype}({self.args[0]})"
         symbol = FUNCTIONS[self.function].symbol
         if symbol and len(self.args) == 2:
             return f"({self.args[0]} {symbol} {self.args[1]})"
@@ -394,6 +396,11 @@ def cast(value: Scalar, dtype: DType) -> Scalar:
         ):
             return Literal(value.value, dtype)
     return Apply("cast", (value,), dtype)
+
+
+def bitcast(value: Scalar, dtype: DType) -> Scalar:
+    """The bits of the value as a dtype of the same width (itself when it has it); printed `bitcast_i32(x)`."""
+    return value if value.dtype is dtype else Apply("bitcast", (value,), dtype)
 
 
 def select(condition: Scalar, yes: Scalar, no: Scalar) -> Scalar:

@@ -147,6 +147,8 @@ def fold_literals(node: Apply) -> Literal | None:
         return None
     values = [np.asarray(arg.value, dtype=arg.dtype.numpy) for arg in node.args if isinstance(arg, Literal)]
     source = node.args[0].dtype
+    if node.function == "bitcast":
+        return None  # its bits may be a NaN's, which a literal doesn't keep
     if node.function == "cast" and source.is_float and not node.dtype.is_float and not np.isfinite(values[0]):
         return None  # undefined: leave it to the machine
     if node.function == "cast" and source.is_float and node.dtype.is_integer:

@@ -22,7 +22,7 @@ from codesign.backends.triton.functions import (
 from codesign.backends.triton.names import triton_type
 from codesign.backends.triton.writer import Writer
 from codesign.ir.core import Value
-from codesign.ir.dtypes import BOOL, F32, I32, I64, DType
+from codesign.ir.dtypes import BOOL, F32, I32, I64, U8, DType
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.functions import FUNCTIONS
 from codesign.ir.index import Atom, Bounds, Datum, Extremum, FloorDiv, Index, Mod, Var
@@ -215,12 +215,26 @@ class Expressions:
             if isinstance(node.args[0], IndexValue):  # index arithmetic in 32 bits converts at once
                 return self.convert(source, node.dtype)
             return self.convert(self._settle(source, node.args[0].dtype), node.dtype)
+        if node.function == "bitcast":
+            return self._bitcast(children[0], node.args[0].dtype, node.dtype)
         if node.function == "select":
             condition, yes, no = children
             yes, no = self._settle(yes, node.dtype), self._settle(no, node.dtype)
             text = f"tl.where({condition.text}, {yes.text}, {no.text})"
             return Term(text, axes, ATOM, node.dtype)
         return self._apply(node, children, axes, order)
+
+    def _bitcast(self, term: Term, source: DType, dtype: DType) -> Term:
+        """The term's bits in another dtype; a bool has one bit in registers and goes by way of its byte."""
+        term = self._settle_strong(term, source) if term.dtype is None else self.convert(term, source)
+        byte = self.convert(term, U8) if source is BOOL else term
+        if dtype is BOOL:
+            as_byte = Term(f"{byte.within(PRECEDENCE['unary'])}.to(tl.uint8, bitcast=True)", term.axes, ATOM, U8)
+            return self.convert(as_byte, BOOL)
+        if byte.dtype is dtype:
+            return byte
+        text = f"{byte.within(PRECEDENCE['unary'])}.to({triton_type(dtype)}, bitcast=True)"
+        return Term(text, term.axes, ATOM, dtype)
 
     def _settle(self, term: Term, dtype: DType) -> Term:
         """The term as a value of the dtype; Python numbers stay where Triton types them right by itself."""

@@ -85,6 +85,8 @@ class TorchText:
         args = [self.scalar(arg, dims) for arg in node.args]
         if node.function == "cast":
             return f"{args[0]}.to({torch_type(node.dtype)})"
+        if node.function == "bitcast":
+            return f"{args[0]}.view({torch_type(node.dtype)})"
         if node.function in TORCH_FUNCTIONS:
             return TORCH_FUNCTIONS[node.function].format(*args)
         if node.function not in FUNCTIONS:

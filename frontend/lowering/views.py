@@ -8,8 +8,9 @@ from codesign.frontend.lowering.builder import Builder, Operand, Point, broadcas
 from codesign.frontend.lowering.elementwise import converted
 from codesign.frontend.lowering.registry import lower
 from codesign.ir.core import Value, tensor_type
+from codesign.ir.dtypes import U8, U16, U32, U64
 from codesign.ir.index import Index, IndexLike, index, maximum, minimum
-from codesign.ir.scalar import IndexValue, Scalar, apply, cast
+from codesign.ir.scalar import IndexValue, Scalar, apply, bitcast, cast
 
 
 def wrap(dim: int, rank: int) -> int:
@@ -86,11 +87,39 @@ def reshaped(b: Builder, x: Value, shape: Sequence[Index], name: str = "") -> Va
     return b.compute(shape, lambda i: read(x, b.reshape_point(i, shape, source)), name=name)
 
 
+_UNSIGNED = {8: U8, 16: U16, 32: U32, 64: U64}
+
+
 @lower("aten.view.dtype", "aten.view_copy.dtype")
 def view_dtype(b: Builder, x: Value, dtype: object) -> Value:
+    """The same bits as another dtype; where widths differ, the last dim is split into or joined from neighbours (little-endian)."""
     if tensor_type(x).dtype is b.dtype:
         return x
-    raise b.unsupported("reinterpreting bits as another dtype", "convert values with .to() instead")
+    source, target = tensor_type(x).dtype, b.dtype
+    if any(kind.is_float and kind.bits == 8 for kind in (source, target)):
+        raise b.unsupported(
+            f"the bits of {source} as {target}", "convert 8-bit floats with .to() before they are viewed"
+        )
+    if source.bits == target.bits:
+        return b.compute(b.shape, lambda i: bitcast(read(x, i), target))
+    narrow, wide = (_UNSIGNED[min(source.bits, target.bits)], _UNSIGNED[max(source.bits, target.bits)])
+    ratio = wide.bits // narrow.bits
+
+    def part(i: Point) -> Scalar:
+        """One of the narrow elements that lie in a wide one, the lowest first."""
+        offset = apply("mul", cast(IndexValue(i[-1] % ratio), wide), literal(narrow.bits, wide))
+        bits = bitcast(read(x, (*i[:-1], i[-1] // ratio)), wide)
+        return bitcast(cast(apply("shr", bits, offset), narrow), target)
+
+    def joined(i: Point) -> Scalar:
+        """A wide element of consecutive narrow ones."""
+        whole: Scalar = literal(0, wide)
+        for k in range(ratio):
+            bits = cast(bitcast(read(x, (*i[:-1], i[-1] * ratio + k)), narrow), wide)
+            whole = apply("or", whole, apply("shl", bits, literal(k * narrow.bits, wide)))
+        return bitcast(whole, target)
+
+    return b.compute(b.shape, part if source.bits > target.bits else joined)
 
 
 @lower("aten.permute.default", "aten.permute_copy.default")

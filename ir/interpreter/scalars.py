@@ -12,7 +12,7 @@ from codesign.ir.errors import EvaluationError
 from codesign.ir.functions import FUNCTIONS
 from codesign.ir.index import Index, Var
 from codesign.ir.location import UNKNOWN, Location
-from codesign.ir.numerics import Array, convert, finish, next_after
+from codesign.ir.numerics import Array, convert, finish, next_after, reinterpret
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar
 
 
@@ -119,6 +119,8 @@ class Evaluator:
             args = [self._done[id(arg)] for arg in node.args]
             if node.function == "cast":
                 return convert(args[0], node.dtype)
+            if node.function == "bitcast":
+                return reinterpret(args[0], node.args[0].dtype, node.dtype)
             if node.function == "nextafter":  # neighbours in the format, not in what holds it
                 return next_after(args[0], args[1], node.dtype)
             return finish(FUNCTIONS[node.function].evaluate(*args), node.dtype)

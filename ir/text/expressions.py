@@ -167,7 +167,10 @@ class ExpressionBuilder:
                 return self.lets[name] if name in self.lets else IndexValue(name)
             if kind == "function_call":
                 function = self.name(parts[0])
-                if function not in FUNCTIONS or function == "cast":
+                bits_as = DTYPES.get(function.removeprefix("bitcast_")) if function.startswith("bitcast_") else None
+                if bits_as is not None:
+                    return Apply("bitcast", tuple(self.scalar(part) for part in parts[1:] if part is not None), bits_as)
+                if function not in FUNCTIONS or function in ("cast", "bitcast"):
                     self.fail(f"unknown scalar function {function!r}", parts[0])
                 args = [self.scalar(part) for part in parts[1:] if part is not None]
                 return apply(function, *args)

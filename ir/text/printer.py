@@ -224,6 +224,8 @@ class _Printer:
         if isinstance(node, Apply):
             if node.function == "cast":
                 return f"{node.dtype}({part(node.args[0], 0)})", _PRIMARY
+            if node.function == "bitcast":
+                return f"bitcast_{node.dtype}({part(node.args[0], 0)})", _PRIMARY
             symbol = FUNCTIONS[node.function].symbol
             if symbol and len(node.args) == 2:
                 level = _PRECEDENCE[symbol]

@@ -221,6 +221,8 @@ def _node(node: Scalar, texts: dict[int, str]) -> str:
     args = [texts[id(arg)] for arg in node.args]
     if node.function == "cast":
         return f"{node.dtype}({_bare(args[0])})"
+    if node.function == "bitcast":
+        return f"bitcast_{node.dtype}({_bare(args[0])})"
     symbol = FUNCTIONS[node.function].symbol
     return f"({args[0]} {symbol} {args[1]})" if symbol else f"{node.function}({', '.join(map(_bare, args))})"
 
@@ -545,6 +547,8 @@ class _Build(lark.Transformer[Any, Any]):
             if len(values) != 1:
                 raise ValueError(f"conversion to {name} takes one argument")
             return Apply("cast", values, DTYPES[str(name)])
+        if name.startswith("bitcast_") and name.removeprefix("bitcast_") in DTYPES:
+            return Apply("bitcast", values, DTYPES[str(name.removeprefix("bitcast_"))])
         return Apply(str(name), values, result_dtype(str(name), tuple(v.dtype for v in values)))
 
     def infix(self, a: Scalar, symbol: str, b: Scalar) -> Scalar:

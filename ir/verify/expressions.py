@@ -68,6 +68,10 @@ def _check_apply(op: Checked, node: Apply) -> None:
         if len(node.args) != 1:
             fail(op, f"cast takes one argument, got {len(node.args)}")
         return
+    if node.function == "bitcast":
+        if len(node.args) != 1 or node.args[0].dtype.bits != node.dtype.bits:
+            fail(op, f"bitcast to {node.dtype} takes one argument of {node.dtype.bits} bits")
+        return
     try:
         expected = result_dtype(node.function, tuple(arg.dtype for arg in node.args))
     except VerificationError as error:

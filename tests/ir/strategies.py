@@ -105,7 +105,7 @@ def scalars(
         return Apply("cast", (draw(again(draw(DTYPE))),), dtype)
     if kind == "select":
         return apply("select", draw(again(BOOL)), draw(again(dtype)), draw(again(dtype)))
-    rows = [f for f in FUNCTIONS.values() if f.name not in ("cast", "select")]
+    rows = [f for f in FUNCTIONS.values() if f.name not in ("cast", "bitcast", "select")]
     if dtype is BOOL and draw(BOOLEAN):
         inner = draw(DTYPE)
         fitting = [f for f in rows if f.result == "bool" and inner.kind in f.accepts]

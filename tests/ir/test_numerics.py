@@ -28,7 +28,7 @@ from codesign.ir.dtypes import (
     DType,
 )
 from codesign.ir.functions import FUNCTIONS
-from codesign.ir.numerics import convert, finish, next_after, round_to
+from codesign.ir.numerics import convert, finish, next_after, reinterpret, round_to
 
 TORCH = {
     BOOL: torch.bool,
@@ -130,7 +130,7 @@ UNARY: Mapping[str, Callable[..., torch.Tensor]] = {
 
 
 def test_every_function_is_compared_with_torch() -> None:
-    assert set(BINARY) | set(UNARY) | {"select", "cast"} == set(FUNCTIONS)
+    assert set(BINARY) | set(UNARY) | {"select", "cast", "bitcast"} == set(FUNCTIONS)
 
 
 def _samples(dtype: DType) -> npt.NDArray[np.generic]:
@@ -191,3 +191,24 @@ def test_dtypes_hold_their_epsilon() -> None:
             one = round_to(np.array([1.0 + dtype.epsilon]), dtype)
             assert float(one[0]) == 1.0 + dtype.epsilon
             assert float(round_to(np.array([1.0 + dtype.epsilon * 0.49]), dtype)[0]) == 1.0
+
+
+REINTERPRETED = [
+    (F32, I32, torch.float32, torch.int32),
+    (F64, I64, torch.float64, torch.int64),
+    (F16, BF16, torch.float16, torch.bfloat16),
+    (BF16, I16, torch.bfloat16, torch.int16),
+    (I16, F16, torch.int16, torch.float16),
+    (U8, I8, torch.uint8, torch.int8),
+    (BOOL, U8, torch.bool, torch.uint8),
+]
+
+
+@pytest.mark.parametrize(("source", "target", "theirs", "other"), REINTERPRETED, ids=str)
+def test_reinterpreted_bits(source: DType, target: DType, theirs: torch.dtype, other: torch.dtype) -> None:
+    values = _samples(source)
+    values = values[values == values]  # a NaN changes its payload on the way to bfloat16
+    expected = torch.from_numpy(values.copy()).to(theirs).view(other)
+    if other is torch.bfloat16:
+        expected = expected.float()
+    np.testing.assert_array_equal(reinterpret(values, source, target), expected.numpy())
