@@ -113,6 +113,10 @@ class TritonBackend:
             except CodesignError as error:
                 return Compiled(arch=target, error=error.one_line())
         found = self.compiled[kernel.name]
+        limit = int(self.machine.limit("shared_per_block_bytes"))
+        if found.shared_bytes > limit:  # the compiler says nothing, and the launch would fail
+            text = f"{kernel.name} takes {found.shared_bytes:,} B of shared memory, a block of {self.machine.name} has {limit:,} B"
+            return Compiled(arch=found.arch, error=text)
         return Compiled(
             arch=found.arch, registers=found.registers, shared_bytes=found.shared_bytes, spills=found.spills
         )
