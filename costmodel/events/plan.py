@@ -104,7 +104,9 @@ def plan_columns(
     wide = wide_of(machine)
     w = work(kernel, g, columns.get("vector_unit", 0.0), knobs.warps, wide)
     warps, pipeline = np.float64(knobs.warps), np.float64(knobs.pipeline)
-    held = generated(kernel, g, warps, pipeline, wide) if compiled else None
+    held = (
+        generated(kernel, g, warps, pipeline, wide, machine.features.get("padded_stages", False)) if compiled else None
+    )
     found = occupancy(w, machine, warps, pipeline, held)
     texts = np.full(1, "", dtype=object)
     reasons(found, texts)

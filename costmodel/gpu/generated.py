@@ -49,6 +49,10 @@ HEAVY = 20.0
 """Operations on an element that keep one more register alive for it while several elements are in work; at most three."""
 
 
+PADDING = 80.0 / 2048.0
+"""Bytes of gaps for each byte of a padded stage: 80 for each 1,024 of both operands, as Triton 3.9.0 allots for gfx950 (68,016 and
+102,064 B for two and three stages of 128 x 128 x 64 in f16; the last gap of each operand is left out)."""
+
 REDUCED = 40.0
 """Operations of a sine's or cosine's way for large arguments."""
 
@@ -92,13 +96,14 @@ for 72 % where the kernel's group was left out of the fit."""
 class Tiles:
     """What the rules are evaluated on: the tiling, and warps, threads and pipeline stages of each schedule. `wide`: 1
     where warp groups multiply from shared memory, 2 where the results lie in tensor memory, else 0. `open`: dims whose
-    extent is not known to the compiler."""
+    extent is not known to the compiler. `padded`: every stage of an operand has a buffer, with gaps against conflicts."""
 
     g: Geometry
     warps: Array
     pipeline: Array
     wide: int
     open: frozenset[str] = frozenset()
+    padded: bool = False
 
     def __post_init__(self) -> None:
         self.threads = self.warps * 32.0
@@ -182,9 +187,11 @@ class Held(NamedTuple):
     pliable: Array = np.False_
 
 
-def generated(kernel: KernelSummary, g: Geometry, warps: Array, pipeline: Array, wide: int) -> Held:
-    """What the generated code of each schedule holds: the most of any phase. `wide`: see `Tiles`."""
-    tiles = Tiles(g, warps, pipeline, wide, open_dims(kernel))
+def generated(
+    kernel: KernelSummary, g: Geometry, warps: Array, pipeline: Array, wide: int, padded: bool = False
+) -> Held:
+    """What the generated code of each schedule holds: the most of any phase. `wide`, `padded`: see `Tiles`."""
+    tiles = Tiles(g, warps, pipeline, wide, open_dims(kernel), padded)
     products = {nest.name: product(nest, tiles) for nest in kernel.nests if nest.contraction is not None}
     dots: Array = np.False_
     direct: Array = np.False_
@@ -248,6 +255,8 @@ class _Phase:
             buffers = np.where(staged, tiles.pipeline - 1.0, 0.0)
             if found is not None:
                 kept = tiles.pipeline - 1.0 + found.direct if tiles.wide else tiles.pipeline - 1.0
+                if tiles.padded:
+                    kept, size = tiles.pipeline, np.where(staged, size * (1.0 + PADDING), size)
                 buffers = np.where(staged, kept, np.where(found.dot, 1.0, 0.0))
             if fetch.deeper:
                 inside = tiles.goes_along(fetch.deeper)

@@ -106,7 +106,9 @@ def _contraction_rows(kernel: KernelSummary, shared: float, wide: bool) -> list[
                     rows.append(row)
                     if wide and tm * tn >= 128 * 128 and split <= 2:  # blocks that share operands by multicast
                         rows += [{**row, f"cluster.{m}": a, f"cluster.{n}": b} for a, b in CLUSTERS]
-    for tm, tn, tk, split in () if wide else cartesian((1,), (4, 8), (256, 512), VECTOR_SPLITS):  # matrix-vector kernels
+    for tm, tn, tk, split in (
+        () if wide else cartesian((1,), (4, 8), (256, 512), VECTOR_SPLITS)
+    ):  # matrix-vector kernels
         row = {
             f"tile.{m}": tm,
             f"tile.{n}": tn,

@@ -220,7 +220,12 @@ def _scales(donor: Machine, machine: Machine) -> dict[str, float]:
     latency = donor.need(donor.level("dram").latency_seconds, "levels.dram.latency_seconds") / machine.need(
         machine.level("dram").latency_seconds, "levels.dram.latency_seconds"
     )
-    scales = {"launch_seconds": clock, "helper_seconds": clock, "profiled_launch_seconds": clock, "fill_latency": clock * latency}
+    scales = {
+        "launch_seconds": clock,
+        "helper_seconds": clock,
+        "profiled_launch_seconds": clock,
+        "fill_latency": clock * latency,
+    }
     if machine.features.get("tensor_memory") and not donor.features.get("tensor_memory"):
         scales["tensor_joules"] = _watts_per_operation(machine) / _watts_per_operation(donor)
     return scales

@@ -100,7 +100,12 @@ class _Chip:
     @staticmethod
     def of(machine: Machine, p: Parameters, slower: Array) -> _Chip:
         """The figures at a clock that is `slower` (a share) than the highest."""
-        dram, l2, vector, special = machine.level("dram"), machine.level("l2"), machine.unit("vector"), machine.unit("special")
+        dram, l2, vector, special = (
+            machine.level("dram"),
+            machine.level("l2"),
+            machine.unit("vector"),
+            machine.unit("special"),
+        )
         clock = machine.need(vector.clock_hz, "units.vector.clock_hz") * slower
         l2_bandwidth = machine.need(l2.bandwidth, "levels.l2.bandwidth") * machine.instances("l2")
         lanes = machine.need(vector.rate["f32"], "units.vector.rate.f32")
@@ -116,7 +121,8 @@ class _Chip:
             clock=clock,
             slower=slower,
             lanes=lanes * vector.count,
-            integer_lanes=machine.need(vector.rate.get("i32", vector.rate["f32"]), "units.vector.rate.i32") * vector.count,
+            integer_lanes=machine.need(vector.rate.get("i32", vector.rate["f32"]), "units.vector.rate.i32")
+            * vector.count,
             special_lanes=machine.need(special.rate["f32"], "units.special.rate.f32") * special.count,
             warp=machine.limit("warp_size"),
             wide=wide_of(machine),
@@ -146,7 +152,11 @@ def estimate(
     knobs, idle = launched(kernel, knobs, sizes, chip.sms)
     g = geometry(kernel, knobs, sizes, chip.sms)
     w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, chip.wide)
-    held = generated(kernel, g, warps, pipeline, chip.wide) if compiled else None
+    held = (
+        generated(kernel, g, warps, pipeline, chip.wide, machine.features.get("padded_stages", False))
+        if compiled
+        else None
+    )
     found = occupancy(w, machine, warps, pipeline, held)
     resident = np.maximum(found.blocks, 1.0)
     if "blocks_limit" in knobs:  # persistent kernels keep so many blocks on an SM

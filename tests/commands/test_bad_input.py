@@ -117,7 +117,7 @@ def test_schedule_that_does_not_fit_says_by_how_much(tmp_path: Path) -> None:
     schedules = json.loads((tmp_path / "out" / "schedules.json").read_text())
     replayed = run("compile", example, *quick, "--schedules", "out/schedules.json", "--json", cwd=tmp_path)
     kernels = {k["name"]: k["schedule"] for k in json.loads(replayed.stdout)["kernels"]}
-    assert kernels == schedules
+    assert kernels == {n: {k: v for k, v in s.items() if k != "structure"} for n, s in schedules.items()}
     for schedule in schedules.values():
         schedule["tiles"] = dict.fromkeys(schedule["tiles"], 8192)
     (tmp_path / "large.json").write_text(json.dumps(schedules))

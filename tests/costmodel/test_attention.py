@@ -148,7 +148,11 @@ def test_measured_times_within_a_fifth(row: tuple[str, str, str, int, int, int, 
 def test_the_event_simulation_follows_the_same_launch(source: str, decode: bool, queries: int, keys: int) -> None:
     """Both fidelities decide splits by the same rule, and agree on what a launch and its helpers take."""
     machine = load_machine("h100_sxm")
-    row: dict[str, object] = {"machine": "h100_sxm", "phase": "generation" if decode else "context", "kernel_source": source}
+    row: dict[str, object] = {
+        "machine": "h100_sxm",
+        "phase": "generation" if decode else "context",
+        "kernel_source": source,
+    }
     row |= {"dtype": "bfloat16", "kv_dtype": "bfloat16", "batch": 8, "q_len": queries, "kv_len": keys, "heads": 32}
     row |= {"kv_heads": 8, "head_dim": 128, "window": 0, "isl": keys, "step": 0, "seconds": 1e-4}
     (rows,) = kernels_of(pd.DataFrame([row]))

@@ -90,7 +90,7 @@ def test_a_table_of_an_unknown_kind_names_its_columns(tmp_path: Path) -> None:
 
 
 def test_folds_keep_a_site_together() -> None:
-    frame = pd.DataFrame({"m": np.arange(60), "n": np.repeat(np.arange(6), 10), "k": 8, "seconds": 1e-6})
+    frame = pd.DataFrame({"m": np.arange(1, 61), "n": np.repeat(np.arange(1, 7), 10), "k": 8, "seconds": 1e-6})
     (rows,) = kernels_of(frame)
     folds = folds_of(rows, 3)
     assert {len(set(folds[rows.site == site])) for site in set(rows.site)} == {1}

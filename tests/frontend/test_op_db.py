@@ -68,7 +68,6 @@ CORE_WITHOUT_RULE = {
     "aten._pdist_forward.default": "external call",
     "aten.atan2.out": "export never leaves out= forms",
     "aten.avg_pool2d_backward.default": "training graphs are not captured",
-    "aten.convolution_backward.default": "training graphs are not captured",
     "aten.embedding_dense_backward.default": "training graphs are not captured",
     "aten.masked_select.default": "its size depends on data",
     "aten.native_group_norm_backward.default": "training graphs are not captured",
