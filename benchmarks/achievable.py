@@ -41,7 +41,9 @@ def predicted(name: str, dtype: str, shape: tuple[int, int, int]) -> float:
 
 
 def main() -> None:
-    print("| machine | dtype | m x n x k | published TFLOP/s | predicted TFLOP/s | off by |\n| --- | --- | --- | --- | --- | --- |")
+    print(
+        "| machine | dtype | m x n x k | published TFLOP/s | predicted TFLOP/s | off by |\n| --- | --- | --- | --- | --- | --- |"
+    )
     for name, dtype, shape, published in PUBLISHED:
         found = predicted(name, dtype, shape)
         sizes = " x ".join(map(str, shape))

@@ -39,7 +39,9 @@ def main() -> None:
             cost = model.predict(kernel, machine, batch, sizes)
             best = min(best, time.perf_counter() - started)
         fits = int(np.isfinite(cost.seconds).sum())
-        rows.append({"fidelity": fidelity, "schedules_per_second": round(len(batch) / best), "fit": fits, "batch": len(batch)})
+        rows.append(
+            {"fidelity": fidelity, "schedules_per_second": round(len(batch) / best), "fit": fits, "batch": len(batch)}
+        )
     report = {"benchmark": "prediction_rate", "machine": machine.name, "date": date.today().isoformat(), "rows": rows}
     print(json.dumps(report, indent=1))
 

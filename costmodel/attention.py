@@ -108,7 +108,15 @@ TWO_LEVEL_REGISTERS = 432
 """Registers of a row of a tile that results, held twice, and scores share where sums of eight-bit products are added
 up in two levels (vLLM's build of FlashAttention 3): 240 a thread, four threads a row, less a base."""
 
-SOURCES = ("torch_flow", "triton", "flash_attention", "vllm_flash_attn", "vllm_flash_attn_fa3", "vllm_flash_attn_fa4", "fa3")
+SOURCES = (
+    "torch_flow",
+    "triton",
+    "flash_attention",
+    "vllm_flash_attn",
+    "vllm_flash_attn_fa3",
+    "vllm_flash_attn_fa4",
+    "fa3",
+)
 """Implementations that are known."""
 
 XQA_HEADS = 32

@@ -78,7 +78,9 @@ def read_table(path: str | Path) -> pd.DataFrame:
     for wrong, what in ((words, "needs a number"), (~(seconds.isna() | (seconds < np.inf)), "needs a finite number")):
         if wrong.any():
             row = int(np.argmax(wrong.to_numpy()))
-            raise TableError(f"{file}: row {row + 1}, column 'seconds': {what}, got {str(table['seconds'].iloc[row])[:40]!r}")
+            raise TableError(
+                f"{file}: row {row + 1}, column 'seconds': {what}, got {str(table['seconds'].iloc[row])[:40]!r}"
+            )
     table["seconds"] = seconds
     return table.reset_index(drop=True)
 
@@ -114,7 +116,19 @@ class Kind:
 KINDS = {
     "mixture": Kind(
         ("BLOCK_SIZE_M", "topk"),
-        ("M", "E", "N", "H", "topk", "BLOCK_SIZE_M", "BLOCK_SIZE_N", "BLOCK_SIZE_K", "GROUP_SIZE_M", "num_warps", "num_stages"),
+        (
+            "M",
+            "E",
+            "N",
+            "H",
+            "topk",
+            "BLOCK_SIZE_M",
+            "BLOCK_SIZE_N",
+            "BLOCK_SIZE_K",
+            "GROUP_SIZE_M",
+            "num_warps",
+            "num_stages",
+        ),
     ),
     "attention": Kind(
         ("q_len", "kv_len", "heads"),
@@ -220,7 +234,12 @@ def _gemm(table: pd.DataFrame) -> Iterator[Rows]:
     for dtype, part in table.groupby(names):
         sizes = {"M": _numbers(part, "m"), "N": _numbers(part, "n"), "K": _numbers(part, "k")}
         yield _rows(
-            "gemm", workloads.gemm(dtype_named(str(dtype))), part, sizes, _site(sizes["N"], sizes["K"]), regime_size=sizes["M"]
+            "gemm",
+            workloads.gemm(dtype_named(str(dtype))),
+            part,
+            sizes,
+            _site(sizes["N"], sizes["K"]),
+            regime_size=sizes["M"],
         )
 
 

@@ -18,9 +18,7 @@ class GPT2(nn.Module):
 
 def get_model() -> nn.Module:
     torch.manual_seed(0)
-    config = GPT2Config(
-        n_layer=2, n_head=4, n_embd=64, n_positions=64, vocab_size=256, bos_token_id=0, eos_token_id=0
-    )
+    config = GPT2Config(n_layer=2, n_head=4, n_embd=64, n_positions=64, vocab_size=256, bos_token_id=0, eos_token_id=0)
     return GPT2(config).eval()
 
 

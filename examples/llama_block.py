@@ -83,9 +83,7 @@ class SwiGLU(nn.Module):
 class LlamaBlock(nn.Module):
     """`[batch, sequence, width]` to the same, with a residual around attention and one around the feed-forward."""
 
-    def __init__(
-        self, width: int, heads: int, key_value_heads: int, hidden: int, rope_base: float = 500_000.0
-    ) -> None:
+    def __init__(self, width: int, heads: int, key_value_heads: int, hidden: int, rope_base: float = 500_000.0) -> None:
         super().__init__()
         self.attention_norm = RMSNorm(width)
         self.attention = Attention(width, heads, key_value_heads, rope_base)

@@ -121,7 +121,7 @@ def test_an_unknown_figure_without_a_value_says_what_to_sweep(tmp_path: Path) ->
         machine.need(machine.level("l2").bandwidth, "levels.l2.bandwidth")
 
 
-NONSENSE = (None, -1, math.nan, math.inf, 1e300, 10**400, "3 GB", True, [], {}, "removed")
+NONSENSE: tuple[Any, ...] = (None, -1, math.nan, math.inf, 1e300, 10**400, "3 GB", True, [], {}, "removed")
 TEXTS = {"description", "vendor", "architecture", "target", "name", "place", "assumption", "note", "topology"}
 TEXTS |= {"tolerance_reason", "level", "source", "sources"}
 

@@ -31,7 +31,7 @@ def test_each_column_that_a_kind_needs_is_missed_by_name(name: str) -> None:
 def test_a_cell_that_is_no_size_is_named_by_row_and_column(name: str, wrong: object) -> None:
     for column in KINDS[name].numbers:
         table = _table(name).astype({column: object})
-        table.loc[1, column] = wrong
+        table[column] = pd.Series([table[column].iloc[0], wrong], dtype=object)
         with pytest.raises(TableError, match=rf"row 2, column '{column}': needs a number"):
             list(kernels_of(table))
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from codesign.frontend import capture, export
+from codesign.frontend import capture
 from codesign.frontend.export import advice
 from codesign.ir.errors import CodesignError
 from tests.frontend.checks import assert_close, assert_wellformed, check, run
@@ -94,7 +94,7 @@ def test_the_next_mode_is_tried_when_the_decomposition_fails(monkeypatch: pytest
     def only_strict(*args: Any, strict: bool, **options: Any) -> Any:
         return plain(*args, strict=strict, **options) if strict else Undecomposable()
 
-    monkeypatch.setattr(export.torch.export, "export", only_strict)
+    monkeypatch.setattr(torch.export, "export", only_strict)
     assert check(nn.Linear(3, 2), torch.randn(2, 3)).method == "torch.export (strict=True)"
 
 

@@ -121,6 +121,10 @@ def weight_tied() -> Example:
 @example
 def with_buffers() -> Example:
     class Standardised(nn.Module):
+        mean: Tensor
+        scale: Tensor
+        seen: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("mean", torch.randn(5))
