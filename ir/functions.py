@@ -2,6 +2,12 @@
 
 One row per function; the interpreter, the verifier, the cost models and each code generator read this table, so a
 new function is one row here and one row per code generator.
+
+One meaning at the ends, on all targets (PyTorch's on a CPU where it has one):
+- `mod`, `fmod` of floats: a zero result has the sign of the dividend, so -4.0 % 2.0 is -0.0.
+- integer arithmetic wraps modulo 2**bits: the least integer divided by -1 is itself, also by `truncdiv`; powers wrap likewise.
+- float to integer: `numerics.convert` says it; towards zero, then modulo 2**bits; beyond 64 bits and of NaN unspecified.
+- `acosh` below 1, `log` below 0, `asin`, `acos` and `atanh` beyond 1 are NaN; `c ** inf` is 0 or infinity.
 """
 
 from __future__ import annotations
@@ -62,6 +68,16 @@ def _truncate_divide(a: Any, b: Any) -> Any:
         return quotient + ((a - quotient * b != 0) & ((a < 0) != (b < 0))).astype(a.dtype)
 
 
+def _modulo(a: Any, b: Any) -> Any:
+    """The remainder with the divisor's sign; of floats a zero keeps the dividend's sign, as PyTorch has it."""
+    a, b = np.asarray(a), np.asarray(b)
+    if not np.issubdtype(a.dtype, np.floating):
+        return np.mod(a, b)
+    with np.errstate(invalid="ignore"):
+        rest = np.fmod(a, b)
+        return np.where((rest != 0) & ((rest < 0) != (b < 0)), rest + b, rest)
+
+
 def _power(a: Any, b: Any) -> Any:
     """Powers; of integers with a negative exponent 1/a**-b rounded towards zero, so 0 unless a is 1 or -1."""
     a, b = np.asarray(a), np.asarray(b)
@@ -92,7 +108,7 @@ def _rows() -> list[Function]:
         f("div", 2, np.divide, "special", 3.0, symbol="/", accepts=_FLOAT),
         f("floordiv", 2, _floor_divide, "special", 6.0, symbol="//", accepts=_FLOAT | _INTEGER),
         f("truncdiv", 2, _truncate_divide, "special", 6.0, accepts=_FLOAT | _INTEGER),
-        f("mod", 2, np.mod, "special", 6.0, symbol="%", accepts=_FLOAT | _INTEGER),
+        f("mod", 2, _modulo, "special", 6.0, symbol="%", accepts=_FLOAT | _INTEGER),
         f("fmod", 2, np.fmod, "special", 6.0, accepts=_FLOAT | _INTEGER),
         f("pow", 2, _power, "special", 4.0, symbol="**", accepts=_FLOAT | _INTEGER),
         f("atan2", 2, np.arctan2, "special", 12.0, accepts=_FLOAT),

@@ -11,6 +11,7 @@ from codesign.ir.dtypes import BOOL, I64, DType
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Bounds, Index, IndexLike, index, product
 from codesign.ir.location import UNKNOWN, Location
+from codesign.ir.numerics import round_to
 from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, cast, select
 from codesign.ir.tensor import Compute, Dim, Monoid, Scatter
 from codesign.ir.types import TensorType
@@ -192,7 +193,7 @@ def read(value: Value, point: Sequence[IndexLike], otherwise: Scalar | None = No
 
 
 def literal(value: bool | int | float, dtype: DType) -> Literal:
-    """A number in a dtype; integers wrap around to the range of the dtype."""
+    """A number in a dtype; integers wrap around to the range of the dtype, narrow floats are rounded to it."""
     if dtype.is_integer:
         bits, whole = dtype.bits, int(value)
         whole &= (1 << bits) - 1
@@ -201,7 +202,7 @@ def literal(value: bool | int | float, dtype: DType) -> Literal:
         return Literal(whole, dtype)
     if dtype is BOOL:
         return Literal(bool(value), BOOL)
-    return Literal(float(value), dtype)
+    return Literal(float(round_to(value, dtype)) if dtype.bits < 32 else float(value), dtype)
 
 
 def broadcast(shape: Sequence[Index], point: Sequence[Index]) -> Point:

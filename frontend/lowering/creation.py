@@ -9,7 +9,7 @@ from codesign.frontend.lowering.builder import Builder, Operand, literal, where
 from codesign.frontend.lowering.promotion import opmath
 from codesign.frontend.lowering.registry import lower
 from codesign.ir.core import Value
-from codesign.ir.dtypes import F32, I64
+from codesign.ir.dtypes import F32, F64, I64
 from codesign.ir.index import index
 from codesign.ir.scalar import IndexValue, Scalar, apply, cast
 
@@ -83,17 +83,28 @@ def eye(b: Builder, *_: Any, **__: Any) -> Value:
 
 @lower("aten.linspace.default")
 def linspace(b: Builder, start: Operand, end: Operand, steps: Any, **_: Any) -> Value:
-    """From both ends, so that the last value is exactly `end`."""
-    compute = opmath(b.dtype) if b.dtype.is_float else F32
-    count = b.shape[0]
+    """From both ends, so that the last value is exactly `end`; integers are cut from a float64 that is rounded once.
+
+    The step is taken apart into 24 bits and the rest, whose products with a position are exact, as the fused multiply-add of
+    torch's kernel is.
+    """
+    whole, count = b.dtype.is_integer, b.shape[0]
+    compute = F64 if whole else opmath(b.dtype)
+
+    def moved(function: str, end: Scalar, step: Scalar, places: Scalar) -> Scalar:
+        if not whole:
+            return apply(function, end, apply("mul", step, places))
+        high = cast(cast(step, F32), F64)
+        near = apply(function, end, apply("mul", high, places))
+        return apply(function, near, apply("mul", apply("sub", step, high), places))
 
     def body(i: tuple[Any, ...]) -> Scalar:
-        low, high = b.number(start, compute), b.number(end, compute)
+        low, high = (cast(b.number(n, b.dtype), F64) if whole else b.number(n, compute) for n in (start, end))
         if count == 1:
             return cast(low, b.dtype)
         step = apply("div", apply("sub", high, low), b.number(count - 1, compute))
-        forward = apply("add", low, apply("mul", step, cast(IndexValue(i[0]), compute)))
-        backward = apply("sub", high, apply("mul", step, cast(IndexValue(count - 1 - i[0]), compute)))
+        forward = moved("add", low, step, cast(IndexValue(i[0]), compute))
+        backward = moved("sub", high, step, cast(IndexValue(count - 1 - i[0]), compute))
         half = apply("lt", IndexValue(i[0]), IndexValue(count // 2))
         return cast(where(half, forward, backward), b.dtype)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from codesign.frontend.lowering.builder import Builder, Operand, literal, where
+from codesign.frontend.lowering.builder import Builder, Operand, Point, literal, where
 from codesign.frontend.lowering.promotion import common_dtype, opmath
 from codesign.frontend.lowering.registry import lower
 from codesign.ir.core import Value, tensor_type
@@ -284,16 +284,18 @@ def power_scalar(b: Builder, x: Value, exponent: Operand) -> Value:
 
 # -- comparison and logic ---------------------------------------------------------------------------------------------------
 def _comparison(function: str) -> Callable[[Builder, Operand, Operand], Value]:
+    """Operands are rounded to their promoted dtype first: `x == 0.1` of a bfloat16 x asks for the bfloat16 next to 0.1."""
+
     def rule(b: Builder, x: Operand, y: Operand) -> Value:
-        compute = _comparison_dtype(x, y)
-        return b.pointwise(lambda a, c: apply(function, a, c), x, y, compute=compute)
+        common = common_dtype(x, y)
+        compute = opmath(common)
+
+        def side(operand: Operand, i: Point) -> Scalar:
+            return cast(b.element(operand, i, common), compute)
+
+        return b.compute(b.shape, lambda i: apply(function, side(x, i), side(y, i)))
 
     return rule
-
-
-def _comparison_dtype(x: Operand, y: Operand) -> DType:
-    """The promoted dtype; a literal that this dtype would round must not become equal, so floats compare in opmath."""
-    return opmath(common_dtype(x, y))
 
 
 for _name in ("lt", "le", "gt", "ge", "eq", "ne"):

@@ -68,6 +68,7 @@ def max_pool(
     )
 
     def flat(i: Point) -> Scalar:
+        """The winner's position; of a window of nothing but the identity of max, whose winner may be padding, the first inside."""
         total: Scalar = literal(0, I64)
         rest: Scalar = read(positions, i)
         offsets: list[Scalar] = []
@@ -75,8 +76,10 @@ def max_pool(
             offsets.append(apply("mod", rest, b.number(size, I64)))
             rest = apply("floordiv", rest, b.number(size, I64))
         for d, offset in enumerate([rest, *offsets[::-1]]):
-            start = IndexValue(i[lead + d] * steps[d] - pads[d])
-            place = apply("add", start, apply("mul", offset, b.number(spread[d], I64)))
+            start = i[lead + d] * steps[d] - pads[d]
+            place = apply("add", IndexValue(start), apply("mul", offset, b.number(spread[d], I64)))
+            first = start + spread[d] * maximum((spread[d] - 1 - start) // spread[d], 0)
+            place = where(apply("eq", read(values, i), outside), IndexValue(first), place)
             total = place if d == 0 else apply("add", apply("mul", total, b.number(source[lead + d], I64)), place)
         return total
 

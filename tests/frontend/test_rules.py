@@ -175,3 +175,41 @@ def test_transformer_layers_of_torch() -> None:
     check(layer, torch.randn(2, 6, 16), rtol=1e-4, atol=1e-5)
     decoder = nn.TransformerDecoderLayer(16, 4, 32, batch_first=True).eval()
     check(decoder, torch.randn(2, 6, 16), torch.randn(2, 5, 16), rtol=1e-4, atol=1e-5)
+
+
+class _Call(nn.Module):
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.function(*inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_number_is_rounded_before_a_comparison(dtype: torch.dtype) -> None:
+    x = torch.tensor([0.1, 0.3, 3.14]).to(dtype)
+    check(_Call(lambda x: (x == 0.1, x.eq(3.14), x != 0.3, x > 0.1, x <= 0.3, x >= 3.14, x < 0.1)), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
+@pytest.mark.parametrize("ends", [(-9, 7, 7), (3, 60, 20), (60, -3, 23), (5, 9, 1), (0, 100, 38)])
+def test_linspace_of_integers(dtype: torch.dtype, ends: tuple[int, int, int]) -> None:
+    start, end, steps = ends
+    if dtype is torch.uint8:
+        start, end = abs(start), abs(end)
+    x = torch.zeros(steps, dtype=dtype)
+    check(_Call(lambda x: torch.linspace(start, end, steps, dtype=dtype) + x), x)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("options", [(2, 2, 1, 1), (3, 2, 1, 1), (2, 2, 1, 2)])
+def test_positions_of_windows_of_minus_infinity(rank: int, options: tuple[int, int, int, int]) -> None:
+    pool = getattr(F, f"max_pool{rank}d")
+    x = torch.full((1, 1, *(6,) * rank), float("-inf"))
+    check(_Call(lambda x: pool(x, *options, return_indices=True)), x)
+
+
+def test_a_remainder_of_zero_has_the_sign_of_the_dividend() -> None:
+    x = torch.tensor([4.0, -4.0, 5.0, -5.0, 0.0, -0.0])
+    check(_Call(lambda x: (torch.signbit(torch.remainder(x, 2.0)), torch.signbit(torch.remainder(x, -2.0)))), x)
