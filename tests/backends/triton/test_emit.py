@@ -12,6 +12,7 @@ from codesign.backends.triton.emit import emission, emit
 from codesign.backends.triton.interpret import run_interpreted
 from codesign.ir.core import Block, Value
 from codesign.ir.dtypes import BF16, BOOL, F8E4M3, F16, F32, I8, I32, I64, U8, DType
+from codesign.ir.errors import CodesignError
 from codesign.ir.index import Bounds, Datum, Index, index
 from codesign.ir.interpreter import run_kernel
 from codesign.ir.location import Location
@@ -326,3 +327,20 @@ def test_descriptors_fetch_the_same_blocks(dtype: DType) -> None:
 
 def test_unaligned_rows_are_not_described() -> None:
     assert "make_tensor_descriptor" not in emit(gemm(100, 96, 75, tma=1))
+
+
+@pytest.mark.parametrize("outside", [9, -1, 2**40, -(2**40)])
+def test_an_index_outside_of_the_table_is_an_error_and_no_read(outside: int) -> None:
+    axis = Axis("i", 16)
+    ids, table, out = buffer("ids", I64, 16), buffer("table", F32, 6), buffer("out", F32, 16)
+    read = Load(ids, [axis], ["i"], name="id")
+    row = Index.atom(Datum(Read(read.result, ["i"])))
+    load = Load(table, [axis], [row], name="row", location=Location("model.py", 12, origin="embedding"))
+    tested = kernel("pick", [ids, table, out], 1, [read, load, Store(load.result, out, [axis], ["i"])], {})
+    values = np.arange(6, dtype=np.float32)
+    places = np.arange(16, dtype=np.int64) % 6
+    agree(tested, [places, values])
+    assert re.search(r"tl\.load\(table_ptr \+ .*, mask=.*< 6", emit(tested))
+    places[7] = outside
+    with pytest.raises(CodesignError, match=r"model\.py:12 \(embedding\): an index lies outside of table"):
+        run_interpreted(tested, [places, values])
