@@ -321,12 +321,13 @@ class _Emitter:
             return Term(found[0].text, names, found[0].precedence, BOOL)
         return Term(" & ".join(t.within(PRECEDENCE["&"]) for t in found), names, PRECEDENCE["&"], BOOL)
 
-    def _guards(self, op: Load | Store) -> list[Guard]:
-        """The op's guards, and those that keep places read from data inside of the buffer: nothing outside is ever touched.
+    def _guarded(self, op: Load | Store) -> Term | None:
+        """Which lanes touch memory: those that the op's guards leave, and of them those whose places read from data lie in the buffer.
 
-        An index outside is an assertion where Triton checks those (its interpreter, and debug mode); elsewhere such a load gives the
-        idle value, and such a store is dropped.
+        A place outside is an assertion where Triton checks those (its interpreter, and debug mode); elsewhere such a load gives the idle
+        value, and such a store is dropped. Places are compared in 64 bits, before they are cut to the width of an offset.
         """
+        active = self._mask(op.guards, op.axes)
         known = {(guard.value, guard.low, guard.high) for guard in op.guards}
         bounds = self.bounds.with_extents({axis.name: index(axis.size) for axis in op.axes})
         extra: list[Guard] = []
@@ -337,14 +338,21 @@ class _Emitter:
             high = None if place.proves_less(size, bounds) else size
             if low is not None or high is not None:
                 extra.append(Guard(place, low, high))
-        if extra:
-            inside, active = self._mask(extra, op.axes), self._mask(op.guards, op.axes)
-            assert inside is not None
-            text = f"({inside.text})" if active is None else f"({inside.text}) | (({active.text}) == 0)"
-            where = short(op.location) if op.location.known else self.kernel.name
-            message = json.dumps(comment(f"{where}: an index lies outside of {op.buffer.name}"))
-            self.writer.line(f"tl.device_assert({text}, {message})")
-        return [*op.guards, *extra]
+        if not extra:
+            return active
+        self.terms.wide = True
+        inside = self._mask(extra, op.axes)
+        self.terms.wide = self.wide
+        assert inside is not None
+        text = f"({inside.text})" if active is None else f"({inside.text}) | (({active.text}) == 0)"
+        where = short(op.location) if op.location.known else self.kernel.name
+        message = json.dumps(comment(f"{where}: an index lies outside of {op.buffer.name}"))
+        self.writer.line(f"tl.device_assert({text}, {message})")
+        if active is None:
+            return inside
+        names = tuple(a.name for a in op.axes if a.name in active.axes or a.name in inside.axes)
+        level = PRECEDENCE["&"]
+        return Term(f"{active.within(level)} & {inside.within(level)}", names, level, BOOL)
 
     def _block_load(self, op: Load) -> str | None:
         """The load by a tensor descriptor, when the schedule wants those and the load is a block of its buffer."""
@@ -372,7 +380,7 @@ class _Emitter:
         by_block = self._block_load(op)
         if by_block is not None:
             return by_block
-        pointer, mask = self._pointer(op), self._mask(self._guards(op), op.axes)
+        mask, pointer = self._guarded(op), self._pointer(op)
         shape = f"[{', '.join(str(axis.size) for axis in op.axes)}]"
         if mask is None:
             text = f"tl.load({pointer.text})"
@@ -400,7 +408,7 @@ class _Emitter:
         return repr(float(value)) if dtype.is_float else str(int(value))
 
     def _store(self, op: Store) -> None:
-        pointer, mask = self._pointer(op), self._mask(self._guards(op), op.axes)
+        mask, pointer = self._guarded(op), self._pointer(op)
         where = pointer.text
         if len(pointer.axes) < len(op.axes):
             shape = f"[{', '.join(str(axis.size) for axis in op.axes)}]"

@@ -258,7 +258,13 @@ class Expressions:
             (comparison,) = self.condition(value, least, limit, order)
             return comparison
         base = node.args[0]
-        if node.function == "pow" and isinstance(base, Literal) and dtype.is_float and 0 < base.value < math.inf:
+        if (
+            node.function == "pow"
+            and isinstance(base, Literal)
+            and dtype.is_float
+            and 0 < base.value < math.inf
+            and base.value != 1
+        ):
             exponent = (
                 self.convert(children[1], working) if children[1].dtype else self._settle_strong(children[1], working)
             )

@@ -57,11 +57,11 @@ def _floormod(a, b):
 
 @triton.jit
 def _integer_power(a, b):
-    """a**b by squaring; b < 0 gives 0 except for a = 1 and -1, as torch does."""
-    result = a * 0 + 1
-    base = a
-    exponent = tl.where(b < 0, b * 0, b)
-    for _ in tl.static_range(6):
+    """a**b by squaring, wrapped; b < 0 gives 0 except for a = 1 and -1, as torch does."""
+    result = a * 0 + b * 0 + 1
+    base = a + b * 0
+    exponent = tl.where(b < 0, b * 0, b) + a * 0
+    for _ in range(63):
         result = tl.where(exponent % 2 == 1, result * base, result)
         base = base * base
         exponent = exponent // 2
@@ -72,13 +72,14 @@ def _integer_power(a, b):
 
 @triton.jit
 def _unsigned_power(a, b):
-    """a**b by squaring."""
-    result = tl.full([], 1, a.dtype)
-    base = a
-    for _ in tl.static_range(6):
-        result = tl.where(b % 2 == 1, result * base, result)
+    """a**b by squaring, wrapped."""
+    result = a * 0 + b * 0 + 1
+    base = a + b * 0
+    exponent = b + a * 0
+    for _ in range(64):
+        result = tl.where(exponent % 2 == 1, result * base, result)
         base = base * base
-        b = b // 2
+        exponent = exponent // 2
     return result
 
 
@@ -97,7 +98,8 @@ def _round(x):
     rest = x - low
     odd = low - 2 * tl.floor(low * 0.5)
     up = (rest > 0.5) | ((rest == 0.5) & (odd == 1))
-    return tl.where(up, low + 1, low)
+    r = tl.where(up, low + 1, low)
+    return tl.where((r == 0) & _signbit(x), -tl.abs(r), r)
 
 
 @triton.jit
@@ -256,7 +258,7 @@ def _asinh(x):
     a = tl.where(large, size * 0, size)
     small = _log1p(a + a * a / (1 + tl.sqrt(1 + a * a)))
     r = tl.where(large, tl.log(size) + 0.693147180559945309417, small)
-    return tl.where(x < 0, -r, r)
+    return tl.where(_signbit(x), -r, r)
 
 
 @triton.jit
@@ -264,14 +266,15 @@ def _acosh(x):
     large = x > 1e9
     t = tl.where(large, x * 0, x - 1)
     small = _log1p(t + tl.sqrt(2 * t + t * t))
-    return tl.where(large, tl.log(x) + 0.693147180559945309417, small)
+    r = tl.where(large, tl.log(x) + 0.693147180559945309417, small)
+    return tl.where(x < 1, float("nan"), r)
 
 
 @triton.jit
 def _atanh(x):
     size = tl.abs(x)
     r = 0.5 * _log1p(2 * size / (1 - size))
-    return tl.where(x < 0, -r, r)
+    return tl.where(_signbit(x), -r, r)
 
 
 @triton.jit
@@ -281,6 +284,7 @@ def _power(x, y):
     whole = tl.floor(y) == y
     odd = whole & (y - 2 * tl.floor(y * 0.5) == 1)
     p = tl.exp2(y * tl.log2(size))
+    p = tl.where(y == 1, size, tl.where(y == 2, size * size, p))  # exact up to the largest float
     p = tl.where(_signbit(x) & odd, -p, p)
     p = tl.where((x < 0) & (size != float("inf")) & (whole == 0), float("nan"), p)
     p = tl.where((x == -1) & (tl.abs(y) == float("inf")), 1.0, p)
@@ -293,6 +297,7 @@ def _constant_power(y, high, low):
     """2**(y * (high + low)): a constant to the power y, the constant's logarithm in two parts so that the product keeps its low bits."""
     product = y * high
     rest = tl.fma(y, tl.full([], high, y.dtype), -product) + y * low
+    rest = tl.where(tl.abs(product) < 4096, rest, 0.0)  # beyond, the power is 0 or infinite
     return tl.exp2(product) * (1 + 0.693147180559945309417 * rest)
 
 
@@ -339,7 +344,7 @@ def _atan(x):
     q = q * z + 194.5506571482613964425
     r = base + (t + t * z * p / q)
     r = tl.where(size == float("inf"), right, r)
-    r = tl.where(x < 0, -r, r)
+    r = tl.where(_signbit(x), -r, r)
     return tl.where(x != x, x, r)
 
 

@@ -57,6 +57,7 @@ def mend_interpreter() -> None:
     - float32 to bfloat16 rounds to nearest even (the interpreter cuts off);
     - bfloat16 and float8 tiles are multiplied as numbers (the interpreter multiplies bfloat16's bit patterns);
     - the result of a comparison is a bool (the interpreter labels it with its operands' type, and spreads it as that);
+    - an assertion of the kernel is checked (the interpreter leaves them out);
     - a reduction with a function of the kernel's own works on whole slices (the interpreter takes element by element: hours).
     """
     import numpy as np
@@ -149,6 +150,14 @@ def mend_interpreter() -> None:
 
     for name in [name for name in vars(builder) if name.startswith(("create_icmp", "create_fcmp"))]:
         setattr(builder, name, comparison(getattr(builder, name)))
+
+    def create_assert(self: Any, condition: Any, message: Any) -> None:
+        if not np.all(getattr(condition, "data", condition)):
+            raise IndexError(str(message))
+
+    # Assertions are checked; that integers wrap around is no fault.
+    interpreter.interpreter_builder.options = interpreter.InterpreterOptions(debug=True, sanitize_overflow=False)
+    builder.create_assert = create_assert
     builder.cast_impl = cast_impl
     builder.create_fp_to_fp = create_fp_to_fp
     builder.create_dot = create_dot

@@ -1,0 +1,46 @@
+"""Functions at the ends of their domains, through torch.compile in Triton's interpreter, held to eager."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+INF, NAN = float("inf"), float("nan")
+ENDS = torch.tensor([0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 3.0, -3.0, 1e6, -1e6, 3e38, -3e38, 1e-30, INF, -INF, NAN])
+
+
+def _held_to_eager(function: Callable[..., Tensor], *arguments: Tensor) -> None:
+    with torch.no_grad():
+        expected = function(*arguments)
+        got = torch.compile(function, backend="codesign")(*arguments)
+    assert got.dtype == expected.dtype
+    torch.testing.assert_close(got, expected, equal_nan=True, rtol=2e-5, atol=1e-37)
+
+
+@pytest.mark.parametrize("base", [0.5, 1.0, 2.0, 10.0, 1000.0])
+def test_powers_of_a_constant(base: float) -> None:
+    _held_to_eager(lambda x: torch.pow(base, x), ENDS)
+
+
+@pytest.mark.parametrize("name", ["acosh", "asinh", "atanh", "round", "expm1", "log1p"])
+def test_functions_of_one_argument(name: str) -> None:
+    _held_to_eager(getattr(torch, name), ENDS)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int8, torch.uint8])
+def test_integer_powers_read_the_whole_exponent(dtype: torch.dtype) -> None:
+    bases = torch.tensor([2, 3, 2, 5, 7, 1, 0, 3], dtype=dtype)
+    _held_to_eager(lambda a, b: a**b, bases, torch.tensor([64, 65, 100, 3, 127, 99, 80, 0], dtype=dtype))
+
+
+@pytest.mark.parametrize("outside", [6, -7, 2**40])
+def test_an_index_past_the_table_is_an_error(outside: int) -> None:
+    compiled = torch.compile(lambda ids, table: torch.nn.functional.embedding(ids, table) * 2, backend="codesign")
+    table = torch.randn(6, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(torch.tensor([0, 5, 2]), table), table[[0, 5, 2]] * 2)
+        with pytest.raises(Exception, match=r"test_ends\.py:\d+.*outside"):
+            compiled(torch.tensor([0, outside, 2]), table)
