@@ -345,7 +345,7 @@ class _Emitter:
         self.terms.wide = self.wide
         assert inside is not None
         text = f"({inside.text})" if active is None else f"({inside.text}) | (({active.text}) == 0)"
-        where = short(op.location) if op.location.known else self.kernel.name
+        where = short(op.location) or short(self.kernel.location) or self.kernel.name
         message = json.dumps(comment(f"{where}: an index lies outside of {op.buffer.name}"))
         self.writer.line(f"tl.device_assert({text}, {message})")
         if active is None:
