@@ -143,6 +143,7 @@ class Translation:
         b = self.builder
         try:
             b.types = self._types(node)
+            b.layout = _layout(node)
             args, kwargs = _bind(node, self.argument)
             if name == "aten._local_scalar_dense.default":
                 return Read(args[0], (index(0),) * len(tensor_type(args[0]).shape))
@@ -311,3 +312,15 @@ def as_output(translation_result: Any, what: str) -> Value:
         return translation_result
     kind = "a number read from data" if isinstance(translation_result, Scalar) else type(translation_result).__name__
     raise CodesignError(f"{what} is {kind}, not a tensor", hint="return tensors only")
+
+
+def _layout(node: Node) -> tuple[tuple[int, ...], int] | None:
+    """Strides and offset of a node's first argument, when it is a strided tensor whose layout is known."""
+    first = node.args[0] if node.args else None
+    meta = first.meta.get("val") if isinstance(first, Node) else None
+    if not isinstance(meta, torch.Tensor) or meta.layout is not torch.strided:
+        return None
+    numbers = (*meta.stride(), meta.storage_offset())
+    if not all(isinstance(number, int) for number in numbers):
+        return None
+    return tuple(int(number) for number in numbers[:-1]), int(numbers[-1])

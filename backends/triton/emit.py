@@ -327,7 +327,9 @@ class _Emitter:
         A place outside is an assertion where Triton checks those (its interpreter, and debug mode); elsewhere such a load gives the idle
         value, and such a store is dropped. Places are compared in 64 bits, before they are cut to the width of an offset.
         """
+        self.terms.wide = self.wide or any(guard.value.data() for guard in op.guards)
         active = self._mask(op.guards, op.axes)
+        self.terms.wide = self.wide
         known = {(guard.value, guard.low, guard.high) for guard in op.guards}
         bounds = self.bounds.with_extents({axis.name: index(axis.size) for axis in op.axes})
         extra: list[Guard] = []

@@ -37,6 +37,8 @@ class Builder:
         self.target = ""
         self.warnings: list[str] = []
         self.draws = 0
+        self.layout: tuple[tuple[int, ...], int] | None = None
+        """Strides and offset of the node's first argument in its storage, in elements, where they are known integers."""
 
     # -- the current node -------------------------------------------------------------------------------------------
     @property

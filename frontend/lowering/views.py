@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 from codesign.frontend.lowering.builder import Builder, Operand, Point, broadcast, inside, literal, read, where
 from codesign.frontend.lowering.elementwise import converted
@@ -289,16 +291,83 @@ def as_strided(
     stride: Sequence[IndexLike],
     storage_offset: IndexLike | None = None,
 ) -> Value:
-    """Any strided window of a row-major tensor: a flat position, taken apart again by the tensor's own shape."""
+    """Any strided window of a tensor's storage: a flat position there, taken apart again by the tensor's own strides."""
     source = shape_of(x)
+    strides, start = b.layout or (None, 0)
+    if strides is None or not all(size.is_constant for size in source) or _row_major(source, strides):
 
-    def body(i: Point) -> Scalar:
-        flat = index(storage_offset or 0)
-        for position, step in zip(i, stride, strict=True):
-            flat = flat + position * step
-        return read(x, unflatten(b, flat, source, b.shape))
+        def body(i: Point) -> Scalar:
+            return read(
+                x,
+                unflatten(
+                    b,
+                    _position(i, stride, index(start if storage_offset is None else storage_offset) - start),
+                    source,
+                    b.shape,
+                ),
+            )
 
-    return b.compute(b.shape, body)
+        return b.compute(b.shape, body)
+    sizes = [size.constant for size in source]
+    offset = start if storage_offset is None else storage_offset
+    _check_window(b, sizes, strides, (size, stride, offset), start)
+    order = sorted((d for d, n in enumerate(sizes) if n > 1 and strides[d] > 0), key=lambda d: -strides[d])
+
+    def element(i: Point) -> Scalar:
+        rest, point = _position(i, stride, offset) - start, [index(0)] * len(sizes)
+        for d in order:
+            point[d], rest = rest // strides[d], rest % strides[d]
+        return read(x, point)
+
+    return b.compute(b.shape, element)
+
+
+def _row_major(source: Sequence[Index], strides: Sequence[int]) -> bool:
+    expected = 1
+    for size, step in zip(reversed(source), reversed(strides), strict=True):
+        if size.constant != 1 and step != expected:
+            return False
+        expected *= size.constant
+    return True
+
+
+def _position(i: Point, stride: Sequence[IndexLike], offset: IndexLike) -> Index:
+    flat = index(offset)
+    for position, step in zip(i, stride, strict=True):
+        flat = flat + position * step
+    return flat
+
+
+WINDOW_POINTS = 1 << 22
+"""Points of a window into a storage that are looked at for one that the tensor does not hold."""
+
+
+def _check_window(b: Builder, sizes: Sequence[int], strides: Sequence[int], window: Any, start: int) -> None:
+    """Every position of the window must be an element of the tensor: what lies between its elements is not captured."""
+    extents, steps, offset = window
+    if not all(isinstance(n, int) for n in (*extents, *steps, offset)):
+        raise b.unsupported(
+            "it takes a dynamic window of a tensor that is not row-major", "call .contiguous() before it"
+        )
+    if math.prod(extents) > WINDOW_POINTS or math.prod(sizes) > WINDOW_POINTS:
+        raise b.unsupported("it takes a large window of a tensor that is not row-major", "call .contiguous() before it")
+
+    def places(shape: Sequence[int], by: Sequence[int], first: int) -> set[int]:
+        found = {first}
+        for extent, step in zip(shape, by, strict=True):
+            found = {place + k * step for place in found for k in range(extent)}
+        return found
+
+    order = sorted((step, n) for step, n in zip(strides, sizes, strict=True) if n > 1 and step > 0)
+    reach = 0
+    for step, n in order:
+        if step <= reach:
+            raise b.unsupported("it takes a window of a tensor whose elements overlap", "call .contiguous() before it")
+        reach += step * (n - 1)
+    if not places(extents, steps, offset) <= places(sizes, strides, start):
+        raise b.unsupported(
+            "it reads storage between or around the elements of the tensor", "pass the whole storage as an input"
+        )
 
 
 def unflatten(b: Builder, flat: Index, source: Sequence[Index], shape: Sequence[IndexLike]) -> list[Index]:
