@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from codesign.frontend.lowering.builder import Builder, Point, literal, read, where
@@ -32,6 +32,29 @@ def _window_point(window: Sequence[Index], r: Index) -> list[Index]:
     return [rest, *point[::-1]]
 
 
+def _winner(
+    b: Builder, window: Sequence[Index], element: Callable[[Point, Sequence[Index]], Scalar]
+) -> Callable[[Point], Scalar]:
+    """The place in the flattened window of its greatest value: the first of equal ones, but of NaN the last, as torch's kernels have it."""
+    flat = (product(window),)
+    first = b.reduce(
+        "argmax", b.shape, flat, lambda i, r: element(i, _window_point(window, r[0])), name=f"{b.name}_window"
+    )
+    if not b.dtype.is_float:
+        return lambda i: read(first, i)
+
+    def place_of_nan(i: Point, r: Point) -> Scalar:
+        value = element(i, _window_point(window, r[0]))
+        return where(apply("ne", value, value), IndexValue(r[0]), literal(-1, I64))
+
+    last = b.reduce("max", b.shape, flat, place_of_nan, name=f"{b.name}_nan")
+
+    def place(i: Point) -> Scalar:
+        return where(apply("lt", read(last, i), literal(0, I64)), read(first, i), read(last, i))
+
+    return place
+
+
 @lower(
     "aten.max_pool2d_with_indices.default",
     "aten.max_pool3d_with_indices.default",
@@ -59,18 +82,12 @@ def max_pool(
         return read(x, (*i[:lead], *places), outside)
 
     values = b.reduce("max", b.shape, window, lambda i, r: element(i, r))
-    positions = b.reduce(
-        "argmax",
-        b.shape,
-        (product(window),),
-        lambda i, r: element(i, _window_point(window, r[0])),
-        name=f"{b.name}_window",
-    )
+    winner = _winner(b, window, element)
 
     def flat(i: Point) -> Scalar:
         """The winner's position; of a window of nothing but the identity of max, whose winner may be padding, the first inside."""
         total: Scalar = literal(0, I64)
-        rest: Scalar = read(positions, i)
+        rest: Scalar = winner(i)
         offsets: list[Scalar] = []
         for size in reversed(window[1:]):
             offsets.append(apply("mod", rest, b.number(size, I64)))
@@ -221,16 +238,10 @@ def adaptive_max_pool(b: Builder, x: Value, *_: object) -> tuple[Value, Value]:
         return value if covered is None else where(covered, value, outside)
 
     values = b.reduce("max", b.shape, sizes, lambda i, r: element(i, r))
-    positions = b.reduce(
-        "argmax",
-        b.shape,
-        (product(sizes),),
-        lambda i, r: element(i, _window_point(sizes, r[0])),
-        name=f"{b.name}_window",
-    )
+    winner = _winner(b, sizes, element)
 
     def flat(i: Point) -> Scalar:
-        rest: Scalar = read(positions, i)
+        rest: Scalar = winner(i)
         offsets: list[Scalar] = []
         for size in reversed(sizes[1:]):
             offsets.append(apply("mod", rest, b.number(size, I64)))
