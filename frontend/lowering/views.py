@@ -11,7 +11,7 @@ from codesign.frontend.lowering.elementwise import converted
 from codesign.frontend.lowering.registry import lower
 from codesign.ir.core import Value, tensor_type
 from codesign.ir.dtypes import U8, U16, U32, U64
-from codesign.ir.index import Index, IndexLike, index, maximum, minimum
+from codesign.ir.index import Index, IndexLike, index, maximum, minimum, product
 from codesign.ir.scalar import IndexValue, Scalar, apply, bitcast, cast
 
 
@@ -294,22 +294,15 @@ def as_strided(
     """Any strided window of a tensor's storage: a flat position there, taken apart again by the tensor's own strides."""
     source = shape_of(x)
     strides, start = b.layout or (None, 0)
+    offset = start if storage_offset is None else storage_offset
     if strides is None or not all(size.is_constant for size in source) or _row_major(source, strides):
+        _check_reach(b, source, (size, stride, offset), start)
 
         def body(i: Point) -> Scalar:
-            return read(
-                x,
-                unflatten(
-                    b,
-                    _position(i, stride, index(start if storage_offset is None else storage_offset) - start),
-                    source,
-                    b.shape,
-                ),
-            )
+            return read(x, unflatten(b, _position(i, stride, index(offset) - start), source, b.shape))
 
         return b.compute(b.shape, body)
     sizes = [size.constant for size in source]
-    offset = start if storage_offset is None else storage_offset
     _check_window(b, sizes, strides, (size, stride, offset), start)
     order = sorted((d for d, n in enumerate(sizes) if n > 1 and strides[d] > 0), key=lambda d: -strides[d])
 
@@ -336,6 +329,20 @@ def _position(i: Point, stride: Sequence[IndexLike], offset: IndexLike) -> Index
     for position, step in zip(i, stride, strict=True):
         flat = flat + position * step
     return flat
+
+
+_HINT = "pass the whole storage as an input"
+
+
+def _check_reach(b: Builder, source: Sequence[Index], window: Any, start: int) -> None:
+    """The window of a row-major tensor begins and ends inside of it, as far as its sizes are known."""
+    extents, steps, offset = window
+    held = product(source)
+    if not held.is_constant or not all(isinstance(n, int) for n in (*extents, *steps, offset)) or 0 in extents:
+        return
+    last = offset + sum((n - 1) * step for n, step in zip(extents, steps, strict=True))
+    if offset < start or last >= start + held.constant:
+        raise b.unsupported("it reads storage between or around the elements of the tensor", _HINT)
 
 
 WINDOW_POINTS = 1 << 22
@@ -365,9 +372,7 @@ def _check_window(b: Builder, sizes: Sequence[int], strides: Sequence[int], wind
             raise b.unsupported("it takes a window of a tensor whose elements overlap", "call .contiguous() before it")
         reach += step * (n - 1)
     if not places(extents, steps, offset) <= places(sizes, strides, start):
-        raise b.unsupported(
-            "it reads storage between or around the elements of the tensor", "pass the whole storage as an input"
-        )
+        raise b.unsupported("it reads storage between or around the elements of the tensor", _HINT)
 
 
 def unflatten(b: Builder, flat: Index, source: Sequence[Index], shape: Sequence[IndexLike]) -> list[Index]:

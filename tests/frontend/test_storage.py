@@ -44,3 +44,10 @@ def test_windows_of_storages(x: Tensor, window: tuple[tuple[int, ...], ...]) -> 
 def test_what_the_tensor_does_not_hold_is_refused() -> None:
     with pytest.raises(CodesignError, match="storage between or around"):
         capture(Window((3,), (1,)), (STRIDED,))
+
+
+@pytest.mark.parametrize("window", [((3,), (1,), 2), ((4,), (3,), 5)])
+def test_storage_around_a_row_major_view_is_refused(window: tuple[tuple[int, ...], tuple[int, ...], int]) -> None:
+    view = torch.arange(20.0)[5:12]
+    with pytest.raises(CodesignError, match="storage between or around"):
+        capture(Window(*window), (view,))
