@@ -31,6 +31,7 @@ def compile_fx_graph(
     CodesignError (which Dynamo reports with the graph) for an option that is not known or wrong, and for graphs with an operator that has no form
     here.
     """
+    import torch
     from functorch.compile import make_boxed_func  # type: ignore[import-untyped]
     from torch._dynamo.backends.common import aot_autograd
 
@@ -44,7 +45,10 @@ def compile_fx_graph(
     backend = aot_autograd(
         fw_compiler=compiler, bw_compiler=compiler, inference_compiler=compiler, decompositions=decompositions()
     )
-    compiled: Callable[..., Sequence[Any]] = backend(graph, example_inputs)
+    with torch.backends.mkldnn.flags(
+        enabled=False
+    ):  # its recurrent layers are one opaque call, whose results are no tensors
+        compiled: Callable[..., Sequence[Any]] = backend(graph, example_inputs)
     return compiled
 
 
