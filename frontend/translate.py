@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 import codesign.frontend.lowering  # noqa: F401  (fills the table of rules)
 from codesign.frontend.arrays import TensorData, from_torch_dtype, has_data
 from codesign.frontend.externals import call_external
+from codesign.frontend.flex import dense_graph, is_flex, only_for_tables
 from codesign.frontend.locations import location_of
 from codesign.frontend.lowering.builder import Builder
 from codesign.frontend.lowering.registry import rule_for
@@ -93,7 +94,10 @@ class Translation:
     # -- nodes ------------------------------------------------------------------------------------------------------
     def run(self, graph: GraphModule) -> Any:
         """Translate every node; gives the arguments of the graph's output, translated."""
+        unneeded = only_for_tables(graph, _IGNORED)
         for node in graph.graph.nodes:
+            if node in unneeded:
+                continue
             if node.op == "placeholder":
                 if node not in self.env:
                     raise RuntimeError(f"placeholder {node.name} has no value")
@@ -199,6 +203,9 @@ class Translation:
             start = [self._as_tensor(value) for value in carried]
             tests, steps = (self._region(part, [*start, *extra], start) for part in (condition, body))
             return list(b.add(While(start, tests, steps)).results)
+        if is_flex(node):
+            dense, operands = dense_graph(node)
+            return self._inline(dense, [self.argument(operand) for operand in operands])
         raise b.unsupported("this higher-order operator has no lowering", "write the loop or branch in plain operators")
 
     def _as_tensor(self, value: Any) -> Value:
