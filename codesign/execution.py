@@ -1,7 +1,8 @@
 """Running a compiled model on this computer: kernels in Triton's interpreter or on the simulated accelerator, the rest in NumPy.
 
 And checking it against torch: on the user's example first, then on other inputs. What the model writes into inputs and buffers is compared
-as well. Where torch's float32 and the compiled model disagree, torch in float64 decides: the compiled model is right if it is as near to that as the
+as well. The example runs on the kernels; other inputs, where the example has been run, on the meanings of the fused groups, to which each
+kernel is held by itself on inputs of its own. Where torch's float32 and the compiled model disagree, torch in float64 decides: the compiled model is right if it is as near to that as the
 tolerance asks, or no further from it than torch's own float32 is (up to a factor of 2).
 """
 
@@ -17,7 +18,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from codesign.backend import Backend
-from codesign.backends.verification import difference
+from codesign.backends.verification import difference, meaning
 from codesign.backends.verification.allowance import Allowance, allowance_of, together
 from codesign.document import Verified
 from codesign.frontend import Captured, ModelSource
@@ -27,7 +28,9 @@ from codesign.frontend.externals import externals
 from codesign.frontend.inputs import cloned, fresh_inputs, without_values
 from codesign.frontend.load import Arguments, first_line
 from codesign.ir.core import Module, tensor_type
-from codesign.ir.interpreter import evaluate
+from codesign.ir.index import index
+from codesign.ir.interpreter import Launcher, evaluate
+from codesign.ir.tile import Kernel
 from codesign.passes.lowering import KernelInfo
 
 ILL = 0.1
@@ -36,14 +39,24 @@ ILL = 0.1
 
 def run(captured: Captured, tiled: Module, backend: Backend, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """What the compiled model returns for inputs of the original model."""
-    return captured.unflatten_outputs(_results(captured, tiled, backend, args, kwargs))
+    return captured.unflatten_outputs(_results(captured, tiled, backend.launcher(), args, kwargs))
 
 
 def _results(
-    captured: Captured, tiled: Module, backend: Backend, args: Sequence[Any], kwargs: Mapping[str, Any]
+    captured: Captured, tiled: Module, launcher: Launcher, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Sequence[Any]:
     arrays = captured.flatten_inputs(args, kwargs)
-    return evaluate(tiled, arrays, externals=externals(tiled), launcher=backend.launcher())
+    return evaluate(tiled, arrays, externals=externals(tiled), launcher=launcher)
+
+
+def _by_meaning(kernels: Mapping[str, KernelInfo]) -> Launcher:
+    """Every kernel by the meaning of its fused group."""
+
+    def launch(kernel: Kernel, inputs: Any, sizes: Mapping[str, int]) -> list[Any]:
+        shapes = [[int(index(size).evaluate(dict(sizes))) for size in value.type.shape] for value in kernel.results]
+        return meaning(kernels[kernel.name].normalized, inputs, shapes, sizes)
+
+    return launch
 
 
 def tolerance(kernels: Mapping[str, KernelInfo], sizes: Mapping[str, int]) -> Allowance:
@@ -71,13 +84,14 @@ class _Check:
     source: ModelSource
     captured: Captured
     tiled: Module
-    backend: Backend
+    launcher: Launcher
+    meanings: Launcher
     allowed: Allowance
 
     def compiled(self, arguments: Arguments) -> Values:
         """What the compiled model makes of a copy of the inputs, with what it writes written."""
         args, kwargs = cloned(arguments)
-        results = _results(self.captured, self.tiled, self.backend, args, kwargs)
+        results = _results(self.captured, self.tiled, self.launcher, args, kwargs)
         outputs = pytree.tree_leaves(self.captured.unflatten_outputs(results))
         values = Values({f"output {k}": value for k, value in enumerate(outputs)})
         leaves = dict(zip(self.captured.input_names, self.captured.flatten_tensors(args, kwargs), strict=True))
@@ -182,7 +196,7 @@ def verify(
 ) -> Verified | None:
     """The compiled model against torch on the example and on other inputs; None, with a remark, where torch gives nothing to compare with."""
     remarks = [] if remarks is None else remarks
-    check = _Check(source, captured, tiled, backend, tolerance(kernels, sizes))
+    check = _Check(source, captured, tiled, backend.launcher(), _by_meaning(kernels), tolerance(kernels, sizes))
     example: Arguments = (source.inputs, source.kwargs)
     outcomes: list[tuple[str, _Outcome]] = []
     notes: list[str] = []
@@ -198,6 +212,8 @@ def verify(
             outcomes.append(("example", check.judge(example, expected)))
         else:
             notes.append(f"the example gives {share:.0%} NaN, which says nothing")
+    if outcomes and outcomes[0][1].ok:
+        check.launcher = check.meanings  # the kernels have run at their full size
     if all(outcome.ok for _, outcome in outcomes):
         _on_fresh(check, seed, min(share, 0.5), outcomes, notes)
     if not outcomes:

@@ -24,7 +24,7 @@ class Location:
     @property
     def known(self) -> bool:
         """True when there is anything to show."""
-        return bool(self.file or self.module or self.origin or self.parts)
+        return bool(self.file or self.module or self.origin) or any(part.known for part in self.parts)
 
     def leaves(self) -> tuple[Location, ...]:
         """The distinct unfused places below this one, in order."""

@@ -208,15 +208,41 @@ class _OwnError:
         return np.maximum(np.where(np.isfinite(own), own, 0.0), self.plain)
 
 
+def meaning(
+    group: Normalized, inputs: Sequence[Array], shapes: Sequence[Sequence[int]], sizes: Mapping[str, int]
+) -> list[Array]:
+    """The output buffers, of these shapes, that a kernel of a group must make of its input buffers, by the IR's interpreter."""
+    fusion = group.fusion
+    arrays = [
+        array.reshape(tuple(int(size.evaluate(dict(sizes))) for size in value.shape))
+        for value, array in zip(fusion.uses(), inputs, strict=True)
+    ]
+    buffers = []
+    for position, result in enumerate(_evaluated(fusion, arrays, sizes)):
+        buffer = np.zeros(tuple(shapes[position]), result.dtype)
+        place = _place(group, position, sizes)
+        if place:
+            buffer[place] = result
+        else:
+            buffer.reshape(-1)[:] = result
+        buffers.append(buffer)
+    return buffers
+
+
 def _picked(group: Normalized, position: int, buffer: Array, sizes: Mapping[str, int]) -> Array:
     """The elements of an output buffer in the order of the result that it holds."""
+    place = _place(group, position, sizes)
+    return np.asarray(buffer[place] if place else buffer.reshape(()))
+
+
+def _place(group: Normalized, position: int, sizes: Mapping[str, int]) -> tuple[Array, ...]:
+    """Where in its buffer each element of a result lies: an index array for each dim of the buffer."""
     value, where = group.fusion.results[position], group.outputs[position]
     compute = _computed(group.fusion, value)
     shape = tuple(int(dim.extent.evaluate(dict(sizes))) for dim in compute.dims)
     grid: tuple[Array, ...] = np.indices(shape, sparse=True)
     places = {dim.name: axis for dim, axis in zip(compute.dims, grid, strict=True)}
-    picked = tuple(np.broadcast_to(i.evaluate({**sizes, **places}), shape) for i in where.indices)
-    return np.asarray(buffer[picked] if picked else buffer.reshape(()))
+    return tuple(np.broadcast_to(i.evaluate({**sizes, **places}), shape) for i in where.indices)
 
 
 def _computed(fusion: Fusion, result: Value) -> Compute:

@@ -263,7 +263,7 @@ def calibration_from(data: dict[str, Any], origin: str) -> Calibration:
     _check_plain(data, origin)
     known = {entry.name for entry in fields(Parameters)}
     unknown = set(data.get("parameters", {})) - known
-    if unknown or "machine" not in data:
+    if unknown or "machine" not in data or "parameters" not in data:
         raise MachineError(
             f"{origin}: not a calibration file" + (f": unknown parameters {sorted(unknown)}" if unknown else "")
         )

@@ -12,7 +12,7 @@ from codesign.ir.core import Block, Function, Module, Op, Value
 from codesign.ir.dtypes import BOOL, F32, I64
 from codesign.ir.functions import FUNCTIONS
 from codesign.ir.index import Datum, Extremum, FloorDiv, Index, Mod, Var
-from codesign.ir.location import UNKNOWN, Location
+from codesign.ir.location import Location
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar
 from codesign.ir.text.places import place_text
 from codesign.ir.text.program import print_program
@@ -378,4 +378,4 @@ def _datum(value: Any) -> str:
 
 
 def _location(location: Location) -> str:
-    return "" if location == UNKNOWN else f" loc({place_text(location, '; ')})"
+    return "" if not location.known else f" loc({place_text(location, '; ')})"

@@ -133,6 +133,8 @@ def _witness(
         return None
     each = max(2, int(POINTS_TRIED ** (1 / max(len(names), 1))))
     axes = [_ends(ranges[name], each) for name in names]
+    if _beyond(expression):
+        axes = [axis.astype(object) for axis in axes]  # Python's integers, which do not wrap
     grids = dict(zip(names, np.meshgrid(*axes, indexing="ij"), strict=True))
     values = np.asarray(expression.evaluate(grids))
     outside = (values < 0) | (values >= size)
@@ -144,6 +146,16 @@ def _witness(
     first = tuple(int(i) for i in np.argwhere(outside)[0])
     point = {name: int(axis[i]) for name, axis, i in zip(names, axes, first, strict=True)}
     return int(expression.evaluate(point)), point
+
+
+def _beyond(expression: Index) -> bool:
+    """Whether a number of the expression is so large that products of it may leave 64 bits."""
+    numbers = [c for _, c in expression.terms]
+    for atom in expression.atoms():
+        for inner in (getattr(atom, "numerator", None), getattr(atom, "denominator", None), *getattr(atom, "args", ())):
+            if isinstance(inner, Index) and _beyond(inner):
+                return True
+    return any(abs(c) >= 1 << 31 for c in numbers)
 
 
 def _ends(values: Sequence[int], count: int) -> Array:

@@ -3,7 +3,7 @@
 import pytest
 
 from codesign.ir.errors import VerificationError
-from codesign.ir.text import parse
+from codesign.ir.text import parse, print_module
 from codesign.ir.verify import verify
 
 KERNEL = """module @m
@@ -56,3 +56,16 @@ def test_other_targets_are_refused(target: str) -> None:
 def test_arguments_that_name_nothing_are_refused(attribute: str) -> None:
     with pytest.raises(VerificationError, match="argument"):
         verify(parse(CALL.format(target="aten.sort.default", attributes=attribute)))
+
+
+def test_a_place_of_unknown_parts_is_unknown() -> None:
+    text = CALL.format(target="aten.sort.default", attributes="").replace("\n}\n", "\n} loc(fused[fused[]; ])\n")
+    printed = print_module(parse(text))
+    assert print_module(parse(printed)) == printed
+    assert "loc" not in printed
+
+
+def test_indices_beyond_64_bits_are_refused() -> None:
+    text = KERNEL.format(name="k").replace("%a -> %y [i: 4] at [i]", f"%a -> %y [i: 4] at [i + {10**30}]")
+    with pytest.raises(VerificationError, match="outside of size 4"):
+        verify(parse(text))
