@@ -1,9 +1,9 @@
 """Running a compiled model on this computer: kernels in Triton's interpreter or on the simulated accelerator, the rest in NumPy.
 
 And checking it against torch: on the user's example first, then on other inputs. What the model writes into inputs and buffers is compared
-as well. The example runs on the kernels; other inputs, where the example has been run, on the meanings of the fused groups, to which each
-kernel is held by itself on inputs of its own. Where torch's float32 and the compiled model disagree, torch in float64 decides: the compiled model is right if it is as near to that as the
-tolerance asks, or no further from it than torch's own float32 is (up to a factor of 2).
+as well. The example runs on the kernels; other inputs, where the example has been run, on the meanings of the fused groups, to which
+each kernel is held by itself on inputs of its own. Where torch's float32 and the compiled model disagree, torch in float64 decides: the compiled
+model is right if it is as near to that as the tolerance asks, or no further from it than torch's own float32 is (up to a factor of 2).
 """
 
 from __future__ import annotations
