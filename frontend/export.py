@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from codesign.frontend.flex_nodes import name_literals_of_functions
 from codesign.frontend.load import ModelSource
 from codesign.frontend.structures import make_known, outputs_made_known, remark
 from codesign.ir.errors import CodesignError
@@ -107,6 +108,7 @@ def export_program(source: ModelSource, dynamic_shapes: Any, strict: bool | None
                         source.model, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=mode
                     )
                 traced = time.perf_counter()
+                name_literals_of_functions(program.graph_module)
                 program = program.run_decompositions(decompositions())
         except Exception as error:
             reasons.append((label, error))
@@ -132,6 +134,7 @@ def traced_program(source: ModelSource, dynamic_shapes: Any, failure: ExportFail
                 traced, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=False
             )
             exported = time.perf_counter()
+            name_literals_of_functions(program.graph_module)
             program = program.run_decompositions(decompositions())
     except Exception as error:
         place = place_of(reason)

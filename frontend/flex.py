@@ -16,25 +16,21 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree as pytree
 
 from codesign.frontend.export import decompositions
+from codesign.frontend.flex_nodes import (
+    arguments_of,
+    attribute_of,
+    is_flex,
+    make_number,
+    name_literals,
+    nodes_in,
+    operator_of,
+)
 from codesign.frontend.locations import location_of
-from codesign.ir.errors import UnsupportedError
-
-_BLOCK_MASK = {"flex_attention": 4, "flex_attention_backward": 9}
-"""Where each operator has its block mask: tables, block sizes and, last, the mask function."""
-
-
-def is_flex(node: Node) -> bool:
-    """Whether the node is flexible attention or its gradient."""
-    return isinstance(node.target, torch._ops.HigherOrderOperator) and _operator(node) in _BLOCK_MASK
-
-
-def _operator(node: Node) -> str:
-    return str(getattr(node.target, "__name__", ""))
 
 
 def only_for_tables(graph: GraphModule, checks: Collection[str]) -> set[Node]:
     """Nodes of which nothing but the tables of block masks is made; `checks`: targets that compute nothing."""
-    flex = {node: set(_nodes(_arguments(node))) for node in graph.graph.nodes if is_flex(node)}
+    flex = {node: set(nodes_in(arguments_of(node))) for node in graph.graph.nodes if is_flex(node)}
     unneeded: set[Node] = set()
     if not flex:
         return unneeded
@@ -52,8 +48,8 @@ def dense_graph(node: Node) -> tuple[GraphModule, list[Node]]:
     from torch.fx.experimental.proxy_tensor import make_fx
     from torch.fx.traceback import preserve_node_meta
 
-    args = _arguments(node)
-    operands = [found for found in _nodes(args) if not isinstance(_attribute(found), GraphModule)]
+    args = arguments_of(node)
+    operands = [found for found in nodes_in(args) if not isinstance(attribute_of(found), GraphModule)]
     mode = next(operand.meta["val"].fake_mode for operand in operands if "val" in operand.meta)
     examples = [_example(operand, mode) for operand in operands]
     rule = _rule(node)
@@ -64,7 +60,7 @@ def dense_graph(node: Node) -> tuple[GraphModule, list[Node]]:
         def given(leaf: Any) -> Any:
             if not isinstance(leaf, Node):
                 return leaf
-            return known[leaf] if leaf in known else _interpreted(_attribute(leaf))
+            return known[leaf] if leaf in known else _Function(attribute_of(leaf)).run
 
         found = rule(*pytree.tree_map(given, args))
         return pytree.tree_map(_as_recorded, found, node.meta["val"])
@@ -83,7 +79,7 @@ def _as_recorded(value: Any, recorded: Any) -> Any:
 def _rule(node: Node) -> Callable[..., Any]:
     from torch._higher_order_ops.flex_attention import math_attention, sdpa_dense_backward
 
-    if _operator(node) == "flex_attention":
+    if operator_of(node) == "flex_attention":
         return math_attention
     wanted = [gradient is not None for gradient in node.meta["val"][3]]
 
@@ -100,41 +96,28 @@ def _asking(value: Any, asks: bool) -> Any:
     return value.detach().requires_grad_(asks) if isinstance(value, torch.Tensor) else value
 
 
-def _arguments(node: Node) -> list[Any]:
-    """The node's arguments with no more of the block mask than its function, and without the options of torch's kernels."""
-    args: list[Any] = [*node.args]
-    position = _BLOCK_MASK[_operator(node)]
-    args[position] = (args[position][-1],)
-    args[position + 2] = {}
-    return [tuple(arg) if isinstance(arg, list) else arg for arg in args]
-
-
-def _nodes(args: Any) -> list[Node]:
-    return list(dict.fromkeys(leaf for leaf in pytree.tree_leaves(args) if isinstance(leaf, Node)))
-
-
-def _attribute(node: Node) -> Any:
-    """What a `get_attr` node stands for; None for another node."""
-    if node.op != "get_attr":
-        return None
-    found: Any = node.graph.owning_module
-    for part in str(node.target).split("."):
-        found = getattr(found, part)
-    return found
-
-
 def _example(node: Node, mode: Any) -> Any:
-    return node.meta["val"] if "val" in node.meta else mode.from_tensor(_attribute(node))
+    return node.meta["val"] if "val" in node.meta else mode.from_tensor(attribute_of(node))
 
 
-def _interpreted(graph: GraphModule) -> Callable[..., Any]:
-    """The sub-graph as a function that hands the places of its nodes on to what is traced of it."""
+class _Function(torch.fx.Interpreter):
+    """A score or mask function, which hands the places of its nodes on to what is traced of it."""
 
-    def call(*args: Any) -> Any:
-        found = torch.fx.Interpreter(graph).run(*args)
+    def run(self, *args: Any, **options: Any) -> Any:
+        found = super().run(*args, **options)
         return list(found) if isinstance(found, list) else found  # not fx's own kind of list, which vmap does not take
 
-    return call
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An open size among the tensors of an operator as a tensor: torch's rules for batches take numbers only there."""
+        if isinstance(target, torch._ops.OpOverload):
+            kinds = [str(argument.type) for argument in target._schema.arguments]
+            args = tuple(
+                torch.ops.aten.scalar_tensor(arg, dtype=torch.int64)
+                if kind == "Tensor" and isinstance(arg, torch.SymInt)
+                else arg
+                for arg, kind in zip(args, kinds, strict=False)
+            )
+        return super().call_function(target, args, kwargs)
 
 
 def _table() -> dict[Any, Any]:
@@ -157,10 +140,9 @@ def _tidied(graph: GraphModule, origin: Node) -> GraphModule:
     for node in list(graph.graph.nodes):
         if node.target is torch.ops.aten.copy_.default:
             _made_a_value(graph, node)
-        elif node.op == "get_attr":
-            _made_a_number(graph, node, getattr(graph, str(node.target)))
         elif node.target is torch.ops.aten._to_copy.default and not isinstance(node.args[0], Node):
-            _made_a_number(graph, node, node.args[0])
+            make_number(graph, node, node.args[0], node.meta["val"].dtype)
+    name_literals(graph)
     graph.graph.eliminate_dead_code()
     for node in graph.graph.nodes:
         own = location_of(node.meta, "").file
@@ -183,21 +165,3 @@ def _made_a_value(graph: GraphModule, copy: Node) -> None:
     copy.replace_all_uses_with(value)
     target.replace_all_uses_with(value, delete_user_cb=later.__contains__)
     graph.graph.erase_node(copy)
-
-
-def _made_a_number(graph: GraphModule, node: Node, value: Any) -> None:
-    """A tensor of one literal as the operator that makes it: two nodes' constants may have the same name."""
-    if isinstance(value, torch.Tensor):
-        if value.dim():
-            raise UnsupportedError(
-                "a tensor written out in a score or mask function of flex_attention has no form here",
-                hint="make it outside of the function, as a buffer of the module",
-            )
-        value = value.item()
-    with graph.graph.inserting_before(node):
-        number = graph.graph.call_function(
-            torch.ops.aten.scalar_tensor.default, (value,), {"dtype": node.meta["val"].dtype}
-        )
-    number.meta = dict(node.meta)
-    node.replace_all_uses_with(number)
-    graph.graph.erase_node(node)

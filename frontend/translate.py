@@ -13,7 +13,8 @@ from torch.fx import GraphModule, Node
 import codesign.frontend.lowering  # noqa: F401  (fills the table of rules)
 from codesign.frontend.arrays import TensorData, from_torch_dtype, has_data
 from codesign.frontend.externals import call_external
-from codesign.frontend.flex import dense_graph, is_flex, only_for_tables
+from codesign.frontend.flex import dense_graph, only_for_tables
+from codesign.frontend.flex_nodes import is_flex
 from codesign.frontend.locations import location_of
 from codesign.frontend.lowering.builder import Builder
 from codesign.frontend.lowering.registry import rule_for

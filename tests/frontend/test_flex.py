@@ -12,7 +12,7 @@ from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, fle
 
 from codesign.backends.triton.dynamo import compile_fx_graph
 from codesign.frontend import capture
-from codesign.frontend.flex import is_flex
+from codesign.frontend.flex_nodes import is_flex
 from codesign.frontend.functional import from_functional
 from codesign.ir.interpreter import evaluate
 from codesign.ir.tensor import Call
@@ -146,6 +146,35 @@ def test_strict_and_open_sizes_and_two_of_them() -> None:
             return flex_attention(first, k, v, score_mod=lambda s, b, h, i, j: torch.where(i >= j, s, -5.0))
 
     check(Two(), *tensors())
+
+
+def test_functions_that_capture_open_sizes_or_make_tensors() -> None:
+    class Sized(nn.Module):
+        def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
+            n = k.shape[2]
+
+            def near(score: Any, b: Any, h: Any, i: Any, j: Any) -> Any:
+                return torch.where(2 * (i - j).abs() <= n, score / n, -float("inf"))
+
+            return flex_attention(q, k, v, score_mod=near)
+
+    length = torch.export.Dim("length", min=2, max=64)
+    captured = check(Sized(), *tensors(), dynamic_shapes=({2: length},) * 3)
+    more = tuple(torch.cat([x, x + 1], 2) for x in tensors())
+    assert_close(run(captured, more), Sized()(*more))
+    check(Attention(lambda score, b, h, i, j: score * torch.tensor(2.0)), *tensors())
+
+
+def listed(score: Any, b: Any, h: Any, i: Any, j: Any) -> Any:
+    return score * torch.tensor([2.0, 3.0, 0.5, 1.0])[h]
+
+
+def test_tensor_written_out_in_a_function() -> None:
+    captured = check(Attention(listed), *tensors())
+    assert not captured.warnings
+    with torch.no_grad():
+        found = torch.compile(Attention(listed), backend=compile_fx_graph, options={"kernels": "reference"})(*tensors())
+    assert_close(found, Attention(listed)(*tensors()))
 
 
 def test_places_are_the_users() -> None:
