@@ -22,7 +22,7 @@ from codesign.backends.verification import difference, meaning
 from codesign.backends.verification.allowance import Allowance, allowance_of, together
 from codesign.document import Verified
 from codesign.frontend import Captured, ModelSource
-from codesign.frontend.arrays import to_torch
+from codesign.frontend.arrays import as_real, to_torch
 from codesign.frontend.eager import Values, run_eager, run_wide
 from codesign.frontend.externals import externals
 from codesign.frontend.inputs import cloned, fresh_inputs, without_values
@@ -97,7 +97,8 @@ class _Check:
         leaves = dict(zip(self.captured.input_names, self.captured.flatten_tensors(args, kwargs), strict=True))
         types = self.captured.module.main.results
         for mutation in self.captured.mutations:
-            new = to_torch(results[mutation.position], tensor_type(types[mutation.position]).dtype)
+            kind = tensor_type(types[mutation.position]).dtype
+            new = to_torch(results[mutation.position], kind, is_complex=mutation.is_complex)
             if mutation.kind == "input":
                 leaves[mutation.name].copy_(new)
                 values.inputs = {f"input {name}": leaf for name, leaf in leaves.items()}
@@ -154,7 +155,7 @@ class _Check:
         if not isinstance(got, torch.Tensor) or wanted.dtype != got.dtype:
             return math.inf, f"got {getattr(got, 'dtype', got)}, expected {wanted.dtype}"
         e, a = _numbers(wanted), _numbers(got)
-        if wanted.is_floating_point():
+        if _has_fractions(wanted):
             error, where = difference(e, a)
             refused = "" if not math.isfinite(error) else self.allowed.refuses(e, a, error)
             return error, where if not math.isfinite(error) else refused and f"{where}; {refused}"
@@ -174,7 +175,7 @@ class _Check:
             if not wanted.shape == exact.shape == got.shape:
                 return None
             t, e, a = _numbers(exact), _numbers(wanted), _numbers(got)
-            if wanted.is_floating_point():
+            if _has_fractions(wanted):
                 own, error = difference(t, e)[0], difference(t, a)[0]
                 if not own <= ILL or (self.allowed.refuses(t, a, error) and not error <= 2 * own):
                     return None
@@ -249,6 +250,11 @@ def _on_fresh(check: _Check, seed: int, share: float, outcomes: list[tuple[str, 
     notes.append(f"{reason}; the example stands alone" if outcomes else reason)
 
 
+def _has_fractions(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
 def _numbers(tensor: torch.Tensor) -> Any:
-    plain = tensor.detach().cpu()
+    """The values, complex ones as pairs of real ones."""
+    plain = as_real(tensor.detach()).cpu()
     return (plain.double() if plain.is_floating_point() else plain).numpy()

@@ -45,8 +45,8 @@ def from_torch_dtype(dtype: torch.dtype) -> DType:
     try:
         return _FROM_TORCH[dtype]
     except KeyError:
-        kind = "complex numbers" if dtype.is_complex else "this element type"
-        raise UnsupportedError(f"{dtype} is not supported", hint=f"the IR has no {kind}; use real tensors") from None
+        what = "complex numbers; use torch.view_as_real" if dtype.is_complex else "this element type; use another"
+        raise UnsupportedError(f"{dtype} is not supported", hint=f"the IR has no {what}") from None
 
 
 def to_torch_dtype(dtype: DType) -> torch.dtype:
@@ -54,17 +54,28 @@ def to_torch_dtype(dtype: DType) -> torch.dtype:
     return _TO_TORCH[dtype]
 
 
+def as_real(tensor: torch.Tensor) -> torch.Tensor:
+    """A complex tensor as the real one that stands for it, with a last dim of 2; any other as it is."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def as_complex(tensor: torch.Tensor) -> torch.Tensor:
+    """The complex tensor that a real one with a last dim of 2 stands for."""
+    return torch.complex(*tensor.unbind(-1))
+
+
 def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
-    """The values as the interpreter holds them; shares memory with the tensor where the layouts agree."""
-    plain = tensor.detach().resolve_conj().resolve_neg().cpu()
+    """The values as the interpreter holds them, complex ones in real form; shares memory with the tensor where the layouts agree."""
+    plain = as_real(tensor.detach()).resolve_conj().resolve_neg().cpu()
     if plain.dtype in _HELD_IN_FLOAT32:
         plain = plain.to(torch.float32)
     return np.asarray(plain.numpy())
 
 
-def to_torch(array: Any, dtype: DType) -> torch.Tensor:
-    """A torch tensor of the dtype from an interpreter's array (a copy, so that callees may write to it)."""
-    return torch.from_numpy(np.array(array, order="C", copy=True)).to(to_torch_dtype(dtype))
+def to_torch(array: Any, dtype: DType, *, is_complex: bool = False) -> torch.Tensor:
+    """A torch tensor of the dtype from an interpreter's array (a copy, so that callees may write to it); `is_complex`: of its real form."""
+    tensor = torch.from_numpy(np.array(array, order="C", copy=True)).to(to_torch_dtype(dtype))
+    return as_complex(tensor) if is_complex else tensor
 
 
 class TensorData:

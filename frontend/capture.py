@@ -16,6 +16,7 @@ from torch.fx import Node
 from torch.utils import _pytree as pytree
 
 from codesign.frontend.arrays import to_numpy, to_torch
+from codesign.frontend.complex import complex_outputs, real_form
 from codesign.frontend.export import ExportFailure, export_program, traced_program
 from codesign.frontend.load import ModelSource
 from codesign.frontend.symbols import SymbolTable
@@ -26,19 +27,24 @@ from codesign.ir.errors import CodesignError
 
 @dataclass(frozen=True)
 class Output:
-    """One output of the model: result number `position` of `main`, or a constant (None, a number) when that is None."""
+    """One output of the model: result number `position` of `main`, or a constant (None, a number) when that is None.
+
+    `is_complex`: the result is the real form of it, with a last dim of 2.
+    """
 
     position: int | None
     constant: Any = None
+    is_complex: bool = False
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """A buffer, parameter or input that the model writes: result `position` of `main` is its new value."""
+    """A buffer, parameter or input that the model writes: result `position` of `main` is its new value, complex ones in real form."""
 
     kind: Literal["buffer", "parameter", "input"]
     name: str
     position: int
+    is_complex: bool = False
 
 
 _MUTATIONS: dict[str, Literal["buffer", "parameter", "input"]] = {
@@ -69,7 +75,7 @@ class Captured:
     _input_leaves: list[int] = field(default_factory=list)
 
     def flatten_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> list[Any]:
-        """The tensor inputs of a call in the order of `main`'s arguments, as the interpreter's NumPy arrays."""
+        """The tensor inputs of a call in the order of `main`'s arguments, as the interpreter's NumPy arrays, complex ones in real form."""
         return [to_numpy(tensor) for tensor in self.flatten_tensors(args, kwargs)]
 
     def flatten_tensors(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> list[torch.Tensor]:
@@ -83,7 +89,7 @@ class Captured:
         leaves = [
             out.constant
             if out.position is None
-            else to_torch(arrays[out.position], tensor_type(results[out.position]).dtype)
+            else to_torch(arrays[out.position], tensor_type(results[out.position]).dtype, is_complex=out.is_complex)
             for out in self.outputs
         ]
         return pytree.tree_unflatten(leaves, self.output_spec)
@@ -147,19 +153,20 @@ def from_exported(program: ExportedProgram, name: str = "model", dynamic_shapes:
             if isinstance(meta, torch.Tensor):
                 names.append(node.name)
                 leaves.append(user_leaf[node.name])
-                return Value(translation.type_of(meta), node.name)
+                return Value(translation.named_type(meta, f"input {node.name}", node), node.name)
             if isinstance(meta, torch.SymInt):
                 return translation.symbols.to_index(meta)
             return getattr(spec.arg, "value", meta)
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            translation.named_type(meta, f"{spec.kind.name.lower().split('_')[0]} {spec.target}", node)
             return translation.constant(str(spec.target), _stored(program, spec), meta)
         raise CodesignError(
             f"{node.name} is {spec.kind.name.lower().replace('_', ' ')}, which has no form in the IR",
             hint="pass tensors only",
         )
 
-    module, results, notes = translate(program.graph_module, bind, name=name, symbols=table)
-    outputs, mutations, yields = _outputs(signature, list(results))
+    module, results, notes = translate(real_form(program.graph_module), bind, name=name, symbols=table)
+    outputs, mutations, yields = _outputs(signature, list(results), complex_outputs(program.graph_module))
     module.main.body.yields = tuple(yields)
     return Captured(
         module,
@@ -174,21 +181,23 @@ def from_exported(program: ExportedProgram, name: str = "model", dynamic_shapes:
     )
 
 
-def _outputs(signature: Any, results: list[Any]) -> tuple[list[Output], list[Mutation], list[Value]]:
-    """User outputs first, then new values of what the model writes into."""
+def _outputs(
+    signature: Any, results: list[Any], complexes: list[bool]
+) -> tuple[list[Output], list[Mutation], list[Value]]:
+    """User outputs first, then new values of what the model writes into; `complexes`: which of them all are complex."""
     outputs: list[Output] = []
     mutations: list[Mutation] = []
     yields: list[Value] = []
-    for spec, value in zip(signature.output_specs, results, strict=True):
+    for spec, value, is_complex in zip(signature.output_specs, results, complexes, strict=True):
         if spec.kind is OutputKind.USER_OUTPUT:
             if isinstance(value, Value):
-                outputs.append(Output(len(yields)))
+                outputs.append(Output(len(yields), is_complex=is_complex))
                 yields.append(value)
             elif value is None or isinstance(value, (bool, int, float, str)):
                 outputs.append(Output(None, value))
             else:
                 as_output(value, "an output of the model")
-    for spec, value in zip(signature.output_specs, results, strict=True):
+    for spec, value, is_complex in zip(signature.output_specs, results, complexes, strict=True):
         if spec.kind is OutputKind.USER_OUTPUT:
             continue
         kind = _MUTATIONS.get(spec.kind.name)
@@ -196,7 +205,7 @@ def _outputs(signature: Any, results: list[Any]) -> tuple[list[Output], list[Mut
             raise CodesignError(
                 f"an output of kind {spec.kind.name} has no form in the IR", hint="capture for inference"
             )
-        mutations.append(Mutation(kind, str(spec.target), len(yields)))
+        mutations.append(Mutation(kind, str(spec.target), len(yields), is_complex))
         yields.append(as_output(value, f"the new value of {spec.target}"))
     return outputs, mutations, yields
 

@@ -25,6 +25,7 @@ from torch.utils import _pytree as pytree
 
 from codesign.frontend.arrays import to_numpy, to_torch
 from codesign.frontend.capture import capture
+from codesign.frontend.complex import complex_outputs, real_form
 from codesign.frontend.externals import externals
 from codesign.frontend.load import FunctionModule
 from codesign.frontend.translate import Translation, translate
@@ -45,6 +46,8 @@ _TOLERANCE = {
     torch.float64: (1e-7, 1e-7),
     torch.float16: (4e-3, 4e-3),
     torch.bfloat16: (3e-2, 3e-2),
+    torch.complex64: (3e-5, 2e-5),
+    torch.complex128: (1e-7, 1e-7),
 }
 """Relative and absolute, about those of torch's own operator tests between two implementations."""
 
@@ -186,7 +189,7 @@ def _lowered(sample: Sample) -> tuple[Module, list[Any], Any]:
     def bind(translation: Translation, node: Any) -> Value:
         return Value(translation.type_of(node.meta["val"]), f"in{next(names)}")
 
-    module, outputs, _ = translate(graph, bind)
+    module, outputs, _ = translate(real_form(graph), bind)
     yields = [value for value in outputs if isinstance(value, Value)]
     for value in outputs:
         if not isinstance(value, Value) and not (value is None or isinstance(value, (bool, int, float))):
@@ -196,10 +199,10 @@ def _lowered(sample: Sample) -> tuple[Module, list[Any], Any]:
     def unpack(arrays: list[Any]) -> Any:
         found = iter(zip(arrays, yields, strict=True))
         leaves = []
-        for value in outputs:
+        for value, is_complex in zip(outputs, complex_outputs(graph), strict=True):
             if isinstance(value, Value):
                 array, own = next(found)
-                leaves.append(to_torch(array, tensor_type(own).dtype))
+                leaves.append(to_torch(array, tensor_type(own).dtype, is_complex=is_complex))
             else:
                 leaves.append(value)
         return pytree.tree_unflatten(leaves, spec[0])

@@ -29,9 +29,10 @@ class Values:
 
     def nan_share(self) -> float:
         """The share of NaN among the floats of the outputs."""
-        floats = [v for v in self.outputs.values() if isinstance(v, torch.Tensor) and v.is_floating_point()]
+        tensors = [v for v in self.outputs.values() if isinstance(v, torch.Tensor)]
+        floats = [v if v.is_complex() else v.float() for v in tensors if v.is_floating_point() or v.is_complex()]
         total = sum(v.numel() for v in floats)
-        return sum(int(v.float().isnan().sum()) for v in floats) / total if total else 0.0
+        return sum(int(v.isnan().sum()) for v in floats) / total if total else 0.0
 
 
 def run_eager(source: ModelSource, captured: Captured, arguments: Arguments) -> Values:
@@ -49,15 +50,18 @@ def run_eager(source: ModelSource, captured: Captured, arguments: Arguments) -> 
 
 
 def run_wide(source: ModelSource, captured: Captured, arguments: Arguments) -> Values | None:
-    """The same with float64 for wider floats than 8 bits, on a copy of the model; None where torch can't."""
+    """The same with float64 for wider floats than 8 bits (and complex128), on a copy of the model; None where torch can't."""
 
     def wide(leaf: Any) -> Any:
+        if isinstance(leaf, torch.Tensor) and leaf.is_complex():
+            return leaf.to(torch.complex128)
         floating = isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and leaf.element_size() > 1
         return leaf.double() if floating else leaf
 
     default = torch.get_default_dtype()
     try:
         model = copy.deepcopy(source.model).double()
+        model._apply(lambda tensor: tensor.to(torch.complex128) if tensor.is_complex() else tensor)  # type: ignore[no-untyped-call]
         torch.set_default_dtype(torch.float64)
         return run_eager(ModelSource(model, ()), captured, pytree.tree_map(wide, cloned(arguments)))
     except Exception:

@@ -14,6 +14,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from codesign.frontend.capture import Output
+from codesign.frontend.complex import complex_outputs, real_form
 from codesign.frontend.export import decompositions as export_decompositions
 from codesign.frontend.symbols import SymbolTable
 from codesign.frontend.translate import Translation, as_output, translate
@@ -35,8 +36,8 @@ class PassedOn:
 class FunctionalGraph:
     """A graph in the IR: `module.main` takes the placeholders at `arguments`, in this order.
 
-    `outputs`: of the graph; a result of `main`, a constant, or an input passed on. `strides`: of each, in elements, as torch expects them (None for
-    what is not a tensor). `warnings`: what a user should know.
+    Complex arguments and results are in real form. `outputs`: of the graph; a result of `main`, a constant, or an input passed on. `strides`: of
+    each, in elements, as torch expects them (None for what is not a tensor). `warnings`: what a user should know.
     """
 
     module: Module
@@ -90,31 +91,32 @@ def has_open_sizes(graph: GraphModule) -> bool:
 def from_functional(graph: GraphModule, sizes: Mapping[str, Number], name: str = "graph") -> FunctionalGraph:
     """The graph with its open sizes fixed; UnsupportedError, with the user's line, for an operator that has no form in the IR."""
     table = SymbolTable(values=sizes)
-    placeholders = _placeholders(graph)
+    real = real_form(graph)
+    placeholders = _placeholders(real)
     arguments: list[int] = []
 
     def bind(translation: Translation, node: Node) -> Any:
         meta = node.meta.get("val")
         if isinstance(meta, torch.Tensor):
             arguments.append(placeholders.index(node))
-            return Value(translation.type_of(meta), node.name)
+            return Value(translation.named_type(meta, f"input {node.name}", node), node.name)
         if isinstance(meta, torch.SymInt):
             return _plain(translation.symbols.to_index(meta))
         if isinstance(meta, (torch.SymFloat, torch.SymBool)):
             return translation.symbols.to_number(meta)
         return meta
 
-    module, results, notes = translate(graph, bind, name=name, symbols=table)
+    module, results, notes = translate(real, bind, name=name, symbols=table)
     (output,) = (node for node in graph.graph.nodes if node.op == "output")
     nodes = _as_list(output.args[0])
     inputs = dict(zip(module.main.args, arguments, strict=True))
     outputs: list[Output | PassedOn] = []
     yields: list[Value] = []
-    for value in _as_list(results):
+    for value, is_complex in zip(_as_list(results), complex_outputs(graph), strict=True):
         if isinstance(value, Value) and value in inputs:
             outputs.append(PassedOn(inputs[value]))
         elif isinstance(value, Value):
-            outputs.append(Output(len(yields)))
+            outputs.append(Output(len(yields), is_complex=is_complex))
             yields.append(value)
         elif value is None or isinstance(value, (bool, int, float, str)):
             outputs.append(Output(None, value))

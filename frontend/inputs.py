@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch.utils import _pytree as pytree
 
-from codesign.frontend.arrays import to_numpy
+from codesign.frontend.arrays import as_complex, as_real, to_numpy
 from codesign.frontend.load import Arguments, ModelSource
 from codesign.ir.errors import CodesignError
 
@@ -148,10 +148,12 @@ def drawn(example: Arguments, seed: int, *, gentle: bool) -> Arguments:
     done: set[int] = set()
 
     def redraw(leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor) or leaf.layout is not torch.strided or leaf.is_complex():
+        if not isinstance(leaf, torch.Tensor) or leaf.layout is not torch.strided:
             return leaf
         if leaf.is_meta:
-            return _invented(leaf, rng)
+            return as_complex(_invented(as_real(leaf), rng)) if leaf.is_complex() else _invented(leaf, rng)
+        if leaf.is_complex():
+            return torch.view_as_complex(redraw(torch.view_as_real(leaf.resolve_conj())))
         key = leaf.untyped_storage()._cdata
         if key in done or not leaf.numel():
             return leaf  # it looks at memory that has its values already

@@ -11,7 +11,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 import codesign.frontend.lowering  # noqa: F401  (fills the table of rules)
-from codesign.frontend.arrays import TensorData, from_torch_dtype, has_data
+from codesign.frontend.arrays import TensorData, as_real, from_torch_dtype, has_data
 from codesign.frontend.externals import call_external
 from codesign.frontend.flex import dense_graph, only_for_tables
 from codesign.frontend.flex_nodes import is_flex
@@ -57,6 +57,15 @@ class Translation:
         shape = tuple(self.symbols.to_index(size) for size in meta.shape)
         return TensorType(from_torch_dtype(meta.dtype), shape)
 
+    def named_type(self, meta: Any, what: str, node: Node) -> TensorType:
+        """The same for a tensor that the graph gets from outside; a type without a form here is refused by what it is of and where it is used."""
+        try:
+            return self.type_of(meta)
+        except UnsupportedError as error:
+            user = next(iter(node.users), node)
+            place = location_of(user.meta, str(user.target)) if user.meta.get("stack_trace") else None
+            raise UnsupportedError(f"{what}: {error.message}", place=place, hint=error.hint) from error
+
     def _types(self, node: Node) -> tuple[TensorType | None, ...]:
         meta = node.meta.get("val")
         values = meta if isinstance(meta, (list, tuple)) else (meta,)
@@ -64,7 +73,8 @@ class Translation:
 
     # -- values -----------------------------------------------------------------------------------------------------
     def constant(self, name: str, tensor: torch.Tensor, meta: Any = None) -> Value:
-        """A `constant` op for a tensor of the model, made once per name; the data stays where it is."""
+        """A `constant` op for a tensor of the model, made once per name; the data stays where it is, complex data in real form."""
+        tensor = as_real(tensor)
         if name not in self.constants:
             kind = self.type_of(tensor if meta is None else meta)
             op = Constant(name, kind, name=name.replace(".", "_"))

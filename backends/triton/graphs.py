@@ -76,9 +76,10 @@ class CompiledGraph:
 
     def __call__(self, *inputs: Any) -> Sequence[Any]:
         """The graph's outputs for its inputs, on the inputs' device."""
+        from codesign.frontend.arrays import as_complex, as_real
         from codesign.frontend.functional import PassedOn
 
-        tensors = [inputs[position] for position in self.graph.arguments]
+        tensors = [as_real(inputs[position]) for position in self.graph.arguments]
         results = self._results(tensors, _device(inputs)) if self.module.main.results else []
         outputs: list[Any] = []
         for out, strides in zip(self.graph.outputs, self.graph.strides, strict=True):
@@ -87,7 +88,8 @@ class CompiledGraph:
             elif out.position is None:
                 outputs.append(out.constant)
             else:
-                outputs.append(_laid_out(results[out.position], strides))
+                result = results[out.position]
+                outputs.append(_laid_out(as_complex(result) if out.is_complex else result, strides))
         return outputs
 
     def _results(self, tensors: Sequence[torch.Tensor], device: torch.device) -> Sequence[torch.Tensor]:

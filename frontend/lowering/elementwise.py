@@ -63,7 +63,7 @@ def round_decimals(b: Builder, x: Value, *, decimals: int = 0) -> Value:
     return b.pointwise(body, x, compute=compute)
 
 
-@lower("aten.neg.default")
+@lower("aten.neg.default", "aten._neg_view.default")
 def neg(b: Builder, x: Value) -> Value:
     return b.pointwise(lambda a: apply("neg", a), x, compute=opmath(b.dtype))
 

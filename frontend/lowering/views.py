@@ -38,15 +38,12 @@ def shape_of(value: Value) -> tuple[Index, ...]:
     "aten._conj.default",
     "aten.conj.default",
     "aten._conj_physical.default",
-    "aten._neg_view.default",
     "aten.positive.default",
     "aten.resolve_conj.default",
     "aten.resolve_neg.default",
     "aten.real.default",
 )
 def same(b: Builder, x: Value, *_: object, **__: object) -> Value:
-    if "_neg_view" in b.target:
-        raise b.unsupported("negated views of complex tensors")
     return x
 
 

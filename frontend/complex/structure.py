@@ -1,0 +1,189 @@
+"""Operators that treat both parts alike (views, moves, sums), products of matrices, and what gives a real result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from codesign.frontend.complex.elementwise import times, truth
+from codesign.frontend.complex.planes import Complex, Emitter, Real, aten
+from codesign.frontend.complex.registry import rule
+from codesign.ir.errors import UnsupportedError
+
+Args = Mapping[str, Any]
+
+_SELF = (
+    "view _unsafe_view reshape _reshape_alias _reshape_copy view_copy flatten unflatten permute transpose t "
+    "squeeze unsqueeze expand slice select split split_with_sizes split_copy split_with_sizes_copy unbind chunk "
+    "narrow diagonal diag_embed unfold repeat repeat_interleave flip roll tril triu index index_select gather "
+    "take sum mean cumsum trace neg positive clone detach alias contiguous lift lift_fresh lift_fresh_copy "
+    "resolve_conj resolve_neg zeros_like empty_like new_zeros new_empty permute_copy transpose_copy t_copy "
+    "squeeze_copy unsqueeze_copy expand_copy slice_copy select_copy alias_copy detach_copy diagonal_copy "
+    "unbind_copy unfold_copy reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
+    "replication_pad2d replication_pad3d zeros empty sym_size sym_numel"
+)
+"""Both planes go the same way; the tensor is `self`, the other arguments say how."""
+
+_VALUES = dict.fromkeys(_SELF.split(), ("self",)) | {
+    "cat": ("tensors",),
+    "stack": ("tensors",),
+    "where": ("self", "other"),
+    "masked_fill": ("self", "value"),
+    "masked_scatter": ("self", "source"),
+    "constant_pad_nd": ("self", "value"),
+    "copy": ("self", "src"),
+    "fill": ("self", "value"),
+    "full": ("fill_value",),
+    "full_like": ("self", "fill_value"),
+    "new_full": ("self", "fill_value"),
+    "scalar_tensor": ("s",),
+    "embedding": ("weight",),
+    "index_put": ("self", "values"),
+    "index_add": ("self", "source"),
+    "index_copy": ("self", "source"),
+    "index_fill": ("self", "value"),
+    "scatter": ("self", "src", "value"),
+    "scatter_add": ("self", "src"),
+    "select_scatter": ("self", "src"),
+    "slice_scatter": ("self", "src"),
+    "diagonal_scatter": ("self", "src"),
+}
+"""The arguments of each operator that hold numbers, of which a plane takes its part."""
+
+_RESHAPES = (aten.view.default, aten._unsafe_view.default)
+
+
+def _planewise(name: str) -> None:
+    values = _VALUES[name]
+
+    def run(e: Emitter, args: Args) -> Any:
+        if e.origin.target is aten.view.dtype:
+            return _as_other_type(e, args["self"])
+        if args.get("reduce") is not None:
+            raise UnsupportedError("complex numbers are not combined here")
+        first, second = (_on_plane(e, args, values, k) for k in (0, 1))
+        meta = e.origin.meta["val"]
+        return Complex(e, planes=(first, second)) if isinstance(meta, (torch.Tensor, tuple, list)) else first
+
+    rule(name)(run)
+
+
+def _on_plane(e: Emitter, args: Args, values: tuple[str, ...], part: int) -> Node:
+    """The operator on the real parts (`part` 0) or on the imaginary ones."""
+    target = e.origin.target
+    assert isinstance(target, torch._ops.OpOverload)
+    positional: list[Any] = []
+    named: dict[str, Any] = {}
+    for argument in target._schema.arguments:
+        value = args[argument.name]
+        if argument.name in values:
+            value = _part(e, value, part)
+        elif isinstance(value, torch.dtype):
+            value = value.to_real() if value.is_complex else value
+        elif isinstance(value, (Complex, complex)):
+            raise UnsupportedError(f"a complex {argument.name}")
+        if argument.kwarg_only:
+            named[argument.name] = value
+        else:
+            positional.append(value)
+    return e.call(aten.reshape.default if target in _RESHAPES else target, *positional, **named)
+
+
+def _part(e: Emitter, value: Any, part: int) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_part(e, item, part) for item in value]
+    return None if value is None else e.operand(value)[part]
+
+
+def _as_other_type(e: Emitter, value: Any) -> Any:
+    """The same bits as real numbers, or as complex ones."""
+    meta = e.origin.meta["val"]
+    if isinstance(value, Complex) and meta.dtype is value.whole.meta["val"].dtype:
+        return e.call(aten.flatten.using_ints, value.whole, -2, -1)
+    if isinstance(value, Node) and meta.dtype.is_complex and meta.dtype.to_real() is value.meta["val"].dtype:
+        return Complex(e, joined=e.call(aten.unflatten.int, value, -1, [-1, 2]))
+    raise UnsupportedError("the bits of complex numbers as another type")
+
+
+for _name in _VALUES:
+    _planewise(_name)
+
+
+@rule("ones", "ones_like", "new_ones")
+def ones(e: Emitter, args: Args) -> Complex:
+    re = Real(e, _on_plane(e, args, ("self",), 0))
+    return e.complex(re, re.constant(0.0))
+
+
+@rule("view_as_complex")
+def view_as_complex(e: Emitter, args: Args) -> Complex:
+    return Complex(e, joined=args["self"])
+
+
+# -- products ----------------------------------------------------------------------------------------------------------------
+@rule("mm", "bmm", "matmul", "dot", "mv", "ger", "outer")
+def product(e: Emitter, args: Args) -> Complex:
+    left, right = (e.operand(value) for value in args.values())
+    return _products(e, left, right, lambda a, b: Real(e, e.call(e.origin.target, a, b)))
+
+
+def _products(e: Emitter, left: Any, right: Any, multiply: Any) -> Complex:
+    (a, b), (c, d) = left, right
+    return e.complex(multiply(a, c) - multiply(b, d), multiply(a, d) + multiply(b, c))
+
+
+@rule("linear", "convolution")
+def biased(e: Emitter, args: Args) -> Complex:
+    tensors, weights = (e.operand(args[name]) for name in ("input", "weight"))
+    bias = (None, None) if args["bias"] is None else e.operand(args["bias"])
+    rest = list(args.values())[3:]
+    (a, b), (c, d) = tensors, weights
+
+    def apply(x: Real, y: Real, more: Real | None) -> Real:
+        return Real(e, e.call(e.origin.target, x, y, more, *rest))
+
+    return e.complex(apply(a, c, bias[0]) - apply(b, d, None), apply(a, d, bias[1]) + apply(b, c, None))
+
+
+@rule("addmm", "baddbmm", "addmv", "addbmm")
+def added_product(e: Emitter, args: Args) -> Complex:
+    added, left, right = (e.operand(value) for value in list(args.values())[:3])
+    beta, alpha = args["beta"], args["alpha"]
+    if isinstance(beta, complex):
+        added, beta = times(added, e.operand(beta)), 1
+    if isinstance(alpha, complex):
+        left, alpha = times(left, e.operand(alpha)), 1
+    (a, b), (c, d) = left, right
+
+    def apply(start: Any, x: Real, y: Real, scale: Any, factor: Any) -> Node:
+        return e.call(e.origin.target, start, x, y, beta=scale, alpha=factor)
+
+    re = apply(apply(added[0], a, c, beta, alpha), b, d, 1, -alpha)
+    return e.complex(re, apply(apply(added[1], a, d, beta, alpha), b, c, 1, alpha))
+
+
+# -- real results ------------------------------------------------------------------------------------------------------------
+@rule("var")
+def var(e: Emitter, args: Args) -> Real:
+    first, second = (Real(e, _on_plane(e, args, ("self",), k)) for k in (0, 1))
+    return first + second
+
+
+@rule("linalg_vector_norm")
+def vector_norm(e: Emitter, args: Args) -> Node:
+    re, im = e.operand(args["self"])
+    dtype = args["dtype"]
+    kind = dtype.to_real() if dtype is not None and dtype.is_complex else dtype
+    size = re.function("hypot", im)
+    return e.call(aten.linalg_vector_norm.default, size, args["ord"], args["dim"], args["keepdim"], dtype=kind)
+
+
+@rule("any", "all", "logical_not", "logical_and", "logical_or", "logical_xor")
+def of_truth(e: Emitter, args: Args) -> Node:
+    tensors = {name: truth(e, args[name]) for name in ("self", "other") if name in args}
+    target = e.origin.target
+    assert isinstance(target, torch._ops.OpOverload)
+    return e.call(target, *(tensors.get(a.name, args[a.name]) for a in target._schema.arguments))
