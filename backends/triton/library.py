@@ -227,7 +227,7 @@ def _tanh(x):
     size = tl.abs(x)
     e = _expm1(2 * tl.where(size > 22, 22.0, size))
     t = e / (e + 2)
-    t = tl.where(x < 0, -t, t)
+    t = tl.where(_signbit(x), -t, t)
     return tl.where(x != x, x, t)
 
 
@@ -239,7 +239,7 @@ def _sinh(x):
     half = tl.exp(0.5 * size)
     large = 0.5 * half * half
     s = tl.where(size > 20, large, small)
-    return tl.where(x < 0, -s, s)
+    return tl.where(_signbit(x), -s, s)
 
 
 @triton.jit

@@ -24,10 +24,10 @@ Array = npt.NDArray[Any]
 
 _LEAST = {F16: 2.0**-24, BF16: 2.0**-133, F8E4M3: 2.0**-9, F8E5M2: 2.0**-16}
 _LARGEST = {BF16: 255 * 2.0**120, F8E4M3: 448.0, F8E5M2: 57344.0}
-_UNSIGNED = ("min", "max", "fmin", "fmax", "floordiv", "mod", "round")
+_UNSIGNED = ("min", "max", "fmin", "fmax", "floordiv", "mod")
 """Functions whose zero has no sign that all machines agree on."""
 
-_EXPANDED = ("atan", "sinh", "tanh", "asinh", "atanh", "erfinv")
+_EXPANDED = ("atan", "erfinv")
 """Functions that a machine without an instruction for them makes of others, whose zero is 0.0."""
 
 
