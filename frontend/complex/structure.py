@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from torch.fx import Node
+from torch.utils._pytree import tree_leaves
 
-from codesign.frontend.complex.elementwise import times, truth
+from codesign.frontend.complex.elementwise import Pair, times, truth
 from codesign.frontend.complex.planes import Complex, Emitter, Real, aten
 from codesign.frontend.complex.registry import rule
 from codesign.ir.errors import UnsupportedError
@@ -64,9 +65,10 @@ def _planewise(name: str) -> None:
             return _as_other_type(e, args["self"])
         if args.get("reduce") is not None:
             raise UnsupportedError("complex numbers are not combined here")
-        first, second = (_on_plane(e, args, values, k) for k in (0, 1))
-        meta = e.origin.meta["val"]
-        return Complex(e, planes=(first, second)) if isinstance(meta, (torch.Tensor, tuple, list)) else first
+        first = _on_plane(e, args, values, 0)
+        if not any(isinstance(leaf, torch.Tensor) and leaf.is_complex() for leaf in tree_leaves(e.origin.meta["val"])):
+            return first  # a size, or the real part in a real dtype
+        return Complex(e, planes=(first, _on_plane(e, args, values, 1)))
 
     rule(name)(run)
 
@@ -113,9 +115,9 @@ for _name in _VALUES:
 
 
 @rule("ones", "ones_like", "new_ones")
-def ones(e: Emitter, args: Args) -> Complex:
+def ones(e: Emitter, args: Args) -> Complex | Real:
     re = Real(e, _on_plane(e, args, ("self",), 0))
-    return e.complex(re, re.constant(0.0))
+    return e.complex(re, re.constant(0.0)) if e.origin.meta["val"].is_complex() else re
 
 
 @rule("view_as_complex")
@@ -163,6 +165,38 @@ def added_product(e: Emitter, args: Args) -> Complex:
 
     re = apply(apply(added[0], a, c, beta, alpha), b, d, 1, -alpha)
     return e.complex(re, apply(apply(added[1], a, d, beta, alpha), b, c, 1, alpha))
+
+
+@rule("prod")
+def prod(e: Emitter, args: Args) -> Complex:
+    """Halves multiplied with each other until one number is left."""
+    value = e.operand(args["self"])
+    dim = args.get("dim")
+    if dim is None:
+        value, dim = _each(e, value, aten.reshape.default, [-1]), 0
+    size = value[0].value.meta["val"].shape[dim] if value[0].value.meta["val"].dim() else None
+    if not isinstance(size, int) and size is not None:
+        raise UnsupportedError("a product of complex numbers along a dynamic size", hint="fix the dimension")
+    if size == 0:
+        raise UnsupportedError("a product of no complex numbers")
+    while size is not None and size > 1:
+        half = size // 2
+        halves = [_each(e, value, aten.slice.Tensor, dim, start, start + half) for start in (0, half)]
+        odd = _each(e, value, aten.slice.Tensor, dim, 2 * half, size) if size % 2 else None
+        value, size = times(*halves), half
+        if odd is not None:
+            first, second = (
+                Real(e, e.call(aten.cat.default, list(pair), dim)) for pair in zip(value, odd, strict=True)
+            )
+            value, size = (first, second), half + 1
+    if size is not None and not args.get("keepdim"):
+        value = _each(e, value, aten.squeeze.dim, dim)
+    return e.complex(*value)
+
+
+def _each(e: Emitter, value: Pair, target: Any, *rest: Any) -> Pair:
+    re, im = (Real(e, e.call(target, plane, *rest)) for plane in value)
+    return re, im
 
 
 # -- real results ------------------------------------------------------------------------------------------------------------

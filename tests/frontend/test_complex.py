@@ -92,6 +92,8 @@ MODELS: dict[str, Any] = {
         z.real.double() * 1j,
         z * torch.tensor(2.0).double(),
     ),
+    "products": lambda z, w: (z.prod(), z.prod(0), w[:3].prod(0, keepdim=True), (z * w).sum().prod()),
+    "real results": lambda z, w: (torch.ones_like(z, dtype=torch.float64), torch.zeros_like(w, dtype=torch.int32)),
     "polar": lambda z, w: torch.polar(z.real.abs(), w.real[:1]),
 }
 
@@ -197,8 +199,44 @@ def test_places_are_the_users_lines() -> None:
 
 
 def test_what_has_no_rule_is_named_with_its_line() -> None:
-    with pytest.raises(UnsupportedError, match=r"test_complex\.py:\d+.*aten\.prod\.default.*complex.*view_as_real"):
-        capture(of(lambda z: z.prod()), (numbers(4),))
+    with pytest.raises(UnsupportedError, match=r"test_complex\.py:\d+.*aten\.cumprod\.default.*complex.*view_as_real"):
+        capture(of(lambda z: z.cumprod(0)), (numbers(4),))
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 64, 67, 96, 210])
+def test_fourier_transforms(length: int) -> None:
+    def model(x: Tensor, z: Tensor) -> Any:
+        half = torch.fft.rfft(x, norm="ortho")
+        there = torch.fft.fft(z, dim=0)
+        return (
+            half,
+            torch.fft.irfft(half, n=length),
+            there,
+            torch.fft.ifft(there, dim=0),
+            torch.fft.fft(x).real,
+            torch.fft.hfft(z.T, n=length),
+        )
+
+    check(of(model), torch.randn(2, length), numbers(length, 3), rtol=1e-4, atol=1e-4)
+
+
+def test_fourier_transforms_of_several_dims() -> None:
+    def model(x: Tensor) -> Any:
+        waves = torch.fft.rfft2(x, norm="ortho")
+        return (
+            waves,
+            torch.fft.irfft2(waves * waves.conj(), s=x.shape[-2:]),
+            torch.fft.fft2(x).real,
+            torch.fft.fftn(x, dim=(0, 2)),
+        )
+
+    check(of(model), torch.randn(3, 8, 9), rtol=1e-4, atol=1e-4)
+
+
+def test_fourier_transforms_in_float64_and_along_a_long_prime() -> None:
+    check(of(lambda x: torch.fft.rfft(x)), torch.randn(2, 150, dtype=torch.float64), rtol=1e-12, atol=1e-12)
+    with pytest.raises(UnsupportedError, match=r"test_complex\.py:\d+.*prime length 4099"):
+        capture(of(lambda x: torch.fft.rfft(x)), (torch.randn(4099),))
 
 
 def test_fresh_inputs_are_drawn_for_both_parts() -> None:
