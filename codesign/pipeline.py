@@ -79,7 +79,7 @@ class Compilation:
     kernels: dict[str, KernelInfo]
     backend: Backend
     memory: MemoryPlan
-    input_names: list[str]
+    captured: Captured
     document: ModelDocument
     sources: Path | None = None
 
@@ -203,7 +203,7 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
         verified=whole,
         warnings=list(dict.fromkeys(remarks)),
     )
-    return Compilation(machine, module, tiled, kernels, backend, memory, model.captured.input_names, document, sources)
+    return Compilation(machine, module, tiled, kernels, backend, memory, model.captured, document, sources)
 
 
 def _sizes(module: Module, given: Mapping[str, int]) -> dict[str, int]:
@@ -406,8 +406,10 @@ def write(compilation: Compilation, folder: Path, forms: set[str]) -> list[Path]
             compilation.memory,
             folder,
             target=compilation.machine.name,
-            input_names=compilation.input_names,
+            input_names=compilation.captured.input_names,
             sources=compilation.sources,
+            complex_inputs=compilation.captured.complex_inputs,
+            complex_results=compilation.captured.complex_results,
         )
         document.files["runner"] = str(runner.path)
         constants = {op.constant for op in compilation.tiled.main.body.walk() if isinstance(op, Constant)}

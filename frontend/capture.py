@@ -72,7 +72,15 @@ class Captured:
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     method: str = ""
+    complex_inputs: list[int] = field(default_factory=list)
+    """The positions of arguments that are real forms of complex inputs."""
     _input_leaves: list[int] = field(default_factory=list)
+
+    @property
+    def complex_results(self) -> list[int]:
+        """The positions of results that are real forms of complex outputs or of new values of complex tensors."""
+        found: list[Output | Mutation] = [*self.outputs, *self.mutations]
+        return [item.position for item in found if item.is_complex and item.position is not None]
 
     def flatten_inputs(self, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> list[Any]:
         """The tensor inputs of a call in the order of `main`'s arguments, as the interpreter's NumPy arrays, complex ones in real form."""
@@ -143,14 +151,18 @@ def from_exported(program: ExportedProgram, name: str = "model", dynamic_shapes:
         _name(spec.arg): position
         for position, spec in enumerate(s for s in signature.input_specs if s.kind is InputKind.USER_INPUT)
     }
+    traced = {node.name: node.meta.get("val") for node in program.graph_module.graph.nodes if node.op == "placeholder"}
     names: list[str] = []
     leaves: list[int] = []
+    complexes: list[int] = []
 
     def bind(translation: Translation, node: Node) -> Any:
         spec = specs[node.name]
         meta = node.meta.get("val")
         if spec.kind is InputKind.USER_INPUT:
             if isinstance(meta, torch.Tensor):
+                if traced[node.name].is_complex():
+                    complexes.append(len(names))
                 names.append(node.name)
                 leaves.append(user_leaf[node.name])
                 return Value(translation.named_type(meta, f"input {node.name}", node), node.name)
@@ -177,6 +189,7 @@ def from_exported(program: ExportedProgram, name: str = "model", dynamic_shapes:
         mutations,
         program,
         _summarised(notes),
+        complex_inputs=complexes,
         _input_leaves=leaves,
     )
 
@@ -244,8 +257,27 @@ def _symbol_table(program: ExportedProgram, dynamic_shapes: Any) -> SymbolTable:
                     names.setdefault(symbol, given)
         position += 1
     table = SymbolTable(names)
-    table.declare_ranges(program.range_constraints, hints)
+    ranges = program.range_constraints
+    used = _sizes_used(program) if ranges else set()
+    table.declare_ranges({symbol: found for symbol, found in ranges.items() if str(symbol) in used}, hints)
     return table
+
+
+def _sizes_used(program: ExportedProgram) -> set[str]:
+    """The symbols of sizes that some value of the program has; torch leaves others behind, such as for conjugated inputs."""
+    graphs = [module for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
+    metas = (node.meta.get("val") for graph in graphs for node in graph.graph.nodes)
+    found: set[str] = set()
+    for leaf in pytree.tree_leaves(list(metas)):
+        sizes = (*leaf.shape, *leaf.stride(), leaf.storage_offset()) if _is_strided(leaf) else (leaf,)
+        for size in sizes:
+            if isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+                found.update(str(symbol) for symbol in size.node.expr.free_symbols)
+    return found
+
+
+def _is_strided(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.layout is torch.strided
 
 
 def _dim_names(program: ExportedProgram, dynamic_shapes: Any) -> dict[tuple[int, int], str]:

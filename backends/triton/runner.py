@@ -6,7 +6,7 @@ enough to keep (the large ones come from the model's own state_dict).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class Runner:
         }
         results = worker().ask(request, f"runner of {module.name}")
         return [
-            to_numpy(protocol.tensor_of(packed), tensor_type(value).dtype)
+            to_numpy(_in_real_form(protocol.tensor_of(packed)), tensor_type(value).dtype)
             for packed, value in zip(results, function.results, strict=True)
         ]
 
@@ -71,12 +71,15 @@ def write_runner(
     target: str = "",
     input_names: Sequence[str] | None = None,
     sources: Path | None = None,
+    complex_inputs: Collection[int] = (),
+    complex_results: Collection[int] = (),
 ) -> Runner:
     """Write a runner for the main function of a tiled module into a directory.
 
     `memory`: the plan of the main function (made here when None; only modules without dynamic sizes have one arena). `target`: named in the
     comments. `input_names`: of the arguments. `sources`: the folder
-    of the user's model, whose lines kernels show. UnsupportedError names an operation that a runner can't do.
+    of the user's model, whose lines kernels show. `complex_inputs`, `complex_results`: positions of arguments and results that are real
+    forms of complex ones, which the runner takes and gives. UnsupportedError names an operation that a runner can't do.
     """
     folder = Path(directory)
     (folder / "kernels").mkdir(parents=True, exist_ok=True)
@@ -89,9 +92,17 @@ def write_runner(
         source = emission(kernel, module.bounds(), sources).source
         write_atomically(folder / "kernels" / f"{files[name]}.py", source.encode())
     missing = _write_weights(module, folder)
-    source = _Writer(module, memory, target, input_names).text()
+    writer = _Writer(module, memory, target, input_names)
+    writer.complex_inputs, writer.complex_results = frozenset(complex_inputs), frozenset(complex_results)
+    source = writer.text()
     write_atomically(folder / "runner.py", source.encode())
     return Runner(folder / "runner.py", missing, memory.peak_bytes if memory else 0)
+
+
+def _in_real_form(tensor: Any) -> Any:
+    import torch
+
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def _write_weights(module: Module, folder: Path) -> tuple[str, ...]:
@@ -143,6 +154,11 @@ def _at(arena, offset, dtype, *shape):
         count *= size
     bytes_ = count * torch.empty([], dtype=dtype).element_size()
     return arena[offset : offset + bytes_].view(dtype).view(shape)
+
+
+def _real(tensor):
+    """A complex tensor as the real one that stands for it here, with a last dim of 2."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 '''
 
 
@@ -187,6 +203,8 @@ class _Writer:
         self.given = list(input_names or [value.name for value in module.main.args])
         self.torch_text = TorchText(self.names, self.sizes, "device")
         self.returned = set(module.main.results)
+        self.complex_inputs: frozenset[int] = frozenset()
+        self.complex_results: frozenset[int] = frozenset()
 
     def text(self) -> str:
         main = self.module.main
@@ -194,7 +212,9 @@ class _Writer:
         self.names.update(zip(main.args, inputs, strict=True))
         body = self._inputs(main.args)
         body += self._block(main.body, in_arena=True)
-        results = ", ".join(self.names[value] for value in main.results)
+        named = [self.names[value] for value in main.results]
+        given = [f"torch.view_as_complex({n})" if k in self.complex_results else n for k, n in enumerate(named)]
+        results = ", ".join(given)
         body.append(
             f"return ({results},)" if len(main.results) == 1 else f"return {results}" if results else "return ()"
         )
@@ -213,7 +233,7 @@ class _Writer:
             "        if missing:",
             '            raise KeyError(f"pass model.state_dict() as weights: {missing[0]!r} and {len(missing) - 1} more are missing")',
             "        self.device = torch.device(device)",
-            "        self.weights = {name: given[name].detach().to(self.device).contiguous() for name in self.WEIGHTS}",
+            "        self.weights = {name: _real(given[name].detach()).to(self.device).contiguous() for name in self.WEIGHTS}",
             "        self.arena = torch.empty(ARENA_BYTES, dtype=torch.uint8, device=self.device)",
         ]
         for name, attribute in self.kernels.items():
@@ -242,16 +262,20 @@ class _Writer:
 
     def _signature(self, inputs: Sequence[str]) -> str:
         main = self.module.main
-        parts = [f"{n}: {value.type}" for n, value in zip(inputs, main.args, strict=True)]
-        results = ", ".join(str(value.type) for value in main.results)
+        types = [f"complex as {v.type}" if k in self.complex_inputs else str(v.type) for k, v in enumerate(main.args)]
+        parts = [f"{name}: {kind}" for name, kind in zip(inputs, types, strict=True)]
+        results = ", ".join(
+            f"complex as {v.type}" if k in self.complex_results else str(v.type) for k, v in enumerate(main.results)
+        )
         return docstring(f"({', '.join(parts)}) -> ({results})")
 
     def _inputs(self, args: Sequence[Value]) -> list[str]:
         """Inputs made dense, size symbols bound from their shapes, and both checked."""
         lines, bound = [], set[str]()
-        for value in args:
+        for place, value in enumerate(args):
             name, kind = self.names[value], tensor_type(value)
-            lines.append(f"{name} = {name}.detach().to(self.device, {torch_type(kind.dtype)}).contiguous()")
+            tensor = f"_real({name}.detach())" if place in self.complex_inputs else f"{name}.detach()"
+            lines.append(f"{name} = {tensor}.to(self.device, {torch_type(kind.dtype)}).contiguous()")
             for position, size in enumerate(kind.shape):
                 if size.variable is not None and size.variable not in bound:
                     bound.add(size.variable)

@@ -144,6 +144,12 @@ def test_inputs_and_outputs_are_complex_outside_and_real_inside() -> None:
     assert_close(run(captured, (z.conj(), torch.ones(3)))["turned"], (z.conj().T * 1j).resolve_conj())
 
 
+def test_a_conjugated_example_leaves_no_size_open() -> None:
+    z = numbers(3, 4).conj()
+    captured = check(of(lambda z: z * 2j), z)
+    assert not captured.module.symbols
+
+
 def test_open_sizes() -> None:
     rows = torch.export.Dim("rows", min=2, max=64)
 

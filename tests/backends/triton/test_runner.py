@@ -147,6 +147,46 @@ def test_the_file_stands_alone(tmp_path: Path) -> None:
     assert float(done.stdout) < 1e-4
 
 
+def test_complex_tensors_go_in_and_out(tmp_path: Path) -> None:
+    """Inputs, weights by the state dict and results, as the model has them; run in another process as they are."""
+
+    class Turned(nn.Module):
+        rates: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("rates", torch.randn(4, dtype=torch.complex64))
+
+        def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+            turned = torch.view_as_complex(x.reshape(3, 4, 2)) * self.rates
+            return torch.view_as_real(turned).flatten(-2), turned + z.conj()
+
+    torch.manual_seed(5)
+    model, x, z = Turned(), torch.randn(3, 8), torch.randn(3, 4, dtype=torch.complex64).conj()
+    captured = capture(model, (x, z))
+    made = write_runner(
+        tiled(captured),
+        None,
+        tmp_path / "out",
+        complex_inputs=captured.complex_inputs,
+        complex_results=captured.complex_results,
+    )
+    torch.save((x, z.resolve_conj(), model.state_dict(), model(x, z)), tmp_path / "case.pt")
+    code = (
+        "import torch; from runner import Runner\n"
+        f"x, z, state, expected = torch.load({str(tmp_path / 'case.pt')!r})\n"
+        "for got, want in zip(Runner(state, device='cpu')(x, z), expected, strict=True):\n"
+        "    torch.testing.assert_close(got, want)\n"
+    )
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=made.path.parent, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    again = made.run_interpreted(captured.module, captured.flatten_inputs((x, z)))
+    torch.testing.assert_close(captured.unflatten_outputs(again), model(x, z))
+
+
 def test_large_weights_come_from_the_state_dict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner_module, "KEPT_BYTES", 1000)
     monkeypatch.setattr(runner_module, "SMALL_BYTES", 500)
