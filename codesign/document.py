@@ -89,7 +89,7 @@ class ModelDocument(_Document):
     seconds_high: float
     energy_joules: float | None
     peak_memory_bytes: int
-    """Inputs, results and the most of intermediates at once; weights are `constant_bytes`."""
+    """Inputs, weights, results and the most of intermediates at once."""
     input_bytes: int
     output_bytes: int
     constant_bytes: int

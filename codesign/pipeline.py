@@ -181,6 +181,7 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
     high = sum(k.seconds_high * k.count for k in documents) + sum(e.high * c for e, c, _ in calls.values())
     joules = [k.energy_joules for k in documents]
     phases = {**model.seconds, **clock.seconds}
+    constants = _constant_bytes(tiled)
     document = ModelDocument(
         model=model.source.name,
         target=machine.name,
@@ -188,10 +189,10 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
         seconds_low=low,
         seconds_high=high,
         energy_joules=sum((k.energy_joules or 0.0) * k.count for k in documents) if None not in joules else None,
-        peak_memory_bytes=memory.peak_bytes + memory.input_bytes + memory.output_bytes,
+        peak_memory_bytes=memory.peak_bytes + memory.input_bytes + memory.output_bytes + constants,
         input_bytes=memory.input_bytes,
         output_bytes=memory.output_bytes,
-        constant_bytes=_constant_bytes(tiled),
+        constant_bytes=constants,
         compile_seconds=sum(phases.values()),
         phases=phases,
         kernels=documents,

@@ -128,11 +128,10 @@ def _clipped(items: Sequence[str], count: int) -> str:
 
 
 def _memory_text(document: ModelDocument) -> str:
-    between = document.peak_memory_bytes - document.input_bytes - document.output_bytes
-    parts = (("inputs", document.input_bytes), ("results", document.output_bytes), ("intermediates", between))
-    counted = ", ".join(f"{name} {bytes_text(size)}" for name, size in parts)
-    whole = bytes_text(document.peak_memory_bytes)
-    return f"peak memory {whole} ({counted}) beside {bytes_text(document.constant_bytes)} of weights"
+    parts = {"inputs": document.input_bytes, "weights": document.constant_bytes, "results": document.output_bytes}
+    parts["intermediates"] = document.peak_memory_bytes - sum(parts.values())
+    counted = ", ".join(f"{name} {bytes_text(size)}" for name, size in parts.items())
+    return f"peak memory {bytes_text(document.peak_memory_bytes)} ({counted})"
 
 
 def headline(document: ModelDocument) -> RenderableType:

@@ -15,7 +15,7 @@ import numpy as np
 
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import CostBatch
-from codesign.costmodel.summary import KernelSummary, Nest
+from codesign.costmodel.summary import Contraction, KernelSummary, Nest
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.schedule import ScheduleBatch
 
@@ -65,6 +65,16 @@ def _points(kernel: KernelSummary, nest: Nest, sizes: Mapping[str, float]) -> fl
     return total
 
 
+def product_rate(machine: Machine, contraction: Contraction) -> float | None:
+    """Peak operations per second of the matrix unit for a product; None where the vector unit does it, as the price of
+    a kernel has it: on a GPU products of wide types that keep all bits."""
+    if machine.kind == "gpu" and contraction.ieee:
+        return None
+    name = contraction.operand.name
+    rate = machine.burst_rate("tensor", "f8" if name.startswith("f8") else name)
+    return machine.burst_rate("tensor", "bf16") if rate is None and name.startswith("f8") else rate
+
+
 def roofline_bounds(
     kernel: KernelSummary, machine: Machine, sizes: Mapping[str, float]
 ) -> tuple[float, float, float, float]:
@@ -81,18 +91,11 @@ def roofline_bounds(
     for nest in kernel.nests:
         points = _points(kernel, nest, sizes)
         if nest.contraction is not None:
-            dtype = (
-                nest.contraction.left
-                if nest.contraction.left.bits >= nest.contraction.right.bits
-                else nest.contraction.right
-            )
-            rate = machine.burst_rate("tensor", "f8" if dtype.name.startswith("f8") else dtype.name)
-            if rate is None and dtype.name.startswith("f8"):
-                rate = machine.burst_rate("tensor", "bf16")
+            rate = product_rate(machine, nest.contraction)
             if rate is None:
-                fallback = machine.burst_rate("tensor", "tf32") if dtype.name == "f32" else None
-                rate = max(fallback or 0.0, vector_rate)
-            tensor += 2.0 * points / rate
+                vector += 2.0 * points / vector_rate
+            else:
+                tensor += 2.0 * points / rate
         for (unit, _), cost in nest.operations.items():
             if unit == "special":
                 special += points * cost / special_rate

@@ -57,6 +57,16 @@ class Contraction:
     plain: tuple[bool, bool] = (True, True)
     """Which factors reach the unit as they are loaded: reads of outside tensors with nothing but a conversion on them."""
 
+    @property
+    def operand(self) -> DType:
+        """The dtype that both factors are multiplied in: the wider one's."""
+        return self.left if self.left.bits >= self.right.bits else self.right
+
+    @property
+    def ieee(self) -> bool:
+        """Whether products keep all bits of a wide type, which a GPU's matrix units do not: its vector unit multiplies."""
+        return self.operand.name in ("f32", "f64")
+
 
 @dataclass(frozen=True)
 class Nest:

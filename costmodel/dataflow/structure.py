@@ -285,7 +285,7 @@ class _Builder:
         found, shape, target = nest.contraction, self.shape, self.target
         assert found is not None
         m, n, k = (shape.points(dims) for dims in (found.m, found.n, found.k))
-        dtype = found.left if found.left.bits >= found.right.bits else found.right
+        dtype = found.operand
         fits = (m >= SMALLEST_DOT) & (n >= SMALLEST_DOT) & (k >= SMALLEST_DOT) & (shape.points(found.batch) == 1)
         if dtype.name in target.array.slowdown:
             clocks = np.where(fits, matmul_clocks(target, m, n, k, dtype, self.dataflow), 0.0)

@@ -310,7 +310,7 @@ def _contraction(
     for dim in (*nest.dims, *nest.reductions):
         if dim in g.trips:
             loops = loops * g.trips[dim]
-    width = found.left if found.left.bits >= found.right.bits else found.right
+    width = found.operand
     window = _window(nest) if g.threaded else None
     if window is not None:  # operands go by the window that a thread reads, not by rows and columns
         total.ieee = total.ieee + _threads_held(window, g) * 32.0 * warps * k * batch * loops
@@ -320,7 +320,7 @@ def _contraction(
         total.static_bytes = total.static_bytes + _window_bytes(window, g)
         total.accumulators = total.accumulators + m * n * batch
         return
-    if width.name in ("f32", "f64"):
+    if found.ieee:
         total.ieee = total.ieee + m * n * k * batch * loops
         total.thread_registers = total.thread_registers + _thread_registers(nest, g)
         total.spill_steps = total.spill_steps + k * loops

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.gpu.occupancy import reasons
-from codesign.costmodel.gpu.parameters import Calibration, load_calibration
+from codesign.costmodel.gpu.parameters import Calibration, holding, load_calibration
 from codesign.costmodel.gpu.timing import Estimate, estimate
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import CostBatch, Floats
@@ -185,14 +185,17 @@ def _names(family: str) -> list[list[str]]:
 
 
 def spread_of(calibration: Calibration, terms: Floats, family: str = "contraction") -> tuple[Floats, Floats]:
-    """Factors from the predicted time to its 90 % interval: those of its cell, else of its family and regime, else of
-    the family, else the default. A family of which only profiled times are known takes theirs."""
+    """Factors from the predicted time to its 90 % interval, which holds it: those of its cell, else of its family and
+    regime, else of the family, else the default. A family of which only profiled times are known takes theirs."""
     spread = calibration.spread
     if family not in spread and f"profiled {family}" in spread:
         family = f"profiled {family}"
     default = spread.get(family, spread.get("default", (0.6, 1.7)))
     pairs = np.array(
-        [[spread.get(name, spread.get(name.rsplit(":", 1)[0], default)) for name in row] for row in _names(family)]
+        [
+            [holding(spread.get(name, spread.get(name.rsplit(":", 1)[0], default))) for name in row]
+            for row in _names(family)
+        ]
     )
     regimes, bands = _regimes(terms), _bands(terms)
     return pairs[regimes, bands, 0], pairs[regimes, bands, 1]

@@ -92,7 +92,7 @@ FITTED = (
 """The parameters that calibration fits: twelve. The others hold on every GPU that was looked at."""
 
 TRANSFER = 1.8
-"""How many times wider intervals are on a machine that was not measured."""
+"""How many times wider intervals are for what was not measured: a machine, an implementation."""
 
 TYPICAL = "typical"
 """The name under which calibrations keep the middle of their implementations."""
@@ -167,7 +167,7 @@ def _completed(found: Calibration) -> Calibration:
         other = _read(name)
         kinds = {key.split(":")[0] for key in spread}
         if other is not None:
-            spread |= {key: _wider(pair) for key, pair in other.spread.items() if key.split(":")[0] not in kinds}
+            spread |= {key: wider(pair) for key, pair in other.spread.items() if key.split(":")[0] not in kinds}
     return replace(found, spread=spread)
 
 
@@ -175,10 +175,17 @@ def _shipped() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
-def _wider(pair: tuple[float, float]) -> tuple[float, float]:
-    """An interval's factors on a machine that they were not measured on."""
+def holding(pair: tuple[float, float]) -> tuple[float, float]:
+    """An interval's factors with the prediction itself inside: quantiles of a cell whose rows all err to one side leave
+    it out, and a prediction outside of its own interval says two things at once."""
     low, high = pair
-    return max(1.0 - TRANSFER * (1.0 - low), 0.2), 1.0 + TRANSFER * (high - 1.0)
+    return min(low, 1.0), max(high, 1.0)
+
+
+def wider(pair: tuple[float, float]) -> tuple[float, float]:
+    """An interval's factors for what they were not measured on: another machine, an implementation that is not known."""
+    low, high = holding(pair)
+    return max(1.0 - TRANSFER * (1.0 - low), min(low, 0.2)), 1.0 + TRANSFER * (high - 1.0)
 
 
 def calibration_like(donor: str, machine: Machine) -> Calibration:
@@ -201,7 +208,7 @@ def transferred(donor: Calibration | None, machine: Machine) -> Calibration:
     if donor is None:
         wide = {"default": (0.6, 1.7)}
         return Calibration(machine.name, Parameters(), wide, {"rule": "physical defaults, no calibration shipped"})
-    spread = {key: _wider(pair) for key, pair in donor.spread.items()}
+    spread = {key: wider(pair) for key, pair in donor.spread.items()}
     provenance = {
         "rule": f"shares and clock counts fitted on {donor.machine}; figures of {machine.name}",
         "from": donor.provenance,

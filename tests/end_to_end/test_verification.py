@@ -83,7 +83,8 @@ def test_right_models_agree(tmp_path: Path, model: str, inputs: str) -> None:
 
 
 def test_places_names_and_memory_are_the_users(tmp_path: Path) -> None:
-    """A module of torch has no line of the user's to show; an op of the user's has its own name; memory counts inputs and results."""
+    """A module of torch has no line of the user's to show; an op of the user's has its own name; memory counts inputs, weights and
+    results."""
     text = (
         WRONG.format(name="lab", body='apply("add", a, a)')
         + "class M(nn.Module):\n    def forward(self, x): return op(x).softmax(-1)\n"
@@ -92,6 +93,9 @@ def test_places_names_and_memory_are_the_users(tmp_path: Path) -> None:
     assert "op" in [op for kernel in document.kernels for op in kernel.ops]
     assert document.input_bytes == document.output_bytes == 8 * 16 * 4
     assert document.peak_memory_bytes >= 2 * 8 * 16 * 4
+    linear = compiled(tmp_path, "model = nn.Linear(16, 4, bias=False)\nexample_inputs = (torch.randn(8, 16),)\n")
+    assert linear.constant_bytes == 4 * 16 * 4
+    assert linear.peak_memory_bytes == 4 * (8 * 16 + 4 * 16 + 8 * 4)
     for model in ("nn.Softmax(-1)", "torch.tanh", "nn.Sequential(nn.Linear(16, 4), nn.SiLU())"):
         bare = compiled(tmp_path, f"model = {model}\nexample_inputs = (torch.randn(8, 16),)\n")
         assert not [place for kernel in bare.kernels for place in kernel.source if ".py:" in place]

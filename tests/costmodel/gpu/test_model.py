@@ -8,11 +8,13 @@ import pytest
 
 from codesign.costmodel import workloads
 from codesign.costmodel.gpu.library import library
-from codesign.costmodel.gpu.model import GpuTileModel
-from codesign.costmodel.gpu.parameters import FITTED, calibration_like, load_calibration
+from codesign.costmodel.gpu.model import TERM_NAMES, GpuTileModel, spread_of
+from codesign.costmodel.gpu.parameters import FITTED, calibration_like, load_calibration, wider
 from codesign.costmodel.machine import load_machine, machine_names
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostBatch
+from codesign.costmodel.roofline import TERM_NAMES as ROOFLINE_TERMS
+from codesign.costmodel.roofline import roofline_bounds
 from codesign.ir.errors import MachineError
 from codesign.ir.schedule import Schedule, ScheduleBatch
 
@@ -179,3 +181,41 @@ def test_power_bounds_long_products_of_a_hot_machine() -> None:
     assert slow.seconds[0] >= joules / (0.85 * 70.0)
     assert slow.seconds[0] == pytest.approx(joules / (0.85 * 70.0), rel=0.25)
     assert slow.terms[0, slow.term_names.index("power")] > 0.9 * slow.seconds[0]
+
+
+@pytest.mark.parametrize("name", ["h100_sxm", "a100_sxm", "b200_sxm", "mi300x", "rtx_3090"])
+@pytest.mark.parametrize(("dtype", "unit"), [("f32", "vector"), ("bf16", "tensor"), ("f16", "tensor")])
+def test_a_price_and_its_roofline_are_of_one_unit(name: str, dtype: str, unit: str) -> None:
+    """Products that keep all bits of f32 are the vector unit's: a well tiled one reaches more than half of its roofline."""
+    target = load_machine(name)
+    kernel = workloads.gemm(dtype)
+    bounds = dict(zip(ROOFLINE_TERMS, roofline_bounds(kernel, target, SIZES), strict=True))
+    assert max(bounds, key=lambda term: bounds[term]) == unit
+    best = library(kernel, target, {k: np.array([v]) for k, v in SIZES.items()}, load_calibration(target).parameters)
+    assert bounds[unit] <= best.seconds[0]
+    if unit == "vector":
+        assert bounds[unit] >= 0.5 * best.seconds[0]
+
+
+@pytest.mark.parametrize("name", [name for name in machine_names() if load_machine(name).kind == "gpu"])
+def test_an_interval_holds_its_own_point_for_every_kind_of_kernel(name: str) -> None:
+    """Also where the rows of a cell all err to one side, and where the interval was measured on another machine."""
+    target = load_machine(name)
+    calibration = load_calibration(target)
+    families = {key.split(":")[0] for key in calibration.spread} | {"reduction", "gather", "elementwise", "unheard of"}
+    seconds = np.geomspace(1e-6, 1.0, 25)
+    for family in families:
+        for bound in range(len(TERM_NAMES)):
+            terms = np.zeros((len(seconds), len(TERM_NAMES)))
+            terms[:, bound] = seconds
+            low, high = spread_of(calibration, terms, family)
+            assert (low <= 1.0).all(), (family, TERM_NAMES[bound])
+            assert (high >= 1.0).all(), (family, TERM_NAMES[bound])
+
+
+def test_an_interval_of_what_was_not_measured_is_wider_and_holds_its_point() -> None:
+    for pair in ((0.9, 1.1), (0.8, 0.95), (1.05, 1.3), (0.1, 4.0)):
+        low, high = wider(pair)
+        assert 0.0 < low <= min(pair[0], 1.0)
+        assert high >= max(pair[1], 1.0)
+        assert high - low > pair[1] - pair[0]
