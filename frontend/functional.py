@@ -19,8 +19,10 @@ from codesign.frontend.export import decompositions as export_decompositions
 from codesign.frontend.symbols import SymbolTable
 from codesign.frontend.translate import Translation, as_output, translate
 from codesign.ir.core import Module, Value
+from codesign.ir.dtypes import I64
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Index
+from codesign.ir.types import TensorType
 
 Number = bool | int | float
 
@@ -36,8 +38,9 @@ class PassedOn:
 class FunctionalGraph:
     """A graph in the IR: `module.main` takes the placeholders at `arguments`, in this order.
 
-    Complex arguments and results are in real form. `outputs`: of the graph; a result of `main`, a constant, or an input passed on. `strides`: of
-    each, in elements, as torch expects them (None for what is not a tensor). `warnings`: what a user should know.
+    With `draws` there is one argument more, an i64[] that seeds this call's random numbers. Complex arguments and results are in real form.
+    `outputs`: of the graph; a result of `main`, a constant, or an input passed on. `strides`: of each, in elements, as torch expects them
+    (None for what is not a tensor). `warnings`: what a user should know.
     """
 
     module: Module
@@ -45,6 +48,7 @@ class FunctionalGraph:
     outputs: list[Output | PassedOn]
     strides: list[tuple[int, ...] | None]
     warnings: list[str]
+    draws: bool = False
 
 
 def decompositions() -> dict[Any, Any]:
@@ -106,10 +110,12 @@ def from_functional(graph: GraphModule, sizes: Mapping[str, Number], name: str =
             return translation.symbols.to_number(meta)
         return meta
 
-    module, results, notes = translate(real, bind, name=name, symbols=table)
+    key = Value(TensorType(I64, ()), "seed_of_call")
+    module, results, notes = translate(real, bind, name=name, symbols=table, key=key)
+    draws = key in module.main.args
     (output,) = (node for node in graph.graph.nodes if node.op == "output")
     nodes = _as_list(output.args[0])
-    inputs = dict(zip(module.main.args, arguments, strict=True))
+    inputs = dict(zip(module.main.args, arguments, strict=not draws))
     outputs: list[Output | PassedOn] = []
     yields: list[Value] = []
     for value, is_complex in zip(_as_list(results), complex_outputs(graph), strict=True):
@@ -123,7 +129,7 @@ def from_functional(graph: GraphModule, sizes: Mapping[str, Number], name: str =
         else:
             as_output(value, "an output of the graph")
     module.main.body.yields = tuple(yields)
-    return FunctionalGraph(module, arguments, outputs, [_strides(node, table) for node in nodes], notes)
+    return FunctionalGraph(module, arguments, outputs, [_strides(node, table) for node in nodes], notes, draws)
 
 
 def _strides(node: Any, table: SymbolTable) -> tuple[int, ...] | None:

@@ -11,6 +11,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 import codesign.frontend.lowering  # noqa: F401  (fills the table of rules)
+from codesign.frontend import random_state
 from codesign.frontend.arrays import TensorData, as_real, from_torch_dtype, has_data
 from codesign.frontend.externals import call_external
 from codesign.frontend.flex import dense_graph, only_for_tables
@@ -214,10 +215,26 @@ class Translation:
             start = [self._as_tensor(value) for value in carried]
             tests, steps = (self._region(part, [*start, *extra], start) for part in (condition, body))
             return list(b.add(While(start, tests, steps)).results)
+        if name in (random_state.SAVE, random_state.RESTORE):
+            return self._with_state(node, name)
         if is_flex(node):
             dense, operands = dense_graph(node)
             return self._inline(dense, [self.argument(operand) for operand in operands])
         raise b.unsupported("this higher-order operator has no lowering", "write the loop or branch in plain operators")
+
+    def _with_state(self, node: Node, name: str) -> Any:
+        """A draw whose state is saved, or taken from a saved one."""
+        call, known = random_state.inner_call(node, self.env)
+        self.env.update(known)
+
+        def draw() -> Any:
+            return self._lower(call, str(call.target))
+
+        b = self.builder
+        b.target = str(call.target)
+        if name == random_state.SAVE:
+            return random_state.saved(b, draw)
+        return random_state.restored(b, self.argument(node.args[0]), draw)
 
     def _as_tensor(self, value: Any) -> Value:
         if isinstance(value, Value):
@@ -284,16 +301,18 @@ def translate(
     *,
     name: str = "module",
     symbols: SymbolTable | None = None,
+    key: Value | None = None,
 ) -> tuple[Module, Any, list[str]]:
     """A graph as a module with one function `main`.
 
     `bind(translation, placeholder)` gives each placeholder's value: a new `Value` is an input of the function, anything else (a
-    constant, a number) is not. Returns the module, the translated outputs (the function yields nothing yet) and warnings.
+    constant, a number) is not. `key`: what random numbers depend on, the function's last argument where it draws some. Returns the module,
+    the translated outputs (the function yields nothing yet) and warnings.
     """
     table = symbols or SymbolTable()
     module = Module(name, symbols=table.symbols)
     bounds = Bounds({}, _Ranges(table))
-    translation = Translation(module, Builder(bounds), table)
+    translation = Translation(module, Builder(bounds, key), table)
     inputs: list[Value] = []
     for node in graph.graph.nodes:
         if node.op != "placeholder":
@@ -303,6 +322,8 @@ def translate(
         if isinstance(value, Value) and value.owner is None:
             inputs.append(value)
     outputs = translation.run(graph)
+    if key is not None and translation.builder.draws:
+        inputs.append(key)
     module.functions["main"] = Function("main", Block(inputs, translation.builder.ops))
     return module, outputs, translation.builder.warnings
 

@@ -256,7 +256,7 @@ class Random(Op):
     """`%r = random uniform f32[M, N] seed 17 offset 0`: numbers from counters (Philox 4x32-10).
 
     `distribution`: "uniform" in [0, 1), "normal", or "bits" (32-bit words). Element p in row-major order uses counter
-    `offset + p`.
+    `offset + p`. With `key`, an i64[] value, the seed is that of the run: `seed %key + 17`, modulo 2**64.
     """
 
     opcode: ClassVar[str] = "random"
@@ -268,13 +268,22 @@ class Random(Op):
         *,
         seed: int,
         offset: int = 0,
+        key: Value | None = None,
         name: str = "",
         location: Location = UNKNOWN,
     ) -> None:
         self.distribution = distribution
         self.seed = seed
         self.offset = offset
+        self.key = key
         super().__init__((Value(type, name),), location)
+
+    def operands(self) -> tuple[Value, ...]:
+        return () if self.key is None else (self.key,)
+
+    def replace(self, mapping: Mapping[Value, Value]) -> None:
+        if self.key is not None:
+            self.key = mapping.get(self.key, self.key)
 
 
 class _Operands(Op):

@@ -86,7 +86,7 @@ def structural_key(op: Op) -> Hashable | None:
     if isinstance(op, Sort):
         return ("sort", kind, op.source, op.dim, op.descending, op.keep)
     if isinstance(op, Random):
-        return ("random", kind, op.distribution, op.seed, op.offset)
+        return ("random", kind, op.distribution, op.key, op.seed, op.offset)
     return None
 
 

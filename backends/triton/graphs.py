@@ -80,6 +80,8 @@ class CompiledGraph:
         from codesign.frontend.functional import PassedOn
 
         tensors = [as_real(inputs[position]) for position in self.graph.arguments]
+        if self.graph.draws:
+            tensors.append(_seed_of_call())
         results = self._results(tensors, _device(inputs)) if self.module.main.results else []
         outputs: list[Any] = []
         for out, strides in zip(self.graph.outputs, self.graph.strides, strict=True):
@@ -136,6 +138,13 @@ def _tiled(module: Module, options: Options) -> Module:
         given = {name: schedule for name, schedule in options.schedules.items() if name in names}
     tile_module(fused, tuner, given)
     return fused
+
+
+def _seed_of_call() -> torch.Tensor:
+    """A seed from torch's generator of the CPU, which `torch.manual_seed` sets."""
+    import torch
+
+    return torch.randint(2**63 - 1, (), dtype=torch.int64, device="cpu")
 
 
 def _device(inputs: Sequence[Any]) -> torch.device:

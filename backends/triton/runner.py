@@ -168,8 +168,10 @@ import triton.language as tl
 
 
 @triton.jit
-def _draw(out_ptr, count, seed, offset, NORMAL: tl.constexpr, BLOCK: tl.constexpr):
+def _draw(out_ptr, key_ptr, count, seed, offset, NORMAL: tl.constexpr, BLOCK: tl.constexpr):
     place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    if key_ptr is not None:
+        seed = tl.load(key_ptr) + seed
     if NORMAL:
         value = tl.randn(seed, offset + place)
     else:
@@ -177,11 +179,12 @@ def _draw(out_ptr, count, seed, offset, NORMAL: tl.constexpr, BLOCK: tl.constexp
     tl.store(out_ptr + place, value, mask=place < count)
 
 
-def _random(shape, seed, offset, normal, device):
-    """Counter-based random numbers (Philox 4x32-10): element p of the tensor is draw number offset + p of the seed's stream."""
+def _random(shape, key, seed, offset, normal, device):
+    """Counter-based random numbers (Philox 4x32-10): element p of the tensor is draw number offset + p of the stream of the seed, to which
+    the run's own `key` (an int64 tensor, or None) is added."""
     out = torch.empty(shape, dtype=torch.float32, device=device)
     if out.numel():
-        _draw[(triton.cdiv(out.numel(), 1024),)](out, out.numel(), seed, offset, normal, 1024)
+        _draw[(triton.cdiv(out.numel(), 1024),)](out, key, out.numel(), seed, offset, normal, 1024)
     return out
 '''
 
@@ -384,7 +387,8 @@ class _Writer:
         if op.distribution == "bits":
             raise UnsupportedError("a runner draws uniform and normal numbers, not bits", place=op.location)
         kind, name = tensor_type(op.result), self._define(op.result)
-        call = f"_random(({self._shape(kind)}), {op.seed}, {op.offset}, {op.distribution == 'normal'}, device)"
+        key = "None" if op.key is None else self.names[op.key]
+        call = f"_random(({self._shape(kind)}), {key}, {op.seed}, {op.offset}, {op.distribution == 'normal'}, device)"
         return [f"{name} = {call}.to({torch_type(kind.dtype)}){note}"]
 
     def _sort(self, op: Sort, note: str) -> list[str]:

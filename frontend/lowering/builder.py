@@ -25,11 +25,13 @@ Point = tuple[Index, ...]
 class Builder:
     """Collects the ops of one function while its graph is lowered node by node.
 
-    `types`: what torch says the current node gives (the truth for shapes and dtypes). `location`, `name`: of the current node.
+    `types`: what torch says the current node gives (the truth for shapes and dtypes). `location`, `name`: of the current node. `key`: an
+    i64[] value that random numbers depend on (None: each run draws the same ones).
     """
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, key: Value | None = None) -> None:
         self.bounds = bounds
+        self.key = key
         self.ops: list[Op] = []
         self.types: tuple[TensorType | None, ...] = ()
         self.location: Location = UNKNOWN

@@ -19,7 +19,7 @@ def drawn(b: Builder, distribution: Literal["uniform", "normal"], dtype: DType =
     b.draws += 1
     b.warnings.append(f"{b.location}: {b.target} draws from this compiler's generator, not from torch's")
     kind = TensorType(dtype if dtype.is_float else F32, b.shape)
-    return b.add(Random(distribution, kind, seed=b.draws, name=f"{b.name}_draw")).result
+    return b.add(Random(distribution, kind, seed=b.draws, key=b.key, name=f"{b.name}_draw")).result
 
 
 @lower("aten.rand.default", "aten.rand_like.default", "aten.randn.default", "aten.randn_like.default")

@@ -212,7 +212,8 @@ def _sort(op: tensor.Sort, env: dict[Value, Array], context: Context) -> list[Ar
 
 def _random(op: tensor.Random, env: dict[Value, Array], context: Context) -> list[Array]:
     shape = tuple(_size(size, context) for size in op.result.shape)
-    return [convert(draw(op.distribution, op.seed, op.offset, shape), op.result.type.dtype)]
+    seed = op.seed + (0 if op.key is None else int(env[op.key]))
+    return [convert(draw(op.distribution, seed, op.offset, shape), op.result.type.dtype)]
 
 
 def _call(op: tensor.Call, env: dict[Value, Array], context: Context) -> list[Array]:

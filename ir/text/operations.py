@@ -75,9 +75,10 @@ def _sort(b: Builder, node: Node, names: list[str]) -> Op:
 
 
 def _random(b: Builder, node: Node, names: list[str]) -> Op:
-    distribution, kind, seed, offset = node.children
+    distribution, kind, key, seed, offset = node.children
     chosen = b.one_of(distribution, DISTRIBUTIONS, "distribution")
-    return tensor.Random(chosen, b.tensor_type(kind), seed=b.signed(seed), offset=b.signed(offset))
+    given = None if key is None else b.value(key)
+    return tensor.Random(chosen, b.tensor_type(kind), seed=b.signed(seed), offset=b.signed(offset), key=given)
 
 
 def _call(b: Builder, node: Node, names: list[str]) -> Op:

@@ -283,7 +283,8 @@ class _Printer:
             keep = "" if op.keep is None else f" keep {self.index(op.keep)}"
             return f"sort {self.use(op.source)} dim {op.dim % max(len(op.source.shape), 1)}{order}{keep}"
         if isinstance(op, tensor.Random):
-            return f"random {op.distribution} {self.type(op.result.type)} seed {op.seed} offset {op.offset}"
+            key = "" if op.key is None else f"{self.use(op.key)} + "
+            return f"random {op.distribution} {self.type(op.result.type)} seed {key}{op.seed} offset {op.offset}"
         if isinstance(op, (tensor.Call, tensor.Collective, tensor.Launch)):
             inputs = ", ".join(map(self.use, op.inputs))
             kinds = ", ".join(self.type(value.type) for value in op.results)

@@ -7,7 +7,7 @@ from typing import Any
 
 from codesign.ir import tensor
 from codesign.ir.core import Block, Module, Op, Value
-from codesign.ir.dtypes import BOOL
+from codesign.ir.dtypes import BOOL, I64
 from codesign.ir.errors import VerificationError
 from codesign.ir.index import Bounds, product
 from codesign.ir.scalar import Read, Scalar
@@ -192,6 +192,8 @@ def _random(v: TensorVerifier, op: tensor.Random, defined: set[Value]) -> None:
         fail(op, f"unknown distribution {op.distribution!r}")
     if op.distribution != "bits" and not op.result.type.dtype.is_float:
         fail(op, f"draws {op.distribution} numbers as {op.result.type.dtype}; needs a float dtype")
+    if op.key is not None and op.key.type != TensorType(I64, ()):
+        fail(op, f"the seed %{op.key.name} is {op.key.type}, must be i64[]")
 
 
 def _call(v: TensorVerifier, op: tensor.Call, defined: set[Value]) -> None:

@@ -188,9 +188,9 @@ def tensor_ops(draw: st.DrawFn, values: Sequence[Value], depth: int = 2) -> Op:
         return Sort(source, axis, descending=draw(BOOLEAN), keep=keep, location=where)
     if other == "random":
         seed, offset = draw(st.integers(-5, 2**63)), draw(st.integers(0, 9))
-        return Random(
-            draw(st.sampled_from(["uniform", "normal", "bits"])), shape, seed=seed, offset=offset, location=where
-        )
+        distribution = draw(st.sampled_from(["uniform", "normal", "bits"]))
+        key = draw(st.none() | st.just(source))
+        return Random(distribution, shape, seed=seed, offset=offset, key=key, location=where)
     if other == "call":
         plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS
         given = draw(
