@@ -1,8 +1,8 @@
 """The process that runs kernels in Triton's interpreter: started with TRITON_INTERPRET=1, answers requests on its standard input.
 
-It imports torch and Triton and nothing of codesign. A request is a pickled dict followed by the bytes of its tensors, all framed by their
-lengths; the answer likewise, and it carries the number of its request. Some meanings of Triton's interpreter differ from what the hardware
-does; `mend_interpreter` sets them right before anything runs.
+It imports Triton, nothing of codesign, and torch only for kernels that ask for it. A request is a pickled dict followed by the bytes of its
+tensors, all framed by their lengths; the answer likewise, and it carries the number of its request. Some meanings of Triton's interpreter
+differ from what the hardware does; `mended.py` sets them right before anything runs.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import struct
 import sys
 import traceback
+from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
@@ -49,120 +50,6 @@ def _exactly(stream: IO[bytes], size: int) -> bytearray:
             raise EOFError
         rest = rest[count:]
     return data
-
-
-def mend_interpreter() -> None:
-    """Make the interpreter round, multiply and reduce as the hardware does.
-
-    - float32 to bfloat16 rounds to nearest even (the interpreter cuts off);
-    - bfloat16 and float8 tiles are multiplied as numbers (the interpreter multiplies bfloat16's bit patterns);
-    - the result of a comparison is a bool (the interpreter labels it with its operands' type, and spreads it as that);
-    - an assertion of the kernel is checked (the interpreter leaves them out);
-    - a reduction with a function of the kernel's own works on whole slices (the interpreter takes element by element: hours).
-    """
-    import numpy as np
-    import torch
-    import triton.language as tl
-    from triton.runtime import interpreter
-
-    held = {
-        tl.bfloat16: torch.bfloat16,
-        tl.float8e4nv: torch.float8_e4m3fn,
-        tl.float8e5: torch.float8_e5m2,
-        tl.float8e4b8: torch.float8_e4m3fnuz,
-        tl.float8e5b16: torch.float8_e5m2fnuz,
-    }
-    bits = {kind: torch.uint16 if kind is torch.bfloat16 else torch.uint8 for kind in held.values()}
-
-    def widen(data: Any, dtype: Any) -> Any:
-        kind = held[dtype]
-        return torch.from_numpy(np.ascontiguousarray(data)).view(bits[kind]).view(kind).to(torch.float32).numpy()
-
-    def narrow(data: Any, dtype: Any) -> Any:
-        kind = held[dtype]
-        with np.errstate(all="ignore"):
-            single = np.ascontiguousarray(data.astype(np.float32))
-        return torch.from_numpy(single).to(kind).view(bits[kind]).numpy()
-
-    builder, handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
-    plain_cast = builder.cast_impl
-    plain_fp_to_fp = builder.create_fp_to_fp
-
-    def cast_impl(self: Any, src: Any, dst_type: Any) -> Any:
-        source, target = src.dtype.scalar, dst_type.scalar
-        if source is target or (source not in held and target not in held):
-            with np.errstate(all="ignore"):
-                return plain_cast(self, src, dst_type)
-        data = widen(src.data, source) if source in held else src.data
-        if target in held:
-            return handle(narrow(data, target), target)
-        with np.errstate(all="ignore"):
-            return handle(data.astype(interpreter._get_np_dtype(target)), target)
-
-    def create_fp_to_fp(self: Any, src: Any, dst_type: Any, rounding_mode: Any) -> Any:
-        if src.dtype.scalar in held or dst_type.scalar in held:
-            return cast_impl(self, src, dst_type)
-        return plain_fp_to_fp(self, src, dst_type, rounding_mode)
-
-    def create_dot(self: Any, a: Any, b: Any, d: Any, input_precision: Any, max_num_imprecise_acc: Any) -> Any:
-        def operand(x: Any) -> Any:
-            data = widen(x.data, x.dtype.scalar) if x.dtype.scalar in held else x.data
-            return data.astype(d.data.dtype, copy=False)
-
-        with np.errstate(all="ignore"):
-            return handle(np.matmul(operand(a), operand(b)) + d.data, d.dtype.scalar)
-
-    def generic_reduce(self: Any, inputs: Any) -> Any:
-        original = self.axis
-        inputs, axis = self.unravel(inputs, self.axis)
-        arrays = [np.moveaxis(x.handle.data, axis, 0) for x in inputs]
-        kinds = [x.dtype for x in inputs]
-        with np.errstate(all="ignore"):
-            while len(arrays[0]) > 1:  # pairwise, as a tree: what lies in the middle joins later
-                half = len(arrays[0]) // 2
-                left = [self.to_tensor(np.ascontiguousarray(x[:half]), t) for x, t in zip(arrays, kinds, strict=True)]
-                right = [
-                    self.to_tensor(np.ascontiguousarray(x[half : 2 * half]), t)
-                    for x, t in zip(arrays, kinds, strict=True)
-                ]
-                joined = self.combine_fn.fn(*left, *right)
-                joined = joined if isinstance(joined, tuple) else (joined,)
-                arrays = [np.concatenate([j.handle.data, x[2 * half :]]) for j, x in zip(joined, arrays, strict=True)]
-        results = []
-        for x, kind in zip(arrays, kinds, strict=True):
-            data = x[0]
-            if self.keep_dims:
-                data = (
-                    np.expand_dims(data, axis)
-                    if original is not None
-                    else data.reshape((1,) * inputs[0].handle.data.ndim)
-                )
-            elif original is None or data.ndim == 0:
-                data = data.item()
-            results.append(self.to_tensor(data, kind))
-        return results
-
-    def comparison(plain: Any) -> Any:
-        def compare(self: Any, lhs: Any, rhs: Any) -> Any:
-            return handle(plain(self, lhs, rhs).data, tl.int1)
-
-        return compare
-
-    for name in [name for name in vars(builder) if name.startswith(("create_icmp", "create_fcmp"))]:
-        setattr(builder, name, comparison(getattr(builder, name)))
-
-    def create_assert(self: Any, condition: Any, message: Any) -> None:
-        if not np.all(getattr(condition, "data", condition)):
-            raise IndexError(str(message))
-
-    # Assertions are checked; that integers wrap around is no fault.
-    interpreter.interpreter_builder.options = interpreter.InterpreterOptions(debug=True, sanitize_overflow=False)
-    builder.create_assert = create_assert
-    builder.cast_impl = cast_impl
-    builder.create_fp_to_fp = create_fp_to_fp
-    builder.create_dot = create_dot
-    interpreter.ReduceOps.generic_reduce = generic_reduce
-    np.seterr(all="ignore")
 
 
 _modules: dict[str, ModuleType] = {}
@@ -203,18 +90,17 @@ def packed_of(tensor: Any) -> Any:
     return data, name, tuple(dense.shape)
 
 
-def answer(request: dict[str, Any]) -> Any:
-    """Serve one request: a kernel's `launch` over tensors (all are sent back), or a runner module's `run`."""
-    module = load_file(request["path"])
-    tensors = [tensor_of(packed) for packed in request["tensors"]]
-    if request["kind"] == "kernel":
+def answer(request: dict[str, Any], mended: ModuleType) -> Any:
+    """Run a kernel's `launch` over tensors and send its outputs back: NumPy's memory, or torch's where the file says `import torch`."""
+    module, given = load_file(request["path"]), request["tensors"]
+    first = request["first_output"]
+    if hasattr(module, "torch") or any(dtype not in mended.TYPES for _, dtype, _ in given):
+        tensors = [tensor_of(packed) for packed in given]
         module.launch(*tensors, *request["sizes"])
-        return [packed_of(tensor) for tensor in tensors[request["first_output"] :]]
-    if request["kind"] == "runner":
-        weights = {name: tensor_of(packed) for name, packed in request["weights"].items()}
-        runner = module.Runner(weights, device="cpu")
-        return [packed_of(tensor) for tensor in runner(*tensors)]
-    raise ValueError(f"unknown request {request['kind']!r}")
+        return [packed_of(tensor) for tensor in tensors[first:]]
+    buffers = [mended.Buffer(*packed) for packed in given]
+    module.launch(*buffers, *request["sizes"])
+    return [(pickle.PickleBuffer(b.array) if b.array.size else b"", b.dtype, b.shape) for b in buffers[first:]]
 
 
 def main() -> None:
@@ -222,17 +108,15 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    import torch
-
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    mend_interpreter()
+    mended = load_file(str(Path(__file__).with_name("mended.py")))
+    mended.mend()
     while True:
         try:
             request = receive(requests)
         except EOFError:
             return
         try:
-            send(answers, (request["number"], "ok", answer(request)))
+            send(answers, (request["number"], "ok", answer(request, mended)))
         except Exception as error:
             cause = error.__cause__ or error.__context__ or error
             send(answers, (request["number"], "error", f"{type(cause).__name__}: {cause}", traceback.format_exc()))
