@@ -11,7 +11,8 @@ import numpy as np
 from codesign.costmodel.events.fluid import NAMES
 from codesign.costmodel.events.simulation import simulate
 from codesign.costmodel.events.timeline import TERMS
-from codesign.costmodel.gpu.model import GpuTileModel, family_of, joules_of, spread_of
+from codesign.costmodel.gpu.energy import total_joules
+from codesign.costmodel.gpu.model import GpuTileModel, family_of, spread_of
 from codesign.costmodel.gpu.parameters import Calibration
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import CostBatch
@@ -40,6 +41,7 @@ class EventModel:
         calibration = analytic.parameters(machine)
         count = len(schedules)
         terms = np.zeros((count, len(TERMS)))
+        work = np.full(count, np.nan)
         details = {f"busy.{name}": np.zeros(count) for name in (*NAMES, "sm")}
         dram = np.array(below.dram_bytes)
         for row in range(count):
@@ -50,6 +52,7 @@ class EventModel:
                 kernel, machine, schedule, sizes, calibration.parameters, trace=False, compiled=self.compiled
             )
             terms[row] = [seen.terms[name] for name in TERMS]
+            work[row] = seen.joules
             dram[row] = seen.dram_read_bytes + seen.dram_write_bytes
             for name, value in seen.busy.items():
                 details[f"busy.{name}"][row] = value
@@ -64,7 +67,7 @@ class EventModel:
             high=seconds * high,
             in_domain=below.in_domain,
             reason=below.reason,
-            joules=joules_of(machine, terms.sum(axis=1), dram, np.asarray(below.details["flops"], dtype=np.float64)),
+            joules=total_joules(work, terms.sum(axis=1), machine),
             dram_bytes=dram,
             details={**below.details, **details},
             remarks=(*below.remarks, REMARK),

@@ -17,12 +17,13 @@ from codesign.costmodel.gpu.chains import (
     launched,
     meeting_seconds,
 )
+from codesign.costmodel.gpu.energy import power_seconds, work_joules
 from codesign.costmodel.gpu.generated import generated
 from codesign.costmodel.gpu.geometry import PORT_BYTES_PER_CLOCK, geometry, wide_of, work
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.occupancy import occupancy, reasons
 from codesign.costmodel.gpu.parameters import Parameters, load_calibration
-from codesign.costmodel.gpu.timing import in_flight_bytes, power_seconds, stages_consumed
+from codesign.costmodel.gpu.timing import in_flight_bytes, stages_consumed
 from codesign.costmodel.gpu.traffic import Traffic
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.roofline import roofline_bounds
@@ -60,8 +61,10 @@ class Plan:
     """Until the parts of a chain are summed; None where a split reduction meets by itself."""
     hidden_fill: float = 0.0
     """Share of a block's fill that the block before it on the SM hides."""
+    joules: float = 0.0
+    """Of the kernel's work."""
     power_seconds: float = 0.0
-    """What the kernel's energy takes at the power limit."""
+    """What that takes at the power limit."""
     skew: float = 1.0
     """Work of the longest block over that of the mean one."""
 
@@ -150,6 +153,7 @@ def plan_columns(
     )
     bounds = roofline_bounds(kernel, machine, values)  # a kernel that found its inputs in L2 owes DRAM nothing
     served = Traffic(distinct, walk.blocks * float(w.store_bytes), 0.0, 0.0, distinct, online)
+    joules = float(work_joules(w, walk.blocks, from_dram.total, walk.blocks * w.store_bytes, machine, p))
     launch = p.launch_seconds + p.helper_seconds * float(further_launches(g, columns, idle))
     return Plan(
         kernel=kernel.name,
@@ -164,9 +168,8 @@ def plan_columns(
         helper_seconds=float(helper_seconds(served, columns, values, p, chip.read_bandwidth)),
         meeting_seconds=meeting,
         hidden_fill=1.0 - float(chain.seen) if chain is not None else 0.0,
-        power_seconds=float(
-            power_seconds(w.tensor, walk.blocks, distinct + walk.blocks * w.store_bytes, machine, p.tensor_joules)
-        ),
+        joules=joules,
+        power_seconds=float(power_seconds(joules, machine)),
         skew=values.get("skew", 1.0),
         places=-(-wanted // together),
         together=together,

@@ -98,9 +98,9 @@ class _Simulation:
         while any(cohort.bundles for cohort in self.cohorts):
             self._step()
         self._longest()
-        self._throttle()
         self._reduce()
         self.terms["dram"] += self.plan.helper_seconds
+        self._throttle()
         drain = self._drain(self.plan.bounds)
         span = max(self.now - self.p.launch_seconds, 1e-30)
         return Timeline(
@@ -116,6 +116,7 @@ class _Simulation:
             idle=max(1.0 - self.working / (span * self.chip.sms), 0.0),
             dram_read_bytes=self.plan.from_dram.total,
             dram_write_bytes=self.block.store_bytes * self.grid,
+            joules=self.plan.joules,
             events=self.events,
             drain=drain,
             steady=self.steady,
@@ -297,7 +298,7 @@ class _Simulation:
 
     def _throttle(self) -> None:
         """The clock falls until the kernel's energy fits the power limit."""
-        late = self.p.launch_seconds + self.plan.power_seconds - self.now
+        late = self.plan.power_seconds - sum(self.terms.values())
         if late > 0.0:
             self.terms["power"] += late
             self.now += late

@@ -67,6 +67,8 @@ class Timeline:
     """Mean share of SMs without work."""
     dram_read_bytes: float
     dram_write_bytes: float
+    joules: float
+    """Of the kernel's work, without what the machine draws anyway."""
     events: int
     drain: float = 0.0
     steady: tuple[float, float, int] | None = None

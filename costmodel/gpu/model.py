@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from codesign.costmodel.gpu.energy import total_joules
 from codesign.costmodel.gpu.occupancy import reasons
+from codesign.costmodel.gpu.overlap import THROTTLE
 from codesign.costmodel.gpu.parameters import Calibration, holding, load_calibration
 from codesign.costmodel.gpu.timing import Estimate, estimate
 from codesign.costmodel.machine import Machine
@@ -51,6 +53,7 @@ class GpuTileModel:
         values = {name: float(value) for name, value in (sizes or {}).items()}
         terms = np.empty((len(TERM_NAMES), count)).T  # a term's values lie together
         details = {name: np.empty(count) for name in DETAILS}
+        joules = np.empty(count)
         reason = np.full(count, "", dtype=object)
         for start in range(0, count, CHUNK):
             rows = slice(start, min(start + CHUNK, count))
@@ -59,6 +62,7 @@ class GpuTileModel:
                 kernel, machine, part, values, calibration.parameters, schedules.common.order, self.compiled
             )
             ledger(found, rows.stop - start, terms[rows])
+            joules[rows] = found.joules
             for name, value in _details(found).items():
                 details[name][rows] = value
             reasons(found.occupancy, reason[rows])
@@ -66,8 +70,8 @@ class GpuTileModel:
         fits = reason == ""
         seconds = np.where(fits, total, np.inf)
         low, high = spread_of(calibration, terms, family_of(kernel))
-        read, write, flops = details["dram_read_bytes"], details["dram_write_bytes"], details["flops"]
-        joules = joules_of(machine, total, read + write, flops)
+        read, write = details["dram_read_bytes"], details["dram_write_bytes"]
+        joules = total_joules(joules, total, machine)
         remarks = domain_remarks(kernel, machine, calibration)
         return CostBatch(
             seconds=seconds,
@@ -118,10 +122,10 @@ def ledger(found: Estimate, count: int, out: Floats | None = None) -> Floats:
     """Terms [count, T] in the order of TERM_NAMES, written to `out` if given; rows sum to the total.
 
     What runs at the same time shares the time in proportion to the fourth power: the resource that bounds gets nearly
-    all.
+    all. The power limit gets its part of the norm by which it throttles, so that it bounds only what draws it.
     """
     terms = np.empty((len(TERM_NAMES), count)).T if out is None else out
-    busy = TERM_NAMES[2:10]
+    busy = [name for name in TERM_NAMES[2:10] if name != "power"]
     whole: Any = 1e-300
     powers = []
     for name in busy:
@@ -129,11 +133,14 @@ def ledger(found: Estimate, count: int, out: Floats | None = None) -> Floats:
         powers.append(np.square(square))
         whole = whole + powers[-1]
     fill = np.minimum(found.resources["fill"], found.exposed)
-    scale = (found.total - found.launch - found.reduction - fill) / whole
+    rest = found.total - found.launch - found.reduction - fill
+    limited = rest * np.power(found.resources["power"] / found.total, THROTTLE)
+    scale = (rest - limited) / whole
     terms[:, 0] = found.launch
     terms[:, 1] = fill
-    for position, power in enumerate(powers, start=2):
-        terms[:, position] = power * scale
+    for name, power in zip(busy, powers, strict=True):
+        terms[:, TERM_NAMES.index(name)] = power * scale
+    terms[:, TERM_NAMES.index("power")] = limited
     terms[:, 10] = found.reduction
     return terms
 
@@ -210,14 +217,3 @@ def domain_remarks(kernel: KernelSummary, machine: Machine, calibration: Calibra
     if machine.vendor != "nvidia":
         remarks.append(f"{machine.name}: the model was calibrated on NVIDIA GPUs only")
     return tuple(remarks)
-
-
-def joules_of(machine: Machine, seconds: Floats, dram_bytes: Floats, flops: Floats) -> Floats:
-    """Energy by traffic, operations and time; NaN where the machine's energies are unknown."""
-    energy = machine.level("dram").energy
-    if energy is None or energy.read_joules_per_byte.value is None:
-        return np.full(len(seconds), np.nan)
-    power = machine.power_watts.value if machine.power_watts and machine.power_watts.value else 0.0
-    peak = max((machine.rate("tensor", name) or 0.0) for name in machine.unit("tensor").rate)
-    per_flop = 0.6 * power / peak if peak else 0.0
-    return dram_bytes * energy.read_joules_per_byte.value + flops * per_flop + seconds * 0.25 * power

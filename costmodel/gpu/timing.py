@@ -19,6 +19,7 @@ from codesign.costmodel.gpu.chains import (
     launched,
     meeting_seconds,
 )
+from codesign.costmodel.gpu.energy import power_seconds, work_joules
 from codesign.costmodel.gpu.generated import generated
 from codesign.costmodel.gpu.geometry import PORT_BYTES_PER_CLOCK, Array, Work, geometry, wide_of, work
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
@@ -41,12 +42,6 @@ WARP_MMA_CLOCKS, GROUP_MMA_CLOCKS = 33.0, 18.0
 Cores via Microbenchmarks, 2022), warp-group mma and tensor memory (Luo et al., Benchmarking and Dissecting the Nvidia
 Hopper GPU Architecture, 2024)."""
 
-STATIC_POWER = 0.15
-"""Share of the power limit that does not follow the work: leakage, memory refresh, links."""
-
-OPERAND_BITS = {"f8": 8.0, "i8": 8.0, "f4": 4.0, "tf32": 32.0, "f32": 32.0}
-"""Bits of the operands of a tensor unit's dtypes, 16 where not listed."""
-
 ABSORBED = 0.5
 """Share of a small result that L2 still holds when a kernel with bulk stores has ended; DRAM gets it under the next
 kernel."""
@@ -58,9 +53,11 @@ go out at once."""
 
 @dataclass
 class Estimate:
-    """Seconds of each resource or phase and their total; arrays broadcast over schedules (and rows of sizes)."""
+    """Seconds of each resource or phase and their total, and `joules` of the work; arrays broadcast over schedules (and
+    rows of sizes)."""
 
     total: Array
+    joules: Array
     launch: Array
     resources: dict[str, Array]
     exposed: Array
@@ -250,9 +247,11 @@ def estimate(
 
     launch = p.launch_seconds + p.helper_seconds * further_launches(g, knobs, idle)
     passes = helper_seconds(t, knobs, sizes, p, chip.dram)
-    power = power_seconds(w.tensor, g.grid, t.read + t.write, machine, p.tensor_joules)
+    joules = work_joules(w, g.grid, t.read, t.write, machine, p)
+    power = power_seconds(joules, machine)
     return Estimate(
-        total=launch + overlap((busy, power), THROTTLE) + reduction + passes,
+        total=overlap((launch + busy + reduction + passes, power), THROTTLE),
+        joules=joules,
         launch=launch,
         resources={
             "fill": fill,
@@ -347,21 +346,3 @@ def trip_depth(w: Work, wide: bool) -> Array:
     of a warp group follow each other sooner; a trip of other loops is a quarter of a step."""
     share = GROUP_MMA_CLOCKS / WARP_MMA_CLOCKS if wide else 1.0
     return np.where(np.greater(w.tensor_k, 0.0), w.tensor_k / 64.0 * share, 0.25)
-
-
-def power_seconds(
-    work_by_dtype: Mapping[str, Array], grid: Array, dram_bytes: Array, machine: Machine, joules: float
-) -> Array:
-    """Seconds that the energy of the multiply-adds and of DRAM takes at the power limit; 0 where no limit is known.
-
-    An operation's energy is in proportion to the width of its operands (`joules`: of 16 bits).
-    """
-    if machine.power_watts is None or machine.power_watts.value is None:
-        return 0.0
-    energy: Array = 0.0
-    for dtype, count in work_by_dtype.items():
-        energy = energy + 2.0 * count * grid * joules * OPERAND_BITS.get(dtype, 16.0) / 16.0
-    dram = machine.level("dram").energy
-    if dram is not None and dram.read_joules_per_byte.value is not None:
-        energy = energy + dram_bytes * dram.read_joules_per_byte.value
-    return energy / ((1.0 - STATIC_POWER) * machine.power_watts.value)

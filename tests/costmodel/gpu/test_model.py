@@ -183,6 +183,43 @@ def test_power_bounds_long_products_of_a_hot_machine() -> None:
     assert slow.terms[0, slow.term_names.index("power")] > 0.9 * slow.seconds[0]
 
 
+@pytest.mark.parametrize("fidelity", [1, 2])
+@pytest.mark.parametrize("name", ["h100_sxm", "a100_sxm", "b200_sxm", "mi355x", "rtx_3090", "l4"])
+def test_a_machine_never_draws_more_than_its_power_limit_and_what_it_throttles_draws_it(
+    name: str, fidelity: int
+) -> None:
+    """Joules over seconds, of products in several types, of vector code and of streams, at the machine's power and less."""
+    target = load_machine(name)
+    watts = target.need(target.power_watts, "power_watts")
+    tiles = {"m": 128, "n": 128, "k": 32, "t": 1, "h": 8, "d": 32}
+    schedule = ScheduleBatch.of([Schedule(tiles, pipeline=2, extras={"warps": 8})])
+    bound = 0
+    for share in (1.0, 0.4, 0.1):
+        machine = target.with_figures({"power_watts": share * watts})
+        for kernel in (*map(workloads.gemm, ("bf16", "f16", "f32", "i8")), workloads.rms_norm(), workloads.gelu()):
+            for size in (256, 2048, 8192) if fidelity == 1 else (2048,):
+                sizes = dict.fromkeys(kernel.symbols, size)
+                cost = cost_model_for(machine, fidelity).predict(kernel, machine, schedule, sizes)
+                if cost.reason[0]:
+                    continue
+                drawn = cost.joules[0] / cost.seconds[0] / (share * watts)
+                assert 0.1 <= drawn <= 1.0 + 1e-9, (kernel.name, size, share)
+                if cost.bound(0) == "power":
+                    bound += 1
+                    assert drawn >= 0.85, (kernel.name, size, share)
+    assert bound >= 2 or fidelity == 2
+
+
+def test_twice_the_power_limit_is_felt_only_where_it_bounds() -> None:
+    machine = load_machine("h100_sxm")
+    schedule = ScheduleBatch.of([Schedule({"m": 128, "n": 256, "k": 64}, pipeline=4, extras={"warps": 8})])
+    for watts, felt in ((700.0, False), (150.0, True)):
+        low, high = (machine.with_figures({"power_watts": value}) for value in (watts, 2.0 * watts))
+        slow, fast = (GpuTileModel().predict(workloads.gemm(), m, schedule, SIZES) for m in (low, high))
+        assert (slow.bound(0) == "power") == felt
+        assert (fast.seconds[0] < 0.7 * slow.seconds[0]) == felt
+
+
 @pytest.mark.parametrize("name", ["h100_sxm", "a100_sxm", "b200_sxm", "mi300x", "rtx_3090"])
 @pytest.mark.parametrize(("dtype", "unit"), [("f32", "vector"), ("bf16", "tensor"), ("f16", "tensor")])
 def test_a_price_and_its_roofline_are_of_one_unit(name: str, dtype: str, unit: str) -> None:
