@@ -73,6 +73,13 @@ def _compile(
     policy: Annotated[str, typer.Option(help="Scheduling policy: a name or package.module:Class.")] = "default",
     budget: Annotated[int | None, typer.Option(help="Schedules to price per kernel at the most.", min=1)] = None,
     fusion: Annotated[str, typer.Option(help="Fusion policy: a name or package.module:Class.")] = "greedy",
+    passes: Annotated[
+        str | None,
+        typer.Option(
+            help="Passes to run after clean-up and before fusion: name{option=value,...},package.module:Class",
+            show_default=False,
+        ),
+    ] = None,
     schedules: Annotated[
         Path | None,
         typer.Option(
@@ -108,7 +115,7 @@ def _compile(
         raise CodesignError("no model given", hint="python -m codesign.compile model.py --target h100_sxm")
     return _run(
         model, target or ["h100_sxm"], emit or [], verify, kernels, policy, budget, fusion, dynamic, _bindings(bind or []),
-        seed, output, as_json, show_all, why or [], schedules,
+        seed, output, as_json, show_all, why or [], schedules, passes,
     )  # fmt: skip
 
 
@@ -129,6 +136,7 @@ def _run(
     show_all: bool,
     why: list[str],
     schedules: Path | None,
+    passes: str | None,
 ) -> int:
     from codesign.costmodel.machine import load_machine
 
@@ -141,8 +149,10 @@ def _run(
     if not path.is_file():
         raise CodesignError("no such file" if not path.exists() else "not a file", place=str(path))
 
+    from codesign.passes.pipeline import own_passes
     from codesign.passes.schedule.replay import read_schedules
 
+    own = own_passes(passes) if passes else []
     replayed = read_schedules(schedules) if schedules is not None else {}
 
     from codesign import pipeline
@@ -159,6 +169,7 @@ def _run(
         sizes=sizes,
         dynamic=dynamic,
         schedules=replayed,
+        passes=own,
     )
     compilations: list[pipeline.Compilation] = []
     written: list[Path] = []

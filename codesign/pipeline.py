@@ -6,7 +6,7 @@ import difflib
 import inspect
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,9 +31,11 @@ from codesign.ir.location import Location
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.tensor import Call, Collective, Constant, Random, Scan, Scatter, Sort
 from codesign.ir.text import print_module
-from codesign.passes import Context, optimize
+from codesign.passes import Context, Pass, optimize
 from codesign.passes.lowering import KernelInfo, tile_module
 from codesign.passes.memory import MemoryPlan, plan
+from codesign.passes.observers import Verifier
+from codesign.passes.pipeline import compilation
 from codesign.passes.schedule.replay import Schedules, write_schedules
 from codesign.passes.schedule.tuner import Tuner
 
@@ -46,7 +48,7 @@ class Options:
 
     `policy`, `budget`: of the schedule search. `fusion`: policy of fusion. `verify`: run kernels and the model. `kernels`: compile kernels for
     the target. `sizes`: values of dynamic sizes when costing. `dynamic`: make the first size of every input dynamic.
-    `schedules`: by kernel name, replayed instead of searched for.
+    `schedules`: by kernel name, replayed instead of searched for. `passes`: run after clean-up and before fusion.
     """
 
     policy: str = "default"
@@ -58,6 +60,7 @@ class Options:
     sizes: Mapping[str, int] = field(default_factory=dict)
     dynamic: bool = False
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    passes: Sequence[Pass] = ()
 
 
 @dataclass
@@ -145,8 +148,9 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
     context = Context(machine=machine, pricer=tuner.price, sizes=sizes, remarks=remarks)
     steps.step(f"fusing for {machine.name}")
     with clock.phase("passes"):
-        pipeline = f"canonicalize,constant-fold,fold-views,canonicalize,cse,dce,fuse{{policy={options.fusion}}}"
-        fused = optimize(module, context, pipeline=pipeline)
+        observers = [Verifier()] if options.passes else []
+        passes = compilation(options.passes, options.fusion)
+        fused = optimize(module, context, pipeline=passes, observers=observers)
     steps.step(f"scheduling for {machine.name}")
     with clock.phase("schedule"):
         tiled = fused

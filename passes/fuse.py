@@ -28,6 +28,7 @@ class Fuse(FunctionPass, Pass):
     """
 
     name: ClassVar[str] = "fuse"
+    after_fusion: ClassVar[bool] = True
     policy: str = "greedy"
     prices: str = "tuned"
     chain: int = 2

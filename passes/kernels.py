@@ -22,6 +22,7 @@ class Tile(Pass):
     """
 
     name: ClassVar[str] = "tile"
+    after_fusion: ClassVar[bool] = True
     policy: str = "default"
     budget: int = 0
 
@@ -45,6 +46,7 @@ class PlanMemory(Pass):
     """Plan the buffers of every function and remark on the peak; the module stays as it is."""
 
     name: ClassVar[str] = "plan-memory"
+    after_fusion: ClassVar[bool] = True
 
     def run(self, module: Module, context: Context) -> Module:
         for name, function in module.functions.items():

@@ -12,16 +12,22 @@ import difflib
 import importlib
 import re
 import time
+import traceback
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from codesign.ir.core import Block, Function, Module
 from codesign.ir.errors import CodesignError
 from codesign.passes.clone import clone_module
 from codesign.passes.context import Context
+
+
+class PassError(CodesignError):
+    """A pass that failed, changed what the module computes, or left it invalid."""
 
 
 class PipelineError(CodesignError):
@@ -37,6 +43,8 @@ class Pass:
     """Base of passes: subclasses set `name`, declare options as fields with defaults, and implement `run`."""
 
     name: ClassVar[str] = ""
+    after_fusion: ClassVar[bool] = False
+    """Whether the pass makes or needs fused groups."""
 
     def run(self, module: Module, context: Context) -> Module:
         """Transform the module (in place or not) and return it."""
@@ -152,9 +160,10 @@ def _lookup(name: str, column: int) -> type[Pass]:
         if ":" in name:
             module, _, attribute = name.partition(":")
             return _registered(getattr(importlib.import_module(module), attribute))
-    except (ImportError, AttributeError, TypeError) as error:
+    except Exception as error:  # a file of the user's may fail in any way
         hint = "give package.module:Class of a pass that can be imported from here"
-        raise PipelineError(f"pass {name!r}: {error}", column=column, hint=hint) from error
+        kind = "" if isinstance(error, (ImportError, AttributeError, TypeError)) else f"{type(error).__name__}: "
+        raise PipelineError(f"pass {name!r}: {kind}{error}", column=column, hint=hint) from error
     known = [*PASSES, *points]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)
     hint = f"nearest: {', '.join(near)}; or package.module:Class"
@@ -248,12 +257,30 @@ class PassManager:
             for observer in self.observers:
                 observer.before(position, one, module)
             start = time.perf_counter()
-            module = one.run(module, context)
+            module = _run(one, position, module, context)
             seconds = time.perf_counter() - start
             self.timings.append(Timing(str(one), seconds, count_ops(module)))
             for observer in self.observers:
                 observer.after(position, one, module, seconds)
         return module
+
+
+def _run(one: Pass, position: int, module: Module, context: Context) -> Module:
+    """What the pass leaves; PassError, with the line that failed, for one from outside that fails or gives no module."""
+    foreign = not type(one).__module__.startswith("codesign.")
+    try:
+        result = one.run(module, context)
+    except Exception as error:
+        if isinstance(error, CodesignError) or not foreign:
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"pass {position + 1} ({one}) failed: {type(error).__name__}: {error}"
+        raise PassError(
+            text, place=f"{Path(last.filename).name}:{last.lineno}", hint="see all of it by --debug"
+        ) from error
+    if not isinstance(result, Module):
+        raise PassError(f"pass {position + 1} ({one}) returned {type(result).__name__}", hint="run returns the module")
+    return result
 
 
 def first_failure(

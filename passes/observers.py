@@ -14,13 +14,9 @@ from codesign.ir.dtypes import BOOL, DType
 from codesign.ir.errors import CodesignError
 from codesign.ir.interpreter import External, evaluate
 from codesign.ir.numerics import round_to
-from codesign.passes.manager import Pass
+from codesign.passes.manager import Pass, PassError
 
 Array = npt.NDArray[Any]
-
-
-class PassError(CodesignError):
-    """A pass changed what the module computes, or left it invalid."""
 
 
 def example_sizes(module: Module) -> dict[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from codesign.ir.core import Module
 from codesign.passes.context import Context
-from codesign.passes.manager import Observer, PassManager, Timing, parse_pipeline
+from codesign.passes.manager import Observer, Pass, PassManager, PipelineError, Timing, make_pass, parse_pipeline
 
 CLEAN_UP = "canonicalize,constant-fold,fold-views,canonicalize,cse,dce"
 """Passes that make equal things look equal and needless things vanish."""
@@ -14,17 +14,37 @@ CLEAN_UP = "canonicalize,constant-fold,fold-views,canonicalize,cse,dce"
 DEFAULT = f"{CLEAN_UP},fuse"
 """What `optimize` runs: clean-up, then fusion."""
 
+TIDY = "canonicalize,cse,dce"
+"""What runs after passes of the user's, which need not leave the form that fusion looks for."""
+
+
+def compilation(own: Sequence[Pass] = (), fusion: str = "greedy") -> list[Pass]:
+    """Clean-up, the user's own passes with what tidies up after them, and fusion by a policy."""
+    tidy = parse_pipeline(TIDY) if own else []
+    return [*parse_pipeline(CLEAN_UP), *own, *tidy, make_pass("fuse", policy=fusion)]
+
+
+def own_passes(text: str) -> list[Pass]:
+    """Passes for `compilation` from a pipeline's text; PipelineError for one that belongs after fusion or is fusion."""
+    passes = parse_pipeline(text)
+    for one in passes:
+        if one.after_fusion:
+            hint = "name passes on unfused tensor operations; --fusion and --policy choose how to fuse and schedule"
+            column = max(text.find(one.name), 0) + 1
+            raise PipelineError(f"{one.name} has its own place in a compilation", column=column, hint=hint)
+    return passes
+
 
 def optimize(
     module: Module,
     context: Context | None = None,
     *,
-    pipeline: str = DEFAULT,
+    pipeline: str | Sequence[Pass] = DEFAULT,
     observers: Sequence[Observer] = (),
     timings: list[Timing] | None = None,
 ) -> Module:
-    """The module after the default pipeline; the given one is not changed. `timings` receives one entry per pass."""
-    manager = PassManager(parse_pipeline(pipeline), observers)
+    """The module after a pipeline; the given one is not changed. `timings` receives one entry per pass."""
+    manager = PassManager(parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline, observers)
     result = manager.run(module, context)
     if timings is not None:
         timings.extend(manager.timings)

@@ -6,6 +6,7 @@ Triton's interpreter on the CPU (slow, and the same kernels). Options, through `
 
 - `target`: the name or file of the machine to schedule for (default: by the CUDA device's name, else `h100_sxm`); `machine` is the same.
 - `policy`, `budget`: of the schedule search; `fusion`: the fusion policy; as in `python -m codesign.compile`.
+- `passes`: your own, run after clean-up and before fusion: a text such as `name{option=value},package.module:Class`, passes, or a list of either.
 - `schedules`: a file of schedules by kernel name, or a dict of its form; replayed instead of searched for, in whichever graph has the kernel.
 - `kernels`: "triton" or "reference", where the latter runs the fused and tiled graph in the IR's own interpreter, which needs no Triton.
 """

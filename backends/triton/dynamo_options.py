@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from codesign.costmodel.machine import Machine, load_machine
 from codesign.ir.errors import CodesignError, UnsupportedError
 from codesign.ir.schedule import Schedule
 from codesign.passes.fusion.policy import policy_named
+from codesign.passes.manager import Pass, PipelineError
+from codesign.passes.pipeline import own_passes
 from codesign.passes.schedule.policy import Policy, make_policy
 from codesign.passes.schedule.replay import read_schedules
 
@@ -37,7 +39,7 @@ _BY_DEVICE_NAME = (
 )
 """What a CUDA device's name contains -> its machine file; the first match counts."""
 
-NAMES = ("target", "machine", "kernels", "policy", "budget", "fusion", "schedules")
+NAMES = ("target", "machine", "kernels", "policy", "budget", "fusion", "passes", "schedules")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Options:
     """How graphs are compiled.
 
     `machine`: scheduled for. `kernels`: "triton", or "reference" for the IR's own interpreter. `policy`, `budget`: of the schedule search.
-    `fusion`: the fusion policy's name. `schedules`: by kernel name, replayed instead of searched for.
+    `fusion`: the fusion policy's name. `passes`: run after clean-up and before fusion. `schedules`: by kernel name, replayed instead of searched for.
     """
 
     machine: Machine
@@ -54,6 +56,7 @@ class Options:
     budget: int | None = None
     fusion: str = "greedy"
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    passes: Sequence[Pass] = ()
 
 
 def options_of(given: Mapping[str, Any]) -> Options:
@@ -81,6 +84,7 @@ def options_of(given: Mapping[str, Any]) -> Options:
         budget=_budget(given.get("budget")),
         fusion=fusion,
         schedules=_schedules(given.get("schedules")),
+        passes=_passes(given.get("passes")),
     )
 
 
@@ -96,6 +100,24 @@ def _budget(given: Any) -> int | None:
     if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
         raise CodesignError(f"budget={given!r}", hint="budget is a count of schedules to price, 1 or more")
     return given
+
+
+def _passes(given: Any) -> list[Pass]:
+    """Passes from a pipeline's text, from passes, or from a list of either."""
+    items = [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
+    found: list[Pass] = []
+    for item in items:
+        if isinstance(item, Pass):
+            found.append(item)
+        elif isinstance(item, str):
+            try:
+                found.extend(own_passes(item))
+            except PipelineError as error:
+                raise CodesignError(f"passes={item!r}: {error.message}", hint=error.hint) from error
+        else:
+            hint = "passes is a text such as name{option=value},module:Class, a Pass, or a list of them"
+            raise CodesignError(f"passes={given!r}", hint=hint)
+    return found
 
 
 def _schedules(given: Any) -> Mapping[str, Schedule]:

@@ -21,7 +21,8 @@ from codesign.ir.tensor import Constant
 from codesign.passes.clone import clone_module
 from codesign.passes.context import Context
 from codesign.passes.lowering import tile_module
-from codesign.passes.pipeline import CLEAN_UP, optimize
+from codesign.passes.observers import Verifier
+from codesign.passes.pipeline import compilation, optimize
 from codesign.passes.schedule.tuner import Tuner
 
 if TYPE_CHECKING:
@@ -130,8 +131,9 @@ def _tiled(module: Module, options: Options) -> Module:
     """The module optimised and tiled for the machine."""
     sizes = {name: symbol.example or symbol.low for name, symbol in module.symbols.items()}
     tuner = Tuner(options.machine, policy=options.policy, budget=options.budget, bounds=module.bounds(), sizes=sizes)
-    pipeline = f"{CLEAN_UP},fuse{{policy={options.fusion}}}"
-    fused = optimize(module, Context(machine=options.machine, pricer=tuner.price), pipeline=pipeline)
+    context = Context(machine=options.machine, pricer=tuner.price)
+    observers = [Verifier()] if options.passes else []
+    fused = optimize(module, context, pipeline=compilation(options.passes, options.fusion), observers=observers)
     given: dict[str, Schedule] = {}
     if options.schedules:  # they may be of other graphs of the same model
         names = tile_module(clone_module(fused), tuner)

@@ -4,7 +4,7 @@ import dataclasses
 import importlib.metadata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,6 +15,9 @@ from codesign.backends.triton.dynamo import compile_fx_graph
 from codesign.backends.triton.dynamo_options import Options
 from codesign.ir.core import Module
 from codesign.ir.errors import CodesignError
+from codesign.ir.scalar import Apply, Scalar, apply, literal
+from codesign.ir.tensor import Compute
+from codesign.passes import Context, Pass
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +84,9 @@ def test_reference_kernels_need_no_triton() -> None:
         ({"budget": 0}, "budget=0"),
         ({"target": "maia100"}, "maia100 is no GPU"),
         ({"schedules": 3}, "schedules=3"),
+        ({"passes": 3}, "passes=3"),
+        ({"passes": "cse,foldviews"}, "passes='cse,foldviews': unknown pass 'foldviews'; nearest: fold-views"),
+        ({"passes": "tile"}, "tile has its own place"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:
@@ -118,6 +124,41 @@ def test_options_reach_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = torch.compile(function, backend=compile_fx_graph, options=options)
     torch.testing.assert_close(compiled(x), function(x), rtol=1e-5, atol=1e-5)
     assert made[2].kernels[name].schedule == wanted
+
+
+@dataclasses.dataclass(frozen=True)
+class Doubled(Pass):
+    """Twice the value of every sine, so that a result shows whether the pass ran."""
+
+    name: ClassVar[str] = "doubled"
+    by: float = 2.0
+
+    def run(self, module: Module, context: Context) -> Module:
+        def change(node: Scalar) -> Scalar | None:
+            is_sine = isinstance(node, Apply) and node.function == "sin"
+            return apply("mul", node, literal(self.by, node.dtype)) if is_sine else None
+
+        for op in module.main.body.walk():
+            if isinstance(op, Compute):
+                op.body = op.body.rewrite(change)
+        return module
+
+
+@pytest.mark.parametrize(
+    ("passes", "factor"),
+    [
+        (f"{__name__}:Doubled", 2),
+        (f"cse,{__name__}:Doubled{{by=4}}", 4),
+        (Doubled(3.0), 3),
+        ([Doubled(3.0), "dce", Doubled(2.0)], 6),
+    ],
+)
+def test_passes_of_ones_own_run_in_every_graph(passes: Any, factor: float) -> None:
+    compiled = torch.compile(
+        lambda x: x.sin().sum(1), backend=compile_fx_graph, options={"kernels": "reference", "passes": passes}
+    )
+    x = torch.randn(6, 9)
+    torch.testing.assert_close(compiled(x), factor * x.sin().sum(1), rtol=1e-5, atol=1e-5)
 
 
 def test_an_operator_without_a_form_is_placed_at_the_users_line() -> None:
