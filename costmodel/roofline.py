@@ -88,19 +88,20 @@ def roofline_bounds(
         raise UnsupportedError(
             f"{machine.name}: no f32 rate on the vector unit", hint="add units.vector.rate.f32 to the machine file"
         )
+    double_rate = machine.rate("vector", "f64") or vector_rate
     for nest in kernel.nests:
         points = _points(kernel, nest, sizes)
         if nest.contraction is not None:
             rate = product_rate(machine, nest.contraction)
             if rate is None:
-                vector += 2.0 * points / vector_rate
+                vector += 2.0 * points / (double_rate if nest.contraction.operand.name == "f64" else vector_rate)
             else:
                 tensor += 2.0 * points / rate
-        for (unit, _), cost in nest.operations.items():
+        for (unit, dtype), cost in nest.operations.items():
             if unit == "special":
                 special += points * cost / special_rate
             elif unit == "fma":
-                vector += points * cost / (vector_rate / 2.0)
+                vector += points * cost / ((double_rate if dtype == "f64" else vector_rate) / 2.0)
     least = float(kernel.read_bytes.evaluate(sizes) + kernel.write_bytes.evaluate(sizes))
     level = machine.levels[0]
     dram = least / machine.need(level.bandwidth, f"levels.{level.name}.bandwidth")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from codesign.costmodel.gpu.chains import ISSUED_LANES, ChainBlock
 from codesign.costmodel.gpu.geometry import PORT_BYTES_PER_CLOCK, Geometry, Work, wide_of
+from codesign.costmodel.gpu.lanes import Lanes
 from codesign.costmodel.gpu.occupancy import Occupancy
 from codesign.costmodel.gpu.overlap import CHAINED, INNER
 from codesign.costmodel.gpu.parameters import Parameters
@@ -223,19 +224,14 @@ def _compute(
     w: Work, found: Occupancy, machine: Machine, p: Parameters, chip: Chip, knobs: Knobs, chained: bool
 ) -> tuple[Seconds, float]:
     """Seconds of the SM's compute pipes that one block takes, and the least time that its own warps need for them."""
-    vector, special = machine.unit("vector"), machine.unit("special")
-    lanes = machine.need(vector.rate["f32"], "units.vector.rate.f32") * vector.count
-    integers = machine.need(vector.rate.get("i32", vector.rate["f32"]), "units.vector.rate.i32") * vector.count
-    special_lanes = machine.need(special.rate["f32"], "units.special.rate.f32") * special.count
     speed = chip.clock * p.vector_efficiency
     loss = 0.0 if chained else p.tile_overhead
     overhead = 1.0 + loss * (1.0 / max(float(w.tensor_m), 1.0) + 1.0 / max(float(w.tensor_n), 1.0))
     tensor = float(tensor_seconds(w.tensor, machine, chip.sms)) * overhead / p.tensor_efficiency
     operands = float(w.operand_bytes) / (OPERAND_BYTES_PER_CLOCK * chip.clock)
     spill = float(spilled_bytes(w, found)) / (PORT_BYTES_PER_CLOCK * chip.clock)
-    plain = float((w.vector + w.ieee) / lanes + w.integer / integers) / speed
+    plain, rare = (float(clocks) / speed for clocks in Lanes.of(machine).clocks(w))
     if knobs.instructions > 0.0:
         plain = max(plain, knobs.instructions * float(w.ieee) / 2.0 / ISSUED_LANES / chip.clock)
-    rare = float(w.special / special_lanes) / speed
     hidden = min(knobs.warps / WARPS_TO_SATURATE, 1.0)
     return (tensor, operands, plain + spill, rare), max(plain, rare) / hidden + spill

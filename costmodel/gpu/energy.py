@@ -41,13 +41,13 @@ def work_joules(w: Work, grid: Array, read: Array, write: Array, machine: Machin
     L2; NaN where the machine file has no energy of DRAM.
 
     An operation of the tensor unit takes energy in proportion to the width of its operands (`tensor_joules`: of 16 bits),
-    what brings them included. The vector unit takes a slot's for each lane and instruction.
+    what brings them included. The vector unit takes a slot's for each lane and instruction, FP64 twice that.
     """
     dram, l2 = machine.level("dram").energy, machine.level("l2").energy
     tensor: Array = 0.0
     for dtype, count in w.tensor.items():
         tensor = tensor + 2.0 * count * p.tensor_joules * OPERAND_BITS.get(dtype, 16.0) / 16.0
-    joules = grid * (tensor + (w.vector + w.ieee + w.integer + w.special) * slot_joules(machine))
+    joules = grid * (tensor + (w.vector + w.ieee + 2.0 * w.double + w.integer + w.special) * slot_joules(machine))
     if l2 is not None:
         loads = 0.0 if w.tensor else w.load_bytes
         reads, writes = l2.read_joules_per_byte.value or 0.0, l2.write_joules_per_byte.value or 0.0

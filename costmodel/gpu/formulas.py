@@ -51,6 +51,7 @@ def formulas(
         "tensor": {"useful_operations": kernel_flops(kernel, sizes), **_tensor(machine, grid, p, w)},
         "vector": {
             "vector_operations": grid * _number(w.vector + w.ieee),
+            "double_operations": grid * _number(w.double),
             "integer_operations": grid * _number(w.integer),
             "special_operations": grid * _number(w.special),
             "efficiency": p.vector_efficiency,

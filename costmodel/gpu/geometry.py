@@ -140,7 +140,8 @@ def geometry(
 
 @dataclass
 class Work:
-    """Work of one block: `tensor[dtype]` multiply-adds on padded tiles, `vector`, `integer` and `special` operations;
+    """Work of one block: `tensor[dtype]` multiply-adds on padded tiles, `vector`, `double` (FP64), `integer` and `special`
+    operations; multiply-adds of the vector unit in f32 (`ieee`) and in FP64 (`double_products`, part of `double`);
     `operand_clocks` of the load path for the operands of single threads, `operand_waits` of its warps for them, and
     `cache_waits` where they come from L2 each time; `request_bytes` that its load and store instructions ask for; bytes
     that it loads through L2 (sector waste included) and stores; `first_trips` of loops that wait for DRAM, `again_trips`
@@ -150,6 +151,8 @@ class Work:
     tensor: dict[str, Array] = field(default_factory=dict)
     ieee: Array = 0.0
     vector: Array = 0.0
+    double: Array = 0.0
+    double_products: Array = 0.0
     integer: Array = 0.0
     special: Array = 0.0
     load_bytes: Array = 0.0
@@ -321,7 +324,11 @@ def _contraction(
         total.accumulators = total.accumulators + m * n * batch
         return
     if found.ieee:
-        total.ieee = total.ieee + m * n * k * batch * loops
+        if width.name == "f64":
+            total.double = total.double + m * n * k * batch * loops
+            total.double_products = total.double_products + m * n * k * batch * loops
+        else:
+            total.ieee = total.ieee + m * n * k * batch * loops
         total.thread_registers = total.thread_registers + _thread_registers(nest, g)
         total.spill_steps = total.spill_steps + k * loops
         total.operand_clocks = total.operand_clocks + _thread_requests(nest, g, m, n, warps) * k * batch * loops * warps
@@ -519,14 +526,22 @@ def _operand_bytes(m: Array, n: Array, warps: Array, wide: int) -> Array:
     return m * np.maximum(n / columns, 1.0) + n * np.maximum(m / rows, 1.0) + m + n
 
 
+DOUBLE_SPECIAL = 20.0
+"""FP64 instructions for an issue slot of the special unit in f32: there is no such unit for FP64, and functions are
+polynomials. The median of what ptxas 13 makes of ten functions for sm_90: exp 19, log 31, square root 23, its reciprocal
+17, tanh 35, pow 23, log1p 23 a slot, a division 8."""
+
+
 def _count(operations: Mapping[tuple[Unit, str], float], points: Array, total: Work) -> None:
     for (unit, dtype), cost in operations.items():
-        if unit == "special":
+        if dtype == "f64":
+            total.double = total.double + points * cost * (DOUBLE_SPECIAL if unit == "special" else 1.0)
+        elif unit == "special":
             total.special = total.special + points * cost
         elif unit == "integer" or (unit == "alu" and dtype.startswith(("i", "u", "bool"))):
             total.integer = total.integer + points * cost
         else:
-            total.vector = total.vector + points * cost * (32.0 if dtype == "f64" else 1.0)
+            total.vector = total.vector + points * cost
 
 
 def _repeats(kernel: KernelSummary, g: Geometry) -> dict[str, Array]:

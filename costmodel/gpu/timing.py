@@ -22,6 +22,7 @@ from codesign.costmodel.gpu.chains import (
 from codesign.costmodel.gpu.energy import power_seconds, work_joules
 from codesign.costmodel.gpu.generated import generated
 from codesign.costmodel.gpu.geometry import PORT_BYTES_PER_CLOCK, Array, Work, geometry, wide_of, work
+from codesign.costmodel.gpu.lanes import Lanes
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
 from codesign.costmodel.gpu.overlap import CHAINED, INNER, THREADED, THROTTLE, overlap
 from codesign.costmodel.gpu.parameters import Parameters
@@ -87,9 +88,7 @@ class _Chip:
     l2_latency: float
     clock: Array
     slower: Array
-    lanes: float
-    integer_lanes: float
-    special_lanes: float
+    lanes: Lanes
     warp: float
     wide: int
     bulk: bool
@@ -97,15 +96,9 @@ class _Chip:
     @staticmethod
     def of(machine: Machine, p: Parameters, slower: Array) -> _Chip:
         """The figures at a clock that is `slower` (a share) than the highest."""
-        dram, l2, vector, special = (
-            machine.level("dram"),
-            machine.level("l2"),
-            machine.unit("vector"),
-            machine.unit("special"),
-        )
+        dram, l2, vector = machine.level("dram"), machine.level("l2"), machine.unit("vector")
         clock = machine.need(vector.clock_hz, "units.vector.clock_hz") * slower
         l2_bandwidth = machine.need(l2.bandwidth, "levels.l2.bandwidth") * machine.instances("l2")
-        lanes = machine.need(vector.rate["f32"], "units.vector.rate.f32")
         return _Chip(
             sms=float(machine.instances("shared")),
             dram=machine.need(dram.bandwidth, "levels.dram.bandwidth") * p.dram_efficiency,
@@ -117,10 +110,7 @@ class _Chip:
             l2_latency=machine.need(l2.latency_seconds, "levels.l2.latency_seconds"),
             clock=clock,
             slower=slower,
-            lanes=lanes * vector.count,
-            integer_lanes=machine.need(vector.rate.get("i32", vector.rate["f32"]), "units.vector.rate.i32")
-            * vector.count,
-            special_lanes=machine.need(special.rate["f32"], "units.special.rate.f32") * special.count,
+            lanes=Lanes.of(machine),
             warp=machine.limit("warp_size"),
             wide=wide_of(machine),
             bulk=bool(machine.features.get("tma", False)),
@@ -272,7 +262,7 @@ def estimate(
         rounds=rounds,
         dram_read=t.read,
         dram_write=t.write,
-        flops=2.0 * (sum(w.tensor.values()) + w.ieee) * g.grid,
+        flops=2.0 * (sum(w.tensor.values()) + w.ieee + w.double_products) * g.grid,
         grid=g.grid,
     )
 
@@ -306,10 +296,9 @@ def _vector_seconds(
 ) -> Array:
     """Seconds of one block on the vector and special-function units of an SM with so many resident `warps`: eight hide
     the units' own latency. Spilled registers go through the load/store path."""
-    plain = ((w.vector + w.ieee) / chip.lanes + w.integer / chip.integer_lanes) / chip.clock / p.vector_efficiency
+    plain, special = (clocks / chip.clock / p.vector_efficiency for clocks in chip.lanes.clocks(w))
     if "instructions" in knobs:
         plain = np.maximum(plain, knobs["instructions"] * w.ieee / 2.0 / ISSUED_LANES / chip.clock)
-    special = w.special / chip.special_lanes / chip.clock / p.vector_efficiency
     return np.maximum(plain, special) / np.minimum(warps / 8.0, 1.0) + spilled_bytes(w, found) / chip.port
 
 
