@@ -106,7 +106,7 @@ class Describer:
     def type(self, kind: Type) -> Structure:
         """A type over canonical names."""
         if isinstance(kind, TileType):
-            return "tile", kind.dtype.name, kind.shape
+            return "tile", kind.dtype.name, tuple(self.index(extent) for extent in kind.extents)
         shape = tuple(self.index(size) for size in kind.shape)
         if isinstance(kind, TensorType):
             return "tensor", kind.dtype.name, shape
@@ -127,7 +127,7 @@ class Describer:
         return tuple((self.name(dim.name), self.index(dim.extent)) for dim in dims)
 
     def _axes(self, axes: Iterable[tile.Axis]) -> Structure:
-        return tuple((self.name(axis.name), axis.size) for axis in axes)
+        return tuple((self.name(axis.name), self.index(axis.extent)) for axis in axes)
 
     # -- ops ----------------------------------------------------------------------------------------------------------
     def op(self, op: Op) -> Structure:
@@ -185,7 +185,7 @@ class Describer:
             return self._use((op.a, op.b, op.accumulator)), op.precision
         if isinstance(op, tile.For):
             limits = tuple(self.index(i) for i in (op.lower, op.upper, op.step))
-            return self.name(op.variable), limits, self._use(op.initial), op.pipeline, self.block(op.body)
+            return self.name(op.variable), limits, self._use(op.initial), self.index(op.depth), self.block(op.body)
         raise TypeError(f"no structure known for {op!r}")
 
     def block(self, block: Block) -> Structure:

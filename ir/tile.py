@@ -24,13 +24,22 @@ from codesign.ir.types import TileType
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A named axis of a tile: `0 <= name < size`."""
+    """A named axis of a tile: `0 <= name < extent`; the extent is an integer, or in a template an expression of its size symbols."""
 
     name: str
-    size: int
+    extent: Index
+
+    def __init__(self, name: str, size: IndexLike) -> None:
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "extent", index(size))
+
+    @property
+    def size(self) -> int:
+        """The extent as an integer; ValueError in a template."""
+        return self.extent.constant
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.size}"
+        return f"{self.name}: {self.extent}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +87,7 @@ class Kernel:
 
 
 def _tile(dtype: DType, axes: Iterable[Axis], name: str) -> Value:
-    return Value(TileType(dtype, tuple(axis.size for axis in axes)), name)
+    return Value(TileType(dtype, tuple(axis.extent for axis in axes)), name)
 
 
 class _Access(Op):
@@ -276,8 +285,8 @@ class For(Op):
     """`%r = for kk in 0 to K step 64 (%acc = %zero) pipeline 3 { ...; yield %next }`.
 
     `variable` is the loop index in index expressions (a multiple of step from `lower`). The block's arguments are the
-    carried values; results are their last values. `pipeline`: how many iterations of loads are in flight (1 = none
-    ahead).
+    carried values; results are their last values. `depth`: how many iterations of loads are in flight (1 = none
+    ahead); `pipeline` is the same as an integer.
     """
 
     opcode: ClassVar[str] = "for"
@@ -291,7 +300,7 @@ class For(Op):
         initial: Iterable[Value],
         body: Block,
         *,
-        pipeline: int = 1,
+        pipeline: IndexLike = 1,
         names: Iterable[str] = (),
         location: Location = UNKNOWN,
     ) -> None:
@@ -301,9 +310,14 @@ class For(Op):
         self.step = index(step)
         self.initial = tuple(initial)
         self.body = body
-        self.pipeline = pipeline
+        self.depth = index(pipeline)
         labels = list(names) or [value.name for value in self.initial]
         super().__init__((Value(v.type, n) for v, n in zip(self.initial, labels, strict=True)), location)
+
+    @property
+    def pipeline(self) -> int:
+        """The depth as an integer; ValueError in a template."""
+        return self.depth.constant
 
     def operands(self) -> tuple[Value, ...]:
         return tuple(dict.fromkeys(self.initial))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from codesign.ir.dtypes import DType
@@ -16,6 +17,11 @@ class TensorType:
     shape: tuple[Index, ...]
 
     @property
+    def extents(self) -> tuple[Index, ...]:
+        """The sizes, by the name that they have in every type."""
+        return self.shape
+
+    @property
     def elements(self) -> Index:
         return product(self.shape)
 
@@ -25,13 +31,25 @@ class TensorType:
 
 @dataclass(frozen=True, slots=True)
 class TileType:
-    """A block of values held on chip by one program instance; sizes are integers, rank 0 is a scalar."""
+    """A block of values held on chip by one program instance; rank 0 is a scalar.
+
+    Its extents are integers, or in a template expressions of its size symbols.
+    """
 
     dtype: DType
-    shape: tuple[int, ...]
+    extents: tuple[Index, ...]
+
+    def __init__(self, dtype: DType, sizes: Iterable[IndexLike]) -> None:
+        object.__setattr__(self, "dtype", dtype)
+        object.__setattr__(self, "extents", tuple([index(size) for size in sizes]))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The extents as integers; ValueError in a template."""
+        return tuple([extent.constant for extent in self.extents])
 
     def __str__(self) -> str:
-        return f"tile<{self.dtype}[{', '.join(map(str, self.shape))}]>"
+        return f"tile<{self.dtype}[{', '.join(map(str, self.extents))}]>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +63,11 @@ class BufferType:
     def __post_init__(self) -> None:
         if not self.strides and self.shape:
             object.__setattr__(self, "strides", row_major(self.shape))
+
+    @property
+    def extents(self) -> tuple[Index, ...]:
+        """The sizes, by the name that they have in every type."""
+        return self.shape
 
     @property
     def contiguous(self) -> bool:

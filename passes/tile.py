@@ -12,6 +12,7 @@ from codesign.ir.core import Block, Value, tensor_type
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Bounds
 from codesign.ir.schedule import Schedule
+from codesign.ir.template import Template, instantiate
 from codesign.ir.tensor import Compute, Fusion
 from codesign.ir.tile import Kernel
 from codesign.ir.types import BufferType, TensorType
@@ -28,10 +29,26 @@ def lower(
     bounds: Bounds | None = None,
     outputs: Sequence[OutputMap] | None = None,
 ) -> Kernel:
-    """The kernel of a group under a schedule.
+    """The kernel of a group under a schedule: its template with the schedule's numbers.
 
     Its buffers are `fusion.uses()`, then the results. `bounds`: ranges of the size symbols. `outputs`: the shapes that the results have
     in memory when the group was normalised (default: their own). Raises ScheduleError for a schedule that does not apply.
+    """
+    made, sizes = template(fusion, schedule, name=name, bounds=bounds, outputs=outputs)
+    return instantiate(made, sizes, schedule)
+
+
+def template(
+    fusion: Fusion,
+    schedule: Schedule,
+    *,
+    name: str = "kernel",
+    bounds: Bounds | None = None,
+    outputs: Sequence[OutputMap] | None = None,
+) -> tuple[Template, dict[str, int]]:
+    """The template of all kernels that have the structure which a schedule gives, and the numbers of this schedule.
+
+    Arguments and errors as for `lower`.
     """
     ranges = bounds or Bounds()
     for op in fusion.body.ops:
@@ -50,16 +67,17 @@ def lower(
     program = Program(domain, buffers, fusion.computes, yields, places)
     scope = program.run()
     params = [*buffers.values(), *results]
-    return Kernel(
+    kernel = Kernel(
         name=name,
         params=params,
         outputs=len(results),
         grid=domain.grid,
         body=Block(ops=scope.ops),
-        schedule=schedule,
-        symbols=_symbols(fusion, params),
+        schedule=Schedule(),
+        symbols=(*_symbols(fusion, params), *domain.sizes),
         location=fusion.location,
     )
+    return Template(kernel, domain.tiles, domain.depth, ranges, domain.structure), domain.sizes
 
 
 def _buffer(type: TensorType, name: str, taken: set[str]) -> Value:

@@ -53,7 +53,7 @@ def run_block(block: Block, env: dict[Value, Array], variables: dict[str, int]) 
 
 
 def _domain(axes: Sequence[tile.Axis], variables: Mapping[str, int]) -> Domain:
-    return Domain([Span(axis.name, 0, axis.size) for axis in axes], variables)
+    return Domain([Span(axis.name, 0, int(axis.extent.evaluate(variables))) for axis in axes], variables)
 
 
 def _lanes(op: tile.Load | tile.Store, evaluator: Evaluator) -> bool | Array:

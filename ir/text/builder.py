@@ -46,7 +46,7 @@ class Builder(ExpressionBuilder):
         return tuple(dims)
 
     def axes(self, parts: Iterable[Branch]) -> tuple[tile.Axis, ...]:
-        return tuple(tile.Axis(self.name(child(part, 0)), self.integer(child(part, 1))) for part in parts if part)
+        return tuple(tile.Axis(self.name(child(part, 0)), self.index(child(part, 1))) for part in parts if part)
 
     def dtype(self, token: Branch) -> DType:
         return DTYPES[str(token)]

@@ -186,8 +186,8 @@ class ExpressionBuilder:
         assert isinstance(value, Token)
         source = self.lookup(value)
         places = self.indices(indices)
-        if len(places) != len(source.type.shape):
-            self.fail(f"{value} has rank {len(source.type.shape)}, read with {len(places)} indices", value)
+        if len(places) != len(source.type.extents):
+            self.fail(f"{value} has rank {len(source.type.extents)}, read with {len(places)} indices", value)
         otherwise = None if fallback is None else self.scalar(fallback)
         if otherwise is not None and otherwise.dtype is not source.type.dtype:
             self.fail(f"else gives {otherwise.dtype} where {value} holds {source.type.dtype}", fallback)

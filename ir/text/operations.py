@@ -68,8 +68,8 @@ def _scan(b: Builder, node: Node, names: list[str]) -> Op:
 def _sort(b: Builder, node: Node, names: list[str]) -> Op:
     source, dim, descending, keep = node.children
     value, axis = b.value(source), b.integer(dim)
-    if axis >= max(len(value.type.shape), 1):
-        b.fail(f"dim {axis} of a tensor of rank {len(value.type.shape)}", dim)
+    if axis >= max(len(value.type.extents), 1):
+        b.fail(f"dim {axis} of a tensor of rank {len(value.type.extents)}", dim)
     kept = None if keep is None else b.index(keep)
     return tensor.Sort(value, axis, descending=descending is not None, keep=kept)
 
@@ -161,8 +161,8 @@ def _store(b: Builder, node: Node, names: list[str]) -> Op:
 
 def _accessed(b: Builder, buffer: Branch, places: Branch) -> tuple[Value, tuple[Index, ...]]:
     value, indices = b.value(buffer), b.indices(places)
-    if len(indices) != len(value.type.shape):
-        b.fail(f"{buffer} has rank {len(value.type.shape)}, accessed with {len(indices)} indices", places)
+    if len(indices) != len(value.type.extents):
+        b.fail(f"{buffer} has rank {len(value.type.extents)}, accessed with {len(indices)} indices", places)
     return value, indices
 
 
@@ -195,7 +195,7 @@ def _for(b: Builder, node: Node, names: list[str]) -> Op:
         *limits,
         [value for _, value in pairs],
         block,
-        pipeline=1 if pipeline is None else b.integer(pipeline),
+        pipeline=1 if pipeline is None else b.index(pipeline),
     )
 
 

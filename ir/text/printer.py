@@ -311,7 +311,7 @@ class _Printer:
         return f"while ({bindings}) cond {condition} do {body}"
 
     def _axes(self, axes: Iterable[tile.Axis]) -> str:
-        return ", ".join(f"{_name(axis.name)}: {axis.size}" for axis in axes)
+        return ", ".join(f"{_name(axis.name)}: {self.index(axis.extent)}" for axis in axes)
 
     def _tile_op(self, op: Op, level: int) -> str:
         if isinstance(op, (tile.Load, tile.Store)):
@@ -334,8 +334,10 @@ class _Printer:
             start = [self.use(value) for value in op.initial]
             names = [self.define(value) for value in op.body.args]
             bindings = ", ".join(f"{name} = {value}" for name, value in zip(names, start, strict=True))
-            limits = f"{self.index(op.lower)} to {self.index(op.upper)} step {self.index(op.step)}"
-            pipeline = "" if op.pipeline == 1 else f" pipeline {op.pipeline}"
+            step = self.index(op.step)
+            step = step if op.step.is_constant else f"({step})"  # a name before the bindings would read as a call
+            limits = f"{self.index(op.lower)} to {self.index(op.upper)} step {step}"
+            pipeline = "" if op.depth == 1 else f" pipeline {self.index(op.depth)}"
             return f"for {_name(op.variable)} in {limits} ({bindings}){pipeline} {self.block(op.body, level)}"
         raise TypeError(f"no text known for {op!r}")
 

@@ -94,20 +94,23 @@ class KernelVerifier:
                 fail(op, f"axis {axis.name!r} appears twice")
             if axis.name in self.loops or axis.name in self.kernel.symbols:
                 fail(op, f"axis {axis.name!r} has the name of a loop, grid dim or size symbol")
-            if axis.size < 1:
+            if axis.extent.is_constant and axis.size < 1:
                 fail(op, f"axis {axis.name!r} has size {axis.size}")
+            unknown = sorted(axis.extent.variables() - frozenset(self.kernel.symbols))
+            if unknown:
+                fail(op, f"axis {axis.name!r} has a size of {unknown[0]!r}, which is not among the kernel's symbols")
 
     def body(self, op: Op, scalar: Scalar, axes: Sequence[tile.Axis]) -> None:
         """A body that reads tiles by axis names."""
-        sizes = {axis.name: axis.size for axis in axes}
+        sizes = {axis.name: axis.extent for axis in axes}
 
         def read(node: Read) -> None:
             kind = node.source.type
             if not isinstance(kind, TileType):
                 fail(op, f"reads %{node.source.name}, which is a {kind}; load it first")
-            if len(node.indices) != len(kind.shape):
-                fail(op, f"reads %{node.source.name} of rank {len(kind.shape)} with {len(node.indices)} indices")
-            for expression, size in zip(node.indices, kind.shape, strict=True):
+            if len(node.indices) != len(kind.extents):
+                fail(op, f"reads %{node.source.name} of rank {len(kind.extents)} with {len(node.indices)} indices")
+            for expression, size in zip(node.indices, kind.extents, strict=True):
                 name = expression.variable
                 if name is None or name not in sizes:
                     fail(op, f"reads %{node.source.name} at {expression}; tiles are read by bare axis names")
@@ -132,7 +135,7 @@ class KernelVerifier:
             check_index(op, expression, names)
             for scalar in expression.data():
                 self.body(op, scalar, op.axes)
-        ranges = {axis.name: range(axis.size) for axis in op.axes}
+        ranges = {axis.name: range(axis.size) for axis in op.axes if axis.extent.is_constant}
         ranges |= {name: values for name, values in self.loops.items() if values is not None}  # type: ignore[misc]
         known = frozenset(ranges)
         if any(side.data() or not side.variables() <= known for side in sides):
@@ -164,7 +167,7 @@ def _store(v: KernelVerifier, op: tile.Store, defined: set[Value]) -> None:
     kind = op.value.type
     if not isinstance(kind, TileType):
         fail(op, f"stores %{op.value.name}, which is a {kind}")
-    if kind.shape != tuple(axis.size for axis in op.axes):
+    if kind.extents != tuple(axis.extent for axis in op.axes):
         sizes = ", ".join(map(str, op.axes))
         fail(op, f"stores %{op.value.name}, a {kind}, over the axes [{sizes}]")
     check_dtype(op, f"%{op.value.name}", kind.dtype, op.buffer.type.dtype)
@@ -188,10 +191,10 @@ def _reduce(v: KernelVerifier, op: tile.Reduce, defined: set[Value]) -> None:
 
 def _dot(v: KernelVerifier, op: tile.Dot, defined: set[Value]) -> None:
     for value in (op.a, op.b, op.accumulator):
-        if not isinstance(value.type, TileType) or len(value.type.shape) != 2:
+        if not isinstance(value.type, TileType) or len(value.type.extents) != 2:
             fail(op, f"%{value.name} is {value.type}, must be a tile of rank 2")
-    (m, k), (k2, n) = op.a.type.shape, op.b.type.shape
-    if k != k2 or op.accumulator.type.shape != (m, n):
+    (m, k), (k2, n) = op.a.type.extents, op.b.type.extents
+    if k != k2 or op.accumulator.type.extents != (m, n):
         fail(op, f"multiplies {op.a.type} by {op.b.type} into {op.accumulator.type}")
     check_dtype(op, f"%{op.b.name}", op.b.type.dtype, op.a.type.dtype)
 
@@ -202,7 +205,8 @@ def _for(v: KernelVerifier, op: tile.For, defined: set[Value]) -> None:
         check_index(op, limit, names)
     if op.step.is_constant and op.step.constant < 1:
         fail(op, f"has step {op.step}, must be positive")
-    if op.pipeline < 1:
+    check_index(op, op.depth, frozenset(v.kernel.symbols))
+    if op.depth.is_constant and op.pipeline < 1:
         fail(op, f"has pipeline {op.pipeline}, must be at least 1")
     if op.variable in names:
         fail(op, f"its variable {op.variable!r} is in use outside")

@@ -22,8 +22,8 @@ from codesign.passes.schedule.space import (
     nearest,
     powers_of_two,
 )
-from codesign.passes.tiling.domain import next_power_of_two
-from codesign.passes.tiling.reductions import SMALLEST_DOT, dot_dtype
+from codesign.passes.tiling.domain import SMALLEST_DOT, next_power_of_two
+from codesign.passes.tiling.reductions import dot_dtype
 
 DEEPEST_PIPELINE = 6
 """Iterations in flight beyond which no memory latency of these machines is left to hide."""

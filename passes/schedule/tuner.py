@@ -23,8 +23,7 @@ from codesign.passes.schedule.build import space
 from codesign.passes.schedule.context import Candidate, Context
 from codesign.passes.schedule.policy import Policy, make_policy
 from codesign.passes.schedule.space import Space
-from codesign.passes.tiling.domain import Domain
-from codesign.passes.tiling.reductions import SMALLEST_DOT
+from codesign.passes.tiling.domain import SMALLEST_DOT, Domain
 from codesign.passes.tiling.split import split_reduction, splittable
 
 

@@ -13,8 +13,12 @@ from codesign.ir.tensor import Fusion
 from codesign.ir.tile import Axis, GridDim
 
 Kind = Literal["grid", "loop", "resident"]
+Structure = tuple[str, Kind, bool, bool, bool, bool]
 
 ONE = index(1)
+SMALLEST_DOT = 16
+"""Least size of each side of a dot: what block-level matrix units take (Triton's limit on NVIDIA and AMD)."""
+
 LARGEST_TILE = 1 << 20
 """Elements of the largest tile that a block-level target takes (Triton's limit)."""
 
@@ -28,25 +32,37 @@ def next_power_of_two(value: int) -> int:
 class DimPlan:
     """One dim of the group under a schedule.
 
-    `size`: lanes of its tile axis (1: no axis, the dim is a scalar). `kind`: "grid" (program `variable` handles lanes
+    `size`: lanes of its tile axis, as a number or as the symbol of a template. `kind`: "grid" (program `variable` handles lanes
     `variable*size ...`), "loop" (steps of `size`), or "resident" (all lanes at once). `remainder`: some lanes lie outside the extent.
+    `tiled`: it has an axis (else the dim is a scalar). `wide`: the axis is long enough for a side of a dot. `sole`: one program has it all.
     """
 
     name: str
     extent: Index
-    size: int
+    size: Index
     kind: Kind
     remainder: bool
+    tiled: bool
+    wide: bool
     variable: str = ""
     programs: Index = ONE
+    sole: bool = True
 
     @property
     def axis(self) -> Axis | None:
-        return Axis(self.name, self.size) if self.size > 1 else None
+        return Axis(self.name, self.size) if self.tiled else None
+
+    @property
+    def structure(self) -> Structure:
+        """What of a dim's plan shapes the kernel's text, its sizes aside."""
+        return self.name, self.kind, self.remainder, self.tiled, self.wide, self.sole
 
 
 class Domain:
-    """The plan of every dim; raises ScheduleError for a schedule that does not apply to the group."""
+    """The plan of every dim, over size symbols; raises ScheduleError for a schedule that does not apply to the group.
+
+    `sizes`: what the schedule gives the symbols. `tiles`: the symbol of each tiled dim. `depth`: the symbol of its loops' depth.
+    """
 
     def __init__(self, fusion: Fusion, schedule: Schedule, bounds: Bounds) -> None:
         self.schedule = schedule
@@ -57,21 +73,25 @@ class Domain:
             self._taken |= extent.variables()
         _check_names(schedule, extents)
         inner = set(fusion.inner_dims())
-        plans: dict[str, DimPlan] = {}
-        for name, extent in extents.items():
-            plans[name] = self._inner(name, extent) if name in inner else self._outer(name, extent)
-        self.plans: Mapping[str, DimPlan] = plans
+        self.tiles: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
+        self.plans: Mapping[str, DimPlan] = {
+            name: self._inner(name, extent) if name in inner else self._outer(name, extent)
+            for name, extent in extents.items()
+        }
         self.grid = tuple(
-            GridDim(plans[name].variable, plans[name].programs)
+            GridDim(self.plans[name].variable, self.plans[name].programs)
             for name in grid_order(fusion, schedule)
-            if plans[name].programs != 1
+            if not self.plans[name].sole
         )
-        self.lane_bounds = bounds.with_extents(
-            {
-                **{plan.name: index(plan.size) for plan in plans.values()},
-                **{dim.name: dim.extent for dim in self.grid},
-            }
-        )
+        self.depth = self.fresh("depth")
+        self.sizes[self.depth] = schedule.pipeline
+
+    @property
+    def structure(self) -> tuple[object, ...]:
+        """Equal for schedules whose kernels are one text but for the numbers in it."""
+        extras = (self.schedule.extra("partial", 1), self.schedule.extras.get("precision"))
+        return tuple(plan.structure for plan in self.plans.values()), tuple(dim.name for dim in self.grid), extras
 
     def fresh(self, name: str) -> str:
         """A variable name that nothing else uses."""
@@ -82,10 +102,27 @@ class Domain:
         self._taken.add(candidate)
         return candidate
 
+    def _symbol(self, name: str, size: int) -> Index:
+        """What stands for the lanes of a dim: a new symbol, where it has more than one."""
+        if size == 1:
+            return ONE
+        symbol = self.tiles[name] = self.fresh(f"T_{name}")
+        self.sizes[symbol] = size
+        return index(symbol)
+
+    def _plan(self, name: str, extent: Index, size: int, kind: Kind) -> DimPlan:
+        remainder = extent != size if kind == "resident" else not _divides(extent, size)
+        lanes = self._symbol(name, size)
+        tiled, wide = size > 1, size >= SMALLEST_DOT
+        if kind != "grid":
+            return DimPlan(name, extent, lanes, kind, remainder, tiled, wide)
+        sole = ceildiv(extent, size).simplify(self.bounds) == 1
+        programs = ONE if sole else ceildiv(extent, lanes)
+        variable = self.fresh(f"p{name}")
+        return DimPlan(name, extent, lanes, kind, remainder, tiled, wide, variable, programs, sole)
+
     def _outer(self, name: str, extent: Index) -> DimPlan:
-        size = _tile(self.schedule, name)
-        programs = ceildiv(extent, size).simplify(self.bounds)
-        return DimPlan(name, extent, size, "grid", not _divides(extent, size), self.fresh(f"p{name}"), programs)
+        return self._plan(name, extent, _tile(self.schedule, name), "grid")
 
     def _inner(self, name: str, extent: Index) -> DimPlan:
         mode = self.schedule.reduce.get(name, "looped")
@@ -97,7 +134,7 @@ class Domain:
             )
         fits = extent.is_constant and extent.constant <= size
         if mode == "looped" and not fits:
-            return DimPlan(name, extent, size, "loop", not _divides(extent, size))
+            return self._plan(name, extent, size, "loop")
         _, high = extent.limits(self.bounds)
         if high is None:
             raise ScheduleError(
@@ -109,13 +146,13 @@ class Domain:
             raise ScheduleError(
                 f"reduce.{name}: resident needs {size:,} lanes, limit {LARGEST_TILE:,}", hint="use looped"
             )
-        return DimPlan(name, extent, size, "resident", extent != size)
+        return self._plan(name, extent, size, "resident")
 
     def looped(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those of the dims that are looped over, outermost first: single steps outside, so that tiles stream in the innermost."""
         wanted = set(names)
         found = [plan for plan in self.plans.values() if plan.kind == "loop" and plan.name in wanted]
-        return tuple(plan.name for plan in sorted(found, key=lambda plan: plan.size > 1))
+        return tuple(plan.name for plan in sorted(found, key=lambda plan: plan.tiled))
 
     def axes(self, names: Iterable[str]) -> tuple[Axis, ...]:
         """Tile axes of the dims, in the given order, without those of size 1."""

@@ -127,7 +127,7 @@ class Program(Values):
             plan.size,
             [value for values in carried for value in values],
             body,
-            pipeline=self.domain.schedule.pipeline,
+            pipeline=self.domain.depth,
             location=merge(task.compute.location for task in tasks),
         )
         scope.ops.append(op)

@@ -18,9 +18,6 @@ from codesign.passes.tiling.values import Scope, Tile
 if TYPE_CHECKING:
     from codesign.passes.tiling.program import Program
 
-SMALLEST_DOT = 16
-"""Least size of each side of a dot: what block-level matrix units take (Triton's limit on NVIDIA and AMD)."""
-
 _DOT_FLOATS = (F16, BF16, F32)
 
 
@@ -246,7 +243,7 @@ class StoreTask:
         for name, plan in program.domain.plans.items():
             if name in dims and plan.remainder:
                 guards.append(Guard(program.position(plan, scope), None, plan.extent))
-            elif name not in dims and plan.kind == "grid" and plan.programs != 1:
+            elif name not in dims and plan.kind == "grid" and not plan.sole:
                 guards.append(Guard(index(plan.variable), None, index(1)))
         buffer, indices = program.outputs[self.output]
         places = [program.lane(i, scope) for i in indices]
@@ -292,7 +289,7 @@ def matrix_axes(program: Program, compute: Compute, form: ContractionForm) -> tu
     sides = []
     for role in (form.m, form.n, form.k):
         axes = program.axes_of(role)
-        if len(axes) != 1 or program.domain.plans[axes[0]].size < SMALLEST_DOT:
+        if len(axes) != 1 or not program.domain.plans[axes[0]].wide:
             return None
         sides.append(axes[0])
     if program.axes_of(form.batch):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from codesign.ir.core import Op, Value
 from codesign.ir.dtypes import I32, I64
-from codesign.ir.index import Bounds, Datum, Extremum, FloorDiv, Index, Mod, Var, ceildiv, index
+from codesign.ir.index import Datum, Index, index
 from codesign.ir.location import UNKNOWN, Location
 from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, cast, select
 from codesign.ir.tensor import Compute
@@ -78,18 +78,13 @@ class Values:
         """The coordinate of a lane along a dim, over program, loop and axis variables."""
         found = scope.lanes.get(plan.name)
         if found is None:
-            found = index(plan.name) if plan.size > 1 else index(0)
-            if plan.kind == "grid" and plan.programs != 1:
+            found = index(plan.name) if plan.tiled else index(0)
+            if plan.kind == "grid" and not plan.sole:
                 found = found + index(plan.variable) * plan.size
             elif plan.kind == "loop":
                 found = found + index(scope.loops[plan.name])
             scope.lanes[plan.name] = found
         return found
-
-    def bounds(self, scope: Scope) -> Bounds:
-        """Ranges of the program, loop and axis variables visible in a scope."""
-        lanes = self.domain.lane_bounds
-        return lanes.with_extents({variable: self.extents[dim] for dim, variable in scope.loops.items()})
 
     def lane(self, expression: Index, scope: Scope) -> Index:
         """An index expression over the group's dims, as one over program, loop and axis variables; data it reads becomes tiles."""
@@ -103,30 +98,13 @@ class Values:
                 stand_ins[scalar] = f"?{len(stand_ins)}"
                 values[stand_ins[scalar]] = Index.atom(Datum(tile.read()))
             expression = expression.substitute({}, lambda s: IndexValue(stand_ins[s]) if s in stand_ins else s)
-        steps: dict[str, tuple[str, int]] = {}
-        for name in names:
-            plan = self.domain.plans[name]
-            values[name] = self.position(plan, scope)
-            if (
-                plan.kind == "loop" and plan.size > 1
-            ):  # what the algebra sees: the loop variable is a multiple of its step
-                variable = scope.loops[name]
-                steps[f"{variable} step"] = (variable, plan.size)
-                values[name] = index(f"{variable} step") * plan.size + name
-        lanes = expression.substitute(values)
-        if not any(isinstance(atom, (FloorDiv, Mod, Extremum)) for atom in lanes.atoms()):
-            return expression.substitute(
-                {**values, **{name: self.position(self.domain.plans[name], scope) for name in names}}
-            )
-        bounds = self.bounds(scope).with_extents(
-            {step: ceildiv(self.extents[name], self.domain.plans[name].size) for step, name in _by_step(steps, scope)}
-        )
-        return _from_steps(lanes.simplify(bounds), steps)
+        values.update({name: self.position(self.domain.plans[name], scope) for name in names})
+        return expression.substitute(values)
 
     def axes_of(self, names: Iterable[str]) -> tuple[str, ...]:
         """Names of the tile axes of these dims, in the group's order."""
         wanted = set(names)
-        return tuple(name for name, plan in self.domain.plans.items() if plan.size > 1 and name in wanted)
+        return tuple(name for name, plan in self.domain.plans.items() if plan.tiled and name in wanted)
 
     # -- making tiles -----------------------------------------------------------------------------------------------
     def make(self, value: Value, scope: Scope) -> Tile:
@@ -216,7 +194,7 @@ class Values:
         return tile
 
     def _order(self, read: Read, plans: list[DimPlan], order: tuple[str, ...] | None) -> tuple[str, ...]:
-        wanted = {plan.name for plan in plans if plan.size > 1}
+        wanted = {plan.name for plan in plans if plan.tiled}
         if order is not None and set(order) == wanted:
             return order
         seen = dict.fromkeys(name for i in read.indices for name in sorted(i.variables()) if name in wanted)
@@ -262,30 +240,6 @@ class Values:
             if plan.remainder and not self.holds(body, name, value):
                 conditions.append(_holds(Guard(self.position(plan, scope), None, plan.extent)))
         return select(conjunction(conditions), body, cast(value, body.dtype)) if conditions else body
-
-
-def _by_step(steps: Mapping[str, tuple[str, int]], scope: Scope) -> list[tuple[str, str]]:
-    """Step counters with the dims that they count."""
-    dims = {variable: name for name, variable in scope.loops.items()}
-    return [(step, dims[variable]) for step, (variable, _) in steps.items()]
-
-
-def _from_steps(expression: Index, steps: Mapping[str, tuple[str, int]]) -> Index:
-    """The expression over loop variables, given over step counters: `counter * size` is the variable itself."""
-    total = index(0)
-    for monomial, coefficient in expression.terms:
-        product = index(1)
-        for atom in monomial:
-            if isinstance(atom, Var) and atom.name in steps:
-                variable, size = steps[atom.name]
-                whole = coefficient % size == 0
-                coefficient = coefficient // size if whole else coefficient
-                factor = index(variable) if whole else index(variable) // size
-            else:
-                factor = Index.atom(atom).substitute({step: index(v) // size for step, (v, size) in steps.items()})
-            product = product * factor
-        total = total + product * coefficient
-    return total
 
 
 def conjunction(conditions: list[Scalar]) -> Scalar:
