@@ -1,7 +1,8 @@
 """Normal form of a fused group before it is tiled: as few dims as its accesses allow.
 
 Dims of extent 1 go; dims that always travel together contiguously become one; the several row, column or summed dims of a matrix
-product (a convolution's pixels, or its window and channels) become one each: of rows and columns where a single one is too narrow.
+product (a convolution's pixels, or its window and channels) become one each: of rows and columns where no single one fills tiles
+and goes along memory.
 Schedules and summaries speak of the dims of this form. Results keep their shape in memory: an `OutputMap` says where they go.
 """
 
@@ -21,6 +22,9 @@ from codesign.ir.types import TensorType, row_major
 
 WIDE = 128
 """Lanes along one side of a matrix product that fill a tile of any machine here; narrower sides are made of several dims."""
+
+WASTE = 1.125
+"""Lanes of whole tiles over the extent, beyond which a side is made of several dims as well."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,7 @@ def _matrix_groups(group: Normalized) -> list[tuple[str, ...]]:
     roles = _roles(fusion)
     groups: list[tuple[str, ...]] = []
     taken: set[str] = set()
+    along = _along_memory(group)
     for compute in fusion.computes:
         form = contraction(compute)
         if form is None:
@@ -164,7 +169,8 @@ def _matrix_groups(group: Normalized) -> list[tuple[str, ...]]:
         order = {dim.name: position for position, dim in enumerate(compute.domain)}
         for side in (form.m, form.n):
             ordered = tuple(sorted(side, key=order.__getitem__))
-            if _mergeable(ordered, roles, taken) and not any(_at_least(extents[name], WIDE) for name in ordered):
+            runs = tuple(name for name in ordered if name in along) or ordered
+            if _mergeable(ordered, roles, taken) and not any(_fills_tiles(extents[name]) for name in runs):
                 groups.append(ordered)
                 taken |= set(ordered)
         ordered = tuple(sorted(form.k, key=lambda name: (_size(extents[name]), order[name])))
@@ -178,8 +184,17 @@ def _mergeable(names: tuple[str, ...], roles: Mapping[str, tuple[int, ...]], tak
     return len(names) > 1 and not taken & set(names) and len({roles[name] for name in names}) == 1
 
 
-def _at_least(extent: Index, size: int) -> bool:
-    return extent.is_constant and extent.constant >= size
+def _along_memory(group: Normalized) -> frozenset[str]:
+    """Dims whose neighbours are adjacent in memory in some access, so that a tile without them is made of single values."""
+    forms, _ = _access_forms(group, Bounds())
+    return frozenset(name for form in forms for name, step in form.coefficients.items() if step == 1)
+
+
+def _fills_tiles(extent: Index) -> bool:
+    """Whether tiles along a dim have enough lanes, and few that lie outside."""
+    if not extent.is_constant or extent.constant < WIDE:
+        return False
+    return -(-extent.constant // WIDE) * WIDE <= WASTE * extent.constant
 
 
 def _size(extent: Index) -> int:

@@ -637,6 +637,11 @@ def run_bytes(access: Access, g: Geometry) -> Array:
     return run * access.dtype.bytes
 
 
+def adjacent_dims(access: Access) -> tuple[str, ...]:
+    """Dims along which neighbours of an access are adjacent in memory."""
+    return _adjacent(access)[0]
+
+
 @lru_cache(maxsize=4096)
 def _adjacent(access: Access) -> tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, Index], ...]]:
     """Dims along which neighbours are adjacent in memory, dims in which the address is not linear, and dims that step

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from codesign.costmodel.gpu.geometry import adjacent_dims
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import Contraction, KernelSummary, Nest
 from codesign.ir.errors import ScheduleError
@@ -30,17 +31,20 @@ DEEPEST_PIPELINE = 6
 
 
 class Roles:
-    """Which dims are sides of a matrix product (one tiled dim per side), and which are pinned to single steps by it."""
+    """Which dims are sides of a matrix product (one tiled dim per side: what goes along memory before what is wide), and
+    which are pinned to single steps by it."""
 
     def __init__(self, summary: KernelSummary, extents: Mapping[str, int]) -> None:
         self.sides: dict[str, str] = {}
         used: set[str] = set()
+        accesses = [access for nest in summary.nests for access in (*nest.loads, *nest.stores)]
+        along = {dim for access in accesses for dim in adjacent_dims(access) if extents[dim] >= SMALLEST_DOT}
         for nest in summary.nests:
             found = matrix_product(nest)
             if found is None:
                 continue
             for role, dims in (("m", found.m), ("n", found.n), ("k", found.k)):
-                widest = max(reversed(dims), key=lambda dim: extents[dim])
+                widest = max(reversed(dims), key=lambda dim: (dim in along, extents[dim]))
                 self.sides.setdefault(widest, role)
                 used |= set(dims)
             used |= set(found.batch)

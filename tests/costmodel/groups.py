@@ -31,3 +31,22 @@ def polynomial(dtype: str, size: int, terms: int) -> Fusion:
 def best(fusion: Fusion, machine: Machine | str = "h100_sxm") -> Tuned:
     """The best schedule of a group."""
     return Tuner(load_machine(machine) if isinstance(machine, str) else machine).tune(fusion)
+
+
+def convolution(
+    batch: int, inside: int, outside: int, image: tuple[int, ...], taps: int = 3, dtype: str = "bf16"
+) -> Fusion:
+    """A convolution of one or more dims, stride 1, that keeps the size of its images."""
+    letters = "yxz"[: len(image)]
+    sizes = ", ".join(map(str, image))
+    grid = ", ".join(f"{letter}: {size}" for letter, size in zip(letters, image, strict=True))
+    window = ", ".join(f"r{letter}: {taps}" for letter in letters)
+    at = ", ".join(f"{letter} + r{letter} - {taps // 2}" for letter in letters)
+    kernel = ", ".join(f"r{letter}" for letter in letters)
+    shape = ", ".join([str(taps)] * len(image))
+    return group(
+        f"%x: {dtype}[{batch}, {inside}, {sizes}], %w: {dtype}[{outside}, {inside}, {shape}]",
+        f"%s = compute f32[n: {batch}, o: {outside}, {grid}] sum(c: {inside}, {window}) "
+        f"{{ f32(%x[n, c, {at}] else 0.0:{dtype}) * f32(%w[o, c, {kernel}]) }}",
+        f"%v = compute {dtype}[n: {batch}, o: {outside}, {grid}] {{ {dtype}(%s[n, o, {', '.join(letters)}]) }}",
+    )
