@@ -67,8 +67,8 @@ def _points(kernel: KernelSummary, nest: Nest, sizes: Mapping[str, float]) -> fl
 
 def product_rate(machine: Machine, contraction: Contraction) -> float | None:
     """Peak operations per second of the matrix unit for a product; None where the vector unit does it, as the price of
-    a kernel has it: on a GPU products of wide types that keep all bits."""
-    if machine.kind == "gpu" and contraction.ieee:
+    a kernel has it: products of types that no unit takes, and on a GPU those of wide types that keep all bits."""
+    if contraction.unit is None or (machine.kind == "gpu" and contraction.ieee):
         return None
     name = contraction.operand.name
     rate = machine.burst_rate("tensor", "f8" if name.startswith("f8") else name)

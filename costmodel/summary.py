@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from codesign.ir.analysis import contraction
 from codesign.ir.core import Value
 from codesign.ir.dtypes import DType
 from codesign.ir.errors import UnsupportedError
@@ -41,10 +42,11 @@ class Access:
 
 @dataclass(frozen=True)
 class Contraction:
-    """A nest whose reduction is a sum of products of two factors: work for a tensor unit or systolic array.
+    """A nest that is a matrix product (`ir.analysis.contraction`): work for a tensor unit or systolic array.
 
     Dims by role: `m` only in the left factor, `n` only in the right, `k` reduced, `batch` in both and not reduced.
-    `left`, `right`: dtypes of the factors as they reach the unit; `accumulate`: of the sum.
+    `left`, `right`: dtypes of the factors as they reach the unit; `accumulate`: of the sum; `unit`: the dtype in which a
+    matrix unit multiplies these factors without loss, None when none does and the vector unit has to.
     """
 
     m: tuple[str, ...]
@@ -54,18 +56,19 @@ class Contraction:
     left: DType
     right: DType
     accumulate: DType
+    unit: DType | None
     plain: tuple[bool, bool] = (True, True)
     """Which factors reach the unit as they are loaded: reads of outside tensors with nothing but a conversion on them."""
 
     @property
     def operand(self) -> DType:
-        """The dtype that both factors are multiplied in: the wider one's."""
-        return self.left if self.left.bits >= self.right.bits else self.right
+        """The dtype that both factors are multiplied in: the unit's, else the wider one's."""
+        return self.unit or (self.left if self.left.bits >= self.right.bits else self.right)
 
     @property
     def ieee(self) -> bool:
-        """Whether products keep all bits of a wide type, which a GPU's matrix units do not: its vector unit multiplies."""
-        return self.operand.name in ("f32", "f64")
+        """Whether a GPU's vector unit multiplies: its matrix units take other types, or would not keep all bits of these."""
+        return self.unit is None or self.operand.name == "f32"
 
 
 @dataclass(frozen=True)
@@ -125,8 +128,8 @@ def summarize(fusion: Fusion, name: str = "", key: str = "") -> KernelSummary:
     """The summary of a fused group, derived from its computes by walking their bodies once.
 
     Operations are counted per point of the dims that they depend on: what depends on fewer dims than the nest has is
-    listed in `Nest.hoisted`. A sum of products whose factors cover different dims is a contraction; its multiply-add
-    is not in `operations`. Raises UnsupportedError for an op of the group that is not a compute.
+    listed in `Nest.hoisted`. The multiply-add of a matrix product (`ir.analysis.contraction`) is not in `operations`.
+    Raises UnsupportedError for an op of the group that is not a compute.
     """
     for op in fusion.body.ops:
         if not isinstance(op, Compute):
@@ -155,7 +158,7 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: bool) -> Ne
     dims = tuple(dim.name for dim in compute.dims)
     reductions = tuple(dim.name for dim in compute.reductions)
     domain = frozenset((*dims, *reductions))
-    contraction, multiply, factors = _contraction(compute, inside)
+    product_of, multiply, factors = _contraction(compute, inside)
     loads: dict[tuple[str, tuple[Index, ...]], Access] = {}
     internal: dict[str, None] = {}
     counts: dict[frozenset[str], Counts] = {}
@@ -180,7 +183,7 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: bool) -> Ne
             if function.unit != "free":
                 kind = node.args[0].dtype if function.result == "bool" else node.dtype
                 _count(counts.setdefault(used, {}), function.unit, kind, function.cost)
-    if reductions and contraction is None:
+    if reductions and product_of is None:
         unit, cost = _COMBINE[compute.monoid or "sum"]
         _count(counts.setdefault(domain, {}), unit, compute.accumulate, cost)
     if (
@@ -206,7 +209,7 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: bool) -> Ne
         result=_label(compute.result),
         dtype=compute.dtype,
         accumulate=compute.accumulate,
-        contraction=contraction,
+        contraction=product_of,
         reduced=reduced,
         hoisted=tuple((tuple(sorted(used)), found) for used, found in counts.items()),
     )
@@ -261,15 +264,6 @@ def _strip(node: Scalar) -> Scalar:
     return node
 
 
-def _narrowest(node: Scalar) -> DType:
-    """The dtype that a factor has when it reaches the unit: the narrowest that it passes through."""
-    found = node.dtype
-    while isinstance(node, Apply) and node.function == "cast":
-        node = node.args[0]
-        found = node.dtype if node.dtype.bits < found.bits else found
-    return found
-
-
 def _plain(factor: Scalar, inside: Mapping[Value, Compute]) -> bool:
     """Whether a factor is a read of an outside tensor, converted at most on the way into the unit."""
     read = _strip(factor)
@@ -290,24 +284,15 @@ def _contraction(
     compute: Compute, inside: Mapping[Value, Compute]
 ) -> tuple[Contraction | None, Scalar | None, tuple[Scalar, ...]]:
     """The contraction that a compute is, with its product node and factors; (None, None, ()) when it is none."""
-    nothing = (None, None, ())
-    if compute.monoid != "sum" or not compute.reductions:
-        return nothing
-    multiply = _strip(compute.body)
-    if not (isinstance(multiply, Apply) and multiply.function == "mul"):
-        return nothing
+    form, multiply = contraction(compute), compute.body
+    if form is None:
+        return None, None, ()
+    assert isinstance(multiply, Apply)
     left, right = multiply.args
-    reduced = {dim.name for dim in compute.reductions}
-    parallel = [dim.name for dim in compute.dims]
-    in_left, in_right = left.variables(), right.variables()
-    k = tuple(name for name in (dim.name for dim in compute.reductions) if name in in_left and name in in_right)
-    m = tuple(name for name in parallel if name in in_left and name not in in_right)
-    n = tuple(name for name in parallel if name in in_right and name not in in_left)
-    batch = tuple(name for name in parallel if name in in_left and name in in_right)
-    if set(k) != reduced or not m or not n:
-        return nothing
     plain = (_plain(left, inside), _plain(right, inside))
-    found = Contraction(m, n, k, batch, _narrowest(left), _narrowest(right), compute.accumulate, plain)
+    found = Contraction(
+        form.m, form.n, form.k, form.batch, form.left.dtype, form.right.dtype, form.accumulate, form.operand, plain
+    )
     return found, multiply, (left, right)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from codesign.ir.core import Block, Op, Value, uses_of
-from codesign.ir.dtypes import DType
+from codesign.ir.dtypes import BF16, F16, F32, I8, I32, DType
 from codesign.ir.functions import FUNCTIONS, Unit
 from codesign.ir.index import Datum, Extremum, FloorDiv, Index, Mod
 from codesign.ir.scalar import Apply, IndexValue, Scalar
@@ -16,6 +16,7 @@ from codesign.ir.tensor import Compute
 __all__ = [
     "ContractionForm",
     "contraction",
+    "dot_dtype",
     "equal",
     "index_operation_count",
     "is_exact_cast",
@@ -45,6 +46,11 @@ class ContractionForm:
     batch: tuple[str, ...]
     accumulate: DType
 
+    @property
+    def operand(self) -> DType | None:
+        """The dtype in which the factors go into a matrix unit without loss; None when no unit takes them."""
+        return dot_dtype(self.left.dtype, self.right.dtype, self.accumulate)
+
 
 def contraction(compute: Compute, *, vector: bool = False) -> ContractionForm | None:
     """The compute as a matrix product, or None when it isn't one.
@@ -71,6 +77,21 @@ def contraction(compute: Compute, *, vector: bool = False) -> ContractionForm | 
     if not (m and n) and not (vector and (m or n)):
         return None
     return ContractionForm(strip_exact_casts(left), strip_exact_casts(right), m, n, k, batch, compute.accumulate)
+
+
+_DOT_FLOATS = (F16, BF16, F32)
+
+
+def dot_dtype(left: DType, right: DType, accumulate: DType) -> DType | None:
+    """The dtype in which two factors go into a matrix unit without loss, for a sum in a dtype; None when none does."""
+    if not accumulate.is_float:
+        return I8 if left is I8 and right is I8 and accumulate is I32 else None
+    if accumulate.bits > 32:
+        return None
+    if left is right and left.is_float and left.bits == 8:
+        return left
+    exact = (dtype for dtype in _DOT_FLOATS if is_exact_cast(left, dtype) and is_exact_cast(right, dtype))
+    return next(exact, None)
 
 
 _EXPONENT_BITS = {"f8e4m3": 4, "f8e5m2": 5, "f8e4m3fnuz": 4, "f8e5m2fnuz": 5, "f16": 5, "bf16": 8, "f32": 8, "f64": 11}

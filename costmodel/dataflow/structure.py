@@ -287,7 +287,7 @@ class _Builder:
         m, n, k = (shape.points(dims) for dims in (found.m, found.n, found.k))
         dtype = found.operand
         fits = (m >= SMALLEST_DOT) & (n >= SMALLEST_DOT) & (k >= SMALLEST_DOT) & (shape.points(found.batch) == 1)
-        if dtype.name in target.array.slowdown:
+        if found.unit is not None and dtype.name in target.array.slowdown:
             clocks = np.where(fits, matmul_clocks(target, m, n, k, dtype, self.dataflow), 0.0)
             a, b = matmul_reads(target, m, n, k, self.dataflow)
             each = target.array.joules.get(dtype.name, target.array.joules.get("bf16", float("nan")))

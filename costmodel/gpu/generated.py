@@ -155,11 +155,11 @@ def product(nest: Nest, tiles: Tiles) -> Product:
     if nest.dims.index(found.n[-1]) < nest.dims.index(found.m[-1]):
         left, right = right, left
     rows, columns, depth = tiles.elements(left[0]), tiles.elements(right[0]), tiles.elements(found.k)
-    dot = np.greater_equal(np.minimum(np.minimum(rows, columns), depth), SMALLEST_DOT)
+    dot = np.greater_equal(np.minimum(np.minimum(rows, columns), depth), SMALLEST_DOT) & (found.unit is not None)
     for dim in found.batch:
         dot = dot & np.less_equal(tiles.g.tile[dim], 1.0)
     direct: Array = np.False_
-    if tiles.wide and max(found.left.bits, found.right.bits) <= 16:
+    if tiles.wide and found.operand.bits <= 16:
         direct = dot & np.greater_equal(rows, 64.0) & np.greater_equal(tiles.warps, 4.0)
         if tiles.wide == 2:
             direct = direct & np.less_equal(tiles.warps, 8.0)

@@ -24,7 +24,6 @@ from codesign.passes.schedule.space import (
     powers_of_two,
 )
 from codesign.passes.tiling.domain import SMALLEST_DOT, next_power_of_two
-from codesign.passes.tiling.reductions import dot_dtype
 
 DEEPEST_PIPELINE = 6
 """Iterations in flight beyond which no memory latency of these machines is left to hide."""
@@ -55,8 +54,7 @@ class Roles:
 def matrix_product(nest: Nest) -> Contraction | None:
     """The nest's contraction when a matrix unit does it: its dtypes are ones that the unit multiplies without loss."""
     found = nest.contraction
-    suits = found is not None and dot_dtype(found.left, found.right, found.accumulate) is not None
-    return found if suits else None
+    return found if found is not None and found.unit is not None else None
 
 
 def extents_of(summary: KernelSummary, sizes: Mapping[str, int] | None) -> dict[str, int]:

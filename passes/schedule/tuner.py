@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostModel
+from codesign.costmodel.roofline import Roofline
 from codesign.costmodel.summary import Access, KernelSummary, summarize
 from codesign.ir.analysis import structural_hash
 from codesign.ir.errors import ScheduleError
@@ -19,12 +21,12 @@ from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.tensor import Fusion
 from codesign.ir.types import row_major
 from codesign.passes.normalize import Normalized, normalize
-from codesign.passes.schedule.build import space
+from codesign.passes.schedule.build import matrix_product, space
 from codesign.passes.schedule.context import Candidate, Context
 from codesign.passes.schedule.policy import Policy, make_policy
 from codesign.passes.schedule.space import Space
 from codesign.passes.tiling.domain import SMALLEST_DOT, Domain
-from codesign.passes.tiling.split import split_reduction, splittable
+from codesign.passes.tiling.split import split_reduction, splittable, whole_parts
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ class Phase:
 WORTHWHILE = 0.9
 """A split is looked into when the idle cores it fills could bring the time below this share."""
 
+LARGE = 128
+"""Rows and columns of a tile of a matrix product at which operands are read seldom enough on all machines here."""
+
 
 @dataclass(frozen=True)
 class _Search:
@@ -84,6 +89,27 @@ class _Search:
         for dim in context.summary.outer:
             total *= -(-int(context.summary.extents[dim].evaluate(context.sizes)) // self.schedule.tiles.get(dim, 1))
         return total
+
+    def room(self, machine: Machine) -> float:
+        """How many times as many programs the machine could hold at once: as the chosen ones, or as one a core with large tiles of
+        the group's matrix product."""
+        summary, sizes = self.context.summary, self.context.sizes
+        cores = machine.instances(machine.levels[-2].name)
+        room = self._resident() * cores / self.programs()
+        for nest in summary.nests:
+            product = matrix_product(nest)
+            if product is not None:
+                sides = ([int(summary.extents[dim].evaluate(sizes)) for dim in side] for side in (product.m, product.n))
+                room = max(room, cores / math.prod(-(-math.prod(side) // LARGE) for side in sides))
+        return room
+
+    def _resident(self) -> float:
+        """Programs of the chosen schedule that one core holds at once."""
+        for _, cost in self.context.batches:
+            row = int(np.argmin(cost.seconds))
+            if cost.seconds[row] == self.seconds and "blocks_per_sm" in cost.details:
+                return max(float(cost.details["blocks_per_sm"][row]), 1.0)
+        return 1.0
 
     @property
     def launch(self) -> float:
@@ -193,24 +219,38 @@ class Tuner:
     def _best_split(self, fusion: Fusion, found: _Search) -> tuple[int, float]:
         """Into how many parts to split the group's reduction (1: not at all) and the seconds that it then takes.
 
-        Only looked into when the chosen grid leaves cores idle, and filling them could save more than another launch costs.
+        Each number of parts is priced at tiles of its own. Only looked into when there is room for more programs, and using it could
+        save more than another launch costs.
         """
-        best = (1, found.seconds)
-        filled = found.programs() / self.machine.instances(self.machine.levels[-2].name)
-        least = 2.0 * found.launch + (found.seconds - found.launch) * filled
-        where = splittable(fusion) if filled < 1.0 and least < WORTHWHILE * found.seconds else None
+        room = found.room(self.machine)
+        where = splittable(fusion) if room > 1.0 and self._may_gain(found, room) else None
         if where is None:
-            return best
-        parts = max(1 << int(1.0 / filled).bit_length() - 1, 2)  # as many as fill the cores, then more while that helps
-        while parts > 2 and (where.extent % parts or where.extent // parts < SMALLEST_DOT):
-            parts //= 2
-        while where.extent % parts == 0 and where.extent // parts >= SMALLEST_DOT:
-            seconds = sum(self._price(group, split=False) for group in split_reduction(fusion, where, parts))
-            if seconds >= best[1]:
-                break
-            best = (parts, seconds)
+            return 1, found.seconds
+        seconds: dict[int, float] = {1: found.seconds}
+
+        def price(wanted: int) -> float:
+            parts = whole_parts(where.extent, wanted)
+            if parts not in seconds:
+                groups = split_reduction(fusion, where, parts)
+                seconds[parts] = sum(self._price(group, split=False) for group in groups)
+            return seconds[parts]
+
+        most = where.extent // SMALLEST_DOT
+        filled = max(min(int(room), most), 1)
+        start = parts = 1 << filled.bit_length() - 1
+        while 2 * parts <= most and price(2 * parts) < price(parts):
             parts *= 2
-        return best
+        while parts == start and start >= 4 and price(start // 2) < price(start):
+            parts = start = start // 2
+        price(filled)
+        return min(seconds.items(), key=lambda pair: (pair[1], pair[0]))
+
+    def _may_gain(self, found: _Search, room: float) -> bool:
+        """Whether two launches and the same work spread over the whole machine could take less."""
+        context = found.context
+        bound = Roofline().predict(context.summary, self.machine, ScheduleBatch.of([found.schedule]), context.sizes)
+        spread = max(float(bound.seconds[0]), (found.seconds - found.launch) / room)
+        return 2.0 * found.launch + spread < WORTHWHILE * found.seconds
 
     def _in_parts(self, fusion: Fusion, whole: Tuned, name: str, parts: int) -> Tuned:
         """The group as two kernels, its reduction in parts."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from codesign.ir.analysis import ContractionForm, contraction, is_exact_cast
+from codesign.ir.analysis import ContractionForm, contraction
 from codesign.ir.core import Value
-from codesign.ir.dtypes import BF16, F16, F32, I8, I32, I64, DType
+from codesign.ir.dtypes import F32, I32, I64, DType
 from codesign.ir.index import index
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, cast
 from codesign.ir.tensor import Compute, Monoid
@@ -17,8 +17,6 @@ from codesign.passes.tiling.values import Scope, Tile
 
 if TYPE_CHECKING:
     from codesign.passes.tiling.program import Program
-
-_DOT_FLOATS = (F16, BF16, F32)
 
 
 class Task(Protocol):
@@ -173,7 +171,7 @@ class MatrixProduct(_Reduction):
         self.form = form
         self.m, self.n, self.k = axes
         self.accumulate = accumulator_dtype(form)
-        self.operand = operand_dtype(form) or F32
+        self.operand = form.operand or F32
 
     def initial(self, scope: Scope) -> list[Value]:
         zero = Literal(0, self.accumulate)
@@ -256,23 +254,6 @@ def accumulator_dtype(form: ContractionForm) -> DType:
     return F32 if form.accumulate.is_float else I32
 
 
-def dot_dtype(left: DType, right: DType, accumulate: DType) -> DType | None:
-    """The dtype in which two factors go into a matrix unit without loss, for a sum in a dtype; None when none does."""
-    if not accumulate.is_float:
-        return I8 if left is I8 and right is I8 and accumulate is I32 else None
-    if accumulate.bits > 32:
-        return None
-    if left is right and left.is_float and left.bits == 8:
-        return left
-    exact = (dtype for dtype in _DOT_FLOATS if is_exact_cast(left, dtype) and is_exact_cast(right, dtype))
-    return next(exact, None)
-
-
-def operand_dtype(form: ContractionForm) -> DType | None:
-    """The dtype in which the factors of a product go into a matrix unit; None when they cannot."""
-    return dot_dtype(form.left.dtype, form.right.dtype, form.accumulate)
-
-
 def oriented(compute: Compute) -> ContractionForm | None:
     """The compute as a matrix product whose left factor has the dims that come first in the result."""
     form = contraction(compute)
@@ -302,7 +283,7 @@ def reduction(program: Program, compute: Compute) -> Accumulation | Selection | 
     if compute.monoid in ("argmax", "argmin"):
         return Selection(program, compute)
     form = oriented(compute)
-    if form is not None and operand_dtype(form) is not None:
+    if form is not None and form.operand is not None:
         axes = matrix_axes(program, compute, form)
         if axes is not None:
             return MatrixProduct(program, compute, form, axes)

@@ -6,8 +6,20 @@ import numpy as np
 import pytest
 
 from codesign.costmodel import workloads
-from codesign.costmodel.summary import footprint
-from codesign.ir.dtypes import BF16, F32
+from codesign.costmodel.gpu.geometry import geometry, work
+from codesign.costmodel.machine import load_machine
+from codesign.costmodel.roofline import roofline_bounds
+from codesign.costmodel.summary import footprint, summarize
+from codesign.ir.core import Block, Value
+from codesign.ir.dtypes import BF16, F8E4M3, F8E5M2, F16, F32, F64, I8, I16, I32, DType
+from codesign.ir.index import index
+from codesign.ir.scalar import Read, apply, cast
+from codesign.ir.schedule import Schedule
+from codesign.ir.tensor import Compute, Dim, Fusion
+from codesign.ir.tile import Dot
+from codesign.ir.types import tensor
+from codesign.passes.tile import lower
+from codesign.passes.tiling.count import count
 
 
 def test_gemm_is_a_contraction_with_its_least_traffic() -> None:
@@ -45,6 +57,54 @@ def test_attention_has_two_contractions_and_a_softmax_between() -> None:
     assert mixed.left is BF16  # the weights reach the unit converted, though they are computed in f32
     exp = next(nest for nest in kernel.nests if nest.name.startswith("exp"))
     assert exp.operations["special", "f32"] == 1.0
+
+
+def _product(left: DType, right: DType, body: DType, total: DType) -> Fusion:
+    """The group of `sum_k left[m, k] * right[n, k]`, multiplied in a dtype and summed in another."""
+    a, b = (Value(tensor(dtype, size, 4096), "ab"[i]) for i, (dtype, size) in enumerate(((left, 512), (right, 256))))
+    dims = [Dim(name, index(size)) for name, size in (("m", 512), ("n", 256), ("k", 4096))]
+    factors = (cast(Read(value, (name, "k")), body) for value, name in ((a, "m"), (b, "n")))
+    multiply = cast(apply("mul", *factors), total)
+    c = Compute(dims[:2], multiply, reductions=dims[2:], monoid="sum", accumulate=total, dtype=total, name="c")
+    return Fusion(Block((), [c], [c.result]))
+
+
+@pytest.mark.parametrize("dtype", [F16, BF16])
+def test_products_that_are_rounded_before_the_sum_are_no_work_for_a_tensor_unit(dtype: DType) -> None:
+    machine = load_machine("h100_sxm")
+    group = _product(dtype, dtype, dtype, F32)
+    exact, rounded = summarize(_product(dtype, dtype, F32, F32)), summarize(group)
+    assert exact.nests[0].contraction is not None
+    assert rounded.nests[0].contraction is None
+    additions = 512 * 256 * 4096 / (machine.rate("vector", "f32") / 2)
+    assert max(roofline_bounds(rounded, machine, {})) >= additions
+    kernel = lower(group, Schedule({"m": 64, "n": 64, "k": 64}))
+    assert not any(isinstance(op, Dot) for op in kernel.body.walk())
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "total", "operand"),
+    [
+        (BF16, BF16, F32, BF16),
+        (F16, BF16, F32, F32),
+        (F8E4M3, F8E5M2, F32, F16),
+        (F8E4M3, F8E4M3, F32, F8E4M3),
+        (I8, I8, I32, I8),
+        (I16, I16, I32, None),
+        (F64, F64, F64, None),
+    ],
+)
+def test_the_price_multiplies_in_the_dtype_that_the_kernel_does(
+    left: DType, right: DType, total: DType, operand: DType | None
+) -> None:
+    group = _product(left, right, total, total)
+    kernel = summarize(group)
+    assert kernel.nests[0].contraction is not None
+    assert kernel.nests[0].contraction.unit is operand
+    done = work(kernel, geometry(kernel, {name: np.array([64.0]) for name in ("tile.m", "tile.n", "tile.k")}, {}))
+    walked = count(lower(group, Schedule({"m": 64, "n": 64, "k": 64}))).dot
+    assert set(walked) == ({operand.name} if operand is not None else set())
+    assert bool(done.tensor) == (operand is not None and operand is not F32)
 
 
 def test_what_depends_on_fewer_dims_is_hoisted() -> None:

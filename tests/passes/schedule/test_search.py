@@ -13,14 +13,15 @@ from codesign.costmodel.machine import Machine, load_machine
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import summarize
 from codesign.ir.core import Block, Function, Module, Symbol, Value
-from codesign.ir.dtypes import F16, F32
+from codesign.ir.dtypes import F16, F32, DType
 from codesign.ir.errors import CodesignError, ScheduleError
 from codesign.ir.index import index
 from codesign.ir.interpreter import evaluate
-from codesign.ir.scalar import Read, apply
+from codesign.ir.scalar import Read, Scalar, apply, literal
 from codesign.ir.schedule import Schedule, ScheduleBatch
-from codesign.ir.tensor import Compute, Fusion, Launch
+from codesign.ir.tensor import Compute, Fusion, Launch, Monoid
 from codesign.ir.types import tensor
+from codesign.ir.verify import verify
 from codesign.passes.lowering import tile_module
 from codesign.passes.normalize import normalize
 from codesign.passes.schedule.build import space
@@ -30,7 +31,7 @@ from codesign.passes.schedule.replay import Schedules, differences, read_schedul
 from codesign.passes.schedule.space import Space
 from codesign.passes.schedule.tuner import Tuner, tune
 from codesign.passes.tile import lower
-from codesign.passes.tiling.split import split_reduction, splittable
+from codesign.passes.tiling.split import part_length, split_reduction, splittable, whole_parts
 from tests.passes.tiling import groups
 
 H100 = load_machine("h100_sxm")
@@ -152,18 +153,57 @@ def test_terms_add_up_and_contain_the_interval() -> None:
 
 
 # -- split reductions -----------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    "fusion", [groups.gemm(5, 7, 96), groups.gemm(3, 4, 64, batch=2), groups.convolution(1, 8, 5, 3, 3, 1, 1)]
-)
-def test_a_split_reduction_computes_the_same(fusion: Fusion) -> None:
+def _sum_of(scalar: Scalar, monoid: Monoid, x: Value) -> Fusion:
+    """A reduction of a scalar over the columns of a matrix `x`."""
+    columns = x.shape[1].constant
+    over = Compute(
+        groups.dims(i=x.shape[0].constant), scalar, reductions=groups.dims(j=columns), monoid=monoid, name="r"
+    )
+    return groups.group([over], [over])
+
+
+X = Value(tensor(F32, 3, 200), "x")
+READ = Read(X, ["i", "j"])
+HALVED = Read(Value(tensor(F32, 3, 100), "half"), ["i", index("j") // 2])
+SPLIT = [
+    groups.gemm(5, 7, 96),
+    groups.gemm(5, 7, 197),
+    groups.gemm(5, 7, 197, transposed=False, swapped=True),
+    groups.gemm(3, 4, 200, batch=2),
+    groups.convolution(1, 8, 5, 3, 3, 1, 1),
+    groups.convolution(1, 131, 5, 3, 3, 1, 1),
+    _sum_of(READ, "sum", X),
+    _sum_of(READ, "max", X),
+    _sum_of(apply("mul", READ, literal(0.9)), "prod", X),
+    _sum_of(apply("gt", READ, literal(-1e9)), "all", X),
+    _sum_of(apply("div", literal(1.0), READ), "sum", X),
+    _sum_of(apply("mul", apply("log", apply("abs", READ)), HALVED), "sum", X),
+]
+
+
+@pytest.mark.parametrize("parts", [3, 4, 7])
+@pytest.mark.parametrize("fusion", SPLIT)
+def test_a_reduction_in_any_number_of_parts_computes_the_same(fusion: Fusion, parts: int) -> None:
     where = splittable(fusion)
     assert where is not None
-    partial, combination = split_reduction(fusion, where, 4)
-    body = Block(list(fusion.uses()), [partial, combination], combination.results)
     arrays = groups.random_inputs(fusion)
+    wanted = groups.reference(fusion, arrays)
+    partial, combination = split_reduction(fusion, where, parts)
+    verify(Module(functions={"main": Function("main", Block(list(partial.uses()), [partial], partial.results))}))
+    groups.check(partial, Schedule(dict.fromkeys(normalize(partial).fusion.dims(), 16)))
+    body = Block(list(fusion.uses()), [partial, combination], combination.results)
     found = evaluate(Module(functions={"main": Function("main", body)}), arrays)
-    for a, b in zip(found, groups.reference(fusion, arrays), strict=True):
+    for a, b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(a.astype(np.float64), b.astype(np.float64), rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize(("extent", "parts"), [(16384, 32), (16385, 32), (100, 6), (8, 3), (1000, 7), (65, 64)])
+def test_parts_cover_the_extent_and_are_counted_once(extent: int, parts: int) -> None:
+    found = whole_parts(extent, parts)
+    length = part_length(extent, found)
+    assert found <= parts
+    assert (found - 1) * length < extent <= found * length
+    assert whole_parts(extent, found) == found
 
 
 @pytest.mark.parametrize("fusion", [groups.padded(4, 62, 1), groups.softmax(4, 64), groups.reduction(4, 64, "argmax")])
@@ -179,6 +219,24 @@ def test_a_long_sum_on_a_small_grid_is_split_where_that_is_faster() -> None:
     whole = Tuner(H100).tune(fusion, split=False)
     assert found.seconds < whole.seconds
     assert Tuner(H100).price(fusion) == pytest.approx(found.seconds), "fusion sees what the tuner would do"
+
+
+@pytest.mark.parametrize("machine", ["h100_sxm", "a100_sxm", "maia100"])
+@pytest.mark.parametrize("dtype", [F16, F32])
+def test_an_odd_length_splits_as_well_as_an_even_one(machine: str, dtype: DType) -> None:
+    tuner = Tuner(load_machine(machine))
+    even, odd = (tuner.price(groups.gemm(200, 16, k, dtype)) for k in (16384, 16385))
+    assert odd < 1.6 * even
+
+
+@pytest.mark.parametrize("dtype", [F16, F32])
+def test_tile_and_split_are_chosen_together(dtype: DType) -> None:
+    """Small tiles fill the machine without a split, but read each operand many times."""
+    fusion = groups.gemm(256, 256, 262144, dtype)
+    found, whole = Tuner(H100).tune(fusion), Tuner(H100).tune(fusion, split=False)
+    assert found.schedule.split["k"] >= 16
+    assert found.seconds < 0.5 * whole.seconds
+    assert found.phases[0].tuned.schedule.tiles["i"] * found.phases[0].tuned.schedule.tiles["j"] >= 64 * 64
 
 
 # -- modules --------------------------------------------------------------------------------------------------------------
