@@ -186,6 +186,10 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
     joules = [k.energy_joules for k in documents]
     phases = {**model.seconds, **clock.seconds}
     constants = _constant_bytes(tiled)
+    peak = memory.peak_bytes + memory.input_bytes + memory.output_bytes + constants
+    capacity = machine.levels[0].capacity_bytes.value
+    if capacity is not None and peak > capacity:
+        remarks.append(f"the model needs {peak:,} B of memory, {machine.name} has {capacity:,.0f}: it does not fit")
     document = ModelDocument(
         model=model.source.name,
         target=machine.name,
@@ -193,7 +197,7 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
         seconds_low=low,
         seconds_high=high,
         energy_joules=sum((k.energy_joules or 0.0) * k.count for k in documents) if None not in joules else None,
-        peak_memory_bytes=memory.peak_bytes + memory.input_bytes + memory.output_bytes + constants,
+        peak_memory_bytes=peak,
         input_bytes=memory.input_bytes,
         output_bytes=memory.output_bytes,
         constant_bytes=constants,

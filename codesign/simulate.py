@@ -18,6 +18,7 @@ from rich.table import Table
 from codesign import command
 from codesign.backends.accelerator import SimulationResult, simulate
 from codesign.backends.accelerator.trace import write_trace
+from codesign.costmodel.launches import launch_seconds
 from codesign.costmodel.machine import Machine, load_machine
 from codesign.ir.errors import CodesignError, MachineError
 from codesign.ir.numerics import Array, held
@@ -63,7 +64,7 @@ def _simulate(
             f"{file} has {len(chosen)} programs", hint="choose one with --program, or write all into a folder with -o"
         )
     given = _load(inputs) if inputs else {}
-    launch = target.need(target.launch.get("kernel_seconds"), "launch.kernel_seconds")
+    launch = launch_seconds(target)
     documents = []
     for item in chosen:
         buffers = _buffers(item, given, seed) if values else None
@@ -169,7 +170,7 @@ def _write(
 
 
 def _document(result: SimulationResult, elapsed: float, launch_seconds: float, files: dict[str, str]) -> dict[str, Any]:
-    """The document; `seconds` are `cycles / clock_hz + launch_seconds`."""
+    """The document; `seconds` are `cycles / clock_hz + launch_seconds`, or more where the power limit throttles."""
     return {
         "program": result.program.name,
         "machine": result.machine,

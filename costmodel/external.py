@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from codesign.costmodel.machine import Machine
+from codesign.costmodel.launches import launch_seconds
+from codesign.costmodel.machine import Link, Machine
 from codesign.ir.core import Op, Value
 from codesign.ir.dtypes import DType
 from codesign.ir.errors import UnsupportedError
@@ -71,20 +72,20 @@ def external_seconds(op: Op, machine: Machine, sizes: Mapping[str, int] | None =
     return Estimate(seconds, seconds * spread[0], seconds * spread[1], traffic, rule)
 
 
-def launch_seconds(machine: Machine) -> float:
-    """Fixed time of starting one kernel: the machine's launch figures, 2 µs where it names none."""
-    known = [figure.value for name, figure in machine.launch.items() if name.endswith("seconds") and figure.value]
-    return sum(known) or 2e-6
-
-
 def _collective(op: Collective, machine: Machine, size: float) -> Estimate:
-    """Ring algorithms over the fastest link: (n-1)/n of the bytes, twice for an all-reduce (Patarasuk and Yuan, 2009)."""
+    """Ring algorithms over the fastest link: (n-1)/n of the bytes, twice for an all-reduce (Patarasuk and Yuan, 2009), and
+    the latency of the link in each step."""
     if not machine.links:
         raise UnsupportedError(f"{machine.name} has no links: a collective can't be costed", place=op.location)
-    bandwidth = max(machine.need(link.bandwidth, f"links.{link.name}.bandwidth") * link.count for link in machine.links)
-    factor = (op.devices - 1) / op.devices * (2 if op.kind == "all_reduce" else 1)
-    seconds = size * factor / bandwidth + launch_seconds(machine)
+    link = max(machine.links, key=lambda known: _bandwidth(machine, known))
+    steps = (op.devices - 1) * (2 if op.kind == "all_reduce" else 1)
+    latency = machine.need(link.latency_seconds, f"links.{link.name}.latency_seconds") if link.latency_seconds else 0.0
+    seconds = size * steps / op.devices / _bandwidth(machine, link) + steps * latency + launch_seconds(machine)
     return Estimate(seconds, seconds * SPREAD[0], seconds * SPREAD[1], size, "ring over the fastest link")
+
+
+def _bandwidth(machine: Machine, link: Link) -> float:
+    return machine.need(link.bandwidth, f"links.{link.name}.bandwidth") * link.count
 
 
 def _dtype(value: Value) -> DType:

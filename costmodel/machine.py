@@ -5,9 +5,9 @@ other machines, and limits. GPUs and dataflow accelerators use the same words: o
 `shared` and `registers`, on an accelerator `dram`, a cluster scratchpad, a core scratchpad and the registers of the
 array.
 
-Every figure names its source. A figure that is not public says so (`unknown = true`) with the range worth sweeping
-and, when a value is assumed, the assumption in words: nothing is filled in silently. Files are read with `tomllib`,
-so a stranger's file is data and never code.
+Every figure names its source, and some model reads it (`readers`). A figure that is not public says so
+(`unknown = true`) with the range worth sweeping and, when a value is assumed, the assumption in words: nothing is filled
+in silently. Files are read with `tomllib`, so a stranger's file is data and never code.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from codesign.costmodel.allowed import allowed
+from codesign.costmodel.readers import unread
 from codesign.ir.errors import MachineError
 
 MOST_INSTANCES = 1 << 24
@@ -92,7 +93,7 @@ class Level(_Data):
     fanout: Count = 1
     managed: Literal["hardware", "software"] = "software"
     capacity_bytes: Figure
-    bandwidth: Figure
+    bandwidth: Figure | None = None
     write_bandwidth: Figure | None = None
     latency_seconds: Figure | None = None
     line_bytes: Figure | None = None
@@ -188,6 +189,9 @@ class Machine(_Data):
                 wrong = None if value is None else known.wrong(value)
                 if wrong is not None:
                     raise ValueError(f"{path}.{field}: {wrong}")
+        places = {level.name: level.place for level in self.levels}
+        for path, near in unread(self.kind, [path for path, _ in figures_of(self)], places):
+            raise ValueError(f"{path}: no model of a {self.kind} machine reads this figure; nearest: {near}")
 
     def _check_peaks(self, index: int, unit: Unit) -> None:
         instances = self.instances(unit.level)

@@ -64,7 +64,7 @@ def changes(machine: Machine) -> Iterator[Change]:
     for level in machine.levels:
         if level.fanout > 1:
             yield Change(f"twice the {level.place}s", 2.0, level=level.name)
-    if "launch.kernel_seconds" in known and machine.kind != "gpu":  # on GPUs the launch is a fitted parameter
+    if "launch.kernel_seconds" in known:
         yield Change("half the launch time", 0.5, ("launch.kernel_seconds",))
 
 

@@ -150,7 +150,12 @@ class _Run:
         woken = [False] * (4 * cores)
         since = [0.0] * (4 * cores)
         busy, stalled = [0.0] * 4, [0.0] * 4
-        ports = [([0.0] * (-(-cores // p.cores)), p.cores, 1.0 / p.bytes_per_clock) for p in target.ports]
+        inward = [([0.0] * (-(-cores // p.cores)), p.cores, 1.0 / p.bytes_per_clock) for p in target.ports]
+        outward = [
+            ([0.0] * (-(-cores // p.cores)), p.cores, 1.0 / p.write_bytes_per_clock) if p.write_bytes_per_clock else way
+            for p, way in zip(target.ports, inward, strict=True)
+        ]
+        stores = ENGINES.index("store")
         fixed = [cost.fixed for cost in costs]
         heads = [[list(enumerate(ids)) for ids in wait_ids[core]] for core in range(cores)]
         latency = target.latency_clocks
@@ -234,7 +239,7 @@ class _Run:
             else:
                 clocks, amount, joules = costs[number].transfer(issue[1], None if values is None else values.data[core])
                 finish = now + clocks
-                for free, sharing, per_byte in ports:
+                for free, sharing, per_byte in outward if kind == stores else inward:
                     place = core // sharing
                     served = free[place]
                     served = (served if served > now else now) + amount * per_byte
@@ -348,8 +353,8 @@ class _Run:
         stalled: list[float],
     ) -> SimulationResult:
         target = self.target
-        seconds = end / target.clock_hz + target.launch_seconds
         parts = {"dma": dma_joules, **static}
+        seconds = float(target.throttled(end / target.clock_hz + target.launch_seconds, sum(parts.values())))
         remarks = [
             f"{target.name} lacks an energy figure that the {name} engine needs"
             for name, j in parts.items()

@@ -21,7 +21,7 @@ from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import REDUCE_MODES, ScheduleBatch
 
-TERM_NAMES = ("launch", "fill", "tensor", "vector", "load", "store", "dram", "latency", "control")
+TERM_NAMES = ("launch", "fill", "tensor", "vector", "load", "store", "dram", "latency", "control", "power")
 LOOPED, RESIDENT, ONLINE = (REDUCE_MODES.index(mode) for mode in ("looped", "resident", "online"))
 BAND = (0.8, 1.25)
 """Interval around the prediction that holds 90 % of simulated times of random kernels and schedules (tests/costmodel/dataflow)."""
@@ -184,13 +184,13 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
         reuse = np.maximum(reuse, np.where(one, 0.0, trip * trips / depth))
         straight = straight + np.where(one, stage.load, 0.0)
         if stage.loads:  # cores get their last operands one after the other, and store in that order
-            apart = _shared(target, wave, np.zeros(1), stage.read) / stage.loads
-        crowd = _shared(target, wave, np.zeros(1), stage.written) - apart
+            apart = _shared(target, wave, np.zeros(1), stage.read, 0.0) / stage.loads
+        crowd = _shared(target, wave, np.zeros(1), 0.0, stage.written) - apart
         together = np.where(one, np.maximum(stage.store, crowd), stage.store)
         tail = np.where(stage.store > 0, together, tail)
         last = np.where(stage.store > 0, stage.store, last)
         gathers = max(gathers, stage.gathers)
-    dram = _shared(target, cores, np.zeros(1), read + written)
+    dram = _shared(target, cores, np.zeros(1), read, written)
 
     arrive = latency * (1 + min(gathers, 1))
     overlaps = np.maximum(tensor, vector) < tensor + vector
@@ -223,6 +223,7 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     for row in np.flatnonzero(needed > limit):
         reason[row] = f"scratchpad: needs {int(needed[row]):,} B, limit {limit:,} B"
     everything = joules * shape.grid
+    terms[:, 9] = target.throttled(terms.sum(axis=1), everything) - terms.sum(axis=1)
     if not np.isnan(target.static_watts):
         everything = everything + target.static_watts * terms.sum(axis=1)
     return _Composed(
@@ -234,11 +235,15 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     )
 
 
-def _shared(target: Target, cores: Array, clocks: Array, moved: Array) -> Array:
-    """Clocks of transfers that all cores make at once: the engine's, or those of the busiest port above."""
+def _shared(target: Target, cores: Array, clocks: Array, read: Array, written: Array) -> Array:
+    """Clocks of transfers that all cores make at once: the engine's, or those of the busiest way of a port above."""
     slowest = np.asarray(clocks)
     for port in target.ports:
-        slowest = np.maximum(slowest, np.minimum(cores, port.cores) * moved / port.bytes_per_clock)
+        users = np.minimum(cores, port.cores)
+        inward = read if port.write_bytes_per_clock else read + written
+        slowest = np.maximum(slowest, users * inward / port.bytes_per_clock)
+        if port.write_bytes_per_clock:
+            slowest = np.maximum(slowest, users * written / port.write_bytes_per_clock)
     return slowest
 
 
@@ -246,7 +251,7 @@ def _first_load(work: Work, target: Target, cores: Array) -> Array:
     """Clocks until the first operands are under way: the loads of the first stage that has any."""
     for stage in work.stages:
         if stage.loads:
-            return _shared(target, cores, stage.load, stage.read)
+            return _shared(target, cores, stage.load, stage.read, 0.0)
     return np.zeros(1)
 
 
@@ -255,6 +260,6 @@ def _step(stage: Stage, target: Target, cores: Array, latency: float) -> tuple[A
     use = stage.tensor + stage.vector
     wait = latency * np.where(stage.load > 0, 1 + min(stage.gathers, 1), 0)
     trip = stage.load + wait + use
-    shared = _shared(target, cores, stage.load, stage.read + stage.written)
+    shared = _shared(target, cores, stage.load, stage.read, stage.written)
     rate = np.maximum(np.maximum(stage.tensor, stage.vector), np.maximum(stage.store, shared))
     return rate, trip

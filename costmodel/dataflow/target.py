@@ -5,16 +5,25 @@ The analytic model, the lowering and the simulator all work on this, so that the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+
+from codesign.costmodel.launches import launch_seconds
 from codesign.costmodel.machine import Level, Machine, Unit
 from codesign.ir.dtypes import DTYPES, DType
 from codesign.ir.errors import MachineError, UnsupportedError
 
+Floats = Any
+"""A number or an array of them."""
+
 
 @dataclass(frozen=True)
 class Port:
-    """A memory that several cores reach through one port: `cores` of them share `bytes_per_clock`.
+    """A memory that several cores reach through one port: `cores` of them share `bytes_per_clock`, and have as many
+    `write_bytes_per_clock` beside them where writes have a way of their own (0: they share).
 
     `line_bytes`: least transfer (1 when any size goes). Energies are joules per byte (NaN: not in the machine file).
     """
@@ -26,6 +35,7 @@ class Port:
     line_bytes: int
     read_joules: float
     write_joules: float
+    write_bytes_per_clock: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,12 @@ class Target:
     semaphores: int
     launch_seconds: float
     static_watts: float
+    power_watts: float = float("inf")
+
+    def throttled(self, seconds: Floats, joules: Floats) -> Floats:
+        """Seconds of a kernel at the power limit, which leaves its work's `joules` what is not drawn anyway."""
+        left = self.power_watts - (0.0 if math.isnan(self.static_watts) else self.static_watts)
+        return np.fmax(seconds, joules / left) if left > 0.0 else seconds + np.inf
 
     @property
     def dram(self) -> Port:
@@ -187,8 +203,9 @@ def _target(machine: Machine) -> Target:
         issue_clocks=machine.limit("issue_clocks"),
         queue_depth=int(machine.limit("queue_depth")),
         semaphores=int(machine.limit("semaphores_per_core")) if "semaphores_per_core" in machine.limits else 1 << 16,
-        launch_seconds=machine.need(machine.launch.get("kernel_seconds"), "launch.kernel_seconds"),
+        launch_seconds=launch_seconds(machine),
         static_watts=float("nan") if machine.static_watts is None else machine.static_watts.value or float("nan"),
+        power_watts=(machine.power_watts and machine.power_watts.value) or float("inf"),
     )
 
 
@@ -202,6 +219,9 @@ def _port(machine: Machine, level: Level, cores: int, clock: float) -> Port:
         line_bytes=int(machine.need(level.line_bytes, f"{where}.line_bytes")) if level.line_bytes else 1,
         read_joules=_joules(machine, level, False),
         write_joules=_joules(machine, level, True),
+        write_bytes_per_clock=(
+            machine.need(level.write_bandwidth, f"{where}.write_bandwidth") / clock if level.write_bandwidth else 0.0
+        ),
     )
 
 

@@ -21,6 +21,7 @@ from codesign.costmodel.gpu.timing import (
     BARRIER_CLOCKS,
     STREAM_LOAD,
     cache_bytes,
+    memory_bandwidth,
     spilled_bytes,
     tensor_seconds,
     trip_depth,
@@ -90,7 +91,7 @@ class Chip:
         of a long stream.
         """
         dram, l2 = machine.level("dram"), machine.level("l2")
-        bandwidth = machine.need(dram.bandwidth, "levels.dram.bandwidth") * p.dram_efficiency
+        bandwidth = memory_bandwidth(machine) * p.dram_efficiency
         return Chip(
             sms=machine.instances("shared"),
             clock=machine.need(machine.unit("vector").clock_hz, "units.vector.clock_hz"),

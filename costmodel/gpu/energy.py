@@ -10,6 +10,7 @@ import numpy as np
 
 from codesign.costmodel.gpu.geometry import Array, Work
 from codesign.costmodel.gpu.parameters import Parameters
+from codesign.costmodel.gpu.streaming import REQUEST_BYTES
 from codesign.costmodel.machine import Machine
 
 STATIC_POWER = 0.15
@@ -43,7 +44,7 @@ def work_joules(w: Work, grid: Array, read: Array, write: Array, machine: Machin
     An operation of the tensor unit takes energy in proportion to the width of its operands (`tensor_joules`: of 16 bits),
     what brings them included. The vector unit takes a slot's for each lane and instruction, FP64 twice that.
     """
-    dram, l2 = machine.level("dram").energy, machine.level("l2").energy
+    dram, l2, shared = (machine.level(name).energy for name in ("dram", "l2", "shared"))
     tensor: Array = 0.0
     for dtype, count in w.tensor.items():
         tensor = tensor + 2.0 * count * p.tensor_joules * OPERAND_BITS.get(dtype, 16.0) / 16.0
@@ -52,6 +53,10 @@ def work_joules(w: Work, grid: Array, read: Array, write: Array, machine: Machin
         loads = 0.0 if w.tensor else w.load_bytes
         reads, writes = l2.read_joules_per_byte.value or 0.0, l2.write_joules_per_byte.value or 0.0
         joules = joules + grid * (loads * reads + (w.store_bytes + 2.0 * w.atomic_bytes) * writes)
+    if shared is not None:  # operands of the vector unit's products, staged once and read for every step
+        reads, writes = shared.read_joules_per_byte.value or 0.0, shared.write_joules_per_byte.value or 0.0
+        staged = np.where(np.greater(w.operand_clocks, 0.0), w.load_bytes, 0.0)
+        joules = joules + grid * (w.operand_clocks * REQUEST_BYTES * reads + staged * writes)
     if dram is None or dram.read_joules_per_byte.value is None or dram.write_joules_per_byte.value is None:
         return joules + np.nan
     return joules + read * dram.read_joules_per_byte.value + write * dram.write_joules_per_byte.value

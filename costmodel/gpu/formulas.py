@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from codesign.costmodel.gpu.geometry import Work, geometry, wide_of, work
+from codesign.costmodel.gpu.geometry import Work, geometry, sector_bytes, wide_of, work
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.parameters import Parameters
-from codesign.costmodel.gpu.timing import estimate
+from codesign.costmodel.gpu.timing import estimate, memory_bandwidth
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.roofline import kernel_flops
 from codesign.costmodel.summary import KernelSummary
@@ -39,9 +39,9 @@ def formulas(
     found = estimate(kernel, machine, knobs, numbers, p, schedule.order)
     g = geometry(kernel, knobs, numbers, float(machine.instances("shared")))
     warps = knobs.get("warps", 4.0)
-    w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, wide_of(machine))
+    w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, wide_of(machine), sector_bytes(machine))
     grid, sms = _number(found.grid), float(machine.instances("shared"))
-    dram = machine.need(machine.level("dram").bandwidth, "levels.dram.bandwidth")
+    dram = memory_bandwidth(machine)
     l2 = machine.need(machine.level("l2").bandwidth, "levels.l2.bandwidth") * machine.instances("l2")
     latency = machine.need(machine.level("dram").latency_seconds, "levels.dram.latency_seconds")
     rounds = _number(found.rounds)

@@ -26,6 +26,9 @@ LOOPED, RESIDENT, ONLINE = (REDUCE_MODES.index(mode) for mode in ("looped", "res
 EPILOGUE = 4.0
 """Instructions of a chain's results at the end of a block: cleared, normalised, converted, staged, stored."""
 
+SECTOR_BYTES = 32.0
+"""Bytes of DRAM's least transfer where a machine file does not say: a sector of NVIDIA's caches."""
+
 PORT_BYTES_PER_CLOCK = 64.0
 """Bytes that an SM takes from L2 in a clock."""
 
@@ -36,6 +39,12 @@ Array = Any
 def wide_of(machine: Machine) -> int:
     """Who multiplies: 0 warps with fragments in registers, 1 warp groups, 2 units with tensor memory."""
     return 2 if machine.features.get("tensor_memory") else 1 if machine.features.get("wgmma") else 0
+
+
+def sector_bytes(machine: Machine) -> float:
+    """Bytes that memory moves at the least."""
+    figure = machine.level("dram").line_bytes
+    return SECTOR_BYTES if figure is None else machine.need(figure, "levels.dram.line_bytes")
 
 
 @dataclass
@@ -186,9 +195,16 @@ def tensor_dtype(dtype: DType) -> str:
     return "f8" if dtype.name.startswith("f8") else dtype.name
 
 
-def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Array = 4.0, wide: int = 0) -> Work:
+def work(
+    kernel: KernelSummary,
+    g: Geometry,
+    vector_unit: Array = 0.0,
+    warps: Array = 4.0,
+    wide: int = 0,
+    sector: float = SECTOR_BYTES,
+) -> Work:
     """Operations and bytes of one block of the tiling; `vector_unit` 1 does contractions on the vector unit, as a
-    matrix-vector kernel does."""
+    matrix-vector kernel does. `sector`: bytes that memory moves at the least."""
     total = Work()
     repeats = _repeats(kernel, g)
     mean = g.sizes(g.mean)
@@ -204,7 +220,7 @@ def work(kernel: KernelSummary, g: Geometry, vector_unit: Array = 0.0, warps: Ar
             key = _covers(access, g)
             times, first = _times(access, g), seen.get(key)
             elements = footprint(access, mean)
-            size = elements * access.dtype.bytes * _sector_waste(access, g)
+            size = elements * access.dtype.bytes * _sector_waste(access, g, sector)
             moved = size * times * again
             if first is None or stages[nest.name] not in first:  # a loop asks once for what several nests read
                 total.request_bytes = total.request_bytes + moved
@@ -662,7 +678,7 @@ def _adjacent(access: Access) -> tuple[tuple[str, ...], tuple[str, ...], tuple[t
     return tuple(unit), tuple(wrapped), above
 
 
-def _sector_waste(access: Access, g: Geometry, sector: float = 32.0) -> Array:
+def _sector_waste(access: Access, g: Geometry, sector: float) -> Array:
     """Bytes moved per byte used, by how long the contiguous runs of a tile are: whole sectors move, and L1 keeps them
     for later trips."""
     run = run_bytes(access, g)

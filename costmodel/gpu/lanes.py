@@ -14,7 +14,7 @@ from codesign.ir.errors import UnsupportedError
 @dataclass(frozen=True)
 class Lanes:
     """Lanes of one SM: `plain` for arithmetic in 32 bits and less, `double` for that in FP64 (0 where the machine file
-    has no rate), `integer` and `special`."""
+    has no rate), `integer` and `special`, whose clock may be another: in clocks of the vector unit."""
 
     machine: str
     plain: float
@@ -31,12 +31,15 @@ class Lanes:
             figure = vector.rate.get(dtype, vector.rate["f32"])
             return machine.need(figure, f"units.vector.rate.{dtype}") * vector.count
 
+        share = machine.need(special.clock_hz, "units.special.clock_hz") / machine.need(
+            vector.clock_hz, "units.vector.clock_hz"
+        )
         return Lanes(
             machine=machine.name,
             plain=lanes("f32"),
             double=lanes("f64") if "f64" in vector.rate else 0.0,
             integer=lanes("i32"),
-            special=machine.need(special.rate["f32"], "units.special.rate.f32") * special.count,
+            special=machine.need(special.rate["f32"], "units.special.rate.f32") * special.count * share,
         )
 
     def clocks(self, w: Work) -> tuple[Array, Array]:

@@ -43,25 +43,31 @@ def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array, held:
     """
     threads = warps * machine.limit("warp_size")
     wanted, shared, pliable = held if held is not None else held_by_library(work, machine, warps, pipeline)
-    limit = np.minimum(machine.limit("registers_per_thread"), machine.limit("registers_per_sm") / threads)
+    limit = np.minimum(machine.limit("registers_per_thread"), registers_of(machine) / threads)
     registers = np.minimum(np.ceil(np.maximum(wanted, 24.0) / 8.0) * 8.0, limit)
     if held is not None:  # the compiler gives up a few registers where one more block then has room
         least = np.ceil(np.maximum(wanted, 24.0) / SQUEEZED / 8.0) * 8.0
-        more = np.floor(machine.limit("registers_per_sm") / (np.minimum(least, limit) * threads))
-        room = np.floor(machine.limit("registers_per_sm") / (np.maximum(more, 1.0) * threads) / 8.0) * 8.0
+        more = np.floor(registers_of(machine) / (np.minimum(least, limit) * threads))
+        room = np.floor(registers_of(machine) / (np.maximum(more, 1.0) * threads) / 8.0) * 8.0
         registers = np.minimum(registers, np.maximum(room, least))
         most = np.minimum(machine.limit("threads_per_sm"), machine.limit("blocks_per_sm") * threads)
-        full = machine.limit("registers_per_sm") / most
+        full = registers_of(machine) / most
         registers = np.where(pliable & np.less_equal(wanted, PUT_OFF * full), np.minimum(registers, full), registers)
     spilled = np.maximum(wanted - limit - 8.0, 0.0) * 4.0
     per_block = machine.limit("shared_per_block_bytes")
     reserved = machine.limit("shared_reserved_per_block_bytes")
     capacity = machine.need(machine.level("shared").capacity_bytes, "levels.shared.capacity_bytes")
     by_shared = np.floor(capacity / np.maximum(shared + reserved, 1.0))
-    by_registers = np.floor(machine.limit("registers_per_sm") / (registers * threads))
+    by_registers = np.floor(registers_of(machine) / (registers * threads))
     by_threads = np.floor(machine.limit("threads_per_sm") / threads)
     blocks = np.minimum(np.minimum(by_shared, by_registers), np.minimum(by_threads, machine.limit("blocks_per_sm")))
     return Occupancy(blocks, threads, registers, shared, spilled, per_block, machine.limit("threads_per_block"))
+
+
+def registers_of(machine: Machine) -> float:
+    """Registers of 32 bits that the warps of an SM may have: what is allotted, as far as the file holds it."""
+    capacity = machine.need(machine.level("registers").capacity_bytes, "levels.registers.capacity_bytes")
+    return min(machine.limit("registers_per_sm"), capacity / 4.0)
 
 
 def held_by_library(work: Work, machine: Machine, warps: Array, pipeline: Array) -> Held:

@@ -157,7 +157,17 @@ def load_calibration(machine: Machine) -> Calibration:
     """The calibration shipped for a machine, else one transferred from the nearest calibrated machine, with wider
     intervals."""
     own = _read(machine.name)
-    return _completed(own if own is not None else transferred(_read(donor_of(machine)), machine))
+    found = _completed(own if own is not None else transferred(_read(donor_of(machine)), machine))
+    return replace(found, parameters=_started(found.parameters, machine, found.transferred or found.machine))
+
+
+def _started(p: Parameters, machine: Machine, fitted_on: str) -> Parameters:
+    """The parameters with the launch time that a machine file asks for: the fit holds what the file of the machine that
+    was measured says of it, so that a difference of the two files is a difference of launches."""
+    here, there = (known.launch.get("kernel_seconds") for known in (machine, load_machine(fitted_on)))
+    if here is None or there is None or here.value is None or there.value is None or here.value == there.value:
+        return p
+    return replace(p, launch_seconds=max(p.launch_seconds + here.value - there.value, 0.0))
 
 
 def _completed(found: Calibration) -> Calibration:

@@ -21,7 +21,7 @@ from codesign.costmodel.gpu.chains import (
 )
 from codesign.costmodel.gpu.energy import power_seconds, work_joules
 from codesign.costmodel.gpu.generated import generated
-from codesign.costmodel.gpu.geometry import PORT_BYTES_PER_CLOCK, Array, Work, geometry, wide_of, work
+from codesign.costmodel.gpu.geometry import PORT_BYTES_PER_CLOCK, Array, Work, geometry, sector_bytes, wide_of, work
 from codesign.costmodel.gpu.lanes import Lanes
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
 from codesign.costmodel.gpu.overlap import CHAINED, INNER, THREADED, THROTTLE, overlap
@@ -101,7 +101,7 @@ class _Chip:
         l2_bandwidth = machine.need(l2.bandwidth, "levels.l2.bandwidth") * machine.instances("l2")
         return _Chip(
             sms=float(machine.instances("shared")),
-            dram=machine.need(dram.bandwidth, "levels.dram.bandwidth") * p.dram_efficiency,
+            dram=memory_bandwidth(machine) * p.dram_efficiency,
             l2=l2_bandwidth * p.l2_efficiency * slower,
             port=PORT_BYTES_PER_CLOCK * clock,
             shared=machine.need(machine.level("shared").bandwidth, "levels.shared.bandwidth"),
@@ -138,7 +138,7 @@ def estimate(
     warps, pipeline = knobs.get("warps", 4.0), np.maximum(knobs.get("pipeline", 1.0), 1.0)
     knobs, idle = launched(kernel, knobs, sizes, chip.sms)
     g = geometry(kernel, knobs, sizes, chip.sms)
-    w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, chip.wide)
+    w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, chip.wide, sector_bytes(machine))
     held = (
         generated(kernel, g, warps, pipeline, chip.wide, machine.features.get("padded_stages", False))
         if compiled
@@ -307,11 +307,21 @@ def spilled_bytes(w: Work, found: Occupancy) -> Array:
     return found.spilled * found.threads * np.maximum(4.0 * w.trips, 2.0 * w.spill_steps)
 
 
+def memory_bandwidth(machine: Machine) -> float:
+    """Bytes per second of DRAM as the chip sees it: through the last cache before it where there is one."""
+    dram = machine.need(machine.level("dram").bandwidth, "levels.dram.bandwidth")
+    if not machine.has_level("llc"):
+        return dram
+    return min(dram, machine.need(machine.level("llc").bandwidth, "levels.llc.bandwidth") * machine.instances("llc"))
+
+
 def cache_bytes(machine: Machine) -> float:
-    """Capacity of the last cache before DRAM."""
-    if machine.has_level("llc"):
-        return machine.need(machine.level("llc").capacity_bytes, "levels.llc.capacity_bytes")
-    return machine.need(machine.level("l2").capacity_bytes, "levels.l2.capacity_bytes") * machine.instances("l2")
+    """Capacity of the largest cache before DRAM."""
+    capacity = machine.need(machine.level("l2").capacity_bytes, "levels.l2.capacity_bytes") * machine.instances("l2")
+    if not machine.has_level("llc"):
+        return capacity
+    last = machine.need(machine.level("llc").capacity_bytes, "levels.llc.capacity_bytes") * machine.instances("llc")
+    return max(capacity, last)
 
 
 def tensor_seconds(work_by_dtype: Mapping[str, Array], machine: Machine, sms: float) -> Array:

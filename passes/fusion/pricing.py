@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from codesign.costmodel.external import launch_seconds
+from codesign.costmodel.launches import launch_seconds
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.roofline import roofline_bounds
 from codesign.costmodel.summary import KernelSummary, Nest, footprint, summarize

@@ -72,7 +72,7 @@ def test_one_block_takes_its_fill_and_its_multiply_adds() -> None:
 def test_a_long_copy_runs_at_the_bandwidth_of_dram() -> None:
     seen = simulate(workloads.add(), H100, rows(), {"T": 65536, "N": 4096}, IDEAL)
     bytes_moved = 3 * 65536 * 4096 * 2
-    bandwidth = H100.level("dram").bandwidth.value or 0.0
+    bandwidth = H100.need(H100.level("dram").bandwidth, "dram")
     assert seen.dram_read_bytes + seen.dram_write_bytes == pytest.approx(bytes_moved)
     assert seen.seconds == pytest.approx(bytes_moved / bandwidth, rel=0.03)
     assert seen.busy["dram"] > 0.97
@@ -97,7 +97,7 @@ def test_half_the_sms_idle_when_the_grid_is_half_a_wave() -> None:
 
 def test_resident_blocks_hide_each_others_latency() -> None:
     """Without prefetching, two blocks on an SM take turns: one waits for operands, the other computes."""
-    wide = H100.with_figures({"levels.l2.bandwidth": 4.0 * (H100.level("l2").bandwidth.value or 0.0)})
+    wide = H100.with_figures({"levels.l2.bandwidth": 4.0 * H100.need(H100.level("l2").bandwidth, "l2")})
     one, two = gemm(128 * 12, 128 * 11, 8192), gemm(128 * 24, 128 * 11, 8192)
     lone, pair = (simulate(GEMM, wide, tiled(128, 128, 64, 1), sizes, IDEAL) for sizes in (one, two))
     assert pair.blocks_per_sm >= 2
@@ -143,7 +143,7 @@ def test_a_loop_that_waits_for_its_loads_overlaps_neither_requests_nor_dram() ->
     slow, fast = (simulate(workloads.add(), H100, schedule, sizes, IDEAL) for schedule in (walking, quick))
     vector = H100.unit("vector").clock_hz.value or 1.0
     requests = 3 * 16384 * 4096 * 2 / (2 * 32) * REQUEST_CLOCKS / vector / SMS
-    stream = 3 * 16384 * 4096 * 2 / (H100.level("dram").bandwidth.value or 1.0)
+    stream = 3 * 16384 * 4096 * 2 / H100.need(H100.level("dram").bandwidth, "dram")
     assert fast.seconds == pytest.approx(stream, rel=0.1)
     assert slow.seconds >= requests + stream
     assert slow.seconds < 1.4 * (requests + stream)
@@ -290,7 +290,7 @@ def test_never_faster_than_the_roofline_and_terms_sum(
 def test_without_warm_operands_it_stays_above_the_roofline_by_itself(m: int, n: int, k: int, tm: int, tn: int) -> None:
     """What the chip's units and DRAM must do takes its time in the simulation; the closing rule only covers results left in L2."""
     seen = simulate(GEMM, H100, tiled(tm, tn, 32, 3), gemm(m, n, k), IDEAL)
-    left_in_cache = m * n * 2 / (H100.level("dram").bandwidth.value or 1.0)
+    left_in_cache = m * n * 2 / H100.need(H100.level("dram").bandwidth, "dram")
     assert seen.drain <= left_in_cache
 
 
