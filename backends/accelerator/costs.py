@@ -45,7 +45,7 @@ class InstructionCost:
             self.external = isinstance(memory.type, BufferType)
             self.filled = prod(axis.size for axis in op.axes) * memory.type.dtype.bytes
             self.counts: dict[tuple[int, ...], Timed] = {}
-            self.whole = None if op.guards else self._timed(self.shape.full)
+            self.whole = None if op.guards or self.shape.controls else self._timed(self.shape.full, {})
         else:
             self.fixed = 0.0
 
@@ -81,15 +81,15 @@ class InstructionCost:
             return self.whole
         found = self.counts.get(controls)
         if found is None:
-            found = self.counts[controls] = self._timed(self._active(controls, data))
+            values = dict(zip(self.item.controls, controls, strict=True))
+            found = self.counts[controls] = self._timed(self._active(values, data), values)
         return found
 
-    def _timed(self, counts: Counts) -> Timed:
-        transfer = self.shape.cost(counts)
+    def _timed(self, counts: Counts, values: Mapping[str, int]) -> Timed:
+        transfer = self.shape.cost(counts, values)
         return transfer.clocks, transfer.moved, self.joules(transfer)
 
-    def _active(self, controls: tuple[int, ...], data: Mapping[Value, Array] | None) -> Counts:
-        fixed = dict(zip(self.item.controls, controls, strict=True))
+    def _active(self, fixed: Mapping[str, int], data: Mapping[Value, Array] | None) -> Counts:
         if self.clip is not None:
             return self.clip(fixed)
         op = self.item.instruction

@@ -8,9 +8,10 @@ from math import prod
 
 import numpy as np
 
+from codesign.costmodel.dataflow.runs import places_along, walk_of
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.core import Value
-from codesign.ir.index import Index, index
+from codesign.ir.index import Index, Var, index
 from codesign.ir.tile import Axis, Guard
 from codesign.ir.types import BufferType, TileType
 
@@ -29,7 +30,8 @@ class Transfer:
 class TransferShape:
     """The strides of one DMA instruction, from which its cost follows by the number of active lanes along each axis.
 
-    Axes that the address is not linear in are gathered: each of their points is an address of its own.
+    An axis that the address is not linear in is walked by its digits (`runs.walk_of`), for which the values of `controls` must be
+    known; where it depends on data each of its points is an address of its own.
     """
 
     def __init__(self, memory: Value, indices: tuple[Index, ...], axes: tuple[Axis, ...], target: Target) -> None:
@@ -38,41 +40,57 @@ class TransferShape:
         self.bytes_each = kind.dtype.bytes
         self.axes = axes
         self.target = target
-        address = index(0)
+        self.address = index(0)
         for expression, step in zip(indices, _strides(kind), strict=True):
-            address = address + expression * step
-        factors = [address.coefficient(axis.name) for axis in axes]
-        self.gathered = {a.name for a, c in zip(axes, factors, strict=True) if c is None or not c.is_constant}
-        self.strides = [abs(c.constant) if c is not None and c.is_constant else 1 << 62 for c in factors]
+            self.address = self.address + expression * step
         self.full = tuple(axis.size for axis in axes)
-        self.known: dict[Counts, Transfer] = {}
+        names = {axis.name for axis in axes}
+        self.strides: list[int | None] = []
+        self.controls: tuple[str, ...] = ()
+        for axis in axes:
+            factor = self.address.coefficient(axis.name)
+            plain = factor is not None and factor.is_constant
+            self.strides.append(abs(factor.constant) if plain and factor is not None else None)
+        if None in self.strides and not self.address.data():
+            curved = [m for m, _ in self.address.terms if not all(isinstance(atom, Var) for atom in m)]
+            inside = {name for m in curved for atom in m for name in Index.atom(atom).variables()}
+            self.controls = tuple(sorted(inside - names))
+        self.known: dict[tuple[Counts, tuple[int, ...]], Transfer] = {}
 
-    def cost(self, counts: Counts) -> Transfer:
+    def cost(self, counts: Counts, values: Mapping[str, int] | None = None) -> Transfer:
         """Cost with so many active lanes along each axis (a lone number: so many active points, in no order)."""
-        if counts not in self.known:
-            self.known[counts] = self._cost(counts)
-        return self.known[counts]
+        controls = tuple((values or {}).get(name, 0) for name in self.controls)
+        key = (counts, controls)
+        if key not in self.known:
+            self.known[key] = self._cost(counts, dict(zip(self.controls, controls, strict=True)))
+        return self.known[key]
 
-    def _cost(self, counts: Counts) -> Transfer:
+    def _cost(self, counts: Counts, values: Mapping[str, int]) -> Transfer:
         points = prod(counts)
         if points == 0:
             return Transfer(0.0, 0.0, self.target.dma_setup_clocks)
         if len(counts) != len(self.axes):
-            full = self._cost(self.full)
+            full = self._cost(self.full, values)
             share = points / prod(self.full)
             return Transfer(points * self.bytes_each, full.moved * share, full.clocks * share)
-        run, pieces, addresses = 1, 1, 1
-        dims: list[int] = []
-        order = sorted(zip(self.strides, counts, self.axes, strict=True), key=lambda item: item[0])
-        for stride, count, axis in order:
-            if axis.name in self.gathered:
-                addresses *= count
-            elif count > 1 and stride == run:
-                run *= count
-            elif count > 1 and stride:
-                dims.append(count)
+        run, pieces = 1.0, 1.0
+        dims: list[float] = []
+        moves: list[tuple[int, float]] = []
+        for stride, count, axis in zip(self.strides, counts, self.axes, strict=True):
+            if stride is not None:
+                moves.append((stride, count))
+                continue
+            places = places_along(self.address, axis.name, count, values)
+            if places is None:
                 pieces *= count
-        pieces *= addresses
+            else:
+                moves += walk_of(places)
+        for stride, many in sorted(moves, key=lambda move: (move[0], -move[1])):
+            if many > 1 and stride == run:
+                run *= many
+            elif many > 1 and stride:
+                dims.append(many)
+                pieces *= many
         descriptors = prod(dims[max(self.target.descriptor_dims - 1, 1) :])
         beats = np.ceil(run * self.bytes_each / self.target.dma_bytes_per_clock)
         line = self.target.dram.line_bytes

@@ -46,18 +46,36 @@ def systolic_clocks(m: Numbers, n: Numbers, k: Numbers, rows: int, columns: int,
     return folds * each
 
 
+def overlapped_clocks(
+    m: Numbers, n: Numbers, k: Numbers, rows: int, columns: int, dataflow: str, arrays: int
+) -> Floats:
+    """Clocks of a product on `arrays` systolic arrays that hold what is stationary twice.
+
+    The next fold's operand is loaded (its results are unloaded) while this one's rows stream, so a fold takes its rows, or the array's
+    height where there are fewer of them; the first fill and the last drain remain. One fold takes what the closed form says.
+    """
+    folds, each = systolic_folds(m, n, k, rows, columns, dataflow)
+    streamed = {"output_stationary": k, "weight_stationary": m, "input_stationary": n}[dataflow]
+    step = np.maximum(np.asarray(streamed, dtype=np.float64), rows)
+    return (np.ceil(folds / arrays) - 1.0) * step + each
+
+
 def matmul_clocks(target: Target, m: Numbers, n: Numbers, k: Numbers, dtype: DType, dataflow: str = "") -> Floats:
     """Clocks of one `matmul` instruction: the array, or the scratchpad feeding it, whichever is slower.
 
     A unit with depth works through rows x columns x depth blocks, one a clock; a core with several systolic arrays deals the folds
-    out to them. Operands are read from scratchpad as often as the dataflow needs (see `matmul_reads`).
+    out to them, and one fold follows the other without a gap where what is stationary is held twice. Operands are read from scratchpad as
+    often as the dataflow needs (see `matmul_reads`).
     """
     array = target.array
     flow = dataflow or array.dataflows[0]
     slow = target.tensor_slowdown(dtype)
     if array.systolic:
-        folds, each = systolic_folds(m, n, k, array.rows, array.columns, flow)
-        busy = np.ceil(folds / array.count) * each * slow
+        if array.held_twice:
+            busy = overlapped_clocks(m, n, k, array.rows, array.columns, flow, array.count) * slow
+        else:
+            folds, each = systolic_folds(m, n, k, array.rows, array.columns, flow)
+            busy = np.ceil(folds / array.count) * each * slow
     else:
         blocks = _ceil(m, array.rows) * _ceil(n, array.columns) * _ceil(k, array.depth)
         busy = np.ceil(blocks / array.count) * slow

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from codesign.costmodel.dataflow.structure import Shape, Stage, Work, work_of
+from codesign.costmodel.dataflow.shape import Array, Shape
+from codesign.costmodel.dataflow.structure import Stage, Work, work_of
 from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import CostBatch
@@ -25,8 +26,6 @@ TERM_NAMES = ("launch", "fill", "tensor", "vector", "load", "store", "dram", "la
 LOOPED, RESIDENT, ONLINE = (REDUCE_MODES.index(mode) for mode in ("looped", "resident", "online"))
 BAND = (0.8, 1.25)
 """Interval around the prediction that holds 90 % of simulated times of random kernels and schedules (tests/costmodel/dataflow)."""
-
-Array = Any
 
 
 @dataclass(frozen=True)
@@ -135,6 +134,7 @@ def _shape(
         columns.get("pipeline", np.ones(1)).astype(np.float64),
         columns.get("partial", np.ones(1)).astype(np.float64),
         {name: float(value) for name, value in sizes.items()},
+        extents,
     )
 
 

@@ -6,50 +6,19 @@ share one); values that carry a looped dim are computed again in each loop that 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from codesign.costmodel.dataflow.engines import matmul_clocks, matmul_reads, vector_clocks, vector_joules
+from codesign.costmodel.dataflow.shape import Array, Shape
 from codesign.costmodel.dataflow.target import Target
+from codesign.costmodel.dataflow.transfer import transfer
 from codesign.costmodel.summary import Access, KernelSummary, Nest, footprint
-from codesign.ir.index import index
-
-Array = Any
-"""A NumPy array over schedules, or a Python number; they broadcast."""
 
 SMALLEST_DOT = 16
 """Least side of a product that tiling gives to the tensor unit."""
-
-
-@dataclass
-class Shape:
-    """Sizes under a set of schedules that loop over the same dims.
-
-    By dim: `tile` lanes, `mean` average of those inside the extent, `trips` steps of a looped dim (1 otherwise). `grid`: program instances.
-    """
-
-    tile: dict[str, Array]
-    mean: dict[str, Array]
-    trips: dict[str, Array]
-    looped: frozenset[str]
-    inner: frozenset[str]
-    grid: Array
-    pipeline: Array
-    partial: Array
-    symbols: Mapping[str, float]
-
-    def sizes(self, which: Mapping[str, Array]) -> dict[str, Array]:
-        return {**self.symbols, **{f"tile:{dim}": size for dim, size in which.items()}}
-
-    def points(self, dims: tuple[str, ...]) -> Array:
-        """Lanes of a tile over some dims."""
-        total: Array = 1.0
-        for dim in dims:
-            total = total * self.tile[dim]
-        return total
 
 
 @dataclass(eq=False)
@@ -369,38 +338,3 @@ class _Builder:
         if nest.contraction is not None:  # factors that are worked out before they reach the tensor unit
             made = [some for some, _ in nest.hoisted if set(some) & set(nest.reductions)]
             self.work.turn = self.work.turn + sum(shape.points(some) * nest.accumulate.bytes for some in made)
-
-
-def transfer(access: Access, target: Target, shape: Shape) -> tuple[Array, Array, Array]:
-    """Clocks of the DMA engine, bytes of whole memory lines, and bytes wanted, for one transfer of an access's tile."""
-    elements: Array = 1.0  # every lane is fetched, those that fall on the same element too
-    for dim in access.dims:
-        elements = elements * shape.mean[dim]
-    flat = index(0)
-    for expression, stride in zip(access.index, access.strides, strict=True):
-        flat = flat + expression * stride
-    run: Array = 1.0
-    lanes: Array = 1.0  # that the run has when no lane is cut off
-    linear: list[tuple[int, str]] = []
-    for dim in access.dims:
-        factor = flat.coefficient(dim)
-        if factor is not None and not factor.is_constant:
-            factor = factor.substitute({name: int(value) for name, value in shape.symbols.items()})
-        if factor is not None and factor.is_constant and factor.constant:
-            linear.append((abs(factor.constant), dim))
-    more: Array = 0
-    descriptors: Array = 1.0
-    for step, dim in sorted(linear):
-        joins = (lanes == step) & (shape.tile[dim] > 1)
-        run, lanes = run * np.where(joins, shape.mean[dim], 1.0), lanes * np.where(joins, shape.tile[dim], 1.0)
-        apart = np.logical_not(joins) & (shape.mean[dim] > 1)
-        more = more + apart
-        beyond = apart & (more > max(target.descriptor_dims - 1, 1))
-        descriptors = descriptors * np.where(beyond, shape.mean[dim], 1.0)
-    pieces = elements / np.maximum(np.minimum(run, elements), 1.0)
-    run = elements / pieces
-    line = target.dram.line_bytes
-    each = run * access.dtype.bytes
-    moved = pieces * np.ceil(each / line) * line
-    clocks = descriptors * target.dma_setup_clocks + pieces * np.ceil(each / target.dma_bytes_per_clock)
-    return clocks, moved, elements * access.dtype.bytes

@@ -42,7 +42,8 @@ class Port:
 class Array:
     """The matrix unit of a core: `count` arrays of rows x columns, working on `depth` reduction steps a clock (1: systolic).
 
-    `slowdown[dtype]`: clocks per step relative to the full rate. `dataflows`: what it can do, its own choice first.
+    `slowdown[dtype]`: clocks per step relative to the full rate. `dataflows`: what it can do, its own choice first. `held_twice`: the
+    next stationary operand is loaded behind the present one.
     """
 
     rows: int
@@ -53,6 +54,7 @@ class Array:
     dataflows: tuple[str, ...]
     startup_clocks: float
     joules: dict[str, float]
+    held_twice: bool = False
 
     @property
     def systolic(self) -> bool:
@@ -241,4 +243,5 @@ def _array(machine: Machine, tensor: Unit, cores: int) -> Array:
         dataflows=tensor.dataflows or ("output_stationary",),
         startup_clocks=machine.limit("tensor_startup_clocks"),
         joules={k: f.value for k, f in tensor.energy_joules_per_operation.items() if f.value is not None},
+        held_twice=machine.features.get("stationary_operand_held_twice", False),
     )

@@ -13,6 +13,7 @@ from codesign.costmodel.dataflow.engines import (
     dma_clocks,
     matmul_clocks,
     matmul_reads,
+    overlapped_clocks,
     systolic_clocks,
     transfer_bytes,
     vector_clocks,
@@ -65,6 +66,29 @@ def test_four_arrays_of_a_core_share_the_folds() -> None:
     tpu = target_of(load_machine("tpu_v4"))
     one = systolic_clocks(512, 128, 128, 128, 128, "weight_stationary")
     assert float(matmul_clocks(tpu, 512, 512, 128, BF16)) == tpu.array.startup_clocks + float(one)
+
+
+@pytest.mark.parametrize(("flow", "m", "n", "k", "rows"), [
+    ("weight_stationary", 512, 256, 384, 512),
+    ("weight_stationary", 40, 256, 384, 128),
+    ("output_stationary", 256, 384, 512, 512),
+    ("input_stationary", 256, 512, 384, 512),
+])  # fmt: skip
+def test_an_array_that_holds_twice_pays_its_fill_and_drain_once(flow: str, m: int, n: int, k: int, rows: int) -> None:
+    folds = 2 * 3
+    each = 2 * 128 + 128 - 2 if flow != "output_stationary" else 128 + 128 - 2
+    streamed = {"weight_stationary": m, "output_stationary": k, "input_stationary": n}[flow]
+    assert overlapped_clocks(m, n, k, 128, 128, flow, 1) == (folds - 1) * rows + each + streamed
+    assert overlapped_clocks(m, n, k, 128, 128, flow, 4) == rows + each + streamed, "two folds on the busiest of four"
+    assert overlapped_clocks(16, 16, 16, 128, 128, flow, 1) == systolic_clocks(16, 16, 16, 128, 128, flow)
+
+
+def test_only_a_machine_that_says_so_holds_twice() -> None:
+    tpu, plain = target_of(load_machine("tpu_v4")), target_of(load_machine("systolic_16x16"))
+    assert tpu.array.held_twice
+    assert not plain.array.held_twice
+    long = float(matmul_clocks(tpu, 1024, 1024, 1024, BF16))
+    assert long < 1.05 * (1024**3 / (4 * 128 * 128)) + 1000, "folds follow each other without a gap"
 
 
 def test_vector_clocks_take_the_slowest_pipe() -> None:

@@ -1,0 +1,129 @@
+"""How an address moves along one dim: in digits of it, each with a stride of its own.
+
+`%x[k // 128, i, k % 128]` is not linear in k, but it is in the two digits of k to the base 128: 128 elements next to each other, then a
+jump. A DMA engine walks digits as it walks dims. A window of consecutive values of the dim (a tile) takes so many of each digit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.ir.index import Index, Var
+
+LONGEST = 1 << 20
+"""Values of a dim that are looked at (points, of several dims together); bases of digits are far smaller."""
+WINDOWS = 12
+"""Tiles along a dim that are looked at."""
+MOST_WAYS = 4
+"""Ways to lie on the digits that are told apart."""
+
+
+Places = npt.NDArray[np.int64]
+"""Addresses of consecutive values of a dim."""
+Walk = tuple[tuple[int, float], ...]
+"""Strides, fastest first, and how often each is taken before the next one."""
+
+
+def places_along(address: Index, dim: str, extent: int, values: Mapping[str, int] | None = None) -> Places | None:
+    """Addresses of the values of a dim, all else at its first value; None where they depend on data, or on other dims along with this.
+
+    `values`: of the other names in the address; a name that is not given counts as 0.
+    """
+    if address.data():
+        return None
+    given = values or {}
+    for monomial, _ in address.terms:
+        names = [name for atom in monomial for name in Index.atom(atom).variables()]
+        if dim in names and any(name != dim and name not in given and not _plain(monomial, dim) for name in names):
+            return None
+    known: dict[str, Any] = {name: given.get(name, 0) for name in address.variables()}
+    known[dim] = np.arange(min(extent, LONGEST), dtype=np.int64)
+    return np.broadcast_to(np.asarray(address.evaluate(known), dtype=np.int64), known[dim].shape)
+
+
+def _plain(monomial: tuple[Any, ...], dim: str) -> bool:
+    """Whether a product has the dim as a factor of its own: then it is no place where digits begin."""
+    return any(isinstance(atom, Var) and atom.name == dim for atom in monomial)
+
+
+def walk_of(places: Places) -> Walk:
+    """The digits of a sequence of addresses. Pieces of unequal length count as pieces of their mean length."""
+    found: list[tuple[int, float]] = []
+    while len(places) > 1:
+        steps = np.diff(places)
+        usual = _usual(steps)
+        breaks = np.flatnonzero(steps != usual) + 1
+        if not len(breaks):
+            return (*found, (abs(usual), float(len(places))))
+        count = int(breaks[0])
+        starts = places[::count]
+        if count > 1 and np.array_equal(breaks, np.arange(count, len(places), count)):
+            found.append((abs(usual), len(places) / len(starts)))
+            places = starts
+            continue
+        pieces = len(breaks) + 1
+        return (*found, (abs(usual), len(places) / pieces), (int(np.max(np.abs(steps))), float(pieces)))
+    return tuple(found)
+
+
+def _usual(steps: Places) -> int:
+    values, counts = np.unique(steps, return_counts=True)
+    return int(values[np.argmax(counts)])
+
+
+def windows_of(places: Places, tile: int) -> list[tuple[float, Walk]]:
+    """How tiles that lie one after the other along a dim walk: each way with its share of the tiles, at most `MOST_WAYS`."""
+    starts = np.arange(0, len(places), tile)
+    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, min(len(starts), WINDOWS)).round().astype(np.int64))]
+    ways = Counter(walk_of(places[start : start + tile]) for start in chosen).most_common(MOST_WAYS)
+    total = sum(count for _, count in ways)
+    return [(count / total, way) for way, count in ways]
+
+
+@lru_cache(maxsize=4096)
+def share_inside(
+    place: tuple[Index, ...],
+    shape: tuple[Index, ...],
+    extents: tuple[tuple[str, int], ...],
+    symbols: tuple[tuple[str, int], ...],
+) -> float:
+    """Share of the points of a domain that fall inside a tensor of `shape`; 1 where that depends on data."""
+    share = 1.0
+    for expression, size in zip(place, shape, strict=True):
+        if not expression.data():
+            values, weights = _values(expression, dict(extents), dict(symbols))
+            inside = (values >= 0) & (values < int(size.evaluate(dict(symbols))))
+            share *= float(weights[inside].sum() / weights.sum())
+    return share
+
+
+def _values(
+    expression: Index, extents: Mapping[str, int], symbols: Mapping[str, int]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Values of an expression over a domain, and how often each comes; terms over the same dims are taken together."""
+    values, weights = np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.float64)
+    left = set(expression.variables()) & extents.keys()
+    offset = int(expression.evaluate({**symbols, **dict.fromkeys(left, 0)}))
+    while left:
+        tied, more = set[str](), {min(left)}
+        while more - tied:
+            tied |= more
+            shared = [Index(((monomial, 1),)).variables() & left for monomial, _ in expression.terms]
+            more = set[str]().union(*(names for names in shared if names & tied))
+        left -= tied
+        most = int(LONGEST ** (1 / len(tied)))
+        axes = {}
+        for position, name in enumerate(sorted(tied)):
+            few = np.arange(min(extents[name], most), dtype=np.int64)
+            axes[name] = few.reshape([-1 if i == position else 1 for i in range(len(tied))])
+        part = np.asarray(expression.evaluate({**symbols, **dict.fromkeys(extents, 0), **axes})) - offset
+        seen, counts = np.unique(part, return_counts=True)
+        values, which = np.unique(np.add.outer(values, seen), return_inverse=True)
+        weights = np.bincount(which.ravel(), np.multiply.outer(weights, counts).ravel()).astype(np.float64)
+    return values + offset, weights

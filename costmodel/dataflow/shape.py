@@ -1,0 +1,44 @@
+"""Tile sizes of a batch of schedules that loop over the same dims, as arrays over the schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Array = Any
+"""A NumPy array over schedules, or a Python number; they broadcast."""
+
+
+@dataclass
+class Shape:
+    """Sizes under a set of schedules that loop over the same dims.
+
+    By dim: `tile` lanes, `mean` average of those inside the extent (`extents`), `trips` steps that cover it. `grid`: program
+    instances.
+    """
+
+    tile: dict[str, Array]
+    mean: dict[str, Array]
+    trips: dict[str, Array]
+    looped: frozenset[str]
+    inner: frozenset[str]
+    grid: Array
+    pipeline: Array
+    partial: Array
+    symbols: Mapping[str, float]
+    extents: Mapping[str, int]
+
+    def sizes(self, which: Mapping[str, Array]) -> dict[str, Array]:
+        return {**self.symbols, **{f"tile:{dim}": size for dim, size in which.items()}}
+
+    def points(self, dims: tuple[str, ...]) -> Array:
+        """Lanes of a tile over some dims."""
+        total: Array = 1.0
+        for dim in dims:
+            total = total * self.tile[dim]
+        return total
+
+    def last(self, dim: str) -> Array:
+        """Lanes of the last tile of a dim inside its extent."""
+        return self.extents[dim] - (self.trips[dim] - 1.0) * self.tile[dim]

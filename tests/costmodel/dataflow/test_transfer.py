@@ -1,0 +1,108 @@
+"""What a transfer costs when the address goes along the digits of a dim: by hand, and against the simulator's own account."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from codesign.backends.accelerator import lower, simulate
+from codesign.costmodel.dataflow import DataflowModel
+from codesign.costmodel.dataflow.runs import share_inside, walk_of, windows_of
+from codesign.costmodel.machine import load_machine
+from codesign.costmodel.protocol import CostBatch
+from codesign.costmodel.summary import summarize
+from codesign.ir.index import index
+from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.ir.tensor import Fusion
+from codesign.ir.text import parse
+from codesign.passes.normalize import Normalized, normalize
+from codesign.passes.tile import lower as tile
+from tests.passes.tiling import groups
+
+
+def group(text: str) -> Normalized:
+    (function,) = parse(text).functions.values()
+    return normalize(next(op for op in function.body.ops if isinstance(op, Fusion)))
+
+
+def heads(count: int, width: int, rows: int, columns: int, dtype: str = "bf16") -> Normalized:
+    """A product whose left operand is read as it lies before a transpose and a reshape."""
+    k = count * width
+    return group(f"""
+func @heads(%x: {dtype}[{count}, {rows}, {width}], %w: {dtype}[{columns}, {k}]) {{
+  %o = fusion {{
+    %h = compute {dtype}[i: {rows}, j: {columns}] sum(k: {k}) in f32 {{
+      f32(%x[k // {width}, i, k % {width}]) * f32(%w[j, k])
+    }}
+    yield %h
+  }}
+  return %o
+}}
+""")
+
+
+def both(
+    form: Normalized, machine: str, schedules: list[Schedule]
+) -> tuple[CostBatch, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    """The model's answer for some schedules, and the bytes that the simulator moves."""
+    target = load_machine(machine)
+    cost = DataflowModel().predict(summarize(form.fusion), target, ScheduleBatch.of(schedules))
+    runs = [
+        simulate(lower(tile(form.fusion, s, outputs=form.outputs), target), None, target, values=False)
+        for s in schedules
+    ]
+    return cost, np.array([run.dram_bytes for run in runs])
+
+
+def test_addresses_are_taken_apart_into_digits() -> None:
+    k = np.arange(12)
+    assert walk_of(k * 3) == ((3, 12.0),)
+    assert walk_of(k // 4 * 100 + k % 4) == ((1, 4.0), (100, 3.0))
+    assert walk_of(k // 6 * 100 + k // 2 % 3 * 7 + k % 2) == ((1, 2.0), (7, 3.0), (100, 2.0))
+    assert walk_of((k + 2) // 4 * 100 + (k + 2) % 4) == ((1, 3.0), (97, 4.0)), "a piece that is cut counts as a piece"
+    assert walk_of(k[:1]) == ()
+
+
+def test_windows_that_lie_alike_count_together() -> None:
+    places = np.arange(24) // 6 * 100 + np.arange(24) % 6
+    assert windows_of(places, 6) == [(1.0, ((1, 6.0),))]
+    assert windows_of(places, 12) == [(1.0, ((1, 6.0), (100, 2.0)))]
+    ways = {way: share for share, way in windows_of(places, 4)}
+    assert ways[(1, 4.0),] == pytest.approx(2 / 3), "of six windows of four, two lie across the end of a piece"
+    assert sum(ways.values()) == pytest.approx(1.0)
+
+
+def test_share_of_a_padded_read_that_is_inside() -> None:
+    y, r = index("y"), index("r")
+    whole = share_inside((y + r - 1,), (index(8),), (("r", 3), ("y", 8)), ())
+    assert whole == pytest.approx((3 * 8 - 2) / 24)
+    digits = share_inside(((y // 4) + (r // 2) - 1, (y % 4)), (index(2), index(4)), (("r", 6), ("y", 8)), ())
+    assert digits == pytest.approx(4 / 6)
+
+
+@pytest.mark.parametrize("machine", ["maia100", "tpu_v4", "systolic_16x16"])
+@pytest.mark.parametrize("width", [32, 64, 96])
+def test_a_read_through_a_reshape_moves_whole_pieces(machine: str, width: int) -> None:
+    form = heads(4, width, 128, 64)
+    schedules = [
+        Schedule({"i": i, "j": 64, "k": k}, reduce={"k": "looped"}, pipeline=2)
+        for i in (32, 128)
+        for k in (32, 64, 128)
+    ]
+    cost, moved = both(form, machine, schedules)
+    np.testing.assert_allclose(cost.dram_bytes, moved, rtol=0.02)
+    plain, _ = both(normalize(groups.gemm(128, 64, 4 * width)), machine, schedules)
+    least = plain.dram_bytes - 64 * 2 * -(-128 // np.array([s.tiles["i"] for s in schedules]))
+    assert (cost.dram_bytes <= 1.4 * least).all(), "no element is charged a line of memory"
+
+
+@pytest.mark.parametrize("machine", ["maia100", "tpu_v4"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_windows_move_what_the_simulator_moves(machine: str, stride: int) -> None:
+    form = normalize(groups.max_pool(2, 8, 28, 3, stride))
+    schedules = [
+        Schedule({"nc": nc, "y": y, "x": 16, "r": 2, "s": s}, reduce={"r": "looped", "s": "looped"})
+        for nc, y, s in ((8, 4, 1), (4, 8, 2), (16, 2, 4))
+    ]
+    cost, moved = both(form, machine, schedules)
+    np.testing.assert_allclose(cost.dram_bytes, moved, rtol=0.01)
