@@ -91,8 +91,14 @@ def packed_of(tensor: Any) -> Any:
 
 
 def answer(request: dict[str, Any], mended: ModuleType) -> Any:
-    """Run a kernel's `launch` over tensors and send its outputs back: NumPy's memory, or torch's where the file says `import torch`."""
+    """Serve one request: a runner module's `Runner` on its inputs, or a kernel's `launch`, whose outputs are sent back.
+
+    A kernel's tensors are NumPy's memory, or torch's where its file says `import torch`.
+    """
     module, given = load_file(request["path"]), request["tensors"]
+    if request["kind"] == "runner":
+        weights = {name: tensor_of(packed) for name, packed in request["weights"].items()}
+        return [packed_of(tensor) for tensor in module.Runner(weights, device="cpu")(*map(tensor_of, given))]
     first = request["first_output"]
     if hasattr(module, "torch") or any(dtype not in mended.TYPES for _, dtype, _ in given):
         tensors = [tensor_of(packed) for packed in given]

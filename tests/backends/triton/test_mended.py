@@ -29,7 +29,7 @@ def worker() -> Iterator[Worker]:
 
 def ask(worker: Worker, path: Path, *tensors: torch.Tensor) -> list[torch.Tensor]:
     packed = [protocol.packed_of(tensor) for tensor in tensors]
-    request = {"path": str(path), "tensors": packed, "sizes": [], "first_output": len(tensors) - 1}
+    request = {"path": str(path), "tensors": packed, "sizes": [], "kind": "kernel", "first_output": len(tensors) - 1}
     return [protocol.tensor_of(answer) for answer in worker.ask(request, "kernel")]
 
 
