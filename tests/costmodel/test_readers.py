@@ -31,7 +31,8 @@ ELSEWHERE = {
     "levels.cmem.capacity_bytes",
     "links.pcie.bandwidth",  # the fastest link is taken
     "links.ethernet.bandwidth",
-    "units.tensor.rate.tf32",  # products that nothing asks for yet
+    "units.tensor.rate.tf32",  # products that no kernel has yet
+    "units.tensor.rate.i8",
 }
 FACTORS = (0.5, 2.0, 0.01, 1000.0)
 TILES = {"m": 128, "n": 128, "k": 32, "t": 1, "h": 8, "d": 32, "x": 16, "y": 16}
@@ -47,16 +48,15 @@ def _answers(machine: Machine) -> Iterator[float]:
     full = Schedule(TILES, pipeline=2, extras={"warps": 32})
     small = Schedule(dict.fromkeys(TILES, 16), pipeline=1, extras={"warps": 1})
     for kernel in kernels:
-        for size in (256, 4096):
-            try:
-                batch = ScheduleBatch.of([few, many, wide, deep, full, small])
-                cost = cost_model_for(machine).predict(kernel, machine, batch, dict.fromkeys(kernel.symbols, size))
-            except CodesignError:
-                yield -1.0
-                continue
-            yield from np.nan_to_num(cost.seconds, posinf=-2.0).tolist()
-            yield from np.nan_to_num(cost.joules, nan=-3.0, posinf=-2.0).tolist()
-            yield from np.asarray(cost.details.get("scratch_bytes", ()), dtype=np.float64).tolist()
+        try:
+            batch = ScheduleBatch.of([few, many, wide, deep, full, small])
+            cost = cost_model_for(machine).predict(kernel, machine, batch, dict.fromkeys(kernel.symbols, 2048))
+        except CodesignError:
+            yield -1.0
+            continue
+        yield from np.nan_to_num(cost.seconds, posinf=-2.0).tolist()
+        yield from np.nan_to_num(cost.joules, nan=-3.0, posinf=-2.0).tolist()
+        yield from np.asarray(cost.details.get("scratch_bytes", ()), dtype=np.float64).tolist()
     if machine.links:
         yield external_seconds(_all_reduce(), machine).seconds
 
