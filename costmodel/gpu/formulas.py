@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from codesign.costmodel.gpu.geometry import Work, geometry, sector_bytes, wide_of, work
+from codesign.costmodel.gpu.energy import power_limit, static_watts
+from codesign.costmodel.gpu.geometry import Work
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.parameters import Parameters
-from codesign.costmodel.gpu.timing import estimate, memory_bandwidth
+from codesign.costmodel.gpu.timing import Estimate, estimate, tensor_seconds
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.roofline import kernel_flops
 from codesign.costmodel.summary import KernelSummary
@@ -37,43 +38,60 @@ def formulas(
     knobs = {name: np.asarray(column, dtype=np.float64) for name, column in _columns(schedule).items()}
     numbers = {name: float(value) for name, value in sizes.items()}
     found = estimate(kernel, machine, knobs, numbers, p, schedule.order)
-    g = geometry(kernel, knobs, numbers, float(machine.instances("shared")))
-    warps = knobs.get("warps", 4.0)
-    w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, wide_of(machine), sector_bytes(machine))
+    parts, rounds = found.parts, _number(found.rounds)
+    w, g, t = parts.work, parts.tiling, parts.traffic
     grid, sms = _number(found.grid), float(machine.instances("shared"))
-    dram = memory_bandwidth(machine)
-    l2 = machine.need(machine.level("l2").bandwidth, "levels.l2.bandwidth") * machine.instances("l2")
     latency = machine.need(machine.level("dram").latency_seconds, "levels.dram.latency_seconds")
-    rounds = _number(found.rounds)
     values: dict[str, dict[str, float]] = {
-        "launch": {"launch_seconds": p.launch_seconds},
+        "launch": {
+            "launch_seconds": p.launch_seconds,
+            "further_launches": _number(parts.further_launches),
+            "further_launch_seconds": p.helper_seconds,
+        },
         "fill": {"rounds": rounds, "dram_latency_seconds": latency, "latencies_each": p.fill_latency},
-        "tensor": {"useful_operations": kernel_flops(kernel, sizes), **_tensor(machine, grid, p, w)},
+        "tensor": {"useful_operations": kernel_flops(kernel, sizes), **_tensor(machine, found)},
         "vector": {
             "vector_operations": grid * _number(w.vector + w.ieee),
             "double_operations": grid * _number(w.double),
             "integer_operations": grid * _number(w.integer),
             "special_operations": grid * _number(w.special),
-            "efficiency": p.vector_efficiency,
+            "efficiency": p.vector_efficiency * _number(parts.warps_beside),
+            "spilled_bytes": grid * _number(parts.spilled_bytes),
+            "operand_seconds": _number(parts.operand_seconds),
+            "busiest_sm_over_mean": _number(parts.busiest) * sms / grid,
         },
         "l2": {
             "load_bytes": grid * _number(w.load_bytes),
             "store_bytes": grid * _number(w.store_bytes),
-            "bandwidth_bytes_per_second": l2,
+            "moved_bytes": _number(parts.l2_bytes),
+            "bandwidth_bytes_per_second": _number(parts.l2_bandwidth) / p.l2_efficiency,
             "efficiency": p.l2_efficiency,
+            "busiest_sm_bytes": _number(parts.port_bytes),
+            "port_bytes_per_second": _number(parts.port),
         },
         "dram": {
             "read_bytes": _number(found.dram_read),
             "least_read_bytes": float(kernel.read_bytes.evaluate(dict(sizes))),
-            "bandwidth_bytes_per_second": dram,
+            "as_long_as_bytes": _number(t.read_effort),
+            "bandwidth_bytes_per_second": _number(parts.dram_bandwidth) / p.dram_efficiency,
             "efficiency": p.dram_efficiency,
         },
-        "store": {"write_bytes": _number(found.dram_write), "bandwidth_bytes_per_second": dram},
-        "requests": {"request_bytes": grid * _number(w.request_bytes)},
+        "store": {
+            "write_bytes": _number(found.dram_write),
+            "as_long_as_bytes": _number(t.write_effort),
+            "bandwidth_bytes_per_second": _number(parts.dram_bandwidth) / p.dram_efficiency,
+            "efficiency": p.dram_efficiency,
+        },
+        "requests": {
+            "request_bytes": grid * _number(w.request_bytes),
+            "busiest_sm_clocks": _number(parts.busiest) * _number(parts.request_clocks),
+            "clocks_per_second": _number(parts.clock),
+        },
         "power": {
             "joules_per_operation": p.tensor_joules,
-            "operations_on_padded_tiles": 2.0 * grid * sum(_number(count) for count in w.tensor.values()),
-            "limit_watts": (machine.power_watts.value or 0.0) if machine.power_watts else 0.0,
+            "work_joules": _number(found.joules),
+            "static_watts": static_watts(machine),
+            "limit_watts": power_limit(machine) or 0.0,
         },
         "latency": {"rounds": rounds, **_latency(w, knobs, p)},
         "reduction": {"parts": _number(g.split), "latencies": p.reduction_latency, "dram_latency_seconds": latency},
@@ -98,18 +116,19 @@ def _latency(w: Work, knobs: Mapping[str, Any], p: Parameters) -> dict[str, floa
     return {f"{name}_trips": _number(count) for name, count in trips.items()}
 
 
-def _tensor(machine: Machine, grid: float, p: Parameters, w: Work) -> dict[str, float]:
-    padded = 2.0 * grid * sum(_number(count) for count in w.tensor.values())
-    rates = [rate for dtype in w.tensor if (rate := machine.burst_rate("tensor", dtype)) is not None]
-    if not rates or not padded:
+def _tensor(machine: Machine, found: Estimate) -> dict[str, float]:
+    """Operations over the peak, the efficiency, and what the busiest SM has more than the mean make the seconds."""
+    parts, w, sms = found.parts, found.parts.work, float(machine.instances("shared"))
+    block = 2.0 * sum(_number(count) for count in w.tensor.values())
+    if not block:
         return {}
-    m, n = max(_number(w.tensor_m), 1.0), max(_number(w.tensor_n), 1.0)
     return {
-        "operations_on_padded_tiles": padded,
-        "peak_operations_per_second": max(rates),
-        "efficiency": p.tensor_efficiency / (1.0 + p.tile_overhead * (1.0 / m + 1.0 / n)),
-        "tile_m": m,
-        "tile_n": n,
+        "operations_on_padded_tiles": block * _number(found.grid),
+        "peak_operations_per_second": block * sms / _number(tensor_seconds(w.tensor, machine, sms)),
+        "efficiency": _number(parts.tensor_efficiency),
+        "busiest_sm_over_mean": _number(parts.busiest) * sms / _number(found.grid),
+        "tile_m": max(_number(w.tensor_m), 1.0),
+        "tile_n": max(_number(w.tensor_n), 1.0),
     }
 
 

@@ -21,13 +21,22 @@ from codesign.costmodel.gpu.chains import (
 )
 from codesign.costmodel.gpu.energy import power_seconds, work_joules
 from codesign.costmodel.gpu.generated import generated
-from codesign.costmodel.gpu.geometry import PORT_BYTES_PER_CLOCK, Array, Work, geometry, sector_bytes, wide_of, work
+from codesign.costmodel.gpu.geometry import (
+    PORT_BYTES_PER_CLOCK,
+    Array,
+    Geometry,
+    Work,
+    geometry,
+    sector_bytes,
+    wide_of,
+    work,
+)
 from codesign.costmodel.gpu.lanes import Lanes
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
 from codesign.costmodel.gpu.overlap import CHAINED, INNER, THREADED, THROTTLE, overlap
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.streaming import ARRIVAL, request_clocks, sustained_clock, trip_seconds
-from codesign.costmodel.gpu.traffic import drain_seconds, traffic
+from codesign.costmodel.gpu.traffic import Traffic, drain_seconds, traffic
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import UnsupportedError
@@ -53,6 +62,33 @@ go out at once."""
 
 
 @dataclass
+class Parts:
+    """What an estimate was computed from, for its explanation: the block's `work`, the tiling and its traffic, the chip's
+    figures, and the numbers between them and the seconds of each resource."""
+
+    work: Work
+    tiling: Geometry
+    traffic: Traffic
+    dram_bandwidth: Array
+    l2_bandwidth: Array
+    port: Array
+    clock: Array
+    busiest: Array
+    """Blocks of the SM that has the most."""
+    tensor_efficiency: Array
+    """Share of the tensor peak, what operand delivery loses included."""
+    warps_beside: Array
+    """Share of the vector unit's rate that so many warps reach."""
+    spilled_bytes: Array
+    request_clocks: Array
+    l2_bytes: Array
+    port_bytes: Array
+    further_launches: Array
+    operand_seconds: Array
+    """Of the busiest SM's operands on their way from shared memory."""
+
+
+@dataclass
 class Estimate:
     """Seconds of each resource or phase and their total, and `joules` of the work; arrays broadcast over schedules (and
     rows of sizes)."""
@@ -70,6 +106,7 @@ class Estimate:
     dram_write: Array
     flops: Array
     grid: Array
+    parts: Parts
 
 
 @dataclass(frozen=True)
@@ -157,8 +194,11 @@ def estimate(
     # what one SM computes and is fed with
     overhead = 0.0 if chained else p.tile_overhead  # a chain's tile of keys serves a whole tile of rows
     delivery = 1.0 + overhead * (1.0 / np.maximum(w.tensor_m, 1.0) + 1.0 / np.maximum(w.tensor_n, 1.0))
-    tensor = tensor_seconds(w.tensor, machine, chip.sms) * delivery * busiest / (p.tensor_efficiency * chip.slower)
-    vector = busiest * _vector_seconds(w, chip, p, found, knobs, np.minimum(resident, busiest) * warps)
+    efficiency = p.tensor_efficiency * chip.slower / delivery
+    tensor = tensor_seconds(w.tensor, machine, chip.sms) * busiest / efficiency
+    beside = np.minimum(np.minimum(resident, busiest) * warps / 8.0, 1.0)  # eight warps hide the units' own latency
+    spilled = spilled_bytes(w, found)
+    vector = busiest * (_vector_seconds(w, chip, p, knobs) / beside + spilled / chip.port)
     waits = (w.operand_waits * OPERAND_CLOCKS + w.cache_waits * chip.l2_latency * chip.clock) / (resident * warps)
     operands = busiest * (w.operand_bytes / chip.shared + (w.operand_clocks + waits) / chip.clock)
     turns_order = THREADED if g.threaded else CHAINED if chained else INNER
@@ -170,7 +210,8 @@ def estimate(
     # L2 and DRAM, which all SMs share
     arriving = w.load_bytes - w.shared_loads if chip.wide == 2 else w.load_bytes  # a pair of SMs keeps half each
     l2_bytes = g.grid * (w.load_bytes - w.shared_loads + w.store_bytes + 2.0 * w.atomic_bytes)
-    l2 = np.maximum(l2_bytes / chip.l2, busiest * arriving / chip.port)
+    port_bytes = busiest * arriving
+    l2 = np.maximum(l2_bytes / chip.l2, port_bytes / chip.port)
     tiled = np.greater(w.tensor_k, 0.0)
     waiting = np.greater(w.trips, 1.0) & np.logical_not(tiled) & np.less_equal(pipeline, 1.0)
     consumed = stages_consumed(w, chip.wide)
@@ -235,7 +276,8 @@ def estimate(
         partial = np.where(np.greater(g.split, 1.0), w.accumulators * 8.0 * g.grid, 0.0)
         reduction = np.where(np.greater(g.split, 1.0), p.reduction_latency * chip.dram_latency + partial / chip.l2, 0.0)
 
-    launch = p.launch_seconds + p.helper_seconds * further_launches(g, knobs, idle)
+    further = further_launches(g, knobs, idle)
+    launch = p.launch_seconds + p.helper_seconds * further
     passes = helper_seconds(t, knobs, sizes, p, chip.dram)
     joules = work_joules(w, g.grid, t.read, t.write, machine, p)
     power = power_seconds(joules, machine)
@@ -264,6 +306,24 @@ def estimate(
         dram_write=t.write,
         flops=2.0 * (sum(w.tensor.values()) + w.ieee + w.double_products) * g.grid,
         grid=g.grid,
+        parts=Parts(
+            w,
+            g,
+            t,
+            chip.dram,
+            chip.l2,
+            chip.port,
+            chip.clock,
+            busiest,
+            efficiency,
+            beside,
+            spilled,
+            asked,
+            l2_bytes,
+            port_bytes,
+            further,
+            operands,
+        ),
     )
 
 
@@ -291,15 +351,12 @@ def busiest_sm(grid: Array, slots: Array, sms: float, skew: Array) -> Array:
     return np.maximum(np.maximum(busiest, 1.0), skew)
 
 
-def _vector_seconds(
-    w: Work, chip: _Chip, p: Parameters, found: Occupancy, knobs: Mapping[str, Array], warps: Array
-) -> Array:
-    """Seconds of one block on the vector and special-function units of an SM with so many resident `warps`: eight hide
-    the units' own latency. Spilled registers go through the load/store path."""
+def _vector_seconds(w: Work, chip: _Chip, p: Parameters, knobs: Mapping[str, Array]) -> Array:
+    """Seconds of one block on the vector and special-function units of an SM whose warps hide their latency."""
     plain, special = (clocks / chip.clock / p.vector_efficiency for clocks in chip.lanes.clocks(w))
     if "instructions" in knobs:
         plain = np.maximum(plain, knobs["instructions"] * w.ieee / 2.0 / ISSUED_LANES / chip.clock)
-    return np.maximum(plain, special) / np.minimum(warps / 8.0, 1.0) + spilled_bytes(w, found) / chip.port
+    return np.maximum(plain, special)
 
 
 def spilled_bytes(w: Work, found: Occupancy) -> Array:

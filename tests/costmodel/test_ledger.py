@@ -58,6 +58,57 @@ def test_formula_values_give_the_time_of_the_tensor_unit() -> None:
     assert work <= tensor.alone <= work * 4 / (512 / 132) * (1 + 1e-9)
 
 
+CHAIN = workloads.attention()
+CHAIN_SIZES = {"B": 2, "G": 8, "R": 4, "Q": 1024, "J": 1024}
+FOLD = Schedule(
+    {"i": 128, "j": 64, "e": 128},
+    reduce={"j": "online", "d": "resident"},
+    pipeline=2,
+    extras={"warps": 8},
+)
+
+
+@pytest.mark.parametrize("name", ["h100_sxm", "a100_sxm", "b200_sxm", "mi300x", "l40s"])
+@pytest.mark.parametrize("kind", ["product", "wide product", "chain", "split", "stream", "reduction"])
+def test_the_values_of_each_term_make_its_seconds(name: str, kind: str) -> None:
+    """What a ledger shows is what the time was computed from: every resource's seconds follow from its values."""
+    machine = load_machine(name)
+    small = {"m": 64, "n": 64, "k": 32}
+    kernel, schedule, sizes = {
+        "product": (GEMM, Schedule(small, pipeline=2, extras={"warps": 4}), SQUARE),
+        "wide product": (workloads.gemm("f32"), Schedule(small, extras={"warps": 4}), SQUARE),
+        "split": (GEMM, Schedule(small, split={"k": 8}, extras={"warps": 4}), {"M": 192, "N": 100, "K": 65536}),
+        "chain": (CHAIN, FOLD, CHAIN_SIZES),
+        "stream": (workloads.gelu(), Schedule({"t": 1, "n": 512}, extras={"warps": 4}), STREAM),
+        "reduction": (workloads.rms_norm(), Schedule({"t": 1, "n": 512}, extras={"warps": 4}), STREAM),
+    }[kind]
+    given = {symbol: sizes.get(symbol, 4096) for symbol in kernel.symbols}
+    cost = GpuTileModel().predict(kernel, machine, ScheduleBatch.of([schedule]), given)
+    if cost.reason[0]:
+        pytest.skip(str(cost.reason[0]))
+    found = explain(kernel, machine, ScheduleBatch.of([schedule]), 0, GpuTileModel(), given)
+    terms = {term.name: term for term in found.terms}
+    launch = terms["launch"].values
+    started = launch["launch_seconds"] + launch["further_launches"] * launch["further_launch_seconds"]
+    assert terms["launch"].seconds == pytest.approx(started)
+    tensor = terms["tensor"]
+    if "operations_on_padded_tiles" in tensor.values:
+        busy = tensor.values["operations_on_padded_tiles"] / tensor.values["peak_operations_per_second"]
+        assert tensor.alone == pytest.approx(busy / tensor.values["efficiency"] * tensor.values["busiest_sm_over_mean"])
+    else:
+        assert not tensor.alone
+    l2, requests, power = (terms[name] for name in ("l2", "requests", "power"))
+    through = l2.values["moved_bytes"] / (l2.values["bandwidth_bytes_per_second"] * l2.values["efficiency"])
+    assert l2.alone == pytest.approx(max(through, l2.values["busiest_sm_bytes"] / l2.values["port_bytes_per_second"]))
+    assert requests.alone == pytest.approx(requests.values["busiest_sm_clocks"] / requests.values["clocks_per_second"])
+    left = power.values["limit_watts"] - power.values["static_watts"]
+    assert power.alone == pytest.approx(power.values["work_joules"] / left)
+    for term in (terms["dram"], terms["store"]):
+        rate = term.values["bandwidth_bytes_per_second"] * term.values["efficiency"]
+        assert term.alone is not None
+        assert term.alone >= term.values["as_long_as_bytes"] / rate * (1.0 - 1e-9)
+
+
 def test_formula_values_give_the_time_of_dram() -> None:
     found = explain(workloads.add(), H100, ROWS, 1, GpuTileModel(), STREAM)
     dram = next(term for term in found.terms if term.name == "dram")
