@@ -32,13 +32,13 @@ class ExportFailure(Exception):
 KEPT_WHOLE = (
     "linear",
     "linspace",
+    "logspace",
     "matmul",
     "scaled_dot_product_attention",
     "_scaled_dot_product_flash_attention_for_cpu",
 )
 """Operators with lowering rules of their own: torch's decompositions flatten and copy around matrix products, that of
-linspace is wrong by one for some integers, and that of
-the last one gives the weights where the operator gives their logsumexp."""
+linspace and logspace are wrong by one for some integers, and that of the last one gives the weights where the operator gives their logsumexp."""
 
 
 def decompositions() -> Any:

@@ -148,7 +148,8 @@ class Describer:
             return self.block(op.body), op.label if self.exact else ""
         if isinstance(op, tensor.Scatter):
             dims = self._dims(op.dims)
-            return op.combine, self.value(op.init), dims, tuple(map(self.index, op.target)), self.scalar(op.body)
+            target = tuple(map(self.index, op.target))
+            return op.combine, op.within, self.value(op.init), dims, target, self.scalar(op.body)
         if isinstance(op, tensor.Scan):
             dims = self._dims(op.dims)
             return dims, op.monoid, self.name(op.over), op.accumulate.name, self.scalar(op.body)

@@ -143,7 +143,7 @@ class Scatter(Op):
 
     The result starts as `init`; for every point of the domain, in row-major order, the body's value is combined into
     the element at `target`. `combine`: "set" (last one wins), "add", "mul", "max", "min". Targets outside the tensor
-    are skipped.
+    are skipped; where it says `within` instead of `at` they are an error.
     """
 
     opcode: ClassVar[str] = "scatter"
@@ -156,9 +156,11 @@ class Scatter(Op):
         target: Iterable[Index],
         body: Scalar,
         *,
+        within: bool = False,
         name: str = "",
         location: Location = UNKNOWN,
     ) -> None:
+        self.within = within
         self.combine = combine
         self.init = init
         self.dims = tuple(dims)

@@ -80,7 +80,7 @@ def structural_key(op: Op) -> Hashable | None:
         names = {dim.name: f"d{position}" for position, dim in enumerate(op.dims)}
         extents = tuple(dim.extent for dim in op.dims)
         target = tuple(i.substitute(names) for i in op.target)
-        return ("scatter", kind, op.combine, op.init, extents, target, _renamed(op.body, names))
+        return ("scatter", kind, op.combine, op.within, op.init, extents, target, _renamed(op.body, names))
     if isinstance(op, Constant):
         return ("constant", kind, op.constant)
     if isinstance(op, Sort):

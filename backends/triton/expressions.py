@@ -193,7 +193,8 @@ class Expressions:
             term = self._node(node, [done[id(child)] for child in node.children()], order)
             shared = uses[id(node)] > 1 and term.precedence < ATOM
             call = uses[id(node)] > 1 and "(" in term.text and not term.text.startswith("float(")
-            if node is not body and (shared or call or len(term.text) > LONGEST):
+            named = shared or call or len(term.text) > LONGEST
+            if named and node is not body and not isinstance(node, Literal):  # Triton makes a named number float32
                 label = node.function if isinstance(node, Apply) else "part"
                 name = self.writer.once(("scalar", node, tuple(order)), f"{wish}_{label}", term.text)
                 term = Term(name, term.axes, ATOM, term.dtype)

@@ -6,6 +6,7 @@ enough to keep (the large ones come from the model's own state_dict).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from codesign.backends.triton.emit import emission
 from codesign.backends.triton.interpret import Array, to_numpy, to_torch, worker
 from codesign.backends.triton.names import Namer, file_names, torch_type
 from codesign.backends.triton.quoting import comment, docstring, dotted, packed
+from codesign.backends.triton.source import short
 from codesign.backends.triton.torch_text import TorchText
 from codesign.ir.core import Block, Module, Op, Value, tensor_type
 from codesign.ir.errors import UnsupportedError
@@ -417,7 +419,7 @@ class _Writer:
         return [f"{name} = {text}.to({torch_type(op.result.type.dtype)}).contiguous(){note}"]
 
     def _scatter(self, op: Scatter, note: str) -> list[str]:
-        """The domain is flattened in row-major order; targets outside the tensor are dropped."""
+        """The domain is flattened in row-major order; targets outside the tensor are dropped, or are an error."""
         text, init = self.torch_text, self.names[op.init]
         dtype = torch_type(op.result.type.dtype)
         sizes = [text.size(size) for size in op.init.shape]
@@ -429,6 +431,10 @@ class _Writer:
             place = text.index(expression, op.dims)
             lines.append(f"{inside} = {inside} & ({place} >= 0) & ({place} < {size})")
             lines.append(f"{where} = {where} * {size} + {place}")
+        if op.within:
+            place = short(op.location) or op.result.name
+            message = json.dumps(comment(f"{place}: an index lies outside of {op.init.name}"))
+            lines.append(f"torch._assert_async({inside}.all(), {message})")
         body = text.tensor(op.body, op.dims)
         lines.append(f"{name} = {init}.clone().reshape(-1)")
         chosen = f"{where}[{inside}], {body}.to({dtype})[{inside}]"

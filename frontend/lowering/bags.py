@@ -68,6 +68,7 @@ def embedding_bag(
         init,
         (count, width),
         lambda i: ((place(i), i[1]), row(i, identity)),
+        within=False,
         name=f"{b.name}_total",
     )
     zeros = b.compute((bags,), lambda i: literal(0, compute), name=f"{b.name}_zeros")
@@ -77,6 +78,7 @@ def embedding_bag(
         zeros,
         (count,),
         lambda i: ((place(i),), where(padding(i), nothing, one) if ignores else one),
+        within=False,
         name=f"{b.name}_sizes",
     )
 
@@ -151,7 +153,7 @@ def embedding_bag_backward(
         return (place, i[1]), where(some, cast(read(grad, i), compute), nothing)
 
     if mode == 2:
-        total = b.scatter("add", zeros, (bags, width), of_greatest, name=f"{b.name}_total")
+        total = b.scatter("add", zeros, (bags, width), of_greatest, within=False, name=f"{b.name}_total")
         return b.compute(b.shape, lambda i: cast(read(total, i), b.dtype))
     frequency: Value | None = None
     if scale_grad_by_freq:
@@ -174,7 +176,7 @@ def embedding_bag_backward(
             value = where(ignored, nothing, value)
         return (at, i[1]), value
 
-    total = b.scatter("add", zeros, (count, width), of_row, name=f"{b.name}_total")
+    total = b.scatter("add", zeros, (count, width), of_row, within=False, name=f"{b.name}_total")
     return b.compute(b.shape, lambda i: cast(read(total, i), b.dtype))
 
 

@@ -118,13 +118,18 @@ class Builder:
         shape: Sequence[IndexLike],
         body: Callable[[Point], tuple[Sequence[Index], Scalar]],
         *,
+        within: bool = True,
         name: str = "",
     ) -> Value:
-        """`init` with `value` combined in at `target` for every point; `body(i)` gives (target, value)."""
+        """`init` with `value` combined in at `target` for every point; `body(i)` gives (target, value).
+
+        A target outside is an error, or is skipped where `within` is false.
+        """
         dims = _dims("i", shape)
         target, scalar = body(_point(dims))
         value = cast(scalar, tensor_type(init).dtype)
-        return self.add(Scatter(as_type(Any, combine), init, dims, target, value, name=name or self.name)).result
+        op = Scatter(as_type(Any, combine), init, dims, target, value, within=within, name=name or self.name)
+        return self.add(op).result
 
     # -- reading ----------------------------------------------------------------------------------------------------
     def element(self, operand: Operand, point: Sequence[Index], dtype: DType) -> Scalar:
@@ -152,14 +157,20 @@ class Builder:
         compute: DType,
         shape: Sequence[IndexLike] | None = None,
         dtype: DType | None = None,
+        rounded: int = 0,
         name: str = "",
     ) -> Value:
-        """An element-wise tensor: operands broadcast and converted to `compute`, the function, the node's dtype."""
-        return self.compute(
-            self.shape if shape is None else shape,
-            lambda i: cast(function(*(self.element(operand, i, compute) for operand in operands)), dtype or self.dtype),
-            name=name,
-        )
+        """An element-wise tensor: operands broadcast and converted to `compute`, the function, the node's dtype.
+
+        The first `rounded` operands are rounded to the node's dtype before: numbers and 0-dim tensors carry more digits than it has.
+        """
+
+        def body(i: Point) -> Scalar:
+            read = [self.element(operand, i, self.dtype) for operand in operands[:rounded]]
+            read = [cast(a, compute) for a in read] + [self.element(x, i, compute) for x in operands[rounded:]]
+            return cast(function(*read), dtype or self.dtype)
+
+        return self.compute(self.shape if shape is None else shape, body, name=name)
 
     # -- shapes -----------------------------------------------------------------------------------------------------
     def simplify(self, expression: Index, extents: dict[str, Index]) -> Index:

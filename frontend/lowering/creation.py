@@ -111,6 +111,35 @@ def linspace(b: Builder, start: Operand, end: Operand, steps: Any, **_: Any) -> 
     return b.compute(b.shape, body)
 
 
+@lower("aten.logspace.default")
+def logspace(b: Builder, start: Operand, end: Operand, steps: Any, base: float = 10.0, **_: Any) -> Value:
+    """Powers of a base from both ends; an integer is cut from a float64 that is whole where the power is."""
+    whole, count = b.dtype.is_integer, b.shape[0]
+    compute = F64 if whole else opmath(b.dtype)
+
+    def power(exponent: Scalar) -> Scalar:
+        value = apply("pow", literal(base, compute), cast(exponent, compute))
+        if not whole:
+            return cast(value, b.dtype)
+        near = apply("round", value)
+        miss = apply("abs", apply("sub", value, near))
+        close = apply("le", miss, apply("mul", apply("abs", near), literal(1e-12, compute)))
+        return cast(where(close, near, value), b.dtype)
+
+    def body(i: tuple[Any, ...]) -> Scalar:
+        middle = F32 if whole else compute  # torch keeps the step between integers in float32
+        low, high = (cast(b.number(n, b.dtype), middle) if whole else b.number(n, middle) for n in (start, end))
+        if count == 1:
+            return power(low)
+        step = apply("div", apply("sub", high, low), b.number(count - 1, middle))
+        forward = apply("add", low, apply("mul", step, cast(IndexValue(i[0]), middle)))
+        backward = apply("sub", high, apply("mul", step, cast(IndexValue(count - 1 - i[0]), middle)))
+        half = apply("lt", IndexValue(i[0]), IndexValue(count // 2))
+        return power(where(half, forward, backward))
+
+    return b.compute(b.shape, body)
+
+
 @lower("aten.tril_indices.default", "aten.triu_indices.default")
 def triangle_indices(b: Builder, rows: int, columns: int, offset: int = 0, **_: Any) -> Value:
     """The row and column of every entry of a triangle, listed row by row: a small table known while compiling."""

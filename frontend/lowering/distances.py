@@ -137,4 +137,4 @@ def histc(b: Builder, x: Value, bins: int = 100, low: Operand = 0, high: Operand
         number = apply("min", cast(share, I64), literal(bins - 1, I64))
         return [where(inside, number, literal(-1, I64)).as_index()], literal(1, b.dtype)
 
-    return b.scatter("add", zeros, shape_of(x), place)
+    return b.scatter("add", zeros, shape_of(x), place, within=False)

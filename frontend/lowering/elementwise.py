@@ -181,13 +181,22 @@ def div(b: Builder, x: Operand, y: Operand) -> Value:
 def div_mode(b: Builder, x: Operand, y: Operand, *, rounding_mode: str | None = None) -> Value:
     if rounding_mode is None:
         return div(b, x, y)
-    function = floor_division if rounding_mode == "floor" else truncated_division
-    return b.pointwise(function, x, y, compute=opmath(b.dtype))
+    if rounding_mode == "floor":
+        return floor_divide(b, x, y)
+    compute, whole = opmath(b.dtype), isinstance(y, Value) and bool(tensor_type(y).shape)
+
+    def body(a: Scalar, c: Scalar) -> Scalar:
+        if whole and b.dtype is not compute:  # torch rounds the quotient of two narrow floats, and then cuts it
+            return apply("trunc", cast(cast(apply("div", a, c), b.dtype), compute))
+        return truncated_division(a, c)
+
+    return b.pointwise(body, x, y, compute=compute, rounded=1)
 
 
 @lower("aten.floor_divide.default", "aten.floor_divide.Scalar")
 def floor_divide(b: Builder, x: Operand, y: Operand) -> Value:
-    return b.pointwise(floor_division, x, y, compute=opmath(b.dtype))
+    """Of narrow floats the dividend is rounded first, and a number that divides is not, as torch's kernels have it."""
+    return b.pointwise(floor_division, x, y, compute=opmath(b.dtype), rounded=1)
 
 
 def floor_division(a: Scalar, c: Scalar) -> Scalar:
@@ -200,12 +209,12 @@ def truncated_division(a: Scalar, c: Scalar) -> Scalar:
 
 @lower("aten.remainder.Tensor", "aten.remainder.Scalar", "aten.remainder.Scalar_Tensor")
 def remainder(b: Builder, x: Operand, y: Operand) -> Value:
-    return b.pointwise(lambda a, c: apply("mod", a, c), x, y, compute=opmath(b.dtype))
+    return b.pointwise(lambda a, c: apply("mod", a, c), x, y, compute=opmath(b.dtype), rounded=2)
 
 
 @lower("aten.fmod.Tensor", "aten.fmod.Scalar")
 def fmod(b: Builder, x: Operand, y: Operand) -> Value:
-    return b.pointwise(lambda a, c: apply("fmod", a, c), x, y, compute=opmath(b.dtype))
+    return b.pointwise(lambda a, c: apply("fmod", a, c), x, y, compute=opmath(b.dtype), rounded=2)
 
 
 def _float_binary(function: str) -> Callable[[Builder, Operand, Operand], Value]:
@@ -234,7 +243,7 @@ def nextafter(b: Builder, x: Operand, y: Operand) -> Value:
 # -- powers -----------------------------------------------------------------------------------------------------------------
 @lower("aten.pow.Tensor_Tensor", "aten.pow.Scalar")
 def power(b: Builder, x: Operand, y: Operand) -> Value:
-    return b.pointwise(_power, x, y, compute=opmath(b.dtype))
+    return b.pointwise(_power, x, y, compute=opmath(b.dtype), rounded=2)
 
 
 def _power(a: Scalar, c: Scalar) -> Scalar:
@@ -277,7 +286,7 @@ def power_scalar(b: Builder, x: Value, exponent: Operand) -> Value:
                     return apply("div", one, a)
                 if exponent == -2:
                     return apply("div", one, apply("mul", a, a))
-        return _power(a, b.number(exponent, compute))
+        return _power(a, cast(b.number(exponent, b.dtype), compute))
 
     return b.pointwise(body, x, compute=compute)
 

@@ -409,11 +409,13 @@ def masked_scatter(b: Builder, x: Value, mask: Value, source: Value) -> Value:
     )
     flat = reshaped(b, flags, (count,), name=f"{b.name}_flat")
     order = reshaped(b, running_sum(b, flat, f"{b.name}_order"), b.shape, name=f"{b.name}_places")
-    pool = reshaped(b, source, (tensor_type(source).elements,), name=f"{b.name}_source")
+    held = tensor_type(source).elements
+    pool = reshaped(b, source, (held,), name=f"{b.name}_source")
 
     def body(i: Point) -> Scalar:
-        place = data_index(apply("sub", read(order, i), literal(1, I64)), index(1), wrap=False)
-        new = read(pool, (place,), literal(0, b.dtype))
-        return where(read(mask, broadcast(shape_of(mask), i)), new, read(x, broadcast(shape_of(x), i)))
+        chosen = read(mask, broadcast(shape_of(mask), i))
+        number = where(chosen, apply("sub", read(order, i), literal(1, I64)), literal(0, I64))
+        new = read(pool, (data_index(number, index(1), wrap=False),), literal(0, b.dtype) if held == 0 else None)
+        return where(chosen, new, read(x, broadcast(shape_of(x), i)))
 
     return b.compute(b.shape, body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from codesign.frontend.lowering.builder import Builder, Operand, Point, broadcast, inside, literal, read, where
@@ -289,27 +289,46 @@ def as_strided(
     storage_offset: IndexLike | None = None,
 ) -> Value:
     """Any strided window of a tensor's storage: a flat position there, taken apart again by the tensor's own strides."""
+    place = _window(b, x, b.shape, (size, stride, storage_offset))
+    return b.compute(b.shape, lambda i: read(x, place(i)))
+
+
+@lower("aten.as_strided_scatter.default")
+def as_strided_scatter(
+    b: Builder,
+    x: Value,
+    source: Value,
+    size: Sequence[IndexLike],
+    stride: Sequence[IndexLike],
+    storage_offset: IndexLike | None = None,
+) -> Value:
+    """x with a strided window of its storage written."""
+    shape = shape_of(source)
+    place = _window(b, x, shape, (size, stride, storage_offset))
+    return b.scatter("set", x, shape, lambda i: (place(i), read(source, i)))
+
+
+def _window(b: Builder, x: Value, shape: Sequence[Index], window: Any) -> Callable[[Point], list[Index]]:
+    """Where in x the points of a window of this shape lie; `window` has its size, strides and offset in the storage."""
+    size, stride, storage_offset = window
     source = shape_of(x)
     strides, start = b.layout or (None, 0)
     offset = start if storage_offset is None else storage_offset
     if strides is None or not all(size.is_constant for size in source) or _row_major(source, strides):
         _check_reach(b, source, (size, stride, offset), start)
 
-        def body(i: Point) -> Scalar:
-            return read(x, unflatten(b, _position(i, stride, index(offset) - start), source, b.shape))
-
-        return b.compute(b.shape, body)
+        return lambda i: unflatten(b, _position(i, stride, index(offset) - start), source, shape)
     sizes = [size.constant for size in source]
     _check_window(b, sizes, strides, (size, stride, offset), start)
     order = sorted((d for d, n in enumerate(sizes) if n > 1 and strides[d] > 0), key=lambda d: -strides[d])
 
-    def element(i: Point) -> Scalar:
+    def place(i: Point) -> list[Index]:
         rest, point = _position(i, stride, offset) - start, [index(0)] * len(sizes)
         for d in order:
             point[d], rest = rest // strides[d], rest % strides[d]
-        return read(x, point)
+        return point
 
-    return b.compute(b.shape, element)
+    return place
 
 
 def _row_major(source: Sequence[Index], strides: Sequence[int]) -> bool:

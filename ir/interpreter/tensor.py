@@ -174,6 +174,8 @@ def _scatter(op: tensor.Scatter, env: dict[Value, Array], context: Context) -> l
         place = np.broadcast_to(np.asarray(evaluator.index(expression)), domain.shape)
         inside &= (place >= 0) & (place < size)
         places.append(place)
+    if op.within and not inside.all():
+        raise EvaluationError(f"an index lies outside of %{op.init.name}", place=op.location)
     chosen = inside.reshape(-1)
     target = tuple(place.reshape(-1)[chosen] for place in places)
     if not result.ndim:  # every point of the domain falls on the one element

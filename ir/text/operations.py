@@ -53,6 +53,13 @@ def _scatter(b: Builder, node: Node, names: list[str]) -> Op:
     return tensor.Scatter(kind, b.value(init), b.dims(dims), b.indices(target), b.body(body))
 
 
+def _scatter_within(b: Builder, node: Node, names: list[str]) -> Op:
+    op = _scatter(b, node, names)
+    assert isinstance(op, tensor.Scatter)
+    op.within = True
+    return op
+
+
 def _scan(b: Builder, node: Node, names: list[str]) -> Op:
     dtype, dims, monoid, over, accumulate, body = node.children
     return tensor.Scan(
@@ -204,6 +211,7 @@ OPERATIONS: Mapping[str, Rule] = {
     "constant": _constant,
     "fusion": _fusion,
     "scatter": _scatter,
+    "scatter_within": _scatter_within,
     "scan": _scan,
     "sort": _sort,
     "random": _random,

@@ -23,7 +23,7 @@ _RESERVED = frozenset(
     """at atomic bool buffer call collective compute cond constant data descending dim do dot else example false for
     func fused fusion grid if in index inf keep kernel launch let load loc map module nan none notes null of offset over
     pipeline precision program random reduce return scan scatter schedule seed sort step store strides symbol symbols
-    to true where while yield i8 i16 i32 i64 u8 u16 u32 u64 f8e4m3 f8e5m2 f8e4m3fnuz f8e5m2fnuz f16 bf16 f32 f64""".split()  # noqa: SIM905
+    to true where while within yield i8 i16 i32 i64 u8 u16 u32 u64 f8e4m3 f8e5m2 f8e4m3fnuz f8e5m2fnuz f16 bf16 f32 f64""".split()  # noqa: SIM905
 )
 _PRECEDENCE = {
     **dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), 1),
@@ -272,7 +272,8 @@ class _Printer:
         if isinstance(op, tensor.Fusion):
             return f"fusion {json.dumps(op.label) + ' ' if op.label else ''}{self.block(op.body, level)}"
         if isinstance(op, tensor.Scatter):
-            where = f"over ({self._dims(op.dims)}) at {self.indices(op.target)}"
+            place = "within" if op.within else "at"
+            where = f"over ({self._dims(op.dims)}) {place} {self.indices(op.target)}"
             return f"scatter {op.combine} {self.use(op.init)} {where} {self.body(op.body, level)}"
         if isinstance(op, tensor.Scan):
             accumulate = f" in {op.accumulate}" if op.accumulate is not op.body.dtype else ""

@@ -192,6 +192,19 @@ def test_a_number_is_rounded_before_a_comparison(dtype: torch.dtype) -> None:
     check(_Call(lambda x: (x == 0.1, x.eq(3.14), x != 0.3, x > 0.1, x <= 0.3, x >= 3.14, x < 0.1)), x)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("number", [0.1, 0.3, 1.1])
+def test_a_number_is_rounded_before_remainders_and_powers(dtype: torch.dtype, number: float) -> None:
+    """Quotients jump at whole numbers, and large powers magnify what the number lost; as a divisor it keeps its digits."""
+    x = torch.tensor([0.1, 0.3, -0.1, 1.1, 2.2, -3.3, 60.0]).to(dtype)
+    scalar = torch.tensor(number)
+    remainders = lambda x: (x % number, torch.remainder(number, x), torch.fmod(x, number), x % scalar)  # noqa: E731
+    quotients = lambda x: (x // number, number // x, torch.div(scalar, x, rounding_mode="trunc"))  # noqa: E731
+    check(_Call(remainders), x, rtol=0.0, atol=0.0)
+    check(_Call(quotients), x, rtol=0.0, atol=0.0)
+    check(_Call(lambda x: (number**x, x.abs() ** number)), x)
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8])
 @pytest.mark.parametrize("ends", [(-9, 7, 7), (3, 60, 20), (60, -3, 23), (5, 9, 1), (0, 100, 38)])
 def test_linspace_of_integers(dtype: torch.dtype, ends: tuple[int, int, int]) -> None:
@@ -200,6 +213,13 @@ def test_linspace_of_integers(dtype: torch.dtype, ends: tuple[int, int, int]) ->
         start, end = abs(start), abs(end)
     x = torch.zeros(steps, dtype=dtype)
     check(_Call(lambda x: torch.linspace(start, end, steps, dtype=dtype) + x), x)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.uint8, torch.float64])
+def test_logspace(dtype: torch.dtype) -> None:
+    x = torch.zeros(5, dtype=dtype)
+    spaces = lambda x: (torch.logspace(0, 2, 5, dtype=dtype) + x, torch.logspace(0, 6, 4, base=2, dtype=dtype))  # noqa: E731
+    check(_Call(spaces), x)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])

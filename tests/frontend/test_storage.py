@@ -51,3 +51,18 @@ def test_storage_around_a_row_major_view_is_refused(window: tuple[tuple[int, ...
     view = torch.arange(20.0)[5:12]
     with pytest.raises(CodesignError, match="storage between or around"):
         capture(Window(*window), (view,))
+
+
+class Written(Window):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_strided_scatter(x, torch.full(self.window[0], -1.0), *self.window)
+
+
+@pytest.mark.parametrize(
+    ("x", "window"),
+    [(TURNED, ((2, 3), (1, 4), 1)), (TURNED, ((12,), (1,))), (torch.arange(12.0).view(3, 4), ((5,), (2,), 1))],
+)
+def test_windows_that_are_written(x: Tensor, window: tuple[tuple[int, ...], ...]) -> None:
+    model = Written(*window)  # type: ignore[arg-type]
+    (got,) = evaluate(capture(model, (x,)).module, [x.numpy()])
+    assert torch.equal(torch.from_numpy(got), model(x))

@@ -14,7 +14,7 @@ import torch
 from codesign.ir.core import Module
 from codesign.ir.errors import EvaluationError
 from codesign.ir.interpreter import evaluate
-from codesign.ir.text import parse
+from codesign.ir.text import parse, print_module
 
 Array = npt.NDArray[Any]
 rng = np.random.default_rng(7)
@@ -169,6 +169,19 @@ def test_gather_scatter_and_select() -> None:
     np.testing.assert_allclose(added, expected.numpy(), rtol=1e-6)
     assert (last[2] == values[4]).all()  # the last writer wins
     assert (last[9] == table[9]).all()  # index -1 is outside and skipped, not counted from the end
+
+
+@pytest.mark.parametrize("outside", [4, -1])
+def test_a_scatter_within_its_tensor_has_no_targets_outside(outside: int) -> None:
+    text = """func @main(%x: f32[4], %ids: i64[2]) {
+      %y = scatter set %x over (i: 2) within [%ids[i]] { 1.0 }
+      return %y
+    }"""
+    (found,) = run(text, floats(4), np.array([3, 0]))
+    assert found[3] == found[0] == 1
+    assert "within [" in print_module(parse(text))
+    with pytest.raises(EvaluationError, match="outside of %x"):
+        run(text, floats(4), np.array([3, outside]))
 
 
 SCANS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {

@@ -38,6 +38,43 @@ def test_integer_powers_read_the_whole_exponent(dtype: torch.dtype) -> None:
     _held_to_eager(lambda a, b: a**b, bases, torch.tensor([64, 65, 100, 3, 127, 99, 80, 0], dtype=dtype))
 
 
+def test_float64_constants_that_a_kernel_uses_twice_keep_their_digits() -> None:
+    x = torch.linspace(-1, 1, 9, dtype=torch.float64)
+    compiled = torch.compile(lambda x: torch.linspace(100, 1, 9, dtype=torch.float64) * x, backend="codesign")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), torch.linspace(100, 1, 9, dtype=torch.float64) * x, rtol=1e-15, atol=0)
+
+
+def test_a_masked_scatter_of_too_few_values_is_an_error() -> None:
+    compiled = torch.compile(lambda x, source: x.masked_scatter(x > 0, source), backend="codesign")
+    x = torch.tensor([-1.0, 2.0, 3.0, -4.0, 5.0])
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x, torch.ones(3)), torch.tensor([-1.0, 1.0, 1.0, -4.0, 1.0]))
+        with pytest.raises(Exception, match="outside"):
+            compiled(x, torch.ones(2))
+
+
+_WRITES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "scatter": lambda x, ids: x.scatter(0, ids[:, None], 5.0),
+    "scatter_add": lambda x, ids: x.scatter_add(0, ids[:, None].expand(-1, 3), torch.ones(2, 3)),
+    "scatter_reduce": lambda x, ids: x.scatter_reduce(0, ids[:, None], torch.ones(2, 1), "amax"),
+    "index_add": lambda x, ids: x.index_add(0, ids, torch.ones(2, 3)),
+    "index_put": lambda x, ids: x.index_put((ids,), torch.zeros(3)),
+    "index_fill": lambda x, ids: x.index_fill(0, ids, 2.0),
+    "put": lambda x, ids: x.put(ids * 3, torch.ones(2)),
+}
+
+
+@pytest.mark.parametrize("write", _WRITES)
+def test_a_write_outside_of_the_tensor_is_an_error(write: str) -> None:
+    function, x, ids = _WRITES[write], torch.randn(4, 3), torch.tensor([0, 3])
+    compiled = torch.compile(function, backend="codesign")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x, ids), function(x, ids))
+        with pytest.raises(Exception, match=r"test_ends\.py:\d+.*outside"):
+            compiled(x, torch.tensor([0, 4]))
+
+
 @pytest.mark.parametrize("outside", [6, -7, 2**40])
 def test_an_index_past_the_table_is_an_error(outside: int) -> None:
     compiled = torch.compile(lambda ids, table: torch.nn.functional.embedding(ids, table) * 2, backend="codesign")
