@@ -42,6 +42,21 @@ class Compiled(_Document):
     error: str | None = None
 
 
+class Issued(_Document):
+    """What a kernel's text does in one launch, idle lanes included: counted on the tile IR, no model's estimate.
+
+    `programs` of the grid; bytes that its loads and stores ask for (caches serve some of them); multiply-adds of matrix products by dtype of
+    their operands; issue slots by unit and dtype (`"fma f32"`); `live_bytes`: the most that the tiles of one program hold at once.
+    """
+
+    programs: int
+    load_bytes: int
+    store_bytes: int
+    multiply_adds: dict[str, int] = Field(default_factory=dict)
+    slots: dict[str, float] = Field(default_factory=dict)
+    live_bytes: int
+
+
 class KernelDocument(_Document):
     """One distinct kernel. `seconds`, bytes, flops and joules are of one launch; it is launched `count` times."""
 
@@ -61,6 +76,7 @@ class KernelDocument(_Document):
     min_dram_bytes: float
     energy_joules: float | None
     terms: dict[str, float]
+    issued: Issued
     schedule: dict[str, Any]
     candidates: int
     runner_up: dict[str, Any] | None = None

@@ -17,12 +17,13 @@ from codesign.backends.triton.names import file_names
 from codesign.backends.triton.runner import write_runner
 from codesign.command import Steps, write_text
 from codesign.costmodel.external import external_seconds
+from codesign.costmodel.features import features
 from codesign.costmodel.ledger import Ledger
 from codesign.costmodel.ledger import explain as ledger
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.roofline import Roofline, kernel_flops
-from codesign.document import Compiled, ExternalCall, KernelDocument, ModelDocument, Verified
+from codesign.document import Compiled, ExternalCall, Issued, KernelDocument, ModelDocument, Verified
 from codesign.frontend import Captured, ModelSource, load_model
 from codesign.frontend import capture as capture_model
 from codesign.ir.core import Module
@@ -31,6 +32,7 @@ from codesign.ir.location import Location
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.tensor import Call, Collective, Constant, Random, Scan, Scatter, Sort
 from codesign.ir.text import print_module
+from codesign.ir.tile import Kernel
 from codesign.passes import Context, Pass, optimize
 from codesign.passes.lowering import KernelInfo, tile_module
 from codesign.passes.memory import MemoryPlan, plan
@@ -259,12 +261,27 @@ def _kernel_document(
         min_dram_bytes=least,
         energy_joules=tuned.joules if math.isfinite(tuned.joules) else None,
         terms=dict(tuned.terms),
+        issued=_issued(info.kernel, sizes),
         schedule=tuned.schedule.to_json(),
         candidates=tuned.evaluated,
         runner_up=runner_up,
         verified=verified,
         compiled=compiled,
         remarks=list(tuned.remarks),
+    )
+
+
+def _issued(kernel: Kernel, sizes: Mapping[str, int]) -> Issued:
+    """What all programs of a kernel's grid do."""
+    work = features(kernel).at(sizes)
+    programs = int(work.programs)
+    return Issued(
+        programs=programs,
+        load_bytes=programs * int(work.load_bytes),
+        store_bytes=programs * int(work.store_bytes + work.atomic_bytes),
+        multiply_adds={dtype: programs * int(count) for dtype, count in work.products.items()},
+        slots={f"{unit} {dtype}": programs * float(count) for (unit, dtype), count in work.slots.items()},
+        live_bytes=int(work.live_bytes),
     )
 
 

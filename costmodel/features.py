@@ -1,0 +1,296 @@
+"""What a kernel does, read off its template in one walk: moves, issue slots, matrix products, loops and the lives of its tiles.
+
+Everything is an expression of the template's size symbols, so one walk serves all schedules of a structure: `Features.at` evaluates it for
+numbers or for arrays of them. A kernel that is no template has the same features, which then are numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from codesign.ir.core import Block, Op, Value
+from codesign.ir.functions import FUNCTIONS, Unit
+from codesign.ir.index import Index, ceildiv, index, product
+from codesign.ir.scalar import Apply, Scalar
+from codesign.ir.tile import Axis, Dot, For, Kernel, Load, Map, Reduce, Store
+from codesign.ir.types import TileType
+
+Array = Any
+"""A NumPy array or a Python number."""
+
+Kind = Literal["load", "store", "atomic"]
+Slot = tuple[Unit, str]
+"""A unit and the name of the dtype that it works on."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop: steps of one pass, passes of one program, iterations of loads in flight, and the values that it carries."""
+
+    variable: str
+    trips: Index
+    times: Index
+    depth: Index
+    carried: int
+
+
+@dataclass(frozen=True)
+class Move:
+    """One load or store of the text.
+
+    `tensor`: position among the kernel's buffers. `element_bytes`: of one lane. `lanes`: of one execution; `times`: executions by one
+    program. `passes`: how often a program sweeps the same data, by the loops around that the access does not follow. `masks`: comparisons
+    of a lane. `sharers`: grid dims along which programs touch the same data. `gathers`: an index is data.
+    """
+
+    kind: Kind
+    tensor: int
+    element_bytes: int
+    lanes: Index
+    times: Index
+    passes: Index
+    masks: int
+    sharers: tuple[str, ...]
+    gathers: bool
+
+    @property
+    def bytes(self) -> Index:
+        """Moved by one program, idle lanes included, each execution counted."""
+        return self.lanes * self.times * self.element_bytes
+
+
+@dataclass(frozen=True)
+class Product:
+    """One matrix product of the text: `m x n x k` multiply-adds, `times` by one program, of operands of a dtype."""
+
+    m: Index
+    n: Index
+    k: Index
+    times: Index
+    operand: str
+    accumulate: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """Features in numbers (of one program, all lanes active), each an array over the schedules asked for or a number.
+
+    `load_bytes`, `store_bytes`, `atomic_bytes`; `products`: multiply-adds by dtype of the operands; `slots`: issue slots by unit and dtype;
+    `reductions`: executions of reductions over lanes; `masks`: comparisons of lanes of moves; `live_bytes`: most that live tiles hold at
+    once; `trips`: steps that a loop makes in all; `programs`: of the grid.
+    """
+
+    programs: Array
+    load_bytes: Array
+    store_bytes: Array
+    atomic_bytes: Array
+    masks: Array
+    reductions: Array
+    live_bytes: Array
+    products: dict[str, Array]
+    slots: dict[Slot, Array]
+    trips: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Features:
+    """All features of a kernel; `slots`: for each unit and dtype, costs with the points that take them."""
+
+    programs: Index
+    moves: tuple[Move, ...]
+    products: tuple[Product, ...]
+    loops: tuple[Loop, ...]
+    reductions: Index
+    slots: Mapping[Slot, tuple[tuple[float, Index], ...]]
+    lives: tuple[Index, ...] = field(repr=False)
+    """Bytes of the tiles that live at each op of the text."""
+
+    @cached_property
+    def load_bytes(self) -> Index:
+        """Bytes that one program loads."""
+        return self._bytes("load")
+
+    def _bytes(self, kind: Kind) -> Index:
+        return _total(move.bytes for move in self.moves if move.kind == kind)
+
+    def at(self, sizes: Mapping[str, Array]) -> Work:
+        """The features with numbers (or arrays of them) for the size symbols; KeyError names one without."""
+        products: dict[str, Array] = {}
+        for found in self.products:
+            points = (found.m * found.n * found.k * found.times).evaluate(sizes)
+            products[found.operand] = products.get(found.operand, 0) + points
+        slots = {key: sum(cost * points.evaluate(sizes) for cost, points in parts) for key, parts in self.slots.items()}
+        live: Array = 0
+        for held in self.lives:
+            live = np.maximum(live, held.evaluate(sizes))
+        return Work(
+            programs=self.programs.evaluate(sizes),
+            load_bytes=self.load_bytes.evaluate(sizes),
+            store_bytes=self._bytes("store").evaluate(sizes),
+            atomic_bytes=self._bytes("atomic").evaluate(sizes),
+            masks=_total(move.lanes * move.times * move.masks for move in self.moves).evaluate(sizes),
+            reductions=self.reductions.evaluate(sizes),
+            live_bytes=live,
+            products=products,
+            slots=slots,
+            trips={loop.variable: (loop.trips * loop.times).evaluate(sizes) for loop in self.loops},
+        )
+
+
+def features(kernel: Kernel) -> Features:
+    """The features of a kernel or of a template's kernel."""
+    return _Walk(kernel).result()
+
+
+class _Walk:
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.moves: list[Move] = []
+        self.products: list[Product] = []
+        self.loops: list[Loop] = []
+        self.reductions = index(0)
+        self.slots: dict[Slot, dict[float, Index]] = {}
+        self.around: list[tuple[str, Index]] = []
+        """Variables and trips of the loops around."""
+
+    def result(self) -> Features:
+        self.block(self.kernel.body, index(1))
+        return Features(
+            programs=product(dim.extent for dim in self.kernel.grid),
+            moves=tuple(self.moves),
+            products=tuple(self.products),
+            loops=tuple(self.loops),
+            reductions=self.reductions,
+            slots={key: tuple(costs.items()) for key, costs in self.slots.items()},
+            lives=tuple(_Lives(self.kernel).found),
+        )
+
+    def block(self, block: Block, times: Index) -> None:
+        for op in block.ops:
+            self.op(op, times)
+
+    def op(self, op: Op, times: Index) -> None:
+        if isinstance(op, For):
+            trips = ceildiv(op.upper - op.lower, op.step)
+            self.loops.append(Loop(op.variable, trips, times, op.depth, len(op.initial)))
+            self.around.append((op.variable, trips))
+            self.block(op.body, times * trips)
+            self.around.pop()
+        elif isinstance(op, (Load, Store)):
+            self.move(op, times)
+        elif isinstance(op, Map):
+            self.scalar(op.body, op.axes, times)
+        elif isinstance(op, Reduce):
+            axes = (*op.axes, *op.reduced)
+            self.scalar(op.body, axes, times)
+            unit: Unit = "fma" if op.monoid in ("sum", "prod") else "alu"
+            self.count((unit, op.body.dtype.name), 1.0, times * _points(axes))
+            self.reductions = self.reductions + times
+        elif isinstance(op, Dot):
+            (m, k), n = op.a.type.extents, op.b.type.extents[1]
+            dtypes = op.a.type.dtype.name, op.accumulator.type.dtype.name
+            self.products.append(Product(m, n, k, times, *dtypes, op.precision))
+
+    def move(self, op: Load | Store, times: Index) -> None:
+        kind: Kind = "load" if isinstance(op, Load) else "store" if op.atomic is None else "atomic"
+        names = self.followed(op)
+        passes = product(trips for variable, trips in self.around if variable not in names)
+        found = Move(
+            kind=kind,
+            tensor=self.kernel.params.index(op.buffer),
+            element_bytes=int(op.buffer.type.dtype.bytes),
+            lanes=_points(op.axes),
+            times=times,
+            passes=passes,
+            masks=sum((guard.low is not None) + (guard.high is not None) for guard in op.guards),
+            sharers=tuple(dim.name for dim in self.kernel.grid if dim.name not in names),
+            gathers=any(i.data() for i in op.indices),
+        )
+        self.moves.append(found)
+
+    def followed(self, op: Load | Store) -> frozenset[str]:
+        """Variables that the address of an access follows, those of the tiles that it reads positions from included."""
+        found: set[str] = set()
+        pending, seen = [*op.indices], set[Value]()
+        while pending:
+            expression = pending.pop()
+            found |= expression.variables()
+            reads = [read for scalar in expression.data() for read in scalar.reads()]
+            while reads:
+                owner = reads.pop().source.owner
+                if owner is None or owner.results[0] in seen:
+                    continue
+                seen.add(owner.results[0])
+                if isinstance(owner, Load):
+                    pending.extend(owner.indices)
+                elif isinstance(owner, (Map, Reduce)):
+                    pending.extend(i for node in owner.body.walk() for i in node.index_expressions())
+                    reads.extend(owner.body.reads())
+        return frozenset(found)
+
+    def scalar(self, body: Scalar, axes: tuple[Axis, ...], times: Index) -> None:
+        """Operations of an expression, each node per lane of the axes that it depends on."""
+        sizes = {axis.name: axis.extent for axis in axes}
+        depends: dict[int, frozenset[str]] = {}
+        for node in body.walk():
+            used = frozenset(v for i in node.index_expressions() for v in i.variables()) & sizes.keys()
+            for child in node.children():
+                used |= depends[id(child)]
+            depends[id(node)] = used
+            if isinstance(node, Apply):
+                row = FUNCTIONS[node.function]
+                if row.unit != "free":
+                    dtype = node.args[0].dtype if row.result == "bool" else node.dtype
+                    points = times * product(sizes[name] for name in sorted(used))
+                    self.count((row.unit, dtype.name), row.cost, points)
+
+    def count(self, slot: Slot, cost: float, points: Index) -> None:
+        costs = self.slots.setdefault(slot, {})
+        costs[cost] = costs.get(cost, index(0)) + points
+
+
+class _Lives:
+    """Bytes of the tiles that are alive at each op.
+
+    A tile lives from the op that makes it to the last that uses it; what a loop uses from outside lives as long as the loop, and what it
+    carries is held once.
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.found: list[Index] = []
+        self.block(kernel.body, index(0))
+
+    def block(self, block: Block, outside: Index) -> None:
+        last = {value: position for position, op in enumerate(block.ops) for value in op.uses()}
+        last.update(dict.fromkeys(block.yields, len(block.ops)))
+        alive: dict[Value, Index] = {value: _bytes(value) for value in block.args}
+        for position, op in enumerate(block.ops):
+            held = outside + _total(alive.values())
+            if isinstance(op, For):
+                carried = _total(_bytes(value) for value in op.initial if last[value] == position and value in alive)
+                self.block(op.body, held - carried)
+            alive.update({value: _bytes(value) for value in op.results})
+            self.found.append(outside + _total(alive.values()))
+            alive = {value: size for value, size in alive.items() if last.get(value, -1) > position}
+
+
+def _bytes(value: Value) -> Index:
+    kind = value.type
+    return product(kind.extents) * int(kind.dtype.bytes) if isinstance(kind, TileType) else index(0)
+
+
+def _points(axes: Iterable[Axis]) -> Index:
+    return product(axis.extent for axis in axes)
+
+
+def _total(parts: Iterable[Index]) -> Index:
+    total = index(0)
+    for part in parts:
+        total = total + part
+    return total

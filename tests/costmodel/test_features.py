@@ -1,0 +1,136 @@
+"""Features of templates: exactly what each of their kernels does, counted step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from codesign.costmodel.features import Features, features
+from codesign.costmodel.gpu.geometry import geometry, work
+from codesign.costmodel.machine import load_machine
+from codesign.costmodel.summary import summarize
+from codesign.ir.dtypes import BF16, F32
+from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.ir.template import instantiate
+from codesign.passes.normalize import normalize
+from codesign.passes.schedule.build import space
+from codesign.passes.tile import template
+from tests.costmodel.counting import count
+from tests.passes.tiling import groups
+
+GROUPS = {
+    "product": groups.gemm(96, 64, 200),
+    "batched product": groups.gemm(48, 64, 80, BF16, batch=3),
+    "matrix-vector": groups.gemm(1, 256, 300),
+    "integer product": groups.integer_product(40, 64, 96),
+    "softmax": groups.softmax(24, 300),
+    "causal softmax": groups.softmax(24, 64, causal=True),
+    "layer norm": groups.layer_norm(16, 100),
+    "sum": groups.reduction(20, 70, "sum", over_rows=True),
+    "arg-reduction": groups.reduction(20, 70, "argmax"),
+    "element-wise": groups.element_wise(30, 20, 8),
+    "transposed": groups.element_wise(30, 40, permuted=True),
+    "shared vector": groups.element_wise(30, 40, shared=True),
+    "convolution": groups.convolution(2, 8, 9, 16, 3, 1, 1),
+    "strided convolution": groups.convolution(1, 3, 14, 16, 5, 2, 2),
+    "window": groups.max_pool(2, 3, 11, 3, 2),
+    "gather": groups.embedding(20, 30, 24),
+    "pad": groups.padded(12, 20, 3),
+    "attention": groups.attention(2, 32, 64, 16),
+}
+MACHINES = {name: load_machine(name) for name in ("h100_sxm", "maia100")}
+EACH = 15
+"""Schedules a group and machine: 540 in all."""
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("name", GROUPS)
+def test_features_are_what_each_kernel_does(name: str, machine: str) -> None:
+    form = normalize(GROUPS[name])
+    offered = space(summarize(form.fusion), MACHINES[machine])
+    batch = offered.batch(offered.sample(EACH, np.random.default_rng(11)))
+    known: dict[object, Features] = {}
+    for schedule in (batch.row(row) for row in range(len(batch))):
+        made, sizes = template(form.fusion, schedule, outputs=form.outputs)
+        found = known.setdefault(made.structure, features(made.kernel)).at(sizes)
+        kernel = instantiate(made, sizes, schedule)
+        wanted = count(kernel)
+        assert (found.load_bytes, found.store_bytes) == (wanted.moved["load"], wanted.moved["store"])
+        assert found.products == wanted.products
+        assert {key: value for key, value in found.slots.items() if value} == wanted.slots
+        assert found.trips == wanted.trips
+        assert (found.masks, found.reductions) == (wanted.masks, wanted.reductions)
+        assert found.live_bytes == wanted.live_bytes
+        assert found.programs == np.prod([dim.extent.constant for dim in kernel.grid])
+        assert found == features(kernel).at({})
+
+
+def test_a_batch_of_schedules_is_one_evaluation() -> None:
+    made, _ = template(groups.gemm(256, 128, 512), Schedule({"i": 64, "j": 32, "k": 64}))
+    found = features(made.kernel)
+    tiles: dict[str, Any] = {"T_i": np.array([32, 64, 128]), "T_j": np.array([16, 32, 64]), "T_k": np.array([64, 32, 16]), "depth": 3}
+    work = found.at(tiles)
+    np.testing.assert_array_equal(work.products["f16"], tiles["T_i"] * tiles["T_j"] * 512)
+    np.testing.assert_array_equal(work.trips["kk"], [8, 16, 32])
+    np.testing.assert_array_equal(work.programs, [64, 16, 4])
+    for row in range(3):
+        one = found.at({name: np.asarray(values).flat[row % np.size(values)] for name, values in tiles.items()})
+        assert one.load_bytes == work.load_bytes[row]
+        assert one.live_bytes == work.live_bytes[row]
+
+
+def test_moves_say_who_shares_them_and_what_is_swept_again() -> None:
+    made, sizes = template(groups.gemm(256, 128, 512), Schedule({"i": 64, "j": 32, "k": 64}))
+    left, right, bias, out = features(made.kernel).moves
+    assert (left.sharers, right.sharers, bias.sharers, out.sharers) == (("pj",), ("pi",), ("pi",), ())
+    assert all(move.passes == 1 for move in (left, right, bias, out))
+    made, sizes = template(groups.softmax(8, 4096), Schedule({"i": 1, "j": 64}))
+    work = features(made.kernel).at(sizes)
+    assert work.load_bytes == 3 * 4096 * 4  # the largest, the sum and the shares each sweep the row
+    made, _ = template(groups.embedding(20, 30, 64), Schedule({"i": 4, "d": 16}, reduce={"d": "resident"}))
+    gathers = [move for move in features(made.kernel).moves if move.gathers]
+    assert len(gathers) == 1
+    assert gathers[0].sharers == ()
+
+
+def test_an_accumulator_is_held_once() -> None:
+    made, sizes = template(groups.gemm(64, 64, 512, F32), Schedule({"i": 64, "j": 64, "k": 16}))
+    held = features(made.kernel).at(sizes).live_bytes
+    assert held == (64 * 64 + 2 * 64 * 16) * 4 + 64 * 64 * 4  # operands, the sum before and after a step
+
+
+SUMMARIZED = [
+    ("product", Schedule({"i": 32, "j": 32, "k": 32})),
+    ("product", Schedule({"i": 32, "j": 32, "k": 256}, reduce={"k": "resident"})),
+    ("batched product", Schedule({"i": 16, "j": 64, "k": 16})),
+    ("softmax", Schedule({"i": 4, "j": 64})),
+    ("softmax", Schedule({"i": 4}, reduce={"j": "resident"})),
+    ("layer norm", Schedule({"i": 2, "j": 32})),
+    ("element-wise", Schedule({"d0_d1_d2": 64})),
+    ("shared vector", Schedule({"d0": 8, "d1": 8})),
+    ("transposed", Schedule({"d0": 16, "d1": 8})),
+]
+
+
+@pytest.mark.parametrize(("name", "schedule"), SUMMARIZED, ids=[name for name, _ in SUMMARIZED])
+def test_the_gpu_model_prices_what_the_kernel_does(name: str, schedule: Schedule) -> None:
+    """Its work of one program, derived from the summary, where tiles divide extents."""
+    even = {
+        "product": groups.gemm(96, 64, 256),
+        "softmax": groups.softmax(24, 1024),
+        "layer norm": groups.layer_norm(16, 1024),
+        "shared vector": groups.element_wise(32, 64, shared=True),
+        "transposed": groups.element_wise(32, 64, permuted=True),
+    }
+    form = normalize(even.get(name, GROUPS[name]))
+    made, sizes = template(form.fusion, schedule, outputs=form.outputs)
+    found = features(made.kernel).at(sizes)
+    summary = summarize(form.fusion)
+    knobs = {k: np.asarray(v, dtype=np.float64) for k, v in ScheduleBatch.of([schedule]).columns.items()}
+    predicted = work(summary, geometry(summary, knobs, {}))
+    assert float(np.squeeze(predicted.load_bytes)) == pytest.approx(found.load_bytes, rel=0.07)
+    assert float(np.squeeze(predicted.store_bytes)) == pytest.approx(found.store_bytes, rel=0.07)
+    assert sum(float(np.squeeze(v)) for v in predicted.tensor.values()) == sum(found.products.values())
+    assert float(np.squeeze(predicted.special)) == sum(v for (unit, _), v in found.slots.items() if unit == "special")
