@@ -17,6 +17,7 @@ from codesign.ir.location import UNKNOWN, Location
 from codesign.ir.scalar import Scalar
 from codesign.ir.types import TensorType
 
+Distribution = Literal["uniform", "normal", "bits"]
 Monoid = Literal["sum", "prod", "max", "min", "any", "all", "argmax", "argmin"]
 """How a reduction combines: `max`/`min` propagate NaN; `argmax`/`argmin` give the first position along one dim."""
 
@@ -265,7 +266,7 @@ class Random(Op):
 
     def __init__(
         self,
-        distribution: Literal["uniform", "normal", "bits"],
+        distribution: Distribution,
         type: TensorType,
         *,
         seed: int,

@@ -70,7 +70,12 @@ def test_features_are_what_each_kernel_does(name: str, machine: str) -> None:
 def test_a_batch_of_schedules_is_one_evaluation() -> None:
     made, _ = template(groups.gemm(256, 128, 512), Schedule({"i": 64, "j": 32, "k": 64}))
     found = features(made.kernel)
-    tiles: dict[str, Any] = {"T_i": np.array([32, 64, 128]), "T_j": np.array([16, 32, 64]), "T_k": np.array([64, 32, 16]), "depth": 3}
+    tiles: dict[str, Any] = {
+        "T_i": np.array([32, 64, 128]),
+        "T_j": np.array([16, 32, 64]),
+        "T_k": np.array([64, 32, 16]),
+        "depth": 3,
+    }
     work = found.at(tiles)
     np.testing.assert_array_equal(work.products["f16"], tiles["T_i"] * tiles["T_j"] * 512)
     np.testing.assert_array_equal(work.trips["kk"], [8, 16, 32])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from codesign.costmodel import workloads
+from codesign.costmodel.features import features
 from codesign.costmodel.gpu.geometry import geometry, work
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.roofline import roofline_bounds
@@ -19,7 +20,6 @@ from codesign.ir.tensor import Compute, Dim, Fusion
 from codesign.ir.tile import Dot
 from codesign.ir.types import tensor
 from codesign.passes.tile import lower
-from codesign.passes.tiling.count import count
 
 
 def test_gemm_is_a_contraction_with_its_least_traffic() -> None:
@@ -76,7 +76,9 @@ def test_products_that_are_rounded_before_the_sum_are_no_work_for_a_tensor_unit(
     exact, rounded = summarize(_product(dtype, dtype, F32, F32)), summarize(group)
     assert exact.nests[0].contraction is not None
     assert rounded.nests[0].contraction is None
-    additions = 512 * 256 * 4096 / (machine.rate("vector", "f32") / 2)
+    rate = machine.rate("vector", "f32")
+    assert rate is not None
+    additions = 512 * 256 * 4096 / (rate / 2)
     assert max(roofline_bounds(rounded, machine, {})) >= additions
     kernel = lower(group, Schedule({"m": 64, "n": 64, "k": 64}))
     assert not any(isinstance(op, Dot) for op in kernel.body.walk())
@@ -102,7 +104,7 @@ def test_the_price_multiplies_in_the_dtype_that_the_kernel_does(
     assert kernel.nests[0].contraction is not None
     assert kernel.nests[0].contraction.unit is operand
     done = work(kernel, geometry(kernel, {name: np.array([64.0]) for name in ("tile.m", "tile.n", "tile.k")}, {}))
-    walked = count(lower(group, Schedule({"m": 64, "n": 64, "k": 64}))).dot
+    walked = features(lower(group, Schedule({"m": 64, "n": 64, "k": 64}))).at({}).products
     assert set(walked) == ({operand.name} if operand is not None else set())
     assert bool(done.tensor) == (operand is not None and operand is not F32)
 

@@ -22,6 +22,7 @@ from codesign.ir.tensor import (
     Compute,
     Constant,
     Dim,
+    Distribution,
     Fusion,
     If,
     Launch,
@@ -188,7 +189,7 @@ def tensor_ops(draw: st.DrawFn, values: Sequence[Value], depth: int = 2) -> Op:
         return Sort(source, axis, descending=draw(BOOLEAN), keep=keep, location=where)
     if other == "random":
         seed, offset = draw(st.integers(-5, 2**63)), draw(st.integers(0, 9))
-        distribution = draw(st.sampled_from(["uniform", "normal", "bits"]))
+        distribution: Distribution = draw(st.sampled_from(["uniform", "normal", "bits"]))
         key = draw(st.none() | st.just(source))
         return Random(distribution, shape, seed=seed, offset=offset, key=key, location=where)
     if other == "call":

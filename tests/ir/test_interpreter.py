@@ -242,7 +242,7 @@ def test_random_numbers_have_their_moments_and_repeat() -> None:
 
 @pytest.mark.parametrize(("key", "seed"), [(5, 12), (-9, -2), (2**63 - 1, -(2**63) + 6), (2**40, 2**40 + 7)])
 def test_a_key_is_added_to_the_seed(key: int, seed: int) -> None:
-    drawn = run("func @main(%k: i64[]) { %r = random bits u32[40] seed %k + 7 offset 2  return %r }", np.int64(key))
+    drawn = run("func @main(%k: i64[]) { %r = random bits u32[40] seed %k + 7 offset 2  return %r }", np.asarray(key))
     fixed = run(f"func @main() {{ %r = random bits u32[40] seed {seed} offset 2  return %r }}")
     np.testing.assert_array_equal(drawn[0], fixed[0])
 

@@ -14,8 +14,8 @@ from codesign.ir.interpreter import evaluate
 from codesign.ir.scalar import Literal, apply
 from codesign.ir.tensor import Compute
 from codesign.passes import PASSES, Context, Pass, PassManager, manager, optimize, parse_pipeline, print_pipeline
-from codesign.passes.manager import FunctionPass, PipelineError, first_failure
-from codesign.passes.observers import Equivalence, PassError
+from codesign.passes.manager import FunctionPass, PassError, PipelineError, first_failure
+from codesign.passes.observers import Equivalence
 from tests.passes import models
 
 
