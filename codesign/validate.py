@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from codesign.command import errors, output_directory, print_json, progress, run
-from codesign.costmodel.attention import SOURCES
+from codesign.costmodel.attention import sources
 from codesign.costmodel.gpu.parameters import calibration_like, load_calibration
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.ranking import is_ranking, rankings
@@ -64,7 +64,8 @@ def main(
         )
     unknown = unknown_sources(table)
     remarks = [
-        f"kernel_source {name} is not known: taken as FlashAttention; known: {', '.join(SOURCES)}" for name in unknown
+        f"kernel_source {name} is not known: taken as FlashAttention 3, its intervals are wider; known: {', '.join(sources())}"
+        for name in unknown
     ]
     if not as_json:
         errors.print(f"{file.name}: taken for a table of kind {kind}", markup=False)

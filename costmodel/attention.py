@@ -2,23 +2,26 @@
 
 An implementation offers few schedules. The rows of its tile are queries, with the heads that share keys where it packs
 them; keys go by in steps. For decoding it splits the keys by a rule of its own that knows the number of SMs: as many
-parts as fill so many waves, each of no fewer keys than a least, and no more parts than a most. Sources:
-FlashAttention 2 and 3 (`tile_size.h`, `heuristics.h`, `flash_prepare_scheduler.cu`), TensorRT-LLM (`torch_flow`: XQA
-with `computeMultiBlockCount`, masked multi-head attention where heads are not grouped, FMHA for prefill), Triton
-(SGLang's `extend_attention.py` and `decode_attention.py`).
+parts as fill so many waves, each of no fewer keys than a least, and no more parts than a most. What each implementation
+has is a row of `attention.toml`, with its source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from itertools import product as cartesian
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.gpu.chains import MEET_ALWAYS, MEET_INSIDE, MEET_LAUNCHED
 from codesign.costmodel.gpu.geometry import ONLINE, RESIDENT
+from codesign.costmodel.rules import Value, number
 
 Columns = dict[str, npt.NDArray[np.float32]]
 
@@ -72,7 +75,10 @@ class Kernel:
     one call (appending to the cache, converting, scheduling, attention itself), how parts `meet` (`MEET_...`), whether
     queries are written once more (`converts`), and what a tile that a window hides costs of one that is seen
     (`hidden`). `part` names the kernel of an implementation that has several unlike ones; `generated` code reaches a
-    share of the tensor rate that is its own."""
+    share of the tensor rate that is its own. `mixed`: queries keep their type, keys are converted to it; else wgmma takes
+    two operands of one type, the keys'. `keys_only`: machines whose tables were taken with a cache of keys alone, which
+    are the values too, so that a kernel that goes over both in one step reads them once. `assumed`: of another
+    implementation, for want of this one's."""
 
     tiles: Sequence[Tiles]
     splits: Splits = NO_SPLITS
@@ -82,6 +88,9 @@ class Kernel:
     hidden: float = 0.0
     part: str = ""
     generated: bool = False
+    mixed: bool = False
+    keys_only: tuple[str, ...] = ()
+    assumed: bool = False
 
     def columns(self, head: int) -> Columns:
         """The schedules as columns of knobs."""
@@ -101,26 +110,12 @@ class Kernel:
         return {name: np.array([{**fixed, **row}[name] for row in rows], np.float32) for name in {**fixed, **rows[0]}}
 
 
-FLASH_KEYS = {64: 128, 128: 128, 192: 96, 256: 64, 512: 64}
-"""Keys of a step of FlashAttention 3 for causal or paged attention, by head dim (`tile_size_fwd_sm90`)."""
+KERNELS = Path(__file__).resolve().parent / "attention.toml"
 
-TWO_LEVEL_REGISTERS = 432
-"""Registers of a row of a tile that results, held twice, and scores share where sums of eight-bit products are added
-up in two levels (vLLM's build of FlashAttention 3): 240 a thread, four threads a row, less a base."""
+UNKNOWN = "*"
+"""The row that stands for an implementation that is not known."""
 
-SOURCES = (
-    "torch_flow",
-    "triton",
-    "flash_attention",
-    "vllm_flash_attn",
-    "vllm_flash_attn_fa3",
-    "vllm_flash_attn_fa4",
-    "fa3",
-)
-"""Implementations that are known."""
-
-XQA_HEADS = 32
-"""Most query heads a key head of TensorRT-LLM's grouped kernels (XQA); more run as heads of their own."""
+_MEET = {"inside": MEET_INSIDE, "launched": MEET_LAUNCHED, "always": MEET_ALWAYS}
 
 
 @dataclass(frozen=True)
@@ -144,67 +139,59 @@ class Call:
         return self.bits < self.wanted
 
 
+Entry = TypeVar("Entry", Tiles, Splits)
+
+
+@lru_cache(maxsize=1)
+def _rows() -> tuple[dict[str, Any], ...]:
+    return tuple(tomllib.loads(KERNELS.read_text(encoding="utf-8"))["kernel"])
+
+
+def sources() -> tuple[str, ...]:
+    """Implementations that are known."""
+    return tuple(dict.fromkeys(name for row in _rows() for name in row["of"] if name != UNKNOWN))
+
+
+def row_of(source: str, call: Call) -> Mapping[str, Any]:
+    """The row of the file that an implementation runs for a call: the first of its rows whose condition holds."""
+    name = source if source in sources() else UNKNOWN
+    names = _names(call)
+    return next(row for row in _rows() if name in row["of"] and number(row.get("when", True), names))
+
+
+def _names(call: Call) -> dict[str, Value]:
+    return {**asdict(call), "converts": call.converts}
+
+
+@lru_cache(maxsize=4096)
 def kernel_of(source: str, call: Call) -> Kernel:
-    """The kernel that an implementation runs for a call; of an unknown one, what FlashAttention would run."""
-    if source == "torch_flow":
-        return _tensorrt_llm(call)
-    if source == "triton":
-        return _triton(call)
-    if source == "flash_attention":  # FlashAttention 3 on Ampere, as SGLang builds it
-        return Kernel((Tiles(128, 64),), Splits(0.9, 64.0, up=True), 4.0)
-    if source == "vllm_flash_attn":
-        return _flash_attention_2(call)
-    keys = next((keys for size, keys in FLASH_KEYS.items() if call.head <= size), 64)
-    if source == "vllm_flash_attn_fa4":
-        splits = Splits(8.0, most=128.0, all_parts=True) if call.single else Splits(0.9, keys, up=True)
-        tiles = Tiles(64, 64, stages=1, exposed=1.0, lookup=6.0) if call.single else Tiles(64, 64, stages=1)
-        return Kernel((tiles,), splits, 4.0, generated=True)
-    rows = 192 if call.head <= 64 and not call.decode else 128
-    if source != "vllm_flash_attn_fa3" and call.head == 128 and call.single and call.group <= 64:
-        rows = 64  # one group of warps multiplies; vLLM's build is older
-    if call.bits == 8:
-        keys = 128
-    if source == "fa3":
-        launches = 3.0 + 3.0 * call.converts + (5.0 if call.head == 192 else 0.0)
-    else:
-        launches = 5.0 + call.converts
-        if call.bits == 8:
-            keys = min(128, max(16, (TWO_LEVEL_REGISTERS - 2 * call.head) // 16 * 16))
-    return Kernel((Tiles(rows, keys),), Splits(0.9, keys, up=True), launches, converts=call.converts)
+    """The kernel that an implementation runs for a call; one that is not known is `assumed` to run FlashAttention's."""
+    row, names = row_of(source, call), _names(call)
+    if "keys" in row:
+        names["keys"] = number(row["keys"], names)
+    tiles = tuple(_filled(Tiles, entry, names) for entry in row["tiles"])
+    return Kernel(
+        tiles=tiles,
+        splits=_filled(Splits, row["splits"], names) if "splits" in row else NO_SPLITS,
+        launches=number(row["launches"], names),
+        meet=_MEET[row.get("meet", "launched")],
+        converts=bool(number(row.get("converts", False), names)),
+        hidden=row.get("hidden", 0.0),
+        part=row.get("part", "").format(**asdict(call)),
+        generated=row.get("generated", False),
+        mixed=row.get("mixed", False),
+        keys_only=tuple(row.get("keys_only", ())),
+        assumed=UNKNOWN in row["of"],
+    )
 
 
-def _flash_attention_2(call: Call) -> Kernel:
-    if call.single and call.group > 1:  # the heads of a group become its queries, and only then keys are split
-        launches = 5.0 if call.moved else 3.0
-        return Kernel((Tiles(64, 128, warps=4),), Splits(2.0, 128.0), launches, converts=call.moved)
-    tiles = Tiles(64 if call.single else 128, 128 if call.single else 64, False, warps=4, resident=2)
-    return Kernel((tiles,), launches=3.0)
-
-
-def _triton(call: Call) -> Kernel:
-    if call.decode:
-        tiles = Tiles(16, 32, call.group > 1, warps=4, resident=2, in_flight=2.0 * call.bits, exposed=1.0)
-        return Kernel((tiles,), Splits(4.0, 32.0, most=8.0), 3.0, MEET_ALWAYS)
-    tiles = Tiles(64 if call.head <= 256 else 32, 64, False, stages=1)
-    part = f"extend {call.head}{' window' if call.window else ''} {call.wanted}x{call.bits}"
-    return Kernel((tiles,), launches=3.0, hidden=0.33, part=part, generated=True)
-
-
-def _tensorrt_llm(call: Call) -> Kernel:
-    if not call.decode:
-        keys = 128 if call.head <= 128 else 64
-        launches = 5.0 if call.head == 128 and call.bits > 8 else 8.0
-        return Kernel((Tiles(128, keys, False), Tiles(64, 32, False)), launches=launches, part="fmha")
-    if call.group == 1 or call.group > XQA_HEADS:
-        tiles = Tiles(1, 32, False, resident=3, vector=9.0, exposed=1.0)
-        return Kernel((tiles,), Splits(1.0, 256.0), 3.0, MEET_INSIDE, part="xqa")
-    if call.bits == 8:
-        rows = -(-call.group // 8) * 8
-        tiles = Tiles(rows, 64, resident=max(4 - rows * call.head // 1024, 1), exposed=1.0)  # by shared memory
-        launches = 2.0 if call.head == 64 else 1.0
-        return Kernel((tiles,), Splits(8.0, 128.0, most=512.0), launches, MEET_INSIDE, part="xqa")
-    tiles = Tiles(-(-call.group // 16) * 16, 128, exposed=1.0)
-    return Kernel((tiles,), Splits(8.0, 128.0, most=512.0, seen=False), 3.0, MEET_INSIDE, part="xqa")
+def _filled(kind: type[Entry], entry: Mapping[str, float | bool | str], names: Mapping[str, Value]) -> Entry:
+    """Tiles or splits with their fields computed for a call, each in the type of its default."""
+    types = {known.name: known.type for known in fields(kind)}
+    values = {name: number(value, names) for name, value in entry.items()}
+    return kind(
+        **{name: {"int": int, "bool": bool}.get(str(types[name]), float)(value) for name, value in values.items()}
+    )
 
 
 def attention_space(head: int, decode: bool) -> Columns:

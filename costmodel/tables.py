@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from codesign.costmodel import workloads
-from codesign.costmodel.attention import SOURCES, Call, kernel_of
+from codesign.costmodel.attention import Call, kernel_of, sources
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.dtypes import DTYPES
 from codesign.ir.errors import CodesignError
@@ -37,7 +37,8 @@ class Rows:
     """Rows of a table that are one kernel: `sizes` by symbol, `seconds` measured, `index` into the table, `site`
     groups rows for cross-validation, `columns` the schedules to choose from (None: library mode), `method` how
     time was taken, `implementation` whose kernel it is when it is not a plain library's, `generated` when a compiler of
-    tiles made that kernel, `launches` how often the kernel runs one after the other."""
+    tiles made that kernel, `assumed` when it is another's because that one is not known, `launches` how often the kernel
+    runs one after the other."""
 
     op: str
     kernel: KernelSummary
@@ -51,6 +52,7 @@ class Rows:
     generated: bool = False
     regime_size: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     launches: int = 1
+    assumed: bool = False
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -167,7 +169,7 @@ def kind_of(table: pd.DataFrame) -> str:
 def unknown_sources(table: pd.DataFrame) -> list[str]:
     """Implementations of an attention table that are not known."""
     names = sorted(set(table["kernel_source"].astype(str))) if "kernel_source" in table else []
-    return [name[:60] for name in names if name not in SOURCES]
+    return [name[:60] for name in names if name not in sources()]
 
 
 def _check_numbers(table: pd.DataFrame, column: str, kind: str) -> None:
@@ -333,11 +335,6 @@ def _eager(op: str, gated: bool, threads: float) -> tuple[KernelSummary, Columns
     return kernel("f16", fresh=True), _one(row if gated else _LAYER_NORM), 1
 
 
-KEYS_ONLY = {"torch_flow": ("a100_sxm",)}
-"""Decode tables that were taken with a cache of keys alone (`CacheType.SELFKONLY` in the collector): values are read
-from the same memory, and a kernel that goes over both in one step reads it once. Such rows beat the DRAM bandwidth."""
-
-
 def _attention(table: pd.DataFrame) -> Iterator[Rows]:
     keys = ["phase", "kernel_source", "dtype", "kv_dtype", "head_dim"]
     table = table.assign(site=_site(*(_numbers(table, column) for column in ("heads", "kv_heads", "window"))))
@@ -345,7 +342,6 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
         phase, source, dtype, kv_dtype, head = (str(value) for value in key)
         decode = phase == "generation"
         kind, stored = dtype_named(dtype), dtype_named(kv_dtype)
-        kind = kind if source == "triton" else stored  # wgmma takes two operands of one type: queries are converted
         group = (whole["heads"] // whole["kv_heads"]).to_numpy()
         stored_bits, wanted_bits = (DTYPES[name].bits for name in (stored, dtype_named(dtype)))
         single = decode | (whole["q_len"] == 1)
@@ -358,8 +354,8 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
         for run in dict.fromkeys(runs):
             part = whole[runs == run]
             taken = set(part["machine"]) if "machine" in part else set()
-            aliased = decode and run.tiles[0].packed and bool(taken) and taken <= set(KEYS_ONLY.get(source, ()))
-            kernel = workloads.attention(kind, stored, int(head), False, True, "bf16", aliased)
+            aliased = decode and run.tiles[0].packed and bool(taken) and taken <= set(run.keys_only)
+            kernel = workloads.attention(kind if run.mixed else stored, stored, int(head), False, True, "bf16", aliased)
             heads, kv_heads = _numbers(part, "heads"), _numbers(part, "kv_heads")
             queries, total, window = _numbers(part, "q_len"), _numbers(part, "kv_len"), _numbers(part, "window")
             if decode:
@@ -386,6 +382,7 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
                 regime_size=queries,
                 implementation=f"{source} {run.part}".strip(),
                 generated=run.generated,
+                assumed=run.assumed,
             )
 
 

@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from codesign.costmodel.machine import Machine, load_machine
 from codesign.ir.errors import MachineError
 
@@ -192,10 +194,11 @@ def holding(pair: tuple[float, float]) -> tuple[float, float]:
     return min(low, 1.0), max(high, 1.0)
 
 
-def wider(pair: tuple[float, float]) -> tuple[float, float]:
-    """An interval's factors for what they were not measured on: another machine, an implementation that is not known."""
-    low, high = holding(pair)
-    return max(1.0 - TRANSFER * (1.0 - low), min(low, 0.2)), 1.0 + TRANSFER * (high - 1.0)
+def wider(pair: tuple[Any, Any]) -> tuple[Any, Any]:
+    """An interval's factors (numbers, or arrays of them) for what they were not measured on: another machine, an
+    implementation that is not known."""
+    low, high = np.minimum(pair[0], 1.0), np.maximum(pair[1], 1.0)
+    return np.maximum(1.0 - TRANSFER * (1.0 - low), np.minimum(low, 0.2)), 1.0 + TRANSFER * (high - 1.0)
 
 
 def calibration_like(donor: str, machine: Machine) -> Calibration:

@@ -1,11 +1,16 @@
 """Attention of serving systems: what their launches choose, what stays in L2, and a few measured times."""
 
+import tomllib
+from dataclasses import astuple, replace
+from itertools import product
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from codesign.costmodel import workloads
-from codesign.costmodel.attention import NO_SPLITS, Call, kernel_of
+from codesign.costmodel.attention import KERNELS, NO_SPLITS, Call, kernel_of, row_of, sources
 from codesign.costmodel.calibration import GENERATED_FIT, IMPLEMENTATION_FIT, IMPLEMENTED
 from codesign.costmodel.events import plan_columns, simulate_plan
 from codesign.costmodel.gpu.chains import launched
@@ -14,6 +19,7 @@ from codesign.costmodel.gpu.parameters import TYPICAL, load_calibration
 from codesign.costmodel.gpu.timing import estimate
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.tables import kernels_of
+from codesign.costmodel.validation import predictions
 
 SIZES = {"B": 4.0, "G": 8.0, "R": 4.0, "Q": 1.0, "J": 8192.0, "keys": 8192.0}
 
@@ -26,6 +32,37 @@ def _knobs(source: str, call: Call) -> dict[str, np.ndarray[tuple[int], np.dtype
 def _launched(source: str, call: Call, **sizes: float) -> tuple[dict[str, float], float]:
     knobs, idle = launched(workloads.attention(), _knobs(source, call), {**SIZES, **sizes}, 132.0)
     return {name: float(np.max(value)) for name, value in knobs.items()}, float(np.max(idle))
+
+
+GOLDEN = [line for line in (Path(__file__).parent / "attention_kernels.txt").read_text().splitlines() if line[0] != "#"]
+
+
+@pytest.mark.parametrize("line", GOLDEN, ids=lambda line: line.split(":")[0].replace(" ", "-"))
+def test_rows_of_the_file_are_the_published_kernels(line: str) -> None:
+    """What each implementation runs for calls of all kinds, as it was when it was a chain of conditions."""
+    asked, expected = line.split(": ", 1)
+    source, *numbers = asked.split(" ")
+    decode, head, group, bits, wanted, single, moved, window = map(int, numbers)
+    call = Call(bool(decode), head, group, bits, wanted, bool(single), bool(moved), bool(window))
+    kernel = kernel_of(source, call)
+    tiles = "; ".join(" ".join(f"{float(value):g}" for value in astuple(tile)) for tile in kernel.tiles)
+    splits = " ".join(f"{float(value):g}" for value in astuple(kernel.splits))
+    rest = (kernel.launches, kernel.meet, kernel.converts, kernel.hidden, kernel.generated)
+    found = f"{tiles} | {splits} | {' '.join(f'{float(value):g}' for value in rest)} {kernel.part}"
+    assert found.rstrip() == expected
+    assert kernel.assumed == (source not in sources())
+
+
+def test_every_row_names_its_source_and_can_run() -> None:
+    """A row that no call reaches would be a lie, as would one without a source."""
+    data = tomllib.loads(KERNELS.read_text())
+    assert {row["source"] for row in data["kernel"]} == set(data["sources"])
+    calls = [
+        Call(*values) for values in product((False, True), (64, 128, 256), (1, 8, 64), (8, 16), (16,), (False, True))
+    ]
+    calls += [replace(call, window=True) for call in calls]
+    reached = {id(row) for name in (*sources(), "made_up") for call in calls for row in [row_of(name, call)]}
+    assert len(reached) == len(data["kernel"])
 
 
 def test_grouped_decoding_splits_keys_until_eight_waves() -> None:
@@ -59,6 +96,36 @@ def test_an_unknown_implementation_runs_what_flash_attention_would() -> None:
     calibration = load_calibration(load_machine("h100_sxm"))
     assert calibration.of("something_new") == calibration.of(TYPICAL)
     assert calibration.of("") == calibration.parameters
+
+
+@pytest.mark.parametrize("phase", ["context", "generation"])
+def test_the_interval_of_an_unknown_implementation_is_wider_than_any_known_ones(phase: str) -> None:
+    table = pd.DataFrame(
+        {
+            "machine": "h100_sxm",
+            "phase": phase,
+            "kernel_source": source,
+            "dtype": "bf16",
+            "kv_dtype": "bf16",
+            "batch": 4,
+            "q_len": 1 if phase == "generation" else keys,
+            "kv_len": keys,
+            "heads": 32,
+            "kv_heads": 8,
+            "head_dim": 128,
+            "window": 0,
+            "seconds": 1e-3,
+        }
+        for source in ("made_up", "fa3", "vllm_flash_attn_fa3")
+        for keys in (512, 4096, 32768)
+    )
+    found = predictions(table, load_machine("h100_sxm"))
+    width = (found.high / found.low).groupby(found.op).mean()
+    assert width[f"attention {phase} made_up"] > 1.2 * max(
+        width[f"attention {phase} {n}"] for n in ("fa3", "vllm_flash_attn_fa3")
+    )
+    assert (found.low <= found.predicted).all()
+    assert (found.predicted <= found.high).all()
 
 
 @pytest.mark.parametrize("name", ["a100_sxm", "h100_sxm"])
