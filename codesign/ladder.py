@@ -388,7 +388,7 @@ def _show(console: Console, machine: Machine, rungs: list[Rung], speed: list[flo
 
 def main() -> NoReturn:
     """Run the command."""
-    command.run(application, name="codesign ladder")
+    command.run(application, name="python -m codesign.ladder")
 
 
 if __name__ == "__main__":

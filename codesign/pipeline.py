@@ -221,7 +221,7 @@ def _sizes(module: Module, given: Mapping[str, int]) -> dict[str, int]:
     """A value for every size symbol: given by the user, else what the model was captured at."""
     unknown = [name for name in given if name not in module.symbols]
     if unknown:
-        known = ", ".join(module.symbols) or "none: all its sizes are fixed"
+        known = ", ".join(module.symbols) or "none: --dynamic or dynamic_shapes in the model file makes some"
         raise CodesignError(f"the model has no dynamic size {unknown[0]!r}", hint=f"it has {known}")
     sizes: dict[str, int] = {}
     for name, symbol in module.symbols.items():

@@ -231,7 +231,7 @@ def _report(result: SimulationResult, elapsed: float, machine: Machine, files: d
 
 def main() -> NoReturn:
     """Run the command."""
-    command.run(application, name="codesign simulate")
+    command.run(application, name="python -m codesign.simulate")
 
 
 if __name__ == "__main__":

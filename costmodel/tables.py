@@ -64,7 +64,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
         table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
     except Exception as error:
         text = str(error)[:200]
-        raise TableError(f"{file}: cannot be read as {file.suffix.lstrip('.') or 'CSV'}: {text}") from None
+        form = "parquet" if file.suffix == ".parquet" else "CSV"
+        raise TableError(f"{file}: cannot be read as {form}: {text}") from None
     if "seconds" not in table:
         found = ", ".join(map(str, table.columns[:12])) + (", ..." if len(table.columns) > 12 else "")
         cycles = [str(column) for column in table.columns if str(column).lower().rstrip("s").endswith("cycle")]
@@ -72,7 +73,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
             raise TableError(
                 f"{file}: an accelerator's table of cycles ({', '.join(cycles[:3])}): needs m, n, k and seconds instead"
             )
-        raise TableError(f"{file}: no column 'seconds'; found {found}")
+        raise TableError(f"{file}: no column 'seconds', the time measured; found {found}; besides, {_told_by()}")
     if not len(table):
         raise TableError(f"{file}: no rows")
     seconds = pd.to_numeric(table["seconds"], errors="coerce")
@@ -161,9 +162,13 @@ def kind_of(table: pd.DataFrame) -> str:
             for column in kind.numbers:
                 _check_numbers(table, column, name)
             return name
-    kinds = "; ".join(f"{name} has {', '.join(kind.told_by)}" for name, kind in KINDS.items())
     shown = ", ".join(sorted(columns)[:12]) + (", ..." if len(columns) > 12 else "")
-    raise TableError(f"a table of an unknown kind: columns {shown}; {kinds}")
+    raise TableError(f"a table of an unknown kind: columns {shown}; {_told_by()}")
+
+
+def _told_by() -> str:
+    """The columns that tell each kind of table."""
+    return "; ".join(f"{name} has {', '.join(kind.told_by)}" for name, kind in KINDS.items())
 
 
 def unknown_sources(table: pd.DataFrame) -> list[str]:

@@ -149,9 +149,11 @@ def traced_program(source: ModelSource, dynamic_shapes: Any, failure: ExportFail
 
 
 def shortened(error: BaseException) -> str:
-    """The first telling line of torch's reason, at most 200 characters."""
-    for line in str(error).splitlines():
-        text = re.sub(r"\x1b\[[0-9;]*m", "", line).strip()
+    """The first telling line of torch's reason, at most 200 characters; of sizes that aren't dynamic, the sentence on the first."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in str(error).splitlines()]
+    if lines and lines[0].startswith("Constraints violated"):
+        lines = [line[2:].split(". ")[0] for line in lines if line.startswith("- ")] + lines
+    for text in lines:
         if text:
             text = text if len(text) <= 200 else text[:197] + "..."
             return f"{type(error).__name__}: {text}"
@@ -179,6 +181,11 @@ def advice(error: BaseException, dynamic: bool = True) -> str:
         return "a branch or size depends on tensor values: use torch.where, torch.cond or torch._check"
     if "not a known type" in text or "unsupported input type" in text:
         return "give and return tensors, lists, tuples, dicts or dataclasses (a cache of transformers: use_cache=False)"
+    fixed = re.search(r"marked (\w+) as dynamic but your code specialized it to be a constant \((\d+)\)", text)
+    if dynamic and fixed:
+        if fixed[2] in ("0", "1"):
+            return f"torch.export takes sizes of 0 and 1 as fixed: give example inputs whose {fixed[1]} is 2 or more"
+        return f"the model works at {fixed[1]} = {fixed[2]} only: leave that size fixed, in dynamic_shapes rather than --dynamic"
     if dynamic and ("constraint" in text or "dynamic" in text or ("dim" in text and "specialized" in text)):
         return "the dynamic_shapes don't fit the model: fix that dimension or give its range with torch.export.Dim"
     if "unsupported" in text or "graph break" in text or "dynamo" in text:

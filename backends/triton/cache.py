@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -32,11 +33,11 @@ def cache_folder(name: str) -> Path:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that another process sees it whole or not at all."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with temporary.open("xb") as stream:  # unlike tempfile's, readable for whom the user's umask says
             stream.write(data)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

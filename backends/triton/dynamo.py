@@ -13,7 +13,8 @@ Triton's interpreter on the CPU (slow, and the same kernels). Options, through `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from codesign.backends.triton.dynamo_options import machine_at_hand, options_of
@@ -32,7 +33,6 @@ def compile_fx_graph(
     CodesignError (which Dynamo reports with the graph) for an option that is not known or wrong, and for graphs with an operator that has no form
     here.
     """
-    import torch
     from functorch.compile import make_boxed_func  # type: ignore[import-untyped]
     from torch._dynamo.backends.common import aot_autograd
 
@@ -46,11 +46,25 @@ def compile_fx_graph(
     backend = aot_autograd(
         fw_compiler=compiler, bw_compiler=compiler, inference_compiler=compiler, decompositions=decompositions()
     )
-    with torch.backends.mkldnn.flags(
-        enabled=False
-    ):  # its recurrent layers are one opaque call, whose results are no tensors
+    with _without_onednn():
         compiled: Callable[..., Sequence[Any]] = backend(graph, example_inputs)
     return compiled
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """oneDNN's recurrent layers are one opaque call, whose results are no tensors.
+
+    Not by `torch.backends.mkldnn.flags`, which sets what it was not asked for too and warns of that.
+    """
+    import torch
+
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
 
 
 __all__ = ["CodesignError", "compile_fx_graph", "machine_at_hand"]

@@ -104,6 +104,18 @@ def test_bad_usage(tmp_path: Path, arguments: list[str]) -> None:
     one_line_of_cause(run("compile", *(["model.py", *arguments] if arguments else []), cwd=tmp_path))
 
 
+@pytest.mark.parametrize("name", ["compile", "opt", "simulate", "validate", "calibrate", "ladder"])
+def test_usage_names_the_command_as_the_readme_does(tmp_path: Path, name: str) -> None:
+    one_line_of_cause(run(name, "--no-such-option", cwd=tmp_path), f"see `python -m codesign.{name} --help`")
+
+
+def test_a_size_bound_where_all_are_fixed_says_how_to_make_some(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(GOOD_MODEL)
+    one_line_of_cause(
+        run("compile", "model.py", "--bind", "batch=3", cwd=tmp_path), "no dynamic size 'batch'", "--dynamic"
+    )
+
+
 def test_unknown_policy(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(GOOD_MODEL)
     one_line_of_cause(run("compile", "model.py", "--policy", "exhaustiv", cwd=tmp_path), "exhaustiv", "exhaustive")

@@ -42,6 +42,7 @@ def test_a_cell_that_is_no_size_is_named_by_row_and_column(name: str, wrong: obj
         (b"", "cannot be read"),
         (b"\x00\xff\xfe\x01", "t.csv"),
         (b"m,n,k\n1,2,3\n", "no column 'seconds'"),
+        (b"a,b\n1,2\n", "found a, b; besides, mixture has BLOCK_SIZE_M, topk;"),
         (b"m,n,k,seconds\n", "no rows"),
         (b"m,n,k,seconds\n1,2,3,5 us\n", "row 1, column 'seconds': needs a number, got '5 us'"),
         (b"m,n,k,seconds\n1,2,3,inf\n", "row 1, column 'seconds': needs a finite number"),
@@ -54,6 +55,12 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes, word
         read_table(tmp_path / "t.csv")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_another_suffix_is_read_as_csv(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("import torch\n\nx = 1\ny = f(1, 2, 3, 4)\n")
+    with pytest.raises(TableError, match=r"model\.py: cannot be read as CSV"):
+        read_table(tmp_path / "model.py")
 
 
 def test_implementations_that_are_not_known_are_told() -> None:

@@ -104,6 +104,14 @@ def test_advice_on_dynamic_shapes_only_where_some_were_given() -> None:
     assert "dynamic_shapes" not in advice(error, dynamic=False)
 
 
+def test_a_size_that_the_example_or_the_model_fixes_is_told_with_what_to_do() -> None:
+    shapes: Any = {"input": {0: torch.export.Dim("batch")}}
+    with pytest.raises(CodesignError, match=r"constant \(1\); .*give example inputs whose batch is 2 or more"):
+        capture(nn.Linear(4, 4), (torch.randn(1, 4),), dynamic_shapes=shapes)
+    with pytest.raises(CodesignError, match=r"the model works at batch = 8 only: leave that size fixed"):
+        capture(nn.Sequential(nn.Flatten(0), nn.Linear(32, 4)), (torch.randn(8, 4),), dynamic_shapes=shapes)
+
+
 class Opaque:
     __slots__ = ("x",)
 

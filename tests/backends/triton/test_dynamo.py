@@ -40,6 +40,22 @@ def test_inference() -> None:
         torch.testing.assert_close(compiled(x * 2), plain(x * 2), rtol=1e-5, atol=1e-5)
 
 
+def test_compiling_changes_no_setting_of_torch_and_warns_of_none(recwarn: pytest.WarningsRecorder) -> None:
+    names = ("enabled", "deterministic", "allow_tf32", "fp32_precision")
+    before = [getattr(torch.backends.mkldnn, name) for name in names]
+    recwarn.clear()
+    seen = []
+
+    def watched(graph: Any, inputs: Any) -> Any:
+        compiled = compile_fx_graph(graph, inputs, kernels="reference")
+        seen.append([getattr(torch.backends.mkldnn, name) for name in names])
+        return compiled
+
+    torch.compile(torch.exp, backend=watched)(torch.randn(3))
+    assert seen == [before]
+    assert not [str(warning.message) for warning in recwarn if "TF32" in str(warning.message)]
+
+
 def test_training_step_gives_the_same_gradients() -> None:
     first, second, x = model(), model(), torch.randn(10, 16)
     torch.compile(first, backend=compile_fx_graph)(x).square().sum().backward()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codesign.backends.triton import runner as runner_module
+from codesign.backends.triton.cache import write_atomically
 from codesign.backends.triton.runner import Runner, write_runner
 from codesign.backends.verification import difference
 from codesign.costmodel.machine import load_machine
@@ -54,6 +55,16 @@ def check(
         error, text = difference(want.double().numpy(), got.double().numpy())
         assert error < (2e-5 if want.dtype == torch.float32 else 3e-2), text
     return runner
+
+
+def test_files_are_readable_for_whom_the_umask_says(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "runner.py", b"pass\n")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "runner.py").stat().st_mode & 0o777 == 0o640
+    assert [path.name for path in tmp_path.iterdir()] == ["runner.py"]
 
 
 class Mixed(nn.Module):
