@@ -18,8 +18,8 @@ from codesign.costmodel.gpu.chains import (
     meeting_seconds,
 )
 from codesign.costmodel.gpu.energy import power_seconds, work_joules
-from codesign.costmodel.gpu.generated import generated
-from codesign.costmodel.gpu.geometry import PORT_BYTES_PER_CLOCK, geometry, sector_bytes, wide_of, work
+from codesign.costmodel.gpu.geometry import PORT_BYTES_PER_CLOCK, geometry, wide_of
+from codesign.costmodel.gpu.issue import block_work
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.occupancy import occupancy, reasons
 from codesign.costmodel.gpu.parameters import Parameters, load_calibration
@@ -105,11 +105,8 @@ def plan_columns(
     g = geometry(kernel, columns, values, float(machine.instances("shared")))
     knobs = Knobs.of(columns)
     wide = wide_of(machine)
-    w = work(kernel, g, columns.get("vector_unit", 0.0), knobs.warps, wide, sector_bytes(machine))
+    w, held = block_work(kernel, g, machine, {name: np.float64(value) for name, value in columns.items()}, compiled)
     warps, pipeline = np.float64(knobs.warps), np.float64(knobs.pipeline)
-    held = (
-        generated(kernel, g, warps, pipeline, wide, machine.features.get("padded_stages", False)) if compiled else None
-    )
     found = occupancy(w, machine, warps, pipeline, held)
     texts = np.full(1, "", dtype=object)
     reasons(found, texts)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -104,6 +104,8 @@ class Tiles:
     wide: int
     open: frozenset[str] = frozenset()
     padded: bool = False
+    vectors: dict[Access, Array] = field(default_factory=dict)
+    """Of accesses that were asked for, the bytes that a thread takes at once."""
 
     def __post_init__(self) -> None:
         self.threads = self.warps * 32.0
@@ -169,6 +171,13 @@ def product(nest: Nest, tiles: Tiles) -> Product:
 def vector_bytes(access: Access, tiles: Tiles) -> Array:
     """Bytes that one thread loads or stores at once: a run of neighbours, up to 16 bytes, and no more than the thread's
     share of the tile."""
+    found = tiles.vectors.get(access)
+    if found is None:
+        found = tiles.vectors[access] = _vector_bytes(access, tiles)
+    return found
+
+
+def _vector_bytes(access: Access, tiles: Tiles) -> Array:
     dim, run = aligned_run(access)
     if not dim:
         return float(access.dtype.bytes)
@@ -191,7 +200,12 @@ def generated(
     kernel: KernelSummary, g: Geometry, warps: Array, pipeline: Array, wide: int, padded: bool = False
 ) -> Held:
     """What the generated code of each schedule holds: the most of any phase. `wide`, `padded`: see `Tiles`."""
-    tiles = Tiles(g, warps, pipeline, wide, open_dims(kernel), padded)
+    return held_by(kernel, Tiles(g, warps, pipeline, wide, open_dims(kernel), padded))
+
+
+def held_by(kernel: KernelSummary, tiles: Tiles) -> Held:
+    """The same of a kernel's tiles."""
+    wide = tiles.wide
     products = {nest.name: product(nest, tiles) for nest in kernel.nests if nest.contraction is not None}
     dots: Array = np.False_
     direct: Array = np.False_

@@ -152,7 +152,8 @@ class Work:
     """Work of one block: `tensor[dtype]` multiply-adds on padded tiles, `vector`, `double` (FP64), `integer` and `special`
     operations; multiply-adds of the vector unit in f32 (`ieee`) and in FP64 (`double_products`, part of `double`);
     `operand_clocks` of the load path for the operands of single threads, `operand_waits` of its warps for them, and
-    `cache_waits` where they come from L2 each time; `request_bytes` that its load and store instructions ask for; bytes
+    `cache_waits` where they come from L2 each time; `request_bytes` that its load and store instructions ask for, or the
+    `request_clocks` that they take where the code is known; bytes
     that it loads through L2 (sector waste included) and stores; `first_trips` of loops that wait for DRAM, `again_trips`
     of loops over data that was loaded before, `gathered_trips` of loops that load an index first; the bytes of one trip
     of its longest loop, the trips it makes, and barriers."""
@@ -180,6 +181,7 @@ class Work:
     operand_bytes: Array = 0.0
     shared_loads: Array = 0.0
     request_bytes: Array = 0.0
+    request_clocks: Array | None = None
     operand_clocks: Array = 0.0
     operand_waits: Array = 0.0
     cache_waits: Array = 0.0
@@ -202,9 +204,11 @@ def work(
     warps: Array = 4.0,
     wide: int = 0,
     sector: float = SECTOR_BYTES,
+    threads: Array = 1.0,
 ) -> Work:
     """Operations and bytes of one block of the tiling; `vector_unit` 1 does contractions on the vector unit, as a
-    matrix-vector kernel does. `sector`: bytes that memory moves at the least."""
+    matrix-vector kernel does. `sector`: bytes that memory moves at the least. In generated code all `threads` of a block
+    issue, however small the tile."""
     total = Work()
     repeats = _repeats(kernel, g)
     mean = g.sizes(g.mean)
@@ -213,7 +217,7 @@ def work(
     looping: set[int] = set()
     for nest in kernel.nests:
         again = repeats[nest.name]
-        _operations(nest, g, again, total, vector_unit, warps, wide)
+        _operations(nest, g, again, total, vector_unit, warps, wide, threads)
         trip_bytes: Array = 0.0
         fresh = False
         for access in nest.loads:
@@ -288,21 +292,26 @@ def _gathers(nest: Nest, g: Geometry) -> bool:
 
 
 def _operations(
-    nest: Nest, g: Geometry, again: Array, total: Work, vector_unit: Array, warps: Array, wide: int
+    nest: Nest,
+    g: Geometry,
+    again: Array,
+    total: Work,
+    vector_unit: Array,
+    warps: Array,
+    wide: int,
+    threads: Array,
 ) -> None:
-    points: Array = again
     elements: Array = 1.0
     for dim in nest.dims:
-        points = points * g.tile[dim] * g.trips.get(dim, 1.0)
         elements = elements * g.tile[dim]
-    for dim in nest.reductions:
-        points = points * g.tile[dim] * g.trips[dim]
-    _count(nest.operations, points, total)
-    for dims, operations in nest.hoisted:
-        some: Array = again
+    for dims, operations in (((*nest.dims, *nest.reductions), nest.operations), *nest.hoisted):
+        if not operations:
+            continue
+        lanes: Array = 1.0
+        loops: Array = again
         for dim in dims:
-            some = some * g.tile[dim] * g.trips.get(dim, 1.0)
-        _count(operations, some, total)
+            lanes, loops = lanes * g.tile[dim], loops * g.trips.get(dim, 1.0)
+        _count(operations, np.maximum(lanes, threads) * loops, total)
     if nest.contraction is not None:
         _contraction(nest, g, again, total, vector_unit, warps, wide)
         return
@@ -636,15 +645,18 @@ def _covers(access: Access, g: Geometry) -> tuple[Any, ...]:
 def run_bytes(access: Access, g: Geometry) -> Array:
     """Bytes of one contiguous run of a tile's access: what DRAM and sectors see of its pattern.
 
-    A run goes on over the next dim where a tile covers the whole of the dims below it. A dim that is wrapped (a
-    remainder) breaks its run about once a tile.
+    A run goes on over the next dim where a tile covers the whole of the dims below it, and over one whose steps are no
+    longer than the run, as those of a window that slides. A dim that is wrapped (a remainder) breaks its run about once
+    a tile.
     """
-    unit, wrapped, above = _adjacent(access)
+    unit, wrapped, steps, above = _adjacent(access)
     run: Array = 1.0
+    for dim in unit:
+        run = run + (g.mean[dim] - 1.0)
     for dim in wrapped:
         run = np.maximum(run, np.maximum(g.mean[dim] * 0.5, 4.0))
-    for dim in unit:
-        run = np.maximum(run, g.mean[dim])
+    for dim, step in steps:
+        run = np.where(np.greater_equal(run, step), run + step * (g.mean[dim] - 1.0), run)
     for dim, below in above:
         whole = np.greater_equal(run, below.evaluate(g.symbols))
         if not np.any(whole):
@@ -659,13 +671,15 @@ def adjacent_dims(access: Access) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _adjacent(access: Access) -> tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, Index], ...]]:
-    """Dims along which neighbours are adjacent in memory, dims in which the address is not linear, and dims that step
-    over a whole run of so many elements."""
+def _adjacent(
+    access: Access,
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, int], ...], tuple[tuple[str, Index], ...]]:
+    """Dims along which neighbours are adjacent in memory, dims in which the address is not linear, dims in steps of a few
+    elements, and dims that step over a whole run of so many elements."""
     address = index(0)
     for expression, stride in zip(access.index, access.strides, strict=True):
         address = address + expression * stride  # quotients and remainders of a collapsed dim rejoin here
-    unit, wrapped, steps = [], [], []
+    unit, wrapped, few, steps = [], [], [], []
     for dim in access.dims:
         coefficient = address.coefficient(dim)
         if coefficient is None:
@@ -674,8 +688,10 @@ def _adjacent(access: Access) -> tuple[tuple[str, ...], tuple[str, ...], tuple[t
             unit.append(dim)
         elif coefficient in access.strides:
             steps.append((access.strides.index(coefficient), dim, coefficient))
+        elif coefficient.is_constant and coefficient.constant > 1:
+            few.append((coefficient.constant, dim))
     above = tuple((dim, below) for _, dim, below in sorted(steps, key=lambda step: -step[0]))
-    return tuple(unit), tuple(wrapped), above
+    return tuple(unit), tuple(wrapped), tuple((dim, step) for step, dim in sorted(few)), above
 
 
 def _sector_waste(access: Access, g: Geometry, sector: float) -> Array:

@@ -51,8 +51,10 @@ def trip_seconds(w: Work, threads: Array, missed: Array, clock: Array, l2_latenc
 
 
 def request_clocks(w: Work, threads: Array, access_bytes: Array, warp: float, bulk: bool = False) -> Array:
-    """Clocks of the load/store path for a block's loads and stores of `access_bytes` a thread, indices included; `bulk`
-    copies of a tiled loop are asked for tile by tile, not thread by thread."""
+    """Clocks of the load/store path for a block's loads and stores: what generated code issues, else `access_bytes` a
+    thread, indices included; `bulk` copies of a tiled loop are asked for tile by tile, not thread by thread."""
+    if w.request_clocks is not None:
+        return w.request_clocks
     each = np.maximum(access_bytes * warp / REQUEST_BYTES, REQUEST_CLOCKS)
     clocks = (w.request_bytes / access_bytes + w.gathered_trips * threads) / warp * each
     return np.where(np.greater(w.tensor_k, 0.0), 0.0, clocks) if bulk else clocks

@@ -20,17 +20,8 @@ from codesign.costmodel.gpu.chains import (
     meeting_seconds,
 )
 from codesign.costmodel.gpu.energy import power_seconds, work_joules
-from codesign.costmodel.gpu.generated import generated
-from codesign.costmodel.gpu.geometry import (
-    PORT_BYTES_PER_CLOCK,
-    Array,
-    Geometry,
-    Work,
-    geometry,
-    sector_bytes,
-    wide_of,
-    work,
-)
+from codesign.costmodel.gpu.geometry import PORT_BYTES_PER_CLOCK, Array, Geometry, Work, geometry, wide_of
+from codesign.costmodel.gpu.issue import block_work
 from codesign.costmodel.gpu.lanes import Lanes
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
 from codesign.costmodel.gpu.overlap import CHAINED, INNER, THREADED, THROTTLE, overlap
@@ -175,12 +166,7 @@ def estimate(
     warps, pipeline = knobs.get("warps", 4.0), np.maximum(knobs.get("pipeline", 1.0), 1.0)
     knobs, idle = launched(kernel, knobs, sizes, chip.sms)
     g = geometry(kernel, knobs, sizes, chip.sms)
-    w = work(kernel, g, knobs.get("vector_unit", 0.0), warps, chip.wide, sector_bytes(machine))
-    held = (
-        generated(kernel, g, warps, pipeline, chip.wide, machine.features.get("padded_stages", False))
-        if compiled
-        else None
-    )
+    w, held = block_work(kernel, g, machine, knobs, compiled)
     found = occupancy(w, machine, warps, pipeline, held)
     resident = np.maximum(found.blocks, 1.0)
     if "blocks_limit" in knobs:  # persistent kernels keep so many blocks on an SM
@@ -217,14 +203,15 @@ def estimate(
     consumed = stages_consumed(w, chip.wide)
     in_flight_block = in_flight_bytes(w, knobs, found.threads, pipeline - consumed)
     in_flight = np.maximum(np.minimum(g.grid, slots) * in_flight_block, 1.0)
-    read, behind = t.read_effort / chip.dram, chip.dram_latency * t.read / in_flight
+    read = t.read_effort / chip.dram
     if contractions:
-        read = read + np.maximum(behind - chip.dram_latency, 0.0)
+        read = read + np.maximum(chip.dram_latency * t.read / in_flight - chip.dram_latency, 0.0)
         if not chained:
             ready = in_flight * p.dram_efficiency / (chip.dram * chip.dram_latency)
             read = read + drain_seconds(read, np.maximum(g.grid / slots, 1.0), ready)
     else:
-        read = np.where(waiting, read, overlap((read, behind), INNER))
+        behind = g.grid * w.load_bytes / in_flight  # loads that wait for each other, of a block and of those after it
+        read = np.where(waiting, read, overlap((read, chip.dram_latency * behind * t.missed), INNER))
     write = t.write_effort / chip.dram
     store = np.maximum(write, g.grid * w.store_bytes / chip.l2)
 
@@ -260,6 +247,8 @@ def estimate(
         if contractions:
             single = tiled & np.less_equal(pipeline - consumed, 1.0)  # one buffer: a block loads and computes in turn
             chain = chain + np.where(single, rounds * (compute / busiest + w.trips * w.trip_bytes / chip.port), 0.0)
+        else:  # blocks that follow each other in one place wait for their first loads each
+            chain = chain + np.where(waiting, 0.0, (turns - 1.0) * p.fill_latency * chip.dram_latency)
         reading, moving = overlap((l2, read), INNER), overlap((l2, read + write), INNER)
         working = overlap((compute, reading, chain, requests), p.sharpness)
         together = overlap((compute, moving, chain, requests), p.sharpness)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -171,10 +171,30 @@ def _constraints(
         return f"a tile of {worst:,} values, limit {lanes:,} on {machine.name}"
 
     constraints = [Constraint("tile size", fits, explain)]
+    if machine.kind == "gpu" and not products:
+        constraints.append(_lanes_constraint(largest, int(machine.limit("warp_size")), summary, extents))
     if splittable and machine.kind == "gpu":
         cores = machine.instances(machine.levels[-2].name)
         constraints.append(_split_constraint(summary, extents, cores))
     return constraints
+
+
+def _lanes_constraint(
+    largest: Callable[[Columns], Ints], warp: int, summary: KernelSummary, extents: Mapping[str, int]
+) -> Constraint:
+    """A program without products gives each lane of a warp a value, as far as there are so many: a lane without one takes
+    as long as one that has it."""
+    most = largest({f"tile.{dim}": np.array([next_power_of_two(extents[dim])]) for dim in summary.extents})
+    least = min(warp, int(most[0]))
+
+    def full(columns: Columns) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        return largest(columns) >= least
+
+    def explain(row: Mapping[str, int]) -> str:
+        values = int(largest({name: np.array([value]) for name, value in row.items()})[0])
+        return f"a tile of {values} leaves lanes of a warp without a value, which has {warp}"
+
+    return Constraint("lanes", full, explain)
 
 
 def _split_constraint(summary: KernelSummary, extents: Mapping[str, int], cores: int) -> Constraint:

@@ -14,7 +14,7 @@ def test_twice_the_images_take_about_twice_the_time(machine: str, image: tuple[i
     few, many, more = (best(convolution(n, inside, 128, image), machine).seconds for n in (64, 128, 129))
     launch = 2e-6 if load_machine(machine).kind == "gpu" else 0.0
     assert 1.5 * (few - launch) <= many <= 2.5 * few
-    assert many * 0.95 <= more <= 1.15 * many
+    assert many * 0.85 <= more <= 1.15 * many
 
 
 def test_an_image_a_bit_wider_than_whole_tiles_is_no_cliff() -> None:
