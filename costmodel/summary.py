@@ -138,9 +138,10 @@ def summarize(fusion: Fusion, name: str = "", key: str = "") -> KernelSummary:
     yielded = set(fusion.body.yields)
     nests = tuple(_nest(compute, inside, compute.result in yielded) for compute in fusion.computes)
     extents = fusion.dims()
-    symbols = sorted({v for extent in extents.values() for v in extent.variables()})
     loads = [access for nest in nests for access in nest.loads]
     stores = [access for nest in nests for access in nest.stores]
+    touched = [e for access in (*loads, *stores) for e in (*access.index, *access.shape)]  # of operands may be others
+    symbols = sorted({v for e in (*extents.values(), *touched) for v in e.variables()} - set(extents))
     return KernelSummary(
         name=name or fusion.label or (fusion.results[0].name if fusion.results else "kernel"),
         extents=extents,

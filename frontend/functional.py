@@ -1,22 +1,23 @@
 """A functional graph of ATen calls, as AOTAutograd hands it to a backend, as a module of the tensor IR.
 
 Such a graph is flat: every input, weights and sizes included, is a placeholder, nothing is written in place, and its values carry what torch
-recorded of them (`node.meta["val"]`). Its sizes may be open; they are fixed here by those of one call.
+recorded of them (`node.meta["val"]`). Its sizes may be open; those that are the size of some input may stay so, the others are fixed by one call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import sympy
 import torch
 from torch.fx import GraphModule, Node
 
 from codesign.frontend.capture import Output
 from codesign.frontend.complex import complex_outputs, real_form
 from codesign.frontend.export import decompositions as export_decompositions
-from codesign.frontend.symbols import SymbolTable
+from codesign.frontend.symbols import SymbolTable, range_of
 from codesign.frontend.translate import Translation, as_output, translate
 from codesign.ir.core import Module, Value
 from codesign.ir.dtypes import I64
@@ -34,21 +35,46 @@ class PassedOn:
     placeholder: int
 
 
+@dataclass(frozen=True)
+class Size:
+    """An output that is a number made of open sizes."""
+
+    value: Index
+
+
 @dataclass
 class FunctionalGraph:
     """A graph in the IR: `module.main` takes the placeholders at `arguments`, in this order.
 
     With `draws` there is one argument more, an i64[] that seeds this call's random numbers. Complex arguments and results are in real form.
-    `outputs`: of the graph; a result of `main`, a constant, or an input passed on. `strides`: of each, in elements, as torch expects them
-    (None for what is not a tensor). `warnings`: what a user should know.
+    `outputs`: of the graph; a result of `main`, a constant, an input passed on, or a size. `strides`: of each, in elements, as torch expects
+    them, as numbers or expressions of torch's (None for what is not a tensor). `warnings`: what a user should know. `fixed`: the open sizes
+    and numbers of the graph that it holds for alone; `symbols`: our names of those that it holds for whatever they are.
     """
 
     module: Module
     arguments: list[int]
-    outputs: list[Output | PassedOn]
-    strides: list[tuple[int, ...] | None]
+    outputs: list[Output | PassedOn | Size]
+    strides: list[tuple[Any, ...] | None]
     warnings: list[str]
     draws: bool = False
+    fixed: dict[str, Number] = field(default_factory=dict)
+    symbols: dict[str, str] = field(default_factory=dict)
+
+    def takes(self, sizes: Mapping[str, Number]) -> bool:
+        """Whether it holds for a call of these sizes."""
+        if any(type(sizes[name]) is not type(value) or sizes[name] != value for name, value in self.fixed.items()):
+            return False
+        ranges = ((self.module.symbols[name], sizes[theirs]) for theirs, name in self.symbols.items())
+        return all(limits.low <= size <= (limits.high or size) for limits, size in ranges)
+
+    def strides_of(self, output: int, sizes: Mapping[str, Number]) -> tuple[int, ...] | None:
+        """Strides of an output in a call of these sizes."""
+        found = self.strides[output]
+        if found is None or all(isinstance(stride, int) for stride in found):
+            return found
+        values = {name: int(value) for name, value in sizes.items()}
+        return tuple(s if isinstance(s, int) else int(s.xreplace(_numbers(s, values))) for s in found)
 
 
 def decompositions() -> dict[Any, Any]:
@@ -58,8 +84,6 @@ def decompositions() -> dict[Any, Any]:
 
 def sizes_of_call(graph: GraphModule, inputs: Sequence[Any]) -> dict[str, Number]:
     """The value of each size symbol (and open number) of the graph in a call, by torch's name."""
-    import sympy
-
     found: dict[str, Number] = {}
     for node, value in zip(_placeholders(graph), inputs, strict=True):
         meta = node.meta.get("val")
@@ -79,22 +103,32 @@ def sizes_of_call(graph: GraphModule, inputs: Sequence[Any]) -> dict[str, Number
     return found
 
 
-def has_open_sizes(graph: GraphModule) -> bool:
-    """Whether a size or number of the graph's inputs is left open."""
-    symbolic = (torch.SymInt, torch.SymFloat, torch.SymBool)
+def open_sizes(graph: GraphModule) -> dict[str, tuple[int, int | None]]:
+    """The open sizes that are sizes of inputs as they stand, by torch's name, and their ranges."""
+    found: dict[str, tuple[int, int | None]] = {}
     for node in _placeholders(graph):
         meta = node.meta.get("val")
-        if isinstance(meta, symbolic):
-            return True
-        if isinstance(meta, torch.Tensor):
-            if any(isinstance(s, symbolic) for s in (*meta.shape, *meta.stride(), meta.storage_offset())):
-                return True
-    return False
+        sizes: tuple[Any, ...] = tuple(meta.shape) if isinstance(meta, torch.Tensor) else ()
+        for size in sizes:
+            if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
+                limits = size.node.shape_env.bound_sympy(size.node.expr)
+                found[str(size.node.expr)] = range_of(limits)
+    return found
 
 
-def from_functional(graph: GraphModule, sizes: Mapping[str, Number], name: str = "graph") -> FunctionalGraph:
-    """The graph with its open sizes fixed; UnsupportedError, with the user's line, for an operator that has no form in the IR."""
-    table = SymbolTable(values=sizes)
+def from_functional(
+    graph: GraphModule,
+    sizes: Mapping[str, Number],
+    name: str = "graph",
+    keep: Mapping[str, tuple[int, int | None]] | None = None,
+) -> FunctionalGraph:
+    """The graph at the sizes of a call, of which those in `keep` stay open within their ranges.
+
+    UnsupportedError, with the user's line, for an operator that has no form in the IR.
+    """
+    table = SymbolTable(values={name: value for name, value in sizes.items() if name not in (keep or {})})
+    for symbol, (low, high) in (keep or {}).items():
+        table.declare(symbol, low, high, int(sizes[symbol]))
     real = real_form(graph)
     placeholders = _placeholders(real)
     arguments: list[int] = []
@@ -113,10 +147,11 @@ def from_functional(graph: GraphModule, sizes: Mapping[str, Number], name: str =
     key = Value(TensorType(I64, ()), "seed_of_call")
     module, results, notes = translate(real, bind, name=name, symbols=table, key=key)
     draws = key in module.main.args
+    _refuse_open_emptiness(module)
     (output,) = (node for node in graph.graph.nodes if node.op == "output")
     nodes = _as_list(output.args[0])
     inputs = dict(zip(module.main.args, arguments, strict=not draws))
-    outputs: list[Output | PassedOn] = []
+    outputs: list[Output | PassedOn | Size] = []
     yields: list[Value] = []
     for value, is_complex in zip(_as_list(results), complex_outputs(graph), strict=True):
         if isinstance(value, Value) and value in inputs:
@@ -124,20 +159,37 @@ def from_functional(graph: GraphModule, sizes: Mapping[str, Number], name: str =
         elif isinstance(value, Value):
             outputs.append(Output(len(yields), is_complex=is_complex))
             yields.append(value)
+        elif isinstance(value, Index) and not value.data():
+            outputs.append(Size(value))
         elif value is None or isinstance(value, (bool, int, float, str)):
             outputs.append(Output(None, value))
         else:
             as_output(value, "an output of the graph")
     module.main.body.yields = tuple(yields)
-    return FunctionalGraph(module, arguments, outputs, [_strides(node, table) for node in nodes], notes, draws)
+    fixed = {name: sizes[name] for name in table.used}
+    symbols = {symbol: table.names[symbol] for symbol in keep or {}}
+    strides = [_strides(node) for node in nodes]
+    return FunctionalGraph(module, arguments, outputs, strides, notes, draws, fixed, symbols)
 
 
-def _strides(node: Any, table: SymbolTable) -> tuple[int, ...] | None:
+def _refuse_open_emptiness(module: Module) -> None:
+    """UnsupportedError for a tensor without elements one of whose sizes is open: it is a constant, and constants have numbers for sizes."""
+    for op in module.main.body.walk():
+        for value in op.results:
+            sizes = value.type.shape if isinstance(value.type, TensorType) else ()
+            if any(size == 0 for size in sizes) and not all(size.is_constant for size in sizes):
+                raise UnsupportedError(f"%{value.name} has no elements and an open size", place=op.location)
+
+
+def _strides(node: Any) -> tuple[Any, ...] | None:
     meta = node.meta.get("val") if isinstance(node, Node) else None
     if not isinstance(meta, torch.Tensor):
         return None
-    found = [_plain(table.to_index(stride)) for stride in meta.stride()]
-    return tuple(s for s in found if isinstance(s, int)) if all(isinstance(s, int) for s in found) else None
+    return tuple(stride if isinstance(stride, int) else stride.node.expr for stride in meta.stride())
+
+
+def _numbers(expression: Any, values: Mapping[str, int]) -> dict[Any, Any]:
+    return {symbol: sympy.Integer(values[str(symbol)]) for symbol in expression.free_symbols}
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -22,7 +22,7 @@ _DIMENSION_NAME = re.compile(r"[ir]\d+")
 class SymbolTable:
     """The size symbols of a captured model: torch's name -> ours, with ranges, and values that stand for unbacked symbols.
 
-    `values`: symbols that are fixed to a number, by torch's name.
+    `values`: symbols that are fixed to a number, by torch's name; `used`: those of them that something was made with.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class SymbolTable:
     ) -> None:
         self.names = dict(names or {})
         self.values = dict(values or {})
+        self.used: set[str] = set()
         self.symbols: dict[str, Symbol] = {}
         self.unbacked: dict[str, Index] = {}
         self._cache: dict[Any, Index] = {}
@@ -44,9 +45,7 @@ class SymbolTable:
     def declare_ranges(self, ranges: Any, hints: dict[str, int]) -> None:
         """Every entry of `ExportedProgram.range_constraints`."""
         for symbol, limits in ranges.items():
-            high = None if _infinite(limits.upper) else int(limits.upper)
-            low = 0 if _infinite(limits.lower) else int(limits.lower)
-            self.declare(str(symbol), max(low, 0), high, hints.get(str(symbol)))
+            self.declare(str(symbol), *range_of(limits), hints.get(str(symbol)))
 
     def to_index(self, value: Any) -> Index:
         """An int, SymInt or sympy expression as an index expression; UnsupportedError for what has no such form."""
@@ -82,6 +81,7 @@ class SymbolTable:
             for symbol in plain.free_symbols
             if str(symbol) in self.values
         }
+        self.used.update(map(str, known))
         return plain.xreplace(known) if known else plain
 
     def _convert(self, e: Any) -> Index:
@@ -138,6 +138,12 @@ class SymbolTable:
         for factor in sympy.Mul.make_args(numerator):
             result = result * self._convert(factor)
         return result
+
+
+def range_of(limits: Any) -> tuple[int, int | None]:
+    """The least and greatest size (None: no limit) of a range of torch's."""
+    low = 0 if _infinite(limits.lower) else int(limits.lower)
+    return max(low, 0), None if _infinite(limits.upper) else int(limits.upper)
 
 
 def _infinite(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from codesign.backends.triton.dynamo_options import Options
 from codesign.backends.triton.interpret import to_torch
 from codesign.backends.triton.runner import write_runner
 from codesign.ir.core import Module, tensor_type
+from codesign.ir.errors import CodesignError
 from codesign.ir.interpreter import evaluate
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Constant
@@ -29,37 +31,57 @@ if TYPE_CHECKING:
     import torch
     from torch.fx import GraphModule
 
+logger = logging.getLogger(__name__)
+
 
 class SizedGraphs:
-    """A graph whose sizes may be open: compiled for each combination of sizes that it is called with."""
+    """A graph whose sizes may be open: compiled once for all of them where that works, else for each combination that it is called with."""
 
     def __init__(self, graph: GraphModule, options: Options, example_inputs: Sequence[Any]) -> None:
-        from codesign.frontend.functional import sizes_of_call
+        from codesign.frontend.functional import open_sizes, sizes_of_call
 
         self.graph = graph
         self.options = options
-        self._compiled: dict[tuple[tuple[str, type, Any], ...], CompiledGraph] = {}
+        self._keep = open_sizes(graph)
+        self._compiled: list[CompiledGraph] = []
         self._lock = threading.Lock()
         self._for(sizes_of_call(graph, example_inputs))  # what can't be compiled is said now
 
     def __call__(self, *inputs: Any) -> Sequence[Any]:
-        """The outputs, by the graph of these very sizes."""
+        """The outputs, by a graph that holds for these sizes."""
         from codesign.frontend.functional import sizes_of_call
 
-        return self._for(sizes_of_call(self.graph, inputs))(*inputs)
+        sizes = sizes_of_call(self.graph, inputs)
+        return self._for(sizes)(inputs, sizes)
 
     def _for(self, sizes: Mapping[str, Any]) -> CompiledGraph:
-        key = tuple((name, type(value), value) for name, value in sorted(sizes.items()))
         with self._lock:
-            if key not in self._compiled:
-                self._compiled[key] = CompiledGraph(self.graph, sizes, self.options)
-            return self._compiled[key]
+            found = next((one for one in self._compiled if one.graph.takes(sizes)), None)
+            if found is None:
+                found = self._compile(sizes)
+                self._compiled.append(found)
+            return found
+
+    def _compile(self, sizes: Mapping[str, Any]) -> CompiledGraph:
+        if self._keep:
+            try:
+                return CompiledGraph(self.graph, sizes, self.options, self._keep)
+            except CodesignError as error:  # an operator wants numbers, or they have no place where a runner finds them
+                logger.info("compiled for each size: %s", error)
+                self._keep = {}
+        return CompiledGraph(self.graph, sizes, self.options, {})
 
 
 class CompiledGraph:
-    """A functional graph at known sizes: its kernels, tuned and written, and how its outputs are made of their results."""
+    """A functional graph at known sizes, but for those in `keep`: its kernels, and how its outputs are made of their results."""
 
-    def __init__(self, graph: GraphModule, sizes: Mapping[str, Any], options: Options) -> None:
+    def __init__(
+        self,
+        graph: GraphModule,
+        sizes: Mapping[str, Any],
+        options: Options,
+        keep: Mapping[str, tuple[int, int | None]],
+    ) -> None:
         from torch.utils._python_dispatch import _disable_current_modes
 
         from codesign.frontend.functional import from_functional
@@ -67,7 +89,7 @@ class CompiledGraph:
         self.folder: tempfile.TemporaryDirectory[str] | None = None
         self.runner = None
         with _disable_current_modes():  # torch compiles under fake tensors; the graph's constants are real ones
-            self.graph = from_functional(graph, sizes)
+            self.graph = from_functional(graph, sizes, keep=keep)
             self.module = _tiled(self.graph.module, options)
             if options.kernels == "triton" and self.module.main.results:
                 self.folder = tempfile.TemporaryDirectory(prefix="codesign-graph-")
@@ -75,23 +97,27 @@ class CompiledGraph:
         self._native: dict[torch.device, Any] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, *inputs: Any) -> Sequence[Any]:
-        """The graph's outputs for its inputs, on the inputs' device."""
+    def __call__(self, inputs: Sequence[Any], sizes: Mapping[str, Any]) -> Sequence[Any]:
+        """The graph's outputs for its inputs, whose sizes are given, on the inputs' device."""
         from codesign.frontend.arrays import as_complex, as_real
-        from codesign.frontend.functional import PassedOn
+        from codesign.frontend.functional import PassedOn, Size
 
         tensors = [as_real(inputs[position]) for position in self.graph.arguments]
         if self.graph.draws:
             tensors.append(_seed_of_call())
         results = self._results(tensors, _device(inputs)) if self.module.main.results else []
+        symbols = {ours: sizes[theirs] for theirs, ours in self.graph.symbols.items()}
         outputs: list[Any] = []
-        for out, strides in zip(self.graph.outputs, self.graph.strides, strict=True):
+        for position, out in enumerate(self.graph.outputs):
             if isinstance(out, PassedOn):
                 outputs.append(inputs[out.placeholder])
+            elif isinstance(out, Size):
+                outputs.append(int(out.value.evaluate(symbols)))
             elif out.position is None:
                 outputs.append(out.constant)
             else:
                 result = results[out.position]
+                strides = self.graph.strides_of(position, sizes)
                 outputs.append(_laid_out(as_complex(result) if out.is_complex else result, strides))
         return outputs
 
