@@ -78,12 +78,18 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise TableError(f"{file}: no rows")
     seconds = pd.to_numeric(table["seconds"], errors="coerce")
     words = seconds.isna() & table["seconds"].notna()
-    for wrong, what in ((words, "needs a number"), (~(seconds.isna() | (seconds < np.inf)), "needs a finite number")):
+    for wrong, what in (
+        (words, "needs a number"),
+        (~(seconds.isna() | (seconds < np.inf)), "needs a finite number"),
+        (seconds < 0, "needs a time of 0 (none was measured) or more"),
+    ):
         if wrong.any():
             row = int(np.argmax(wrong.to_numpy()))
             raise TableError(
                 f"{file}: row {row + 1}, column 'seconds': {what}, got {str(table['seconds'].iloc[row])[:40]!r}"
             )
+    if not (seconds > 0).any():
+        raise TableError(f"{file}: no row has a time in its column 'seconds'")
     table["seconds"] = seconds
     return table.reset_index(drop=True)
 
@@ -103,6 +109,9 @@ def machine_rows(table: pd.DataFrame, machine: str) -> pd.DataFrame:
 def kernels_of(table: pd.DataFrame) -> Iterator[Rows]:
     """The kernels of a table, by its columns; TableError for a table of an unknown kind."""
     kind = kind_of(table)
+    for column in ("dtype", "kv_dtype") if kind in ("gemm", "attention") else ():
+        if column in table:
+            _check_dtypes(table, column)
     table = table[np.isfinite(_numbers(table, "seconds")) & (_numbers(table, "seconds") > 0)]
     yield from {"gemm": _gemm, "attention": _attention, "transformer": _transformer, "mixture": _mixture}[kind](table)
 
@@ -187,6 +196,15 @@ def _check_numbers(table: pd.DataFrame, column: str, kind: str) -> None:
         cell = str(table[column].iloc[row])[:40]
         place = f"row {int(table.index[row]) + 1}, column '{column}'"
         raise TableError(f"{place}: needs a number from {least:g} to {LARGEST_SIZE:g} (kind {kind}), got {cell!r}")
+
+
+def _check_dtypes(table: pd.DataFrame, column: str) -> None:
+    """TableError with the first row whose dtype is not known."""
+    for name, rows in table.groupby(table[column].astype(str)).groups.items():
+        try:
+            dtype_named(str(name))
+        except TableError as error:
+            raise TableError(f"row {int(rows[0]) + 1}, column '{column}': {error.message}") from None
 
 
 LARGEST_SIZE = float(1 << 40)

@@ -46,6 +46,8 @@ def test_a_cell_that_is_no_size_is_named_by_row_and_column(name: str, wrong: obj
         (b"m,n,k,seconds\n", "no rows"),
         (b"m,n,k,seconds\n1,2,3,5 us\n", "row 1, column 'seconds': needs a number, got '5 us'"),
         (b"m,n,k,seconds\n1,2,3,inf\n", "row 1, column 'seconds': needs a finite number"),
+        (b"m,n,k,seconds\n1,2,3,1\n1,2,3,-1\n", "row 2, column 'seconds': needs a time of 0"),
+        (b"m,n,k,seconds\n1,2,3,nan\n", "no row has a time"),
         (b"prob.K,rtl_cycle\n1,2\n", "an accelerator's table of cycles"),
     ],
 )
@@ -61,6 +63,13 @@ def test_a_file_of_another_suffix_is_read_as_csv(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text("import torch\n\nx = 1\ny = f(1, 2, 3, 4)\n")
     with pytest.raises(TableError, match=r"model\.py: cannot be read as CSV"):
         read_table(tmp_path / "model.py")
+
+
+@pytest.mark.parametrize("name", ["gemm", "attention"])
+def test_a_dtype_that_is_not_known_is_named_by_its_row(name: str) -> None:
+    table = _table(name).assign(dtype=["bf16", "float7"])
+    with pytest.raises(TableError, match="row 2, column 'dtype': dtype 'float7' is not known"):
+        list(kernels_of(table))
 
 
 def test_implementations_that_are_not_known_are_told() -> None:
