@@ -1,4 +1,4 @@
-"""`python -m codesign.validate`: how right the GPU cost model is on a table of measurements."""
+"""`python -m codesign.validate`: how right the cost models are on a table of measurements."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from codesign.accelerator_tables import accelerator_predictions
 from codesign.command import errors, output_directory, print_json, progress, run
 from codesign.costmodel.attention import sources
+from codesign.costmodel.dataflow.target import target_of
 from codesign.costmodel.gpu.parameters import calibration_like, load_calibration
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.ranking import is_ranking, rankings
-from codesign.costmodel.tables import TableError, kind_of, read_table, unknown_sources
+from codesign.costmodel.tables import TableError, kind_of, machine_rows, read_table, remark_of, unknown_sources
 from codesign.costmodel.validation import as_arrays, predictions, report
 from codesign.ir.errors import CodesignError
 
@@ -38,14 +40,16 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON document on stdout")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="traceback on failure")] = False,
 ) -> None:
-    """Compare the tile model with a table: errors per op and regime, interval coverage; rank quality for tuning
-    spaces."""
+    """Compare the analytic model with a table: errors per op and regime, interval coverage; rank quality for tuning
+    spaces. Accelerators are compared with matrix products, in seconds or cycles."""
     target = load_machine(machine)
-    calibration = load_calibration(target) if like is None else calibration_like(like, target)
+    is_gpu = target.kind == "gpu"
+    if like is not None and not is_gpu:
+        raise CodesignError("--like is of GPUs, whose parameters are calibrated", hint="leave it out")
     folder = output_directory(output if output is not None or not plot else Path())
-    table = read_table(file)
+    table = read_table(file, None if is_gpu else target_of(target).clock_hz)
     if is_ranking(table):
-        if target.kind != "gpu":
+        if not is_gpu:
             raise CodesignError(
                 f"{target.name} is a {target.kind} machine", hint="tuning spaces are of GPUs", place=str(file)
             )
@@ -56,16 +60,13 @@ def main(
         kind = kind_of(table)
     except TableError as error:
         raise TableError(error.message, place=str(file)) from None
-    if target.kind != "gpu":
-        raise TableError(
-            f"taken for a table of kind {kind}; {target.name} is a {target.kind} machine, and only GPUs are compared with tables",
-            place=str(file),
-            hint="choose the GPU that was measured with --machine",
-        )
     unknown = unknown_sources(table)
     remarks = [
-        f"kernel_source {name} is not known: taken as FlashAttention 3, its intervals are wider; known: {', '.join(sources())}"
-        for name in unknown
+        *remark_of(machine_rows(table, target.name), kind),
+        *(
+            f"kernel_source {name} is not known: taken as FlashAttention 3, its intervals are wider; known: {', '.join(sources())}"
+            for name in unknown
+        ),
     ]
     if not as_json:
         errors.print(f"{file.name}: taken for a table of kind {kind}", markup=False)
@@ -73,8 +74,12 @@ def main(
             errors.print(remark, markup=False)
     with progress(not as_json) as steps:
         steps.step(f"predicting {file.name} on {target.name}")
-        frame = predictions(table, target, calibration)
-    origin = f"transferred from {calibration.transferred}" if calibration.transferred else "calibrated"
+        if is_gpu:
+            calibration = load_calibration(target) if like is None else calibration_like(like, target)
+            frame = predictions(table, target, calibration)
+            origin = f"transferred from {calibration.transferred}" if calibration.transferred else "calibrated"
+        else:
+            frame, origin = accelerator_predictions(table, kind, target, steps.each), "the machine file's figures"
     document = {
         "machine": target.name,
         "kind": kind,

@@ -55,8 +55,8 @@ class Rows:
     assumed: bool = False
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
-    """A parquet or CSV table; TableError when it cannot be read or has no `seconds`."""
+def read_table(path: str | Path, clock_hz: float | None = None) -> pd.DataFrame:
+    """A parquet or CSV table; TableError when it cannot be read or has no `seconds`, nor `cycles` of a clock that is given."""
     file = Path(path)
     if not file.is_file():
         raise TableError(f"no such table: {file}")
@@ -66,12 +66,17 @@ def read_table(path: str | Path) -> pd.DataFrame:
         text = str(error)[:200]
         form = "parquet" if file.suffix == ".parquet" else "CSV"
         raise TableError(f"{file}: cannot be read as {form}: {text}") from None
+    if clock_hz is not None:
+        try:
+            table = _in_seconds(_products_of_layers(table), clock_hz)
+        except TableError as error:
+            raise TableError(f"{file}: {error.message}") from None
     if "seconds" not in table:
         found = ", ".join(map(str, table.columns[:12])) + (", ..." if len(table.columns) > 12 else "")
         cycles = [str(column) for column in table.columns if str(column).lower().rstrip("s").endswith("cycle")]
         if cycles:
             raise TableError(
-                f"{file}: an accelerator's table of cycles ({', '.join(cycles[:3])}): needs m, n, k and seconds instead"
+                f"{file}: an accelerator's table of cycles ({', '.join(cycles[:3])}): needs m, n, k and seconds (or cycles) instead"
             )
         raise TableError(f"{file}: no column 'seconds', the time measured; found {found}; besides, {_told_by()}")
     if not len(table):
@@ -94,6 +99,32 @@ def read_table(path: str | Path) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
+LAYER = ("prob.N", "prob.P", "prob.Q", "prob.K", "prob.C", "prob.R", "prob.S")
+"""Sizes of a layer as tools that map loop nests onto accelerators name them."""
+
+
+def _products_of_layers(table: pd.DataFrame) -> pd.DataFrame:
+    """Other names of an accelerator's products: capital sizes, and layers (dense, or a convolution's product of gathered pixels)."""
+    columns = set(map(str, table.columns))
+    if not columns & {"m", "n", "k"} and columns >= {"M", "N", "K"} and "topk" not in columns:
+        return table.rename(columns={"M": "m", "N": "n", "K": "k"})
+    if not columns >= {*LAYER, "rtl_cycle"}:
+        return table
+    for column in (*LAYER, "rtl_cycle"):
+        _check_numbers(table, column, "gemm", np.zeros(len(table), dtype=np.bool_))
+    sizes = {column[-1]: pd.to_numeric(table[column]) for column in LAYER}
+    m, k = sizes["N"] * sizes["P"] * sizes["Q"], sizes["C"] * sizes["R"] * sizes["S"]
+    return table.assign(m=m, n=sizes["K"], k=k, dtype="i8", cycles=pd.to_numeric(table["rtl_cycle"]))
+
+
+def _in_seconds(table: pd.DataFrame, clock_hz: float) -> pd.DataFrame:
+    """The table with `seconds` from its `cycles` where it has these alone."""
+    if "seconds" in table or "cycles" not in table:
+        return table
+    _check_numbers(table, "cycles", "gemm", np.zeros(len(table), dtype=np.bool_))
+    return table.assign(seconds=pd.to_numeric(table["cycles"]) / clock_hz)
+
+
 def machine_rows(table: pd.DataFrame, machine: str) -> pd.DataFrame:
     """Rows that were measured on a machine (all rows when the table does not say)."""
     for column in ("machine", "hardware"):
@@ -109,6 +140,10 @@ def machine_rows(table: pd.DataFrame, machine: str) -> pd.DataFrame:
 def kernels_of(table: pd.DataFrame) -> Iterator[Rows]:
     """The kernels of a table, by its columns; TableError for a table of an unknown kind."""
     kind = kind_of(table)
+    aside = set_aside(table, kind)
+    if aside.all():
+        raise TableError(f"no row is of kind {kind}: {_named(table, aside)}")
+    table = table[~aside]
     for column in ("dtype", "kv_dtype") if kind in ("gemm", "attention") else ():
         if column in table:
             _check_dtypes(table, column)
@@ -156,6 +191,32 @@ KINDS = {
 }
 """Kinds of tables, the first whose telling columns are there is the table's."""
 
+PRODUCTS = frozenset({"gemm", "matmul", "mm", "addmm", "linear"})
+"""Ops of a table of kind gemm that are one matrix product of m, n and k; `bmm` is where its batch is 1."""
+
+
+def set_aside(table: pd.DataFrame, kind: str) -> npt.NDArray[np.bool_]:
+    """Rows that the kind does not price: of a table of products, other operators and products in batches."""
+    if kind != "gemm" or "op" not in table:
+        return np.zeros(len(table), dtype=np.bool_)
+    ops = table["op"].astype(str).str.lower()
+    single = pd.to_numeric(table["batch"], errors="coerce").eq(1) if "batch" in table else pd.Series(True, table.index)
+    priced = (ops.isin(PRODUCTS) | (ops == "bmm")) & (single | (ops != "bmm"))
+    return np.asarray(~priced, dtype=np.bool_)
+
+
+def remark_of(table: pd.DataFrame, kind: str) -> list[str]:
+    """What is set aside, counted and named, in one line; none where every row is priced."""
+    aside = set_aside(table, kind)
+    return [f"kind {kind} does not price {_named(table, aside)}"] if aside.any() else []
+
+
+def _named(table: pd.DataFrame, aside: npt.NDArray[np.bool_]) -> str:
+    counts = table["op"][aside].astype(str).value_counts()
+    listed = ", ".join(f"{str(op)[:40]} ({count:,})" for op, count in list(counts.items())[:12])
+    return f"{int(aside.sum()):,} of {len(table):,} rows: {listed}{', ...' if len(counts) > 12 else ''}"
+
+
 ZERO = frozenset({"window"})
 """Numbers that may be zero."""
 
@@ -168,8 +229,9 @@ def kind_of(table: pd.DataFrame) -> str:
             missing = [column for column in (*kind.numbers, *kind.words) if column not in columns]
             if missing:
                 raise TableError(f"taken for a table of kind {name}, which needs the columns {', '.join(missing)} too")
+            aside = set_aside(table, name)
             for column in kind.numbers:
-                _check_numbers(table, column, name)
+                _check_numbers(table, column, name, aside)
             return name
     shown = ", ".join(sorted(columns)[:12]) + (", ..." if len(columns) > 12 else "")
     raise TableError(f"a table of an unknown kind: columns {shown}; {_told_by()}")
@@ -186,11 +248,13 @@ def unknown_sources(table: pd.DataFrame) -> list[str]:
     return [name[:60] for name in names if name not in sources()]
 
 
-def _check_numbers(table: pd.DataFrame, column: str, kind: str) -> None:
-    """TableError with the first row (of the file's data, from 1) whose cell is no number that a size can be."""
+def _check_numbers(table: pd.DataFrame, column: str, kind: str, aside: npt.NDArray[np.bool_]) -> None:
+    """TableError with the first row (of the file's data, from 1) whose cell is no number that a size can be; those of rows that are set aside
+    may be 0 or empty."""
     numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
     least = 0.0 if column in ZERO else 1.0
-    wrong = ~((numbers >= least) & (numbers <= LARGEST_SIZE))
+    unused = aside & ((numbers >= 0.0) & (numbers <= LARGEST_SIZE) | table[column].isna().to_numpy())
+    wrong = ~((numbers >= least) & (numbers <= LARGEST_SIZE)) & ~unused
     if wrong.any():
         row = int(np.argmax(wrong))
         cell = str(table[column].iloc[row])[:40]

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from codesign.costmodel.summary import KernelSummary, summarize
 from codesign.ir.core import Block, Value
-from codesign.ir.dtypes import DTYPES, F32, I64, DType
+from codesign.ir.dtypes import DTYPES, F32, I32, I64, DType
 from codesign.ir.index import IndexLike, index
 from codesign.ir.scalar import IndexValue, Read, Scalar, apply, cast, literal, select
 from codesign.ir.tensor import Compute, Dim, Fusion
@@ -47,11 +47,23 @@ def _summary(
 @lru_cache(maxsize=32)
 def gemm(dtype: str = "bf16") -> KernelSummary:
     """`C[m, n] = sum_k A[m, k] B[n, k]` of sizes M, N, K; A is an activation that was just written."""
-    kind = DTYPES[dtype]
-    a, b = _input("a", kind, "M", "K"), _input("b", kind, "N", "K")
-    body = apply("mul", cast(Read(a, ("m", "k")), F32), cast(Read(b, ("n", "k")), F32))
-    c = Compute(_dims(m="M", n="N"), body, dtype=kind, reductions=_dims(k="K"), monoid="sum", accumulate=F32, name="c")
+    c = _product(dtype, "M", "N", "K")
     return _summary("gemm", [c], [c], "a")
+
+
+def product_group(dtype: str, m: int, n: int, k: int) -> Fusion:
+    """The same at given sizes, as a group that is to be scheduled."""
+    c = _product(dtype, m, n, k)
+    return _group([c], [c])
+
+
+def _product(dtype: str, m: IndexLike, n: IndexLike, k: IndexLike) -> Compute:
+    kind = DTYPES[dtype]
+    inner = I32 if kind.is_integer else F32
+    a, b = _input("a", kind, m, k), _input("b", kind, n, k)
+    body = apply("mul", cast(Read(a, ("m", "k")), inner), cast(Read(b, ("n", "k")), inner))
+    dims, summed = _dims(m=m, n=n), _dims(k=k)
+    return Compute(dims, body, dtype=kind, reductions=summed, monoid="sum", accumulate=inner, name="c")
 
 
 @lru_cache(maxsize=64)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from codesign.costmodel.tables import KINDS, TableError, kernels_of, kind_of, read_table, unknown_sources
+from codesign.costmodel.tables import KINDS, TableError, kernels_of, kind_of, read_table, remark_of, unknown_sources
 
 
 def _table(name: str) -> pd.DataFrame:
@@ -75,3 +75,41 @@ def test_a_dtype_that_is_not_known_is_named_by_its_row(name: str) -> None:
 def test_implementations_that_are_not_known_are_told() -> None:
     table = _table("attention").assign(kernel_source=["fa3", "made_up"])
     assert unknown_sources(table) == ["made_up"]
+
+
+def test_rows_that_a_kind_does_not_price_are_counted_and_named() -> None:
+    """Other operators and products in batches; what they have for sizes is nobody's, but it must be a number."""
+    table = pd.DataFrame(
+        {
+            "op": ["linear", "bmm", "bmm", "add", "softmax", "add"],
+            "dtype": "f32",
+            "batch": [1, 1, 4, 1, 1, 1],
+            "m": 64,
+            "n": 64,
+            "k": [64, 64, 64, 0, None, 0],
+            "seconds": 1e-5,
+        }
+    )
+    assert kind_of(table) == "gemm"
+    assert remark_of(table, "gemm") == ["kind gemm does not price 4 of 6 rows: add (2), bmm (1), softmax (1)"]
+    assert [row for rows in kernels_of(table) for row in rows.index] == [0, 1]
+    with pytest.raises(TableError, match=r"row 1, column 'm': needs a number from 1 to .*, got '0'"):
+        kind_of(table.assign(m=[0, 64, 64, 64, 64, 64]))
+    with pytest.raises(TableError, match=r"row 4, column 'k': needs a number from 1 to .*, got '1 KB'"):
+        kind_of(table.astype({"k": object}).assign(k=[64, 64, 64, "1 KB", 0, 0]))
+    with pytest.raises(TableError, match=r"no row is of kind gemm: 2 of 2 rows: add \(2\)"):
+        list(kernels_of(table[table["op"] == "add"]))
+
+
+def test_cycles_are_seconds_of_a_clock(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("M,N,K,cycles\n16,32,64,500\n")
+    table = read_table(tmp_path / "t.csv", clock_hz=1e9)
+    assert table[["m", "n", "k", "seconds"]].to_numpy().tolist() == [[16, 32, 64, 5e-7]]
+    layer = dict.fromkeys(("N", "P", "Q", "R", "S"), 1) | {"P": 7, "Q": 5, "R": 3, "S": 2, "C": 4, "K": 6}
+    header, values = ",".join(f"prob.{name}" for name in layer), ",".join(map(str, layer.values()))
+    (tmp_path / "t.csv").write_text(f"{header},rtl_cycle\n{values},2000\n")
+    table = read_table(tmp_path / "t.csv", clock_hz=1e9)
+    assert table[["m", "n", "k", "seconds"]].to_numpy().tolist() == [[35, 6, 24, 2e-6]]
+    (tmp_path / "t.csv").write_text("m,n,k,cycles\n16,32,64,many\n")
+    with pytest.raises(TableError, match="row 1, column 'cycles': needs a number"):
+        read_table(tmp_path / "t.csv", clock_hz=1e9)

@@ -1,0 +1,70 @@
+"""A table of matrix products that were measured on an accelerator, against the accelerator's model at its own best schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from codesign.costmodel.dataflow.target import target_of
+from codesign.costmodel.machine import Machine
+from codesign.costmodel.tables import TableError, dtype_named, machine_rows, set_aside
+from codesign.costmodel.workloads import product_group
+from codesign.passes.schedule.tuner import Tuned, Tuner
+
+
+def accelerator_predictions(
+    table: pd.DataFrame, kind: str, machine: Machine, each: Callable[[str, int], Callable[[], None]]
+) -> pd.DataFrame:
+    """A frame per measured row, as `validation.predictions` has it for GPUs; each shape is scheduled once.
+
+    TableError for tables of another kind and for those without a row of the machine; ScheduleError where a product has no schedule on it.
+    """
+    if kind != "gemm":
+        hint = "m, n, k and seconds or cycles, and optionally dtype and machine"
+        raise TableError(
+            f"taken for a table of kind {kind}; an accelerator is compared with matrix products", hint=hint
+        )
+    picked = machine_rows(table, machine.name)
+    if not len(picked):
+        raise TableError(f"no rows of {machine.name} in the table")
+    if {"array_rows", "array_cols"} <= {*picked}:
+        array = target_of(machine).array
+        picked = picked[(picked["array_rows"] == array.rows) & (picked["array_cols"] == array.columns)]
+        if not len(picked):
+            raise TableError(f"no rows of arrays of {array.rows} x {array.columns}, which {machine.name} has")
+    picked = picked[~set_aside(picked, kind)]
+    picked = picked[np.isfinite(picked["seconds"]) & (picked["seconds"] > 0)]
+    if not len(picked):
+        raise TableError(f"no row of {machine.name} holds a product with a time")
+    names = picked["dtype"].astype(str) if "dtype" in picked else pd.Series("bf16", index=picked.index)
+    sizes = (picked[column].astype(int) for column in ("m", "n", "k"))
+    shapes = list(zip(map(dtype_named, names), *sizes, strict=True))
+    tuner, tuned = Tuner(machine), dict[tuple[str, int, int, int], Tuned]()
+    tick = each(f"scheduling on {machine.name}", len(set(shapes)))
+    for shape in shapes:
+        if shape not in tuned:
+            tuned[shape] = tuner.tune(product_group(*shape))
+            tick()
+    found = [tuned[shape] for shape in shapes]
+    return pd.DataFrame(
+        {
+            "op": picked["op"].astype(str).to_numpy() if "op" in picked else "gemm",
+            "row": picked.index.to_numpy(),
+            "measured": picked["seconds"].to_numpy(dtype=np.float64),
+            "predicted": [one.seconds for one in found],
+            "low": [one.low for one in found],
+            "high": [one.high for one in found],
+            "regime": [regime_of(one.bound) for one in found],
+            "size": picked["m"].to_numpy(dtype=np.float64),
+        }
+    )
+
+
+def regime_of(bound: str) -> str:
+    """What bounds a kernel by the model's largest term, in the words of the report."""
+    return "launch" if bound == "launch" else "memory" if bound in MEMORY else "compute"
+
+
+MEMORY = frozenset({"load", "store", "dram", "latency"})
