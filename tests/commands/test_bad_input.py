@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.commands.invoke import ROOT, in_a_process, run
+
 GOOD_MODEL = """
 import torch
 model = torch.nn.Linear(8, 4).eval()
 example_inputs = (torch.randn(2, 8),)
 """
-
-
-def run(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, "-m", f"codesign.{module}", *arguments],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
 
 
 def one_line_of_cause(result: subprocess.CompletedProcess[str], *fragments: str) -> None:
@@ -40,12 +28,12 @@ def one_line_of_cause(result: subprocess.CompletedProcess[str], *fragments: str)
 
 
 def test_no_such_file(tmp_path: Path) -> None:
-    one_line_of_cause(run("compile", "nowhere.py", cwd=tmp_path), "nowhere.py", "no such file")
+    one_line_of_cause(in_a_process("compile", "nowhere.py", cwd=tmp_path), "nowhere.py", "no such file")
 
 
 def test_error_inside_model_names_its_line(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text("import torch\n\nmodel = torch.nn.Linear(8, 1 / 0)\n")
-    one_line_of_cause(run("compile", "model.py", cwd=tmp_path), "model.py:3", "ZeroDivisionError")
+    one_line_of_cause(in_a_process("compile", "model.py", cwd=tmp_path), "model.py:3", "ZeroDivisionError")
 
 
 def test_syntax_error_inside_model(tmp_path: Path) -> None:
@@ -106,7 +94,7 @@ def test_bad_usage(tmp_path: Path, arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("name", ["compile", "opt", "simulate", "validate", "calibrate", "ladder"])
 def test_usage_names_the_command_as_the_readme_does(tmp_path: Path, name: str) -> None:
-    one_line_of_cause(run(name, "--no-such-option", cwd=tmp_path), f"see `python -m codesign.{name} --help`")
+    one_line_of_cause(in_a_process(name, "--no-such-option", cwd=tmp_path), f"see `python -m codesign.{name} --help`")
 
 
 def test_a_size_bound_where_all_are_fixed_says_how_to_make_some(tmp_path: Path) -> None:

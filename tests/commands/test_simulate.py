@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = ROOT / "tests" / "backends" / "accelerator" / "matmul.casm"
+from tests.commands import invoke
+
+PROGRAM = invoke.ROOT / "tests" / "backends" / "accelerator" / "matmul.casm"
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    command = [sys.executable, "-m", "codesign.simulate", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    return invoke.run("simulate", *arguments, cwd=cwd)
 
 
 def test_one_document_with_values_and_a_trace(tmp_path: Path) -> None:
@@ -26,7 +23,8 @@ def test_one_document_with_values_and_a_trace(tmp_path: Path) -> None:
     x = (rng.integers(-4, 5, (256, 512)) / 4).astype(np.float32)
     w = (rng.integers(-4, 5, (512, 256)) / 4).astype(np.float32)
     np.savez(tmp_path / "in.npz", x=x, w=w)
-    found = run(str(PROGRAM), "--inputs", "in.npz", "--outputs", "out.npz", "--trace", "t.json", "--json", cwd=tmp_path)
+    options = ["--inputs", "in.npz", "--outputs", "out.npz", "--trace", "t.json", "--json"]
+    found = invoke.in_a_process("simulate", str(PROGRAM), *options, cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     document = json.loads(found.stdout)
     assert document["machine"] == "maia100"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.commands import invoke
+from tests.commands.invoke import ROOT
+
 CONTRACT = {"model", "target", "seconds", "seconds_low", "seconds_high", "energy_joules", "peak_memory_bytes"}
 CONTRACT |= {"compile_seconds", "kernels", "external_calls"}
 KERNEL = {"name", "count", "ops", "source", "seconds", "bound", "flops", "dram_bytes", "min_dram_bytes", "terms"}
@@ -19,9 +19,7 @@ KERNEL |= {"schedule", "files", "verified", "compiled"}
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "codesign.compile", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    return invoke.run("compile", *arguments, cwd=cwd)
 
 
 def documents(result: subprocess.CompletedProcess[str]) -> Any:
@@ -30,7 +28,8 @@ def documents(result: subprocess.CompletedProcess[str]) -> Any:
 
 
 def test_json_contract_and_files(tmp_path: Path) -> None:
-    result = run(str(ROOT / "examples" / "mlp.py"), "-t", "h100_sxm", "--json", "-o", "out", cwd=tmp_path)
+    mlp = str(ROOT / "examples" / "mlp.py")
+    result = invoke.in_a_process("compile", mlp, "-t", "h100_sxm", "--json", "-o", "out", cwd=tmp_path)
     document = documents(result)
     assert set(document) >= CONTRACT
     for kernel in document["kernels"]:

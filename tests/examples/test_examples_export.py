@@ -1,4 +1,4 @@
-"""Each example is a model by the conventions, exports, and still says the same after decomposition."""
+"""Each example is a model by the conventions, with a seed of its own and a real size (tests/frontend/test_examples.py captures them)."""
 
 import importlib
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_every_example_has_a_real_size() -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_small_example_exports(name: str) -> None:
+def test_small_example_gives_the_same_every_time(name: str) -> None:
     module = _load(f"examples.{name}")
     assert module.__doc__
     model, inputs = module.get_model(), module.get_inputs()
@@ -54,9 +54,6 @@ def test_small_example_exports(name: str) -> None:
     for tensor in expected:
         assert tensor.isfinite().all()
         assert tensor.std() > 1e-3
-
-    exported = _export(module)
-    torch.testing.assert_close(_outputs(exported.module()(*inputs)), expected)
 
 
 def test_dynamic_batch_stays_a_symbol() -> None:
@@ -77,10 +74,3 @@ def test_real_example_is_the_published_model_without_data(name: str) -> None:
     assert all(x.is_meta for x in module.get_inputs())
     if name in PUBLISHED_PARAMETERS:
         assert sum(p.numel() for p in parameters) == PUBLISHED_PARAMETERS[name]
-
-
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_real_example_exports_on_meta(name: str) -> None:
-    exported = _export(_load(f"examples.real.{name}"))
-    outputs = [node.meta["val"] for node in exported.graph.output_node().args[0]]
-    assert all(value.is_meta and value.dtype == torch.bfloat16 for value in outputs)

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from codesign.frontend import capture, load_model
+from codesign.ir.dtypes import BF16
 from codesign.ir.tensor import Call
+from codesign.ir.types import TensorType
 from tests.frontend.checks import assert_close, assert_wellformed, run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -44,6 +46,8 @@ def test_real_sizes_without_data_and_in_time(path: Path) -> None:
     captured = capture(load_model(path))
     assert captured.module.constants == {}
     assert captured.warnings == []
+    results = [result.type for result in captured.module.main.results]
+    assert all(isinstance(kind, TensorType) and kind.dtype is BF16 for kind in results)
     ops = len(captured.module.main.body.ops)
     assert captured.seconds["lower"] < 0.01 * ops, f"{captured.seconds['lower']:.1f} s for {ops} ops"
 
