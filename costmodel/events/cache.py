@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.events.walk import PART, Ints, Walk
-from codesign.costmodel.gpu.geometry import Geometry, run_bytes
-from codesign.costmodel.gpu.traffic import READ_GAP, cold_share, noted, replayed_cold
+from codesign.costmodel.gpu.geometry import Geometry, further_sweeps, run_bytes
+from codesign.costmodel.gpu.traffic import KEPT, READ_GAP, cold_share, noted, replayed_cold
 from codesign.costmodel.summary import KernelSummary, footprint
 
 Floats = npt.NDArray[np.float64]
@@ -25,8 +25,6 @@ EXACT_BLOCKS = 1 << 15
 """Grids of up to so many blocks are walked whole; of larger ones, a window at the start, in the middle and at the end
 is.
 """
-KEPT_CAPACITY = 0.8
-"""Share of the capacity that holds a kernel's operands, as in the analytic model."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,8 @@ class Panels:
     """How many panels the operand has."""
     online: bool = False
     """An online loop goes over it, as over the keys of attention."""
+    sweeps: float = 0.0
+    """How often its block goes over it again."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,7 @@ def panels_of(kernel: KernelSummary, g: Geometry, walk: Walk, cache_bytes: float
             for access in (*nest.loads, *nest.stores)
         }.values()
     )
+    sweeps = further_sweeps(kernel, g)
     found: dict[tuple[object, ...], tuple[float, Panels]] = {}
     totals: dict[str, float] = {}
     for nest in kernel.nests:
@@ -104,7 +105,8 @@ def panels_of(kernel: KernelSummary, g: Geometry, walk: Walk, cache_bytes: float
             effort = 1.0 + READ_GAP / float(run_bytes(access, g))
             if (access.tensor, access.index) not in found:
                 whole_tensor = access.dtype.bytes * float(np.prod([float(e.evaluate(g.symbols)) for e in access.shape]))
-                panels = Panels(access.tensor, min(each, once / number), dims, cold, effort, number, online)
+                over = float(np.max(sweeps[access.tensor, access.index]))
+                panels = Panels(access.tensor, min(each, once / number), dims, cold, effort, number, online, over)
                 found[access.tensor, access.index] = (whole_tensor, panels)
                 totals[access.tensor] = totals.get(access.tensor, 0.0) + once
     # several accesses of one tensor read it once
@@ -125,20 +127,20 @@ def write_effort(kernel: KernelSummary, g: Geometry, gap_bytes: float) -> float:
     return float(np.dot(sizes, efforts)) / max(sum(sizes), 1e-30) if sizes else 1.0
 
 
-def reads(panels: list[Panels], walk: Walk, row: int, store_bytes: float, cache_bytes: float) -> Reads:
-    """The DRAM reads of a grid whose blocks start in rows of `row`; `store_bytes` of each block stream through L2 as
-    well.
+def reads(panels: list[Panels], walk: Walk, row: int, store_bytes: float, cache_bytes: float, beside: int = 1) -> Reads:
+    """The DRAM reads of a grid whose blocks start in rows of `row`, `beside` of them at a time; `store_bytes` of each block
+    stream through L2 as well.
     """
     blocks = walk.blocks
     if blocks <= EXACT_BLOCKS:
-        misses = _window(panels, walk, row, 0, blocks, store_bytes, cache_bytes)
+        misses = _window(panels, walk, row, 0, blocks, store_bytes, cache_bytes, beside)
         return _curve(misses, row, blocks)
     length = max(EXACT_BLOCKS // 3 // row, 2) * row
     middle = (blocks // 2 // row) * row - length // 2 // row * row
     last = max((blocks - length) // row, 1) * row
-    start = _window(panels, walk, row, 0, length, store_bytes, cache_bytes)
-    steady = _window(panels, walk, row, middle, length, store_bytes, cache_bytes)
-    end = _window(panels, walk, row, last, blocks - last, store_bytes, cache_bytes)
+    start = _window(panels, walk, row, 0, length, store_bytes, cache_bytes, beside)
+    steady = _window(panels, walk, row, middle, length, store_bytes, cache_bytes, beside)
+    end = _window(panels, walk, row, last, blocks - last, store_bytes, cache_bytes, beside)
     # the first half of a window is its history: what an earlier row left in L2 is known only after it
     half = steady.shape[1] // 2
     usual = steady[:, half:].mean(axis=1, keepdims=True)
@@ -154,7 +156,14 @@ def _curve(misses: Floats, row: int, blocks: int) -> Reads:
 
 
 def _window(
-    panels: list[Panels], walk: Walk, row: int, first: int, count: int, store_bytes: float, cache_bytes: float
+    panels: list[Panels],
+    walk: Walk,
+    row: int,
+    first: int,
+    count: int,
+    store_bytes: float,
+    cache_bytes: float,
+    beside: int,
 ) -> Floats:
     """Bytes and effort that each row of a window of blocks reads from DRAM, [2, rows]."""
     numbers = np.arange(first, first + count, dtype=np.int64)
@@ -162,15 +171,18 @@ def _window(
     total = int(rows[-1]) + 1
     coordinates = walk.coordinates(numbers)
     touched = [_touches(entry, walk, coordinates, rows, first) for entry in panels]
-    flow = np.bincount(rows, minlength=total) * store_bytes
+    loads = np.zeros(total)
     for entry, (at, _, _) in zip(panels, touched, strict=True):
-        flow = flow + np.bincount(at, minlength=total) * entry.bytes
+        loads = loads + np.bincount(at, minlength=total) * entry.bytes
+    stays = np.minimum(KEPT * cache_bytes / np.maximum(loads * beside, 1.0), 1.0)  # from one sweep to the next
+    flow = loads + np.bincount(rows, minlength=total) * store_bytes
     before = np.concatenate([[0.0], np.cumsum(flow)])
     misses = np.zeros((2, total))
     for entry, (at, previous, compulsory) in zip(panels, touched, strict=True):
         distance = before[at] - before[np.maximum(previous, 0)]
-        kept = np.minimum(KEPT_CAPACITY * cache_bytes / np.maximum(distance, 1.0), 1.0)
+        kept = np.minimum(KEPT * cache_bytes / np.maximum(distance, 1.0), 1.0)
         share = np.where(previous >= 0, 1.0 - kept, np.where(compulsory, entry.cold, 1.0))
+        share = share + entry.sweeps * (1.0 - stays[at])
         missed = np.bincount(at, weights=share * entry.bytes, minlength=total)
         misses += np.stack([missed, missed * entry.effort])
     return misses

@@ -120,7 +120,8 @@ def plan_columns(
     wanted = min(resident, -(-walk.blocks // chip.sms))
     together = -(-wanted // BUNDLES)
     panels = panels_of(kernel, g, walk, chip.cache_bytes, p.warm)
-    from_dram = reads(panels, walk, chip.sms * together, float(w.store_bytes), chip.cache_bytes)
+    places = -(-wanted // together)
+    from_dram = reads(panels, walk, chip.sms * together, float(w.store_bytes), chip.cache_bytes, places)
     distinct = sum(entry.bytes * entry.number for entry in panels)
     online = sum(entry.bytes * entry.number for entry in panels if entry.online)
     sharing = min(walk.blocks, chip.sms)
@@ -168,7 +169,7 @@ def plan_columns(
         joules=joules,
         power_seconds=float(power_seconds(joules, machine)),
         skew=values.get("skew", 1.0),
-        places=-(-wanted // together),
+        places=places,
         together=together,
         bounds=(*bounds[:3], 0.0) if "replayed" in kernel.notes else bounds,
     )

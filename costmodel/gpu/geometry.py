@@ -606,6 +606,23 @@ def stages_of(kernel: KernelSummary) -> dict[str, int]:
     return stages
 
 
+def further_sweeps(kernel: KernelSummary, g: Geometry) -> dict[tuple[str, tuple[Index, ...]], Array]:
+    """How often a block goes over an operand again, by its tensor and index: loops of later reductions load it anew unless
+    its tile stays on chip."""
+    repeats, stages = _repeats(kernel, g), stages_of(kernel)
+    sweeps: dict[tuple[str, tuple[Index, ...]], Array] = {}
+    seen: dict[tuple[str, tuple[Index, ...]], set[int]] = {}
+    for nest in kernel.nests:
+        for access in nest.loads:
+            key = access.tensor, access.index
+            before = seen.setdefault(key, set())
+            if stages[nest.name] not in before:
+                loops = repeats[nest.name] if before else repeats[nest.name] - 1.0
+                sweeps[key] = sweeps.get(key, 0.0) + np.where(_resident(access, g), 0.0, loops)
+            before.add(stages[nest.name])
+    return sweeps
+
+
 def _sharers(access: Access, g: Geometry) -> Array:
     """Blocks of one cluster that get the same data by one multicast read of L2."""
     together: Array = 1.0

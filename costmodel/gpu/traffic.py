@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from codesign.costmodel.gpu.geometry import Array, Geometry, run_bytes
+from codesign.costmodel.gpu.geometry import Array, Geometry, further_sweeps, run_bytes
 from codesign.costmodel.summary import Access, KernelSummary, footprint
 
 FRESH = (0.05, 0.6)
@@ -14,6 +14,9 @@ FRESH = (0.05, 0.6)
 
 STREAM_KEPT = 0.3
 """Share of L2 up to which it keeps a part of what a kernel in the midst of a model streams out, less the more that is."""
+
+KEPT = 0.8
+"""Share of the capacity of L2 that holds a kernel's operands between two reads."""
 
 READ_GAP = 8.0
 """Bytes of DRAM time that each contiguous run of reads costs on top of its own: runs that tiles read are whole sectors,
@@ -54,8 +57,8 @@ def traffic(
 
     A wave of `slots` blocks covers a box of the grid, the fastest dim of `order` first and `group` tiles of the
     slowest tiled dim together. Blocks of a wave share what they load. A later wave finds an operand in L2 as far as
-    the operand, with what streams past it, fits. Of a result that fits L2, DRAM takes the share `absorbed` only after
-    the kernel.
+    the operand, with what streams past it, fits. A further sweep over an operand finds what the wave has not pushed out
+    since. Of a result that fits L2, DRAM takes the share `absorbed` only after the kernel.
     """
     wave = np.minimum(slots, g.grid)
     waves = g.grid / wave
@@ -94,12 +97,14 @@ def traffic(
     totals: dict[str, Array] = {}
     for access, once, _ in entries:
         totals[access.tensor] = totals.get(access.tensor, 0.0) + once
-    flow = flow + write / waves
+    loads, flow = flow, flow + write / waves
     fresh = sum(once for access, once, _ in entries if noted(kernel, "fresh", access))
     read: Array = 0.0
     least: Array = 0.0
     online: Array = 0.0
     working_set = sum(totals.values()) + write
+    sweeps = further_sweeps(kernel, g)
+    stays = np.minimum(KEPT * l2_bytes / np.maximum(loads, 1.0), 1.0)
     read_effort: Array = 0.0
     for access, once, each in entries:
         tensor = access.dtype.bytes
@@ -108,11 +113,12 @@ def traffic(
         share = np.minimum(tensor / totals[access.tensor], 1.0)  # several accesses of one tensor read it once
         once, each = once * share, each * share
         again = np.maximum(each * waves - once, 0.0)
-        kept = np.minimum(0.8 * l2_bytes / (once + flow - each), 1.0)
+        kept = np.minimum(KEPT * l2_bytes / (once + flow - each), 1.0)
         first = once * cold_share(kernel, access, once, fresh, l2_bytes, warm)
         if noted(kernel, "replayed", access):
             first = np.minimum(first, once * replayed_cold(working_set, l2_bytes))
-        missed = first + again * (1.0 - kept)
+        over = sweeps[access.tensor, access.index] * np.maximum(each * waves, once)
+        missed = first + again * (1.0 - kept) + over * (1.0 - stays)
         read = read + missed
         read_effort = read_effort + missed * (1.0 + READ_GAP / run_bytes(access, runs))
         least = least + once
