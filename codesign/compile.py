@@ -80,6 +80,12 @@ def _compile(
             show_default=False,
         ),
     ] = None,
+    reuse: Annotated[
+        bool,
+        typer.Option(
+            "--reuse/--no-reuse", help="Take over what earlier runs chose, where nothing differs that it follows from."
+        ),
+    ] = True,
     schedules: Annotated[
         Path | None,
         typer.Option(
@@ -115,7 +121,7 @@ def _compile(
         raise CodesignError("no model given", hint="python -m codesign.compile model.py --target h100_sxm")
     return _run(
         model, target or ["h100_sxm"], emit or [], verify, kernels, policy, budget, fusion, dynamic, _bindings(bind or []),
-        seed, output, as_json, show_all, why or [], schedules, passes,
+        seed, output, as_json, show_all, why or [], schedules, passes, reuse,
     )  # fmt: skip
 
 
@@ -137,6 +143,7 @@ def _run(
     why: list[str],
     schedules: Path | None,
     passes: str | None,
+    reuse: bool,
 ) -> int:
     from codesign.costmodel.machine import load_machine
 
@@ -170,6 +177,7 @@ def _run(
         dynamic=dynamic,
         schedules=replayed,
         passes=own,
+        reuse=reuse,
     )
     compilations: list[pipeline.Compilation] = []
     written: list[Path] = []

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from codesign.backend import Backend, backend_for
+from codesign.backends.triton.cache import choices_file
 from codesign.backends.triton.names import file_names
 from codesign.backends.triton.runner import write_runner
 from codesign.command import Steps, write_text
@@ -51,6 +52,7 @@ class Options:
     `policy`, `budget`: of the schedule search. `fusion`: policy of fusion. `verify`: run kernels and the model. `kernels`: compile kernels for
     the target. `sizes`: values of dynamic sizes when costing. `dynamic`: make the first size of every input dynamic.
     `schedules`: by kernel name, replayed instead of searched for. `passes`: run after clean-up and before fusion.
+    `reuse`: take over what earlier runs chose.
     """
 
     policy: str = "default"
@@ -63,6 +65,7 @@ class Options:
     dynamic: bool = False
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
     passes: Sequence[Pass] = ()
+    reuse: bool = True
 
 
 @dataclass
@@ -144,8 +147,10 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
     module = model.captured.module
     sizes = _sizes(module, options.sizes)
     remarks: list[str] = list(model.captured.warnings)
+    kept = choices_file() if options.reuse else None
+    bounds = module.bounds()
     tuner = Tuner(
-        machine, policy=options.policy, budget=options.budget, sizes=sizes, bounds=module.bounds(), seed=options.seed
+        machine, policy=options.policy, budget=options.budget, sizes=sizes, bounds=bounds, seed=options.seed, kept=kept
     )
     context = Context(machine=machine, pricer=tuner.price, sizes=sizes, remarks=remarks)
     steps.step(f"fusing for {machine.name}")
@@ -157,6 +162,7 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
     with clock.phase("schedule"):
         tiled = fused
         kernels = tile_module(tiled, tuner, options.schedules, remarks)
+        tuner.keep()
     with clock.phase("memory"):
         memory = plan(tiled.main, sizes)
     sources = model.source.path.parent if model.source.path else None

@@ -31,6 +31,11 @@ def cache_folder(name: str) -> Path:
     return folder
 
 
+def choices_file() -> Path:
+    """The file of schedules and prices that earlier runs chose."""
+    return cache_root() / "choices.sqlite"
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that another process sees it whole or not at all."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from codesign.backends.triton import worker as protocol
+from codesign.backends.triton.cache import choices_file
 from codesign.backends.triton.dynamo_options import Options
 from codesign.backends.triton.interpret import to_torch
 from codesign.backends.triton.runner import write_runner
@@ -156,7 +157,14 @@ class CompiledGraph:
 def _tiled(module: Module, options: Options) -> Module:
     """The module optimised and tiled for the machine."""
     sizes = {name: symbol.example or symbol.low for name, symbol in module.symbols.items()}
-    tuner = Tuner(options.machine, policy=options.policy, budget=options.budget, bounds=module.bounds(), sizes=sizes)
+    tuner = Tuner(
+        options.machine,
+        policy=options.policy,
+        budget=options.budget,
+        bounds=module.bounds(),
+        sizes=sizes,
+        kept=choices_file(),
+    )
     context = Context(machine=options.machine, pricer=tuner.price)
     observers = [Verifier()] if options.passes else []
     fused = optimize(module, context, pipeline=compilation(options.passes, options.fusion), observers=observers)
@@ -165,6 +173,7 @@ def _tiled(module: Module, options: Options) -> Module:
         names = tile_module(clone_module(fused), tuner)
         given = {name: schedule for name, schedule in options.schedules.items() if name in names}
     tile_module(fused, tuner, given)
+    tuner.keep()
     return fused
 
 

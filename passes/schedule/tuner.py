@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,9 @@ from codesign.ir.types import row_major
 from codesign.passes.normalize import Normalized, normalize
 from codesign.passes.schedule.build import matrix_product, space
 from codesign.passes.schedule.context import Candidate, Context
-from codesign.passes.schedule.policy import Policy, make_policy
+from codesign.passes.schedule.policy import POLICIES, Policy, make_policy
 from codesign.passes.schedule.space import Space
+from codesign.passes.schedule.store import Store
 from codesign.passes.tiling.domain import SMALLEST_DOT, Domain
 from codesign.passes.tiling.split import split_reduction, splittable, whole_parts
 
@@ -133,6 +135,8 @@ class Tuner:
     """Tunes groups for one machine with one policy; groups of the same structure are tuned once.
 
     `sizes`: values of size symbols to cost at. `bounds`: ranges of the symbols. `budget`: schedules evaluated per group at most.
+    `kept`: a file of choices of earlier runs, taken over where nothing differs that they follow from (`keep` writes new ones into it); not
+    used with a policy or a cost model from outside, of which it can't tell whether they changed.
     """
 
     def __init__(
@@ -145,6 +149,7 @@ class Tuner:
         sizes: Mapping[str, int] | None = None,
         bounds: Bounds | None = None,
         seed: int = 0,
+        kept: Path | None = None,
     ) -> None:
         self.machine = machine
         self.policy = policy
@@ -155,6 +160,16 @@ class Tuner:
         self.seed = seed
         self._prices: dict[str, float] = {}
         self._tuned: dict[str, Tuned] = {}
+        self._store: Store | None = None
+        if kept is not None and model is None and isinstance(policy, str) and policy in POLICIES:
+            ranges = sorted(self.bounds.symbols.items())
+            facts = {"machine": machine.model_dump_json(), "policy": policy, "budget": budget, "seed": seed}
+            self._store = Store(kept, {**facts, "sizes": self.sizes, "ranges": ranges})
+
+    def keep(self) -> None:
+        """Write the choices that were made to the file that was given."""
+        if self._store is not None:
+            self._store.flush()
 
     def tune(self, fusion: Fusion, name: str = "", *, split: bool = True) -> Tuned:
         """The best schedule of a group; ScheduleError with the commonest reason when none fits the machine.
@@ -163,13 +178,37 @@ class Tuner:
         """
         key = structural_hash(fusion) + ("" if split else " whole")
         if key not in self._tuned:
-            found = self._search(fusion, name)
-            if isinstance(found, ScheduleError):
-                raise found
-            whole = self._result(found)
-            parts = self._best_split(fusion, found)[0] if split else 1
+            whole, parts = self._chosen_before(fusion, name, key) or self._choose(fusion, name, key, split)
             self._tuned[key] = self._in_parts(fusion, whole, name, parts) if parts > 1 else whole
         return self._tuned[key]
+
+    def _choose(self, fusion: Fusion, name: str, key: str, split: bool) -> tuple[Tuned, int]:
+        """The group as one kernel, and into how many parts its reduction is better split."""
+        found = self._search(fusion, name)
+        if isinstance(found, ScheduleError):
+            raise found
+        whole = self._result(found)
+        parts = self._best_split(fusion, found)[0] if split else 1
+        if self._store is not None:
+            self._store.put("schedule", key, {**_to_json(whole), "parts": parts})
+        return whole, parts
+
+    def _chosen_before(self, fusion: Fusion, name: str, key: str) -> tuple[Tuned, int] | None:
+        """What an earlier run chose, priced again; None when none did, or what it left can't be."""
+        data = self._store.get("schedule", key) if self._store is not None else None
+        if data is None:
+            return None
+        try:
+            choice = _from_json(data)
+            tuned = self.predict(normalize(fusion, self.bounds), choice.schedule, name)
+            parts = int(data["parts"])
+        except (ScheduleError, KeyError, TypeError, ValueError):
+            return None
+        where = splittable(fusion) if parts > 1 else None
+        if parts > 1 and (where is None or parts > where.extent):
+            return None
+        searched = replace(tuned, evaluated=choice.evaluated, space_size=choice.space_size, rejected=choice.rejected)
+        return replace(searched, runners_up=choice.runners_up), parts
 
     def price(self, fusion: Fusion) -> float:
         """Predicted seconds of a group at its best schedule (two kernels where its reduction is split); infinite when none fits."""
@@ -177,12 +216,18 @@ class Tuner:
 
     def _price(self, fusion: Fusion, *, split: bool) -> float:
         key = structural_hash(fusion) + ("" if split else " whole")
+        if key not in self._prices and self._store is not None:
+            before = self._store.get("price", key)
+            if isinstance(before, float):
+                self._prices[key] = before
         if key not in self._prices:
             found = self._search(fusion, "")
             if isinstance(found, ScheduleError):
                 self._prices[key] = float("inf")
             else:
                 self._prices[key] = self._best_split(fusion, found)[1] if split else found.seconds
+            if self._store is not None:
+                self._store.put("price", key, self._prices[key])
         return self._prices[key]
 
     def predict(self, normalized: Normalized, schedule: Schedule, name: str = "") -> Tuned:
@@ -290,6 +335,39 @@ class Tuner:
             runners_up=(apart or others)[:16],
             rejected=context.rejected(),
         )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What is kept of a search."""
+
+    schedule: Schedule
+    evaluated: int
+    space_size: int
+    runners_up: tuple[Candidate, ...]
+    rejected: Mapping[str, tuple[int, str]]
+
+
+def _to_json(tuned: Tuned) -> dict[str, Any]:
+    others = [[other.schedule.to_json(), other.seconds] for other in tuned.runners_up]
+    return {
+        "schedule": tuned.schedule.to_json(),
+        "evaluated": tuned.evaluated,
+        "space_size": tuned.space_size,
+        "runners_up": others,
+        "rejected": {kind: list(entry) for kind, entry in tuned.rejected.items()},
+    }
+
+
+def _from_json(data: Mapping[str, Any]) -> _Choice:
+    """ScheduleError, KeyError, TypeError or ValueError for what `_to_json` would not have made."""
+    return _Choice(
+        schedule=Schedule.from_json(data["schedule"]),
+        evaluated=int(data["evaluated"]),
+        space_size=int(data["space_size"]),
+        runners_up=tuple(Candidate(Schedule.from_json(s), float(seconds)) for s, seconds in data["runners_up"]),
+        rejected={str(kind): (int(count), str(example)) for kind, (count, example) in data["rejected"].items()},
+    )
 
 
 def _of_a_point(summary: KernelSummary) -> KernelSummary:
