@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,14 @@ EXAMPLES = ["mlp", "naive_attention", "llama_block", "gpt2", "bert", "resnet", "
 ON_ACCELERATOR = ["mlp", "naive_attention", "llama_block"]
 
 
+@cache
+def captured(name: str) -> pipeline.Model:
+    """Once for all targets, as the command does it."""
+    return pipeline.capture(ROOT / "examples" / f"{name}.py", pipeline.Options(), Steps(None))
+
+
 def compiled(name: str, target: str, options: pipeline.Options) -> pipeline.Compilation:
-    steps = Steps(None)
-    model = pipeline.capture(ROOT / "examples" / f"{name}.py", options, steps)
-    return pipeline.compile_for(model, load_machine(target), options, steps)
+    return pipeline.compile_for(captured(name), load_machine(target), options, Steps(None))
 
 
 def check_predictions(document: ModelDocument) -> None:
@@ -92,10 +97,8 @@ def test_many_reductions_of_one_tensor(tmp_path: Path) -> None:
 
 def test_a_wrong_kernel_is_caught() -> None:
     """Verification can fail: a kernel that adds one to what it stores makes the whole model disagree."""
-    options = pipeline.Options(verify=False, kernels=False)
-    steps = Steps(None)
-    model = pipeline.capture(ROOT / "examples" / "mlp.py", options, steps)
-    made = pipeline.compile_for(model, load_machine("h100_sxm"), options, steps)
+    model = captured("mlp")
+    made = compiled("mlp", "h100_sxm", pipeline.Options(verify=False, kernels=False))
 
     def check() -> bool:
         found = execution.verify(model.source, model.captured, made.tiled, made.kernels, made.backend, {}, 0)

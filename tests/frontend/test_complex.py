@@ -98,6 +98,7 @@ MODELS: dict[str, Any] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Casting complex values to real:UserWarning")  # which `types` does on purpose
 @pytest.mark.parametrize("name", MODELS)
 def test_operators(name: str) -> None:
     check(of(MODELS[name]), numbers(4, 4), numbers(4, 4), **CLOSE)
