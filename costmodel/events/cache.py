@@ -66,8 +66,10 @@ class Reads:
         return float(self.bytes[-1])
 
 
-def panels_of(kernel: KernelSummary, g: Geometry, walk: Walk, cache_bytes: float, warm: float) -> list[Panels]:
-    """The operands of a kernel, each counted once however many nests read it.
+def panels_of(
+    kernel: KernelSummary, g: Geometry, runs: Geometry, walk: Walk, cache_bytes: float, warm: float
+) -> list[Panels]:
+    """The operands of a kernel, each counted once however many nests read it; contiguous runs are those of `runs`.
 
     Panels that overlap (the halo of a convolution) are scaled so that together they are no larger than what is touched.
     """
@@ -102,7 +104,7 @@ def panels_of(kernel: KernelSummary, g: Geometry, walk: Walk, cache_bytes: float
             if noted(kernel, "replayed", access):
                 cold = min(cold, float(replayed_cold(touched, cache_bytes)))
             online = any(bool(np.any(g.online[dim])) for dim in access.dims if dim in g.online)
-            effort = 1.0 + READ_GAP / float(run_bytes(access, g))
+            effort = 1.0 + READ_GAP / float(run_bytes(access, runs))
             if (access.tensor, access.index) not in found:
                 whole_tensor = access.dtype.bytes * float(np.prod([float(e.evaluate(g.symbols)) for e in access.shape]))
                 over = float(np.max(sweeps[access.tensor, access.index]))

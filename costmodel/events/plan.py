@@ -24,7 +24,7 @@ from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.occupancy import occupancy, reasons
 from codesign.costmodel.gpu.parameters import Parameters, load_calibration
 from codesign.costmodel.gpu.timing import in_flight_bytes, stages_consumed
-from codesign.costmodel.gpu.traffic import Traffic
+from codesign.costmodel.gpu.traffic import Traffic, box_of, side_by_side
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.roofline import roofline_bounds
 from codesign.costmodel.summary import KernelSummary
@@ -114,12 +114,15 @@ def plan_columns(
     if why:
         message = f"{kernel.name} does not fit on {machine.name}: {why}"
         raise ScheduleError(message, hint="smaller tiles or fewer stages")
-    chip = Chip.of(machine, p, write_effort(kernel, g, p.write_gap))
+    wave = min(float(found.blocks) * machine.instances("shared"), float(g.grid))
+    streaming = not any(nest.contraction for nest in kernel.nests)
+    runs = side_by_side(g, box_of(kernel, g, wave / min(float(g.split), wave), knobs.group, order)) if streaming else g
+    chip = Chip.of(machine, p, write_effort(kernel, runs, p.write_gap))
     walk = Walk.of({dim: int(np.ceil(g.blocks[dim])) for dim in kernel.outer}, order, int(g.split), knobs.group)
     resident = min(int(found.blocks), int(columns.get("blocks_limit", float(found.blocks))))
     wanted = min(resident, -(-walk.blocks // chip.sms))
     together = -(-wanted // BUNDLES)
-    panels = panels_of(kernel, g, walk, chip.cache_bytes, p.warm)
+    panels = panels_of(kernel, g, runs, walk, chip.cache_bytes, p.warm)
     places = -(-wanted // together)
     from_dram = reads(panels, walk, chip.sms * together, float(w.store_bytes), chip.cache_bytes, places)
     distinct = sum(entry.bytes * entry.number for entry in panels)

@@ -558,13 +558,14 @@ polynomials. The median of what ptxas 13 makes of ten functions for sm_90: exp 1
 
 
 def _count(operations: Mapping[tuple[Unit, str], float], points: Array, total: Work) -> None:
+    """Add operations to the lanes that do them; integers of 64 bits are done in halves."""
     for (unit, dtype), cost in operations.items():
         if dtype == "f64":
             total.double = total.double + points * cost * (DOUBLE_SPECIAL if unit == "special" else 1.0)
         elif unit == "special":
             total.special = total.special + points * cost
-        elif unit == "integer" or (unit == "alu" and dtype.startswith(("i", "u", "bool"))):
-            total.integer = total.integer + points * cost
+        elif unit == "integer" or dtype.startswith(("i", "u", "bool")):
+            total.integer = total.integer + points * cost * (2.0 if dtype in ("i64", "u64") else 1.0)
         else:
             total.vector = total.vector + points * cost
 

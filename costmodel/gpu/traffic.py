@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -62,11 +63,9 @@ def traffic(
     """
     wave = np.minimum(slots, g.grid)
     waves = g.grid / wave
-    box = _box(kernel, g, wave / np.minimum(g.split, wave), group, order)
+    box = box_of(kernel, g, wave / np.minimum(g.split, wave), group, order)
     streaming = not any(nest.contraction for nest in kernel.nests)
-    runs = g
-    if streaming:  # the blocks of a wave go along side by side
-        runs = replace(g, mean={dim: size * box.get(dim, 1.0) for dim, size in g.mean.items()})
+    runs = side_by_side(g, box) if streaming else g
     whole = g.sizes(g.extents)
     wide = {dim: np.minimum(g.mean[dim] * box[dim] * g.trips.get(dim, 1.0), g.extents[dim]) for dim in kernel.outer}
     deep = {dim: g.extents[dim] / np.maximum(g.split / wave, 1.0) for dim in kernel.inner}
@@ -127,6 +126,11 @@ def traffic(
     return Traffic(read, write, read_effort, write_effort, least, online)
 
 
+def side_by_side(g: Geometry, box: Mapping[str, Array]) -> Geometry:
+    """The tiling whose runs in memory are those of a wave's blocks together, which go along at the same time."""
+    return replace(g, mean={dim: size * box.get(dim, 1.0) for dim, size in g.mean.items()})
+
+
 def drain_seconds(read_seconds: Array, waves: Array, needed: Array) -> Array:
     """Time that DRAM loses at the end of a grid, while the last wave of blocks runs out.
 
@@ -163,7 +167,7 @@ def cold_share(kernel: KernelSummary, access: Access, once: Array, fresh: Array,
     return 1.0
 
 
-def _box(kernel: KernelSummary, g: Geometry, wave: Array, group: Array, order: tuple[str, ...]) -> dict[str, Array]:
+def box_of(kernel: KernelSummary, g: Geometry, wave: Array, group: Array, order: tuple[str, ...]) -> dict[str, Array]:
     """How many blocks along each outer dim one wave covers."""
     dims = [dim for dim in order if dim in g.blocks] + [dim for dim in kernel.outer if dim not in order]
     batch = {dim for nest in kernel.nests if nest.contraction for dim in nest.contraction.batch}

@@ -23,7 +23,9 @@ def group(arguments: str, *computes: str) -> Fusion:
 def polynomial(dtype: str, size: int, terms: int) -> Fusion:
     """A polynomial of every element by Horner's rule: two operations a term."""
     lines = ["let t0 = %x[i];"]
-    lines += [f"let t{term + 1} = t{term} * t0 + {term}.5:{dtype};" for term in range(terms)]
+    lines += [
+        f"let t{term + 1} = t{term} * t0 + {term}{'.5' if dtype[0] == 'f' else ''}:{dtype};" for term in range(terms)
+    ]
     body = "\n    ".join((*lines, f"t{terms}"))
     return group(f"%x: {dtype}[{size}]", f"%y = compute {dtype}[i: {size}] {{\n    {body}\n  }}")
 

@@ -82,3 +82,12 @@ def test_an_fp64_operation_draws_twice_the_energy_of_one_in_f32() -> None:
         cost = model.predict(found.summary, machine, ScheduleBatch.of([found.schedule]))
         joules.append(float(cost.joules[0]) - 0.15 * 700 * float(cost.seconds[0]))  # beside what it draws anyway
     assert joules[1] == pytest.approx(2.0 * joules[0], rel=0.1)
+
+
+def test_integers_go_by_their_own_lanes_and_those_of_64_bits_in_halves() -> None:
+    machine = load_machine("h100_sxm")
+    floats, narrow, wide = (best(polynomial(dtype, SIZE, TERMS), machine).seconds for dtype in ("f32", "i32", "i64"))
+    least = 2.0 * TERMS * SIZE / rate(machine, "i32")
+    assert least <= narrow <= 1.5 * least
+    assert narrow == pytest.approx(2.0 * floats, rel=0.25)  # 64 lanes against 128
+    assert wide == pytest.approx(2.0 * narrow, rel=0.15)
