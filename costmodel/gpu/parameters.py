@@ -158,6 +158,19 @@ class Calibration:
 def load_calibration(machine: Machine) -> Calibration:
     """The calibration shipped for a machine, else one transferred from the nearest calibrated machine, with wider
     intervals."""
+    known = _LOADED.get(id(machine))
+    if known is None or known[0] is not machine:
+        known = _LOADED[id(machine)] = (machine, _of_machine(machine))
+        if len(_LOADED) > 64:
+            _LOADED.pop(next(iter(_LOADED)))
+    return known[1]
+
+
+_LOADED: dict[int, tuple[Machine, Calibration]] = {}
+"""Calibrations of the machine objects asked for last, each held so that its id stays its own."""
+
+
+def _of_machine(machine: Machine) -> Calibration:
     own = _read(machine.name)
     found = _completed(own if own is not None else transferred(_read(donor_of(machine)), machine))
     return replace(found, parameters=_started(found.parameters, machine, found.transferred or found.machine))

@@ -55,7 +55,10 @@ class Context:
         """The best distinct schedules evaluated so far, fastest first."""
         best: list[tuple[float, int, int]] = []
         for position, (_, cost) in enumerate(self.batches):
-            rows = np.argsort(cost.seconds, kind="stable")[: count + 1]
+            rows = np.arange(len(cost.seconds))
+            if len(rows) > 4 * count:  # only those that can be among the best, ties with the last included
+                rows = np.flatnonzero(cost.seconds <= np.partition(cost.seconds, count)[count])
+            rows = rows[np.argsort(cost.seconds[rows], kind="stable")][: count + 1]
             best += [(float(cost.seconds[row]), position, int(row)) for row in rows if np.isfinite(cost.seconds[row])]
         found: dict[tuple[int, ...], Candidate] = {}
         for seconds, position, row in sorted(best):

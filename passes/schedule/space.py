@@ -6,6 +6,7 @@ limits allow, and what is good is the cost model's to say.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -160,7 +161,11 @@ def unique_rows(codes: Ints) -> Ints:
     """The distinct rows, in order of first appearance."""
     if not len(codes) or not codes.shape[1]:
         return codes[:1]
-    _, first = np.unique(codes, axis=0, return_index=True)
+    tops = codes.max(axis=0) + 1
+    if math.prod(tops.tolist()) < 1 << 62:  # one number a row sorts faster than rows
+        _, first = np.unique(np.ravel_multi_index(tuple(codes.T), tuple(tops)), return_index=True)
+    else:
+        _, first = np.unique(codes, axis=0, return_index=True)
     return codes[np.sort(first)]
 
 
