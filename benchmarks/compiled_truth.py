@@ -3,9 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/compiled_truth.py --models llama_block mlp --schedules 4
 
 For groups of the real examples and schedules drawn at random among the faster half of those that the model says fit, or
-the fastest with `--best`, on sm_80, sm_90 and sm_100. Blocks per SM follow from the compiled registers and shared memory
-by the allocation rules of NVIDIA's occupancy calculator: registers come in units of 256 a warp, 1 KiB of shared memory is
-reserved for each block.
+the fastest with `--best`, on sm_80, sm_90, sm_100, gfx942 and gfx950. Blocks per SM follow from the compiled registers and
+shared memory by the rules of the hardware's allocation (costmodel/gpu/occupancy.py).
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from codesign.backends.triton.aot import Compiled, compile_all
+from codesign.costmodel.gpu.occupancy import blocks_of
 from codesign.costmodel.machine import Machine, load_machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.summary import KernelSummary, summarize
@@ -33,7 +33,7 @@ from codesign.passes.schedule.build import space
 from codesign.passes.tile import lower
 
 ROOT = Path(__file__).resolve().parents[1]
-MACHINES = {"sm_80": "a100_sxm", "sm_90": "h100_sxm", "sm_100": "b200_sxm"}
+MACHINES = {"sm_80": "a100_sxm", "sm_90": "h100_sxm", "sm_100": "b200_sxm", "gfx942": "mi300x", "gfx950": "mi355x"}
 ASSUMED = ("blocks_per_sm", "registers", "shared_bytes", "spilled_bytes")
 
 
@@ -62,13 +62,11 @@ def kind(summary: KernelSummary) -> str:
 
 
 def blocks_per_sm(compiled: Compiled, machine: Machine) -> int:
-    """Blocks resident on one SM by the compiled code's needs."""
-    per_warp = -(-compiled.registers * 32 // 256) * 256
-    by_registers = int(machine.limit("registers_per_sm") // (per_warp * compiled.warps))
-    capacity = machine.need(machine.level("shared").capacity_bytes, "levels.shared.capacity_bytes")
-    by_shared = int(capacity // (compiled.shared_bytes + 1024))
-    by_threads = int(machine.limit("threads_per_sm") // (32 * compiled.warps))
-    return min(by_registers, by_shared, by_threads, int(machine.limit("blocks_per_sm")))
+    """Blocks resident on one SM by the compiled code's needs; 0 where one block is over a limit."""
+    registers = max(-(-compiled.registers // 8) * 8, 24)
+    reserved = machine.limit("shared_reserved_per_block_bytes")
+    found = blocks_of(machine, registers, compiled.warps, compiled.shared_bytes + reserved)
+    return int(found) if compiled.shared_bytes <= machine.limit("shared_per_block_bytes") else 0
 
 
 def sweep(

@@ -26,7 +26,7 @@ from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Bounds
 from codesign.ir.tile import Kernel
 
-_FORMAT = 4
+_FORMAT = 5
 """Part of every cache key; raise it when what is stored changes."""
 
 
@@ -216,11 +216,18 @@ def _finish(key: str, emitted: Emitted, goal: Target, outcome: dict[str, Any]) -
     write_atomically(source, emitted.source.encode())
     files["source"] = str(source)
     registers, spills = _nvidia_resources(files, goal) if goal.backend == "cuda" else _amd_resources(files)
-    compiled = Compiled(
-        emitted.name, goal.name, registers, outcome["shared"], spills, emitted.warps, files, outcome["seconds"]
-    )
+    warps = _launched_warps(files, goal) or emitted.warps
+    compiled = Compiled(emitted.name, goal.name, registers, outcome["shared"], spills, warps, files, outcome["seconds"])
     stored = {**asdict(compiled), "digests": {kind: _digest(Path(file)) for kind, file in files.items()}}
     write_atomically(folder / "compiled.json", json.dumps(stored, indent=1).encode())
+
+
+def _launched_warps(files: dict[str, str], goal: Target) -> int:
+    """Warps of a block as it is launched, those that the compiler adds included; 0 where the code does not say."""
+    if "ptx" not in files:
+        return 0
+    found = re.search(r"\.reqntid\s+(\d+)", Path(files["ptx"]).read_text(encoding="utf-8"))
+    return int(found[1]) // goal.warp if found else 0
 
 
 def _tool(name: str) -> str:

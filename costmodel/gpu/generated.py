@@ -8,14 +8,15 @@ that live at the same time in the phase that needs most, in the proportions that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from codesign.costmodel.gpu.geometry import Array, Geometry
+from codesign.costmodel.gpu.geometry import Array, Geometry, wide_of
 from codesign.costmodel.gpu.phases import Fetch, Phase, aligned_run, open_dims, phases_of
+from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import Access, KernelSummary, Nest
 
 SMALLEST_DOT = 16.0
@@ -96,7 +97,9 @@ for 72 % where the kernel's group was left out of the fit."""
 class Tiles:
     """What the rules are evaluated on: the tiling, and warps, threads and pipeline stages of each schedule. `wide`: 1
     where warp groups multiply from shared memory, 2 where the results lie in tensor memory, else 0. `open`: dims whose
-    extent is not known to the compiler. `padded`: every stage of an operand has a buffer, with gaps against conflicts."""
+    extent is not known to the compiler. `padded`: every stage of an operand has a buffer, with gaps against conflicts.
+    `lanes` of a warp. `by_descriptor`: loads are bulk copies, which take a buffer for every stage; `specialised`: warps of
+    their own make them."""
 
     g: Geometry
     warps: Array
@@ -104,11 +107,14 @@ class Tiles:
     wide: int
     open: frozenset[str] = frozenset()
     padded: bool = False
+    lanes: float = 32.0
+    by_descriptor: Array = 0.0
+    specialised: Array = 0.0
     vectors: dict[Access, Array] = field(default_factory=dict)
     """Of accesses that were asked for, the bytes that a thread takes at once."""
 
     def __post_init__(self) -> None:
-        self.threads = self.warps * 32.0
+        self.threads = self.warps * self.lanes
         self.pipelined = np.greater(self.pipeline, 1.0)
 
     def elements(self, dims: Iterable[str]) -> Array:
@@ -189,22 +195,39 @@ def _vector_bytes(access: Access, tiles: Tiles) -> Array:
 
 class Held(NamedTuple):
     """Registers that a thread needs if nothing is spilled, and bytes of shared memory of a block. `pliable`: neither loops
-    nor fragments, so that loads can be put off until there is room."""
+    nor fragments, so that loads can be put off until there is room. `further_warps` are launched beside those of the schedule,
+    of which the code needs `least_warps`."""
 
     registers: Array
     shared_bytes: Array
     pliable: Array = np.False_
+    further_warps: Array = 0.0
+    least_warps: Array = 0.0
 
 
-def generated(
-    kernel: KernelSummary, g: Geometry, warps: Array, pipeline: Array, wide: int, padded: bool = False
-) -> Held:
-    """What the generated code of each schedule holds: the most of any phase. `wide`, `padded`: see `Tiles`."""
-    return held_by(kernel, Tiles(g, warps, pipeline, wide, open_dims(kernel), padded))
+def tiles_of(kernel: KernelSummary, g: Geometry, machine: Machine, knobs: Mapping[str, Array]) -> Tiles:
+    """What the rules are evaluated on, for the schedules whose columns are `knobs`."""
+    by_descriptor = knobs.get("tma", 0.0) if machine.features.get("tma", False) else 0.0
+    return Tiles(
+        g,
+        knobs.get("warps", 4.0),
+        np.maximum(knobs.get("pipeline", 1.0), 1.0),
+        wide_of(machine),
+        open_dims(kernel),
+        machine.features.get("padded_stages", False),
+        machine.limit("warp_size"),
+        by_descriptor,
+        by_descriptor * knobs.get("warp_specialize", 0.0),
+    )
 
 
-def held_by(kernel: KernelSummary, tiles: Tiles) -> Held:
-    """The same of a kernel's tiles."""
+def generated(kernel: KernelSummary, g: Geometry, machine: Machine, knobs: Mapping[str, Array]) -> Held:
+    """What the generated code of each schedule holds for a machine."""
+    return held_by(kernel, tiles_of(kernel, g, machine, knobs), machine)
+
+
+def held_by(kernel: KernelSummary, tiles: Tiles, machine: Machine) -> Held:
+    """What the generated code of a kernel's tiles holds: the most of any phase."""
     wide = tiles.wide
     products = {nest.name: product(nest, tiles) for nest in kernel.nests if nest.contraction is not None}
     dots: Array = np.False_
@@ -225,7 +248,30 @@ def held_by(kernel: KernelSummary, tiles: Tiles) -> Held:
         registers = np.maximum(registers, need)
     if wide == 2:  # barriers between the copies and the unit
         shared = shared + np.where(direct, np.where(tiles.pipelined, 16.0, 8.0), 0.0)
-    return Held(registers, shared, np.logical_not(dots | tiles.goes_along(kernel.inner)))
+    whole = Held(registers, shared, np.logical_not(dots | tiles.goes_along(kernel.inner)))
+    apart = dots & np.greater(tiles.specialised, 0.0)
+    return _specialised(whole, apart, tiles.warps, machine) if np.any(apart) else whole
+
+
+def _specialised(held: Held, apart: Array, warps: Array, machine: Machine) -> Held:
+    """What is held where a product's loop is parted among warps that load and warps that compute.
+
+    Further warps are launched beside those of the schedule, and registers are dealt out anew among them: all threads start
+    with an equal share of the SM's. As Triton 3.9.0 does it: 4 warps become 12 on sm_90, whose code leaves other numbers as
+    they are, with 16 KiB for what the parts hand over; on sm_100 and sm_120 4 more are launched, and fewer than 4 refused.
+    """
+    if wide_of(machine) == 1:
+        apart = apart & np.equal(warps, 4.0)
+    further, handed, least = (8.0, 16384.0 + 320.0, 0.0) if wide_of(machine) == 1 else (4.0, 192.0, 4.0)
+    threads = (warps + further) * machine.limit("warp_size")
+    share = np.floor(machine.limit("registers_per_sm") / threads / 8.0) * 8.0
+    return Held(
+        np.where(apart, np.minimum(share, machine.limit("registers_per_thread")), held.registers),
+        held.shared_bytes + np.where(apart, handed, 0.0),
+        held.pliable,
+        np.where(apart, further, 0.0),
+        np.where(apart, least, 0.0),
+    )
 
 
 def _sum(needs: Needs, parts: dict[str, Array]) -> Array:
@@ -268,7 +314,7 @@ class _Phase:
         for fetch, size, _, staged, found in self.fetched:
             buffers = np.where(staged, tiles.pipeline - 1.0, 0.0)
             if found is not None:
-                kept = tiles.pipeline - 1.0 + found.direct if tiles.wide else tiles.pipeline - 1.0
+                kept = tiles.pipeline - 1.0 + (found.direct if tiles.wide else np.greater(tiles.by_descriptor, 0.0))
                 if tiles.padded:
                     kept, size = tiles.pipeline, np.where(staged, size * (1.0 + PADDING), size)
                 buffers = np.where(staged, kept, np.where(found.dot, 1.0, 0.0))

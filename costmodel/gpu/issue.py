@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from codesign.costmodel.gpu.generated import Held, Tiles, held_by, vector_bytes
+from codesign.costmodel.gpu.generated import Held, Tiles, held_by, tiles_of, vector_bytes
 from codesign.costmodel.gpu.geometry import Array, Geometry, Work, sector_bytes, wide_of, work
-from codesign.costmodel.gpu.phases import Fetch, Phase, open_dims, phases_of
+from codesign.costmodel.gpu.phases import Fetch, Phase, phases_of
 from codesign.costmodel.gpu.streaming import REQUEST_BYTES, REQUEST_CLOCKS
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import Access, KernelSummary
@@ -32,15 +32,14 @@ def block_work(
 ) -> tuple[Work, Held | None]:
     """Work of one block, and what its code holds on chip: as this compiler generates it where it is `compiled`, else as
     a library has it (which leaves open what it holds)."""
-    warps, pipeline = knobs.get("warps", 4.0), np.maximum(knobs.get("pipeline", 1.0), 1.0)
+    warps = knobs.get("warps", 4.0)
     wide, unit = wide_of(machine), knobs.get("vector_unit", 0.0)
     if not compiled:
         return work(kernel, g, unit, warps, wide, sector_bytes(machine)), None
     warp = machine.limit("warp_size")
-    padded = machine.features.get("padded_stages", False)
     w = work(kernel, g, unit, warps, wide, sector_bytes(machine), warps * warp)
-    tiles = Tiles(g, warps, pipeline, wide, open_dims(kernel), padded)
-    return issued(w, kernel, tiles, warp), held_by(kernel, tiles)
+    tiles = tiles_of(kernel, g, machine, knobs)
+    return issued(w, kernel, tiles, warp), held_by(kernel, tiles, machine)
 
 
 def issued(w: Work, kernel: KernelSummary, tiles: Tiles, warp: float) -> Work:

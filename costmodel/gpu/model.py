@@ -101,6 +101,7 @@ def knob_columns(schedules: ScheduleBatch) -> dict[str, np.ndarray[tuple[int], n
 DETAILS = (
     "blocks_per_sm",
     "rounds",
+    "threads",
     "registers",
     "shared_bytes",
     "spilled_bytes",
@@ -114,7 +115,14 @@ DETAILS = (
 def _details(found: Estimate) -> dict[str, Any]:
     """What a prediction tells besides its terms."""
     occupancy = found.occupancy
-    values = (found.blocks_per_sm, found.rounds, occupancy.registers, occupancy.shared_bytes, occupancy.spilled)
+    values = (
+        found.blocks_per_sm,
+        found.rounds,
+        occupancy.threads,
+        occupancy.registers,
+        occupancy.shared_bytes,
+        occupancy.spilled,
+    )
     return dict(zip(DETAILS, (*values, found.grid, found.dram_read, found.dram_write, found.flops), strict=True))
 
 

@@ -11,6 +11,10 @@ from codesign.costmodel.gpu.generated import Held
 from codesign.costmodel.gpu.geometry import Array, Work, wide_of
 from codesign.costmodel.machine import Machine
 
+SCHEDULERS = 4.0
+"""Parts of an SM with a scheduler and a register file of their own (warp allocation granularity of NVIDIA's occupancy
+calculator; SIMDs of a compute unit of CDNA 3)."""
+
 SQUEEZED = 1.05
 """Registers wanted over those given where that makes room for a block."""
 
@@ -33,35 +37,51 @@ class Occupancy:
     spilled: Array
     shared_limit: float
     threads_limit: float
+    missing_warps: Array = 0.0
+    """Warps that the code needs and the schedule does not have."""
 
 
 def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array, held: Held | None = None) -> Occupancy:
     """Occupancy of a schedule from what its code holds: `held` by generated code, or by a library's where it is None.
 
     Blocks per SM follow NVIDIA's occupancy calculator: registers come in units of 8 a thread and no more of them than
-    make one block, and some shared memory is reserved for each block.
+    make one block, a warp's lie in one of the SM's parts, and some shared memory is reserved for each block.
     """
+    held_by = held if held is not None else held_by_library(work, machine, warps, pipeline)
+    wanted, shared, pliable, further, least_warps = held_by
+    missing = np.maximum(least_warps - warps, 0.0)
+    warps = warps + further
     threads = warps * machine.limit("warp_size")
-    wanted, shared, pliable = held if held is not None else held_by_library(work, machine, warps, pipeline)
     limit = np.minimum(machine.limit("registers_per_thread"), registers_of(machine) / threads)
     registers = np.minimum(np.ceil(np.maximum(wanted, 24.0) / 8.0) * 8.0, limit)
     if held is not None:  # the compiler gives up a few registers where one more block then has room
         least = np.ceil(np.maximum(wanted, 24.0) / SQUEEZED / 8.0) * 8.0
-        more = np.floor(registers_of(machine) / (np.minimum(least, limit) * threads))
-        room = np.floor(registers_of(machine) / (np.maximum(more, 1.0) * threads) / 8.0) * 8.0
+        more = np.floor(warps_of(machine, np.minimum(least, limit)) / warps)
+        room = np.floor(registers_of(machine) / SCHEDULERS / np.ceil(np.maximum(more, 1.0) * warps / SCHEDULERS))
+        room = np.floor(room / machine.limit("warp_size") / 8.0) * 8.0
         registers = np.minimum(registers, np.maximum(room, least))
         most = np.minimum(machine.limit("threads_per_sm"), machine.limit("blocks_per_sm") * threads)
         full = registers_of(machine) / most
         registers = np.where(pliable & np.less_equal(wanted, PUT_OFF * full), np.minimum(registers, full), registers)
     spilled = np.maximum(wanted - limit - 8.0, 0.0) * 4.0
+    blocks = blocks_of(machine, registers, warps, shared + machine.limit("shared_reserved_per_block_bytes"))
     per_block = machine.limit("shared_per_block_bytes")
-    reserved = machine.limit("shared_reserved_per_block_bytes")
+    most = machine.limit("threads_per_block")
+    return Occupancy(blocks, threads, registers, shared, spilled, per_block, most, missing)
+
+
+def warps_of(machine: Machine, registers: Array) -> Array:
+    """Warps whose threads have so many registers that an SM has room for: each lies in the file of one scheduler."""
+    return SCHEDULERS * np.floor(registers_of(machine) / SCHEDULERS / (registers * machine.limit("warp_size")))
+
+
+def blocks_of(machine: Machine, registers: Array, warps: Array, shared: Array) -> Array:
+    """Blocks resident on one SM: of `warps` with so many `registers` a thread and so many bytes of `shared` memory."""
     capacity = machine.need(machine.level("shared").capacity_bytes, "levels.shared.capacity_bytes")
-    by_shared = np.floor(capacity / np.maximum(shared + reserved, 1.0))
-    by_registers = np.floor(registers_of(machine) / (registers * threads))
-    by_threads = np.floor(machine.limit("threads_per_sm") / threads)
-    blocks = np.minimum(np.minimum(by_shared, by_registers), np.minimum(by_threads, machine.limit("blocks_per_sm")))
-    return Occupancy(blocks, threads, registers, shared, spilled, per_block, machine.limit("threads_per_block"))
+    by_shared = np.floor(capacity / np.maximum(shared, 1.0))
+    by_registers = np.floor(warps_of(machine, registers) / warps)
+    by_threads = np.floor(machine.limit("threads_per_sm") / (warps * machine.limit("warp_size")))
+    return np.minimum(np.minimum(by_shared, by_registers), np.minimum(by_threads, machine.limit("blocks_per_sm")))
 
 
 def registers_of(machine: Machine) -> float:
@@ -103,12 +123,20 @@ def held_by_library(work: Work, machine: Machine, warps: Array, pipeline: Array)
 
 def reasons(found: Occupancy, texts: npt.NDArray[np.object_]) -> None:
     """Write into `texts` why each schedule does not fit; those that fit keep their text."""
-    shared, threads, blocks, spilled, registers = (
+    shared, threads, blocks, spilled, registers, missing = (
         np.broadcast_to(part, texts.shape)
-        for part in (found.shared_bytes, found.threads, found.blocks, found.spilled, found.registers)
+        for part in (
+            found.shared_bytes,
+            found.threads,
+            found.blocks,
+            found.spilled,
+            found.registers,
+            found.missing_warps,
+        )
     )
     spills = spilled > MOST_SPILLED
-    left = (blocks < 1) | spills | (shared > found.shared_limit) | (threads > found.threads_limit)
+    left = (missing > 0) | (blocks < 1) | spills | (shared > found.shared_limit) | (threads > found.threads_limit)
+    left = _explain(texts, left, missing > 0, missing, "warp_specialize: needs {:,.0f} warps more")
     text = f"shared memory: needs {{:,.0f}} B, limit {found.shared_limit:,.0f} B"
     left = _explain(texts, left, shared > found.shared_limit, shared, text)
     text = f"threads: needs {{:,.0f}} a block, limit {found.threads_limit:,.0f}"

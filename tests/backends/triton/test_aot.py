@@ -189,6 +189,8 @@ def test_warp_specialisation_with_descriptors() -> None:
     kernel = big(tma=1, warp_specialize=1, warps=4)
     assert "ttg.warp_specialize" in compile_aot(kernel, "sm_90").text("ttgir")
     assert "ttg.warp_specialize" not in compile_aot(big(warps=4), "sm_90").text("ttgir")
+    assert compile_aot(kernel, "sm_90").warps == 12  # those that load included
+    assert compile_aot(big(warps=4), "sm_90").warps == 4
 
 
 def test_compiles_in_a_process_that_interprets() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,20 +12,26 @@ from codesign.costmodel import workloads
 from codesign.costmodel.gpu.generated import Held, generated
 from codesign.costmodel.gpu.geometry import geometry
 from codesign.costmodel.gpu.phases import aligned_run, phases_of
-from codesign.costmodel.machine import load_machine
+from codesign.costmodel.machine import Machine, load_machine
 from codesign.costmodel.models import cost_model_for
 from codesign.ir.schedule import Schedule, ScheduleBatch
 
 SIZES: dict[str, Any] = {"M": 4096.0, "N": 4096.0, "K": 4096.0}
-FRAGMENTS, WARP_GROUPS, TENSOR_MEMORY = 0, 1, 2
+FRAGMENTS, WARP_GROUPS, TENSOR_MEMORY = (load_machine(name) for name in ("a100_sxm", "h100_sxm", "b200_sxm"))
 
 
 def gemm(
-    wide: int, m: float = 128, n: float = 128, k: float = 64, warps: float = 8, stages: float = 3, dtype: str = "bf16"
+    machine: Machine,
+    m: float = 128,
+    n: float = 128,
+    k: float = 64,
+    warps: float = 8,
+    stages: float = 3,
+    dtype: str = "bf16",
 ) -> Held:
     kernel = workloads.gemm(dtype)
-    knobs = {"tile.m": m, "tile.n": n, "tile.k": k}
-    return generated(kernel, geometry(kernel, knobs, SIZES), np.float64(warps), np.float64(stages), wide)
+    knobs = {"tile.m": m, "tile.n": n, "tile.k": k, "warps": np.float64(warps), "pipeline": np.float64(stages)}
+    return generated(kernel, geometry(kernel, knobs, SIZES), machine, knobs)
 
 
 def shared(*arguments: Any, **options: Any) -> float:
@@ -42,8 +49,11 @@ def test_warps_hold_the_last_stage_in_registers_and_wide_units_read_it_from_shar
     assert shared(TENSOR_MEMORY) == 3 * stage + 16  # and two barriers
 
 
-@pytest.mark.parametrize(("m", "warps", "wide"), [(32, 8, 1), (128, 2, 1), (32, 8, 2), (128, 16, 2)])
-def test_small_tiles_and_other_numbers_of_warps_use_fragments(m: int, warps: int, wide: int) -> None:
+@pytest.mark.parametrize(
+    ("m", "warps", "wide"),
+    [(32, 8, WARP_GROUPS), (128, 2, WARP_GROUPS), (32, 8, TENSOR_MEMORY), (128, 16, TENSOR_MEMORY)],
+)
+def test_small_tiles_and_other_numbers_of_warps_use_fragments(m: int, warps: int, wide: Machine) -> None:
     assert shared(wide, m=m, warps=warps) == shared(FRAGMENTS, m=m, warps=warps)
 
 
@@ -68,7 +78,7 @@ def test_rows_are_staged_once_in_each_loop_and_loops_share_their_memory() -> Non
     assert [sorted(phase.loops) for phase in phases_of(kernel)] == [["n"], ["n"]]
     knobs: dict[str, Any] = {"tile.t": 8.0, "tile.n": 512.0, "reduce.n": 0.0}
     g = geometry(kernel, knobs, {"T": 4096.0, "N": 8192.0})
-    held = generated(kernel, g, np.float64(4.0), np.float64(3.0), FRAGMENTS)
+    held = generated(kernel, g, FRAGMENTS, {"warps": np.float64(4.0), "pipeline": np.float64(3.0)})
     rows = 2 * 8 * 512 * 2  # two stages of the tile
     assert rows <= float(held.shared_bytes) <= rows + 2 * 512 * 2  # and of the weights
 
@@ -97,5 +107,65 @@ def test_padded_stages_are_all_kept(stages: float, compiled: int) -> None:
     kernel = workloads.gemm("f16")
     sizes = {"M": 2048.0, "N": 2048.0, "K": 2048.0}
     knobs = {"tile.m": np.float32(128), "tile.n": np.float32(128), "tile.k": np.float32(64)}
-    held = generated(kernel, geometry(kernel, knobs, sizes), np.float64(4), np.float64(stages), 0, padded=True)
+    knobs |= {"warps": np.float32(4), "pipeline": np.float32(stages)}
+    held = generated(kernel, geometry(kernel, knobs, sizes), load_machine("mi355x"), knobs)
     assert float(held.shared_bytes) == pytest.approx(compiled + 80)
+
+
+SPECIALISED = [  # tile m, n, k, stages, warps; threads, registers and shared memory as Triton 3.9.0 compiles it
+    ("h100_sxm", (128, 128, 64), 3, 4, 384, 168, 115_168),
+    ("h100_sxm", (64, 64, 64), 4, 4, 384, 168, 82_216),
+    ("h100_sxm", (128, 64, 32), 2, 4, 384, 168, 41_272),
+    ("h100_sxm", (128, 256, 64), 3, 8, 256, None, 147_480),
+    ("b200_sxm", (128, 128, 64), 3, 4, 256, 255, 98_524),
+    ("b200_sxm", (128, 256, 64), 3, 8, 384, 168, 147_676),
+    ("b200_sxm", (64, 64, 64), 4, 4, 256, 255, 65_740),
+    ("rtx_pro_6000", (128, 64, 32), 2, 4, 256, 255, 24_772),
+    ("a100_sxm", (128, 64, 32), 2, 4, 128, None, 16_384),
+]
+
+
+@pytest.mark.parametrize(("name", "tile", "stages", "warps", "threads", "registers", "shared_bytes"), SPECIALISED)
+def test_what_a_specialised_loop_launches_is_what_is_priced(
+    name: str,
+    tile: tuple[int, int, int],
+    stages: int,
+    warps: int,
+    threads: int,
+    registers: int | None,
+    shared_bytes: int,
+) -> None:
+    """Warps that load are launched beside those of the schedule, and take their registers and shared memory."""
+    machine = load_machine(name)
+    extras = {"warps": warps, "tma": 1, "warp_specialize": 1}
+    schedule = Schedule(dict(zip("mnk", tile, strict=True)), pipeline=stages, extras=extras)
+    kernel, sizes = workloads.gemm(), {key: int(size) for key, size in SIZES.items()}
+    (cost, plain) = (
+        cost_model_for(machine).predict(kernel, machine, ScheduleBatch.of([one]), sizes)
+        for one in (schedule, replace(schedule, extras={**extras, "warp_specialize": 0}))
+    )
+    assert cost.details["threads"][0] == threads
+    assert cost.details["shared_bytes"][0] == pytest.approx(shared_bytes, abs=512)
+    if registers is None:  # the code generator leaves the loop as it is
+        assert cost.seconds[0] == plain.seconds[0]
+    else:
+        assert cost.details["registers"][0] == registers
+        assert cost.details["blocks_per_sm"][0] == 65536 // (threads * registers)
+
+
+@pytest.mark.parametrize("name", ["b200_sxm", "rtx_pro_6000"])
+def test_too_few_warps_to_specialise_are_refused_as_the_compiler_does(name: str) -> None:
+    machine = load_machine(name)
+    schedule = Schedule({"m": 64, "n": 64, "k": 64}, pipeline=3, extras={"warps": 2, "tma": 1, "warp_specialize": 1})
+    sizes = {key: int(size) for key, size in SIZES.items()}
+    cost = cost_model_for(machine).predict(workloads.gemm(), machine, ScheduleBatch.of([schedule]), sizes)
+    assert cost.reason[0] == "warp_specialize: needs 2 warps more"
+    assert np.isinf(cost.seconds[0])
+
+
+def test_a_warp_has_as_many_lanes_as_its_machine() -> None:
+    """Twice the lanes hold half of a tile's values each."""
+    wide, narrow = load_machine("mi300x"), load_machine("mi300x").with_figures({"limits.warp_size": 32})
+    here, there = (float(gemm(machine, m=128, n=128, warps=4).registers) for machine in (wide, narrow))
+    assert here < 0.7 * there
+    assert float(gemm(wide, warps=4).registers) == pytest.approx(float(gemm(narrow, warps=8).registers), rel=0.25)
