@@ -231,7 +231,8 @@ class GreedyFusion:
     """Merge the pair that saves most predicted seconds, again and again, while any saves.
 
     Pairs without reductions come first, then element-wise work on the result of a reduction, then the rest: a chain of element-wise
-    ops should be whole before it is placed, and it costs least where its operand is still on chip and already narrow.
+    ops should be whole before it is placed, and it costs least where its operand is still on chip and already narrow. What only a
+    reduction reads is priced in both places, with its producers and there, and goes there first where that saves more.
     """
 
     def decide(self, search: FusionSearch) -> None:
@@ -241,7 +242,8 @@ class GreedyFusion:
         def push(first: Node, second: Node) -> None:
             gain = search.offer(first, second).gain
             if gain > 0:
-                heapq.heappush(heap, (_tier(first, second), -gain, next(ticket), first, second))
+                tier = 0 if _belongs_to_reader(search, first, second, gain) else _tier(first, second)
+                heapq.heappush(heap, (tier, -gain, next(ticket), first, second))
 
         for node in list(search.graph.groups()):
             for first, second in search.neighbours(node):
@@ -266,6 +268,19 @@ class GreedyFusion:
 def _tier(first: Node, second: Node) -> int:
     """0: neither reduces; 1: the second is element-wise work on the first's result; 2: all other pairs."""
     return 2 if _reduces(second) else 1 if _reduces(first) else 0
+
+
+def _belongs_to_reader(search: FusionSearch, first: Node, second: Node, gain: float) -> bool:
+    """Whether the first is element-wise work that only the second reads, a reduction, and saves more there than with any producer.
+
+    Not so of a matrix product, each tile of which would do it again.
+    """
+    if _reduces(first) or not _reduces(second) or (second.group is not None and chain_length(second.group)):
+        return False
+    if any(search.graph.needed_outside(value, (first, second)) for value in first.gives):
+        return False
+    producers = (one for one in first.before if one.group is not None and search.allowed(one, first))
+    return gain > max((search.offer(one, first).gain for one in producers), default=0.0)
 
 
 def _reduces(node: Node) -> bool:

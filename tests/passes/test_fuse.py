@@ -20,9 +20,9 @@ from codesign.ir.errors import CodesignError
 from codesign.ir.index import IndexLike, index
 from codesign.ir.interpreter import evaluate
 from codesign.ir.location import UNKNOWN
-from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, apply
+from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, apply, cast
 from codesign.ir.structure import structural_hash
-from codesign.ir.tensor import Compute, Dim, Fusion, Sort
+from codesign.ir.tensor import Compute, Dim, Fusion, Monoid, Sort
 from codesign.ir.types import tensor
 from codesign.passes import CLEAN_UP, Context, optimize
 from codesign.passes.fusion.graph import GroupGraph
@@ -130,6 +130,28 @@ def test_a_value_needed_elsewhere_is_yielded() -> None:
     n = b.softmax(h)
     (fusion,) = fusions(optimize(b.module(h, n), pipeline=ONE))
     assert len(fusion.results) == 2
+
+
+@pytest.mark.parametrize(("function", "monoid"), [("mul", "sum"), ("abs", "max")])
+@pytest.mark.parametrize(("rows", "width"), [(4096, 2048), (1024, 8192)])
+def test_what_only_a_reduction_reads_is_computed_there(function: str, monoid: Monoid, rows: int, width: int) -> None:
+    """The square of a residual's norm, or the magnitudes of a quantiser: in float32, they are twice what they are made from."""
+    at = ("i", "j")
+    over = [Dim("i", index(rows)), Dim("j", index(width))]
+    x, w = Value(tensor(BF16, rows, 1024), "x"), Value(tensor(BF16, width, 1024), "w")
+    r = Value(tensor(BF16, rows, width), "r")
+    product = apply("mul", cast(Read(x, ("i", "k")), F32), cast(Read(w, ("j", "k")), F32))
+    h = Compute(over, product, reductions=[Dim("k", index(1024))], monoid="sum", dtype=BF16, name="h")
+    a = Compute(over, apply("add", Read(h.result, at), Read(r, at)), name="a")
+    wide = cast(Read(a.result, at), F32)
+    single = Compute(over, apply(function, wide, wide) if function == "mul" else apply(function, wide), name="single")
+    folded = Compute(over[:1], Read(single.result, at), reductions=over[1:], monoid=monoid, name="folded")
+    scaled = apply("mul", wide, apply("rsqrt", Read(folded.result, ("i",))))
+    out = Compute(over, cast(scaled, BF16), name="out")
+    body = Block([x, w, r], [h, a, single, folded, out], [a.result, out.result])
+    first, second = fusions(optimize(Module(functions={"main": Function("main", body)}), pipeline=ONE))
+    assert [value.type.dtype for value in (*first.results, *second.results)] == [BF16, BF16]
+    assert [c.monoid for c in second.computes if c.reductions] == [monoid]
 
 
 def test_no_merge_around_an_op_that_is_no_compute() -> None:
