@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -124,19 +124,25 @@ class KernelSummary:
 Counts = dict[tuple[Unit, str], float]
 
 
-def summarize(fusion: Fusion, name: str = "", key: str = "") -> KernelSummary:
+Place = tuple[tuple[Index, ...], tuple[Index, ...]]
+"""Where a result goes: the shape of its tensor in memory, and the index of each dim of that over the dims of the result."""
+
+
+def summarize(fusion: Fusion, name: str = "", key: str = "", places: Sequence[Place] = ()) -> KernelSummary:
     """The summary of a fused group, derived from its computes by walking their bodies once.
 
     Operations are counted per point of the dims that they depend on: what depends on fewer dims than the nest has is
     listed in `Nest.hoisted`. The multiply-add of a matrix product (`ir.analysis.contraction`) is not in `operations`.
+    `places`: of each result, in a group whose dims are not those of its results in memory.
     Raises UnsupportedError for an op of the group that is not a compute.
     """
     for op in fusion.body.ops:
         if not isinstance(op, Compute):
             raise UnsupportedError(f"no cost rule for '{op.opcode}' inside a fused group", place=op.location)
     inside: dict[Value, Compute] = {compute.result: compute for compute in fusion.computes}
-    yielded = set(fusion.body.yields)
-    nests = tuple(_nest(compute, inside, compute.result in yielded) for compute in fusion.computes)
+    own = ((value.shape, tuple(index(dim.name) for dim in inside[value].dims)) for value in fusion.body.yields)
+    stored = dict(zip(fusion.body.yields, places or own, strict=True))
+    nests = tuple(_nest(compute, inside, stored.get(compute.result)) for compute in fusion.computes)
     extents = fusion.dims()
     loads = [access for nest in nests for access in nest.loads]
     stores = [access for nest in nests for access in nest.stores]
@@ -155,7 +161,7 @@ def summarize(fusion: Fusion, name: str = "", key: str = "") -> KernelSummary:
     )
 
 
-def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: bool) -> Nest:
+def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: Place | None) -> Nest:
     dims = tuple(dim.name for dim in compute.dims)
     reductions = tuple(dim.name for dim in compute.reductions)
     domain = frozenset((*dims, *reductions))
@@ -194,9 +200,8 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: bool) -> Ne
         _count(counts.setdefault(frozenset(dims), {}), "alu", compute.dtype, 1.0)  # the result's conversion
     whole = counts.pop(domain, {})
     stores: tuple[Access, ...] = ()
-    if stored:
-        shape = compute.result.shape
-        where = tuple(index(dim) for dim in dims)
+    if stored is not None:
+        shape, where = stored
         stores = (Access(_label(compute.result), "store", compute.dtype, shape, row_major(shape), where, dims),)
     return Nest(
         name=_label(compute.result),

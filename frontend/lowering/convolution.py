@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from codesign.frontend.lowering.builder import Builder, Point, literal, read, where
 from codesign.frontend.lowering.promotion import accumulator, opmath
 from codesign.frontend.lowering.registry import lower
+from codesign.frontend.lowering.transposed import Places, by_phase, places_of
 from codesign.frontend.lowering.views import shape_of
 from codesign.ir.core import Value, tensor_type
 from codesign.ir.index import Index, IndexLike, index
@@ -38,6 +39,10 @@ class Sliding:
     @property
     def padded(self) -> bool:
         return any(p != 0 for p in self.pads)
+
+    def places(self, weight: Value) -> list[Places] | None:
+        """The places that windows of a weight cover, by phase; None where no step is longer than one, or one is not known."""
+        return places_of(self.steps, self.pads, self.spread, shape_of(weight)[2:])
 
     def covered(self, y: Point, k: Point) -> list[Index]:
         """The place that point k of window y covers: y * step + k * spread - padding."""
@@ -128,6 +133,9 @@ def convolution(
 ) -> Value:
     """A sum of products over a moving window, or its adjoint when transposed, plus a bias per channel."""
     sliding = Sliding.of(len(shape_of(x)) - 2, stride, padding, dilation)
+    places = sliding.places(weight) if transposed else None
+    if places is not None:
+        return by_phase(b, x, weight, bias, places, groups, b.out, b.name)
     product = scattered if transposed else gathered
     if bias is None:
         return product(b, x, weight, sliding, groups, b.out)
@@ -160,8 +168,12 @@ def convolution_backward(
     sliding = Sliding.of(rank, stride, padding, dilation)
     given: Value | None = None
     if wanted[0]:
-        product = gathered if transposed else scattered
-        given = product(b, grad, weight, sliding, groups, tensor_type(x), name=f"{b.name}_input")
+        places = None if transposed else sliding.places(weight)
+        if places is not None:
+            given = by_phase(b, grad, weight, None, places, groups, tensor_type(x), f"{b.name}_input")
+        else:
+            product = gathered if transposed else scattered
+            given = product(b, grad, weight, sliding, groups, tensor_type(x), name=f"{b.name}_input")
     of_weight = _weight_gradient(b, grad, x, weight, sliding, groups, transposed) if wanted[1] else None
     if not wanted[2]:
         return given, of_weight, None

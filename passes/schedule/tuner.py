@@ -239,7 +239,8 @@ class Tuner:
 
     def _summary(self, normalized: Normalized, name: str) -> KernelSummary:
         """The group's summary; of an empty domain, that of a single point, so that it costs its launch."""
-        summary = summarize(normalized.fusion, name)
+        places = [(where.type.shape, where.indices) for where in normalized.outputs]
+        summary = summarize(normalized.fusion, name, places=places)
         return summary if all(extent != 0 for extent in summary.extents.values()) else _of_a_point(summary)
 
     def _context(self, summary: KernelSummary) -> Context:

@@ -152,6 +152,17 @@ def test_terms_add_up_and_contain_the_interval() -> None:
     assert found.runners_up[0].seconds >= found.seconds
 
 
+def test_results_are_priced_where_they_go_in_memory() -> None:
+    """The pixels of a convolution's result lie side by side, though its normal form has one dim for all rows of the product."""
+    pixels = 14 * 14
+    tuned = tune(groups.convolution(8, 64, 14, 128, 3, 1, 1), H100)
+    (store,) = (access for nest in tuned.summary.nests for access in nest.stores)
+    assert [int(size.constant) for size in store.shape] == [8, 128, 14, 14]
+    values = {dim: np.arange(pixels) if extent == 8 * pixels else 0 for dim, extent in tuned.summary.extents.items()}
+    address = sum(i.evaluate(values) * int(s.constant) for i, s in zip(store.index, store.strides, strict=True))
+    assert np.array_equal(address, np.arange(pixels))
+
+
 # -- split reductions -----------------------------------------------------------------------------------------------------
 def _sum_of(scalar: Scalar, monoid: Monoid, x: Value) -> Fusion:
     """A reduction of a scalar over the columns of a matrix `x`."""
