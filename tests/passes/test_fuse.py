@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 import pytest
@@ -228,6 +229,30 @@ def test_an_argmax_dim_is_not_cut() -> None:
     assert "argmax" in _pair(e, arg)
     total = Compute([], Read(e.result, [k // 4, k % 4]), reductions=[Dim("k", index(8))], monoid="sum")
     assert _pair(e, total) == ""
+
+
+def test_an_argmax_dim_is_not_cut_on_the_producers_side() -> None:
+    """A sum and the argmax over it share a loop; a reader of the sum under another shape would cut the argmax's dim."""
+    x = Value(tensor(F32, 8, 4), "x")
+    total = Compute([Dim("p", index(8))], Read(x, ["p", "k"]), reductions=[Dim("k", index(4))], monoid="sum")
+
+    def refused(monoid: str) -> str:
+        over = Compute([], Read(total.result, ["q"]), reductions=[Dim("q", index(8))], monoid=cast(Monoid, monoid))
+        place = index("a") * 4 + "b"
+        shaped = Compute([Dim("a", index(2)), Dim("b", index(4))], apply("exp", Read(total.result, [place])))
+        body = Block([x], [total, over, shaped], [over.result, shaped.result])
+        graph = GroupGraph(body, Module("m", {}, {"main": Function("main", body)}).bounds())
+        first, second, reader = graph.groups()
+        both = graph.put(first, second, graph.try_merge(first, second))
+        try:
+            graph.try_merge(both, reader)
+        except NotFusable as reason:
+            return str(reason)
+        return ""
+
+    assert "argmax" in refused("argmax")
+    assert "argmax" in refused("argmin")
+    assert refused("max") == ""
 
 
 def test_element_wise_producers_follow_their_reader_anywhere() -> None:

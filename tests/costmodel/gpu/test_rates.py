@@ -1,0 +1,45 @@
+"""Rates of the way between L2 and an SM and what L2 keeps, in kernels whose time follows from them by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from codesign.costmodel import workloads
+from codesign.costmodel.events import simulate
+from codesign.costmodel.gpu.geometry import geometry
+from codesign.costmodel.gpu.parameters import load_calibration
+from codesign.costmodel.gpu.timing import estimate
+from codesign.costmodel.gpu.traffic import traffic
+from codesign.costmodel.machine import load_machine
+from codesign.ir.schedule import Schedule
+
+A100 = load_machine("a100_sxm")
+CLOCK = 1.41e9
+
+
+def test_an_sm_takes_64_bytes_a_clock_from_l2() -> None:
+    """One block of 128 x 128 loads 256 rows of k: the way into its SM is what bounds its loads."""
+    sizes = {"M": 128.0, "N": 128.0, "K": 65536.0}
+    knobs = {"tile.m": 128.0, "tile.n": 128.0, "tile.k": 64.0, "warps": 8.0, "pipeline": 3.0}
+    columns = {name: np.array([value]) for name, value in knobs.items()}
+    found = estimate(workloads.gemm("bf16"), A100, columns, sizes, load_calibration(A100).parameters)
+    arriving = 256 * 65536 * 2 / (64.0 * CLOCK)
+    assert float(np.ravel(found.resources["l2"])[0]) == pytest.approx(arriving, rel=0.01)
+    schedule = Schedule({"m": 128, "n": 128, "k": 64}, pipeline=3, extras={"warps": 8})
+    seen = simulate(workloads.gemm("bf16"), A100, schedule, {"M": 128, "N": 128, "K": 65536})
+    assert seen.busy["port"] * seen.seconds * 108 == pytest.approx(arriving, rel=0.01)
+
+
+@pytest.mark.parametrize(("rows", "l2"), [(108.0, 40e6), (216.0, 40e6), (216.0, 100e6)])
+def test_l2_keeps_four_fifths_of_its_capacity_for_the_rows_at_work(rows: float, l2: float) -> None:
+    """A norm goes over its rows twice; of the second time L2 answers the share that 0.8 of it is of the rows in flight."""
+    tokens, row = 8192.0, 262144.0
+    kernel = workloads.rms_norm()
+    outer, inner = kernel.outer[0], kernel.inner[0]
+    g = geometry(kernel, {f"tile.{outer}": 1.0, f"tile.{inner}": 1024.0}, {"T": tokens, "N": row})
+    found = traffic(kernel, g, rows, 1.0, (outer,), l2, 0.0, 0.0)
+    rows_in_flight = rows * row * 2.0
+    missed = 1.0 - 0.8 * l2 / rows_in_flight
+    assert 0.0 < missed < 1.0
+    assert float(found.read) == pytest.approx(tokens * row * 2.0 * (1.0 + missed), rel=0.02)

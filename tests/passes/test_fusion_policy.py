@@ -1,0 +1,69 @@
+"""The greedy policy: what it merges first, and that an offer which has become worse since it was made is made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+from codesign.ir.location import UNKNOWN
+from codesign.passes.fusion.graph import Node
+from codesign.passes.fusion.group import Group
+from codesign.passes.fusion.policy import FusionSearch, GreedyFusion, Offer
+
+
+class Offers:
+    """Gains of pairs of nodes by name: each answer is the next of its list, the last one for ever. Merging two removes them."""
+
+    def __init__(self, gains: dict[str, list[float]]) -> None:
+        empty = Group((), {}, UNKNOWN)
+        names = sorted({name for pair in gains for name in pair})
+        self.nodes = {name: Node(None, empty, place, (), ()) for place, name in enumerate(names)}
+        self.names = {node: name for name, node in self.nodes.items()}
+        self.gains = gains
+        self.merged: list[str] = []
+
+    @property
+    def graph(self) -> Offers:
+        return self
+
+    def groups(self) -> Iterator[Node]:
+        return iter(self.nodes.values())
+
+    def neighbours(self, node: Node) -> Iterator[tuple[Node, Node]]:
+        for pair in self.gains:
+            if self.names.get(node, "") in pair:
+                yield self.nodes[pair[0]], self.nodes[pair[1]]
+
+    def offer(self, first: Node, second: Node) -> Offer:
+        left = self.gains[self.names[first] + self.names[second]]
+        return Offer(0.0, left.pop(0) if len(left) > 1 else left[0])
+
+    def allowed(self, first: Node, second: Node) -> bool:
+        gone = "".join(self.merged)
+        return self.names[first] not in gone and self.names[second] not in gone
+
+    def accept(self, first: Node, second: Node) -> Node:
+        self.merged.append(self.names[first] + self.names[second])
+        return Node(None, Group((), {}, UNKNOWN), 99, (), ())
+
+
+def decided(gains: dict[str, list[float]]) -> list[str]:
+    search = Offers(gains)
+    GreedyFusion().decide(cast(FusionSearch, cast(Any, search)))
+    return search.merged
+
+
+def test_the_greatest_gain_goes_first() -> None:
+    assert decided({"ab": [1.0], "cd": [3.0], "ef": [2.0]}) == ["cd", "ef", "ab"]
+    assert decided({"ab": [1.0], "bc": [3.0]}) == ["bc"]
+
+
+def test_an_offer_that_has_become_worse_waits_for_better_ones() -> None:
+    assert decided({"ab": [10.0, 1.0], "bc": [5.0], "de": [3.0]}) == ["bc", "de"]
+    assert decided({"ab": [10.0, 1.0], "cd": [5.0]}) == ["cd", "ab"]
+
+
+def test_an_offer_that_no_longer_saves_anything_is_dropped() -> None:
+    assert decided({"ab": [10.0, -1.0], "cd": [5.0]}) == ["cd"]
+    assert decided({"ab": [10.0, 0.0]}) == []
+    assert decided({"ab": [0.0]}) == []
