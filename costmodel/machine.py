@@ -354,6 +354,16 @@ def machine_names() -> list[str]:
     return sorted(path.stem for path in MACHINE_FOLDER.glob("*.toml"))
 
 
+def as_shipped(machine: Machine) -> Machine:
+    """The machine of this name that ships, if there is one: a chip whose power limit is set otherwise is the same chip."""
+    return load_machine(machine.name) if machine.name in _shipped() else machine
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> frozenset[str]:
+    return frozenset(machine_names())
+
+
 @lru_cache(maxsize=128)
 def load_machine(name: str) -> Machine:
     """Load a machine by its name or by the path of a TOML file.

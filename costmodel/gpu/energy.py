@@ -11,11 +11,11 @@ import numpy as np
 from codesign.costmodel.gpu.geometry import Array, Work
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.streaming import REQUEST_BYTES
-from codesign.costmodel.machine import Machine
+from codesign.costmodel.machine import Machine, as_shipped
 
 STATIC_POWER = 0.15
 """Share of the power limit that does not follow the work, where a machine file does not say how many watts: leakage,
-memory refresh, links."""
+memory refresh, links. It falls with the limit, as voltage does, and does not rise above that of the chip as shipped."""
 
 VECTOR_POWER = 0.6
 """Share of the power limit that the vector unit draws at its peak rate, where a machine file does not say what an
@@ -29,7 +29,8 @@ def static_watts(machine: Machine) -> float:
     """Watts that a machine draws whatever it does; 0 where its file has no figure of power."""
     if machine.static_watts is not None and machine.static_watts.value is not None:
         return machine.static_watts.value
-    return STATIC_POWER * (power_limit(machine) or 0.0)
+    limit = power_limit(machine) or 0.0
+    return STATIC_POWER * min(limit, power_limit(as_shipped(machine)) or limit)
 
 
 def power_limit(machine: Machine) -> float | None:

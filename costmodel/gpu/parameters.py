@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from codesign.costmodel.machine import Machine, load_machine
+from codesign.costmodel.machine import Machine, as_shipped, load_machine
 from codesign.ir.errors import MachineError
 
 FOLDER = Path(__file__).resolve().parent.parent / "parameters"
@@ -264,8 +264,9 @@ def _scales(donor: Machine, machine: Machine) -> dict[str, float]:
     return scales
 
 
-def _watts_per_operation(machine: Machine) -> float:
+def _watts_per_operation(changed: Machine) -> float:
     """The power limit over the peak rate of 16-bit products: vendors size the one for the other."""
+    machine = as_shipped(changed)
     return machine.need(machine.power_watts, "power_watts") / (machine.rate("tensor", "bf16") or 1.0)
 
 

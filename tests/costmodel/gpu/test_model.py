@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from codesign.costmodel import workloads
+from codesign.costmodel.gpu.energy import static_watts
 from codesign.costmodel.gpu.library import library
 from codesign.costmodel.gpu.model import TERM_NAMES, GpuTileModel, spread_of
 from codesign.costmodel.gpu.parameters import FITTED, calibration_like, load_calibration, wider
@@ -208,6 +209,26 @@ def test_a_machine_never_draws_more_than_its_power_limit_and_what_it_throttles_d
                     bound += 1
                     assert drawn >= 0.85, (kernel.name, size, share)
     assert bound >= 2 or fidelity == 2
+
+
+@pytest.mark.parametrize("name", ["h100_sxm", "a100_sxm", "b200_sxm", "mi300x", "l40s"])
+def test_another_power_limit_is_no_other_chip(name: str) -> None:
+    """What the work of a kernel takes does not follow the limit; where that does not bound, nothing changes at all."""
+    machine = load_machine(name)
+    watts = machine.need(machine.power_watts, "power_watts")
+    schedule = ScheduleBatch.of([Schedule({"m": 64, "n": 64, "k": 32, "t": 1}, pipeline=2, extras={"warps": 4})])
+    for kernel in (workloads.gemm(), workloads.gemm("f32"), workloads.gelu()):
+        sizes = dict.fromkeys(kernel.symbols, 2048)
+        found = []
+        for factor in (0.3, 2.0, 4.0):
+            changed = machine.with_figures({"power_watts": factor * watts})
+            cost = GpuTileModel().predict(kernel, changed, schedule, sizes)
+            found.append((cost.joules[0] - static_watts(changed) * cost.seconds[0], cost.seconds[0]))
+        (capped, slow), (work, seconds), (free, same) = found
+        assert work == pytest.approx(free, rel=1e-9)
+        assert capped == pytest.approx(work, rel=1e-9)
+        assert same == pytest.approx(seconds, rel=1e-3)
+        assert slow >= seconds * (1.0 - 1e-9)
 
 
 def test_twice_the_power_limit_is_felt_only_where_it_bounds() -> None:
