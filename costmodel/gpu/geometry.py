@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from codesign.costmodel.gpu.runs import sector_waste
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import Access, KernelSummary, Nest, footprint, index_range
 from codesign.ir.dtypes import DType
 from codesign.ir.functions import Unit
-from codesign.ir.index import Index, index
+from codesign.ir.index import Index
 from codesign.ir.schedule import REDUCE_MODES
 
 LOOPED, RESIDENT, ONLINE = (REDUCE_MODES.index(mode) for mode in ("looped", "resident", "online"))
@@ -224,7 +224,7 @@ def work(
             key = _covers(access, g)
             times, first = _times(access, g), seen.get(key)
             elements = footprint(access, mean)
-            size = elements * access.dtype.bytes * _sector_waste(access, g, sector)
+            size = elements * access.dtype.bytes * sector_waste(access, g, sector)
             moved = size * times * again
             if first is None or stages[nest.name] not in first:  # a loop asks once for what several nests read
                 total.request_bytes = total.request_bytes + moved
@@ -658,67 +658,3 @@ def _covers(access: Access, g: Geometry) -> tuple[Any, ...]:
         whole = np.greater_equal(index_range(expression, sizes), extent.evaluate(g.symbols))
         parts.append("whole" if np.all(whole) else expression)
     return tuple(parts)
-
-
-def run_bytes(access: Access, g: Geometry) -> Array:
-    """Bytes of one contiguous run of a tile's access: what DRAM and sectors see of its pattern.
-
-    A run goes on over the next dim where a tile covers the whole of the dims below it, and over one whose steps are no
-    longer than the run, as those of a window that slides. A dim that is wrapped (a remainder) breaks its run about once
-    a tile.
-    """
-    unit, wrapped, steps, above = _adjacent(access)
-    run: Array = 1.0
-    for dim in unit:
-        run = run + (g.mean[dim] - 1.0)
-    for dim in wrapped:
-        run = np.maximum(run, np.maximum(g.mean[dim] * 0.5, 4.0))
-    for dim, step in steps:
-        run = np.where(np.greater_equal(run, step), run + step * (g.mean[dim] - 1.0), run)
-    for dim, below in above:
-        whole = np.greater_equal(run, below.evaluate(g.symbols))
-        if not np.any(whole):
-            break
-        run = np.where(whole, run * g.mean[dim], run)
-    return run * access.dtype.bytes
-
-
-def adjacent_dims(access: Access) -> tuple[str, ...]:
-    """Dims along which neighbours of an access are adjacent in memory."""
-    return _adjacent(access)[0]
-
-
-@lru_cache(maxsize=4096)
-def _adjacent(
-    access: Access,
-) -> tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, int], ...], tuple[tuple[str, Index], ...]]:
-    """Dims along which neighbours are adjacent in memory, dims in which the address is not linear, dims in steps of a few
-    elements, and dims that step over a whole run of so many elements."""
-    address = index(0)
-    for expression, stride in zip(access.index, access.strides, strict=True):
-        address = address + expression * stride  # quotients and remainders of a collapsed dim rejoin here
-    unit, wrapped, few, steps = [], [], [], []
-    for dim in access.dims:
-        coefficient = address.coefficient(dim)
-        if coefficient is None:
-            wrapped.append(dim)
-        elif coefficient == 1 or coefficient == -1:
-            unit.append(dim)
-        elif coefficient in access.strides:
-            steps.append((access.strides.index(coefficient), dim, coefficient))
-        elif coefficient.is_constant and coefficient.constant > 1:
-            few.append((coefficient.constant, dim))
-    above = tuple((dim, below) for _, dim, below in sorted(steps, key=lambda step: -step[0]))
-    return tuple(unit), tuple(wrapped), tuple((dim, step) for step, dim in sorted(few)), above
-
-
-def _sector_waste(access: Access, g: Geometry, sector: float) -> Array:
-    """Bytes moved per byte used, by how long the contiguous runs of a tile are: whole sectors move, and L1 keeps them
-    for later trips."""
-    run = run_bytes(access, g)
-    if not access.index or not np.any(np.less(run, sector)):
-        return 1.0
-    again: Array = 1.0
-    for dim in access.dims:
-        again = again * g.trips.get(dim, 1.0)
-    return np.maximum(1.0, sector / np.maximum(np.maximum(run * again, run), 2.0))

@@ -15,6 +15,7 @@ import numpy as np
 from codesign.costmodel.gpu.generated import Held, Tiles, held_by, tiles_of, vector_bytes
 from codesign.costmodel.gpu.geometry import Array, Geometry, Work, sector_bytes, wide_of, work
 from codesign.costmodel.gpu.phases import Fetch, Phase, phases_of
+from codesign.costmodel.gpu.runs import lines_of_a_request
 from codesign.costmodel.gpu.streaming import REQUEST_BYTES, REQUEST_CLOCKS
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import Access, KernelSummary
@@ -51,13 +52,13 @@ def issued(w: Work, kernel: KernelSummary, tiles: Tiles, warp: float) -> Work:
         for fetch in phase.fetches:
             times = _times(fetch, phase, tiles)
             requests, each = _requests(fetch.access, tiles)
-            clocks = clocks + times * requests / warp * _clocks(each, warp)
+            clocks = clocks + times * requests / warp * _clocks(fetch.access, tiles, each, warp)
             slots = slots + times * requests * _guards(fetch.access, tiles, each)
         for nest in phase.roots:
             for access in nest.stores:
                 times = _trips((dim for dim in access.dims if dim in tiles.g.trips), tiles)
                 requests, each = _requests(access, tiles)
-                clocks = clocks + times * requests / warp * _clocks(each, warp)
+                clocks = clocks + times * requests / warp * _clocks(access, tiles, each, warp)
     return replace(w, integer=w.integer + slots, request_clocks=clocks)
 
 
@@ -68,8 +69,10 @@ def _requests(access: Access, tiles: Tiles) -> tuple[Array, Array]:
     return np.maximum(lanes, tiles.threads), each
 
 
-def _clocks(each: Array, warp: float) -> Array:
-    return np.maximum(each * warp / REQUEST_BYTES, REQUEST_CLOCKS)
+def _clocks(access: Access, tiles: Tiles, each: Array, warp: float) -> Array:
+    """Clocks of one request of a warp: by its bytes, and by the lines that its lanes lie in, one a clock."""
+    lines = lines_of_a_request(access, tiles.g, each, warp)
+    return np.maximum(np.maximum(each * warp / REQUEST_BYTES, REQUEST_CLOCKS), lines)
 
 
 def _guards(access: Access, tiles: Tiles, each: Array) -> Array:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from codesign.costmodel.gpu.geometry import Array, Geometry, further_sweeps, run_bytes
+from codesign.costmodel.gpu.geometry import Array, Geometry, further_sweeps
+from codesign.costmodel.gpu.runs import run_bytes
 from codesign.costmodel.summary import Access, KernelSummary, footprint
 
 FRESH = (0.05, 0.6)

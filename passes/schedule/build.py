@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from codesign.costmodel.gpu.geometry import adjacent_dims
+from codesign.costmodel.gpu.runs import adjacent_dims
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import Contraction, KernelSummary, Nest
 from codesign.ir.errors import ScheduleError

@@ -36,12 +36,12 @@ def causal(channels: int, length: int) -> Fusion:
 
 
 GROUPS = {
-    "stream": group("%x: bf16[4096, 4096]", "%y = compute bf16[i: 4096, j: 4096] { max(%x[i, j], 0.0:bf16) }"),
+    "stream": group("%x: bf16[8192, 8192]", "%y = compute bf16[i: 8192, j: 8192] { max(%x[i, j], 0.0:bf16) }"),
     "sum": group("%x: f32[4096, 8192]", "%y = compute f32[i: 4096] sum(j: 8192) { %x[i, j] }"),
-    "window of 2": window(2, 2, 128, 256, "f32"),
+    "window of 2": window(2, 2, 128, 1024, "f32"),
     "window in one dim": window(1, 16, 4096, 2048, "f32"),
-    "causal": causal(1024, 4096),
-    "convolution": convolution(64, 64, 128, (56, 56)),
+    "causal": causal(4096, 4096),
+    "convolution": convolution(128, 64, 128, (56, 56)),
     "convolution in one dim": convolution(64, 64, 128, (4096,)),
 }
 

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from codesign.costmodel.events import EventModel
+from codesign.costmodel.gpu.geometry import geometry
+from codesign.costmodel.gpu.runs import lines_of_a_request
 from codesign.costmodel.gpu.streaming import REQUEST_CLOCKS
 from codesign.costmodel.machine import Machine, load_machine
 from codesign.costmodel.models import cost_model_for
+from codesign.costmodel.summary import summarize
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.tensor import Fusion
 from codesign.passes.schedule.tuner import Tuned
@@ -99,6 +102,31 @@ def test_a_pool_fused_into_a_convolution_pays_the_convolution_for_each_of_its_ta
         f"%p = compute f32[{sizes}] max(u: 4, v: 4) {{ %v[n, o, y, x, u, v] }}",
     )
     assert best(within).seconds - 3e-6 >= 4.0 * (best(alone).seconds - 3e-6)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "lines"),
+    [
+        ({"i": 1, "j": 32}, 1),
+        ({"i": 1, "j": 128}, 4),
+        ({"i": 32, "j": 1}, 32),
+        ({"i": 8, "j": 8}, 4),
+        ({"i": 1, "j": 8}, 1),
+    ],
+)
+def test_a_request_touches_the_lines_that_its_lanes_lie_in(tiles: dict[str, int], lines: int) -> None:
+    """Of a tile of four-byte values with a lane each, or four where they are neighbours and enough."""
+    summary = summarize(group("%x: f32[4096, 8192]", "%y = compute f32[i: 4096, j: 4096] { %x[i, j] }"))
+    (access,) = summary.nests[0].loads
+    g = geometry(summary, {f"tile.{dim}": np.array([float(size)]) for dim, size in tiles.items()}, {})
+    each = 16.0 if tiles["j"] == 128 else 4.0
+    assert float(lines_of_a_request(access, g, each, 32.0)[0]) == lines
+
+
+def test_lanes_of_a_window_go_along_memory() -> None:
+    found = best(pooling(3, images=64))
+    stores = [access for nest in found.summary.nests for access in nest.stores]
+    assert found.schedule.tiles[stores[0].dims[-1]] >= 16
 
 
 STREAMS = {

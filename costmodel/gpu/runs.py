@@ -1,0 +1,110 @@
+"""How an access goes along memory: contiguous runs, the sectors and the lines of L1 that they lie in."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+
+from codesign.costmodel.summary import Access
+from codesign.ir.index import Index, index
+
+Array = Any
+"""A NumPy array or a Python number; arrays broadcast against each other."""
+
+
+class Tiling(Protocol):
+    """What is asked of a tiling, by dim: tiles, their mean part inside, and trips of loops; and sizes by symbol."""
+
+    tile: dict[str, Array]
+    mean: dict[str, Array]
+    trips: dict[str, Array]
+    symbols: dict[str, Array]
+
+
+LINE_BYTES = 128.0
+"""Bytes of a line of L1."""
+
+
+def run_bytes(access: Access, g: Tiling) -> Array:
+    """Bytes of one contiguous run of a tile's access: what DRAM and sectors see of its pattern.
+
+    A run goes on over the next dim where a tile covers the whole of the dims below it, and over one whose steps are no
+    longer than the run, as those of a window that slides. A dim that is wrapped (a remainder) breaks its run about once
+    a tile.
+    """
+    unit, wrapped, steps, above = _adjacent(access)
+    run: Array = 1.0
+    for dim in unit:
+        run = run + (g.mean[dim] - 1.0)
+    for dim in wrapped:
+        run = np.maximum(run, np.maximum(g.mean[dim] * 0.5, 4.0))
+    for dim, step in steps:
+        run = np.where(np.greater_equal(run, step), run + step * (g.mean[dim] - 1.0), run)
+    for dim, below in above:
+        whole = np.greater_equal(run, below.evaluate(g.symbols))
+        if not np.any(whole):
+            break
+        run = np.where(whole, run * g.mean[dim], run)
+    return run * access.dtype.bytes
+
+
+def lines_of_a_request(access: Access, g: Tiling, each: Array, warp: float) -> Array:
+    """Lines of L1 that a warp's request touches when a lane takes `each` bytes: lanes go along the dims with the shortest
+    steps first, as generated code lays them out."""
+    unit, wrapped, few, above = _adjacent(access)
+    size = access.dtype.bytes
+    first: Array = 1.0  # several dims of step one, as those of a window, are gone along one by one
+    for dim in (*unit, *wrapped):
+        first = np.maximum(first, g.tile[dim])
+    steps = [(first, 1.0), *((g.tile[dim], float(step)) for dim, step in few)]
+    steps += [(g.tile[dim], below.evaluate(g.symbols)) for dim, below in above]
+    lines: Array = 1.0
+    left: Array = warp * each / size
+    for tile, step in steps:
+        lanes = np.minimum(tile, left)
+        lines = lines * np.clip(lanes * step * (size / LINE_BYTES), 1.0, np.maximum(lanes, 1.0))
+        left = left / lanes
+    return lines
+
+
+def adjacent_dims(access: Access) -> tuple[str, ...]:
+    """Dims along which neighbours of an access are adjacent in memory."""
+    return _adjacent(access)[0]
+
+
+@lru_cache(maxsize=4096)
+def _adjacent(
+    access: Access,
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[str, int], ...], tuple[tuple[str, Index], ...]]:
+    """Dims along which neighbours are adjacent in memory, dims in which the address is not linear, dims in steps of a few
+    elements, and dims that step over a whole run of so many elements."""
+    address = index(0)
+    for expression, stride in zip(access.index, access.strides, strict=True):
+        address = address + expression * stride  # quotients and remainders of a collapsed dim rejoin here
+    unit, wrapped, few, steps = [], [], [], []
+    for dim in access.dims:
+        coefficient = address.coefficient(dim)
+        if coefficient is None:
+            wrapped.append(dim)
+        elif coefficient == 1 or coefficient == -1:
+            unit.append(dim)
+        elif coefficient in access.strides:
+            steps.append((access.strides.index(coefficient), dim, coefficient))
+        elif coefficient.is_constant and coefficient.constant > 1:
+            few.append((coefficient.constant, dim))
+    above = tuple((dim, below) for _, dim, below in sorted(steps, key=lambda step: -step[0]))
+    return tuple(unit), tuple(wrapped), tuple((dim, step) for step, dim in sorted(few)), above
+
+
+def sector_waste(access: Access, g: Tiling, sector: float) -> Array:
+    """Bytes moved per byte used, by how long the contiguous runs of a tile are: whole sectors move, and L1 keeps them
+    for later trips."""
+    run = run_bytes(access, g)
+    if not access.index or not np.any(np.less(run, sector)):
+        return 1.0
+    again: Array = 1.0
+    for dim in access.dims:
+        again = again * g.trips.get(dim, 1.0)
+    return np.maximum(1.0, sector / np.maximum(np.maximum(run * again, run), 2.0))
