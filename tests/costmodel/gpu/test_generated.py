@@ -14,7 +14,12 @@ from codesign.costmodel.gpu.geometry import geometry
 from codesign.costmodel.gpu.phases import aligned_run, phases_of
 from codesign.costmodel.machine import Machine, load_machine
 from codesign.costmodel.models import cost_model_for
+from codesign.costmodel.protocol import CostBatch
+from codesign.costmodel.summary import summarize
+from codesign.ir.dtypes import F32
 from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.passes.schedule.tuner import tune
+from tests.passes.tiling import groups
 
 SIZES: dict[str, Any] = {"M": 4096.0, "N": 4096.0, "K": 4096.0}
 FRAGMENTS, WARP_GROUPS, TENSOR_MEMORY = (load_machine(name) for name in ("a100_sxm", "h100_sxm", "b200_sxm"))
@@ -169,3 +174,50 @@ def test_a_warp_has_as_many_lanes_as_its_machine() -> None:
     here, there = (float(gemm(machine, m=128, n=128, warps=4).registers) for machine in (wide, narrow))
     assert here < 0.7 * there
     assert float(gemm(wide, warps=4).registers) == pytest.approx(float(gemm(narrow, warps=8).registers), rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "k", "warps", "stages", "registers"),
+    [
+        (32, 32, 16, 4, 3, 59),
+        (32, 32, 64, 4, 3, 64),
+        (64, 64, 16, 4, 3, 128),
+        (64, 64, 64, 4, 3, 128),
+        (128, 128, 16, 8, 3, 222),
+        (64, 256, 32, 8, 3, 220),
+        (128, 128, 64, 8, 2, 254),
+    ],
+)
+def test_operands_of_a_product_element_by_element_are_in_registers(
+    m: int, n: int, k: int, warps: int, stages: int, registers: int
+) -> None:
+    """Registers of float32 products as Triton 3.9.0 and its ptxas compile them for sm_90; none of these spills."""
+    found = float32_product(m, n, k, warps, stages)
+    assert found.details["registers"][0] == pytest.approx(registers, rel=0.2, abs=12)
+    assert found.details["spilled_bytes"][0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "k", "warps"), [(64, 256, 128, 8), (64, 128, 128, 4), (32, 64, 256, 4), (64, 128, 128, 8)]
+)
+def test_a_step_whose_operands_do_not_fit_registers_is_refused(m: int, n: int, k: int, warps: int) -> None:
+    """The compiler spills hundreds of bytes to kilobytes a thread there."""
+    assert float32_product(m, n, k, warps, 2).reason[0].startswith("registers: ")
+
+
+@pytest.mark.parametrize("machine", ["h100_sxm", "a100_sxm", "rtx_3090"])
+@pytest.mark.parametrize("rows", [128, 1024])
+def test_the_chosen_float32_product_keeps_its_operands_in_registers(machine: str, rows: int) -> None:
+    found = tune(groups.gemm(rows, 4096, 4096, F32), load_machine(machine))
+    assert found.details["spilled_bytes"] <= 256.0
+    results = found.schedule.tiles["i"] * found.schedule.tiles["j"] / (32.0 * found.schedule.extra("warps", 4))
+    assert 2.0 * results**0.5 * found.schedule.tiles["k"] <= 1024.0 or results * found.schedule.tiles["k"] < 4096.0
+
+
+def float32_product(m: int, n: int, k: int, warps: int, stages: int) -> CostBatch:
+    """What is predicted of a float32 product of 4096 cubed on an h100_sxm under a schedule."""
+    tiles, extras = {"i": m, "j": n, "k": k}, {"warps": warps, "group": 8}
+    schedule = Schedule(tiles, order=("i", "j"), reduce={"k": "looped"}, pipeline=stages, extras=extras)
+    machine = load_machine("h100_sxm")
+    summary = summarize(groups.gemm(4096, 4096, 4096, F32))
+    return cost_model_for(machine).predict(summary, machine, ScheduleBatch.of([schedule]))
