@@ -20,12 +20,13 @@ from codesign.costmodel.gpu.streaming import REQUEST_BYTES, REQUEST_CLOCKS
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import Access, KernelSummary
 
-OTHERWISE, BORDER, PACKING = 1.0, 1.0, 1.0
+OTHERWISE, BORDER, PACKING, ADDRESS = 1.0, 1.0, 1.0, 1.0
 """Integer slots of a thread's load: the value that it has where the guard fails, moved in before; the guard itself where
-each point has its own, as at a border that a window crosses; and bringing a value of less than 32 bits to its place in a
-register when it comes alone. Counted in what ptxas 13 makes for sm_90 of an 8 x 8 pooling (256 loads, 262 moves), a
-7 x 7 depthwise convolution (34 loads, 33 packings, 21 comparisons) and a 3 x 3 convolution in bf16 (208 loads, 530
-integer instructions). Addresses of taps are constants of the instruction."""
+each point has its own, as at a border that a window crosses; bringing a value of less than 32 bits to its place in a
+register when it comes alone; and, in a loop, its next address. Counted in what ptxas 13 makes for sm_90 of an 8 x 8
+pooling (256 loads, 262 moves), a 7 x 7 depthwise convolution (34 loads, 33 packings, 21 comparisons) and a 3 x 3
+convolution in bf16 (208 loads, 530 integer instructions). Addresses of taps outside of loops are constants of the
+instruction."""
 
 
 def block_work(
@@ -53,7 +54,8 @@ def issued(w: Work, kernel: KernelSummary, tiles: Tiles, warp: float) -> Work:
             times = _times(fetch, phase, tiles)
             requests, each = _requests(fetch.access, tiles)
             clocks = clocks + times * requests / warp * _clocks(fetch.access, tiles, each, warp)
-            slots = slots + times * requests * _guards(fetch.access, tiles, each)
+            moving = np.greater(times, 1.0) * ADDRESS
+            slots = slots + times * requests * (_guards(fetch.access, tiles, each) + moving)
         for nest in phase.roots:
             for access in nest.stores:
                 times = _trips((dim for dim in access.dims if dim in tiles.g.trips), tiles)
