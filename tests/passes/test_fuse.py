@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import cast
+from typing import cast as typed
 
 import numpy as np
 import pytest
@@ -237,7 +237,7 @@ def test_an_argmax_dim_is_not_cut_on_the_producers_side() -> None:
     total = Compute([Dim("p", index(8))], Read(x, ["p", "k"]), reductions=[Dim("k", index(4))], monoid="sum")
 
     def refused(monoid: str) -> str:
-        over = Compute([], Read(total.result, ["q"]), reductions=[Dim("q", index(8))], monoid=cast(Monoid, monoid))
+        over = Compute([], Read(total.result, ["q"]), reductions=[Dim("q", index(8))], monoid=typed(Monoid, monoid))
         place = index("a") * 4 + "b"
         shaped = Compute([Dim("a", index(2)), Dim("b", index(4))], apply("exp", Read(total.result, [place])))
         body = Block([x], [total, over, shaped], [over.result, shaped.result])
