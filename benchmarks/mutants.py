@@ -80,7 +80,7 @@ def run_tests(root: Path, tests: tuple[str, ...]) -> tuple[int, str]:
         **os.environ,
         "PYTHONPATH": str(root),
         "OMP_NUM_THREADS": "1",
-        "HYPOTHESIS_PROFILE": "ci",
+        "HYPOTHESIS_PROFILE": "unshrunk",
         "PYTHONHASHSEED": "0",
         "CODESIGN_CACHE": str(root / "cache"),
     }

@@ -111,6 +111,15 @@ def test_coefficient_is_the_slope(a: Index, point: dict[str, int]) -> None:
     assert factor.evaluate(point) == step
 
 
+def test_what_is_not_linear_has_no_coefficient() -> None:
+    a, b = index("i"), index("j")
+    assert (a * 3 + b * a + 7).coefficient("i") == b + 3
+    assert (a * a).coefficient("i") is None
+    assert (a * a * b + a).coefficient("i") is None
+    assert (a + a // 2).coefficient("i") is None
+    assert (b // 2).coefficient("i") == 0
+
+
 BOUNDS = Bounds(
     {"i": index("M"), "j": index("S"), "k": index(8), "m": index(64), "n": index(3), "f": index("S") * 64},
     {"M": (1, None), "S": (1, None), "T": (4, 4096)},
@@ -161,6 +170,12 @@ def test_limits_are_tight_for_affine() -> None:
     expression = 3 * m - 2 * k + 5
     everything = [3 * a - 2 * b + 5 for a, b in itertools.product(range(64), range(8))]
     assert expression.limits(BOUNDS) == (min(everything), max(everything))
+
+
+@pytest.mark.parametrize(("a", "b"), [((-3, 4), (-5, 2)), ((-3, 4), (1, 6)), ((-4, -1), (-5, -2)), ((2, 3), (-9, -4))])
+def test_limits_of_a_product_are_those_of_its_corners(a: tuple[int, int], b: tuple[int, int]) -> None:
+    corners = [x * y for x in a for y in b]
+    assert (index("a") * "b").limits(Bounds({}, {"a": a, "b": b})) == (min(corners), max(corners))
 
 
 def test_equal_polynomials_are_equal_objects() -> None:

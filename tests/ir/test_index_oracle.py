@@ -165,7 +165,9 @@ def trees(symbols: bool = False) -> st.SearchStrategy[Tree]:
         )  # fmt: skip
         return two | divided | scaled | digits
 
-    return st.recursive(leaves(symbols), grown, max_leaves=5)
+    i, j = Tree("leaf", leaf="i"), Tree("leaf", leaf="j")
+    address = st.builds(lambda width: Tree("+", (Tree("*", (i,), width), j)), st.integers(2, 12) | divisors)
+    return st.recursive(leaves(symbols) | address, grown, max_leaves=5)
 
 
 def affine_trees() -> st.SearchStrategy[Tree]:
@@ -264,7 +266,12 @@ i, j = index("i"), index("j")
         (i % 12 // 8, "floor((i mod 12)/8)", Box((16, 1, 1))),
         (i % 6 // 4 + i % 4 // 3, "floor((i mod 6)/4) + floor((i mod 4)/3)", Box((12, 1, 1))),
         (i // 5 % 4 + i // 4 % 5, "(floor(i/5) mod 4) + (floor(i/4) mod 5)", Box((60, 1, 1))),
+        (i // 5 % 4 * 5 + i % 5, "i mod 20", Box((60, 1, 1))),
+        (i // 20 * 20 + i // 5 % 4 * 5 + i % 5, "i", Box((60, 1, 1))),
         ((i * 12 + j) % 24 // 12, "floor(((12i + j) mod 24)/12)", Box((8, 12, 1))),
+        ((i * 4 + j) // 8, "floor((4i + j)/8)", Box((6, 4, 1))),
+        ((i * 4 + j) // 8, "floor((4i + j)/8)", Box((6, 5, 1))),
+        ((i * 4 + j) % 8, "(4i + j) mod 8", Box((6, 5, 1))),
         ((i - 3) // 4, "floor((i - 3)/4)", Box((8, 1, 1))),
         ((i - 3) % 4, "(i - 3) mod 4", Box((8, 1, 1))),
     ],
