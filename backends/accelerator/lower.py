@@ -127,7 +127,7 @@ class _Lowering:
             self.scratches,
             [],
             [outer],
-            str(self.kernel.schedule.extras.get("dataflow", "")),
+            self._dataflow(),
             self.kernel.location,
         )
         slots = arrange(program, self.target, self.depths)
@@ -137,6 +137,11 @@ class _Lowering:
                 f"@{program.name} needs {len(program.semaphores)} semaphores, limit {self.target.semaphores} of {self.target.name}"
             )
         return program
+
+    def _dataflow(self) -> str:
+        """The dataflow that the schedule wants, where it is not what the array does anyway."""
+        wanted = str(self.kernel.schedule.extras.get("dataflow", ""))
+        return "" if wanted == self.target.array.dataflows[0] else wanted
 
     def _grid(self, body: list[Statement]) -> Loop:
         """The loop in which a core takes its share of the grid: every `cores`-th program instance."""

@@ -87,6 +87,7 @@ def cache_key(emitted: Emitted, goal: Target) -> str:
         goal.name,
         triton_version(),
         _FORMAT,
+        *([json.dumps(emitted.options)] if emitted.options else []),
     ]
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()[:24]
 
@@ -187,6 +188,7 @@ def _request(emitted: Emitted, goal: Target) -> dict[str, Any]:
         "aligned": list(emitted.aligned),
         "warps": emitted.warps,
         "stages": emitted.stages,
+        "options": emitted.options,
         "backend": goal.backend,
         "arch": goal.arch,
         "warp": goal.warp,

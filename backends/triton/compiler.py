@@ -41,6 +41,7 @@ def compile_one(request: dict[str, Any]) -> dict[str, Any]:
         source = ASTSource(fn=function, signature=request["signature"], constexprs={}, attrs=aligned)
         goal = GPUTarget(request["backend"], request["arch"], request["warp"])
         options = {"num_warps": request["warps"], "num_stages": request["stages"], "enable_fp_fusion": True}
+        options.update(request["options"])
         with _quiet(said):
             compiled = triton_compile(source, target=goal, options=options)
     except Exception as error:

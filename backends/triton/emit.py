@@ -7,7 +7,7 @@ import math
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from codesign.backends.triton.descriptors import block_of
@@ -24,6 +24,7 @@ from codesign.ir.index import Bounds, FloorDiv, Index, Mod, index, product
 from codesign.ir.scalar import Literal, Scalar
 from codesign.ir.tile import Axis, Dot, For, Guard, Kernel, Load, Map, Reduce, Store
 from codesign.ir.types import BufferType
+from codesign.passes.knobs import launch_options
 
 LARGEST = 2**31 - 1
 """Offsets up to this are computed in 32 bits."""
@@ -34,7 +35,7 @@ class Emitted:
     """A kernel's Triton source with what a compiler or launcher must know of it.
 
     `signature`: argument name -> Triton type, in order. `aligned`: pointer arguments, all of them multiples of 16 bytes. `warps`,
-    `stages`: launch options. `core`: the source without the header comment, which is what decides the compiled code.
+    `stages` and further `options`: of the launch. `core`: the source without the header comment, which is what decides the compiled code.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Emitted:
     warps: int
     stages: int
     wide: bool
+    options: dict[str, int] = field(default_factory=dict)
 
 
 def emit(kernel: Kernel, bounds: Bounds | None = None) -> str:
@@ -73,6 +75,7 @@ class _Emitter:
         self.pointers = {value: self.namer.fresh(f"{value.name}_ptr") for value in kernel.params}
         self.persistent = kernel.schedule.extra("persistent", 0) > 0
         self.tma = kernel.schedule.extra("tma", 0) > 0
+        self.options = {"num_warps": 4, **launch_options(kernel.schedule)}
         self.described = False
         self.steps = {
             op.variable: op.step.constant
@@ -113,9 +116,10 @@ class _Emitter:
             core=f"{imports}\n\n{core}",
             signature=signature,
             aligned=tuple(self.pointers.values()),
-            warps=self.kernel.schedule.extra("warps", 4),
+            warps=self.options["num_warps"],
             stages=self._stages(),
             wide=self.wide,
+            options={name: value for name, value in self.options.items() if name != "num_warps"},
         )
 
     def _stages(self) -> int:
@@ -176,8 +180,8 @@ class _Emitter:
             lines.append(
                 f"    triton.set_allocator(lambda size, *_: torch.empty(size, dtype=torch.int8, device={place}))"
             )
-        warps = kernel.schedule.extra("warps", 4)
-        options = [f"num_warps={warps}", f"num_stages={self._stages()}", "enable_fp_fusion=True"]
+        given = {"num_warps": self.options["num_warps"], "num_stages": self._stages(), "enable_fp_fusion": True}
+        options = [f"{name}={value}" for name, value in {**given, **self.options}.items()]
         lines.append("    if grid[0] > 0:")
         lines.append(textwrap.indent(wrapped(f"    {self.name}[grid](", [*arguments, *sizes, *options], ")"), "    "))
         return "\n".join(lines) + "\n"

@@ -49,7 +49,12 @@ class GpuTileModel:
             raise MachineError(f"{kernel.name}: no value for size {', '.join(missing)}", hint="pass sizes={...}")
         calibration = self.parameters(machine)
         count = len(schedules)
-        knobs = {name: np.asarray(column, dtype=np.float32) for name, column in knob_columns(schedules).items()}
+        given = knob_columns(schedules)
+        knobs = {
+            name: np.asarray(column, dtype=np.float32)
+            for name, column in given.items()
+            if not self.compiled or compiled_knob(name)
+        }
         values = {name: float(value) for name, value in (sizes or {}).items()}
         terms = np.empty((len(TERM_NAMES), count)).T  # a term's values lie together
         details = {name: np.empty(count) for name in DETAILS}
@@ -96,6 +101,12 @@ def knob_columns(schedules: ScheduleBatch) -> dict[str, np.ndarray[tuple[int], n
         if name != "pipeline" or "pipeline" not in columns:
             columns.setdefault(name, column)
     return columns
+
+
+def compiled_knob(name: str) -> bool:
+    """Whether a knob changes what this compiler generates; the others that the model knows are of libraries' kernels."""
+    known = ("pipeline", "warps", "group", "tma", "warp_specialize")
+    return name in known or name.startswith(("tile.", "reduce.", "split."))
 
 
 DETAILS = (

@@ -246,6 +246,8 @@ def estimate(
         chain = turns * (step + w.barriers * warps * BARRIER_CLOCKS / chip.clock)
         if contractions:
             single = tiled & np.less_equal(pipeline - consumed, 1.0)  # one buffer: a block loads and computes in turn
+            if compiled:  # what has one step has no loop, and no pipeline
+                single = single & np.greater(w.trips, 1.0)
             chain = chain + np.where(single, rounds * (compute / busiest + w.trips * w.trip_bytes / chip.port), 0.0)
         else:  # blocks that follow each other in one place wait for their first loads each
             chain = chain + np.where(waiting, 0.0, (turns - 1.0) * p.fill_latency * chip.dram_latency)

@@ -12,6 +12,7 @@ from codesign.costmodel.protocol import CostBatch, CostModel
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.passes.knobs import predict
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Context:
             raise ScheduleError(
                 f"a batch of {len(batch):,} schedules, but only {self.remaining:,} of the budget are left"
             )
-        cost = self.model.predict(self.summary, self.machine, batch, self.sizes)
+        cost = predict(self.model, self.summary, self.machine, batch, self.sizes)
         self.evaluated += len(cost)
         self.batches.append((batch, cost))
         return cost

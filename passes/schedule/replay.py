@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from codesign.ir.errors import ScheduleError
-from codesign.ir.schedule import LARGEST, Schedule
-
-KNOBS: Mapping[str, Sequence[int | str]] = {
-    "warps": (1, 2, 4, 8, 16, 32, 64),
-    "group": range(1, LARGEST + 1),
-    "persistent": (0, 1),
-    "tma": (0, 1),
-    "warp_specialize": (0, 1),
-    "partial": (0, 1),
-    "precision": ("ieee", "tf32"),
-    "dataflow": ("output_stationary", "weight_stationary", "input_stationary"),
-}
-"""What a backend reads of a schedule's extras, and the values of each; booleans are 0 and 1."""
+from codesign.ir.schedule import Schedule
+from codesign.passes.knobs import check
 
 
 def differences(a: Schedule, b: Schedule) -> dict[str, tuple[object, object]]:
@@ -82,24 +70,10 @@ def read_schedules(path: Path) -> Schedules:
                     raise ScheduleError("`structure` is not a text", hint="leave it out to replay by name")
                 schedules.structures[name] = structure
             schedules[name] = Schedule.from_json(entry)
-            check_knobs(schedules[name])
+            check(schedules[name])
         except ScheduleError as error:
             raise ScheduleError(error.message, place=f"{path}: {name}", hint=error.hint) from None
     return schedules
-
-
-def check_knobs(schedule: Schedule) -> None:
-    """ScheduleError for a knob that no backend reads, with the nearest that one does, or that has a value it can't have."""
-    for level, sizes in schedule.inner.items():
-        if sizes:
-            raise ScheduleError(f"inner.{level}: no backend reads sizes of an inner level", hint="leave `inner` out")
-    for name, value in schedule.extras.items():
-        if name not in KNOBS:
-            near = difflib.get_close_matches(name, KNOBS, n=1) or sorted(KNOBS)
-            raise ScheduleError(f"extras.{name}: no backend reads this knob; nearest: {', '.join(near)}")
-        if value not in KNOBS[name] or isinstance(value, str) != isinstance(KNOBS[name][0], str):
-            some = ", ".join(map(str, KNOBS[name])) if len(KNOBS[name]) < 9 else "a whole number, 1 or more"
-            raise ScheduleError(f"extras.{name}: needs {some}, got {json.dumps(value)}")
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from codesign.ir.index import Bounds, Index, index
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.tensor import Fusion
 from codesign.ir.types import row_major
+from codesign.passes.knobs import Site, matrix_product, predict, settled
 from codesign.passes.normalize import Normalized, normalize
-from codesign.passes.schedule.build import matrix_product, space
+from codesign.passes.schedule.build import space
 from codesign.passes.schedule.context import Candidate, Context
 from codesign.passes.schedule.policy import POLICIES, Policy, make_policy
 from codesign.passes.schedule.space import Space
@@ -231,9 +232,12 @@ class Tuner:
         return self._prices[key]
 
     def predict(self, normalized: Normalized, schedule: Schedule, name: str = "") -> Tuned:
-        """The cost of a given schedule of a group in normal form; ScheduleError when it does not fit the machine."""
+        """The cost of a given schedule of a group in normal form; ScheduleError when it does not fit the machine, or says what
+        nothing reads there."""
+        summary = self._summary(normalized, name)
+        schedule = settled(schedule, Site.of(summary, self.machine, self.sizes))
         Domain(normalized.fusion, schedule, self.bounds)  # whether it applies to the group at all
-        context = self._context(self._summary(normalized, name))
+        context = self._context(summary)
         cost = context.evaluate(ScheduleBatch.of([schedule]))
         return self._result(_Search(normalized, context, schedule, float(cost.seconds[0]), 1))
 
@@ -310,7 +314,7 @@ class Tuner:
     def _result(self, found: _Search) -> Tuned:
         context, schedule = found.context, found.schedule
         summary = context.summary
-        cost = self.model.predict(summary, self.machine, ScheduleBatch.of([schedule]), context.sizes)
+        cost = predict(self.model, summary, self.machine, ScheduleBatch.of([schedule]), context.sizes)
         if cost.reason[0]:
             raise ScheduleError(f"{summary.name} on {self.machine.name}: {cost.reason[0]}")
         details: dict[str, Any] = {k: v[0].item() for k, v in cost.details.items() if getattr(v, "ndim", 0) == 1}
