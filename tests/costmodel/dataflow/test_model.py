@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from codesign.backends.accelerator import lower, simulate
+from codesign.costmodel import workloads
 from codesign.costmodel.dataflow import DataflowModel
 from codesign.costmodel.dataflow.model import BAND
 from codesign.costmodel.machine import Machine, load_machine
@@ -155,3 +156,19 @@ def test_a_batch_is_its_schedules_one_by_one() -> None:
 
 def test_it_is_the_model_of_accelerators() -> None:
     assert isinstance(cost_model_for(MAIA), DataflowModel)
+
+
+@pytest.mark.parametrize("name", ["maia100", "tpu_v4"])
+def test_an_accelerator_never_draws_more_than_its_power_limit(name: str) -> None:
+    """Where work takes more than the limit leaves, it takes longer, and the limit is what bounds it."""
+    machine = load_machine(name)
+    schedules = ScheduleBatch.of([Schedule({"m": 128, "n": 128, "k": 128}, pipeline=2)])
+    sizes = {"M": 2048, "N": 2048, "K": 2048}
+    free = DataflowModel().predict(workloads.gemm(), machine, schedules, sizes)
+    watts = free.joules[0] / free.seconds[0]
+    for share in (0.3, 0.9, 2.0):
+        capped = machine.with_figures({"power_watts": share * watts})
+        cost = DataflowModel().predict(workloads.gemm(), capped, schedules, sizes)
+        assert cost.joules[0] / cost.seconds[0] <= share * watts * (1.0 + 1e-9)
+        assert cost.seconds[0] == pytest.approx(free.seconds[0] * max(1.0, 1.0 / share), rel=1e-6)
+        assert (cost.bound(0) == "power") == (share < 0.5)
