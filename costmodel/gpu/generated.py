@@ -62,7 +62,8 @@ HEAVY = 20.0
 
 PADDING = 80.0 / 2048.0
 """Bytes of gaps for each byte of a padded stage: 80 for each 1,024 of both operands, as Triton 3.9.0 allots for gfx950 (68,016 and
-102,064 B for two and three stages of 128 x 128 x 64 in f16; the last gap of each operand is left out)."""
+102,064 B for two and three stages of 128 x 128 x 64 in f16; the last gap of each operand is left out). An operand of fewer
+than 128 rows has more: 77,104 B for three stages of 64 x 128 x 64."""
 
 REDUCED = 40.0
 """Operations of a sine's or cosine's way for large arguments."""
@@ -105,6 +106,11 @@ TENSOR_MEMORY = Needs(13.3, 0.95, 1.1, operands=3.0, copies=1.8, words=1.0, read
 through a phase takes its register in all of them. The rest was fitted to 1,900 kernels of the example models and of small
 ones for sm_80, sm_90 and sm_100, as Triton 3.9 and its ptxas compile them; blocks per SM are right for 73 % of them, and
 for 72 % where the kernel's group was left out of the fit."""
+
+MATRIX_CORES = Needs(40.0, 1.0, 1.1, fragments=1.0, operands=1.3, words=0.9, readback=1.8, heavy=0.8, outside=1.0)
+"""Of CDNA's matrix cores: warps of 64 read the fragments of a whole tile of k before they multiply, and where no copy goes
+to shared memory by itself the next stage waits in registers. Read off eight products for gfx942 and gfx950 as Triton 3.9.0
+compiles them (tests/costmodel/gpu/test_generated.py), within 20 %."""
 
 
 @dataclass
@@ -256,7 +262,7 @@ def held_by(kernel: KernelSummary, tiles: Tiles, machine: Machine) -> Held:
         parts = held.registers()
         need = _sum(VECTOR, parts)
         if products:
-            need = np.where(dots, _sum(FRAGMENTS, parts), need)
+            need = np.where(dots, _sum(MATRIX_CORES if tiles.lanes > 32.0 else FRAGMENTS, parts), need)
         if wide and products:
             need = np.where(direct, _sum(TENSOR_MEMORY if wide == 2 else WARP_GROUPS, parts), need)
         registers = np.maximum(registers, need)
@@ -330,7 +336,9 @@ class _Phase:
             if found is not None:
                 kept = tiles.pipeline - 1.0 + (found.direct if tiles.wide else np.greater(tiles.by_descriptor, 0.0))
                 if tiles.padded:
-                    kept, size = tiles.pipeline, np.where(staged, size * (1.0 + PADDING), size)
+                    side = found.rows if fetch.side == 0 else found.columns
+                    gaps = np.maximum(PADDING, 3.0 / side + 1.0 / 64.0)
+                    kept, size = tiles.pipeline, np.where(staged, size * (1.0 + gaps), size)
                 buffers = np.where(staged, kept, np.where(found.dot, 1.0, 0.0))
             if fetch.deeper:
                 inside = tiles.goes_along(fetch.deeper)
@@ -410,6 +418,8 @@ class _Phase:
             each = np.maximum(size / tiles.threads, self._alongside(fetch) * fetch.access.dtype.bytes)
             count = each / vector
             add("copies", np.where(staged, count, 0.0))
+            if tiles.lanes > 32.0 and not tiles.padded and found is not None:
+                add("operands", np.where(found.dot & staged, each / 4.0, 0.0))
             free = ~np.asarray(staged)
             if found is not None:
                 before = np.where(tiles.goes_along((*fetch.along, *fetch.deeper)), 0.0, found.rows * found.columns)
@@ -459,6 +469,11 @@ def _warp_tile(found: Product, tiles: Tiles) -> tuple[Array, Array]:
 def _fragments(found: Product, tiles: Tiles) -> Array:
     """Registers of a warp's fragments of both factors for one step of 16 along the reduction."""
     rows, columns = _warp_tile(found, tiles)
+    if tiles.lanes > 32.0:  # of the whole tile of k
+        return sum(
+            side * found.depth * bytes_each / tiles.lanes / 4.0
+            for side, (bytes_each, _) in zip((rows, columns), found.sides, strict=True)
+        )
     return rows / 4.0 + columns / 4.0
 
 

@@ -169,11 +169,39 @@ def test_too_few_warps_to_specialise_are_refused_as_the_compiler_does(name: str)
 
 
 def test_a_warp_has_as_many_lanes_as_its_machine() -> None:
-    """Twice the lanes hold half of a tile's values each."""
-    wide, narrow = load_machine("mi300x"), load_machine("mi300x").with_figures({"limits.warp_size": 32})
-    here, there = (float(gemm(machine, m=128, n=128, warps=4).registers) for machine in (wide, narrow))
-    assert here < 0.7 * there
-    assert float(gemm(wide, warps=4).registers) == pytest.approx(float(gemm(narrow, warps=8).registers), rel=0.25)
+    """Warps of 64 lanes hold as much as twice as many of 32, and launch as many threads."""
+    machine = load_machine("mi300x")
+    kernel, sizes = workloads.gelu(), {"T": 4096, "H": 4096, "N": 4096}
+    schedules = ScheduleBatch.of([Schedule({"t": 8, "n": 1024}, extras={"warps": warps}) for warps in (4, 8)])
+    given = {symbol: sizes[symbol] for symbol in kernel.symbols}
+    narrow = machine.with_figures({"limits.warp_size": 32})
+    wide, other = (cost_model_for(m).predict(kernel, m, schedules, given).details for m in (machine, narrow))
+    assert wide["threads"].tolist() == [256, 512]
+    assert other["threads"].tolist() == [128, 256]
+    assert wide["registers"][0] == other["registers"][1] < other["registers"][0]
+
+
+MATRIX_CORES = [  # tile m, n, k, stages, warps; registers and shared memory as Triton 3.9.0 compiles f16 products
+    ("mi355x", (128, 128, 128), 2, 8, 140, 136_112),
+    ("mi355x", (128, 128, 64), 4, 4, 144, 136_112),
+    ("mi355x", (256, 128, 64), 2, 8, 140, 101_296),
+    ("mi355x", (64, 128, 64), 3, 4, 118, 77_104),
+    ("mi300x", (128, 128, 128), 2, 8, 206, 65_536),
+    ("mi300x", (128, 128, 64), 4, 4, 253, 98_304),
+    ("mi300x", (256, 128, 64), 2, 8, 188, 49_152),
+    ("mi300x", (64, 128, 64), 3, 4, 140, 49_152),
+]
+
+
+@pytest.mark.parametrize(("name", "tile", "stages", "warps", "compiled", "shared_bytes"), MATRIX_CORES)
+def test_products_of_matrix_cores_hold_what_they_were_compiled_to(
+    name: str, tile: tuple[int, int, int], stages: int, warps: int, compiled: int, shared_bytes: int
+) -> None:
+    """And a block's shared memory is never less than what the compiler takes, so that none is over the limit unseen."""
+    m, n, k = tile
+    held = gemm(load_machine(name), m, n, k, warps, stages, dtype="f16")
+    assert float(held.registers) == pytest.approx(compiled, rel=0.2)
+    assert shared_bytes <= float(held.shared_bytes) <= max(1.02 * shared_bytes, m * n * 2)
 
 
 @pytest.mark.parametrize(
