@@ -97,6 +97,8 @@ class Nest:
     """Functions per point whose argument is first brought into a period: sines and cosines."""
     hoisted: tuple[tuple[tuple[str, ...], Mapping[tuple[Unit, str], float]], ...] = ()
     """Operations per point of only some of the dims: what a broadcast operand needs, or a factor of a contraction."""
+    vanishing: frozenset[str] = frozenset()
+    """Reduced dims beyond whose extent the reduced expression is zero by itself, when loads bring zeros there."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: Place | Non
     counts: dict[frozenset[str], Counts] = {}
     depends: dict[int, frozenset[str]] = {}
     reduced = 0.0
+    counted: set[Scalar] = set()
     for node in compute.body.walk():
         used: frozenset[str] = frozenset(v for i in node.index_expressions() for v in i.variables()) & domain
         for child in node.children():
@@ -185,6 +188,9 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: Place | Non
         elif isinstance(node, Apply) and node is not multiply:
             if node.function == "cast" and any(node is factor or _wraps(factor, node) for factor in factors):
                 continue  # a conversion on the way into the tensor unit is the unit's own
+            if node in counted:
+                continue  # what is written twice is computed once
+            counted.add(node)
             function = FUNCTIONS[node.function]
             reduced += node.function in ("sin", "cos")
             if function.unit != "free":
@@ -218,7 +224,17 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: Place | Non
         contraction=product_of,
         reduced=reduced,
         hoisted=tuple((tuple(sorted(used)), found) for used, found in counts.items()),
+        vanishing=frozenset(dim for dim in reductions if _vanishes(compute.body, dim, inside)),
     )
+
+
+def _vanishes(node: Scalar, dim: str, inside: Mapping[Value, Compute]) -> bool:
+    """Whether an expression is zero where the outside tensors that it reads along a dim are."""
+    if isinstance(node, Read):
+        return node.source not in inside and node.otherwise is None and dim in node.variables()
+    if isinstance(node, Apply) and node.function in ("cast", "mul", "add"):
+        return all(_vanishes(child, dim, inside) for child in node.args)
+    return False
 
 
 _POSITIONS = ("argmax", "argmin", "any", "all")

@@ -10,6 +10,7 @@ from math import prod
 from codesign.backends.accelerator.allocate import arrange
 from codesign.backends.accelerator.rewrite import map_guards
 from codesign.backends.accelerator.synchronise import synchronise
+from codesign.costmodel.dataflow.engines import apart
 from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.machine import Machine
 from codesign.ir.analysis import operation_counts
@@ -245,8 +246,7 @@ class _Lowering:
                 return
             used = tuple(axis for axis in axes if axis.name in node.variables())
             slots = sum(operation_counts(node).values())
-            few = prod(axis.size for axis in used)
-            if few * HOIST_AT_LEAST <= points and slots * (points - few) >= HOIST_SLOTS:
+            if apart(points, prod(axis.size for axis in used), slots):
                 place = self._new_place(TileType(node.dtype, tuple(axis.size for axis in used)), "part")
                 out.append(Vector(self._read(place, used), used, node, location=self.kernel.location))
                 chosen[node] = self._read(place, used)
@@ -494,11 +494,6 @@ class _Lowering:
                 return None
         return Apply(node.function, narrow, node.dtype)
 
-
-HOIST_AT_LEAST = 4
-"""How many times fewer points a part of an expression must need to be computed apart."""
-HOIST_SLOTS = 4096
-"""Issue slots that computing it apart must save: a start-up of the vector unit is worth about as many on these machines."""
 
 _COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 _KEYWORDS = """

@@ -16,6 +16,11 @@ from codesign.costmodel.dataflow.target import Target
 from codesign.ir.dtypes import DTYPES, DType
 from codesign.ir.errors import UnsupportedError
 
+HOIST_AT_LEAST = 4
+"""How many times fewer points a part of an expression must need to be computed apart."""
+HOIST_SLOTS = 4096
+"""Issue slots that computing it apart must save: a start-up of the vector unit is worth about as many on these machines."""
+
 Numbers = npt.ArrayLike
 Floats = npt.NDArray[np.float64]
 
@@ -104,7 +109,7 @@ def matmul_reads(target: Target, m: Numbers, n: Numbers, k: Numbers, dataflow: s
 def vector_clocks(
     target: Target,
     points: Numbers,
-    operations: Mapping[tuple[str, str], float],
+    operations: Mapping[tuple[str, str], Numbers],
     bytes_moved: Numbers,
     *,
     reduces: bool = False,
@@ -123,24 +128,34 @@ def vector_clocks(
     return np.asarray(target.vector_startup_clocks + busy + np.ceil(tree), dtype=np.float64)
 
 
-def vector_slots(target: Target, operations: Mapping[tuple[str, str], float]) -> tuple[float, float]:
+def vector_slots(target: Target, operations: Mapping[tuple[str, str], Numbers]) -> tuple[Floats, Floats]:
     """Clocks per point of the arithmetic pipe and of the transcendental pipe."""
-    arithmetic = special = 0.0
+    arithmetic = special = np.zeros((), dtype=np.float64)
     for (unit, dtype), slots in operations.items():
-        if unit == "free" or slots == 0:
+        if unit == "free" or not np.any(slots):
             continue
         if unit == "special":
-            special += slots / target.special_rate(DTYPES[dtype])
+            special = special + np.asarray(slots) / target.special_rate(DTYPES[dtype])
         else:
-            arithmetic += slots / target.vector_lanes(DTYPES[dtype])
+            arithmetic = arithmetic + np.asarray(slots) / target.vector_lanes(DTYPES[dtype])
     return arithmetic, special
 
 
-def vector_joules(target: Target, points: Numbers, operations: Mapping[tuple[str, str], float]) -> Floats:
+def vector_joules(target: Target, points: Numbers, operations: Mapping[tuple[str, str], Numbers]) -> Floats:
     """Energy of a vector instruction's arithmetic; other dtypes are taken as the f32 figure, NaN when the file has none."""
     each = target.vector_joules.get("f32", float("nan"))
-    total = sum(slots * target.vector_joules.get(d, each) for (unit, d), slots in operations.items() if unit != "free")
-    return np.asarray(points, dtype=np.float64) * total
+    total = np.zeros((), dtype=np.float64)
+    for (unit, dtype), slots in operations.items():
+        if unit != "free":
+            total = total + np.asarray(slots) * target.vector_joules.get(dtype, each)
+    return np.asarray(np.asarray(points, dtype=np.float64) * total, dtype=np.float64)
+
+
+def apart(points: Numbers, lanes: Numbers, slots: Numbers) -> npt.NDArray[np.bool_]:
+    """Whether a part of an expression over `points`, which depends on `lanes` of them, is computed by an instruction of its own."""
+    points, lanes = np.asarray(points, dtype=np.float64), np.asarray(lanes, dtype=np.float64)
+    saved = np.asarray(slots) * (points - lanes)
+    return np.asarray((lanes * HOIST_AT_LEAST <= points) & (saved >= HOIST_SLOTS))
 
 
 def transfer_bytes(target: Target, runs: Numbers, run_bytes: Numbers) -> Floats:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from codesign.costmodel.dataflow.engines import matmul_clocks, matmul_reads, vector_clocks, vector_joules
+from codesign.costmodel.dataflow.engines import apart, matmul_clocks, matmul_reads, vector_clocks, vector_joules
 from codesign.costmodel.dataflow.shape import Array, Shape
 from codesign.costmodel.dataflow.target import Target
 from codesign.costmodel.dataflow.transfer import transfer
@@ -75,7 +75,7 @@ class _Builder:
         self.stage = Stage()
         self.loaded: set[tuple[str, Any]] = set()
         self.held: set[str] = set()
-        self.passing: dict[str, tuple[dict[tuple[str, str], float], Array]] = {}
+        self.passing: dict[str, tuple[dict[tuple[str, str], Array], Array]] = {}
         self.shared_by: dict[str, set[tuple[str, str | None]]] = {}
 
     def build(self) -> Work:
@@ -88,6 +88,8 @@ class _Builder:
             along = tuple(dim for dim in self.kernel.inner if dim in nest.reductions and dim in looped)
             carried = tuple(dim for dim in self.kernel.inner if dim in nest.dims and dim in looped)
             levels[nest.name] = below + (1 if along else 0)
+            if along and carried and not nest.stores:
+                continue  # computed anew by each loop that needs it
             if along:
                 roots.setdefault((below, along), []).append(nest)
             elif carried and nest.stores:
@@ -143,6 +145,10 @@ class _Builder:
                 moved = points * nest.accumulate.bytes
                 fold = vector_clocks(self.target, points, {unit: 1.0}, moved, reduces=True)
                 after.vector = after.vector + np.where(self.shape.partial > 0, fold, 0.0)
+                held: Array = np.where(self.shape.partial > 0, points, self.shape.points(nest.dims))
+                alu = {("alu", nest.accumulate.name): 1.0}
+                before.vector = before.vector + vector_clocks(self.target, held, alu, held * nest.accumulate.bytes)
+                before.joules = before.joules + held * nest.accumulate.bytes * self.target.scratch_write_joules
         self.stage = after
         self.work.stages.append(after)
 
@@ -184,11 +190,13 @@ class _Builder:
         points = shape.points((*nest.dims, *nest.reductions))
         for access in nest.loads:
             self._load(access, loops, before)
-        operations: dict[tuple[str, str], float] = {(str(u), d): cost for (u, d), cost in nest.operations.items()}
+        operations: dict[tuple[str, str], Array] = {(str(u), d): cost for (u, d), cost in nest.operations.items()}
         tensor: Array = 0.0
         if nest.contraction is not None:
             tensor = self._product(nest, operations)
-        self._masks(nest, operations)
+        inlined = self._inlined(nest, group)
+        self._parts(nest, operations, points, stage, after, inlined)
+        self._masks(nest, operations, points)
         moved: Array = 0.0
         sizes = shape.sizes(shape.tile)
         for access in nest.loads:
@@ -202,7 +210,6 @@ class _Builder:
             else:
                 made = self.by_name[name]
                 moved = moved + np.minimum(shape.points(made.dims), points) * made.dtype.bytes
-        inlined = self._inlined(nest, group)
         reduces = bool(nest.reductions) and nest.contraction is None
         if inlined:
             self.passing[nest.name] = (operations, moved)
@@ -218,26 +225,40 @@ class _Builder:
             stage.instructions = stage.instructions + 1
             stage.joules = stage.joules + vector_joules(target, points, operations) * np.where(tensor > 0, 0.0, 1.0)
             stage.joules = stage.joules + np.where(tensor > 0, 0.0, moved) * target.scratch_read_joules
-        for some, extra in nest.hoisted:
-            lanes = shape.points(some)
-            slots = {(str(unit), dtype): cost for (unit, dtype), cost in extra.items()}
-            place = stage if after is None or set(some) & set(nest.reductions) else after
-            size = lanes * (nest.dtype.bytes + nest.accumulate.bytes)
-            startup = 0.0 if inlined else target.vector_startup_clocks
-            place.vector = (
-                place.vector + vector_clocks(target, lanes, slots, size) - target.vector_startup_clocks + startup
-            )
-            place.joules = place.joules + vector_joules(target, lanes, slots)
         stage.tensor = stage.tensor + tensor
         for access in nest.stores if stores else ():
             self._store(access, after or stage)
         self._buffers(nest)
 
-    def _masks(self, nest: Nest, operations: dict[tuple[str, str], float]) -> None:
+    def _parts(
+        self,
+        nest: Nest,
+        operations: dict[tuple[str, str], Array],
+        points: Array,
+        stage: Stage,
+        after: Stage | None,
+        inlined: bool,
+    ) -> None:
+        """Parts of the expression that need fewer points: by instructions of their own where that pays, else with the rest."""
+        shape, target = self.shape, self.target
+        for some, extra in nest.hoisted:
+            lanes = shape.points(some)
+            slots = {(str(unit), dtype): cost for (unit, dtype), cost in extra.items()}
+            own = nest.contraction is not None or set(some) == set(nest.dims)  # a factor, or the result's conversion
+            alone = np.logical_or(own, apart(points, lanes, sum(extra.values())))
+            place = stage if after is None or set(some) & set(nest.reductions) else after
+            size = lanes * (nest.dtype.bytes + nest.accumulate.bytes)
+            busy = vector_clocks(target, lanes, slots, size) - (target.vector_startup_clocks if inlined else 0.0)
+            place.vector = place.vector + np.where(alone, busy, 0.0)
+            place.joules = place.joules + np.where(alone, vector_joules(target, lanes, slots), 0.0)
+            for key, cost in slots.items():
+                operations[key] = operations.get(key, 0.0) + np.where(alone, 0.0, cost)
+
+    def _masks(self, nest: Nest, operations: dict[tuple[str, str], Array], points: Array) -> None:
         """A reduction over lanes beyond its extent compares and selects, unless its loads bring the neutral value."""
         if not nest.reductions or nest.contraction is not None:
             return
-        plain = not nest.internal and len(nest.loads) == 1 and sum(operations.values()) <= 1.0
+        plain = not nest.internal and len(nest.loads) == 1 and sum(nest.operations.values()) <= 1.0
         key = f"{nest.loads[0].tensor}{nest.loads[0].index}" if plain else ""
         if plain and not any(
             found[0] == key for found in self.shared_by.get(nest.loads[0].tensor, set()) - {(key, nest.monoid)}
@@ -245,15 +266,24 @@ class _Builder:
             self.shared_by.setdefault(nest.loads[0].tensor, set()).add((key, nest.monoid))
             return
         for dim in nest.reductions:
-            if np.any(self.shape.mean[dim] < self.shape.tile[dim]):
-                for unit, dtype in (("integer", "i32"), ("alu", "i32"), ("alu", nest.accumulate.name)):
-                    operations[unit, dtype] = operations.get((unit, dtype), 0.0) + 1.0
+            cut = np.asarray(self.shape.mean[dim] < self.shape.tile[dim])
+            if not np.any(cut) or (nest.monoid == "sum" and dim in nest.vanishing):
+                continue
+            lanes = self.shape.tile[dim]
+            compare = {("integer", "i32"): 1.0, ("alu", "i32"): 1.0}
+            alone = apart(points, lanes, sum(compare.values()))
+            busy = vector_clocks(self.target, lanes, compare, lanes)
+            self.stage.vector = self.stage.vector + np.where(cut & alone, busy, 0.0)
+            for pair, cost in (*compare.items(), (("alu", nest.accumulate.name), 1.0)):
+                each = np.where(cut & ~alone, cost, 0.0) if pair in compare else np.where(cut, cost, 0.0)
+                operations[pair] = operations.get(pair, 0.0) + each
 
-    def _product(self, nest: Nest, operations: dict[tuple[str, str], float]) -> Array:
+    def _product(self, nest: Nest, operations: dict[tuple[str, str], Array]) -> Array:
         """Clocks on the tensor unit where the tile is big enough; elsewhere the vector unit multiplies and adds."""
         found, shape, target = nest.contraction, self.shape, self.target
         assert found is not None
-        m, n, k = (shape.points(dims) for dims in (found.m, found.n, found.k))
+        first, second = sorted((found.m, found.n), key=lambda side: nest.dims.index(side[-1]))  # as the result has them
+        m, n, k = (shape.points(dims) for dims in (first, second, found.k))
         dtype = found.operand
         fits = (m >= SMALLEST_DOT) & (n >= SMALLEST_DOT) & (k >= SMALLEST_DOT) & (shape.points(found.batch) == 1)
         if found.unit is not None and dtype.name in target.array.slowdown:
@@ -261,6 +291,9 @@ class _Builder:
             a, b = matmul_reads(target, m, n, k, self.dataflow)
             each = target.array.joules.get(dtype.name, target.array.joules.get("bf16", float("nan")))
             energy = 2.0 * m * n * k * each + (a + b) * dtype.bytes * target.scratch_read_joules
+            result = m * n * found.accumulate.bytes
+            near = result * np.minimum(shape.pipeline, 2.0) <= target.capacity.get("array", 0)
+            energy = energy + np.where(near, 0.0, result * (target.scratch_read_joules + target.scratch_write_joules))
             self.stage.joules = self.stage.joules + np.where(fits, energy, 0.0)
         else:
             clocks = np.zeros(np.shape(fits))
