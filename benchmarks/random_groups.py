@@ -14,8 +14,7 @@ from codesign.ir.text import parse
 def group_of(kind: str, rng: Generator) -> Fusion:
     """A group of a kind, with sizes drawn by `rng`."""
     (function,) = parse(KINDS[kind](rng)).functions.values()
-    (fusion,) = (op for op in function.body.ops if isinstance(op, Fusion))
-    return fusion
+    return next(op for op in function.body.ops if isinstance(op, Fusion))
 
 
 def _one(rng: Generator, *values: int) -> int:

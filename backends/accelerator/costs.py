@@ -17,6 +17,7 @@ from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
 from codesign.ir.numerics import Array
 from codesign.ir.program import Load, Matmul, Program, Store, Vector
 from codesign.ir.scalar import Read, Scalar
+from codesign.ir.tile import Guard
 from codesign.ir.types import BufferType
 
 Timed = tuple[float, float, float]
@@ -40,7 +41,9 @@ class InstructionCost:
         elif isinstance(op, Load | Store):
             memory = op.source if isinstance(op, Load) else op.target
             self.shape = TransferShape(memory, op.indices, op.axes, target)
-            self.clip = clipping(op.axes, op.guards) if op.guards else None
+            boxes = tuple(guard for guard in op.guards if clipping(op.axes, (guard,)) is not None)
+            self.clip = clipping(op.axes, boxes)
+            self.others = tuple(guard for guard in op.guards if guard not in boxes)
             self.loads = isinstance(op, Load)
             self.external = isinstance(memory.type, BufferType)
             self.filled = prod(axis.size for axis in op.axes) * memory.type.dtype.bytes
@@ -82,31 +85,32 @@ class InstructionCost:
         found = self.counts.get(controls)
         if found is None:
             values = dict(zip(self.item.controls, controls, strict=True))
-            found = self.counts[controls] = self._timed(self._active(values, data), values)
+            found = self.counts[controls] = self._timed(self._active(values), values, self._share(values, data))
         return found
 
-    def _timed(self, counts: Counts, values: Mapping[str, int]) -> Timed:
+    def _timed(self, counts: Counts, values: Mapping[str, int], share: float = 1.0) -> Timed:
         transfer = self.shape.cost(counts, values)
+        if share < 1.0:
+            transfer = Transfer(transfer.bytes * share, transfer.moved * share, transfer.clocks * share)
         return transfer.clocks, transfer.moved, self.joules(transfer)
 
-    def _active(self, fixed: Mapping[str, int], data: Mapping[Value, Array] | None) -> Counts:
-        if self.clip is not None:
-            return self.clip(fixed)
+    def _active(self, fixed: Mapping[str, int]) -> Counts:
+        """Active lanes along each axis, by the guards that cut a box out."""
+        assert self.clip is not None
+        return self.clip(fixed)
+
+    def _share(self, fixed: Mapping[str, int], data: Mapping[Value, Array] | None) -> float:
+        """Share of the box's lanes that the other guards leave active."""
         op = self.item.instruction
         assert isinstance(op, Load | Store)
-        sides = [s for g in op.guards for s in (g.value, g.low, g.high) if s is not None]
-        if data is None and any(side.data() for side in sides):
-            return self.shape.full
+        sides = [s for g in self.others for s in (g.value, g.low, g.high) if s is not None]
+        if not self.others or (data is None and any(side.data() for side in sides)):
+            return 1.0
         evaluator = Evaluator(Domain([Span(a.name, 0, a.size) for a in op.axes], fixed), data or {})
-        active: Array = np.ones([axis.size for axis in op.axes], np.bool_)
-        for guard in op.guards:
-            value = np.asarray(evaluator.index(guard.value))
-            if guard.low is not None:
-                active = active & (value >= evaluator.index(guard.low))
-            if guard.high is not None:
-                active = active & (value < evaluator.index(guard.high))
-        active_lanes = int(active.sum())
-        return self.shape.full if active.all() else (active_lanes,)
+        shape = [axis.size for axis in op.axes]
+        boxed = _lanes(evaluator, tuple(guard for guard in op.guards if guard not in self.others), shape)
+        active = boxed & _lanes(evaluator, self.others, shape)
+        return float(active.sum()) / max(float(boxed.sum()), 1.0)
 
     def joules(self, transfer: Transfer) -> float:
         """Energy of a transfer: each memory that it passes is read or written, and the scratchpad at its end."""
@@ -118,6 +122,18 @@ class InstructionCost:
         path = target.dram.write_joules * transfer.moved
         path += sum((p.read_joules + p.write_joules) * transfer.bytes for p in target.ports[1:])
         return path + transfer.bytes * target.scratch_read_joules
+
+
+def _lanes(evaluator: Evaluator, guards: tuple[Guard, ...], shape: list[int]) -> Array:
+    """Which lanes all guards leave active."""
+    active: Array = np.ones(shape, np.bool_)
+    for guard in guards:
+        value = np.asarray(evaluator.index(guard.value))
+        if guard.low is not None:
+            active = active & (value >= evaluator.index(guard.low))
+        if guard.high is not None:
+            active = active & (value < evaluator.index(guard.high))
+    return active
 
 
 def counts_of(body: Scalar, monoid: str | None) -> dict[tuple[str, str], float]:

@@ -58,7 +58,7 @@ class TransferShape:
         self.known: dict[tuple[Counts, tuple[int, ...]], Transfer] = {}
 
     def cost(self, counts: Counts, values: Mapping[str, int] | None = None) -> Transfer:
-        """Cost with so many active lanes along each axis (a lone number: so many active points, in no order)."""
+        """Cost with so many active lanes along each axis."""
         controls = tuple((values or {}).get(name, 0) for name in self.controls)
         key = (counts, controls)
         if key not in self.known:
@@ -69,10 +69,6 @@ class TransferShape:
         points = prod(counts)
         if points == 0:
             return Transfer(0.0, 0.0, self.target.dma_setup_clocks)
-        if len(counts) != len(self.axes):
-            full = self._cost(self.full, values)
-            share = points / prod(self.full)
-            return Transfer(points * self.bytes_each, full.moved * share, full.clocks * share)
         run, pieces = 1.0, 1.0
         dims: list[float] = []
         moves: list[tuple[int, float]] = []

@@ -1,12 +1,12 @@
-"""Fidelity 1 for dataflow accelerators: engine clocks of a program instance, composed over cores and steps.
+"""Fidelity 1 for dataflow accelerators: the work of each engine in a program's steps, put on a timeline of two cores.
 
-Per step of a loop the slowest of load, tensor and vector decides, or the round trip of a buffer (load, latency, use) over the number of
-its slots; program instances of a core follow each other without a gap when their buffers have slots, and one by one otherwise.
+What a step does follows from the tiling (`structure`), what its transfers cost from how their addresses go through memory (`transfer`,
+`runs`), and when it happens from a few steps that are followed engine by engine before the loops repeat themselves (`timeline`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.dataflow.shape import Array, Shape
-from codesign.costmodel.dataflow.structure import Stage, Work, work_of
+from codesign.costmodel.dataflow.structure import Work, work_of
 from codesign.costmodel.dataflow.target import Target, target_of
+from codesign.costmodel.dataflow.timeline import Timeline, shared_clocks
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import KernelSummary
@@ -23,8 +24,13 @@ from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import REDUCE_MODES, ScheduleBatch
 
 TERM_NAMES = ("launch", "fill", "tensor", "vector", "load", "store", "dram", "latency", "control", "power")
+_ENGINES = np.array([TERM_NAMES.index(name) for name in ("tensor", "vector", "load", "store", "dram", "control")])
+TOGETHER = 2048
+"""Schedules whose arrays (some dozens at a time) fit the second cache of a CPU's core."""
+MOSTLY = 0.7
+"""Share of the time that the busiest engine works when it is what the time goes to; else the engines wait for each other."""
 LOOPED, RESIDENT, ONLINE = (REDUCE_MODES.index(mode) for mode in ("looped", "resident", "online"))
-BAND = (0.8, 1.25)
+BAND = (0.88, 1.14)
 """Interval around the prediction that holds 90 % of simulated times of random kernels and schedules (tests/costmodel/dataflow)."""
 
 
@@ -50,8 +56,7 @@ class DataflowModel:
         joules, dram, scratch = np.zeros(count), np.zeros(count), np.zeros(count)
         reason = np.full(count, "", dtype=object)
         dataflow = str(schedules.common.extras.get("dataflow", ""))
-        for pattern in np.unique(patterns):
-            rows = np.flatnonzero(patterns == pattern)
+        for pattern, rows in _pieces(patterns):
             looped = frozenset(dim for i, dim in enumerate(kernel.inner) if pattern >> i & 1)
             shape = _shape(kernel, extents, {k: v[rows] for k, v in columns.items()}, looped, sizes or {})
             work = work_of(kernel, target, shape, dataflow)
@@ -105,6 +110,14 @@ def _patterns(
     return np.broadcast_to(total, (count,))
 
 
+def _pieces(patterns: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """Rows that are priced together: of one pattern, and no more than what stays in a core's cache."""
+    for pattern in np.unique(patterns):
+        rows = np.flatnonzero(patterns == pattern)
+        for start in range(0, len(rows), TOGETHER):
+            yield int(pattern), rows[start : start + TOGETHER]
+
+
 def _shape(
     kernel: KernelSummary,
     extents: Mapping[str, int],
@@ -148,77 +161,43 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     array = target.capacity.get("array", 0)
     near = work.accumulators * turns <= array
     beside = np.where(near, 0.0, work.accumulators)
-    single = work.run_ahead + work.turn + work.fixed + beside
-    inner = work.largest_ahead * depth + work.turn + work.fixed + beside
-    full = work.largest_ahead * depth + (work.turn + beside) * turns + work.fixed
+    turned, one = (work.turn + beside) * turns + work.fixed, work.turn + beside + work.fixed
+    single = work.run_ahead + one
     limit = target.capacity["core"]
-    turns = np.where(full <= limit, turns, 1.0)
-    depth = np.where(inner <= limit, depth, 1.0)
-    wave, cores = (
-        cores,
-        shape.grid / programs,
-    )  # all cores start together, later ones drift apart and some run out of work
+    needs = [  # in the order in which buffers are given up: loads apart from all else, programs in flight, steps in flight
+        (work.run_ahead * depth + turned, turns, depth, True),
+        (work.largest_ahead * depth + turned, turns, depth, False),
+        (work.run_ahead * depth + one, np.ones(1), depth, True),
+        (work.largest_ahead * depth + one, np.ones(1), depth, False),
+        (single, np.ones(1), np.ones(1), True),
+        (work.largest_ahead + one, np.ones(1), np.ones(1), False),
+    ]
+    fits = [need <= limit for need, *_ in needs]
+    held, turns, depth, apart = (np.select(fits, [need[i] for need in needs], needs[-1][i]) for i in range(4))
 
     load = tensor = vector = store = control = read = written = joules = np.zeros(1)
-    body = looping = rounds = reuse = straight = tail = last = np.zeros(1)
-    latency = target.latency_clocks
-    apart: Array = np.zeros(1)
-    gathers = 0
-    begun = False
     for stage in work.stages:
         trips = stage.trips
         load, tensor, vector = load + stage.load * trips, tensor + stage.tensor * trips, vector + stage.vector * trips
         store, read, written = store + stage.store * trips, read + stage.read * trips, written + stage.written * trips
         control = control + (stage.instructions + 1) * target.issue_clocks * trips
         joules = joules + stage.joules * trips
-        one = np.asarray(trips == 1)
-        use = stage.tensor + stage.vector
-        rate, trip = _step(stage, target, cores, latency)
-        around = trip * (np.ceil(trips / depth) - 1.0)  # the first loads came while something else ran
-        loop = np.maximum(rate * trips, around)
-        opened = loop if begun else np.maximum(rate * (trips - 1.0), around)  # the first step's loads are in the fill
-        body = body + np.where(one, use, opened + np.minimum(use, rate))
-        begun = begun or stage.loads > 0
-        looping = looping + np.where(one, use, loop)
-        rounds = rounds + np.where(one, 0.0, around)
-        reuse = np.maximum(reuse, np.where(one, 0.0, trip * trips / depth))
-        straight = straight + np.where(one, stage.load, 0.0)
-        if stage.loads:  # cores get their last operands one after the other, and store in that order
-            apart = _shared(target, wave, np.zeros(1), stage.read, 0.0) / stage.loads
-        crowd = _shared(target, wave, np.zeros(1), 0.0, stage.written) - apart
-        together = np.where(one, np.maximum(stage.store, crowd), stage.store)
-        tail = np.where(stage.store > 0, together, tail)
-        last = np.where(stage.store > 0, stage.store, last)
-        gathers = max(gathers, stage.gathers)
-    dram = _shared(target, cores, np.zeros(1), read, written)
-
-    arrive = latency * (1 + min(gathers, 1))
-    overlaps = np.maximum(tensor, vector) < tensor + vector
-    looping = np.where(overlaps & (turns > 1), np.maximum(looping - np.minimum(tensor, vector), 0.0), looping)
-    loads = np.where(straight > 0, (straight + arrive + vector + tensor) / np.maximum(turns, 1.0), 0.0)
-    if gathers:  # positions queue behind the loads that wait for this program's
-        loads = np.maximum(loads, straight + arrive + rounds)
-    stores = np.where(store > 0, (last + latency) / np.maximum(turns, 1.0), 0.0)
-    waits = np.maximum(np.maximum(loads, stores), np.maximum(looping, reuse))
-    busy = np.stack(np.broadcast_arrays(tensor, vector, load, store, dram, waits, control), axis=-1)
-    steady = busy.max(axis=-1)
-    first = _first_load(work, target, wave)
-    fill = first + arrive
-    once = np.maximum(body + tail + latency, dram - first)
-    inward = np.where(straight > 0, straight + arrive, 0.0)
-    outward = np.where(store > 0, last + latency, 0.0)
-    serial = np.maximum(inward, outward) + body
-    period = np.where(turns > 1, steady, np.maximum(serial, steady))
-    total = fill + once + (programs - 1.0) * period
+    dram = shared_clocks(target, shape.grid / programs, np.zeros(1), read, written)
+    busy = np.stack(np.broadcast_arrays(tensor, vector, load, store, dram, control), axis=-1)
+    line = Timeline(target, count, cores, turns, depth, np.asarray(apart, dtype=np.bool_))
+    total = np.maximum(
+        line.run(work, shape.grid, programs, busy.max(axis=-1)), dram * programs + 2.0 * target.latency_clocks
+    )
+    fill = np.minimum(_first_load(work, target, cores) + target.latency_clocks, total)
 
     terms = np.zeros((count, len(TERM_NAMES)))
     terms[:, 0] = target.launch_seconds
     terms[:, 1] = np.broadcast_to(fill / target.clock_hz, (count,))
-    bound = np.broadcast_to(busy.argmax(axis=-1), (count,))
-    rest = np.broadcast_to((total - fill) / target.clock_hz, (count,))
-    terms[np.arange(count), 2 + bound] = rest
+    waiting = busy.max(axis=-1) * programs < MOSTLY * (total - fill)
+    bound = np.broadcast_to(np.where(waiting, TERM_NAMES.index("latency"), _ENGINES[busy.argmax(axis=-1)]), (count,))
+    terms[np.arange(count), bound] = np.broadcast_to((total - fill) / target.clock_hz, (count,))
 
-    needed = np.broadcast_to(single, (count,))
+    needed = np.broadcast_to(needs[-1][0], (count,))
     reason = np.full(count, "", dtype=object)
     for row in np.flatnonzero(needed > limit):
         reason[row] = f"scratchpad: needs {int(needed[row]):,} B, limit {limit:,} B"
@@ -230,36 +209,14 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
         terms,
         np.broadcast_to(everything, (count,)),
         np.broadcast_to((read + written) * shape.grid, (count,)),
-        np.broadcast_to(np.where(full <= limit, full, np.where(inner <= limit, inner, single)), (count,)),
+        np.broadcast_to(held, (count,)),
         reason,
     )
-
-
-def _shared(target: Target, cores: Array, clocks: Array, read: Array, written: Array) -> Array:
-    """Clocks of transfers that all cores make at once: the engine's, or those of the busiest way of a port above."""
-    slowest = np.asarray(clocks)
-    for port in target.ports:
-        users = np.minimum(cores, port.cores)
-        inward = read if port.write_bytes_per_clock else read + written
-        slowest = np.maximum(slowest, users * inward / port.bytes_per_clock)
-        if port.write_bytes_per_clock:
-            slowest = np.maximum(slowest, users * written / port.write_bytes_per_clock)
-    return slowest
 
 
 def _first_load(work: Work, target: Target, cores: Array) -> Array:
     """Clocks until the first operands are under way: the loads of the first stage that has any."""
     for stage in work.stages:
         if stage.loads:
-            return _shared(target, cores, stage.load, stage.read, 0.0)
+            return shared_clocks(target, cores, stage.load, stage.read, 0.0)
     return np.zeros(1)
-
-
-def _step(stage: Stage, target: Target, cores: Array, latency: float) -> tuple[Array, Array]:
-    """Clocks between the ends of two steps when the engines are never idle, and from a step's first load to the end of its use."""
-    use = stage.tensor + stage.vector
-    wait = latency * np.where(stage.load > 0, 1 + min(stage.gathers, 1), 0)
-    trip = stage.load + wait + use
-    shared = _shared(target, cores, stage.load, stage.read, stage.written)
-    rate = np.maximum(np.maximum(stage.tensor, stage.vector), np.maximum(stage.store, shared))
-    return rate, trip

@@ -20,7 +20,7 @@ LONGEST = 1 << 20
 """Values of a dim that are looked at (points, of several dims together); bases of digits are far smaller."""
 WINDOWS = 12
 """Tiles along a dim that are looked at."""
-MOST_WAYS = 4
+MOST_WAYS = 6
 """Ways to lie on the digits that are told apart."""
 
 

@@ -21,9 +21,25 @@ SMALLEST_DOT = 16
 """Least side of a product that tiling gives to the tensor unit."""
 
 
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One instruction of a step: clocks on its engine, and for transfers the bytes of lines that pass the ports.
+
+    `follows`: a gather that waits for positions which a load before it brings.
+    """
+
+    engine: str
+    clocks: Array
+    moved: Array = 0.0
+    follows: bool = False
+
+
 @dataclass(eq=False)
 class Stage:
-    """A loop (or straight code, one trip) of a program: work of one step on each engine, in clocks, and what it moves."""
+    """A loop (or straight code, one trip) of a program: work of one step on each engine, in clocks, and what it moves.
+
+    `tasks` in program order. A loop inside the steps of another one (`around`) comes first in them; its `trips` count those of both.
+    """
 
     trips: Array = 1.0
     load: Array = 0.0
@@ -37,6 +53,14 @@ class Stage:
     ahead: Array = 0.0
     loads: int = 0
     gathers: int = 0
+    tasks: list[Task] = field(default_factory=list)
+    around: Stage | None = None
+
+    def vectors(self, clocks: Array) -> None:
+        """Add an instruction of the vector unit."""
+        if np.any(clocks):
+            self.vector = self.vector + clocks
+            self.tasks.append(Task("vector", clocks))
 
 
 @dataclass
@@ -123,10 +147,11 @@ class _Builder:
         inside = self._inside(nests, nested)
         while nested:  # a reduction over other looped dims that this loop needs anew in each step
             nest = nested.pop(0)
-            outer, self.stage = self.stage, Stage()
+            outer = self.stage
             more = tuple(dim for dim in self.kernel.inner if dim in nest.reductions and dim in self.shape.looped)
             deeper = tuple(dict.fromkeys((*loops, *more)))
             self._open(deeper)
+            self.stage.around = outer
             parts = self._inside([nest], nested)
             for part in parts:
                 self._nest(part, deeper, tuple(parts), before, outer)
@@ -144,10 +169,10 @@ class _Builder:
                 unit = ("fma", nest.accumulate.name)
                 moved = points * nest.accumulate.bytes
                 fold = vector_clocks(self.target, points, {unit: 1.0}, moved, reduces=True)
-                after.vector = after.vector + np.where(self.shape.partial > 0, fold, 0.0)
+                after.vectors(np.where(self.shape.partial > 0, fold, 0.0))
                 held: Array = np.where(self.shape.partial > 0, points, self.shape.points(nest.dims))
                 alu = {("alu", nest.accumulate.name): 1.0}
-                before.vector = before.vector + vector_clocks(self.target, held, alu, held * nest.accumulate.bytes)
+                before.vectors(vector_clocks(self.target, held, alu, held * nest.accumulate.bytes))
                 before.joules = before.joules + held * nest.accumulate.bytes * self.target.scratch_write_joules
         self.stage = after
         self.work.stages.append(after)
@@ -217,15 +242,18 @@ class _Builder:
             carried = 2.0 * points * nest.accumulate.bytes if reduces and after is not None else 0.0
             moved = moved + np.where(shape.partial > 0, carried, 0.0) + shape.points(nest.dims) * nest.dtype.bytes
             folds = reduces and after is None
-            stage.vector = stage.vector + vector_clocks(target, points, operations, moved, reduces=folds)
+            stage.vectors(vector_clocks(target, points, operations, moved, reduces=folds))
         elif operations:  # a product that is too small for the tensor unit, in some of the schedules
             clocks = vector_clocks(target, points, operations, moved, reduces=True)
-            stage.vector = stage.vector + np.where(tensor > 0, 0.0, clocks)
+            stage.vectors(np.where(tensor > 0, 0.0, clocks))
         if not inlined:
             stage.instructions = stage.instructions + 1
             stage.joules = stage.joules + vector_joules(target, points, operations) * np.where(tensor > 0, 0.0, 1.0)
             stage.joules = stage.joules + np.where(tensor > 0, 0.0, moved) * target.scratch_read_joules
-        stage.tensor = stage.tensor + tensor
+        if nest.contraction is not None:
+            if np.any(tensor):
+                stage.tensor = stage.tensor + tensor
+                stage.tasks.append(Task("tensor", tensor))
         for access in nest.stores if stores else ():
             self._store(access, after or stage)
         self._buffers(nest)
@@ -249,7 +277,7 @@ class _Builder:
             place = stage if after is None or set(some) & set(nest.reductions) else after
             size = lanes * (nest.dtype.bytes + nest.accumulate.bytes)
             busy = vector_clocks(target, lanes, slots, size) - (target.vector_startup_clocks if inlined else 0.0)
-            place.vector = place.vector + np.where(alone, busy, 0.0)
+            place.vectors(np.where(alone, busy, 0.0))
             place.joules = place.joules + np.where(alone, vector_joules(target, lanes, slots), 0.0)
             for key, cost in slots.items():
                 operations[key] = operations.get(key, 0.0) + np.where(alone, 0.0, cost)
@@ -273,7 +301,7 @@ class _Builder:
             compare = {("integer", "i32"): 1.0, ("alu", "i32"): 1.0}
             alone = apart(points, lanes, sum(compare.values()))
             busy = vector_clocks(self.target, lanes, compare, lanes)
-            self.stage.vector = self.stage.vector + np.where(cut & alone, busy, 0.0)
+            self.stage.vectors(np.where(cut & alone, busy, 0.0))
             for pair, cost in (*compare.items(), (("alu", nest.accumulate.name), 1.0)):
                 each = np.where(cut & ~alone, cost, 0.0) if pair in compare else np.where(cut, cost, 0.0)
                 operations[pair] = operations.get(pair, 0.0) + each
@@ -324,7 +352,9 @@ class _Builder:
         stage.read = stage.read + moved
         stage.instructions = stage.instructions + 1
         stage.loads += 1
-        stage.gathers += bool(access.gather) and self._position_varies(access, loops)
+        follows = bool(access.gather) and self._position_varies(access, loops)
+        stage.gathers += follows
+        stage.tasks.append(Task("load", clocks, moved, follows))
         stored = shape.points(access.dims) * access.dtype.bytes
         path = sum((port.read_joules + port.write_joules) * wanted for port in target.ports[1:])
         stage.joules = stage.joules + moved * target.dram.read_joules + path + stored * target.scratch_write_joules
@@ -346,6 +376,7 @@ class _Builder:
         clocks, moved, wanted = transfer(access, target, shape)
         stage.store = stage.store + clocks
         stage.written = stage.written + moved
+        stage.tasks.append(Task("store", clocks, moved))
         stage.instructions = stage.instructions + 1
         path = sum((port.read_joules + port.write_joules) * wanted for port in target.ports[1:])
         stage.joules = stage.joules + moved * target.dram.write_joules + path + wanted * target.scratch_read_joules
@@ -361,6 +392,10 @@ class _Builder:
         read_in_passing = len(users) == 1 and users[0].contraction is None and set(users[0].dims) == set(nest.dims)
         if nest.contraction is not None and not nest.stores and read_in_passing and not users[0].reductions:
             pass  # its one reader converts the sum as it reads it
+        elif crosses and set(nest.dims) & shape.looped:  # made and used in the steps of a loop
+            self.work.run_ahead = self.work.run_ahead + size
+            self.stage.ahead = self.stage.ahead + size
+            self.work.largest_ahead = np.maximum(self.work.largest_ahead, self.stage.ahead)
         elif crosses:
             self.work.turn = self.work.turn + size
         elif not self._inlined(nest, self.kernel.nests):

@@ -76,7 +76,8 @@ def test_time_agrees_with_the_simulator() -> None:
     assert len(rows) >= 50
     predicted, simulated = (np.array([row[i] for row in rows]) for i in (0, 1))
     ratio = predicted / simulated
-    assert np.median(np.abs(ratio - 1)) < 0.04
+    assert np.median(np.abs(ratio - 1)) <= 0.03
+    assert np.quantile(np.abs(ratio - 1), 0.95) <= 0.15
     assert np.mean((simulated > predicted * BAND[0]) & (simulated < predicted * BAND[1])) >= 0.9
     assert spearmanr(predicted, simulated).statistic > 0.98
 
@@ -123,7 +124,9 @@ def test_what_does_not_fit_says_by_how_much() -> None:
     assert np.isfinite(cost.seconds[1])
 
 
-def test_more_of_anything_is_never_slower() -> None:
+def test_more_of_anything_is_hardly_ever_slower() -> None:
+    """Cores that queue at one memory can meet less luckily when it is faster: the simulator has such schedules too (64 x 16 x 64 of the f32
+    product takes 3 % longer with twice the bandwidth). A core's own engines know no such thing."""
     rng = np.random.default_rng(3)
     for make in KERNELS.values():
         form = normalize(make())
@@ -131,6 +134,7 @@ def test_more_of_anything_is_never_slower() -> None:
         knobs = space(summary, MAIA)
         batch = knobs.batch(knobs.sample(200, rng))
         base = DataflowModel().predict(summary, MAIA, batch)
+        fits = base.reason == ""
         for figure, value in {
             "levels.dram.bandwidth": 3.6e12,
             "limits.dma_bytes_per_clock": 256.0,
@@ -138,8 +142,12 @@ def test_more_of_anything_is_never_slower() -> None:
             "levels.dram.latency_seconds": 3e-7,
         }.items():
             better = DataflowModel().predict(summary, MAIA.with_figures({figure: value}), batch)
-            fits = base.reason == ""
-            assert (better.seconds[fits] <= base.seconds[fits] * (1 + 1e-9)).all(), figure
+            ratio = better.seconds[fits] / base.seconds[fits]
+            if figure.startswith("levels.dram"):
+                assert np.mean(ratio <= 1 + 1e-9) >= 0.95, figure
+                assert ratio.max() < 1.15, figure
+            else:
+                assert (ratio <= 1 + 1e-9).all(), figure
 
 
 def test_a_batch_is_its_schedules_one_by_one() -> None:

@@ -1,0 +1,304 @@
+"""The first steps of a program on the engines of a core, for a batch of schedules at once, and how it goes on from there.
+
+Engines take their instructions in order; loads wait for a free slot, compute for its operands, stores for results. Two cores are
+followed: the one that memory serves first and the one that it serves last, with all others between them. After a few steps a loop
+repeats itself, and what is left of it is its period times its steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.costmodel.dataflow.shape import Array
+from codesign.costmodel.dataflow.structure import Stage, Task, Work
+from codesign.costmodel.dataflow.target import Target
+
+DEEPEST = 4
+"""Iterations in flight that are told apart."""
+STEPS, NESTED_STEPS, PROGRAMS = 6, 4, 3
+"""Steps that are followed: of a loop, of a loop with loops inside (and of those), and of the loop over a core's programs."""
+AGAIN = 2
+"""Steps of a loop that are followed when its period is known from the program before."""
+
+_OTHER = {"load": ("store",), "store": ("load",)}
+
+Times = npt.NDArray[np.float64]
+
+
+@dataclass
+class _Ring:
+    """Ends of the last steps, latest first."""
+
+    ends: list[Times]
+
+    def back(self, steps: Array) -> Times:
+        """The end of the step so many steps ago (1: the last one)."""
+        found: Times = self.ends[0]
+        for number in range(2, len(self.ends) + 1):
+            found = np.where(steps >= number, self.ends[number - 1], found)
+        return found
+
+    def push(self, end: Times, active: npt.NDArray[np.bool_] | None) -> None:
+        later = [end, *self.ends[:-1]]
+        if active is not None:
+            later = [np.where(active, new, old) for new, old in zip(later, self.ends, strict=True)]
+        self.ends = later
+
+
+@dataclass
+class _Port:
+    """A queue at the memories above the cores: when the last transfer of all cores came, from the first and from the last of them, when it
+    was begun, and the clocks that it takes for all."""
+
+    first: Times
+    last: Times
+    begun: Times
+    length: Times
+
+
+@dataclass
+class Timeline:
+    """Times of two cores [2, schedules]."""
+
+    target: Target
+    count: int
+    cores: Array
+    turns: Array
+    depth: Array
+    apart: npt.NDArray[np.bool_]
+    """Whether what is loaded shares its addresses with nothing, so that loads may run ahead of other loops."""
+    control: Times = field(init=False)
+    chain: Times = field(init=False)
+    ready: Times = field(init=False)
+    stored: Times = field(init=False)
+    opened: Times = field(init=False)
+    gate: Times = field(init=False)
+    free: dict[str, Times] = field(init=False)
+    deepest: int = field(init=False)
+    ports: dict[str, _Port] = field(init=False, default_factory=dict)
+    periods: dict[int, Times] = field(init=False, default_factory=dict)
+    rings: dict[tuple[int, str], _Ring] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        zero = np.zeros((2, self.count))
+        self.deepest = int(min(max(np.max(self.depth), np.max(self.turns)), DEEPEST))
+        self.control = self.chain = self.ready = self.stored = self.opened = self.gate = zero
+        self.free = dict.fromkeys(("load", "tensor", "vector", "store"), zero)
+
+    def run(self, work: Work, grid: Array, programs: Array, least: Array) -> Array:
+        """Clocks until the last store of the last program has arrived. `grid`: programs of all cores; `least`: clocks that one takes at
+        least."""
+        inner: dict[int, list[Stage]] = {}
+        for stage in work.stages:
+            if stage.around is not None:
+                inner.setdefault(id(stage.around), []).append(stage)
+        cores, last = self.cores, grid - self.cores * (programs - 1.0)
+        outer = [stage for stage in work.stages if stage.around is None and (stage.tasks or id(stage) in inner)]
+        ring = self._ring(0, "program")
+        ends: list[Times] = []
+        for number in range(PROGRAMS):
+            active = None if np.all(programs > number) else np.asarray(programs > number)
+            if active is not None and not np.any(active):
+                break
+            self.opened = ring.back(self.turns) if number else np.zeros(1)
+            self.cores = np.where((programs == number + 1) & (number > 0), last, cores)
+            for stage in outer:
+                self._stage(stage, inner, active)
+            ring.push(self.chain, active)
+            ends.append(self.chain)
+        left = np.maximum(programs - PROGRAMS, 0.0)
+        if np.any(left):
+            period = np.where(self.turns > 1, (ends[-1] - ends[-3]) / 2.0, ends[-1] - ends[-2])
+            self._skip(left * np.maximum(period, least))
+        return np.maximum(self.stored, self.chain).max(axis=0)
+
+    # -- loops ---------------------------------------------------------------------------------------------------
+    def _stage(self, stage: Stage, inner: dict[int, list[Stage]], active: npt.NDArray[np.bool_] | None) -> None:
+        children = inner.get(id(stage), [])
+        total = stage.trips if stage.around is None else np.asarray(stage.trips) / np.asarray(stage.around.trips)
+        most = min(NESTED_STEPS if children or stage.around is not None else STEPS, self.deepest + 2)
+        most = min(most, AGAIN) if id(stage) in self.periods else most
+        straight = bool(np.all(np.asarray(total) == 1))
+        depth = self.turns if straight and stage.around is None else self.depth
+        ends: list[Times] = [self.chain]
+        if stage.around is None:
+            self.gate = np.where(self.apart, 0.0, self.chain)
+        for step in range(most):
+            going = np.asarray(total > step)
+            if not np.any(going):
+                break
+            now = active if np.all(going) else (going if active is None else going & active)
+            if not straight:
+                self.chain = self._set(self.chain, np.zeros(1), now)
+                self._issue(now)
+            for child in children:
+                self._stage(child, inner, now)
+            self._step(stage, depth, now)
+            ends.append(self.chain)
+        left = np.maximum(np.asarray(total) - most, 0.0)
+        if np.any(left):
+            if id(stage) not in self.periods:
+                self.periods[id(stage)] = np.maximum(self._period(ends), self._least(stage))
+            extra = left * self.periods[id(stage)]
+            self._skip(extra if active is None else np.where(active, extra, 0.0))
+
+    def _period(self, ends: list[Times]) -> Times:
+        """Clocks from the end of one step to that of the next, over as many as are in flight together."""
+        period = ends[-1] - ends[-2]
+        for number in range(2, len(ends) - 2):
+            period = np.where(self.depth >= number, (ends[-1] - ends[-1 - number]) / number, period)
+        return period
+
+    def _least(self, stage: Stage) -> Array:
+        """Clocks that a step takes when no engine ever waits."""
+        busy = np.maximum(np.maximum(stage.tensor, stage.vector), np.maximum(stage.store, stage.load))
+        busy = shared_clocks(self.target, self.cores, busy, stage.read, stage.written)
+        return np.maximum(busy, (stage.instructions + 1) * self.target.issue_clocks)
+
+    def _skip(self, clocks: Times) -> None:
+        """Go on by so many clocks in which everything repeats itself."""
+        self.free = {engine: time + clocks for engine, time in self.free.items()}
+        self.control, self.chain, self.ready, self.stored = (
+            time + clocks for time in (self.control, self.chain, self.ready, self.stored)
+        )
+        late = np.broadcast_to(clocks, (2, self.count))
+        for way, port in self.ports.items():
+            self.ports[way] = _Port(
+                port.first + late[0], port.last + late[1], port.begun + late.max(axis=0), port.length
+            )
+        for ring in self.rings.values():
+            ring.ends = [end + clocks for end in ring.ends]
+
+    # -- one step ------------------------------------------------------------------------------------------------
+    def _step(self, stage: Stage, depth: Array, active: npt.NDArray[np.bool_] | None) -> None:
+        key = id(stage)
+        engines = {task.engine for task in stage.tasks}
+        crosses = {"tensor", "vector"} <= engines
+        step_ring = self._ring(key, "chain")
+        waits = step_ring.back(depth) if crosses else np.zeros(1)
+        group = 0
+        computed = False
+        last = max((i for i, task in enumerate(stage.tasks) if task.engine in ("tensor", "vector")), default=-1)
+        for position, task in enumerate(stage.tasks):
+            self._issue(active)
+            if task.engine == "load":
+                if computed:
+                    self._ring(key, f"used{group}").push(self.chain, active)
+                    group, computed = group + 1, False
+                slot = self._ring(key, f"used{group}").back(depth)
+                if (user := _signalled(stage.tasks, position)) is not None:
+                    slot = np.where(depth > 1, slot, np.maximum(slot, self.free[user]))
+                self._load(task, np.maximum(slot, self.gate), active)
+            elif task.engine == "store":
+                self._store(task, active)
+            else:
+                held = self._ring(key, "stored").back(depth) if position == last and "store" in engines else np.zeros(1)
+                self._compute(task, np.maximum(np.maximum(waits, held), self.opened), active)
+                waits = np.zeros(1)
+                computed = True
+        if computed:
+            self._ring(key, f"used{group}").push(self.chain, active)
+        if "store" in engines:
+            self._ring(key, "stored").push(self.stored, active)
+        step_ring.push(self.chain, active)
+
+    def _load(self, task: Task, slot: Times, active: npt.NDArray[np.bool_] | None) -> None:
+        start = np.maximum(np.maximum(self.free["load"], self.control), slot)
+        if task.follows:
+            start = np.maximum(start, self.ready)
+        end = self._transfer(task, start, active)
+        self.free["load"] = self._set(self.free["load"], end, active)
+        self.ready = self._set(self.ready, np.maximum(self.ready, end + self.target.latency_clocks), active)
+
+    def _compute(self, task: Task, slot: Times, active: npt.NDArray[np.bool_] | None) -> None:
+        start = np.maximum(np.maximum(self.free[task.engine], self.control), np.maximum(self.ready, self.chain))
+        end = np.maximum(start, slot) + task.clocks
+        end = np.where(np.asarray(task.clocks) > 0, end, self.chain)
+        self.free[task.engine] = self._set(self.free[task.engine], np.maximum(end, self.free[task.engine]), active)
+        self.chain = self._set(self.chain, end, active)
+
+    def _store(self, task: Task, active: npt.NDArray[np.bool_] | None) -> None:
+        start = np.maximum(np.maximum(self.free["store"], self.control), np.maximum(self.chain, self.ready))
+        end = self._transfer(task, start, active)
+        self.free["store"] = self._set(self.free["store"], end, active)
+        self.stored = self._set(self.stored, end + self.target.latency_clocks, active)
+
+    def _transfer(self, task: Task, start: Times, active: npt.NDArray[np.bool_] | None) -> Times:
+        """End of a transfer that all cores make: the engine's own, or when the ports have served those that came before."""
+        start = np.broadcast_to(start, (2, self.count))
+        end = start + task.clocks
+        one: Array = 0.0
+        whole: Array = 0.0
+        for port in self.target.ports:
+            rate = port.write_bytes_per_clock if task.engine == "store" else 0.0
+            each = np.asarray(task.moved) / (rate or port.bytes_per_clock)
+            one, whole = np.maximum(one, each), np.maximum(whole, each * np.minimum(self.cores, port.cores))
+        shared = self.target.ports and not self.target.ports[0].write_bytes_per_clock
+        ways = [task.engine, *(_OTHER[task.engine] if shared else ())]
+        served: Times = np.maximum(end, self._served(ways, start, one, whole, active))
+        return served
+
+    def _served(
+        self, ways: list[str], start: Times, one: Array, whole: Array, active: npt.NDArray[np.bool_] | None
+    ) -> Times:
+        """When a port has served a transfer (`one`: its clocks) of the first and of the last core; `whole`: clocks of those of all.
+
+        `ways`: its own queue, and those that it shares the port with, where what came before this is served first.
+        """
+        none = np.zeros(self.count)
+        first, last = start
+        begins = first
+        for way in ways:
+            before = self.ports.get(way, _Port(none, none, none, none))
+            came = np.minimum((first - before.first) / np.maximum(before.last - before.first, 1e-9), 1.0)
+            begins = np.maximum(begins, np.where(came >= 0.0, before.begun + before.length * came, 0.0))
+        old = self.ports.get(ways[0], _Port(none, none, none, none))
+        self.ports[ways[0]] = _Port(
+            self._set(old.first, first, active),
+            self._set(old.last, np.maximum(last, first), active),
+            self._set(old.begun, begins, active),
+            self._set(old.length, whole, active),
+        )
+        served = np.empty((2, self.count))
+        served[0], served[1] = begins + one, np.maximum(begins + whole, last + one)
+        return served
+
+    def _issue(self, active: npt.NDArray[np.bool_] | None) -> None:
+        self.control = self._set(self.control, self.control + self.target.issue_clocks, active)
+
+    def _set(self, old: Times, new: Array, active: npt.NDArray[np.bool_] | None) -> Times:
+        return np.asarray(new if active is None else np.where(active, new, old), dtype=np.float64)
+
+    def _ring(self, stage: int, what: str) -> _Ring:
+        if (stage, what) not in self.rings:
+            self.rings[stage, what] = _Ring([np.zeros((2, self.count))] * self.deepest)
+        return self.rings[stage, what]
+
+
+def _signalled(tasks: list[Task], position: int) -> str | None:
+    """The engine that a load with one slot waits for in its own step: its user's, when that has handed a result on before it.
+
+    A wait is for all that the user's engine has been asked to signal so far.
+    """
+    working = ("tensor", "vector")
+    user = next((task.engine for task in tasks[position:] if task.engine in working), None)
+    for number, task in enumerate(tasks[:position]):
+        after = next((other.engine for other in tasks[number + 1 :] if other.engine != "load"), None)
+        if task.engine == user and user in working and after not in (None, user):
+            return user
+    return None
+
+
+def shared_clocks(target: Target, cores: Array, clocks: Array, read: Array, written: Array) -> Array:
+    """Clocks of transfers that all cores make at once: the engine's, or those of the busiest way of a port above."""
+    slowest = np.asarray(clocks)
+    for port in target.ports:
+        users = np.minimum(cores, port.cores)
+        inward = read if port.write_bytes_per_clock else read + written
+        slowest = np.maximum(slowest, users * inward / port.bytes_per_clock)
+        if port.write_bytes_per_clock:
+            slowest = np.maximum(slowest, users * written / port.write_bytes_per_clock)
+    return slowest

@@ -1,0 +1,69 @@
+"""Loops on the engines of a core, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from codesign.costmodel.dataflow import target_of
+from codesign.costmodel.dataflow.structure import Stage, Task, Work
+from codesign.costmodel.dataflow.timeline import Timeline
+from codesign.costmodel.machine import load_machine
+
+MAIA = target_of(load_machine("maia100"))
+LATENCY, ISSUE = MAIA.latency_clocks, MAIA.issue_clocks
+
+
+def stage(trips: float, *tasks: Task) -> Stage:
+    sums = {
+        engine: sum(t.clocks for t in tasks if t.engine == engine) for engine in ("load", "tensor", "vector", "store")
+    }
+    read, written = (sum(t.moved for t in tasks if t.engine == engine) for engine in ("load", "store"))
+    return Stage(trips=trips, instructions=len(tasks), read=read, written=written, tasks=list(tasks), **sums)
+
+
+def clocks(stages: list[Stage], *, cores: float = 1, programs: float = 1, turns: float = 1, depth: float = 1) -> float:
+    line = Timeline(MAIA, 1, np.array([cores]), np.array([turns]), np.array([depth]), np.array([True]))
+    return float(line.run(Work(stages), np.array([cores * programs]), np.array([programs]), np.zeros(1))[0])
+
+
+@pytest.mark.parametrize("trips", [3, 6, 40])
+@pytest.mark.parametrize(("load", "vector"), [(100, 50), (100, 700), (3000, 40)])
+def test_a_loop_with_one_slot_takes_turns(trips: int, load: int, vector: int) -> None:
+    loop = stage(trips, Task("load", load), Task("vector", vector))
+    assert clocks([loop]) == pytest.approx(trips * (load + LATENCY + vector) + 2 * ISSUE, rel=1e-3)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+@pytest.mark.parametrize(("load", "vector"), [(100, 50), (100, 4000), (3000, 40)])
+def test_slots_let_loads_run_ahead(depth: int, load: int, vector: int) -> None:
+    trips = 60
+    loop = stage(trips, Task("load", load), Task("vector", vector))
+    slowest = max(load, vector, (load + LATENCY + vector) / depth)
+    assert clocks([loop], depth=depth) == pytest.approx(trips * slowest + LATENCY, rel=0.06)
+
+
+def test_what_crosses_engines_is_a_chain_within_a_step() -> None:
+    loop = stage(50, Task("load", 10), Task("tensor", 300), Task("vector", 200), Task("tensor", 100))
+    assert clocks([loop]) == pytest.approx(50 * (10 + LATENCY + 600), rel=0.02)
+    assert clocks([loop], depth=4) == pytest.approx(50 * 600 + LATENCY, rel=0.02), (
+        "the tensor unit waits for its second operand"
+    )
+    ahead = stage(50, Task("load", 10), Task("tensor", 300), Task("vector", 200))
+    assert clocks([ahead], depth=4) == pytest.approx(50 * max(300.0, (510 + LATENCY) / 4) + LATENCY, rel=0.03)
+
+
+def test_cores_wait_for_each_other_at_memory() -> None:
+    port = MAIA.ports[0]
+    moved = 64 * port.bytes_per_clock  # 64 clocks of memory for each core
+    assert clocks([stage(1, Task("load", 1, moved), Task("vector", 1))], cores=1) < 200 + LATENCY
+    assert clocks([stage(1, Task("load", 1, moved), Task("vector", 1))], cores=64) >= 64 * 64 + LATENCY
+    loop = stage(100, Task("load", 1, moved), Task("vector", 1))
+    assert clocks([loop], cores=64, depth=4) == pytest.approx(100 * 64 * 64 + LATENCY, rel=0.02)
+
+
+def test_programs_of_a_core_overlap_when_their_buffers_have_two_slots() -> None:
+    one = [stage(1, Task("load", 100), Task("vector", 100), Task("store", 100))]
+    apart, together = clocks(one, programs=50), clocks(one, programs=50, turns=2)
+    assert apart == pytest.approx(50 * (200 + LATENCY) + LATENCY, rel=0.05)
+    assert together == pytest.approx(25 * (200 + LATENCY), rel=0.06)
