@@ -224,6 +224,14 @@ class Machine(_Data):
                 return entry
         raise MachineError(f"{self.name}: no level '{name}'; levels are {', '.join(e.name for e in self.levels)}")
 
+    def core_level(self) -> Level:
+        """The memory of one core, of which a program has its share: where the vector unit is (an SM's shared memory, a scratchpad)."""
+        return self.level(self.unit("vector").level)
+
+    def above(self, level: Level) -> Level:
+        """The level outside of one: the next that what is not in it is read from (the outermost is its own)."""
+        return self.levels[max(self.levels.index(level) - 1, 0)]
+
     def has_level(self, name: str) -> bool:
         return any(entry.name == name for entry in self.levels)
 

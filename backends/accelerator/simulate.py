@@ -138,6 +138,7 @@ class _Run:
         """The event loop; everything it touches often is a local name."""
         program, target, costs, prepared = self.program, self.target, self.costs, self.control.prepared
         cores, depth, issue_clocks = program.cores, target.queue_depth, target.issue_clocks
+        kinds = len(ENGINES)
         engine_of = [ENGINES.index(p.source.engine) for p in prepared]
         counts, wait_ids, signal_ids = self._semaphores()
         waiting: dict[int, list[int]] = {}
@@ -145,11 +146,11 @@ class _Run:
         clock = [0.0] * cores
         held: list[tuple[float, Issue] | None] = [None] * cores
         open_stream = [True] * cores
-        queues: list[deque[tuple[float, Issue]]] = [deque() for _ in range(4 * cores)]
-        working = [False] * (4 * cores)
-        woken = [False] * (4 * cores)
-        since = [0.0] * (4 * cores)
-        busy, stalled = [0.0] * 4, [0.0] * 4
+        queues: list[deque[tuple[float, Issue]]] = [deque() for _ in range(kinds * cores)]
+        working = [False] * (kinds * cores)
+        woken = [False] * (kinds * cores)
+        since = [0.0] * (kinds * cores)
+        busy, stalled = [0.0] * kinds, [0.0] * kinds
         inward = [([0.0] * (-(-cores // p.cores)), p.cores, 1.0 / p.bytes_per_clock) for p in target.ports]
         outward = [
             ([0.0] * (-(-cores // p.cores)), p.cores, 1.0 / p.write_bytes_per_clock) if p.write_bytes_per_clock else way
@@ -172,7 +173,7 @@ class _Run:
         def pump(core: int) -> None:
             """Let a control processor issue until a queue is full."""
             nonlocal issued
-            base = 4 * core
+            base = kinds * core
             time = clock[core]
             if time < now:
                 time = now
@@ -222,7 +223,7 @@ class _Run:
                     waiting.setdefault(semaphore, []).append(engine)
                     return
             queue.popleft()
-            kind = engine & 3
+            kind = engine % kinds
             began = since[engine] if since[engine] > ready else ready
             if now > began:
                 stalled[kind] += now - began
@@ -261,7 +262,7 @@ class _Run:
             pump(core)
         while heap:
             now, _, event, engine, issue = pop(heap)
-            core = engine >> 2
+            core = engine // kinds
             if event == _WAKE:
                 woken[engine] = False
                 start(engine, core)
@@ -282,7 +283,7 @@ class _Run:
                     blocked = waiting.pop(semaphore, None)
                     if blocked:
                         for other in blocked:
-                            start(other, other >> 2)
+                            start(other, other // kinds)
                 if computing:
                     start(engine, core)
             else:
@@ -325,13 +326,13 @@ class _Run:
         for engine, queue in enumerate(queues):
             if not queue:
                 continue
-            core = engine >> 2
+            core, kind = divmod(engine, len(ENGINES))
             number, _, waits, _ = queue[0][1]
             item: Prepared = self.control.prepared[number]
             for semaphore, least, wait in zip(wait_ids[core][number], waits, item.source.waits, strict=True):
                 if counts[semaphore] < least:
                     lines.append(
-                        f"core {core} {ENGINES[engine & 3]} (instruction {number}) waits for {wait.name} >= {least}, "
+                        f"core {core} {ENGINES[kind]} (instruction {number}) waits for {wait.name} >= {least}, "
                         f"which is {counts[semaphore]}"
                     )
         for core, item_held in enumerate(held):

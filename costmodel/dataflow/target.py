@@ -137,13 +137,6 @@ def _lanes(machine: str, unit: str, rates: dict[str, float], dtype: DType) -> fl
     )
 
 
-def _core_level(machine: Machine) -> Level:
-    found = [level for level in machine.levels if level.place == "core"]
-    if not found:
-        raise MachineError(f"{machine.name}: no memory level with place 'core'; a dataflow machine needs one")
-    return found[-1]
-
-
 def _joules(machine: Machine, level: Level, write: bool) -> float:
     if level.energy is None:
         return float("nan")
@@ -172,18 +165,14 @@ _KNOWN: dict[int, tuple[Machine, Target]] = {}
 def _target(machine: Machine) -> Target:
     if machine.kind != "dataflow":
         raise MachineError(f"{machine.name} is a {machine.kind}, not a dataflow machine", hint="try maia100")
-    core = _core_level(machine)
+    core = machine.core_level()
     cores = machine.instances(core.name)
     tensor, vector = machine.unit("tensor"), machine.unit("vector")
     special = machine.unit("special") if machine.has_unit("special") else vector
     clock = machine.need(tensor.clock_hz, "units.tensor.clock_hz")
     position = machine.levels.index(core)
-    clusters = machine.instances(machine.levels[position - 1].name)
-    capacity = {"core": int(machine.need(core.capacity_bytes, f"levels.{core.name}.capacity_bytes"))}
-    for level in machine.levels[1:]:
-        if level.place != "core":
-            each = machine.need(level.capacity_bytes, f"levels.{level.name}.capacity_bytes")
-            capacity[level.place] = int(each * max(machine.instances(level.name) // cores, 1))
+    clusters = machine.instances(machine.above(core).name)
+    capacity = _capacities(machine, core, cores)
     return Target(
         name=machine.name,
         clock_hz=clock,
@@ -209,6 +198,23 @@ def _target(machine: Machine) -> Target:
         static_watts=float("nan") if machine.static_watts is None else machine.static_watts.value or float("nan"),
         power_watts=(machine.power_watts and machine.power_watts.value) or float("inf"),
     )
+
+
+def _capacities(machine: Machine, core: Level, cores: int) -> dict[str, int]:
+    """Bytes of the memories below DRAM, by the names that programs have for them: of outer levels an instance's, inside a core all of them.
+
+    `core` is a core's own, `array` the one inside it that the tensor unit's sums stay in (the unit's own level, or the next one in).
+    """
+    position = machine.levels.index(core)
+    inside = machine.levels[position + 1 :]
+    home = machine.level(machine.unit("tensor").level)
+    sums = home if home in inside else next(iter(inside), None)
+    found: dict[str, int] = {}
+    for level in machine.levels[1:]:
+        name = "core" if level is core else "array" if level is sums else level.place
+        each = machine.need(level.capacity_bytes, f"levels.{level.name}.capacity_bytes")
+        found[name] = int(each * max(machine.instances(level.name) // cores, 1))
+    return found
 
 
 def _port(machine: Machine, level: Level, cores: int, clock: float) -> Port:

@@ -77,14 +77,12 @@ class Timeline:
     opened: Times = field(init=False)
     gate: Times = field(init=False)
     free: dict[str, Times] = field(init=False)
-    deepest: int = field(init=False)
     ports: dict[str, _Port] = field(init=False, default_factory=dict)
     periods: dict[int, Times] = field(init=False, default_factory=dict)
     rings: dict[tuple[int, str], _Ring] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         zero = np.zeros((2, self.count))
-        self.deepest = int(min(max(np.max(self.depth), np.max(self.turns)), DEEPEST))
         self.control = self.chain = self.ready = self.stored = self.opened = self.gate = zero
         self.free = dict.fromkeys(("load", "tensor", "vector", "store"), zero)
 
@@ -119,7 +117,7 @@ class Timeline:
     def _stage(self, stage: Stage, inner: dict[int, list[Stage]], active: npt.NDArray[np.bool_] | None) -> None:
         children = inner.get(id(stage), [])
         total = stage.trips if stage.around is None else np.asarray(stage.trips) / np.asarray(stage.around.trips)
-        most = min(NESTED_STEPS if children or stage.around is not None else STEPS, self.deepest + 2)
+        most = NESTED_STEPS if children or stage.around is not None else STEPS
         most = min(most, AGAIN) if id(stage) in self.periods else most
         straight = bool(np.all(np.asarray(total) == 1))
         depth = self.turns if straight and stage.around is None else self.depth
@@ -183,7 +181,7 @@ class Timeline:
         computed = False
         last = max((i for i, task in enumerate(stage.tasks) if task.engine in ("tensor", "vector")), default=-1)
         for position, task in enumerate(stage.tasks):
-            self._issue(active)
+            self._issue(active, task.clocks)
             if task.engine == "load":
                 if computed:
                     self._ring(key, f"used{group}").push(self.chain, active)
@@ -197,7 +195,6 @@ class Timeline:
             else:
                 held = self._ring(key, "stored").back(depth) if position == last and "store" in engines else np.zeros(1)
                 self._compute(task, np.maximum(np.maximum(waits, held), self.opened), active)
-                waits = np.zeros(1)
                 computed = True
         if computed:
             self._ring(key, f"used{group}").push(self.chain, active)
@@ -266,15 +263,17 @@ class Timeline:
         served[0], served[1] = begins + one, np.maximum(begins + whole, last + one)
         return served
 
-    def _issue(self, active: npt.NDArray[np.bool_] | None) -> None:
-        self.control = self._set(self.control, self.control + self.target.issue_clocks, active)
+    def _issue(self, active: npt.NDArray[np.bool_] | None, clocks: Array = 1.0) -> None:
+        """The control processor's time for one instruction, or for none where it takes no clocks."""
+        step = np.where(np.asarray(clocks) > 0, self.target.issue_clocks, 0.0)
+        self.control = self._set(self.control, self.control + step, active)
 
     def _set(self, old: Times, new: Array, active: npt.NDArray[np.bool_] | None) -> Times:
         return np.asarray(new if active is None else np.where(active, new, old), dtype=np.float64)
 
     def _ring(self, stage: int, what: str) -> _Ring:
         if (stage, what) not in self.rings:
-            self.rings[stage, what] = _Ring([np.zeros((2, self.count))] * self.deepest)
+            self.rings[stage, what] = _Ring([np.zeros((2, self.count))] * DEEPEST)
         return self.rings[stage, what]
 
 

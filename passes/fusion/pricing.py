@@ -37,7 +37,7 @@ class RooflinePricer:
     def price(self, kernel: KernelSummary) -> float:
         extents = {name: float(extent.evaluate(self.sizes)) for name, extent in kernel.extents.items()}
         resident = _resident(kernel, extents)
-        level = self.machine.levels[2] if len(self.machine.levels) > 2 else self.machine.levels[-1]
+        level = self.machine.core_level()
         on_chip = self.machine.need(level.capacity_bytes, "capacity")
         if 4.0 * _ROWS * resident > on_chip:
             return math.inf
@@ -47,10 +47,12 @@ class RooflinePricer:
         worst = max(again, default=1.0)
         vector += self._hoisted(kernel, extents, tile)
         compute = max(tensor * _weighted(kernel, again, extents, contraction=True), (vector + special) * worst)
-        fast = self.machine.levels[1]
+        fast = self.machine.above(level)
         traffic = sum(self._traffic(kernel, nest, extents, tile) for nest in kernel.nests)
         on_chip_seconds = (
-            traffic / self.machine.need(fast.bandwidth, "bandwidth") if fast.managed == "hardware" else 0.0
+            traffic / (self.machine.need(fast.bandwidth, "bandwidth") * self.machine.instances(fast.name))
+            if fast.managed == "hardware"
+            else 0.0
         )
         return max(compute, dram, on_chip_seconds) + launch_seconds(self.machine)
 

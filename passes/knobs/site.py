@@ -75,7 +75,7 @@ class Site:
         """Values of 32 bits that one program's largest tile may have: half of what the register file (or core scratchpad) holds."""
         if self.gpu:
             return int(self.machine.limit("registers_per_sm")) // 2
-        level = self.machine.levels[-2]
+        level = self.machine.core_level()
         capacity = self.machine.need(level.capacity_bytes, f"levels.{level.name}.capacity_bytes")
         return max(int(capacity) // 16, SMALLEST_DOT * SMALLEST_DOT)
 
@@ -85,7 +85,7 @@ class Site:
 
     @property
     def cores(self) -> int:
-        return self.machine.instances(self.machine.levels[-2].name)
+        return self.machine.instances(self.machine.core_level().name)
 
     @property
     def loops(self) -> bool:

@@ -97,7 +97,7 @@ class _Search:
         """How many times as many programs the machine could hold at once: as the chosen ones, or as one a core with large tiles of
         the group's matrix product."""
         summary, sizes = self.context.summary, self.context.sizes
-        cores = machine.instances(machine.levels[-2].name)
+        cores = machine.instances(machine.core_level().name)
         room = self._resident() * cores / self.programs()
         for nest in summary.nests:
             product = matrix_product(nest)

@@ -1,0 +1,112 @@
+"""Machines of other shapes: a memory level more, one fewer, other names; all from a machine file alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from codesign.backends.accelerator import lower, simulate
+from codesign.costmodel.dataflow import DataflowModel, target_of
+from codesign.costmodel.machine import MACHINE_FOLDER, Machine, load_machine
+from codesign.costmodel.summary import summarize
+from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.passes.normalize import normalize
+from codesign.passes.knobs.site import Site
+from codesign.passes.schedule.build import space
+from codesign.passes.tile import lower as tile
+from tests.passes.tiling import groups
+
+GROUP = """[[levels]]
+name = "group"
+place = "group"
+fanout = 4
+capacity_bytes = { value = 67108864, source = "ASSUMED" }
+bandwidth = { value = 1.6e12, source = "ASSUMED" }
+latency_seconds = { value = 1e-7, source = "ASSUMED" }
+
+[levels.energy]
+read_joules_per_byte = { value = 8e-12, source = "ASSUMED" }
+write_joules_per_byte = { value = 8e-12, source = "ASSUMED" }
+
+"""
+REGISTERS = """[[levels]]
+name = "lanes"
+place = "lane"
+fanout = 16
+capacity_bytes = { value = 1024, source = "ASSUMED" }
+bandwidth = { value = 1e12, source = "ASSUMED" }
+
+"""
+
+
+def machine(folder: Path, name: str, text: str) -> Machine:
+    path = folder / f"{name}.toml"
+    path.write_text(text.replace('name = "maia100"', f'name = "{name}"'))
+    return load_machine(str(path))
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> dict[str, Machine]:
+    """maia100 with a level between DRAM and the clusters, with registers inside the array, and with other names for its core."""
+    text = (MACHINE_FOLDER / "maia100.toml").read_text()
+    cluster = text.index('[[levels]]\nname = "cluster"')
+    units = text.index("[[units]]")
+    more = text[:cluster] + GROUP + text[cluster:].replace("fanout = 16", "fanout = 4", 1)
+    renamed = text.replace('name = "core"\nplace = "core"', 'name = "tile"\nplace = "tile"').replace(
+        'level = "core"', 'level = "tile"'
+    )
+    return {
+        "more": machine(tmp_path, "four_memories", more),
+        "deeper": machine(tmp_path, "deeper", text[:units] + REGISTERS + text[units:]),
+        "renamed": machine(tmp_path, "renamed", renamed),
+    }
+
+
+def site(found: Machine) -> Site:
+    return Site(summarize(normalize(groups.gemm(512, 512, 256)).fusion), found)
+
+
+def test_the_core_is_where_the_vector_unit_is(shapes: dict[str, Machine]) -> None:
+    plain = load_machine("maia100")
+    for found in shapes.values():
+        target = target_of(found)
+        assert target.cores == 64
+        assert target.cores_per_cluster == 4
+        assert target.capacity["core"] == 2097152
+        assert target.capacity["array"] == 131072
+        assert (site(found).lanes, site(found).cores) == (site(plain).lanes, site(plain).cores)
+    assert [port.name for port in target_of(shapes["more"]).ports] == ["dram", "group", "cluster"]
+    assert [port.cores for port in target_of(shapes["more"]).ports] == [64, 16, 4]
+    mi300x = load_machine("mi300x")
+    assert (mi300x.core_level().name, mi300x.above(mi300x.core_level()).name) == ("shared", "l2")
+    assert site(load_machine("systolic_16x16")).lanes == 262144 // 16
+
+
+@pytest.mark.parametrize("shape", ["more", "deeper", "renamed"])
+def test_such_a_machine_is_priced_and_simulated(shapes: dict[str, Machine], shape: str) -> None:
+    target, form = shapes[shape], normalize(groups.gemm(512, 512, 256))
+    kernel = summarize(form.fusion)
+    schedules = [
+        Schedule({"i": i, "j": 64, "k": 64}, reduce={"k": "looped"}, pipeline=p)
+        for i in (32, 64, 128)
+        for p in (1, 2, 3)
+    ]
+    cost = DataflowModel().predict(kernel, target, ScheduleBatch.of(schedules))
+    runs = [
+        simulate(lower(tile(form.fusion, s, outputs=form.outputs), target), None, target, values=False)
+        for s in schedules
+    ]
+    np.testing.assert_allclose(cost.seconds, [run.seconds for run in runs], rtol=0.15)
+    np.testing.assert_allclose(cost.dram_bytes, [run.dram_bytes for run in runs], rtol=0.02)
+    np.testing.assert_allclose(cost.joules, [run.joules for run in runs], rtol=0.1)
+    assert len(space(kernel, target)) == len(space(kernel, load_machine("maia100")))
+
+
+def test_a_level_more_costs_its_way(shapes: dict[str, Machine]) -> None:
+    kernel = summarize(normalize(groups.gemm(512, 512, 256)).fusion)
+    batch = ScheduleBatch.of([Schedule({"i": 64, "j": 64, "k": 64}, reduce={"k": "looped"})])
+    plain, more = (DataflowModel().predict(kernel, m, batch) for m in (load_machine("maia100"), shapes["more"]))
+    assert more.seconds[0] > plain.seconds[0], "the latency of one more memory"
+    assert more.joules[0] > plain.joules[0], "and the energy of passing it"
