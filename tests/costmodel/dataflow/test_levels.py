@@ -12,8 +12,8 @@ from codesign.costmodel.dataflow import DataflowModel, target_of
 from codesign.costmodel.machine import MACHINE_FOLDER, Machine, load_machine
 from codesign.costmodel.summary import summarize
 from codesign.ir.schedule import Schedule, ScheduleBatch
-from codesign.passes.normalize import normalize
 from codesign.passes.knobs.site import Site
+from codesign.passes.normalize import normalize
 from codesign.passes.schedule.build import space
 from codesign.passes.tile import lower as tile
 from tests.passes.tiling import groups
@@ -65,7 +65,7 @@ def shapes(tmp_path: Path) -> dict[str, Machine]:
 
 
 def site(found: Machine) -> Site:
-    return Site(summarize(normalize(groups.gemm(512, 512, 256)).fusion), found)
+    return Site.of(summarize(normalize(groups.gemm(512, 512, 256)).fusion), found)
 
 
 def test_the_core_is_where_the_vector_unit_is(shapes: dict[str, Machine]) -> None:
