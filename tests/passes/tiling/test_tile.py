@@ -15,11 +15,12 @@ from codesign.ir.errors import ScheduleError
 from codesign.ir.index import Bounds, index
 from codesign.ir.scalar import Read, apply, literal
 from codesign.ir.schedule import Schedule
-from codesign.ir.tensor import Compute, Fusion
-from codesign.ir.tile import Dot, For, Kernel, Load, Reduce
+from codesign.ir.tensor import Compute, Fusion, Monoid
+from codesign.ir.tile import Dot, For, Kernel, Load, Reduce, Store
 from codesign.ir.types import tensor
 from codesign.passes.normalize import normalize
 from codesign.passes.tile import lower
+from codesign.passes.tiling.split import splittable
 from tests.passes.tiling import groups
 
 SIZES = st.sampled_from([1, 2, 3, 5, 7, 8, 13, 16, 17, 31, 32, 33, 37])
@@ -103,6 +104,37 @@ def test_guards_only_where_a_tile_does_not_divide() -> None:
     odd = groups.check(groups.gemm(64, 48, 90), Schedule({"i": 32, "j": 16, "k": 32}))
     guarded = [op for op in odd.body.walk() if isinstance(op, Load) and op.guards]
     assert [str(g.high) for op in guarded for g in op.guards] == ["90", "90"]
+
+
+def test_one_program_stores_what_others_compute_too() -> None:
+    """A sum of each row, and the row's products with 40 factors: the sum is stored where the factors' tiles begin."""
+    x, w = Value(tensor(F32, 8, 16), "x"), Value(tensor(F32, 40), "w")
+    total = Compute(groups.dims(i=8), Read(x, ["i", "j"]), reductions=groups.dims(j=16), monoid="sum")
+    scaled = Compute(groups.dims(i=8, c=40), apply("mul", Read(total.result, ["i"]), Read(w, ["c"])))
+    kernel = groups.check(
+        groups.group([total, scaled], [total, scaled]), Schedule({"i": 4, "c": 16, "j": 16}), normal=False
+    )
+    assert [dim.extent for dim in kernel.grid] == [2, 3]
+
+    def programs(store: Store) -> int:
+        """Those in which no guard that depends on the program alone forbids the store."""
+        names = {dim.name for dim in kernel.grid}
+        alone = [guard for guard in store.guards if guard.value.variables() <= names]
+        places = [dict(zip((d.name for d in kernel.grid), at, strict=True)) for at in np.ndindex(2, 3)]
+        highs = [(guard.value, index(1 << 30) if guard.high is None else guard.high) for guard in alone]
+        return sum(all(value.evaluate(place) < high.evaluate(place) for value, high in highs) for place in places)
+
+    stores = {op.buffer: op for op in kernel.body.walk() if isinstance(op, Store)}
+    first, second = kernel.results
+    assert programs(stores[first]) == 2
+    assert programs(stores[second]) == 6
+
+
+@pytest.mark.parametrize("monoid", ["sum", "max", "argmax", "argmin"])
+def test_positions_are_not_found_in_parts(monoid: Monoid) -> None:
+    """Parts of an arg-reduction would each count from their own start, and lose the values that they were chosen by."""
+    found = splittable(groups.reduction(4, 4096, monoid))
+    assert (found is None) == (monoid in ("argmax", "argmin"))
 
 
 def test_reductions_that_do_not_depend_on_each_other_share_a_loop() -> None:
