@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,9 @@ def test_four_arrays_of_a_core_share_the_folds() -> None:
     tpu = target_of(load_machine("tpu_v4"))
     one = systolic_clocks(512, 128, 128, 128, 128, "weight_stationary")
     assert float(matmul_clocks(tpu, 512, 512, 128, BF16)) == tpu.array.startup_clocks + float(one)
+    plain = replace(tpu, array=replace(tpu.array, held_twice=False))
+    assert float(matmul_clocks(plain, 512, 512, 128, BF16)) == tpu.array.startup_clocks + float(one)
+    assert float(matmul_clocks(plain, 512, 640, 128, BF16)) == tpu.array.startup_clocks + 2 * float(one), "a fifth fold"
 
 
 @pytest.mark.parametrize(("flow", "m", "n", "k", "rows"), [

@@ -72,6 +72,17 @@ def test_a_larger_cache_never_reads_more() -> None:
     assert totals[0] > 1.5 * totals[-1]
 
 
+@pytest.mark.parametrize("capacity", [4e6, 8e6, 20e6])
+def test_l2_keeps_what_fits_with_all_that_streamed_past(capacity: float) -> None:
+    """Each row of 10 blocks reads one panel along m and all ten along n, which the row before read, and stores its results."""
+    walk = Walk.of({"m": 6, "n": 10}, ("m", "n"), 1, 1)
+    panels = [_panels(walk, 2e6, "m"), _panels(walk, 1e6, "n")]
+    streamed = 2e6 + 10 * 1e6 + 10 * 5e4
+    kept = min(0.8 * capacity / streamed, 1.0)
+    expected = 6 * 2e6 + 10 * 1e6 * (1 + 5 * (1.0 - kept))
+    assert reads(panels, walk, 10, 5e4, capacity).total == pytest.approx(expected)
+
+
 def test_windows_of_a_large_grid_agree_with_the_whole_walk(monkeypatch: pytest.MonkeyPatch) -> None:
     walk = Walk.of({"m": 512, "n": 64}, (), 1, 8)
     panels = [_panels(walk, 2e6, "m"), _panels(walk, 2e6, "n")]
