@@ -1,9 +1,11 @@
-"""One face for both kinds of backend: build kernels, check each, run them, print them."""
+"""One face for all backends: build kernels, check each, run them, print them; and the registry by which machines find theirs."""
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,11 +63,43 @@ class Backend(Protocol):
         """Time of a kernel that was run at its full size on a simulator of the machine."""
 
 
+Maker = Callable[[Machine, Module, Mapping[str, int], Path | None], Backend]
+"""Makes the backend of a machine for a tiled module, values of its size symbols, and the folder of the user's model (whose lines may
+be shown)."""
+
+BACKENDS: dict[str, Maker] = {
+    "triton": lambda machine, module, sizes, sources: TritonBackend(machine, module, sources=sources),
+    "accelerator": lambda machine, module, sizes, sources: AcceleratorBackend(machine, module, dict(sizes)),
+}
+"""The backends here, by the name of the form that each makes."""
+
+BY_KIND = {"gpu": "triton", "dataflow": "accelerator"}
+"""The backend of a machine whose file names none."""
+
+ENTRY_POINTS = "codesign.backends"
+"""The group of entry points by which an installed package adds a backend: the name that machine files say, and a `Maker`."""
+
+
+def backend_name(machine: Machine) -> str:
+    """The name of the backend that makes code for a machine."""
+    return machine.backend or BY_KIND[machine.kind]
+
+
 def backend_for(machine: Machine, module: Module, sizes: Mapping[str, int], sources: Path | None = None) -> Backend:
-    """The backend of a machine for a tiled module; `sources`: the folder of the user's model, whose lines may be shown."""
-    if machine.kind == "gpu":
-        return TritonBackend(machine, module, sources=sources)
-    return AcceleratorBackend(machine, module, dict(sizes))
+    """The backend of a machine for a tiled module; CodesignError with the nearest names when there is none of the name in its file."""
+    name = backend_name(machine)
+    if name in BACKENDS:
+        return BACKENDS[name](machine, module, sizes, sources)
+    points = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if name not in points:
+        known = sorted({*BACKENDS, *points})
+        near = difflib.get_close_matches(name, known, n=1) or known
+        raise CodesignError(f"{machine.name}: no backend {name!r}", hint=f"nearest: {', '.join(near)}")
+    try:
+        maker: Maker = points[name].load()
+    except Exception as error:  # another's package may fail in any way
+        raise CodesignError(f"backend {name!r}: {error}", hint=f"mend or remove {points[name].value}") from error
+    return maker(machine, module, sizes, sources)
 
 
 def _document(check: Verification) -> Verified:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext, redirect_stdout
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -19,18 +18,10 @@ from codesign import command
 from codesign.ir.errors import CodesignError
 
 if TYPE_CHECKING:
+    from codesign.costmodel.machine import Machine
     from codesign.document import ModelDocument
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
-
-
-class Emit(str, Enum):
-    """What to write besides the report."""
-
-    tensor = "tensor"
-    tile = "tile"
-    triton = "triton"
-    accelerator = "accelerator"
 
 
 def _bindings(bind: list[str]) -> dict[str, int]:
@@ -41,6 +32,15 @@ def _bindings(bind: list[str]) -> dict[str, int]:
             raise CodesignError(f"--bind {item!r} is not NAME=SIZE", hint="as in --bind batch=8")
         sizes[name] = int(value)
     return sizes
+
+
+def _forms(emit: list[str], machines: list[Machine]) -> set[str]:
+    """The forms asked for; CodesignError for one that no backend of these machines makes."""
+    known = ["tensor", "tile", *sorted({"triton", "accelerator", *(m.backend for m in machines if m.backend)})]
+    for form in emit:
+        if form not in known:
+            raise CodesignError(f"--emit {form}: no such form", hint=f"forms: {', '.join(known)}")
+    return set(emit)
 
 
 @application.command(help=__doc__)
@@ -55,7 +55,7 @@ def _compile(
         ),
     ] = None,
     emit: Annotated[
-        list[Emit] | None,
+        list[str] | None,
         typer.Option(
             help="Write this form (repeatable): into -o DIR, or on stdout when there is no DIR.", show_default=False
         ),
@@ -128,7 +128,7 @@ def _compile(
 def _run(
     path: Path,
     targets: list[str],
-    emit: list[Emit],
+    emit: list[str],
     verify: bool,
     kernels: bool,
     policy: str,
@@ -148,7 +148,7 @@ def _run(
     from codesign.costmodel.machine import load_machine
 
     machines = [load_machine(name) for name in targets]  # before the slow imports: a wrong name answers at once
-    forms = {form.value for form in emit}
+    forms = _forms(emit, machines)
     folder = command.output_directory(output)
     to_stdout = bool(forms) and folder is None
     if to_stdout and as_json:

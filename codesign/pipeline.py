@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from codesign.backend import Backend, backend_for
+from codesign.backend import Backend, backend_for, backend_name
 from codesign.backends.triton.cache import choices_file
 from codesign.backends.triton.names import file_names
 from codesign.backends.triton.runner import write_runner
@@ -403,7 +403,7 @@ def _points(info: KernelInfo, sizes: Mapping[str, int]) -> float:
 
 def default_forms(machine: Machine) -> set[str]:
     """What `-o DIR` writes when no form is asked for."""
-    return {"tensor", "tile", "triton" if machine.kind == "gpu" else "accelerator"}
+    return {"tensor", "tile", backend_name(machine)}
 
 
 def texts(compilation: Compilation, form: str) -> dict[str, str]:

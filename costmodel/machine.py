@@ -134,7 +134,11 @@ class Link(_Data):
 
 
 class Machine(_Data):
-    """A machine as its file describes it; `origin` is the path it was read from."""
+    """A machine as its file describes it; `origin` is the path it was read from.
+
+    `kind`: the family of cost models. `backend`: what makes code for it, by its registered name (default: by `kind`); `target`: the chip
+    that this compiles for.
+    """
 
     schema_version: Annotated[int, Field(strict=True, ge=1, le=1)]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
@@ -143,6 +147,7 @@ class Machine(_Data):
     vendor: str
     architecture: str
     target: str | None = None
+    backend: str | None = None
     sources: dict[str, str]
     levels: Annotated[list[Level], Field(min_length=2)]
     units: Annotated[list[Unit], Field(min_length=1)]

@@ -21,10 +21,11 @@ def restored_registries() -> Iterator[None]:
     """Undo what the README registers."""
     from codesign.frontend.lowering.registry import RULES
     from codesign.passes import PASSES
+    from codesign.passes.knobs import ROOMS
 
-    rules, passes = dict(RULES), dict(PASSES)
+    rules, passes, rooms = dict(RULES), dict(PASSES), dict(ROOMS)
     yield
-    for table, saved in ((RULES, rules), (PASSES, passes)):
+    for table, saved in ((RULES, rules), (PASSES, passes), (ROOMS, rooms)):
         table.clear()
         table.update(saved)  # type: ignore[arg-type]
 

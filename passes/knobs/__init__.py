@@ -9,7 +9,7 @@ import pkgutil
 
 from codesign.passes.knobs.check import check, settled
 from codesign.passes.knobs.price import launch_options, machine_under, predict
-from codesign.passes.knobs.room import ROOMS, Room, Unpriced, register, rooms
+from codesign.passes.knobs.room import ROOMS, Room, Unpriced, foreign, register, rooms
 from codesign.passes.knobs.site import Roles, Site, matrix_product
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Site",
     "Unpriced",
     "check",
+    "foreign",
     "launch_options",
     "machine_under",
     "matrix_product",

@@ -7,10 +7,13 @@ changes what a program has of the machine, it says so in the machine's own figur
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from codesign.costmodel.machine import Machine
@@ -129,6 +132,18 @@ def rooms() -> tuple[Room, ...]:
     """All knobs by rank, those of installed packages included."""
     installed()
     return tuple(sorted(ROOMS.values(), key=lambda room: room.rank))
+
+
+def foreign() -> dict[str, str]:
+    """The knobs of others by name, each with a digest of the file it is in: choices that were made with one are of no use without it."""
+    found: dict[str, str] = {}
+    for room in rooms():
+        module = sys.modules.get(type(room).__module__)
+        if not type(room).__module__.startswith("codesign.passes.knobs."):
+            path = getattr(module, "__file__", None)
+            text = Path(path).read_bytes() if path else type(room).__qualname__.encode()
+            found[room.name] = hashlib.sha256(text).hexdigest()
+    return found
 
 
 @cache

@@ -21,7 +21,7 @@ from codesign.ir.index import Bounds, Index, index
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.tensor import Fusion
 from codesign.ir.types import row_major
-from codesign.passes.knobs import Site, matrix_product, predict, settled
+from codesign.passes.knobs import Site, foreign, matrix_product, predict, settled
 from codesign.passes.normalize import Normalized, normalize
 from codesign.passes.schedule.build import space
 from codesign.passes.schedule.context import Candidate, Context
@@ -164,7 +164,13 @@ class Tuner:
         self._store: Store | None = None
         if kept is not None and model is None and isinstance(policy, str) and policy in POLICIES:
             ranges = sorted(self.bounds.symbols.items())
-            facts = {"machine": machine.model_dump_json(), "policy": policy, "budget": budget, "seed": seed}
+            facts = {
+                "machine": machine.model_dump_json(),
+                "policy": policy,
+                "budget": budget,
+                "seed": seed,
+                "knobs": foreign(),
+            }
             self._store = Store(kept, {**facts, "sizes": self.sizes, "ranges": ranges})
 
     def keep(self) -> None:
