@@ -255,6 +255,21 @@ def test_an_argmax_dim_is_not_cut_on_the_producers_side() -> None:
     assert refused("max") == ""
 
 
+def test_equal_pairs_have_their_own_offers_where_one_value_is_needed_elsewhere() -> None:
+    """The price counts results: a merge must write a producer's value too where it is returned."""
+    ops: list[Compute] = []
+    args = [Value(tensor(F32, 8), name) for name in ("x", "y")]
+    for x in args:
+        producer = Compute([Dim("p", index(8))], apply("exp", Read(x, ["p"])))
+        ops += [producer, Compute([Dim("c", index(8))], apply("tanh", Read(producer.result, ["c"])))]
+    body = Block(args, ops, [ops[0].result, ops[1].result, ops[3].result])
+    graph = GroupGraph(body, Module("m", {}, {"main": Function("main", body)}).bounds())
+    search = FusionSearch(graph, lambda fusion: float(len(fusion.results)))
+    first, second, third, fourth = graph.groups()
+    assert search.offer(first, second).seconds == 2.0
+    assert search.offer(third, fourth).seconds == 1.0
+
+
 def test_element_wise_producers_follow_their_reader_anywhere() -> None:
     x = Value(tensor(F32, 8), "x")
     e = Compute([Dim("p", index(8))], apply("exp", Read(x, ["p"])))

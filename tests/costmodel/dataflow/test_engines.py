@@ -112,6 +112,14 @@ def test_dma_moves_whole_lines_after_a_set_up() -> None:
     assert float(dma_clocks(maia, 1280)) == maia.dma_setup_clocks + 10
 
 
+def test_the_power_limit_leaves_the_work_what_is_not_drawn_anyway() -> None:
+    target = replace(target_of(load_machine("maia100")), power_watts=100.0, static_watts=30.0)
+    assert float(target.throttled(1.0, 69.0)) == 1.0
+    assert float(target.throttled(1.0, 700.0)) == 10.0
+    assert float(target.throttled(1.0, float("nan"))) == 1.0, "no energy figures, no throttling"
+    assert float(replace(target, static_watts=float("nan")).throttled(1.0, 700.0)) == 7.0
+
+
 def test_a_gpu_is_not_a_target() -> None:
     with pytest.raises(MachineError, match="h100_sxm is a gpu, not a dataflow machine"):
         target_of(load_machine("h100_sxm"))
