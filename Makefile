@@ -62,6 +62,10 @@ test-long: $(STAMP)  ## All tests that need no GPU, and ten times as many exampl
 fuzz: $(STAMP)  ## 100,000 malformed and hostile files to every reader (ARGS="--inputs 5000 --seed 1" for others)
 	$(PY) tests/fuzz/run.py $(ARGS)
 
+.PHONY: mutants
+mutants: $(STAMP)  ## Wrong lines, planted one at a time, that the tests must find: half an hour (ARGS="argmax L2" for some)
+	$(PY) benchmarks/mutants.py $(ARGS)
+
 .PHONY: conformance
 conformance: $(STAMP)  ## Every sample of PyTorch's own operator tests through the tensor IR, and a table (LIMIT=5: fewer samples)
 	$(PY) -m codesign.frontend.conformance $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
@@ -73,7 +77,7 @@ gpu: $(STAMP)  ## On a machine with a GPU: its tests, then its benchmarks (bench
 
 .PHONY: bench
 bench: $(STAMP)  ## Every figure that the README quotes (benchmarks/)
-	@set -e; for file in $(wildcard benchmarks/[a-z]*.py); do echo "$(PY) $$file"; $(PY) $$file; done
+	@set -e; for file in $(filter-out benchmarks/mutants.py,$(wildcard benchmarks/[a-z]*.py)); do echo "$(PY) $$file"; $(PY) $$file; done
 
 ##@ Housekeeping
 

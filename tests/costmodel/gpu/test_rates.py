@@ -43,3 +43,15 @@ def test_l2_keeps_four_fifths_of_its_capacity_for_the_rows_at_work(rows: float, 
     missed = 1.0 - 0.8 * l2 / rows_in_flight
     assert 0.0 < missed < 1.0
     assert float(found.read) == pytest.approx(tokens * row * 2.0 * (1.0 + missed), rel=0.02)
+
+
+@pytest.mark.parametrize("l2", [1e5, 4e6, 12e6, 1e9])
+def test_a_later_wave_finds_in_l2_what_fits_with_all_that_streams_past(l2: float) -> None:
+    """16 waves, each of one row of tiles: the left operand is read once, the right one by every wave anew."""
+    kernel, size = workloads.gemm("bf16"), 2048.0
+    g = geometry(kernel, {"tile.m": 128.0, "tile.n": 128.0, "tile.k": 64.0}, {"M": size, "N": size, "K": size})
+    found = traffic(kernel, g, 16.0, 1.0, ("m", "n"), l2, 0.0, 0.0)
+    operand = size * size * 2.0
+    flow = operand / 16.0 + operand + operand / 16.0  # rows of the left operand, the right one, the results
+    kept = min(0.8 * l2 / flow, 1.0)
+    assert float(found.read) == pytest.approx(2.0 * operand + 15.0 * operand * (1.0 - kept))
