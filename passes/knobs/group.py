@@ -21,7 +21,7 @@ class Group(Room):
     def unread(self, site: Site) -> str:
         if not site.gpu:
             return f"programs of {site.machine.name} walk the grid in its own order"
-        if sum(site.extents[dim] > 1 for dim in site.summary.outer) < 2:
+        if sum(site.summary.extents[dim] != 1 for dim in site.summary.outer) < 2:
             return "a grid of one dim has no tiles to walk together"
         return ""
 
@@ -31,6 +31,9 @@ class Group(Room):
     def offered(self, site: Site) -> Iterable[Knob]:
         sides = site.roles.sides.items()
         wide = [dim for dim, role in sides if role in "mn" and site.extents[dim] > SMALLEST_DOT]
-        if site.gpu and len(wide) > 1:
+        if len(wide) > 1 and not self.unread(site):
             values = powers_of_two(1, next_power_of_two(int(site.cores**0.5)))
             yield Knob(self.name, values, nearest(values, 8))
+
+    def wrong(self, value: Value, site: Site | None, dim: str = "") -> str:
+        return "" if value == self.default and isinstance(value, int) else super().wrong(value, site, dim)

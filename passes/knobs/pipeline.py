@@ -21,7 +21,7 @@ class Pipeline(Room):
     rank = 20
 
     def unread(self, site: Site) -> str:
-        if site.gpu and not site.loops:
+        if site.gpu and not site.may_loop:
             return "the kernel has no loop whose loads could run ahead"
         return ""
 

@@ -91,3 +91,8 @@ class Site:
     def loops(self) -> bool:
         """Whether a reduction has more than one step, so that there may be a loop."""
         return any(self.extents[dim] > 1 for dim in self.summary.inner)
+
+    @property
+    def may_loop(self) -> bool:
+        """Whether there may be one at some sizes."""
+        return any(self.summary.extents[dim] != 1 for dim in self.summary.inner)

@@ -20,7 +20,7 @@ class WarpSpecialize(Room):
     def unread(self, site: Site) -> str:
         if not site.machine.features.get("tma", False):
             return f"{site.machine.name} has no tensor descriptors, whose loads such warps do"
-        return "" if site.loops else "the kernel has no loop to split"
+        return "" if site.may_loop else "the kernel has no loop to split"
 
     def values(self, site: Site | None, dim: str = "") -> Sequence[Value]:
         return (0, 1)
