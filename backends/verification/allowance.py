@@ -61,7 +61,7 @@ def spread(expected: Array, actual: Array) -> float:
     if not finite.any():
         return 0.0
     scale = math.sqrt(float(np.mean(np.square(e[finite])))) or 1e-30
-    return math.sqrt(float(np.mean(np.square((a - e)[finite])))) / scale
+    return math.sqrt(float(np.mean(np.square(a[finite] - e[finite])))) / scale
 
 
 def allowance_of(fusion: Fusion, sizes: Mapping[str, int] | None = None) -> Allowance:
