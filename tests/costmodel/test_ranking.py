@@ -14,7 +14,12 @@ from codesign.costmodel.tables import TableError, kernels_of, read_table
 
 
 @pytest.mark.parametrize(
-    ("machine", "listed", "tile"), [("a100_sxm", 0.35, 0.55), ("h800", 0.35, 0.60), ("l40", 0.18, 0.40)]
+    ("machine", "listed", "tile"),
+    [
+        ("a100_sxm", 0.35, 0.55),
+        pytest.param("h800", 0.35, 0.60, marks=pytest.mark.slow),
+        pytest.param("l40", 0.18, 0.40, marks=pytest.mark.slow),
+    ],
 )
 def test_tiles_of_mixtures_of_experts(measured: Path, machine: str, listed: float, tile: float) -> None:
     table = read_table(measured / "gpu_moe_triton_best_tiles.parquet")

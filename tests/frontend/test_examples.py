@@ -38,7 +38,11 @@ def test_values(path: Path) -> None:
     assert_close(run(captured, source.inputs, source.kwargs), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("path", REAL, ids=lambda p: p.stem)
+QUICK = ("gpt2", "llama_block", "moe")
+REAL_SIZES = [path if path.stem in QUICK else pytest.param(path, marks=pytest.mark.slow) for path in REAL]
+
+
+@pytest.mark.parametrize("path", REAL_SIZES, ids=lambda p: p.stem)
 def test_real_sizes_without_data_and_in_time(path: Path) -> None:
     """Meta models capture without data, and our own part after torch is a small share of it."""
     if "gpt2" in path.stem:

@@ -31,7 +31,11 @@ SLICE = {
 NAMES = sorted({name for names in SLICE.values() for name in names.split()})
 
 
-@pytest.mark.parametrize("name", NAMES)
+LONG = [pytest.param(name, marks=pytest.mark.slow) if position % 2 else name for position, name in enumerate(NAMES)]
+"""Every other operator is left to `make test-long`."""
+
+
+@pytest.mark.parametrize("name", LONG)
 def test_slice(name: str) -> None:
     found = operators([name])
     assert found, f"op_db has no {name}"
