@@ -43,19 +43,17 @@ def matrix_product(nest: Nest) -> Contraction | None:
 
 @dataclass(frozen=True)
 class Site:
-    """A kernel on a machine; `extents` in numbers. `splittable`: reduction dims that may be split over the grid."""
+    """A kernel on a machine; `extents` in numbers."""
 
     summary: KernelSummary
     machine: Machine
     extents: Mapping[str, int]
-    splittable: tuple[str, ...] = ()
 
     @staticmethod
     def of(
         summary: KernelSummary,
         machine: Machine,
         sizes: Mapping[str, int] | None = None,
-        splittable: tuple[str, ...] = (),
     ) -> Site:
         """The site at some sizes; ScheduleError when a symbol has no value."""
         try:
@@ -64,7 +62,7 @@ class Site:
             raise ScheduleError(
                 f"{summary.name}: no value for size {error.args[0]}", hint="give sizes={...}"
             ) from error
-        return Site(summary, machine, extents, splittable)
+        return Site(summary, machine, extents)
 
     @cached_property
     def roles(self) -> Roles:

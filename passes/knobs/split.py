@@ -8,8 +8,7 @@ from codesign.ir.schedule import LARGEST, Schedule
 from codesign.passes.knobs.room import Read, Room, Value, register
 from codesign.passes.knobs.site import Site
 from codesign.passes.knobs.tile import no_such_dim
-from codesign.passes.schedule.space import Knob, powers_of_two
-from codesign.passes.tiling.domain import SMALLEST_DOT
+from codesign.passes.schedule.space import Knob
 
 
 @register
@@ -23,11 +22,7 @@ class Split(Room):
         return range(1, LARGEST + 1)
 
     def offered(self, site: Site) -> Iterable[Knob]:
-        for dim in site.splittable if site.gpu else ():
-            values = powers_of_two(1, min(site.cores, site.extents[dim] // (2 * SMALLEST_DOT)))
-            values = tuple(parts for parts in values if site.extents[dim] % parts == 0)
-            if len(values) > 1:
-                yield Knob(f"split.{dim}", values, 1)
+        return ()  # the tuner prices each number of parts at tiles of its own
 
     def said(self, schedule: Schedule) -> Iterator[Read]:
         for dim, parts in schedule.split.items():

@@ -18,11 +18,9 @@ def space(
     summary: KernelSummary,
     machine: Machine,
     sizes: Mapping[str, int] | None = None,
-    *,
-    splittable: tuple[str, ...] = (),
 ) -> Space:
-    """The schedules of a kernel on a machine. `splittable`: reduction dims that may be split over the grid."""
-    site = Site.of(summary, machine, sizes, splittable)
+    """The schedules of a kernel on a machine, as one kernel: into how many parts a reduction is split is the tuner's to choose."""
+    site = Site.of(summary, machine, sizes)
     known = rooms()
     replaced = {name for room in known for name in room.replaces(site)}
     knobs = tuple(knob for room in known for knob in room.offered(site) if knob.name not in replaced)
@@ -38,7 +36,7 @@ def space(
 
 
 def _constraints(site: Site) -> list[Constraint]:
-    """What a program's tiles may hold, and that a split leaves parts worth having."""
+    """What a program's tiles may hold."""
     summary, machine, lanes = site.summary, site.machine, site.lanes
     plain: dict[tuple[str, ...], None] = {}
     products: dict[tuple[tuple[str, ...], tuple[str, ...]], None] = {}
@@ -70,8 +68,6 @@ def _constraints(site: Site) -> list[Constraint]:
     constraints = [Constraint("tile size", fits, explain)]
     if site.gpu and not products:
         constraints.append(_lanes_constraint(largest, int(machine.limit("warp_size")), summary, site.extents))
-    if site.splittable and site.gpu:
-        constraints.append(_split_constraint(summary, site.extents, site.cores))
     return constraints
 
 
@@ -91,26 +87,3 @@ def _lanes_constraint(
         return f"a tile of {values} leaves lanes of a warp without a value, which has {warp}"
 
     return Constraint("lanes", full, explain)
-
-
-def _split_constraint(summary: KernelSummary, extents: Mapping[str, int], cores: int) -> Constraint:
-    def blocks(columns: Columns) -> Ints | int:
-        total: Ints | int = 1
-        for dim in summary.outer:
-            total = total * -(-extents[dim] // columns.get(f"tile.{dim}", 1))
-        return total
-
-    def holds(columns: Columns) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        count = max((len(column) for column in columns.values()), default=1)
-        good = np.ones(count, dtype=np.bool_)
-        for dim in summary.inner:
-            parts = columns.get(f"split.{dim}")
-            if parts is not None:
-                enough = -(-extents[dim] // parts) >= columns.get(f"tile.{dim}", 1)
-                good &= (parts == 1) | (enough & (blocks(columns) * parts <= 4 * cores))
-        return good
-
-    def explain(row: Mapping[str, int]) -> str:
-        return f"a split needs whole tiles in each part, and pays only below {4 * cores} programs in all"
-
-    return Constraint("split", holds, explain)
