@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
@@ -19,12 +18,7 @@ from codesign.ir.scalar import Apply, Scalar, apply, literal
 from codesign.ir.tensor import Compute
 from codesign.passes import Context, Pass
 
-
-@pytest.fixture(autouse=True)
-def fresh_dynamo() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
 
 
 def model() -> nn.Module:

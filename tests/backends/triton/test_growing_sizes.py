@@ -1,6 +1,6 @@
 """Sizes that grow from call to call under `torch.compile`: few compilations, each of which holds for many sizes."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -11,13 +11,7 @@ from torch import Tensor, nn
 from codesign.backends.triton import graphs
 from codesign.backends.triton.dynamo import compile_fx_graph
 
-
-@pytest.fixture(autouse=True)
-def fresh_dynamo() -> Iterator[None]:
-    torch._dynamo.reset()
-    torch.manual_seed(0)
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Random numbers under `torch.compile`: new ones at every call, repeated by `torch.manual_seed`, and one mask for both passes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,12 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from codesign.backends.triton.dynamo import compile_fx_graph
 
-
-@pytest.fixture(autouse=True)
-def fresh_dynamo() -> Iterator[None]:
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
 
 
 def twice(x: Tensor) -> Tensor:

@@ -135,6 +135,15 @@ def test_buffers_of_the_arena_do_not_overlap_while_live(tmp_path: Path) -> None:
     assert f"ARENA_BYTES = {runner.peak_bytes}" in source
 
 
+def by_plain_python(code: str, folder: Path) -> str:
+    """What a process of its own prints that runs code in the folder of a runner, with TRITON_INTERPRET=1."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": ""}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_the_file_stands_alone(tmp_path: Path) -> None:
     """Loaded by plain Python where codesign cannot be imported, with TRITON_INTERPRET=1."""
     torch.manual_seed(4)
@@ -150,12 +159,7 @@ def test_the_file_stands_alone(tmp_path: Path) -> None:
         "(got,) = Runner(device='cpu')(x)\n"
         "print(float((got - expected).abs().max()))\n"
     )
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path / "out", env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 1e-4
+    assert float(by_plain_python(code, tmp_path / "out")) < 1e-4
 
 
 def test_complex_tensors_go_in_and_out(tmp_path: Path) -> None:
@@ -189,11 +193,7 @@ def test_complex_tensors_go_in_and_out(tmp_path: Path) -> None:
         "for got, want in zip(Runner(state, device='cpu')(x, z), expected, strict=True):\n"
         "    torch.testing.assert_close(got, want)\n"
     )
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=made.path.parent, env=environment
-    )
-    assert done.returncode == 0, done.stderr
+    by_plain_python(code, made.path.parent)
     again = made.run_interpreted(captured.module, captured.flatten_inputs((x, z)))
     torch.testing.assert_close(captured.unflatten_outputs(again), model(x, z))
 

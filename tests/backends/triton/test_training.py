@@ -36,12 +36,13 @@ QUICK = {
 NARROW = {"mlp_in_bfloat16": 3e-2}
 
 
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
+
+
 @pytest.fixture(autouse=True)
-def fresh_dynamo() -> Iterator[None]:
-    torch._dynamo.reset()
+def recurrent_layers() -> Iterator[None]:
     with torch._dynamo.config.patch(allow_rnn=True):
         yield
-    torch._dynamo.reset()
 
 
 def stepped(model: nn.Module, inputs: tuple[Tensor, ...], compiled: bool) -> dict[str, Tensor]:
