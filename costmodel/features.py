@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
+from codesign.ir.analysis import dependence, slot_of
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.functions import FUNCTIONS, Unit
 from codesign.ir.index import Index, ceildiv, index, product
@@ -111,12 +111,8 @@ class Features:
     lives: tuple[Index, ...] = field(repr=False)
     """Bytes of the tiles that live at each op of the text."""
 
-    @cached_property
-    def load_bytes(self) -> Index:
-        """Bytes that one program loads."""
-        return self._bytes("load")
-
-    def _bytes(self, kind: Kind) -> Index:
+    def bytes(self, kind: Kind) -> Index:
+        """Bytes that one program moves in moves of a kind."""
         return _total(move.bytes for move in self.moves if move.kind == kind)
 
     def at(self, sizes: Mapping[str, Array]) -> Work:
@@ -131,9 +127,9 @@ class Features:
             live = np.maximum(live, held.evaluate(sizes))
         return Work(
             programs=self.programs.evaluate(sizes),
-            load_bytes=self.load_bytes.evaluate(sizes),
-            store_bytes=self._bytes("store").evaluate(sizes),
-            atomic_bytes=self._bytes("atomic").evaluate(sizes),
+            load_bytes=self.bytes("load").evaluate(sizes),
+            store_bytes=self.bytes("store").evaluate(sizes),
+            atomic_bytes=self.bytes("atomic").evaluate(sizes),
             masks=_total(move.lanes * move.times * move.masks for move in self.moves).evaluate(sizes),
             reductions=self.reductions.evaluate(sizes),
             live_bytes=live,
@@ -237,18 +233,12 @@ class _Walk:
     def scalar(self, body: Scalar, axes: tuple[Axis, ...], times: Index) -> None:
         """Operations of an expression, each node per lane of the axes that it depends on."""
         sizes = {axis.name: axis.extent for axis in axes}
-        depends: dict[int, frozenset[str]] = {}
-        for node in body.walk():
-            used = frozenset(v for i in node.index_expressions() for v in i.variables()) & sizes.keys()
-            for child in node.children():
-                used |= depends[id(child)]
-            depends[id(node)] = used
+        for node, used in dependence(body, sizes.keys()):
             if isinstance(node, Apply):
-                row = FUNCTIONS[node.function]
-                if row.unit != "free":
-                    dtype = node.args[0].dtype if row.result == "bool" else node.dtype
+                unit, dtype = slot_of(node)
+                if unit != "free":
                     points = times * product(sizes[name] for name in sorted(used))
-                    self.count((row.unit, dtype.name), row.cost, points)
+                    self.count((unit, dtype.name), FUNCTIONS[node.function].cost, points)
 
     def count(self, slot: Slot, cost: float, points: Index) -> None:
         costs = self.slots.setdefault(slot, {})

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from codesign.ir.analysis import contraction
+from codesign.ir.analysis import contraction, dependence, slot_of
 from codesign.ir.core import Value
 from codesign.ir.dtypes import DType
 from codesign.ir.errors import UnsupportedError
@@ -171,14 +171,9 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: Place | Non
     loads: dict[tuple[str, tuple[Index, ...]], Access] = {}
     internal: dict[str, None] = {}
     counts: dict[frozenset[str], Counts] = {}
-    depends: dict[int, frozenset[str]] = {}
     reduced = 0.0
     counted: set[Scalar] = set()
-    for node in compute.body.walk():
-        used: frozenset[str] = frozenset(v for i in node.index_expressions() for v in i.variables()) & domain
-        for child in node.children():
-            used |= depends[id(child)]
-        depends[id(node)] = used
+    for node, used in dependence(compute.body, domain):
         if isinstance(node, Read):
             if node.source in inside:
                 internal[_label(node.source)] = None
@@ -191,11 +186,10 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: Place | Non
             if node in counted:
                 continue  # what is written twice is computed once
             counted.add(node)
-            function = FUNCTIONS[node.function]
             reduced += node.function in ("sin", "cos")
-            if function.unit != "free":
-                kind = node.args[0].dtype if function.result == "bool" else node.dtype
-                _count(counts.setdefault(used, {}), function.unit, kind, function.cost)
+            unit, kind = slot_of(node)
+            if unit != "free":
+                _count(counts.setdefault(used, {}), unit, kind, FUNCTIONS[node.function].cost)
     if reductions and product_of is None:
         unit, cost = _COMBINE[compute.monoid or "sum"]
         _count(counts.setdefault(domain, {}), unit, compute.accumulate, cost)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from codesign.ir.core import Block, Op, Value, uses_of
@@ -16,11 +16,13 @@ from codesign.ir.tensor import Compute
 __all__ = [
     "ContractionForm",
     "contraction",
+    "dependence",
     "dot_dtype",
     "equal",
     "index_operation_count",
     "is_exact_cast",
     "operation_counts",
+    "slot_of",
     "strip_exact_casts",
     "structural_hash",
     "topological_order",
@@ -122,6 +124,23 @@ def strip_exact_casts(scalar: Scalar) -> Scalar:
     return scalar
 
 
+def slot_of(node: Apply) -> tuple[Unit, DType]:
+    """The unit that does a function, and the dtype that it works on: that of the operands for a comparison."""
+    row = FUNCTIONS[node.function]
+    return row.unit, node.args[0].dtype if row.result == "bool" else node.dtype
+
+
+def dependence(body: Scalar, names: Set[str]) -> Iterator[tuple[Scalar, frozenset[str]]]:
+    """Each node of an expression, operands first, with those of the names that it depends on."""
+    depends: dict[int, frozenset[str]] = {}
+    for node in body.walk():
+        used = frozenset(v for i in node.index_expressions() for v in i.variables()) & names
+        for child in node.children():
+            used |= depends[id(child)]
+        depends[id(node)] = used
+        yield node, used
+
+
 def operation_counts(scalar: Scalar) -> dict[tuple[Unit, DType], float]:
     """Issue slots per point by unit and dtype; each distinct node is computed once.
 
@@ -132,9 +151,8 @@ def operation_counts(scalar: Scalar) -> dict[tuple[Unit, DType], float]:
     for node in scalar.walk():
         key: tuple[Unit, DType]
         if isinstance(node, Apply):
-            row = FUNCTIONS[node.function]
-            key = (row.unit, node.args[0].dtype if row.result == "bool" or node.function == "cast" else node.dtype)
-            cost = row.cost
+            key, cost = slot_of(node), FUNCTIONS[node.function].cost
+            key = (key[0], node.args[0].dtype) if node.function == "cast" else key
         elif isinstance(node, IndexValue):
             key, cost = ("integer", node.dtype), float(index_operation_count(node.index))
         else:

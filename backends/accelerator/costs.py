@@ -17,7 +17,6 @@ from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
 from codesign.ir.numerics import Array
 from codesign.ir.program import Load, Matmul, Program, Store, Vector
 from codesign.ir.scalar import Read, Scalar
-from codesign.ir.tile import Guard
 from codesign.ir.types import BufferType
 
 Timed = tuple[float, float, float]
@@ -108,8 +107,8 @@ class InstructionCost:
             return 1.0
         evaluator = Evaluator(Domain([Span(a.name, 0, a.size) for a in op.axes], fixed), data or {})
         shape = [axis.size for axis in op.axes]
-        boxed = _lanes(evaluator, tuple(guard for guard in op.guards if guard not in self.others), shape)
-        active = boxed & _lanes(evaluator, self.others, shape)
+        boxed = np.broadcast_to(evaluator.active(guard for guard in op.guards if guard not in self.others), shape)
+        active = boxed & evaluator.active(self.others)
         return float(active.sum()) / max(float(boxed.sum()), 1.0)
 
     def joules(self, transfer: Transfer) -> float:
@@ -122,18 +121,6 @@ class InstructionCost:
         path = target.dram.write_joules * transfer.moved
         path += sum((p.read_joules + p.write_joules) * transfer.bytes for p in target.ports[1:])
         return path + transfer.bytes * target.scratch_read_joules
-
-
-def _lanes(evaluator: Evaluator, guards: tuple[Guard, ...], shape: list[int]) -> Array:
-    """Which lanes all guards leave active."""
-    active: Array = np.ones(shape, np.bool_)
-    for guard in guards:
-        value = np.asarray(evaluator.index(guard.value))
-        if guard.low is not None:
-            active = active & (value >= evaluator.index(guard.low))
-        if guard.high is not None:
-            active = active & (value < evaluator.index(guard.high))
-    return active
 
 
 def counts_of(body: Scalar, monoid: str | None) -> dict[tuple[str, str], float]:

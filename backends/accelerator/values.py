@@ -21,7 +21,7 @@ from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
 from codesign.ir.numerics import Array, convert, finish, round_to_tf32
 from codesign.ir.program import Instruction, Load, Matmul, Program, Store, Vector
 from codesign.ir.scalar import Read
-from codesign.ir.tile import Axis, Guard
+from codesign.ir.tile import Axis
 
 
 class Values:
@@ -118,7 +118,7 @@ class Values:
     def _load(self, op: Load, fixed: Mapping[str, int], data: Mapping[Value, Array]) -> None:
         domain = _domain(op.axes, fixed)
         evaluator = Evaluator(domain, data)
-        active = _lanes(op.guards, evaluator)
+        active = evaluator.active(op.guards)
         dtype = op.target.source.type.dtype
         idle = convert(0 if op.otherwise is None else op.otherwise.value, dtype)
         memory = data[op.source]
@@ -138,7 +138,7 @@ class Values:
     def _store(self, op: Store, fixed: Mapping[str, int], data: Mapping[Value, Array]) -> None:
         domain = _domain(op.axes, fixed)
         evaluator = Evaluator(domain, data)
-        active = _lanes(op.guards, evaluator)
+        active = evaluator.active(op.guards)
         memory = data[op.target]
         dtype = op.target.type.dtype
         if not np.any(active):
@@ -165,18 +165,6 @@ class Values:
 
 def _domain(axes: Sequence[Axis], fixed: Mapping[str, int]) -> Domain:
     return Domain([Span(axis.name, 0, axis.size) for axis in axes], fixed)
-
-
-def _lanes(guards: Sequence[Guard], evaluator: Evaluator) -> bool | Array:
-    """Which lanes are active; True when all are."""
-    active: bool | Array = True
-    for guard in guards:
-        value = np.asarray(evaluator.index(guard.value))
-        if guard.low is not None:
-            active = active & (value >= evaluator.index(guard.low))
-        if guard.high is not None:
-            active = active & (value < evaluator.index(guard.high))
-    return True if np.all(active) else active
 
 
 def _places(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from codesign.ir.index import Index, Var
 from codesign.ir.location import UNKNOWN, Location
 from codesign.ir.numerics import Array, convert, finish, next_after, reinterpret
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar
+from codesign.ir.tile import Guard
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,17 @@ class Evaluator:
         values = self.domain.values(expression)
         value: int | Array = expression.evaluate(values, lambda scalar: self.scalar(scalar).astype(np.int64))
         return value if isinstance(value, np.ndarray) else int(value)
+
+    def active(self, guards: Iterable[Guard]) -> bool | Array:
+        """Which lanes all guards leave active; True when all are."""
+        lanes: bool | Array = True
+        for guard in guards:
+            value = np.asarray(self.index(guard.value))
+            if guard.low is not None:
+                lanes = lanes & (value >= self.index(guard.low))
+            if guard.high is not None:
+                lanes = lanes & (value < self.index(guard.high))
+        return True if np.all(lanes) else lanes
 
     def _node(self, node: Scalar) -> Array:
         if isinstance(node, Literal):

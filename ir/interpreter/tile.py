@@ -56,18 +56,6 @@ def _domain(axes: Sequence[tile.Axis], variables: Mapping[str, int]) -> Domain:
     return Domain([Span(axis.name, 0, int(axis.extent.evaluate(variables))) for axis in axes], variables)
 
 
-def _lanes(op: tile.Load | tile.Store, evaluator: Evaluator) -> bool | Array:
-    """Which lanes are active; True when all are."""
-    active: bool | Array = True
-    for guard in op.guards:
-        value = evaluator.index(guard.value)
-        if guard.low is not None:
-            active = active & (np.asarray(value) >= evaluator.index(guard.low))
-        if guard.high is not None:
-            active = active & (np.asarray(value) < evaluator.index(guard.high))
-    return True if np.all(active) else active
-
-
 def _places(
     op: tile.Load | tile.Store, evaluator: Evaluator, buffer: Array, active: bool | Array
 ) -> tuple[int | Array, ...]:
@@ -92,7 +80,7 @@ def _load(op: tile.Load, env: dict[Value, Array], variables: Mapping[str, int]) 
     domain = _domain(op.axes, variables)
     evaluator = Evaluator(domain, env, op.location)
     buffer = env[op.buffer]
-    active = _lanes(op, evaluator)
+    active = evaluator.active(op.guards)
     idle = convert(op.otherwise.value, op.buffer.type.dtype)
     if not np.any(active) or buffer.size == 0:
         return [np.full(domain.shape, idle, buffer.dtype)]
@@ -105,7 +93,7 @@ def _store(op: tile.Store, env: dict[Value, Array], variables: Mapping[str, int]
     domain = _domain(op.axes, variables)
     evaluator = Evaluator(domain, env, op.location)
     buffer = env[op.buffer]
-    active = _lanes(op, evaluator)
+    active = evaluator.active(op.guards)
     if not np.any(active):
         return []
     places = tuple(np.broadcast_to(place, domain.shape) for place in _places(op, evaluator, buffer, active))
