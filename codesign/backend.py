@@ -45,7 +45,8 @@ class Backend(Protocol):
     """The form of `--emit` that this backend makes."""
 
     def build(self, infos: Iterable[KernelInfo], tick: Tick) -> dict[str, Compiled]:
-        """Make code of every kernel; what the compiler or assembler reported, by kernel name."""
+        """Make code of every kernel, anew where a kernel of the name was built before; what the compiler or assembler reported, by
+        kernel name."""
 
     def verify(self, info: KernelInfo, seed: int) -> Verified:
         """One kernel on fresh random inputs against the meaning of its group."""
@@ -128,6 +129,8 @@ class TritonBackend:
         kernels = [info.kernel for info in infos]
         if target is None:
             return {}
+        for kernel in kernels:
+            self.compiled.pop(kernel.name, None)
         done: dict[str, Compiled] = {}
         try:
             results = compile_all(kernels, target.name, self.bounds)
@@ -152,7 +155,11 @@ class TritonBackend:
             text = f"{kernel.name} takes {found.shared_bytes:,} B of shared memory, a block of {self.machine.name} has {limit:,} B"
             return Compiled(arch=found.arch, error=text)
         return Compiled(
-            arch=found.arch, registers=found.registers, shared_bytes=found.shared_bytes, spills=found.spills
+            arch=found.arch,
+            registers=found.registers,
+            warps=found.warps,
+            shared_bytes=found.shared_bytes,
+            spills=found.spills,
         )
 
     def verify(self, info: KernelInfo, seed: int) -> Verified:
@@ -201,6 +208,7 @@ class AcceleratorBackend:
         done: dict[str, Compiled] = {}
         for info in infos:
             kernel = info.kernel
+            self.programs.pop(kernel.name, None)
             try:
                 program = self.program(kernel)
                 used = max((program.scratch_bytes(s.level) for s in program.scratches), default=0)

@@ -28,11 +28,23 @@ class Verified(_Document):
     """For a model: the inputs it was run on (`example`, `get_inputs again`, `drawn`, ...)."""
 
 
+class Tried(_Document):
+    """A schedule that was compiled and not kept: seconds as priced before, by what the compiler reported (None: of no use), and what
+    spoke against it."""
+
+    schedule: dict[str, Any]
+    priced_seconds: float
+    seconds: float | None
+    why: str
+
+
 class Compiled(_Document):
-    """What the target's compiler reported; None for what the target doesn't have."""
+    """What the target's compiler reported; None for what the target doesn't have. `warps`: of a block as it is launched. `spills`: bytes
+    a thread stores and loads for want of registers. `tried`: schedules whose code was worse."""
 
     arch: str
     registers: int | None = None
+    warps: int | None = None
     shared_bytes: int | None = None
     spills: int | None = None
     instructions: int | None = None
@@ -40,6 +52,7 @@ class Compiled(_Document):
     simulated_seconds: float | None = None
     """Time on the event simulator where the whole model was run on it; a finer prediction, not a measurement."""
     error: str | None = None
+    tried: list[Tried] = Field(default_factory=list)
 
 
 class Issued(_Document):

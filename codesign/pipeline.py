@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from codesign import compiled_truth
 from codesign.backend import Backend, backend_for, backend_name
 from codesign.backends.triton.cache import choices_file
 from codesign.backends.triton.names import file_names
@@ -22,7 +23,7 @@ from codesign.costmodel.features import features
 from codesign.costmodel.ledger import Ledger
 from codesign.costmodel.ledger import explain as ledger
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.models import cost_model_for
+from codesign.costmodel.models import cost_model_for, informed
 from codesign.costmodel.roofline import Roofline, kernel_flops
 from codesign.document import Compiled, ExternalCall, Issued, KernelDocument, ModelDocument, Verified
 from codesign.frontend import Captured, ModelSource, load_model
@@ -171,7 +172,7 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
     if options.kernels:
         with clock.phase("kernels"):
             tick = steps.each(f"building kernels for {machine.name}", len(kernels))
-            compiled = backend.build(kernels.values(), tick)
+            compiled = compiled_truth.build(tiled, kernels, tuner, backend, tick)
     verified: dict[str, Verified] = {}
     whole: Verified | None = None
     if options.verify:
@@ -476,5 +477,7 @@ def explain(compilation: Compilation, kernel: str) -> Ledger:
     tuned = info.tuned
     schedules = [tuned.schedule, *(candidate.schedule for candidate in tuned.runners_up)]
     model = cost_model_for(compilation.machine)
+    if tuned.reported is not None:
+        model = informed(model, {tuned.schedule: tuned.reported})
     sizes = {k: v for k, v in compilation.document.symbols.items() if k in tuned.summary.symbols}
     return ledger(tuned.summary, compilation.machine, ScheduleBatch.of(schedules), 0, model, sizes)

@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from codesign.document import KernelDocument, ModelDocument, Verified
+from codesign.document import Compiled, KernelDocument, ModelDocument, Verified
 
 PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
@@ -84,6 +84,15 @@ def _compiled_text(kernel: KernelDocument) -> Text:
     return Text(
         f"{compiled.registers} regs, {bytes_text(compiled.shared_bytes or 0)}{spills}", style="yellow" if spills else ""
     )
+
+
+def _tried_text(compiled: Compiled) -> str:
+    """What was compiled before the schedule that is shown, and why that was not kept."""
+    texts = []
+    for one in compiled.tried:
+        then = "" if one.seconds is None else f", {seconds_text(one.seconds)} with that"
+        texts.append(f"{schedule_text(one.schedule)} ({seconds_text(one.priced_seconds)} as priced; {one.why}{then})")
+    return f"compiled with other schedules too: {'; '.join(texts)}"
 
 
 def kernel_table(document: ModelDocument, limit: int | None) -> Table:
@@ -180,6 +189,8 @@ def report(document: ModelDocument, console: Console, *, limit: int | None = 24)
             Text(f"external: {call.count} × {call.op}, {seconds_text(call.seconds)} each (estimated)", style="yellow")
         )
     for kernel in document.kernels:
+        if kernel.compiled is not None and kernel.compiled.tried:
+            parts.append(Text(f"{kernel.name}: {_tried_text(kernel.compiled)}", style="yellow"))
         if kernel.compiled is not None and kernel.compiled.error:
             parts.append(Text(f"{kernel.name} did not compile: {kernel.compiled.error}", style="bold red"))
         if kernel.verified is not None and not kernel.verified.ok:

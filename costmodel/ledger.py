@@ -168,7 +168,8 @@ def _terms(
     made: dict[str, Formula] = {}
     if machine.kind == "gpu" and model.fidelity > 0:
         calibration = getattr(model, "calibration", None) or load_calibration(machine)
-        made, grid = formulas(kernel, machine, schedule, sizes, calibration.parameters)
+        reported = getattr(model, "reported", None)
+        made, grid = formulas(kernel, machine, schedule, sizes, calibration.parameters, reported)
         facts = {**facts, **grid}
     total = float(costs.seconds[row])
     found = []

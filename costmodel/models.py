@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from codesign.costmodel.gpu.model import GpuTileModel
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.protocol import CostModel
+from codesign.costmodel.protocol import CostModel, Reported
 from codesign.costmodel.roofline import Roofline
 from codesign.ir.errors import UnsupportedError
+from codesign.ir.schedule import Schedule
 
 
 def cost_model_for(machine: Machine, fidelity: int = 1) -> CostModel:
@@ -28,3 +32,8 @@ def cost_model_for(machine: Machine, fidelity: int = 1) -> CostModel:
     raise UnsupportedError(
         f"no cost model of fidelity {fidelity} for {machine.name}", hint="fidelities: 0, 1, and 2 on GPUs"
     )
+
+
+def informed(model: CostModel, reports: Mapping[Schedule, Reported]) -> CostModel:
+    """The model with what a compiler said of some schedules of the kernel that it is asked about; itself where it assumes nothing of the code."""
+    return replace(model, reported=reports) if isinstance(model, GpuTileModel) else model

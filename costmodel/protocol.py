@@ -19,6 +19,17 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Reported:
+    """What a compiler says of the code that it made of one schedule: `registers` and `spilled_bytes` of a thread, `warps` and
+    `shared_bytes` of a block as it is launched."""
+
+    registers: int
+    warps: int
+    shared_bytes: int
+    spilled_bytes: float = 0.0
+
+
+@dataclass(frozen=True)
 class CostBatch:
     """The cost of N schedules of one kernel on one machine.
 

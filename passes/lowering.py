@@ -26,7 +26,8 @@ class KernelInfo:
     """One kernel of a module: the group it does, how it was tuned, and everywhere it is launched.
 
     `fusion`: the first group of this structure, as it was before normalisation. `inputs`: for each input buffer of the kernel, its
-    position in `fusion.uses()`. `structure`: the structural hash of `fusion`. `count`: launches. `locations`: of each launch.
+    position in `fusion.uses()`. `structure`: the structural hash of `fusion`. `replayed`: its schedule was given.
+    `count`: launches. `locations`: of each launch.
     """
 
     kernel: Kernel
@@ -35,6 +36,7 @@ class KernelInfo:
     tuned: Tuned
     inputs: tuple[int, ...] = ()
     structure: str = ""
+    replayed: bool = False
     count: int = 0
     locations: list[Location] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -117,13 +119,14 @@ class _Lowering:
         if name is None:
             name = self._name(fusion)
             normalized = normalize(fusion, self.bounds)
-            tuned = self._replay(normalized, name, key) or tuned
+            replayed = self._replay(normalized, name, key)
+            tuned = replayed or tuned
             kernel = lower(normalized.fusion, tuned.schedule, name=name, bounds=self.bounds, outputs=normalized.outputs)
             kernel.location = _location(fusion)
             self._by_structure[key] = name
             self.module.kernels[name] = kernel
             inputs = tuple(given.index(value) for value in normalized.fusion.uses())
-            self.kernels[name] = KernelInfo(kernel, fusion, normalized, tuned, inputs, key)
+            self.kernels[name] = KernelInfo(kernel, fusion, normalized, tuned, inputs, key, replayed is not None)
         info = self.kernels[name]
         info.count += 1
         info.locations.append(_location(fusion))

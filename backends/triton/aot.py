@@ -26,7 +26,7 @@ from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Bounds
 from codesign.ir.tile import Kernel
 
-_FORMAT = 5
+_FORMAT = 6
 """Part of every cache key; raise it when what is stored changes."""
 
 
@@ -265,11 +265,11 @@ def _nvidia_resources(files: dict[str, str], goal: Target) -> tuple[int, int]:
 
 
 def _amd_resources(files: dict[str, str]) -> tuple[int, int]:
-    """Vector registers (accumulation ones included) and spilled bytes from the metadata in the assembly text."""
+    """Vector registers (accumulation ones included) and spilled bytes, each stored and loaded, from the metadata in the assembly text."""
     text = Path(files["amdgcn"]).read_text(encoding="utf-8")
 
     def number(name: str) -> int:
         found = re.search(rf"\.{name}:\s+(\d+)", text)
         return int(found[1]) if found else 0
 
-    return number("vgpr_count"), 4 * (number("vgpr_spill_count") + number("sgpr_spill_count"))
+    return number("vgpr_count"), 8 * (number("vgpr_spill_count") + number("sgpr_spill_count"))

@@ -13,9 +13,11 @@ import numpy as np
 from codesign.costmodel.gpu.energy import power_limit, static_watts
 from codesign.costmodel.gpu.geometry import Work
 from codesign.costmodel.gpu.model import knob_columns
+from codesign.costmodel.gpu.occupancy import known
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.timing import Estimate, estimate, tensor_seconds
 from codesign.costmodel.machine import Machine
+from codesign.costmodel.protocol import Reported
 from codesign.costmodel.roofline import kernel_flops
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.schedule import Schedule, ScheduleBatch
@@ -32,12 +34,19 @@ class Formula:
 
 
 def formulas(
-    kernel: KernelSummary, machine: Machine, schedule: Schedule, sizes: Mapping[str, int], p: Parameters
+    kernel: KernelSummary,
+    machine: Machine,
+    schedule: Schedule,
+    sizes: Mapping[str, int],
+    p: Parameters,
+    reported: Mapping[Schedule, Reported] | None = None,
 ) -> tuple[dict[str, Formula], dict[str, float]]:
-    """The formula of each term of one schedule, and facts about its grid: blocks, waves, occupancy and what limits it."""
+    """The formula of each term of one schedule, and facts about its grid: blocks, waves, occupancy and what limits it; `reported`: by
+    schedule, what a compiler said of its code."""
     knobs = {name: np.asarray(column, dtype=np.float64) for name, column in _columns(schedule).items()}
     numbers = {name: float(value) for name, value in sizes.items()}
-    found = estimate(kernel, machine, knobs, numbers, p, schedule.order)
+    report = known(reported, [schedule]) if reported else None
+    found = estimate(kernel, machine, knobs, numbers, p, schedule.order, report=report)
     parts, rounds = found.parts, _number(found.rounds)
     w, g, t = parts.work, parts.tiling, parts.traffic
     grid, sms = _number(found.grid), float(machine.instances("shared"))

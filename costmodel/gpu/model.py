@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.gpu.energy import total_joules
-from codesign.costmodel.gpu.occupancy import reasons
+from codesign.costmodel.gpu.occupancy import known, reasons
 from codesign.costmodel.gpu.overlap import THROTTLE
 from codesign.costmodel.gpu.parameters import Calibration, holding, load_calibration
 from codesign.costmodel.gpu.timing import Estimate, estimate
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.protocol import CostBatch, Floats
+from codesign.costmodel.protocol import CostBatch, Floats, Reported
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import MachineError
-from codesign.ir.schedule import ScheduleBatch
+from codesign.ir.schedule import Schedule, ScheduleBatch
 
 TERM_NAMES = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "requests", "power", "latency", "reduction")
 CHUNK = 8192
@@ -27,10 +27,12 @@ CHUNK = 8192
 @dataclass(frozen=True)
 class GpuTileModel:
     """The tile model; `calibration` overrides the shipped parameters of the machine. `compiled`: the code is this
-    compiler's, else a library's."""
+    compiler's, else a library's. `reported`: of the kernel that is asked for, what a compiler said of schedules that it
+    made code of, which counts instead of what the model assumes."""
 
     calibration: Calibration | None = None
     compiled: bool = True
+    reported: Mapping[Schedule, Reported] = field(default_factory=dict)
     fidelity: ClassVar[int] = 1
 
     def parameters(self, machine: Machine) -> Calibration:
@@ -63,8 +65,11 @@ class GpuTileModel:
         for start in range(0, count, CHUNK):
             rows = slice(start, min(start + CHUNK, count))
             part = {name: column[rows] if len(column) > 1 else column for name, column in knobs.items()}
+            report = None
+            if self.reported:
+                report = known(self.reported, [schedules.row(row) for row in range(rows.start, rows.stop)])
             found = estimate(
-                kernel, machine, part, values, calibration.parameters, schedules.common.order, self.compiled
+                kernel, machine, part, values, calibration.parameters, schedules.common.order, self.compiled, report
             )
             ledger(found, rows.stop - start, terms[rows])
             joules[rows] = found.joules

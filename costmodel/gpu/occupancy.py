@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,8 @@ import numpy.typing as npt
 from codesign.costmodel.gpu.generated import Held
 from codesign.costmodel.gpu.geometry import Array, Work, wide_of
 from codesign.costmodel.machine import Machine
+from codesign.costmodel.protocol import Reported
+from codesign.ir.schedule import Schedule
 
 SCHEDULERS = 4.0
 """Parts of an SM with a scheduler and a register file of their own (warp allocation granularity of NVIDIA's occupancy
@@ -39,6 +42,7 @@ class Occupancy:
     threads_limit: float
     missing_warps: Array = 0.0
     """Warps that the code needs and the schedule does not have."""
+    most_spilled: Array = MOST_SPILLED
 
 
 def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array, held: Held | None = None) -> Occupancy:
@@ -68,6 +72,44 @@ def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array, held:
     per_block = machine.limit("shared_per_block_bytes")
     most = machine.limit("threads_per_block")
     return Occupancy(blocks, threads, registers, shared, spilled, per_block, most, missing)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a compiler reported, as columns of a batch; NaN for schedules that were not compiled."""
+
+    registers: Array
+    warps: Array
+    shared_bytes: Array
+    spilled_bytes: Array
+
+
+def known(reports: Mapping[Schedule, Reported], schedules: Sequence[Schedule]) -> Known:
+    """The reports of those of the schedules that have one."""
+    found = [reports.get(schedule) for schedule in schedules]
+
+    def column(name: str) -> Array:
+        return np.array([np.nan if one is None else float(getattr(one, name)) for one in found])
+
+    return Known(column("registers"), column("warps"), column("shared_bytes"), column("spilled_bytes"))
+
+
+def as_reported(found: Occupancy, report: Known, machine: Machine) -> Occupancy:
+    """The occupancy with what was reported in place of what was assumed; code that there is may spill as much as it does."""
+    told = ~np.isnan(report.registers)
+    registers = np.ceil(np.maximum(report.registers, 24.0) / 8.0) * 8.0
+    reserved = machine.limit("shared_reserved_per_block_bytes")
+    blocks = blocks_of(machine, registers, report.warps, report.shared_bytes + reserved)
+    return replace(
+        found,
+        blocks=np.where(told, blocks, found.blocks),
+        threads=np.where(told, report.warps * machine.limit("warp_size"), found.threads),
+        registers=np.where(told, registers, found.registers),
+        shared_bytes=np.where(told, report.shared_bytes, found.shared_bytes),
+        spilled=np.where(told, report.spilled_bytes, found.spilled),
+        missing_warps=np.where(told, 0.0, found.missing_warps),
+        most_spilled=np.where(told, np.inf, found.most_spilled),
+    )
 
 
 def warps_of(machine: Machine, registers: Array) -> Array:
@@ -123,7 +165,7 @@ def held_by_library(work: Work, machine: Machine, warps: Array, pipeline: Array)
 
 def reasons(found: Occupancy, texts: npt.NDArray[np.object_]) -> None:
     """Write into `texts` why each schedule does not fit; those that fit keep their text."""
-    shared, threads, blocks, spilled, registers, missing = (
+    shared, threads, blocks, spilled, registers, missing, most_spilled = (
         np.broadcast_to(part, texts.shape)
         for part in (
             found.shared_bytes,
@@ -132,9 +174,10 @@ def reasons(found: Occupancy, texts: npt.NDArray[np.object_]) -> None:
             found.spilled,
             found.registers,
             found.missing_warps,
+            found.most_spilled,
         )
     )
-    spills = spilled > MOST_SPILLED
+    spills = spilled > most_spilled
     left = (missing > 0) | (blocks < 1) | spills | (shared > found.shared_limit) | (threads > found.threads_limit)
     left = _explain(texts, left, missing > 0, missing, "warp_specialize: needs {:,.0f} warps more")
     text = f"shared memory: needs {{:,.0f}} B, limit {found.shared_limit:,.0f} B"

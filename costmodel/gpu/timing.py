@@ -23,7 +23,7 @@ from codesign.costmodel.gpu.energy import power_seconds, work_joules
 from codesign.costmodel.gpu.geometry import PORT_BYTES_PER_CLOCK, Array, Geometry, Work, geometry, wide_of
 from codesign.costmodel.gpu.issue import block_work
 from codesign.costmodel.gpu.lanes import Lanes
-from codesign.costmodel.gpu.occupancy import Occupancy, occupancy
+from codesign.costmodel.gpu.occupancy import Known, Occupancy, as_reported, occupancy
 from codesign.costmodel.gpu.overlap import CHAINED, INNER, THREADED, THROTTLE, overlap
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.streaming import ARRIVAL, request_clocks, sustained_clock, trip_seconds
@@ -153,9 +153,10 @@ def estimate(
     p: Parameters,
     order: tuple[str, ...] = (),
     compiled: bool = True,
+    report: Known | None = None,
 ) -> Estimate:
-    """Time of a kernel under schedules given as columns of knobs; `compiled` by this compiler, else a library's code.
-    Raises UnsupportedError when a unit the kernel needs is unknown.
+    """Time of a kernel under schedules given as columns of knobs; `compiled` by this compiler, else a library's code. `report`: what its
+    code was found to take. Raises UnsupportedError when a unit the kernel needs is unknown.
 
     Besides the size symbols, `sizes` may say how much longer the longest block is than the mean one (`skew`) and what
     operations of the tensor unit went before in one go (`run_operations`), which lower the clock.
@@ -168,6 +169,8 @@ def estimate(
     g = geometry(kernel, knobs, sizes, chip.sms)
     w, held = block_work(kernel, g, machine, knobs, compiled)
     found = occupancy(w, machine, warps, pipeline, held)
+    if report is not None:
+        found = as_reported(found, report, machine)
     resident = np.maximum(found.blocks, 1.0)
     if "blocks_limit" in knobs:  # persistent kernels keep so many blocks on an SM
         resident = np.minimum(resident, knobs["blocks_limit"])

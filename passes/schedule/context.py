@@ -14,6 +14,9 @@ from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.passes.knobs import predict
 
+LOOKED_AT = 1024
+"""Schedules of a batch among which programs that differ are looked for."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -54,17 +57,26 @@ class Context:
 
     def top(self, count: int) -> list[Candidate]:
         """The best distinct schedules evaluated so far, fastest first."""
+        return self._distinct(count, count, frozenset())
+
+    def programs(self, count: int) -> list[Candidate]:
+        """The best schedules evaluated so far, fastest first, of those that differ in the order of the grid alone the best."""
+        return self._distinct(count, LOOKED_AT, frozenset({"group"}))
+
+    def _distinct(self, count: int, looked_at: int, apart_from: frozenset[str]) -> list[Candidate]:
+        """The best schedules, among so many of each batch, that differ in more than some knobs."""
         best: list[tuple[float, int, int]] = []
         for position, (_, cost) in enumerate(self.batches):
             rows = np.arange(len(cost.seconds))
-            if len(rows) > 4 * count:  # only those that can be among the best, ties with the last included
-                rows = np.flatnonzero(cost.seconds <= np.partition(cost.seconds, count)[count])
-            rows = rows[np.argsort(cost.seconds[rows], kind="stable")][: count + 1]
+            if len(rows) > 4 * looked_at:  # only those that can be among the best, ties with the last included
+                rows = np.flatnonzero(cost.seconds <= np.partition(cost.seconds, looked_at)[looked_at])
+            rows = rows[np.argsort(cost.seconds[rows], kind="stable")][: looked_at + 1]
             best += [(float(cost.seconds[row]), position, int(row)) for row in rows if np.isfinite(cost.seconds[row])]
         found: dict[tuple[int, ...], Candidate] = {}
         for seconds, position, row in sorted(best):
             batch = self.batches[position][0]
-            key = tuple(int(column[row if len(column) > 1 else 0]) for column in batch.columns.values())
+            columns = [column for name, column in batch.columns.items() if name not in apart_from]
+            key = tuple(int(column[row if len(column) > 1 else 0]) for column in columns)
             if key not in found:
                 found[key] = Candidate(batch.row(row), seconds)
             if len(found) == count:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.models import cost_model_for
-from codesign.costmodel.protocol import CostModel
+from codesign.costmodel.models import cost_model_for, informed
+from codesign.costmodel.protocol import CostModel, Reported
 from codesign.costmodel.roofline import Roofline
 from codesign.costmodel.summary import Access, KernelSummary, summarize
 from codesign.ir.analysis import structural_hash
@@ -37,7 +37,9 @@ class Tuned:
     """The schedule chosen for a group and why.
 
     `seconds`, `low`, `high`, `terms`, `joules`, `dram_bytes`, `details`: the cost model's prediction, of all kernels of the group.
-    `runners_up`: the next best schedules. `rejected`: kinds of reasons for which schedules did not fit, with counts and an example.
+    `runners_up`: the next best schedules. `programs`: the best schedules of other code, where the search looked. `reported`: what a
+    compiler said of the schedule's code, where that is what was priced. `rejected`: kinds of reasons
+    for which schedules did not fit, with counts and an example.
     """
 
     schedule: Schedule
@@ -57,8 +59,21 @@ class Tuned:
     space_size: int
     runners_up: tuple[Candidate, ...] = ()
     rejected: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    programs: tuple[Candidate, ...] = ()
+    reported: Reported | None = None
     phases: tuple[Phase, ...] = ()
     """When a reduction is split: the group of partial results and the group that combines them, instead of the one group."""
+
+    def searched_as(self, other: Tuned) -> Tuned:
+        """The same prediction with what a search found that had several schedules, of which this is one."""
+        return replace(
+            self,
+            evaluated=other.evaluated,
+            space_size=other.space_size,
+            runners_up=other.runners_up,
+            programs=other.programs,
+            rejected=other.rejected,
+        )
 
 
 @dataclass(frozen=True)
@@ -68,6 +83,9 @@ class Phase:
     fusion: Fusion
     tuned: Tuned
 
+
+PROGRAMS = 48
+"""Schedules of other code that are kept beside the best one, in case a compiler makes of that what was not expected."""
 
 WORTHWHILE = 0.9
 """A split is looked into when the idle cores it fills could bring the time below this share."""
@@ -215,7 +233,7 @@ class Tuner:
         if parts > 1 and (where is None or parts > where.extent):
             return None
         searched = replace(tuned, evaluated=choice.evaluated, space_size=choice.space_size, rejected=choice.rejected)
-        return replace(searched, runners_up=choice.runners_up), parts
+        return replace(searched, runners_up=choice.runners_up, programs=choice.programs), parts
 
     def price(self, fusion: Fusion) -> float:
         """Predicted seconds of a group at its best schedule (two kernels where its reduction is split); infinite when none fits."""
@@ -237,15 +255,19 @@ class Tuner:
                 self._store.put("price", key, self._prices[key])
         return self._prices[key]
 
-    def predict(self, normalized: Normalized, schedule: Schedule, name: str = "") -> Tuned:
-        """The cost of a given schedule of a group in normal form; ScheduleError when it does not fit the machine, or says what
-        nothing reads there."""
+    def predict(
+        self, normalized: Normalized, schedule: Schedule, name: str = "", reported: Reported | None = None
+    ) -> Tuned:
+        """The cost of a given schedule of a group in normal form, by what a compiler `reported` of its code where it is given;
+        ScheduleError when it does not fit the machine, or says what nothing reads there."""
         summary = self._summary(normalized, name)
         schedule = settled(schedule, Site.of(summary, self.machine, self.sizes))
         Domain(normalized.fusion, schedule, self.bounds)  # whether it applies to the group at all
-        context = self._context(summary)
+        model = self.model if reported is None else informed(self.model, {schedule: reported})
+        context = self._context(summary, model)
         cost = context.evaluate(ScheduleBatch.of([schedule]))
-        return self._result(_Search(normalized, context, schedule, float(cost.seconds[0]), 1))
+        tuned = self._result(_Search(normalized, context, schedule, float(cost.seconds[0]), 1))
+        return replace(tuned, reported=reported)
 
     def _summary(self, normalized: Normalized, name: str) -> KernelSummary:
         """The group's summary; of an empty domain, that of a single point, so that it costs its launch."""
@@ -253,9 +275,9 @@ class Tuner:
         summary = summarize(normalized.fusion, name, places=places)
         return summary if all(extent != 0 for extent in summary.extents.values()) else _of_a_point(summary)
 
-    def _context(self, summary: KernelSummary) -> Context:
+    def _context(self, summary: KernelSummary, model: CostModel | None = None) -> Context:
         sizes = {name: value for name, value in self.sizes.items() if name in summary.symbols}
-        return Context(summary, self.machine, self.model, sizes, self.budget, np.random.default_rng(self.seed))
+        return Context(summary, self.machine, model or self.model, sizes, self.budget, np.random.default_rng(self.seed))
 
     def _search(self, fusion: Fusion, name: str) -> _Search | ScheduleError:
         """The policy's choice for a group as one kernel, or why it has none."""
@@ -320,7 +342,7 @@ class Tuner:
     def _result(self, found: _Search) -> Tuned:
         context, schedule = found.context, found.schedule
         summary = context.summary
-        cost = predict(self.model, summary, self.machine, ScheduleBatch.of([schedule]), context.sizes)
+        cost = predict(context.model, summary, self.machine, ScheduleBatch.of([schedule]), context.sizes)
         if cost.reason[0]:
             raise ScheduleError(f"{summary.name} on {self.machine.name}: {cost.reason[0]}")
         details: dict[str, Any] = {k: v[0].item() for k, v in cost.details.items() if getattr(v, "ndim", 0) == 1}
@@ -344,6 +366,7 @@ class Tuner:
             evaluated=context.evaluated,
             space_size=found.space_size,
             runners_up=(apart or others)[:16],
+            programs=tuple(c for c in context.programs(PROGRAMS) if c.schedule != schedule),
             rejected=context.rejected(),
         )
 
@@ -356,16 +379,17 @@ class _Choice:
     evaluated: int
     space_size: int
     runners_up: tuple[Candidate, ...]
+    programs: tuple[Candidate, ...]
     rejected: Mapping[str, tuple[int, str]]
 
 
 def _to_json(tuned: Tuned) -> dict[str, Any]:
-    others = [[other.schedule.to_json(), other.seconds] for other in tuned.runners_up]
     return {
         "schedule": tuned.schedule.to_json(),
         "evaluated": tuned.evaluated,
         "space_size": tuned.space_size,
-        "runners_up": others,
+        "runners_up": [_listed(other) for other in tuned.runners_up],
+        "programs": [_listed(other) for other in tuned.programs],
         "rejected": {kind: list(entry) for kind, entry in tuned.rejected.items()},
     }
 
@@ -376,9 +400,18 @@ def _from_json(data: Mapping[str, Any]) -> _Choice:
         schedule=Schedule.from_json(data["schedule"]),
         evaluated=int(data["evaluated"]),
         space_size=int(data["space_size"]),
-        runners_up=tuple(Candidate(Schedule.from_json(s), float(seconds)) for s, seconds in data["runners_up"]),
+        runners_up=_candidates(data["runners_up"]),
+        programs=_candidates(data["programs"]),
         rejected={str(kind): (int(count), str(example)) for kind, (count, example) in data["rejected"].items()},
     )
+
+
+def _listed(candidate: Candidate) -> list[Any]:
+    return [candidate.schedule.to_json(), candidate.seconds]
+
+
+def _candidates(data: Sequence[Any]) -> tuple[Candidate, ...]:
+    return tuple(Candidate(Schedule.from_json(schedule), float(seconds)) for schedule, seconds in data)
 
 
 def _of_a_point(summary: KernelSummary) -> KernelSummary:
