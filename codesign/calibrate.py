@@ -6,23 +6,21 @@ import json
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from codesign.command import output_directory, print_json, progress, run, write_text
-from codesign.costmodel.calibration import calibrate, fitted_of
+from codesign.command import need_tables, output_directory, print_json, progress, run, write_text
 from codesign.costmodel.gpu.parameters import FITTED, TYPICAL, calibration_to, load_calibration
 from codesign.costmodel.machine import load_machine
-from codesign.costmodel.tables import machine_rows, read_table
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @application.command()
-def main(
+def _calibrate(
     machine: Annotated[str, typer.Option(help="name of a machine, or the path of its .toml file")],
     table: Annotated[list[Path], typer.Option(help="measured table (parquet or CSV); repeatable")],
     folds: Annotated[int, typer.Option(min=2, help="folds of the cross-validation, by site")] = 5,
@@ -32,6 +30,10 @@ def main(
     debug: Annotated[bool, typer.Option("--debug", help="traceback on failure")] = False,
 ) -> None:
     """Fit the physical parameters of a machine's tile model to tables, with cross-validated error by site."""
+    need_tables(*table)
+    from codesign.costmodel.calibration import calibrate, fitted_of
+    from codesign.costmodel.tables import machine_rows, read_table
+
     target = load_machine(machine)
     folder = output_directory(output)
     tables = [read_table(path) for path in table]
@@ -66,5 +68,10 @@ def main(
     console.print(view)
 
 
-if __name__ == "__main__":
+def main() -> NoReturn:
+    """Run the command."""
     run(application, name="python -m codesign.calibrate")
+
+
+if __name__ == "__main__":
+    main()

@@ -68,6 +68,25 @@ def run(application: typer.Typer, *, name: str) -> NoReturn:
         sys.exit(INTERNAL_ERROR)
 
 
+def need(extra: str, *modules: str) -> None:
+    """CodesignError naming the extra that brings them where one of these modules is not installed."""
+    for name in modules:
+        try:
+            __import__(name)
+        except ImportError as error:
+            hint = f'pip install "codesign[{extra}]"'
+            raise CodesignError(f"{name} is not installed, and this needs it", hint=hint) from error
+
+
+def need_tables(*files: Path, pictures: bool = False) -> None:
+    """What reads the tables, and draws them."""
+    need("tables", "pandas")
+    if any(file.suffix == ".parquet" for file in files):
+        need("tables", "pyarrow")
+    if pictures:
+        need("tables", "matplotlib")
+
+
 def print_json(document: Any) -> None:
     """One JSON document on stdout, and nothing else there."""
     sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")

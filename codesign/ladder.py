@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import numpy as np
 import typer
@@ -33,9 +33,11 @@ from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.roofline import roofline_bounds
 from codesign.costmodel.summary import KernelSummary
-from codesign.costmodel.tables import Rows, kernels_of, machine_rows, read_table
 from codesign.ir.errors import CodesignError, MachineError, ScheduleError
 from codesign.ir.schedule import Schedule, ScheduleBatch
+
+if TYPE_CHECKING:
+    from codesign.costmodel.tables import Rows
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -207,6 +209,8 @@ def against(table: Path, machine: Machine, limit: int, tick: Any = None) -> list
     """Every fidelity on a table of measured times, at most `limit` rows of each op (evenly spaced); library routines
     run under the schedule that the tile model likes best.
     """
+    from codesign.costmodel.tables import kernels_of, machine_rows, read_table
+
     measured = machine_rows(read_table(table), machine.name)
     if not len(measured):
         raise CodesignError(
@@ -299,6 +303,8 @@ def _ladder(
         )
     if trace and output is None:
         raise CodesignError("--trace needs a directory to write to", hint="give one with -o DIR")
+    if table is not None:
+        command.need_tables(table)
     directory = command.output_directory(output)
     cases = select(suite(), kernels or [])
     with command.progress(not json) as steps:

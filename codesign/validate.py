@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import pandas as pd
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from codesign.accelerator_tables import accelerator_predictions
-from codesign.command import errors, output_directory, print_json, progress, run
+from codesign.command import errors, need_tables, output_directory, print_json, progress, run
 from codesign.costmodel.attention import sources
 from codesign.costmodel.dataflow.target import target_of
 from codesign.costmodel.gpu.parameters import calibration_like, load_calibration
 from codesign.costmodel.machine import load_machine
-from codesign.costmodel.ranking import is_ranking, rankings
-from codesign.costmodel.tables import TableError, kind_of, machine_rows, read_table, remark_of, unknown_sources
-from codesign.costmodel.validation import as_arrays, predictions, report
 from codesign.ir.errors import CodesignError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @application.command()
-def main(
+def _validate(
     file: Annotated[Path, typer.Argument(help="measured table (parquet or CSV)")],
     machine: Annotated[str, typer.Option(help="name of a machine, or the path of its .toml file")],
     like: Annotated[
@@ -42,6 +40,12 @@ def main(
 ) -> None:
     """Compare the analytic model with a table: errors per op and regime, interval coverage; rank quality for tuning
     spaces. Accelerators are compared with matrix products, in seconds or cycles."""
+    need_tables(file, pictures=plot)
+    from codesign.accelerator_tables import accelerator_predictions
+    from codesign.costmodel.ranking import is_ranking, rankings
+    from codesign.costmodel.tables import TableError, kind_of, machine_rows, read_table, remark_of, unknown_sources
+    from codesign.costmodel.validation import predictions, report
+
     target = load_machine(machine)
     is_gpu = target.kind == "gpu"
     if like is not None and not is_gpu:
@@ -126,6 +130,8 @@ def _plot(frame: pd.DataFrame, path: Path, title: str) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    from codesign.costmodel.validation import as_arrays
+
     figure, axes = pyplot.subplots(figsize=(6, 6))
     for op, part in frame.groupby("op"):
         measured, predicted = as_arrays(part)
@@ -139,5 +145,10 @@ def _plot(frame: pd.DataFrame, path: Path, title: str) -> None:
     pyplot.close(figure)
 
 
-if __name__ == "__main__":
+def main() -> NoReturn:
+    """Run the command."""
     run(application, name="python -m codesign.validate")
+
+
+if __name__ == "__main__":
+    main()
