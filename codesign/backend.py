@@ -21,7 +21,7 @@ from codesign.backends.triton.interpret import run_kernel
 from codesign.backends.triton.names import file_names
 from codesign.backends.triton.targets import target_of
 from codesign.backends.triton.verify import verify_kernel
-from codesign.backends.verification import Verification, compare, shrink
+from codesign.backends.verification import Verification, verify_on
 from codesign.costmodel.machine import Machine
 from codesign.document import Compiled, Verified
 from codesign.ir.core import Module
@@ -32,7 +32,6 @@ from codesign.ir.program import Program
 from codesign.ir.text.program import print_program
 from codesign.ir.tile import Kernel
 from codesign.passes.lowering import KernelInfo
-from codesign.passes.tile import lower as lower_to_tiles
 
 Array = npt.NDArray[Any]
 Tick = Callable[[], None]
@@ -220,20 +219,13 @@ class AcceleratorBackend:
         return done
 
     def verify(self, info: KernelInfo, seed: int) -> Verified:
-        bounds = self.module.bounds()
-        small = shrink(info.normalized, info.kernel.schedule)
-        group = small.group
-        kernel = info.kernel
-        if small.changed:
-            kernel = lower_to_tiles(
-                group.fusion, kernel.schedule, name=kernel.name, bounds=bounds, outputs=group.outputs
-            )
-
-        def run(inputs: list[Array], sizes: Mapping[str, int]) -> list[Array]:
-            program = accelerator.lower(kernel, self.machine, dict(sizes)) if small.changed else self.program(kernel)
+        def run(kernel: Kernel, inputs: list[Array], sizes: Mapping[str, int]) -> list[Array]:
+            own = kernel is info.kernel
+            program = self.program(kernel) if own else accelerator.lower(kernel, self.machine, dict(sizes))
             return accelerator.simulate(program, inputs, self.machine).outputs
 
-        return _document(compare(group, run, sizes=self.sizes, seed=seed, extents=small.changed))
+        bounds = self.module.bounds()
+        return _document(verify_on(run, info.normalized, info.kernel, bounds=bounds, sizes=self.sizes, seed=seed))
 
     def launcher(self) -> Launcher:
         def run(kernel: Kernel, inputs: Any, sizes: Mapping[str, int]) -> list[Array]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from codesign import compiled_truth
 from codesign.backend import Backend, backend_for, backend_name
-from codesign.backends.triton.cache import choices_file
+from codesign.backends.cache import choices_file
 from codesign.backends.triton.names import file_names
 from codesign.backends.triton.runner import write_runner
 from codesign.command import Steps, write_text

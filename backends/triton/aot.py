@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from codesign.backends.cache import cache_folder, write_atomically
 from codesign.backends.triton import compiler as child
-from codesign.backends.triton.cache import cache_folder, write_atomically
 from codesign.backends.triton.emit import Emitted, emission
 from codesign.backends.triton.interpret import KernelError, kernel_file, require_triton
 from codesign.backends.triton.targets import Target, target
@@ -117,16 +117,15 @@ def compile_all(
     for key, one in zip(keys, emitted, strict=True):
         stored = _stored(key)
         if stored is None:
-            raise KernelError(
-                f"kernel {one.name} was compiled for {goal.name} but not stored in {cache_folder('compiled')}"
-            )
+            folder = cache_folder("triton", "compiled")
+            raise KernelError(f"kernel {one.name} was compiled for {goal.name} but not stored in {folder}")
         fresh = key in wanted
         results.append(Compiled(**{**stored, "cached": not fresh, "seconds": stored["seconds"] if fresh else 0.0}))
     return results
 
 
 def _stored(key: str) -> dict[str, Any] | None:
-    path = cache_folder("compiled") / key / "compiled.json"
+    path = cache_folder("triton", "compiled") / key / "compiled.json"
     try:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -205,7 +204,7 @@ def _finish(key: str, emitted: Emitted, goal: Target, outcome: dict[str, Any]) -
         failure.add_note(outcome.get("traceback", ""))
         raise failure
     scratch = Path(outcome["folder"])
-    folder = cache_folder("compiled") / key
+    folder = cache_folder("triton", "compiled") / key
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for kind in outcome["kinds"]:

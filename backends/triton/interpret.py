@@ -19,8 +19,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from codesign.backends.cache import cache_folder, write_atomically
 from codesign.backends.triton import worker as protocol
-from codesign.backends.triton.cache import cache_folder, write_atomically
 from codesign.backends.triton.emit import Emitted, emission
 from codesign.backends.triton.names import torch_type
 from codesign.ir.dtypes import DType
@@ -139,7 +139,7 @@ def worker() -> Worker:
 def kernel_file(emitted: Emitted) -> Path:
     """The kernel's source as a file named by its content (Triton reads a kernel's source from its file)."""
     digest = hashlib.sha256(emitted.source.encode()).hexdigest()[:16]
-    path = cache_folder("sources") / f"{emitted.name}_{digest}.py"
+    path = cache_folder("triton", "sources") / f"{emitted.name}_{digest}.py"
     source = emitted.source.encode()
     if not path.is_file() or path.read_bytes() != source:
         write_atomically(path, source)

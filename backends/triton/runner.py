@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from codesign.backends.cache import write_atomically
 from codesign.backends.triton import worker as protocol
-from codesign.backends.triton.cache import write_atomically
 from codesign.backends.triton.emit import emission
 from codesign.backends.triton.interpret import Array, to_numpy, to_torch, worker
 from codesign.backends.triton.names import Namer, file_names, torch_type

@@ -3,6 +3,7 @@
 from codesign.backends.verification.allowance import Allowance, allowance_of
 from codesign.backends.verification.compare import Verification, compare, meaning
 from codesign.backends.verification.inputs import random_inputs
+from codesign.backends.verification.kernel import verify_on
 from codesign.backends.verification.shrink import Shrunk, shrink
 from codesign.backends.verification.tolerance import difference
 
@@ -16,4 +17,5 @@ __all__ = [
     "meaning",
     "random_inputs",
     "shrink",
+    "verify_on",
 ]

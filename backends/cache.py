@@ -1,4 +1,4 @@
-"""Files that are kept between runs: sources by content, compiled kernels by source and target."""
+"""Files that are kept between runs: what was chosen, and what each backend makes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def cache_root() -> Path:
         return Path(tempfile.mkdtemp(prefix="codesign-"))
 
 
-def cache_folder(name: str) -> Path:
-    """A folder of the cache, made if needed."""
-    folder = cache_root() / "triton" / name
+def cache_folder(backend: str, name: str) -> Path:
+    """A folder of a backend's in the cache, made if needed."""
+    folder = cache_root() / backend / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
