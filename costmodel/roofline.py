@@ -70,9 +70,10 @@ def product_rate(machine: Machine, contraction: Contraction) -> float | None:
     a kernel has it: products of types that no unit takes, and on a GPU those of wide types that keep all bits."""
     if contraction.unit is None or (machine.kind == "gpu" and contraction.ieee):
         return None
-    name = contraction.operand.name
-    rate = machine.burst_rate("tensor", "f8" if name.startswith("f8") else name)
-    return machine.burst_rate("tensor", "bf16") if rate is None and name.startswith("f8") else rate
+    rate = machine.burst_rate("tensor", contraction.rate)
+    if rate is None and contraction.rate == "f8":
+        rate = machine.burst_rate("tensor", "bf16")
+    return None if rate is None else rate / contraction.products
 
 
 def roofline_bounds(

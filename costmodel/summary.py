@@ -10,10 +10,11 @@ import numpy as np
 
 from codesign.ir.analysis import contraction, dependence, slot_of
 from codesign.ir.core import Value
-from codesign.ir.dtypes import DType
+from codesign.ir.dtypes import F32, DType
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.functions import FUNCTIONS, Unit
 from codesign.ir.index import Atom, Extremum, FloorDiv, Index, Mod, Var, index, minimum, product
+from codesign.ir.precision import ARITHMETIC, Precision, precision_of
 from codesign.ir.scalar import Apply, Read, Scalar
 from codesign.ir.scalar import Literal as Constant
 from codesign.ir.tensor import Compute, Fusion
@@ -46,7 +47,8 @@ class Contraction:
 
     Dims by role: `m` only in the left factor, `n` only in the right, `k` reduced, `batch` in both and not reduced.
     `left`, `right`: dtypes of the factors as they reach the unit; `accumulate`: of the sum; `unit`: the dtype in which a
-    matrix unit multiplies these factors without loss, None when none does and the vector unit has to.
+    matrix unit multiplies these factors without loss, None when none does and the vector unit has to; `precision`: what it rounds of
+    factors in f32.
     """
 
     m: tuple[str, ...]
@@ -59,6 +61,7 @@ class Contraction:
     unit: DType | None
     plain: tuple[bool, bool] = (True, True)
     """Which factors reach the unit as they are loaded: reads of outside tensors with nothing but a conversion on them."""
+    precision: Precision = "ieee"
 
     @property
     def operand(self) -> DType:
@@ -68,7 +71,19 @@ class Contraction:
     @property
     def ieee(self) -> bool:
         """Whether a GPU's vector unit multiplies: its matrix units take other types, or would not keep all bits of these."""
-        return self.unit is None or self.operand.name == "f32"
+        return self.unit is None or (self.operand is F32 and self.precision == "ieee")
+
+    @property
+    def rate(self) -> str:
+        """The name that machine files use for the dtype in which a matrix unit multiplies."""
+        if self.precision != "ieee":
+            return ARITHMETIC[self.precision].unit
+        return "f8" if self.operand.name.startswith("f8") else self.operand.name
+
+    @property
+    def products(self) -> int:
+        """Products of the unit for one of these factors."""
+        return ARITHMETIC[self.precision].products
 
 
 @dataclass(frozen=True)
@@ -226,7 +241,7 @@ def _vanishes(node: Scalar, dim: str, inside: Mapping[Value, Compute]) -> bool:
     """Whether an expression is zero where the outside tensors that it reads along a dim are."""
     if isinstance(node, Read):
         return node.source not in inside and node.otherwise is None and dim in node.variables()
-    if isinstance(node, Apply) and node.function in ("cast", "mul", "add"):
+    if isinstance(node, Apply) and (node.function in ("cast", "add") or precision_of(node.function)):
         return all(_vanishes(child, dim, inside) for child in node.args)
     return False
 
@@ -306,9 +321,8 @@ def _contraction(
     assert isinstance(multiply, Apply)
     left, right = multiply.args
     plain = (_plain(left, inside), _plain(right, inside))
-    found = Contraction(
-        form.m, form.n, form.k, form.batch, form.left.dtype, form.right.dtype, form.accumulate, form.operand, plain
-    )
+    dtypes = form.left.dtype, form.right.dtype, form.accumulate, form.operand
+    found = Contraction(form.m, form.n, form.k, form.batch, *dtypes, plain, form.precision)
     return found, multiply, (left, right)
 
 

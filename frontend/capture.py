@@ -19,6 +19,7 @@ from codesign.frontend.arrays import to_numpy, to_torch
 from codesign.frontend.complex import complex_outputs, real_form
 from codesign.frontend.export import ExportFailure, export_program, traced_program
 from codesign.frontend.load import ModelSource
+from codesign.frontend.lowering.products import allowed_by_torch
 from codesign.frontend.symbols import SymbolTable
 from codesign.frontend.translate import Translation, as_output, translate
 from codesign.ir.core import Module, Value, tensor_type
@@ -177,7 +178,8 @@ def from_exported(program: ExportedProgram, name: str = "model", dynamic_shapes:
             hint="pass tensors only",
         )
 
-    module, results, notes = translate(real_form(program.graph_module), bind, name=name, symbols=table)
+    graph = real_form(program.graph_module)
+    module, results, notes = translate(graph, bind, name=name, symbols=table, products=allowed_by_torch())
     outputs, mutations, yields = _outputs(signature, list(results), complex_outputs(program.graph_module))
     module.main.body.yields = tuple(yields)
     return Captured(

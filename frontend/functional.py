@@ -17,6 +17,7 @@ from torch.fx import GraphModule, Node
 from codesign.frontend.capture import Output
 from codesign.frontend.complex import complex_outputs, real_form
 from codesign.frontend.export import decompositions as export_decompositions
+from codesign.frontend.lowering.products import allowed_by_torch
 from codesign.frontend.symbols import SymbolTable, range_of
 from codesign.frontend.translate import Translation, as_output, translate
 from codesign.ir.core import Module, Value
@@ -145,7 +146,10 @@ def from_functional(
         return meta
 
     key = Value(TensorType(I64, ()), "seed_of_call")
-    module, results, notes = translate(real, bind, name=name, symbols=table, key=key)
+    metas = [node.meta.get("val") for node in placeholders]
+    on_gpu = any(isinstance(meta, torch.Tensor) and meta.is_cuda for meta in metas)
+    products = allowed_by_torch() if on_gpu else None  # a CPU keeps all bits, whatever GPUs may do
+    module, results, notes = translate(real, bind, name=name, symbols=table, key=key, products=products)
     draws = key in module.main.args
     _refuse_open_emptiness(module)
     (output,) = (node for node in graph.graph.nodes if node.op == "output")

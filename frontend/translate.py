@@ -18,6 +18,7 @@ from codesign.frontend.flex import dense_graph, only_for_tables
 from codesign.frontend.flex_nodes import is_flex
 from codesign.frontend.locations import location_of
 from codesign.frontend.lowering.builder import Builder
+from codesign.frontend.lowering.products import EXACT, Allowed
 from codesign.frontend.lowering.registry import rule_for
 from codesign.frontend.symbols import SymbolTable
 from codesign.ir.core import Block, Function, Module, Value, tensor_type
@@ -141,6 +142,7 @@ class Translation:
         name = str(target) if not callable(target) or isinstance(target, torch._ops.OpOverload) else target.__name__
         b = self.builder
         b.location, b.name, b.target, b.types = location_of(node.meta, name), node.name, name, ()
+        b.products.exact = EXACT in node.meta
         if name in _IGNORED or name.startswith("sym_constrain"):
             return None
         if isinstance(meta, torch.SymInt):
@@ -302,17 +304,19 @@ def translate(
     name: str = "module",
     symbols: SymbolTable | None = None,
     key: Value | None = None,
+    products: Allowed | None = None,
 ) -> tuple[Module, Any, list[str]]:
     """A graph as a module with one function `main`.
 
     `bind(translation, placeholder)` gives each placeholder's value: a new `Value` is an input of the function, anything else (a
-    constant, a number) is not. `key`: what random numbers depend on, the function's last argument where it draws some. Returns the module,
-    the translated outputs (the function yields nothing yet) and warnings.
+    constant, a number) is not. `key`: what random numbers depend on, the function's last argument where it draws some. `products`: what
+    may be rounded of those of float32 (nothing by default). Returns the module, the translated outputs (the function yields nothing yet)
+    and warnings.
     """
     table = symbols or SymbolTable()
     module = Module(name, symbols=table.symbols)
     bounds = Bounds({}, _Ranges(table))
-    translation = Translation(module, Builder(bounds, key), table)
+    translation = Translation(module, Builder(bounds, key, products), table)
     inputs: list[Value] = []
     for node in graph.graph.nodes:
         if node.op != "placeholder":

@@ -9,6 +9,7 @@ from codesign.ir.core import Block, Op, Value, uses_of
 from codesign.ir.dtypes import BF16, F16, F32, I8, I32, DType
 from codesign.ir.functions import FUNCTIONS, Unit
 from codesign.ir.index import Datum, Extremum, FloorDiv, Index, Mod
+from codesign.ir.precision import Precision, precision_of
 from codesign.ir.scalar import Apply, IndexValue, Scalar
 from codesign.ir.structure import equal, structural_hash
 from codesign.ir.tensor import Compute
@@ -37,7 +38,7 @@ class ContractionForm:
 
     `left`, `right`: the factors, without the exact casts around them, so that their dtypes are those that a matrix unit
     is fed. Dims by role: `m` only in left, `n` only in right, `k` summed (in both), `batch` in both and kept;
-    `accumulate`: dtype of the sum.
+    `accumulate`: dtype of the sum. `allowed`: what a unit may round of factors in f32.
     """
 
     left: Scalar
@@ -47,6 +48,12 @@ class ContractionForm:
     k: tuple[str, ...]
     batch: tuple[str, ...]
     accumulate: DType
+    allowed: Precision = "ieee"
+
+    @property
+    def precision(self) -> Precision:
+        """How the factors are multiplied: as allowed where they come in f32, else with all their bits."""
+        return self.allowed if self.operand is F32 else "ieee"
 
     @property
     def operand(self) -> DType | None:
@@ -61,7 +68,10 @@ def contraction(compute: Compute, *, vector: bool = False) -> ContractionForm | 
     each factor has a kept dim of its own; with `vector`, one of the two is enough (matrix times vector).
     """
     body = compute.body
-    if compute.monoid != "sum" or not isinstance(body, Apply) or body.function != "mul" or body.dtype.bits < 32:
+    if compute.monoid != "sum" or not isinstance(body, Apply) or body.dtype.bits < 32:
+        return None
+    precision = precision_of(body.function)
+    if precision is None:
         return None
     if not (body.dtype is compute.accumulate or is_exact_cast(body.dtype, compute.accumulate)):
         return None
@@ -78,7 +88,8 @@ def contraction(compute: Compute, *, vector: bool = False) -> ContractionForm | 
         return None
     if not (m and n) and not (vector and (m or n)):
         return None
-    return ContractionForm(strip_exact_casts(left), strip_exact_casts(right), m, n, k, batch, compute.accumulate)
+    factors = strip_exact_casts(left), strip_exact_casts(right)
+    return ContractionForm(*factors, m, n, k, batch, compute.accumulate, precision)
 
 
 _DOT_FLOATS = (F16, BF16, F32)

@@ -21,6 +21,7 @@ from scipy import special
 
 from codesign.ir.dtypes import BOOL, DType
 from codesign.ir.errors import VerificationError
+from codesign.ir.precision import ARITHMETIC
 
 Unit = Literal["free", "alu", "fma", "special", "integer"]
 """Which unit executes a function: `fma` multiply-add pipes, `alu` compare/select/logic, `special` transcendental unit."""
@@ -49,6 +50,8 @@ class Function:
 _FLOAT = frozenset({"float"})
 _INTEGER = frozenset({"int", "uint"})
 _LOGIC = frozenset({"int", "uint", "bool"})
+_OTHER_PRODUCTS = tuple(row for row in ARITHMETIC.values() if row.function != "mul")
+"""Products of float32 that a matrix unit may round, as torch is told (`codesign.ir.precision`); by themselves they are exact."""
 
 
 def _floor_divide(a: Any, b: Any) -> Any:
@@ -105,6 +108,7 @@ def _rows() -> list[Function]:
         f("add", 2, np.add, "fma", symbol="+", commutative=True),
         f("sub", 2, np.subtract, "fma", symbol="-", accepts=_FLOAT | _INTEGER),
         f("mul", 2, np.multiply, "fma", symbol="*", commutative=True),
+        *(f(row.function, 2, np.multiply, "fma", commutative=True, accepts=_FLOAT) for row in _OTHER_PRODUCTS),
         f("div", 2, np.divide, "special", 3.0, symbol="/", accepts=_FLOAT),
         f("floordiv", 2, _floor_divide, "special", 6.0, symbol="//", accepts=_FLOAT | _INTEGER),
         f("truncdiv", 2, _truncate_divide, "special", 6.0, accepts=_FLOAT | _INTEGER),

@@ -20,6 +20,7 @@ from codesign.ir.core import Value
 from codesign.ir.dtypes import DType
 from codesign.ir.index import Index, index
 from codesign.ir.location import UNKNOWN, Location
+from codesign.ir.precision import Precision
 from codesign.ir.scalar import Literal as ScalarLiteral
 from codesign.ir.scalar import Read, Scalar
 from codesign.ir.tensor import Monoid
@@ -204,7 +205,7 @@ class Matmul(Instruction):
     axes: tuple[Axis, Axis, Axis]
     accumulate: bool = True
     first: Index | None = None
-    precision: Literal["tf32", "ieee"] = "ieee"
+    precision: Precision = "ieee"
 
     @property
     def engine(self) -> Engine:

@@ -15,6 +15,7 @@ from codesign.ir.core import Block, Op, Value
 from codesign.ir.dtypes import DType
 from codesign.ir.index import Index, IndexLike, index
 from codesign.ir.location import UNKNOWN, Location
+from codesign.ir.precision import Precision
 from codesign.ir.scalar import Literal as ScalarLiteral
 from codesign.ir.scalar import Scalar
 from codesign.ir.schedule import Schedule
@@ -251,7 +252,7 @@ class Reduce(Op):
 class Dot(Op):
     """`%c = dot %a, %b, %acc`: `acc + a @ b` of tiles `a[m, k]`, `b[k, n]` in the accumulator's dtype.
 
-    `precision`: "tf32" rounds f32 operands to tensor-float-32 (fast), "ieee" keeps them.
+    `precision`: what the unit rounds of f32 operands (`codesign.ir.precision`); "ieee" keeps them.
     """
 
     opcode: ClassVar[str] = "dot"
@@ -262,14 +263,14 @@ class Dot(Op):
         b: Value,
         accumulator: Value,
         *,
-        precision: Literal["tf32", "ieee"] = "ieee",
+        precision: Precision = "ieee",
         name: str = "",
         location: Location = UNKNOWN,
     ) -> None:
         self.a = a
         self.b = b
         self.accumulator = accumulator
-        self.precision: Literal["tf32", "ieee"] = precision
+        self.precision: Precision = precision
         super().__init__((Value(accumulator.type, name),), location)
 
     def operands(self) -> tuple[Value, ...]:

@@ -9,6 +9,7 @@ from codesign.passes.fuse import Fuse
 from codesign.passes.kernels import PlanMemory, Tile
 from codesign.passes.manager import PASSES, Pass, PassManager, parse_pipeline, print_pipeline, register
 from codesign.passes.pipeline import CLEAN_UP, DEFAULT, optimize
+from codesign.passes.precision import SettlePrecision
 from codesign.passes.views import FoldViews
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "PassManager",
     "PlanMemory",
     "Pricer",
+    "SettlePrecision",
     "Tile",
     "clone_module",
     "optimize",

@@ -11,17 +11,17 @@ from codesign.passes.manager import Observer, Pass, PassManager, PipelineError, 
 CLEAN_UP = "canonicalize,constant-fold,fold-views,canonicalize,cse,dce"
 """Passes that make equal things look equal and needless things vanish."""
 
-DEFAULT = f"{CLEAN_UP},fuse"
-"""What `optimize` runs: clean-up, then fusion."""
+DEFAULT = f"{CLEAN_UP},precision,fuse"
+"""What `optimize` runs: clean-up, products as the machine does them, then fusion."""
 
 TIDY = "canonicalize,cse,dce"
 """What runs after passes of the user's, which need not leave the form that fusion looks for."""
 
 
 def compilation(own: Sequence[Pass] = (), fusion: str = "greedy") -> list[Pass]:
-    """Clean-up, the user's own passes with what tidies up after them, and fusion by a policy."""
+    """Clean-up, the user's own passes with what tidies up after them, products as the machine does them, and fusion by a policy."""
     tidy = parse_pipeline(TIDY) if own else []
-    return [*parse_pipeline(CLEAN_UP), *own, *tidy, make_pass("fuse", policy=fusion)]
+    return [*parse_pipeline(CLEAN_UP), *own, *tidy, make_pass("precision"), make_pass("fuse", policy=fusion)]
 
 
 def own_passes(text: str) -> list[Pass]:

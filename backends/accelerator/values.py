@@ -18,7 +18,8 @@ from codesign.ir.errors import EvaluationError
 from codesign.ir.index import Index
 from codesign.ir.interpreter.reduction import reduce_array
 from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
-from codesign.ir.numerics import Array, convert, finish, round_to_tf32
+from codesign.ir.numerics import Array, convert, finish
+from codesign.ir.precision import multiply
 from codesign.ir.program import Instruction, Load, Matmul, Program, Store, Vector
 from codesign.ir.scalar import Read
 from codesign.ir.tile import Axis
@@ -107,10 +108,10 @@ class Values:
         dtype = op.target.source.type.dtype
         a = _window(op.a, (m, k), fixed, data)
         b = _window(op.b, (k, n), fixed, data)
-        if op.precision == "tf32" and op.a.dtype is F32:
-            a, b = round_to_tf32(a), round_to_tf32(b)
+        precision = op.precision if op.a.dtype is F32 else "ieee"
         with np.errstate(all="ignore"):
-            product = np.matmul(*(np.ascontiguousarray(convert(x, dtype)) for x in (a, b)))
+            left, right = (np.ascontiguousarray(convert(x, dtype)) for x in (a, b))
+            product = multiply(left, right, precision)
             if not overwrite:
                 product = product + _window(op.target, (m, n), fixed, data)
             _write(op.target, (m, n), fixed, data, finish(product, dtype))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from codesign.ir.dtypes import F32, DType
 from codesign.ir.errors import UnsupportedError
+from codesign.ir.precision import ARITHMETIC
 
 PRECEDENCE = {
     "|": 1,
@@ -97,6 +98,7 @@ ROWS: dict[str, Row] = {
     "add": _infix("+", Infix("|")),
     "sub": _infix("-", Infix("^")),
     "mul": _infix("*", Infix("&")),
+    **{row.function: _infix("*") for row in ARITHMETIC.values() if row.function != "mul"},
     "div": Row(Infix("/")),
     "floordiv": Row(Call("_float_floordiv"), Call("_floordiv"), Infix("//")),
     "truncdiv": Row(Pattern("_trunc({0} / {1})", 9), Infix("//")),

@@ -13,6 +13,8 @@ import numpy.typing as npt
 import triton.language as tl
 from triton.runtime import interpreter
 
+from codesign.ir.precision import PRECISIONS, Precision, multiply
+
 Array = npt.NDArray[Any]
 
 TYPES = {
@@ -97,7 +99,8 @@ def mend() -> None:
     """Make the interpreter round, multiply and reduce as the hardware does, and leave out work that it repeats.
 
     - float32 to bfloat16 rounds to nearest even (the interpreter cuts off);
-    - bfloat16 and float8 tiles are multiplied as numbers (the interpreter multiplies bfloat16's bit patterns);
+    - bfloat16 and float8 tiles are multiplied as numbers (the interpreter multiplies bfloat16's bit patterns), and float32 ones with what
+      their precision rounds (the interpreter keeps all bits);
     - the result of a comparison is a bool (the interpreter labels it with its operands' type, and spreads it as that);
     - an assertion of the kernel is checked (the interpreter leaves them out);
     - a reduction with a function of the kernel's own works on whole slices (the interpreter takes element by element: hours);
@@ -108,7 +111,9 @@ def mend() -> None:
     _mend_types(builder)
     _mend_comparisons(builder)
     # Assertions are checked; that integers wrap around is no fault.
-    interpreter.interpreter_builder.options = interpreter.InterpreterOptions(debug=True, sanitize_overflow=False)
+    interpreter.interpreter_builder.options = interpreter.InterpreterOptions(
+        debug=True, sanitize_overflow=False, allowed_dot_input_precisions=PRECISIONS
+    )
     builder.create_assert = _create_assert
     interpreter.ReduceOps.generic_reduce = _generic_reduce
     interpreter.GridExecutor._init_args_hst = lambda self, args, kwargs: (args, kwargs)
@@ -143,8 +148,10 @@ def _mend_types(builder: Any) -> None:
             data = _widen(x.data, x.dtype.scalar) if x.dtype.scalar in _HELD else x.data
             return data.astype(d.data.dtype, copy=False)
 
+        named = str(input_precision).rsplit(".", 1)[-1].lower()
+        rounds: Precision = next((name for name in PRECISIONS if name == named and a.dtype.scalar is tl.float32), "ieee")
         with np.errstate(all="ignore"):
-            return handle(np.matmul(operand(a), operand(b)) + d.data, d.dtype.scalar)
+            return handle(multiply(operand(a), operand(b), rounds) + d.data, d.dtype.scalar)
 
     builder.cast_impl = cast_impl
     builder.create_fp_to_fp = create_fp_to_fp

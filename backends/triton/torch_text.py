@@ -10,13 +10,14 @@ from codesign.ir.core import Value
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.functions import FUNCTIONS
 from codesign.ir.index import Atom, Datum, Extremum, FloorDiv, Index, Mod, Var
+from codesign.ir.precision import ARITHMETIC
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar
 from codesign.ir.tensor import Dim
 
 TORCH_FUNCTIONS: dict[str, str] = {
     "add": "({0} + {1})",
     "sub": "({0} - {1})",
-    "mul": "({0} * {1})",
+    **{row.function: "({0} * {1})" for row in ARITHMETIC.values()},
     "div": "({0} / {1})",
     "floordiv": "torch.floor_divide({0}, {1})",
     "truncdiv": 'torch.div({0}, {1}, rounding_mode="trunc")',

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from codesign.ir.analysis import contraction
+from codesign.ir.precision import ARITHMETIC
 from codesign.ir.scalar import Read
 from codesign.ir.tensor import Fusion
 
@@ -69,6 +71,9 @@ def allowance_of(fusion: Fusion, sizes: Mapping[str, int] | None = None) -> Allo
     stored, summed, step = 0.0, 0.0, 0.0
     for compute in fusion.computes:
         nodes = list(compute.body.walk())
+        form = contraction(compute)
+        if form is not None and form.precision != "ieee":
+            stored = max(stored, ARITHMETIC[form.precision].roundoff)
         for kind in (compute.dtype, *(node.dtype for node in nodes)):
             if kind.is_float and kind.bits > 8:
                 stored = max(stored, kind.epsilon / 2)

@@ -2,7 +2,7 @@
 
 They are sprinkled into the inputs thinly, so that one run of the kernel shows both what it makes of them and what it makes of ordinary values.
 Groups that sum get no numbers whose sum depends on the order of its terms (the largest ones), groups of several reductions no infinities
-either, since a running maximum or sum meets `inf - inf` where the reference doesn't.
+either, since a running maximum or sum meets `inf - inf` where the reference doesn't, and so does a product in parts.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import numpy.typing as npt
 
 from codesign.backends.verification.defined import SHIFTS
 from codesign.backends.verification.inputs import roles_of
+from codesign.ir.analysis import contraction
 from codesign.ir.core import tensor_type
 from codesign.ir.dtypes import BF16, F8E4M3, F8E5M2, F16, DType
+from codesign.ir.precision import ARITHMETIC
 from codesign.ir.scalar import Apply
 from codesign.ir.tensor import Fusion
 
@@ -44,11 +46,14 @@ def sprinkled(
         if isinstance(node, Apply) and node.function in ("pow", *SHIFTS) and node.dtype.is_integer
         for read in node.reads()
     }
+    in_parts = any(ARITHMETIC[form.precision].products > 1 for form in map(contraction, reductions) if form is not None)
     copies_signs = any(isinstance(node, Apply) and node.function == "copysign" for node in nodes)
     result = []
     for value, array in zip(fusion.uses(), arrays, strict=True):
         dtype = tensor_type(value).dtype
         kinds = [] if value in roles.limits else _kinds(dtype, [c.monoid or "" for c in reductions])
+        if in_parts:
+            kinds = [kind for kind in kinds if not np.isinf(kind)]
         if copies_signs:
             kinds = [kind for kind in kinds if kind == kind]  # the sign of NaN means nothing
         if dtype.is_integer and (value in roles.divisors or value in counted):

@@ -16,7 +16,6 @@ import numpy as np
 from codesign.costmodel.gpu.runs import sector_waste
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import Access, KernelSummary, Nest, footprint, index_range
-from codesign.ir.dtypes import DType
 from codesign.ir.functions import Unit
 from codesign.ir.index import Index
 from codesign.ir.schedule import REDUCE_MODES
@@ -192,11 +191,6 @@ class Work:
     gathered_trips: Array = 0.0
 
 
-def tensor_dtype(dtype: DType) -> str:
-    """The name that machine files use for a dtype of the tensor unit."""
-    return "f8" if dtype.name.startswith("f8") else dtype.name
-
-
 def work(
     kernel: KernelSummary,
     g: Geometry,
@@ -365,11 +359,10 @@ def _contraction(
     else:
         k_least = 16.0 if width.bits >= 16 else 32.0
         padded = np.maximum(m, 16.0) * np.maximum(n, 8.0) * np.maximum(k, k_least) * batch * loops
-        name = tensor_dtype(width)
         if np.ndim(vector_unit) or vector_unit:
             total.ieee = total.ieee + vector_unit * 2.0 * m * n * k * batch * loops
             padded = padded * (1.0 - vector_unit)
-        total.tensor[name] = total.tensor.get(name, 0.0) + padded
+        total.tensor[found.rate] = total.tensor.get(found.rate, 0.0) + padded * found.products
         total.operand_bytes = total.operand_bytes + _operand_bytes(
             m, n, warps, wide
         ) * k * batch * loops * width.bytes * (1.0 - vector_unit)

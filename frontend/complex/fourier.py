@@ -15,6 +15,7 @@ import torch
 from codesign.frontend.complex.elementwise import Pair, times
 from codesign.frontend.complex.planes import Complex, Emitter, Real, aten
 from codesign.frontend.complex.registry import rule
+from codesign.frontend.lowering.products import EXACT
 from codesign.ir.errors import UnsupportedError
 
 Args = Mapping[str, Any]
@@ -143,7 +144,9 @@ def _product(e: Emitter, value: Pair, matrix: Pair) -> Pair:
     (a, b), (c, d) = value, matrix
 
     def multiply(x: Real, y: Real) -> Real:
-        return Real(e, e.call(aten.matmul.default, x, y))
+        product = e.call(aten.matmul.default, x, y)
+        product.meta[EXACT] = True
+        return Real(e, product)
 
     if b.is_number:  # of a real signal
         return multiply(a, c), multiply(a, d)

@@ -38,7 +38,7 @@ def matmul(b: Builder, x: Value, y: Value) -> Value:
         column = (i[-1],) if columns else ()
         a = read(x, (*broadcast(left[:-2], batch), *row, r[0]))
         c = read(y, (*broadcast(right[:-2], batch), r[0], *column))
-        return apply("mul", cast(a, sums), cast(c, sums))
+        return b.products.multiply(a, c, sums)
 
     return b.reduce("sum", b.shape, (left[-1],), body, accumulate=sums, dtype=b.dtype)
 
@@ -110,7 +110,7 @@ class Attention:
         def score(i: Point, r: Point) -> Scalar:
             x = read(self.query, (*broadcast(q[:-2], i[:-2]), i[-2], r[0]))
             y = read(self.key, (*self.shared(k, i[:-2]), i[-1], r[0]))
-            return apply("mul", cast(x, sums), cast(y, sums))
+            return b.products.multiply(x, y, sums)
 
         product = b.reduce(
             "sum", self.shape, (q[-1],), score, accumulate=sums, dtype=self.compute, name=f"{b.name}_product"
@@ -136,7 +136,7 @@ class Attention:
         def body(i: Point, r: Point) -> Scalar:
             x = read(weights, (*i[:-1], r[0]))
             y = read(value, (*self.shared(shape_of(value), i[:-2]), r[0], i[-1]))
-            return apply("mul", cast(x, sums), cast(y, sums))
+            return b.products.multiply(x, y, sums)
 
         return b.reduce("sum", b.shape, self.shape[-1:], body, accumulate=sums, dtype=b.dtype)
 
@@ -226,10 +226,10 @@ def attention_backward(
             "sum",
             call.shape[:-1] if own else call.shape,
             shape_of(value)[-1:],
-            lambda i, r: apply(
-                "mul",
-                cast(read(grad, (*(i if own else i[:-1]), r[0])), sums),
-                cast(read(x, (*(i if own else (*call.shared(shape_of(x), i[:-2]), i[-1])), r[0])), sums),
+            lambda i, r: b.products.multiply(
+                read(grad, (*(i if own else i[:-1]), r[0])),
+                read(x, (*(i if own else (*call.shared(shape_of(x), i[:-2]), i[-1])), r[0])),
+                sums,
             ),
             accumulate=sums,
             dtype=call.compute,
@@ -247,10 +247,10 @@ def attention_backward(
         "sum",
         shape_of(query),
         call.shape[-1:],
-        lambda i, r: apply(
-            "mul",
-            cast(read(slopes, (*i[:-1], r[0])), sums),
-            cast(read(key, (*call.shared(shape_of(key), i[:-2]), r[0], i[-1])), sums),
+        lambda i, r: b.products.multiply(
+            read(slopes, (*i[:-1], r[0])),
+            read(key, (*call.shared(shape_of(key), i[:-2]), r[0], i[-1])),
+            sums,
         ),
         accumulate=sums,
         dtype=tensor_type(query).dtype,
@@ -266,7 +266,7 @@ def _of_owner(b: Builder, call: Attention, weights: Value, rows: Value, owner: V
     def body(i: Point, r: Point) -> Scalar:
         heads = i[:-2] if group is None else (*i[:-3], i[-3] * group + r[1])
         x, y = read(weights, (*heads, r[0], i[-2])), read(rows, (*heads, r[0], i[-1]))
-        return apply("mul", cast(x, sums), cast(y, sums))
+        return b.products.multiply(x, y, sums)
 
     over = (call.shape[-2],) if group is None else (call.shape[-2], group)
     return b.reduce(

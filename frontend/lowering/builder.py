@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from typing import cast as as_type
 
+from codesign.frontend.lowering.products import Allowed
 from codesign.ir.core import Op, Value, tensor_type
 from codesign.ir.dtypes import BOOL, I64, DType
 from codesign.ir.errors import UnsupportedError
@@ -26,12 +27,13 @@ class Builder:
     """Collects the ops of one function while its graph is lowered node by node.
 
     `types`: what torch says the current node gives (the truth for shapes and dtypes). `location`, `name`: of the current node. `key`: an
-    i64[] value that random numbers depend on (None: each run draws the same ones).
+    i64[] value that random numbers depend on (None: each run draws the same ones). `products`: multiplies what is summed.
     """
 
-    def __init__(self, bounds: Bounds, key: Value | None = None) -> None:
+    def __init__(self, bounds: Bounds, key: Value | None = None, products: Allowed | None = None) -> None:
         self.bounds = bounds
         self.key = key
+        self.products = products or Allowed()
         self.ops: list[Op] = []
         self.types: tuple[TensorType | None, ...] = ()
         self.location: Location = UNKNOWN

@@ -80,7 +80,7 @@ def gathered(
     def body(i: Point, r: Point) -> Scalar:
         channel = _group(b, i[1], filters, groups, kind.shape[1]) * channels + r[0]
         value = read(x, (i[0], channel, *sliding.covered(i[2:], r[1:])), zero)
-        return apply("mul", cast(value, sums), cast(read(weight, (i[1], *r)), sums))
+        return b.products.multiply(value, read(weight, (i[1], *r)), sums, "convolution")
 
     over = (channels, *shape_of(weight)[2:])
     return b.reduce("sum", kind.shape, over, body, accumulate=sums, dtype=kind.dtype, name=name)
@@ -107,7 +107,7 @@ def scattered(
         windows, hit = sliding.covering(i[2:], r[1:])
         value: Scalar = read(x, (i[0], channel, *windows), zero)
         value = value if hit is None else where(hit, value, zero)
-        return apply("mul", cast(value, sums), cast(read(weight, (channel, i[1] - group * filters, *r[1:])), sums))
+        return b.products.multiply(value, read(weight, (channel, i[1] - group * filters, *r[1:])), sums, "convolution")
 
     over = (channels, *shape_of(weight)[2:])
     return b.reduce("sum", kind.shape, over, body, accumulate=sums, dtype=kind.dtype, name=name)
@@ -206,7 +206,7 @@ def _weight_gradient(
     def body(i: Point, r: Point) -> Scalar:
         group = index(0) if groups == 1 else b.simplify(i[0] // (rows // groups), {"i0": rows})
         value = read(covered, (r[0], group * channels + i[1], *sliding.covered(r[1:], i[2:])), zero)
-        return apply("mul", cast(value, sums), cast(read(windows, (r[0], i[0], *r[1:])), sums))
+        return b.products.multiply(value, read(windows, (r[0], i[0], *r[1:])), sums, "convolution")
 
     over = (places[0], *places[2:])
     return b.reduce("sum", kind.shape, over, body, accumulate=sums, dtype=kind.dtype, name=f"{b.name}_weight")

@@ -12,10 +12,6 @@ from codesign.ir.dtypes import I64, DType
 from codesign.ir.scalar import IndexValue, Literal, Scalar, apply, cast
 
 
-def _product(x: Scalar, y: Scalar, dtype: DType) -> Scalar:
-    return apply("mul", cast(x, dtype), cast(y, dtype))
-
-
 def _accumulate(b: Builder, x: Value) -> DType:
     kind = tensor_type(x).dtype
     return accumulator(kind)
@@ -39,7 +35,7 @@ def product_of_matrices(b: Builder, x: Value, y: Value, dtype: DType | None = No
         "sum",
         (*rows[:-1], columns[-1]),
         (rows[-1],),
-        lambda i, r: _product(read(x, (*i[:-1], r[0])), read(y, (*i[:-2], r[0], i[-1])), sums),
+        lambda i, r: b.products.multiply(read(x, (*i[:-1], r[0])), read(y, (*i[:-2], r[0], i[-1])), sums),
         accumulate=sums,
         dtype=dtype or b.dtype,
         name=name,
@@ -81,7 +77,7 @@ def addbmm(b: Builder, bias: Value, x: Value, y: Value, *, beta: int | float = 1
         "sum",
         (rows[1], columns[2]),
         (rows[0], rows[2]),
-        lambda i, r: _product(read(x, (r[0], i[0], r[1])), read(y, (r[0], r[1], i[1])), sums),
+        lambda i, r: b.products.multiply(read(x, (r[0], i[0], r[1])), read(y, (r[0], r[1], i[1])), sums),
         accumulate=sums,
         dtype=_sums(b),
         name=f"{b.name}_product",
@@ -100,7 +96,7 @@ def _matrix_vector(b: Builder, x: Value, y: Value, dtype: DType, name: str = "")
         "sum",
         shape[:1],
         shape[1:],
-        lambda i, r: _product(read(x, (i[0], r[0])), read(y, r), sums),
+        lambda i, r: b.products.multiply(read(x, (i[0], r[0])), read(y, r), sums),
         accumulate=sums,
         dtype=dtype,
         name=name,
@@ -120,7 +116,7 @@ def dot(b: Builder, x: Value, y: Value) -> Value:
         "sum",
         (),
         tensor_type(x).shape,
-        lambda i, r: _product(read(x, r), read(y, r), sums),
+        lambda i, r: b.products.multiply(read(x, r), read(y, r), sums),
         accumulate=sums,
         dtype=b.dtype,
     )
@@ -135,7 +131,9 @@ def linear(b: Builder, x: Value, weight: Value, bias: Value | None = None) -> Va
         "sum",
         (*shape[:-1], *out),
         shape[-1:],
-        lambda i, r: _product(read(x, (*i[: len(shape) - 1], r[0])), read(weight, (*i[len(shape) - 1 :], r[0])), sums),
+        lambda i, r: b.products.multiply(
+            read(x, (*i[: len(shape) - 1], r[0])), read(weight, (*i[len(shape) - 1 :], r[0])), sums
+        ),
         accumulate=sums,
         dtype=b.dtype if bias is None else _sums(b),
         name="" if bias is None else f"{b.name}_product",
@@ -173,7 +171,7 @@ def trilinear(
     def body(i: tuple, r: tuple) -> Scalar:  # type: ignore[type-arg]
         position = {d: i[k] for k, d in enumerate(kept)} | {d: r[k] for k, d in enumerate(sum_dims)}
         factors = [read(v, [position[d] for d in range(rank) if d not in e]) for v, e in operands]
-        return _product(_product(factors[0], factors[1], sums), factors[2], sums)
+        return b.products.multiply(b.products.multiply(factors[0], factors[1], sums), factors[2], sums)
 
     shape, over = [sizes[d] for d in kept], [sizes[d] for d in sum_dims]
     return b.reduce("sum", shape, over, body, accumulate=sums, dtype=b.dtype)
@@ -198,7 +196,7 @@ def grouped_mm(b: Builder, x: Value, y: Value, ends: Value | None = None, bias: 
         "sum",
         b.shape,
         (inner,),
-        lambda i, r: _product(
+        lambda i, r: b.products.multiply(
             read(x, (i[0], r[0])), read(y, (read(group, (i[0],)).as_index(), r[0], i[1]), zero), sums
         ),
         accumulate=sums,

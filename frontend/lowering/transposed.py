@@ -143,8 +143,8 @@ def _product(
             phase = index(phases.first) if phases.count == 1 else i[2 + j] + phases.first
             windows.append(dim.window(i[2 + len(places) + j], phase, r[1 + j]))
             points.append(phase + r[1 + j] * dim.every)
-        value = cast(read(x, (i[0], channel, *windows), zero), sums)
-        return apply("mul", value, cast(read(weight, (channel, i[1] - group * filters, *points)), sums))
+        value = read(x, (i[0], channel, *windows), zero)
+        return b.products.multiply(value, read(weight, (channel, i[1] - group * filters, *points)), sums, "convolution")
 
     over = [channels, *(index(phases.points) for phases in ranges)]
     dtype = out.dtype if rounded or not out.dtype.is_float else opmath(out.dtype)

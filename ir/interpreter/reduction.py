@@ -12,6 +12,7 @@ from codesign.ir.dtypes import BOOL, DType
 from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
 from codesign.ir.location import Location
 from codesign.ir.numerics import Array, convert, finish, highest, lowest
+from codesign.ir.precision import precision_of
 from codesign.ir.scalar import Apply, Scalar
 
 POINTS_AT_ONCE = 1 << 22
@@ -159,7 +160,7 @@ def _in_pieces(
 
 def _factors(body: Scalar, monoid: str | None, accumulate: DType) -> tuple[Scalar, Scalar] | None:
     """The two factors when the reduction is a sum of products whose rounding is that of the accumulator."""
-    if monoid == "sum" and isinstance(body, Apply) and body.function == "mul" and body.dtype.is_float:
+    if monoid == "sum" and isinstance(body, Apply) and precision_of(body.function) and body.dtype.is_float:
         if body.dtype is accumulate and body.dtype.bits >= 32:
             return body.args[0], body.args[1]
     return None

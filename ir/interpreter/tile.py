@@ -15,7 +15,8 @@ from codesign.ir.errors import EvaluationError
 from codesign.ir.interpreter.reduction import reduce_array
 from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
 from codesign.ir.interpreter.symbols import bind_symbols
-from codesign.ir.numerics import Array, convert, finish, round_to_tf32
+from codesign.ir.numerics import Array, convert, finish
+from codesign.ir.precision import multiply
 
 
 def run_kernel(kernel: tile.Kernel, buffers: Sequence[Array], symbols: Mapping[str, int] | None = None) -> None:
@@ -129,10 +130,8 @@ def _reduce(op: tile.Reduce, env: dict[Value, Array], variables: Mapping[str, in
 def _dot(op: tile.Dot, env: dict[Value, Array], variables: Mapping[str, int]) -> list[Array]:
     dtype = op.accumulator.type.dtype
     a, b = env[op.a], env[op.b]
-    if op.precision == "tf32" and op.a.type.dtype is F32:
-        a, b = round_to_tf32(a), round_to_tf32(b)
     with np.errstate(all="ignore"):
-        product = np.matmul(convert(a, dtype), convert(b, dtype))
+        product = multiply(convert(a, dtype), convert(b, dtype), op.precision if op.a.type.dtype is F32 else "ieee")
         return [finish(env[op.accumulator] + product, dtype)]
 
 

@@ -9,6 +9,7 @@ from lark import Token
 from codesign.ir import tensor, tile
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.index import Index
+from codesign.ir.precision import PRECISIONS
 from codesign.ir.scalar import Literal
 from codesign.ir.tensor import MONOIDS
 from codesign.ir.text.builder import Builder, Rule, all_children, child, children
@@ -19,7 +20,6 @@ SCAN_MONOIDS = ("sum", "prod", "max", "min", "argmax", "argmin", "logsumexp")
 DISTRIBUTIONS = ("uniform", "normal", "bits")
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast")
 ATOMICS = ("add", "max", "min")
-PRECISIONS = ("tf32", "ieee")
 
 
 # -- tensor level -----------------------------------------------------------------------------------------------------

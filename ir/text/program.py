@@ -18,6 +18,7 @@ from codesign.ir.functions import FUNCTIONS, result_dtype
 from codesign.ir.index import Datum, FloorDiv, Index, Mod, Var, index, maximum, minimum
 from codesign.ir.index import Extremum as IndexExtremum
 from codesign.ir.location import UNKNOWN, Location
+from codesign.ir.precision import PRECISIONS
 from codesign.ir.program import (
     ENGINES,
     Instruction,
@@ -459,8 +460,8 @@ class _Build(lark.Transformer[Any, Any]):
         return cast(Index | None, value)
 
     def precision(self, name: str | None) -> str | None:
-        if name not in (None, "tf32", "ieee"):
-            raise ValueError(f"unknown precision '{name}'; known: tf32, ieee")
+        if name is not None and name not in PRECISIONS:
+            raise ValueError(f"unknown precision '{name}'; known: {', '.join(PRECISIONS)}")
         return None if name is None else str(name)
 
     def waits(self, *items: Any) -> tuple[Wait, ...]:

@@ -8,6 +8,7 @@ from codesign.ir.core import Value
 from codesign.ir.index import Bounds, Index
 from codesign.ir.location import Location
 from codesign.ir.location import merge as merge_locations
+from codesign.ir.precision import precision_of
 from codesign.ir.scalar import Read, Scalar
 from codesign.ir.tensor import Compute
 from codesign.passes.algebra import Rewriting, simplify_scalar
@@ -158,7 +159,7 @@ def _is_factor(value: Value, body: Scalar) -> bool:
     """The value enters a product at the top of the body (through casts), so that inlining keeps it a product of two factors."""
     while getattr(body, "function", "") == "cast":
         body = body.children()[0]
-    if getattr(body, "function", "") != "mul":
+    if precision_of(getattr(body, "function", "")) is None:
         return False
     left, right = (any(read.source is value for read in arg.reads()) for arg in body.children())
     return left != right

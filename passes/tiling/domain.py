@@ -90,8 +90,8 @@ class Domain:
     @property
     def structure(self) -> tuple[object, ...]:
         """Equal for schedules whose kernels are one text but for the numbers in it."""
-        extras = (self.schedule.extra("partial", 1), self.schedule.extras.get("precision"))
-        return tuple(plan.structure for plan in self.plans.values()), tuple(dim.name for dim in self.grid), extras
+        partial = self.schedule.extra("partial", 1)
+        return tuple(plan.structure for plan in self.plans.values()), tuple(dim.name for dim in self.grid), partial
 
     def fresh(self, name: str) -> str:
         """A variable name that nothing else uses."""

@@ -181,12 +181,11 @@ class MatrixProduct(_Reduction):
     def step(self, scope: Scope, carried: list[Value]) -> list[Value]:
         left = self._factor(self.form.left, (self.m, self.k), scope)
         right = self._factor(self.form.right, (self.k, self.n), scope)
-        tf32 = self.program.domain.schedule.extras.get("precision") == "tf32" and self.operand is F32
         op = Dot(
             left.value,
             right.value,
             carried[0],
-            precision="tf32" if tf32 else "ieee",
+            precision=self.form.precision,
             name=self.compute.result.name,
             location=self.compute.location,
         )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.index import Index, index
+from codesign.ir.precision import precision_of
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, apply, cast, select
 from codesign.ir.tensor import Compute, Dim, Fusion
 from codesign.passes.tiling import monoids
@@ -149,9 +150,9 @@ class _Beyond:
             return Read(body.source, body.indices, Literal(value, body.dtype))
         if isinstance(body, Apply) and body.function == "cast" and body.args[0].dtype.kind == body.dtype.kind:
             return cast(self._valued(body.args[0], value), body.dtype)
-        if isinstance(body, Apply) and body.function == "mul" and value == 0:
+        if isinstance(body, Apply) and precision_of(body.function) and value == 0:
             if all(arg.variables() & self.place.variables() for arg in body.args):
-                return apply("mul", *(self._valued(arg, value) for arg in body.args))
+                return apply(body.function, *(self._valued(arg, value) for arg in body.args))
         inside = apply("lt", IndexValue(self.place), IndexValue(index(self.extent)))
         return select(inside, self.safe(body), Literal(value, body.dtype))
 

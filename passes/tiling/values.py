@@ -12,6 +12,7 @@ from codesign.ir.core import Op, Value
 from codesign.ir.dtypes import I32, I64
 from codesign.ir.index import Datum, Index, index
 from codesign.ir.location import UNKNOWN, Location
+from codesign.ir.precision import precision_of
 from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, cast, select
 from codesign.ir.tensor import Compute
 from codesign.ir.tile import Guard, Load, Map
@@ -228,7 +229,7 @@ class Values:
         if function == "cast":
             same_kind = body.children()[0].dtype.kind == body.dtype.kind or value.value in (0, 1)
             return same_kind and self.holds(body.children()[0], dim, value)
-        if function in ("mul", "add") and value.value == 0:
+        if (precision_of(function) or function == "add") and value.value == 0:
             return all(self.holds(child, dim, Literal(0, child.dtype)) for child in body.children())
         return False
 

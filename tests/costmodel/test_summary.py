@@ -14,6 +14,7 @@ from codesign.costmodel.summary import footprint, summarize
 from codesign.ir.core import Block, Value
 from codesign.ir.dtypes import BF16, F8E4M3, F8E5M2, F16, F32, F64, I8, I16, I32, DType
 from codesign.ir.index import index
+from codesign.ir.precision import ARITHMETIC, Precision
 from codesign.ir.scalar import Read, apply, cast
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Compute, Dim, Fusion
@@ -59,12 +60,12 @@ def test_attention_has_two_contractions_and_a_softmax_between() -> None:
     assert exp.operations["special", "f32"] == 1.0
 
 
-def _product(left: DType, right: DType, body: DType, total: DType) -> Fusion:
+def _product(left: DType, right: DType, body: DType, total: DType, function: str = "mul") -> Fusion:
     """The group of `sum_k left[m, k] * right[n, k]`, multiplied in a dtype and summed in another."""
     a, b = (Value(tensor(dtype, size, 4096), "ab"[i]) for i, (dtype, size) in enumerate(((left, 512), (right, 256))))
     dims = [Dim(name, index(size)) for name, size in (("m", 512), ("n", 256), ("k", 4096))]
     factors = (cast(Read(value, (name, "k")), body) for value, name in ((a, "m"), (b, "n")))
-    multiply = cast(apply("mul", *factors), total)
+    multiply = cast(apply(function, *factors), total)
     c = Compute(dims[:2], multiply, reductions=dims[2:], monoid="sum", accumulate=total, dtype=total, name="c")
     return Fusion(Block((), [c], [c.result]))
 
@@ -107,6 +108,24 @@ def test_the_price_multiplies_in_the_dtype_that_the_kernel_does(
     walked = features(lower(group, Schedule({"m": 64, "n": 64, "k": 64}))).at({}).products
     assert set(walked) == ({operand.name} if operand is not None else set())
     assert bool(done.tensor) == (operand is not None and operand is not F32)
+
+
+@pytest.mark.parametrize(
+    ("precision", "unit", "products"), [("tf32", "tf32", 1), ("tf32x3", "tf32", 3), ("bf16x3", "bf16", 3)]
+)
+def test_a_rounded_product_is_priced_bounded_and_written_on_the_same_unit(
+    precision: Precision, unit: str, products: int
+) -> None:
+    group, machine = _product(F32, F32, F32, F32, ARITHMETIC[precision].function), load_machine("h100_sxm")
+    kernel, points = summarize(group), 512 * 256 * 4096
+    done = work(kernel, geometry(kernel, {name: np.array([64.0]) for name in ("tile.m", "tile.n", "tile.k")}, {}))
+    assert {name: float(count[0]) for name, count in done.tensor.items()} == {unit: products * points / 32}
+    assert not np.any(done.ieee)
+    rate = machine.burst_rate("tensor", unit)
+    assert rate is not None
+    assert roofline_bounds(kernel, machine, {})[0] == pytest.approx(2 * points * products / rate)
+    dots = [op for op in lower(group, Schedule({"m": 64, "n": 64, "k": 64})).body.walk() if isinstance(op, Dot)]
+    assert [op.precision for op in dots] == [precision]
 
 
 def test_what_depends_on_fewer_dims_is_hoisted() -> None:

@@ -14,6 +14,7 @@ from codesign.ir.dtypes import BOOL, DTYPES, F32, I64, DType
 from codesign.ir.functions import FUNCTIONS
 from codesign.ir.index import Index, index, maximum, minimum
 from codesign.ir.location import UNKNOWN, Location
+from codesign.ir.precision import PRECISIONS
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, apply
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import (
@@ -269,7 +270,7 @@ def tile_ops(draw: st.DrawFn, buffers: Sequence[Value], tiles: Sequence[Value], 
         return tile.Store(value, buffer, axes, places, guards=guards, atomic=atomic, location=where)
     if kind == "dot" and len(tiles) >= 3:
         a, b, c = (draw(st.sampled_from(list(tiles))) for _ in range(3))
-        return tile.Dot(a, b, c, precision=draw(st.sampled_from(["tf32", "ieee"])), location=where)
+        return tile.Dot(a, b, c, precision=draw(st.sampled_from(PRECISIONS)), location=where)
     if kind == "for" and depth and tiles:
         start = draw(st.lists(st.sampled_from(list(tiles)), max_size=2))
         args = [Value(value.type, "acc") for value in start]

@@ -116,6 +116,7 @@ BINARY: Mapping[str, Callable[..., torch.Tensor]] = {
     "lt": torch.lt, "le": torch.le, "gt": torch.gt, "ge": torch.ge, "eq": torch.eq, "ne": torch.ne,
     "and": torch.bitwise_and, "or": torch.bitwise_or, "xor": torch.bitwise_xor,
     "shl": torch.bitwise_left_shift, "shr": torch.bitwise_right_shift, "nextafter": torch.nextafter,
+    "mul_tf32": torch.mul, "mul_tf32x3": torch.mul, "mul_bf16x3": torch.mul,
 }  # fmt: skip
 UNARY: Mapping[str, Callable[..., torch.Tensor]] = {
     "not": torch.bitwise_not, "neg": torch.neg, "abs": torch.abs, "sign": torch.sign, "exp": torch.exp,

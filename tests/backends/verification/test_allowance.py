@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from codesign.backends.verification import difference
-from codesign.backends.verification.allowance import Allowance, together
+from codesign.backends.verification.allowance import Allowance, allowance_of, together
+from codesign.frontend import capture
+from codesign.ir.precision import ARITHMETIC, PRECISIONS, Precision
+from codesign.passes import Context, optimize
 
 FP8 = Allowance(base=1e-6, step=0.125)
 
@@ -43,3 +47,12 @@ def test_one_element_may_be_off_by_a_step_and_no_more() -> None:
 def test_without_floats_of_8_bits_nothing_is_added() -> None:
     both = together([(Allowance(3e-6), 1), (Allowance(1e-6), 16)])
     assert both.largest == both.typical == 5e-6
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_product_is_allowed_what_its_unit_rounds(precision: Precision) -> None:
+    module = capture(torch.nn.Linear(64, 32, bias=False), (torch.randn(16, 64),)).module
+    passes = f"precision{{products={precision}}},fuse"
+    (group,) = (op for op in optimize(module, Context(), pipeline=passes).main.body.ops if op.opcode == "fusion")
+    summed = 4 * 64**0.5 * 2.0**-24
+    assert allowance_of(group).base == pytest.approx(8 * ARITHMETIC[precision].roundoff + summed)

@@ -54,12 +54,6 @@ def site(group: Fusion, machine: str) -> Site:
         (
             PRODUCT,
             "h100_sxm",
-            Schedule(extras={"precision": "tf32"}),
-            'precision: needs ieee, got "tf32"; no cost model',
-        ),
-        (
-            PRODUCT,
-            "h100_sxm",
             Schedule(extras={"dataflow": "weight_stationary"}),
             "h100_sxm has no choice of dataflows",
         ),

@@ -1,0 +1,61 @@
+"""Which unit multiplies float32: what torch allows of products, settled for the machine that they are compiled for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from codesign.costmodel.machine import Machine
+from codesign.ir.analysis import contraction
+from codesign.ir.core import Module
+from codesign.ir.dtypes import F32
+from codesign.ir.precision import ARITHMETIC, Precision, precision_of
+from codesign.ir.scalar import Apply, Scalar
+from codesign.ir.tensor import Compute
+from codesign.passes.context import Context
+from codesign.passes.manager import Pass, register
+
+
+@register
+@dataclass(frozen=True)
+class SettlePrecision(Pass):
+    """Products of float32 as the machine does them: rounded where torch allowed it and a matrix unit has it, else with all bits.
+
+    rewrite:
+        sum(k) { mul_tf32(%x[i, k], %w[k, j]) }  ->  sum(k) { %x[i, k] * %w[k, j] }     on a machine without such a unit
+
+    `products`: what to allow for all matrix products of float32 instead of what torch was told: `ieee`, `tf32`, `tf32x3` or `bf16x3`.
+    """
+
+    name: ClassVar[str] = "precision"
+    products: Literal["", "ieee", "tf32", "tf32x3", "bf16x3"] = ""
+
+    def run(self, module: Module, context: Context) -> Module:
+        for function in module.functions.values():
+            for op in function.body.walk():
+                if isinstance(op, Compute):
+                    self._settle(op, context)
+        return module
+
+    def _settle(self, compute: Compute, context: Context) -> None:
+        form = contraction(compute)
+        whole: Precision = "ieee"  # a product within an expression, or one that no matrix unit does
+        if form is not None and form.operand is F32:
+            wanted = self.products or form.allowed
+            if wanted != "ieee" and has_unit(context.target(), wanted):
+                whole = wanted
+        body = compute.body.rewrite(_exact)
+        if whole != "ieee" and isinstance(body, Apply):
+            body = Apply(ARITHMETIC[whole].function, body.args, body.dtype)
+        compute.body = body
+
+
+def _exact(node: Scalar) -> Scalar | None:
+    if isinstance(node, Apply) and node.function != "mul" and precision_of(node.function):
+        return Apply("mul", node.args, node.dtype)
+    return None
+
+
+def has_unit(machine: Machine, precision: Precision) -> bool:
+    """Whether a machine's matrix units multiply with a precision."""
+    return machine.kind == "gpu" and machine.rate("tensor", ARITHMETIC[precision].unit) is not None
