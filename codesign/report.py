@@ -46,6 +46,11 @@ def _scaled(value: float, unit: str) -> str:
 def schedule_text(schedule: dict[str, Any]) -> str:
     """A schedule in a few words: `m128 n256 k64, 3 stages, 8 warps`."""
     parts = [" ".join(f"{dim}={size}" for dim, size in schedule.get("tiles", {}).items())]
+    parts += [
+        f"{place} {' '.join(f'{dim}×{n}' for dim, n in level['split'].items())}"
+        for place, level in schedule.get("levels", {}).items()
+        if level.get("split")
+    ]
     split = [f"split {dim}×{n}" for dim, n in schedule.get("split", {}).items() if n > 1]
     resident = [dim for dim, mode in schedule.get("reduce", {}).items() if mode == "resident"]
     if resident:

@@ -121,12 +121,22 @@ def _data_reads(indices: tuple[Index, ...], guards: tuple[Guard, ...]) -> tuple[
     return tuple(dict.fromkeys(read for i in (*indices, *sides) for datum in i.data() for read in datum.reads()))
 
 
+@dataclass(frozen=True)
+class Share:
+    """Cores that make a load together: those with one `key`, `members` of them. It starts when all of them could start it, and its data passes
+    each memory as often as its machine needs to reach them all."""
+
+    key: Index
+    members: Index
+
+
 @dataclass(eq=False)
 class Load(Instruction):
     """`load a[i % 2, m, k] [m: 64, k: 64] = %x[pm*64 + m, kk + k] where pm*64 + m < 100 else 0.0`: DMA into scratchpad.
 
     `source` is a buffer in DRAM or a scratch of an outer level. Indices that are linear in the axes make strided descriptors;
-    others (data dependent, divisions) make gather descriptors. Lanes whose guards fail are filled with `otherwise`.
+    others (data dependent, divisions) make gather descriptors. Lanes whose guards fail are filled with `otherwise`. With `shared pm by 4`
+    the four cores of one `pm`, which all load the same, do so together.
     """
 
     target: Read
@@ -135,6 +145,7 @@ class Load(Instruction):
     indices: tuple[Index, ...]
     guards: tuple[Guard, ...] = ()
     otherwise: ScalarLiteral | None = None
+    share: Share | None = None
 
     @property
     def engine(self) -> Engine:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,56 @@ Knob = int | str | bool
 
 
 @dataclass(frozen=True)
+class AtLevel:
+    """How a kernel lies on one level of a machine.
+
+    `split`: into how many parts a dim is split in space over the level's instances (below one instance of the level around it). `tile`:
+    what an instance works on at a time. `order`: its loops, slowest first. `stage`: operands that are held there, with their buffers.
+    """
+
+    split: Mapping[str, int] = field(default_factory=dict)
+    tile: Mapping[str, int] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    stage: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, without what is empty."""
+        counts = {name: dict(getattr(self, name)) for name in AT_LEVEL}
+        return {key: value for key, value in {**counts, "order": list(self.order)}.items() if value}
+
+    def with_count(self, what: str, name: str, value: int) -> AtLevel:
+        """The same with one of its numbers set."""
+        changed: dict[str, Any] = {what: {**getattr(self, what), name: value}}
+        return replace(self, **changed)
+
+    @staticmethod
+    def from_json(path: str, data: Any) -> AtLevel:
+        """From plain data; ScheduleError names a field that is wrong."""
+        given = _mapping(path, data)
+        _only_known(path, given, (*AT_LEVEL, "order"))
+        counts = {
+            name: {
+                str(k): _positive(f"{path}.{name}.{k}", v)
+                for k, v in _mapping(f"{path}.{name}", given.get(name, {})).items()
+            }
+            for name in AT_LEVEL
+        }
+        return AtLevel(**counts, order=_order(f"{path}.order", given.get("order", [])))
+
+
+AT_LEVEL = ("split", "tile", "stage")
+"""What a schedule says of a level in numbers; a batch has a column `levels.<place>.<one of these>.<dim or operand>` for each."""
+
+
+@dataclass(frozen=True)
 class Schedule:
     """One way to run a kernel.
 
-    `tiles`: for each dim, the block size that one program instance (level "block") works on at a time; outer dims are
-    cut into the grid by it, inner (reduction) dims into loop steps. `inner`: sizes at inner levels, `{level: {dim:
-    size}}`, as in {"warp": {"m": 64}} or {"array": {"m": 16, "n": 16}}. `order`: outer dims, slowest first, as the
+    `tiles`: for each dim, the block size that one program instance works on at a time; outer dims are
+    cut into the grid by it, inner (reduction) dims into loop steps. `levels`: how its programs lie on the levels of the machine between
+    the whole of it and where one program runs, by the place of each level (`chip`, `cluster`, `core`, ...); programs that no level splits are
+    dealt out in the grid's order. What follows is no choice: what does not depend on a dim that is split is
+    read once for all instances that need it. `order`: outer dims, slowest first, as the
     grid walks them. `reduce`: for each inner dim "looped" (in steps of its tile), "resident" (all of it at once) or
     "online". `split`: parts that a reduction dim is split into over the grid (1 = none). `pipeline`: iterations of
     loads in flight. `extras`: knobs of one kind of machine: GPU "warps", "group" (tiles of the slowest grid dim
@@ -34,7 +78,7 @@ class Schedule:
     """
 
     tiles: Mapping[str, int] = field(default_factory=dict)
-    inner: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    levels: Mapping[str, AtLevel] = field(default_factory=dict)
     order: tuple[str, ...] = ()
     reduce: Mapping[str, str] = field(default_factory=dict)
     split: Mapping[str, int] = field(default_factory=dict)
@@ -45,7 +89,7 @@ class Schedule:
         """Plain data, without what is empty or default."""
         data: dict[str, Any] = {
             "tiles": dict(self.tiles),
-            "inner": {level: dict(sizes) for level, sizes in self.inner.items()},
+            "levels": {place: found for place, level in self.levels.items() if (found := level.to_json())},
             "order": list(self.order),
             "reduce": dict(self.reduce),
             "split": dict(self.split),
@@ -57,27 +101,16 @@ class Schedule:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Schedule:
         """From plain data; ScheduleError names a field that is wrong."""
-        known = {"tiles", "inner", "order", "reduce", "split", "pipeline", "extras"}
         if not isinstance(data, Mapping):
             raise ScheduleError("a schedule is a JSON object")
-        for key in data:
-            if key not in known:
-                raise ScheduleError(f"unknown field {key!r} in a schedule", hint=f"known: {', '.join(sorted(known))}")
-        parts = {key: _mapping(key, data.get(key, {})) for key in ("tiles", "inner", "reduce", "split", "extras")}
-        order = data.get("order", [])
-        if not isinstance(order, list | tuple) or not all(isinstance(name, str) for name in order):
-            raise ScheduleError(f"order: needs a list of dims, got {_shown(order)}")
-        if len(set(order)) != len(order):
-            raise ScheduleError(f"order: names a dim twice: {', '.join(order)}")
+        if data.get("inner"):
+            raise ScheduleError("inner: schedules say this by `levels` now", hint="tune again, or write it as `levels`")
+        _only_known("", data, ("tiles", "levels", "order", "reduce", "split", "pipeline", "extras", "inner"))
+        parts = {key: _mapping(key, data.get(key, {})) for key in ("tiles", "levels", "reduce", "split", "extras")}
         return Schedule(
             tiles={str(k): _positive(f"tiles.{k}", v) for k, v in parts["tiles"].items()},
-            inner={
-                str(level): {
-                    str(k): _positive(f"inner.{level}.{k}", v) for k, v in _mapping(f"inner.{level}", sizes).items()
-                }
-                for level, sizes in parts["inner"].items()
-            },
-            order=tuple(order),
+            levels={str(k): AtLevel.from_json(f"levels.{k}", v) for k, v in parts["levels"].items()},
+            order=_order("order", data.get("order", [])),
             reduce={str(k): _mode(k, v) for k, v in parts["reduce"].items()},
             split={str(k): _positive(f"split.{k}", v) for k, v in parts["split"].items()},
             pipeline=_positive("pipeline", data.get("pipeline", 1)),
@@ -114,6 +147,21 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def _only_known(path: str, data: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for key in data:
+        if key not in known:
+            where = f"a schedule's {path}" if path else "a schedule"
+            raise ScheduleError(f"unknown field {key!r} in {where}", hint=f"known: {', '.join(sorted(known))}")
+
+
+def _order(name: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
+        raise ScheduleError(f"{name}: needs a list of dims, got {_shown(value)}")
+    if len(set(value)) != len(value):
+        raise ScheduleError(f"{name}: names a dim twice: {', '.join(value)}")
+    return tuple(value)
+
+
 def _mapping(name: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ScheduleError(f"{name}: needs an object, got {_shown(value)}")
@@ -146,7 +194,7 @@ REDUCE_MODES = ("looped", "resident", "online")
 class ScheduleBatch:
     """Many schedules of one kernel as struct of arrays.
 
-    `columns`: knob name -> integer array [N] (or [1], broadcast). Names: `tile.<dim>`, `inner.<level>.<dim>`,
+    `columns`: knob name -> integer array [N] (or [1], broadcast). Names: `tile.<dim>`, `levels.<place>.split.<dim>` (see AT_LEVEL),
     `split.<dim>`, `reduce.<dim>` (code in REDUCE_MODES), `pipeline`, and `<extra>` for extras by their own name
     (booleans as 0/1). What is the same for all is in `common` (its order, and string extras).
     """
@@ -172,7 +220,7 @@ class ScheduleBatch:
     def row(self, position: int) -> Schedule:
         """One schedule of the batch."""
         tiles: dict[str, int] = dict(self.common.tiles)
-        inner: dict[str, dict[str, int]] = {level: dict(sizes) for level, sizes in self.common.inner.items()}
+        levels: dict[str, AtLevel] = dict(self.common.levels)
         reduce: dict[str, str] = dict(self.common.reduce)
         split: dict[str, int] = dict(self.common.split)
         extras: dict[str, Knob] = dict(self.common.extras)
@@ -182,9 +230,10 @@ class ScheduleBatch:
             kind, _, rest = name.partition(".")
             if kind == "tile":
                 tiles[rest] = value
-            elif kind == "inner":
-                level, _, dim = rest.partition(".")
-                inner.setdefault(level, {})[dim] = value
+            elif kind == "levels":
+                place, what, dim = rest.split(".", 2)
+                if value != 1:
+                    levels[place] = levels.get(place, AtLevel()).with_count(what, dim, value)
             elif kind == "reduce":
                 reduce[rest] = REDUCE_MODES[value]
             elif kind == "split":
@@ -193,7 +242,7 @@ class ScheduleBatch:
                 pipeline = value
             else:
                 extras[name] = value
-        return Schedule(tiles, inner, self.common.order, reduce, split, pipeline, extras)
+        return Schedule(tiles, levels, self.common.order, reduce, split, pipeline, extras)
 
     @staticmethod
     def of(schedules: Iterable[Schedule]) -> ScheduleBatch:
@@ -210,8 +259,8 @@ class ScheduleBatch:
 
 def _flatten(schedule: Schedule) -> dict[str, int]:
     row = {f"tile.{dim}": size for dim, size in schedule.tiles.items()}
-    for level, sizes in schedule.inner.items():
-        row.update({f"inner.{level}.{dim}": size for dim, size in sizes.items()})
+    for place, level in schedule.levels.items():
+        row.update({f"levels.{place}.{what}.{k}": v for what in AT_LEVEL for k, v in getattr(level, what).items()})
     row.update({f"split.{dim}": parts for dim, parts in schedule.split.items()})
     row.update({f"reduce.{dim}": REDUCE_MODES.index(mode) for dim, mode in schedule.reduce.items()})
     row.update({name: int(value) for name, value in schedule.extras.items() if not isinstance(value, str)})

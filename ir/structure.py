@@ -205,7 +205,19 @@ class Describer:
             notes = tuple(sorted(kernel.notes.items()))
             return (kernel.name, *common, str(kernel.schedule), notes, str(kernel.location))
         extras = tuple(sorted((k, repr(v)) for k, v in kernel.schedule.extras.items()))
-        return (*common, kernel.schedule.pipeline, extras)
+        positions = {dim.name: i for i, dim in enumerate(kernel.grid)}
+        splits = tuple(
+            (
+                place,
+                tuple(
+                    sorted(
+                        (positions[v], n) for dim, n in at.split.items() if (v := tile.grid_variable(dim)) in positions
+                    )
+                ),
+            )
+            for place, at in kernel.schedule.levels.items()
+        )
+        return (*common, kernel.schedule.pipeline, extras, splits)
 
     def function(self, function: Function) -> Structure:
         """A tensor-level function."""

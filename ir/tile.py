@@ -60,6 +60,11 @@ class GridDim:
     extent: Index
 
 
+def grid_variable(dim: str) -> str:
+    """The program index along a dim of the group that a kernel was made from."""
+    return f"p{dim}"
+
+
 @dataclass(eq=False)
 class Kernel:
     """A tile-level kernel: `kernel @name(%x: buffer<...>, ...) grid(pm: 8, pn: 16) schedule {...} { ... }`.

@@ -37,17 +37,17 @@ class _Access:
     writes: bool
 
 
-def arrange(program: Program, target: Target, depths: Mapping[int, int]) -> dict[Value, Slots]:
+def arrange(program: Program, target: Target, depths: Mapping[int, int], programs: Loop) -> dict[Value, Slots]:
     """Set slots, levels and addresses of the program's scratches, in place; returns which have slots.
 
-    `depths`: for a loop (by id), how many iterations may be in flight. When all slots do not fit, those of the outermost loop are
-    given up, then all. Raises ScheduleError when a single set does not fit.
+    `depths`: for a loop (by id), how many iterations may be in flight. `programs`: the loop over what a core works on. When all slots do
+    not fit, its own are given up, then all. Raises ScheduleError when a single set does not fit.
     """
     accesses = _accesses(program.body)
     spans = _loop_spans(program.body)
     program.scratches = [s for s in program.scratches if s.value in accesses]
     wanted = {s.value: slots for s in program.scratches if (slots := _slots(accesses[s.value], depths))}
-    outermost = {value: slots for value, slots in wanted.items() if slots.loop not in program.body}
+    outermost = {value: slots for value, slots in wanted.items() if slots.loop is not programs}
     needed = 0
     options: tuple[tuple[str, dict[Value, Slots], bool], ...] = (
         ("", wanted, True),

@@ -26,6 +26,8 @@ class Prepared:
     instruction: Instruction
     controls: list[str] = field(default_factory=list)
     expressions: list[Index] = field(default_factory=list)
+    share: tuple[int, int] | None = None
+    """Where among the `controls` the key and the members of a shared load are."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,9 @@ def _prepare(number: int, op: Instruction) -> Prepared:
     if isinstance(op, Load):
         indices = tuple(map(hoist, op.indices))
         item.instruction = Load(in_place(op.target), op.axes, op.source, indices, in_guards(op.guards), op.otherwise)
+        if op.share is not None:
+            names = [str(name(side)) for side in (op.share.key, op.share.members)]
+            item.share = (item.controls.index(names[0]), item.controls.index(names[1]))
     elif isinstance(op, Store):
         indices = tuple(map(hoist, op.indices))
         item.instruction = Store(op.target, indices, op.axes, in_place(op.source), in_guards(op.guards), op.atomic)

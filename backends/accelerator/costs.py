@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -19,8 +19,8 @@ from codesign.ir.program import Load, Matmul, Program, Store, Vector
 from codesign.ir.scalar import Read, Scalar
 from codesign.ir.types import BufferType
 
-Timed = tuple[float, float, float]
-"""Clocks, bytes moved and joules of a transfer."""
+Timed = tuple[float, float, float, float]
+"""Clocks, bytes of lines moved, joules and bytes wanted of a transfer."""
 
 
 class InstructionCost:
@@ -75,7 +75,7 @@ class InstructionCost:
         self.fixed_joules = joules + read * target.scratch_read_joules + written * target.scratch_write_joules
 
     def transfer(self, controls: tuple[int, ...], data: Mapping[Value, Array] | None) -> Timed:
-        """Clocks of the DMA engine, bytes moved and joules of one execution.
+        """Clocks of the DMA engine, bytes moved, joules and bytes wanted of one execution.
 
         `data` lets guards that depend on values be counted (else all lanes are taken).
         """
@@ -91,7 +91,7 @@ class InstructionCost:
         transfer = self.shape.cost(counts, values)
         if share < 1.0:
             transfer = Transfer(transfer.bytes * share, transfer.moved * share, transfer.clocks * share)
-        return transfer.clocks, transfer.moved, self.joules(transfer)
+        return transfer.clocks, transfer.moved, self.joules(transfer), transfer.bytes
 
     def _active(self, fixed: Mapping[str, int]) -> Counts:
         """Active lanes along each axis, by the guards that cut a box out."""
@@ -121,6 +121,18 @@ class InstructionCost:
         path = target.dram.write_joules * transfer.moved
         path += sum((p.read_joules + p.write_joules) * transfer.bytes for p in target.ports[1:])
         return path + transfer.bytes * target.scratch_read_joules
+
+
+def shared_joules(
+    cost: InstructionCost, timed: Timed, leaves: Sequence[int], arrives: Sequence[int], cores: int
+) -> float:
+    """Energy of a load that cores make together, which passes each port outward and inward so often."""
+    target = cost.target
+    _, moved, _, wanted = timed
+    path = target.dram.read_joules * moved * leaves[0]
+    for port, out, into in zip(target.ports[1:], leaves[1:], arrives[1:], strict=True):
+        path += (port.read_joules * out + port.write_joules * into) * wanted
+    return path + cores * cost.filled * target.scratch_write_joules
 
 
 def counts_of(body: Scalar, monoid: str | None) -> dict[tuple[str, str], float]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 
 from codesign.backends.accelerator.allocate import arrange
+from codesign.backends.accelerator.grid import Grid
 from codesign.backends.accelerator.rewrite import map_guards
 from codesign.backends.accelerator.synchronise import synchronise
 from codesign.costmodel.dataflow.engines import apart
@@ -25,7 +26,6 @@ from codesign.ir.program import (
     Matmul,
     Program,
     Scratch,
-    Set,
     Statement,
     Store,
     Vector,
@@ -97,15 +97,17 @@ class _Lowering:
         self.sizes = sizes
         self.buffer_names: set[str] = set()
         self.buffers = {value: self._buffer(value) for value in kernel.params}
-        self.extents = [self._index(dim.extent) for dim in kernel.grid]
-        total = product(self.extents)
+        self.extents = {dim.name: self._index(dim.extent) for dim in kernel.grid}
+        total = product(self.extents.values())
         if not total.is_constant:
             raise ScheduleError(f"kernel @{kernel.name}: the grid has unknown size {total}", hint="give it in `sizes`")
-        self.tiles = total.constant
-        self.cores = max(1, min(cores or target.cores, target.cores, self.tiles))
         self.places: dict[Value, _Place | _Fill | _Inline] = {}
         self.scratches: list[Scratch] = []
         self.names = {"core", "cores", "m", "n", "k", *_names(kernel)}
+        known = {name: extent.constant for name, extent in self.extents.items()}
+        self.grid = Grid(known, kernel.schedule, target, cores, self._fresh)
+        self.around: list[For] = []
+        """The loops around the op that is lowered, outermost first."""
         self.uses = _count_uses(kernel)
         self.ranges = self._ranges()
         self.forced: dict[Value, Scratch] = {}
@@ -118,20 +120,20 @@ class _Lowering:
         body: list[Statement] = []
         self._block(self.kernel.body.ops, body)
         depth = max([2 if self.kernel.schedule.pipeline > 1 else 1, *(min(d, 2) for d in self.depths.values())])
-        outer = self._grid(body)
-        self.depths[id(outer)] = depth
+        statements, inner = self.grid.loop(body)
+        self.depths[id(inner)] = depth
         program = Program(
             _spelled(self.kernel.name),
             [self.buffers[value] for value in self.kernel.params],
             self.kernel.outputs,
-            self.cores,
+            self.grid.cores,
             self.scratches,
             [],
-            [outer],
+            statements,
             self._dataflow(),
             self.kernel.location,
         )
-        slots = arrange(program, self.target, self.depths)
+        slots = arrange(program, self.target, self.depths, inner)
         synchronise(program, slots)
         if len(program.semaphores) > self.target.semaphores:
             raise ScheduleError(
@@ -144,23 +146,9 @@ class _Lowering:
         wanted = str(self.kernel.schedule.extras.get("dataflow", ""))
         return "" if wanted == self.target.array.dataflows[0] else wanted
 
-    def _grid(self, body: list[Statement]) -> Loop:
-        """The loop in which a core takes its share of the grid: every `cores`-th program instance."""
-        names = [dim.name for dim in self.kernel.grid]
-        if len(names) == 1:
-            return Loop(names[0], index("core"), index(self.tiles), index(self.cores), body)
-        variable = self._fresh("t")
-        sets: list[Statement] = []
-        below = 1
-        for name, extent in reversed(list(zip(names, self.extents, strict=True))):
-            value = index(variable) // below
-            sets.append(Set(name, value if below * extent.constant >= self.tiles else value % extent))
-            below *= extent.constant
-        return Loop(variable, index("core"), index(self.tiles), index(self.cores), [*reversed(sets), *body])
-
     def _ranges(self) -> Bounds:
         """What axes, grid indices and loop variables range over."""
-        extents = {dim.name: extent for dim, extent in zip(self.kernel.grid, self.extents, strict=True)}
+        extents = dict(self.extents)
         for op in self.kernel.body.walk():
             axes = (*getattr(op, "axes", ()), *getattr(op, "reduced", ()))
             extents.update({axis.name: index(axis.size) for axis in axes})
@@ -203,7 +191,14 @@ class _Lowering:
         order = _memory_order(op.axes, indices, buffer)
         place = self._target_place(op.result, op.axes, order)
         otherwise = op.otherwise if guards else None
-        out.append(Load(self._read(place, op.axes), op.axes, buffer, indices, guards, otherwise, location=op.location))
+        share = None if any(i.data() for i in _expressions(op)) else self.grid.share(self._depends(op))
+        target = self._read(place, op.axes)
+        out.append(Load(target, op.axes, buffer, indices, guards, otherwise, share, location=op.location))
+
+    def _depends(self, op: TileLoad) -> frozenset[str]:
+        """The grid variables that a load depends on, through the bounds of the loops around it too."""
+        loops = [side.substitute(self.sizes) for loop in self.around for side in (loop.lower, loop.upper, loop.step)]
+        return frozenset(name for i in (*_expressions(op), *loops) for name in i.variables() & self.extents.keys())
 
     def _store(self, op: TileStore, out: list[Statement]) -> None:
         indices = tuple(self._index(i, out, op.axes) for i in op.indices)
@@ -316,7 +311,9 @@ class _Lowering:
             if self._in_place(op, position):
                 self.forced[value] = carried[position]
         body: list[Statement] = []
+        self.around.append(op)
         self._block(op.body.ops, body, op.body.args)
+        self.around.pop()
         for value in firsts:
             self._start_at_first(body, self._place(value), index(op.variable) - lower)
         self._yield(op, carried, body)
@@ -498,7 +495,7 @@ class _Lowering:
 _COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 _KEYWORDS = """
 scratch semaphore for in to step count set load store vector matmul sync where else reduce first precision wait signal
-let and min max data index true false inf nan program on cores dataflow strides at atomic_add atomic_max atomic_min loc of fused
+let and min max data index true false inf nan shared by program on cores dataflow strides at atomic_add atomic_max atomic_min loc of fused
 """
 _RESERVED = frozenset(_KEYWORDS.split())
 
@@ -513,6 +510,12 @@ def _spelled(name: str) -> str:
 def _tile_type(value: Value) -> TileType:
     assert isinstance(value.type, TileType)
     return value.type
+
+
+def _expressions(op: TileLoad) -> tuple[Index, ...]:
+    """What says which elements a load brings."""
+    sides = (side for guard in op.guards for side in (guard.value, guard.low, guard.high) if side is not None)
+    return (*op.indices, *sides)
 
 
 def _memory_order(axes: tuple[Axis, ...], indices: tuple[Index, ...], buffer: Value) -> tuple[int, ...]:

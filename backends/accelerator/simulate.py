@@ -3,23 +3,25 @@
 Per core, the control processor issues instructions into the bounded queues of four engines. An engine takes the instruction at its
 head when its waits hold, is busy for the clocks that `codesign.costmodel.dataflow.engines` gives, and signals when it is done. DMA
 transfers also pass the ports of the memories above the core, each of which serves the cores below it in order of arrival; that is
-where cores slow each other down. Events at the same clock are taken in order of creation, so a run is deterministic.
+where cores slow each other down. A load that cores share begins when all of them could begin it. Events at the same clock are taken in
+order of creation, so a run is deterministic.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from codesign.backends.accelerator.control import Control, Issue, Prepared, compile_control
-from codesign.backends.accelerator.costs import InstructionCost, cost_of
+from codesign.backends.accelerator.costs import InstructionCost, cost_of, shared_joules
 from codesign.backends.accelerator.races import RaceDetector
 from codesign.backends.accelerator.values import Values
+from codesign.costmodel.dataflow.space import passes
 from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.machine import Machine
 from codesign.ir.errors import EvaluationError, ScheduleError
@@ -151,6 +153,9 @@ class _Run:
         woken = [False] * (kinds * cores)
         since = [0.0] * (kinds * cores)
         busy, stalled = [0.0] * kinds, [0.0] * kinds
+        shares = [p.share for p in prepared]
+        meetings: dict[tuple[int, int], list[int]] = {}
+        met = [False] * (kinds * cores)
         inward = [([0.0] * (-(-cores // p.cores)), p.cores, 1.0 / p.bytes_per_clock) for p in target.ports]
         outward = [
             ([0.0] * (-(-cores // p.cores)), p.cores, 1.0 / p.write_bytes_per_clock) if p.write_bytes_per_clock else way
@@ -222,6 +227,18 @@ class _Run:
                 if counts[semaphore] < least[position]:
                     waiting.setdefault(semaphore, []).append(engine)
                     return
+            share = shares[number]
+            if share is not None and (members := issue[1][share[1]]) > 1:
+                key = (number, issue[1][share[0]])
+                group = meetings.setdefault(key, [])
+                if met[engine]:
+                    return
+                met[engine] = True
+                group.append(engine)
+                if len(group) == members:
+                    del meetings[key]
+                    together(group)
+                return
             queue.popleft()
             kind = engine % kinds
             began = since[engine] if since[engine] > ready else ready
@@ -238,7 +255,9 @@ class _Run:
                 busy[kind] += clocks
                 push(heap, (finish, order, _DONE, engine, issue))
             else:
-                clocks, amount, joules = costs[number].transfer(issue[1], None if values is None else values.data[core])
+                clocks, amount, joules, _ = costs[number].transfer(
+                    issue[1], None if values is None else values.data[core]
+                )
                 finish = now + clocks
                 for free, sharing, per_byte in outward if kind == stores else inward:
                     place = core // sharing
@@ -257,6 +276,41 @@ class _Run:
                 spans.append(Span(core, ENGINES[kind], number, now, finish, max(now - began, 0.0)))
             if held[core] is not None:
                 pump(core)
+
+        def together(group: list[int]) -> None:
+            """Begin a load that the heads of these queues make together."""
+            nonlocal order, moved, energy
+            sharing = [engine // kinds for engine in group]
+            leaves, arrives = passes(target, sharing)
+            first = queues[group[0]][0][1]
+            cost = costs[first[0]]
+            timed = cost.transfer(first[1], None if values is None else values.data[sharing[0]])
+            finish = now + timed[0]
+            for (free, size, per_byte), out, into in zip(inward, leaves, arrives, strict=True):
+                for place in dict.fromkeys(core // size for core in sharing):
+                    served = (free[place] if free[place] > now else now) + timed[1] * per_byte * out / into
+                    free[place] = served
+                    finish = max(finish, served)
+            moved += timed[1] * leaves[0]
+            energy += shared_joules(cost, timed, leaves, arrives, len(group))
+            for engine, core in zip(group, sharing, strict=True):
+                ready, issue = queues[engine].popleft()
+                number = issue[0]
+                began = max(since[engine], ready)
+                stalled[engine % kinds] += max(now - began, 0.0)
+                if races is not None:
+                    races.begin(core, number, issue[1], id(issue))
+                met[engine], working[engine] = False, True
+                runs[number] += 1
+                busy[engine % kinds] += finish - now
+                push(heap, (finish, order + 1, _FREE, engine, None))
+                push(heap, (finish + latency, order + 2, _DONE, engine, issue))
+                order += 2
+                if tracing:
+                    spans.append(Span(core, ENGINES[engine % kinds], number, now, finish, max(now - began, 0.0)))
+            for core in sharing:
+                if held[core] is not None:
+                    pump(core)
 
         for core in range(cores):
             pump(core)
@@ -290,7 +344,7 @@ class _Run:
                 working[engine] = False
                 since[engine] = now
                 start(engine, core)
-        self._check_finished(queues, open_stream, counts, wait_ids, held)
+        self._check_finished(queues, open_stream, counts, wait_ids, held, meetings)
         static = dict.fromkeys(("tensor", "vector"), 0.0)
         for number, times in enumerate(runs):
             kind = prepared[number].source.engine
@@ -321,8 +375,14 @@ class _Run:
         counts: list[int],
         wait_ids: list[list[tuple[int, ...]]],
         held: list[tuple[float, Issue] | None],
+        meetings: Mapping[tuple[int, int], list[int]],
     ) -> None:
         lines: list[str] = []
+        for (number, key), group in meetings.items():
+            core = group[0] // len(ENGINES)
+            lines.append(
+                f"core {core} (instruction {number}) waits for others to load {key} together: {len(group)} are there"
+            )
         for engine, queue in enumerate(queues):
             if not queue:
                 continue

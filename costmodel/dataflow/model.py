@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.dataflow.shape import Array, Shape
+from codesign.costmodel.dataflow.space import layout, users
 from codesign.costmodel.dataflow.structure import Work, work_of
 from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.dataflow.timeline import Timeline, shared_clocks
@@ -58,7 +59,7 @@ class DataflowModel:
         dataflow = str(schedules.common.extras.get("dataflow", ""))
         for pattern, rows in _pieces(patterns):
             looped = frozenset(dim for i, dim in enumerate(kernel.inner) if pattern >> i & 1)
-            shape = _shape(kernel, extents, {k: v[rows] for k, v in columns.items()}, looped, sizes or {})
+            shape = _shape(target, kernel, extents, {k: v[rows] for k, v in columns.items()}, looped, sizes or {})
             work = work_of(kernel, target, shape, dataflow)
             found = _compose(target, shape, work, len(rows))
             terms[rows], joules[rows], dram[rows] = found.terms, found.joules, found.dram
@@ -118,7 +119,20 @@ def _pieces(patterns: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[
             yield int(pattern), rows[start : start + TOGETHER]
 
 
+def _parts(columns: Mapping[str, npt.NDArray[np.int64]], programs: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+    """By place, the parts of each dim that a schedule splits; a dim of one program is not split."""
+    found: dict[str, dict[str, Array]] = {}
+    for name, column in columns.items():
+        kind, _, rest = name.partition(".")
+        if kind == "levels":
+            place, what, dim = rest.split(".", 2)
+            if what == "split" and dim in programs:
+                found.setdefault(place, {})[dim] = np.where(programs[dim] > 1, column, 1).astype(np.float64)
+    return found
+
+
 def _shape(
+    target: Target,
     kernel: KernelSummary,
     extents: Mapping[str, int],
     columns: Mapping[str, npt.NDArray[np.int64]],
@@ -128,7 +142,7 @@ def _shape(
     tile: dict[str, Array] = {}
     mean: dict[str, Array] = {}
     trips: dict[str, Array] = {}
-    grid: Array = np.ones(1)
+    programs: dict[str, Array] = {}
     for dim, extent in extents.items():
         size = columns[f"tile.{dim}"].astype(np.float64) if f"tile.{dim}" in columns else np.ones(1)
         if dim in kernel.inner and dim not in looped:
@@ -136,7 +150,8 @@ def _shape(
         steps = np.ceil(extent / size)
         tile[dim], mean[dim], trips[dim] = size, extent / steps, steps
         if dim not in kernel.inner:
-            grid = grid * steps
+            programs[dim] = steps
+    grid: Array = np.prod(np.broadcast_arrays(np.ones(1), *programs.values()), axis=0)
     return Shape(
         tile,
         mean,
@@ -144,6 +159,7 @@ def _shape(
         looped,
         frozenset(kernel.inner),
         grid,
+        layout(target, programs, _parts(columns, programs)),
         columns.get("pipeline", np.ones(1)).astype(np.float64),
         columns.get("partial", np.ones(1)).astype(np.float64),
         {name: float(value) for name, value in sizes.items()},
@@ -153,8 +169,8 @@ def _shape(
 
 def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     """Time of the whole kernel from the work of one program instance."""
-    cores = np.minimum(shape.grid, target.cores)
-    programs = np.ceil(shape.grid / cores)
+    lay = shape.layout
+    cores, programs, most = lay.cores, lay.rounds, users(target, lay)
     depth = np.maximum(shape.pipeline, 1.0)
     turns = np.minimum(depth, 2.0)
 
@@ -175,20 +191,23 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     fits = [need <= limit for need, *_ in needs]
     held, turns, depth, apart = (np.select(fits, [need[i] for need in needs], needs[-1][i]) for i in range(4))
 
-    load = tensor = vector = store = control = read = written = joules = np.zeros(1)
+    load = tensor = vector = store = control = written = joules = np.zeros(1)
+    read: tuple[Array, ...] = (np.zeros(1),) * len(target.ports)
     for stage in work.stages:
         trips = stage.trips
         load, tensor, vector = load + stage.load * trips, tensor + stage.tensor * trips, vector + stage.vector * trips
-        store, read, written = store + stage.store * trips, read + stage.read * trips, written + stage.written * trips
+        store, written = store + stage.store * trips, written + stage.written * trips
+        passing = stage.read or (0.0,) * len(read)
+        read = tuple(before + more * trips for before, more in zip(read, passing, strict=True))
         control = control + (stage.instructions + 1) * target.issue_clocks * trips
         joules = joules + stage.joules * trips
-    dram = shared_clocks(target, shape.grid / programs, np.zeros(1), read, written)
+    dram = shared_clocks(target, most, shape.grid / programs, np.zeros(1), read, written)
     busy = np.stack(np.broadcast_arrays(tensor, vector, load, store, dram, control), axis=-1)
-    line = Timeline(target, count, cores, turns, depth, np.asarray(apart, dtype=np.bool_))
+    line = Timeline(target, count, cores, most, turns, depth, np.asarray(apart, dtype=np.bool_))
     total = np.maximum(
         line.run(work, shape.grid, programs, busy.max(axis=-1)), dram * programs + 2.0 * target.latency_clocks
     )
-    fill = np.minimum(_first_load(work, target, cores) + target.latency_clocks, total)
+    fill = np.minimum(_first_load(work, target, most, cores) + target.latency_clocks, total)
 
     terms = np.zeros((count, len(TERM_NAMES)))
     terms[:, 0] = target.launch_seconds
@@ -208,15 +227,15 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     return _Composed(
         terms,
         np.broadcast_to(everything, (count,)),
-        np.broadcast_to((read + written) * shape.grid, (count,)),
+        np.broadcast_to((read[0] + written) * shape.grid, (count,)),
         np.broadcast_to(held, (count,)),
         reason,
     )
 
 
-def _first_load(work: Work, target: Target, cores: Array) -> Array:
+def _first_load(work: Work, target: Target, most: list[Array], cores: Array) -> Array:
     """Clocks until the first operands are under way: the loads of the first stage that has any."""
     for stage in work.stages:
         if stage.loads:
-            return shared_clocks(target, cores, stage.load, stage.read, 0.0)
+            return shared_clocks(target, most, cores, stage.load, stage.read, 0.0)
     return np.zeros(1)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from codesign.costmodel.dataflow.space import Layout
 
 Array = Any
 """A NumPy array over schedules, or a Python number; they broadcast."""
@@ -15,7 +18,7 @@ class Shape:
     """Sizes under a set of schedules that loop over the same dims.
 
     By dim: `tile` lanes, `mean` average of those inside the extent (`extents`), `trips` steps that cover it. `grid`: program
-    instances.
+    instances, which lie on the cores as `layout` says.
     """
 
     tile: dict[str, Array]
@@ -24,6 +27,7 @@ class Shape:
     looped: frozenset[str]
     inner: frozenset[str]
     grid: Array
+    layout: Layout
     pipeline: Array
     partial: Array
     symbols: Mapping[str, float]

@@ -13,6 +13,7 @@ import numpy as np
 
 from codesign.costmodel.dataflow.engines import apart, matmul_clocks, matmul_reads, vector_clocks, vector_joules
 from codesign.costmodel.dataflow.shape import Array, Shape
+from codesign.costmodel.dataflow.space import portions
 from codesign.costmodel.dataflow.target import Target
 from codesign.costmodel.dataflow.transfer import transfer
 from codesign.costmodel.summary import Access, KernelSummary, Nest, footprint
@@ -25,12 +26,15 @@ SMALLEST_DOT = 16
 class Task:
     """One instruction of a step: clocks on its engine, and for transfers the bytes of lines that pass the ports.
 
-    `follows`: a gather that waits for positions which a load before it brings.
+    `portions`: of the bytes, for each port, which pass it for this core; the rest comes with what others load. `shared`: how far among all cores the
+    first ones reach that begin it together (None: each begins its own). `follows`: a gather that waits for positions which a load before it brings.
     """
 
     engine: str
     clocks: Array
     moved: Array = 0.0
+    portions: tuple[Array, ...] = ()
+    shared: Array = None
     follows: bool = False
 
 
@@ -47,7 +51,8 @@ class Stage:
     vector: Array = 0.0
     store: Array = 0.0
     instructions: Array = 0.0
-    read: Array = 0.0
+    read: tuple[Array, ...] = ()
+    """For each port, what passes it outward for this core; nothing where it is empty."""
     written: Array = 0.0
     joules: Array = 0.0
     ahead: Array = 0.0
@@ -349,21 +354,37 @@ class _Builder:
         stage = self.stage if varies or before is None else before
         clocks, moved, wanted = transfer(access, target, shape)
         stage.load = stage.load + clocks
-        stage.read = stage.read + moved
+        leaves, arrives = self._portions(access)
+        stage.read = tuple(
+            before + moved * share for before, share in zip(stage.read or (0.0,) * len(leaves), leaves, strict=True)
+        )
         stage.instructions = stage.instructions + 1
         stage.loads += 1
         follows = bool(access.gather) and self._position_varies(access, loops)
         stage.gathers += follows
-        stage.tasks.append(Task("load", clocks, moved, follows))
+        stage.tasks.append(Task("load", clocks, moved, leaves, self._together(access, leaves), follows))
         stored = shape.points(access.dims) * access.dtype.bytes
-        path = sum((port.read_joules + port.write_joules) * wanted for port in target.ports[1:])
-        stage.joules = stage.joules + moved * target.dram.read_joules + path + stored * target.scratch_write_joules
+        path = sum(
+            (port.read_joules * out + port.write_joules * into) * wanted
+            for port, out, into in zip(target.ports[1:], leaves[1:], arrives[1:], strict=True)
+        )
+        from_dram = moved * leaves[0] * target.dram.read_joules
+        stage.joules = stage.joules + from_dram + path + stored * target.scratch_write_joules
         if varies:
             self.work.run_ahead = self.work.run_ahead + stored
             stage.ahead = stage.ahead + stored
             self.work.largest_ahead = np.maximum(self.work.largest_ahead, stage.ahead)
         else:
             self.work.turn = self.work.turn + stored
+
+    def _portions(self, access: Access) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """Parts of a load's bytes that pass each port outward and inward for one core; positions that depend on data are its own."""
+        dims = self.shape.extents if access.gather else access.dims
+        return portions(self.target, self.shape.layout.sharers(dims))
+
+    def _together(self, access: Access, portions: tuple[Array, ...]) -> Array:
+        shared = np.any(np.stack(np.broadcast_arrays(*portions)) < 1.0, axis=0)
+        return np.where(shared, self.shape.layout.reach(access.dims), 0.0) if np.any(shared) else None
 
     def _position_varies(self, access: Access, loops: tuple[str, ...]) -> bool:
         """Whether the positions that a gather needs are loaded in the same stage, so that it waits for them there."""

@@ -25,7 +25,8 @@ class Port:
     """A memory that several cores reach through one port: `cores` of them share `bytes_per_clock`, and have as many
     `write_bytes_per_clock` beside them where writes have a way of their own (0: they share).
 
-    `line_bytes`: least transfer (1 when any size goes). Energies are joules per byte (NaN: not in the machine file).
+    `line_bytes`: least transfer (1 when any size goes). Energies are joules per byte (NaN: not in the machine file). `inside`: how many
+    of the target's places are not inside one instance. `multicast`: one transfer out of it reaches any number of those inside.
     """
 
     name: str
@@ -36,6 +37,8 @@ class Port:
     read_joules: float
     write_joules: float
     write_bytes_per_clock: float = 0.0
+    inside: int = 0
+    multicast: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,16 @@ class Array:
 
 @dataclass(frozen=True)
 class Target:
-    """One core and what surrounds it. Times are clocks of the tensor unit (`clock_hz`)."""
+    """One core and what surrounds it. Times are clocks of the tensor unit (`clock_hz`).
+
+    `places`: the places between the chip and the core that have several instances, outermost first, with how many one instance of the place
+    around has; a core's number counts them in this order.
+    """
 
     name: str
     clock_hz: float
     cores: int
+    places: tuple[tuple[str, int], ...]
     cores_per_cluster: int
     array: Array
     lanes: dict[str, float]
@@ -177,6 +185,7 @@ def _target(machine: Machine) -> Target:
         name=machine.name,
         clock_hz=clock,
         cores=cores,
+        places=_places(machine.levels[: position + 1]),
         cores_per_cluster=cores // clusters,
         array=_array(machine, tensor, cores),
         lanes=_rates(machine, vector, clock, machine.instances(vector.level) * vector.count / cores),
@@ -217,6 +226,14 @@ def _capacities(machine: Machine, core: Level, cores: int) -> dict[str, int]:
     return found
 
 
+def _places(levels: list[Level]) -> tuple[tuple[str, int], ...]:
+    found: dict[str, int] = {}
+    for level in levels:
+        if level.fanout > 1:
+            found[level.place] = found.get(level.place, 1) * level.fanout
+    return tuple(found.items())
+
+
 def _port(machine: Machine, level: Level, cores: int, clock: float) -> Port:
     where = f"levels.{level.name}"
     return Port(
@@ -230,6 +247,8 @@ def _port(machine: Machine, level: Level, cores: int, clock: float) -> Port:
         write_bytes_per_clock=(
             machine.need(level.write_bandwidth, f"{where}.write_bandwidth") / clock if level.write_bandwidth else 0.0
         ),
+        inside=len(_places(machine.levels[: machine.levels.index(level) + 1])),
+        multicast=level.multicast,
     )
 
 

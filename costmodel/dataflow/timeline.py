@@ -7,6 +7,7 @@ repeats itself, and what is left of it is its period times its steps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -66,6 +67,8 @@ class Timeline:
     target: Target
     count: int
     cores: Array
+    most: list[Array]
+    """For each port, the cores that reach it through one instance when all work."""
     turns: Array
     depth: Array
     apart: npt.NDArray[np.bool_]
@@ -153,7 +156,7 @@ class Timeline:
     def _least(self, stage: Stage) -> Array:
         """Clocks that a step takes when no engine ever waits."""
         busy = np.maximum(np.maximum(stage.tensor, stage.vector), np.maximum(stage.store, stage.load))
-        busy = shared_clocks(self.target, self.cores, busy, stage.read, stage.written)
+        busy = shared_clocks(self.target, self.most, self.cores, busy, stage.read, stage.written)
         return np.maximum(busy, (stage.instructions + 1) * self.target.issue_clocks)
 
     def _skip(self, clocks: Times) -> None:
@@ -229,10 +232,16 @@ class Timeline:
         end = start + task.clocks
         one: Array = 0.0
         whole: Array = 0.0
-        for port in self.target.ports:
+        portions = task.portions or (1.0,) * len(self.target.ports)
+        if task.shared is not None:  # begins when the last of them can
+            first, last = start
+            start = np.stack([first + np.maximum(last - first, 0.0) * task.shared, last])
+            end = start + task.clocks
+        for port, most, portion in zip(self.target.ports, self.most, portions, strict=True):
             rate = port.write_bytes_per_clock if task.engine == "store" else 0.0
             each = np.asarray(task.moved) / (rate or port.bytes_per_clock)
-            one, whole = np.maximum(one, each), np.maximum(whole, each * np.minimum(self.cores, port.cores))
+            one = np.maximum(one, each)
+            whole = np.maximum(whole, each * np.maximum(np.minimum(self.cores, most) * portion, 1.0))
         shared = self.target.ports and not self.target.ports[0].write_bytes_per_clock
         ways = [task.engine, *(_OTHER[task.engine] if shared else ())]
         served: Times = np.maximum(end, self._served(ways, start, one, whole, active))
@@ -291,12 +300,17 @@ def _signalled(tasks: list[Task], position: int) -> str | None:
     return None
 
 
-def shared_clocks(target: Target, cores: Array, clocks: Array, read: Array, written: Array) -> Array:
-    """Clocks of transfers that all cores make at once: the engine's, or those of the busiest way of a port above."""
+def shared_clocks(
+    target: Target, most: Sequence[Array], cores: Array, clocks: Array, read: Sequence[Array], written: Array
+) -> Array:
+    """Clocks of transfers that all cores make at once: the engine's, or those of the busiest way of a port above.
+
+    `most`: cores that reach each port through one instance. `read`: for each port, what passes it for one core.
+    """
     slowest = np.asarray(clocks)
-    for port in target.ports:
-        users = np.minimum(cores, port.cores)
-        inward = read if port.write_bytes_per_clock else read + written
+    for port, users, passing in zip(target.ports, most, read or (0.0,) * len(target.ports), strict=True):
+        users = np.minimum(cores, users)
+        inward = passing if port.write_bytes_per_clock else passing + written
         slowest = np.maximum(slowest, users * inward / port.bytes_per_clock)
         if port.write_bytes_per_clock:
             slowest = np.maximum(slowest, users * written / port.write_bytes_per_clock)

@@ -29,6 +29,7 @@ from codesign.ir.program import (
     Scratch,
     Semaphore,
     Set,
+    Share,
     Statement,
     Store,
     Sync,
@@ -94,6 +95,8 @@ def _instruction(op: Instruction) -> str:
         text = f"load {_place(op.target)} {_axes(op.axes)} = {_memory(op.source, op.indices)}{_guards(op.guards)}"
         if op.otherwise is not None:
             text += f" else {_number(op.otherwise)}"
+        if op.share is not None:
+            text += f" shared {_text(op.share.key)} by {_text(op.share.members)}"
     elif isinstance(op, Store):
         kind = f"atomic_{op.atomic} " if op.atomic else ""
         text = (
@@ -366,9 +369,9 @@ class _Build(lark.Transformer[Any, Any]):
     def set(self, name: str, value: Index) -> Set:
         return Set(str(name), value)
 
-    def load(self, target: Read, axes: Any, memory: Any, guards: Any, otherwise: Any, *rest: Any) -> Load:
+    def load(self, target: Read, axes: Any, memory: Any, guards: Any, otherwise: Any, share: Any, *rest: Any) -> Load:
         source, indices = memory
-        return self._with(Load(target, axes, source, indices, guards, otherwise), rest)
+        return self._with(Load(target, axes, source, indices, guards, otherwise, share), rest)
 
     def store(self, *items: Any) -> Store:
         atomic = None
@@ -447,6 +450,9 @@ class _Build(lark.Transformer[Any, Any]):
 
     def guard_above(self, value: Index, low: Index) -> Guard:
         return Guard(value, low, None)
+
+    def share(self, key: Index | None, members: Index | None) -> Share | None:
+        return None if key is None or members is None else Share(key, members)
 
     def otherwise(self, value: Any) -> ScalarLiteral | None:
         return cast(ScalarLiteral | None, value)

@@ -15,10 +15,6 @@ def check(schedule: Schedule, site: Site | None = None) -> None:
     """ScheduleError for a knob that nothing knows (with the nearest), that nothing reads for this kernel on this machine, or that
     has a value it can't have. Without a site: for what no kernel on any machine may say."""
     everything = rooms()
-    for level, sizes in schedule.inner.items():
-        if sizes:
-            near = f"nearest: {_nearest(level)}; leave `inner` out"
-            raise ScheduleError(f"inner.{level}: no backend reads sizes of an inner level", hint=near)
     for name in schedule.extras:
         if name not in ROOMS or not any(path == f"extras.{name}" for path, _, _ in ROOMS[name].said(schedule)):
             raise ScheduleError(f"extras.{name}: no backend reads this knob; nearest: {_nearest(name)}")
@@ -31,6 +27,8 @@ def check(schedule: Schedule, site: Site | None = None) -> None:
                 raise ScheduleError(
                     f"{path}: works and is priced with {room.needs} only", hint=f"set extras.{room.needs}"
                 )
+        if site is not None and (clash := room.together(schedule, site)):
+            raise ScheduleError(clash, hint="use fewer parts")
 
 
 def settled(schedule: Schedule, site: Site) -> Schedule:

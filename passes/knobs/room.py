@@ -21,7 +21,7 @@ from codesign.ir.errors import CodesignError
 from codesign.ir.schedule import Knob as ScheduleKnob
 from codesign.ir.schedule import Schedule
 from codesign.passes.knobs.site import Site
-from codesign.passes.schedule.space import Columns, Ints, Knob
+from codesign.passes.schedule.space import Columns, Constraint, Ints, Knob
 
 Value = ScheduleKnob
 """What a schedule may say of a knob."""
@@ -59,6 +59,10 @@ class Room:
         if len(values) > 1:
             yield Knob(self.name, values, int(self.default))
 
+    def constraints(self, site: Site) -> Iterable[Constraint]:
+        """Rules between the knob's values of different dims."""
+        return ()
+
     def replaces(self, site: Site) -> frozenset[str]:
         """Names of the knobs that a search need not choose because this one gives them their values."""
         return frozenset()
@@ -74,6 +78,10 @@ class Room:
     def machine(self, machine: Machine, value: Value) -> Machine:
         """The machine as a program with this value has it."""
         return machine
+
+    def together(self, schedule: Schedule, site: Site) -> str:
+        """Why a schedule may not say all that it says of the knob at once; empty where it may."""
+        return ""
 
     # -- what follows from the above -----------------------------------------------------------------------------------
     def said(self, schedule: Schedule) -> Iterator[Read]:

@@ -75,7 +75,7 @@ class Site:
             return int(self.machine.limit("registers_per_sm")) // 2
         level = self.machine.core_level()
         capacity = self.machine.need(level.capacity_bytes, f"levels.{level.name}.capacity_bytes")
-        return max(int(capacity) // 16, SMALLEST_DOT * SMALLEST_DOT)
+        return max(int(capacity) // 8, SMALLEST_DOT * SMALLEST_DOT)
 
     @property
     def gpu(self) -> bool:

@@ -32,7 +32,8 @@ def space(
             out.update(room.derive(out, site))
         return out
 
-    return Space(knobs, tuple(_constraints(site)), derive, Schedule(order=tuple(summary.outer)))
+    constraints = (*_constraints(site), *(rule for room in known for rule in room.constraints(site)))
+    return Space(knobs, constraints, derive, Schedule(order=tuple(summary.outer)))
 
 
 def _constraints(site: Site) -> list[Constraint]:

@@ -10,7 +10,7 @@ from codesign.ir.errors import ScheduleError
 from codesign.ir.index import Bounds, Index, ceildiv, index
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Fusion
-from codesign.ir.tile import Axis, GridDim
+from codesign.ir.tile import Axis, GridDim, grid_variable
 
 Kind = Literal["grid", "loop", "resident"]
 Structure = tuple[str, Kind, bool, bool, bool, bool]
@@ -118,7 +118,7 @@ class Domain:
             return DimPlan(name, extent, lanes, kind, remainder, tiled, wide)
         sole = ceildiv(extent, size).simplify(self.bounds) == 1
         programs = ONE if sole else ceildiv(extent, lanes)
-        variable = self.fresh(f"p{name}")
+        variable = self.fresh(grid_variable(name))
         return DimPlan(name, extent, lanes, kind, remainder, tiled, wide, variable, programs, sole)
 
     def _outer(self, name: str, extent: Index) -> DimPlan:

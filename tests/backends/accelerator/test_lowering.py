@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from codesign.backends.accelerator import lower, simulate
 from codesign.costmodel.machine import Machine, load_machine
 from codesign.ir.errors import ScheduleError, UnsupportedError
 from codesign.ir.program import Program
-from codesign.ir.schedule import Schedule
+from codesign.ir.schedule import AtLevel, Schedule
 from codesign.ir.text.program import parse_program, print_program
 from codesign.ir.tile import Kernel
 from codesign.passes.normalize import normalize
@@ -27,6 +29,19 @@ def lowered(kernel: Kernel, machine: Machine, cores: int) -> tuple[Program | Non
         return None, str(error)
 
 
+@st.composite
+def any_split(draw: st.DrawFn, dims: Sequence[str]) -> dict[str, AtLevel]:
+    """Parts of up to two dims at each of maia100's places."""
+    found: dict[str, AtLevel] = {}
+    for place, count in (("cluster", 16), ("core", 4)):
+        parts: dict[str, int] = {}
+        for dim in draw(st.permutations(dims))[:2]:
+            parts[dim] = 2 ** draw(st.integers(0, count.bit_length() - 1))
+            count //= parts[dim]
+        found[place] = AtLevel(parts)
+    return found
+
+
 @given(st.data())
 @settings(
     max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=(Phase.generate,)
@@ -36,7 +51,8 @@ def test_any_kernel_runs_to_the_values_of_the_interpreter(data: st.DataObject) -
     form = normalize(fusion)
     drawn = data.draw(any_schedule(form.fusion))
     depth = data.draw(st.integers(1, 3))
-    schedule = Schedule(drawn.tiles, order=drawn.order, reduce=drawn.reduce, pipeline=depth, extras=drawn.extras)
+    levels = data.draw(any_split(form.fusion.outer_dims()))
+    schedule = Schedule(drawn.tiles, levels, drawn.order, drawn.reduce, pipeline=depth, extras=drawn.extras)
     kernel = tile(form.fusion, schedule, outputs=form.outputs)
     machine = load_machine(data.draw(st.sampled_from(["systolic_16x16", "maia100"])))
     program, refusal = lowered(kernel, machine, data.draw(st.sampled_from([1, 3, 64])))

@@ -126,7 +126,7 @@ def test_what_does_not_fit_says_by_how_much() -> None:
 
 def test_more_of_anything_is_hardly_ever_slower() -> None:
     """Cores that queue at one memory can meet less luckily when it is faster: the simulator has such schedules too (64 x 16 x 64 of the f32
-    product takes 3 % longer with twice the bandwidth). A core's own engines know no such thing."""
+    product takes 3 % longer with twice the bandwidth), and cores that load together can meet later. A core's own scratchpad knows no such thing."""
     rng = np.random.default_rng(3)
     for make in KERNELS.values():
         form = normalize(make())
@@ -146,6 +146,9 @@ def test_more_of_anything_is_hardly_ever_slower() -> None:
             if figure.startswith("levels.dram"):
                 assert np.mean(ratio <= 1 + 1e-9) >= 0.95, figure
                 assert ratio.max() < 1.15, figure
+            elif "dma" in figure:
+                assert np.mean(ratio <= 1 + 1e-9) >= 0.99, figure
+                assert ratio.max() < 1.02, figure
             else:
                 assert (ratio <= 1 + 1e-9).all(), figure
 

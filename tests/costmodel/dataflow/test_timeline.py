@@ -19,11 +19,13 @@ def stage(trips: float, *tasks: Task) -> Stage:
         engine: sum(t.clocks for t in tasks if t.engine == engine) for engine in ("load", "tensor", "vector", "store")
     }
     read, written = (sum(t.moved for t in tasks if t.engine == engine) for engine in ("load", "store"))
-    return Stage(trips=trips, instructions=len(tasks), read=read, written=written, tasks=list(tasks), **sums)
+    passing = (read,) * len(MAIA.ports)
+    return Stage(trips=trips, instructions=len(tasks), read=passing, written=written, tasks=list(tasks), **sums)
 
 
 def clocks(stages: list[Stage], *, cores: float = 1, programs: float = 1, turns: float = 1, depth: float = 1) -> float:
-    line = Timeline(MAIA, 1, np.array([cores]), np.array([turns]), np.array([depth]), np.array([True]))
+    most = [np.array([port.cores]) for port in MAIA.ports]
+    line = Timeline(MAIA, 1, np.array([cores]), most, np.array([turns]), np.array([depth]), np.array([True]))
     return float(line.run(Work(stages), np.array([cores * programs]), np.array([programs]), np.zeros(1))[0])
 
 

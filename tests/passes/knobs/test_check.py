@@ -11,7 +11,7 @@ import pytest
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.summary import summarize
 from codesign.ir.errors import ScheduleError
-from codesign.ir.schedule import Schedule
+from codesign.ir.schedule import AtLevel, Schedule
 from codesign.ir.tensor import Fusion
 from codesign.passes.knobs import Site, check, rooms
 from codesign.passes.normalize import normalize
@@ -36,7 +36,17 @@ def site(group: Fusion, machine: str) -> Site:
         ),
         (PRODUCT, "h100_sxm", Schedule(extras={"pipelne": 2}), "extras.pipelne: .*nearest: pipeline"),
         (PRODUCT, "h100_sxm", Schedule(extras={"pipeline": 2}), "extras.pipeline: no backend reads this knob"),
-        (PRODUCT, "h100_sxm", Schedule(inner={"warps": {"i": 16}}), "inner.warps: .*nearest: warps; leave `inner` out"),
+        (PRODUCT, "h100_sxm", Schedule(levels={"sm": AtLevel({"i": 2})}), "levels.sm.split.i: blocks of h100_sxm"),
+        (PRODUCT, "maia100", Schedule(levels={"clster": AtLevel({"i": 2})}), "no such level; nearest: cluster"),
+        (PRODUCT, "maia100", Schedule(levels={"core": AtLevel({"k": 2})}), "k is no outer dim of the kernel"),
+        (PRODUCT, "maia100", Schedule(levels={"core": AtLevel({"i": 3})}), "needs a divisor of the 4 instances, got 3"),
+        (
+            PRODUCT,
+            "maia100",
+            Schedule(levels={"core": AtLevel({"i": 4, "j": 2})}),
+            "levels.core: 8 parts do not divide",
+        ),
+        (PRODUCT, "maia100", Schedule(levels={"core": AtLevel(tile={"i": 4})}), "nearest: levels.core.split"),
         (PRODUCT, "h100_sxm", Schedule({"ii": 16}), "tiles.ii: the kernel has no such dim; nearest: i; dims: i, j, k"),
         (PRODUCT, "h100_sxm", Schedule({"i": 48}), "tiles.i: needs a power of two up to 1048576, got 48"),
         (PRODUCT, "h100_sxm", Schedule(reduce={"i": "looped"}), "reduce.i: i is no reduction dim.*reduction dims: k"),

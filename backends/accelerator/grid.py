@@ -1,0 +1,118 @@
+"""The grid of a kernel over the cores of a machine: the loop in which a core takes its programs, and which loads it makes together with
+others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+
+from codesign.costmodel.dataflow.space import worthwhile
+from codesign.costmodel.dataflow.target import Target
+from codesign.ir.index import Index, index, minimum, product
+from codesign.ir.program import Loop, Set, Share, Statement
+from codesign.ir.schedule import Schedule
+from codesign.ir.tile import grid_variable
+
+
+class Grid:
+    """Programs by grid variable, laid out over the cores as the schedule splits them (see `costmodel.dataflow.space`).
+
+    `cores`: how many of the machine's to use; with fewer than all of them no split is made.
+    """
+
+    def __init__(
+        self,
+        extents: Mapping[str, int],
+        schedule: Schedule,
+        target: Target,
+        cores: int | None,
+        fresh: Callable[[str], str],
+    ) -> None:
+        self.extents = dict(extents)
+        self.target = target
+        self.fresh = fresh
+        total = prod(extents.values())
+        every = target.cores if cores is None else max(1, min(cores, target.cores))
+        self.parts: list[dict[str, int]] = [{} for _ in target.places]
+        if every == target.cores:
+            self.parts = [_split(schedule, place, self.extents) for place, _ in target.places]
+        self.whole = {name: prod(at.get(name, 1) for at in self.parts) for name in self.extents}
+        self.split = [name for name, parts in self.whole.items() if parts > 1]
+        self.cores = every if self.split else max(1, min(every, total))
+        self.coordinates = {name: fresh(name.replace("p", "c", 1)) for name in self.split}
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+    def loop(self, body: list[Statement]) -> tuple[list[Statement], Loop]:
+        """The statements that run `body` for each of a core's programs, and the loop around it."""
+        if not self.split:
+            first, step = index("core"), index(self.cores)
+            setup: list[Statement] = []
+        else:
+            setup, first, gangs = self._places()
+            step = index(gangs)
+        blocks = {name: -(-extent // self.whole[name]) for name, extent in self.extents.items()}
+        total = prod(blocks.values())
+        if len(blocks) == 1 and not self.split:
+            outer = Loop(next(iter(blocks)), first, index(total), step, body)
+            return [outer], outer
+        variable = self.fresh("t")
+        inner = outer = Loop(variable, first, index(total), step, body)
+        ragged = [name for name in self.split if self.extents[name] % self.whole[name]]
+        if ragged:  # no program, no step
+            left = [index(self.extents[name]) - index(name) for name in ragged]
+            inner = Loop(self.fresh("any"), index(0), minimum(1, *left), index(1), body)
+            outer = Loop(variable, first, index(total), step, [inner])
+        outer.body[:0] = self._programs(index(variable), blocks, total)
+        return [*setup, outer], inner
+
+    def _programs(self, block: Index, blocks: Mapping[str, int], total: int) -> list[Statement]:
+        """The program along each dim, from the number of its block and the core's place in the gang."""
+        sets: list[Statement] = []
+        below = 1
+        for name in reversed(self.extents):
+            value = block // below
+            value = value if below * blocks[name] >= total else value % blocks[name]
+            if name in self.coordinates:
+                value = value * self.whole[name] + index(self.coordinates[name])
+            sets.append(Set(name, value))
+            below *= blocks[name]
+        return sets[::-1]
+
+    def _places(self) -> tuple[list[Statement], Index, int]:
+        """Where a core is in its gang, along each split dim; the gang's number; and how many there are."""
+        found = dict.fromkeys(self.split, index(0))
+        gang, gangs, below = index(0), 1, self.target.cores
+        for (_, count), at in zip(self.target.places, self.parts, strict=True):
+            outer, below = below, below // count
+            digit = index("core") % outer // below if outer < self.target.cores else index("core") // below
+            inside = prod(at.values())
+            gang, gangs = gang * (count // inside) + digit // inside, gangs * (count // inside)
+            for name, parts in at.items():
+                inside //= parts
+                found[name] = found[name] * parts + digit // inside % parts
+        return [Set(self.coordinates[name], value) for name, value in found.items()], gang, gangs
+
+    # -- what is read together -----------------------------------------------------------------------------------
+    def share(self, used: frozenset[str]) -> Share | None:
+        """Who makes a load together that depends on these grid variables; None where each core makes it alone."""
+        common = [name for name in self.split if name not in used]
+        sharers = [prod(n for name, n in at.items() if name not in used) for at in self.parts]
+        if not common or not worthwhile(self.target, sharers):
+            return None
+        key, below = index(0), 1
+        members: list[Index] = []
+        for name in reversed(self.extents):
+            first = index(name) - index(self.coordinates[name]) if name in common else index(name)
+            key, below = key + first * below, below * self.extents[name]
+            if name in common:
+                ragged = self.extents[name] % self.whole[name] != 0
+                left = minimum(self.whole[name], index(self.extents[name]) - first)
+                members.append(left if ragged else index(self.whole[name]))
+        return Share(key, product(members))
+
+
+def _split(schedule: Schedule, place: str, extents: Mapping[str, int]) -> dict[str, int]:
+    """Parts by grid variable at a place, the slowest first; a dim that is not in the grid has one program, which no place splits."""
+    at = schedule.levels.get(place)
+    given = {} if at is None else {grid_variable(dim): parts for dim, parts in at.split.items() if parts > 1}
+    return {name: given[name] for name in extents if name in given}

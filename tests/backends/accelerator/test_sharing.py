@@ -1,0 +1,108 @@
+"""Cores that load together: what passes each memory, when it begins, and what happens when one of them never comes."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import pytest
+
+from codesign.backends.accelerator import Deadlock, lower, simulate
+from codesign.costmodel.dataflow import DataflowModel
+from codesign.costmodel.machine import MACHINE_FOLDER, Machine, load_machine
+from codesign.costmodel.summary import summarize
+from codesign.ir.program import Load, Program
+from codesign.ir.schedule import AtLevel, Schedule, ScheduleBatch
+from codesign.ir.text.program import parse_program
+from codesign.passes.normalize import normalize
+from codesign.passes.tile import lower as tile
+from tests.passes.tiling import groups
+
+MAIA = load_machine("maia100")
+SQUARE = {"cluster": AtLevel({"i": 4, "j": 4}), "core": AtLevel({"i": 2, "j": 2})}
+
+
+def product(schedule: Schedule, machine: Machine = MAIA, m: int = 512, n: int = 512, k: int = 256) -> Program:
+    form = normalize(groups.gemm(m, n, k))
+    return lower(tile(form.fusion, schedule, outputs=form.outputs), machine)
+
+
+def tiled(levels: dict[str, AtLevel], **tiles: int) -> Schedule:
+    return Schedule({"i": 64, "j": 64, "k": 64, **tiles}, levels, reduce={"k": "looped"}, pipeline=2)
+
+
+def read_by_dram(program: Program, machine: Machine = MAIA) -> float:
+    stored = prod(size.constant for size in program.results[0].shape) * program.results[0].type.dtype.bytes
+    return simulate(program, None, machine, values=False).dram_bytes - stored
+
+
+@pytest.mark.parametrize(
+    ("levels", "x_times", "w_times"),
+    [
+        ({}, 8, 8),
+        (SQUARE, 1, 1),
+        ({"cluster": AtLevel({"i": 4, "j": 4})}, 2, 2),
+        ({"cluster": AtLevel({"i": 8}), "core": AtLevel({"j": 4})}, 2, 1),
+        ({"core": AtLevel({"j": 4})}, 2, 8),
+    ],
+)
+def test_dram_is_read_once_for_all_cores_that_need_the_same(
+    levels: dict[str, AtLevel], x_times: int, w_times: int
+) -> None:
+    bias = 512 * 2 * w_times  # it depends on the same dim as the right operand
+    assert read_by_dram(product(tiled(levels))) == (x_times + w_times) * 512 * 256 * 2 + bias
+
+
+def test_a_memory_that_cannot_send_to_many_is_read_by_each_instance_of_the_next(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    path = tmp_path_factory.mktemp("machines") / "alone.toml"
+    text = (MACHINE_FOLDER / "maia100.toml").read_text().replace("multicast = true", "multicast = false")
+    path.write_text(text.replace('name = "maia100"', 'name = "alone"', 1))
+    alone = load_machine(str(path))
+    each = read_by_dram(product(tiled(SQUARE), alone), alone)
+    once = read_by_dram(product(tiled(SQUARE)))
+    assert 3.9 < each / once < 4.1  # four clusters along each side
+
+
+def test_what_only_depends_on_split_dims_is_not_shared() -> None:
+    program = product(tiled({"core": AtLevel({"j": 4})}))
+    shared = {op.source.name: op.share is not None for op in program.instructions() if isinstance(op, Load)}
+    assert shared == {"x": True, "w": False, "bias": False}
+
+
+@pytest.mark.parametrize(("m", "n"), [(512, 512), (450, 700), (70, 512)])
+def test_values_are_right_where_programs_do_not_fill_the_last_block(m: int, n: int) -> None:
+    group = groups.gemm(m, n, 96)
+    form = normalize(group)
+    kernel = tile(form.fusion, tiled(SQUARE, i=32, j=32), outputs=form.outputs)
+    arrays = groups.random_inputs(group)
+    result = simulate(lower(kernel, MAIA), arrays, MAIA)
+    np.testing.assert_allclose(result.outputs[0], groups.run_tiles(kernel, arrays)[0], rtol=4e-3, atol=4e-2)
+
+
+@pytest.mark.parametrize("machine", ["maia100", "tpu_v4"])
+def test_the_model_agrees_with_the_simulator(machine: str) -> None:
+    target = load_machine(machine)
+    form = normalize(groups.gemm(1024, 960, 512))
+    summary = summarize(form.fusion)
+    levels: list[dict[str, AtLevel]] = [{}, {"core": AtLevel({"i": 2})}, {"core": AtLevel({"j": 2})}]
+    levels += [SQUARE, {"cluster": AtLevel({"i": 16}), "core": AtLevel({"j": 4})}] if machine == "maia100" else []
+    for at in levels:
+        schedule = tiled(at, i=128)
+        run = simulate(lower(tile(form.fusion, schedule, outputs=form.outputs), target), None, target, values=False)
+        cost = DataflowModel().predict(summary, target, ScheduleBatch.of([schedule]))
+        assert cost.seconds[0] == pytest.approx(run.seconds, rel=0.05), at
+        assert cost.dram_bytes[0] == pytest.approx(run.dram_bytes, rel=0.06), at
+        assert cost.joules[0] == pytest.approx(run.joules, rel=0.05), at
+
+
+def test_a_core_that_never_comes_is_a_deadlock_with_its_load() -> None:
+    text = """
+program @alone(%x: f32[64]) -> (%y: f32[64]) on 4 cores {
+  scratch a: f32[64] at 0
+  load a[i] [i: 64] = %x[i] shared 7 by 5
+}
+"""
+    with pytest.raises(Deadlock, match=r"waits for others to load 7 together: 4 are there"):
+        simulate(parse_program(text), None, MAIA, values=False)
