@@ -103,7 +103,7 @@ class Schedule:
         """From plain data; ScheduleError names a field that is wrong."""
         if not isinstance(data, Mapping):
             raise ScheduleError("a schedule is a JSON object")
-        if data.get("inner"):
+        if data.get("inner", {}) != {}:
             raise ScheduleError("inner: schedules say this by `levels` now", hint="tune again, or write it as `levels`")
         _only_known("", data, ("tiles", "levels", "order", "reduce", "split", "pipeline", "extras", "inner"))
         parts = {key: _mapping(key, data.get(key, {})) for key in ("tiles", "levels", "reduce", "split", "extras")}

@@ -121,14 +121,15 @@ class Timeline:
         children = inner.get(id(stage), [])
         total = stage.trips if stage.around is None else np.asarray(stage.trips) / np.asarray(stage.around.trips)
         most = NESTED_STEPS if children or stage.around is not None else STEPS
-        most = min(most, AGAIN) if id(stage) in self.periods else most
+        again = min(most, AGAIN) if id(stage) in self.periods else most
+        followed = np.where(np.asarray(total) > most, again, most)  # a short loop is followed to its end each time
         straight = bool(np.all(np.asarray(total) == 1))
         depth = self.turns if straight and stage.around is None else self.depth
         ends: list[Times] = [self.chain]
         if stage.around is None:
             self.gate = np.where(self.apart, 0.0, self.chain)
         for step in range(most):
-            going = np.asarray(total > step)
+            going = np.asarray((total > step) & (step < followed))
             if not np.any(going):
                 break
             now = active if np.all(going) else (going if active is None else going & active)
@@ -139,7 +140,7 @@ class Timeline:
                 self._stage(child, inner, now)
             self._step(stage, depth, now)
             ends.append(self.chain)
-        left = np.maximum(np.asarray(total) - most, 0.0)
+        left = np.maximum(np.asarray(total) - followed, 0.0)
         if np.any(left):
             if id(stage) not in self.periods:
                 self.periods[id(stage)] = np.maximum(self._period(ends), self._least(stage))

@@ -364,7 +364,9 @@ NONSENSE = (
 )
 
 
-@pytest.mark.parametrize("field", ["tiles", "inner", "order", "reduce", "split", "pipeline", "extras", "other"])
+@pytest.mark.parametrize(
+    "field", ["tiles", "levels", "inner", "order", "reduce", "split", "pipeline", "extras", "other"]
+)
 def test_no_field_of_a_schedule_can_be_nonsense(tmp_path: Path, field: str) -> None:
     path = tmp_path / "schedules.json"
     for wrong in NONSENSE:
