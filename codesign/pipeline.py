@@ -24,7 +24,7 @@ from codesign.costmodel.ledger import Ledger
 from codesign.costmodel.ledger import explain as ledger
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.models import cost_model_for, informed
-from codesign.costmodel.roofline import Roofline, kernel_flops
+from codesign.costmodel.roofline import Roofline, kernel_flops, points_of
 from codesign.document import Compiled, ExternalCall, Issued, KernelDocument, ModelDocument, Verified
 from codesign.frontend import Captured, ModelSource, load_model
 from codesign.frontend import capture as capture_model
@@ -284,9 +284,9 @@ def _issued(kernel: Kernel, sizes: Mapping[str, int]) -> Issued:
     programs = int(work.programs)
     return Issued(
         programs=programs,
-        load_bytes=programs * int(work.load_bytes),
-        store_bytes=programs * int(work.store_bytes + work.atomic_bytes),
-        multiply_adds={dtype: programs * int(count) for dtype, count in work.products.items()},
+        load_bytes=round(programs * work.load_bytes),
+        store_bytes=round(programs * (work.store_bytes + work.atomic_bytes)),
+        multiply_adds={dtype: round(programs * count) for dtype, count in work.products.items()},
         slots={f"{unit} {dtype}": programs * float(count) for (unit, dtype), count in work.slots.items()},
         live_bytes=int(work.live_bytes),
     )
@@ -297,7 +297,7 @@ def _scalar_operations(info: KernelInfo, sizes: Mapping[str, int]) -> float:
     summary = info.tuned.summary
     total = 0.0
     for nest in summary.nests:
-        points = math.prod(float(summary.extents[d].evaluate(sizes)) for d in (*nest.dims, *nest.reductions))
+        points = points_of(summary, nest, sizes)
         total += points * sum(
             slots for (unit, _), slots in nest.operations.items() if unit in ("fma", "special", "alu")
         )

@@ -15,9 +15,9 @@ import numpy as np
 from codesign.ir.analysis import dependence, slot_of
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.functions import FUNCTIONS, Unit
-from codesign.ir.index import Index, ceildiv, index, product
+from codesign.ir.index import Index, ceildiv, index, maximum, product
 from codesign.ir.scalar import Apply, Scalar
-from codesign.ir.tile import Axis, Dot, For, Kernel, Load, Map, Reduce, Store
+from codesign.ir.tile import Axis, Dot, For, GridDim, Kernel, Load, Map, Reduce, Store
 from codesign.ir.types import TileType
 
 Array = Any
@@ -79,7 +79,8 @@ class Product:
 
 @dataclass(frozen=True)
 class Work:
-    """Features in numbers (of one program, all lanes active), each an array over the schedules asked for or a number.
+    """Features in numbers (of one program, in the mean over the grid, all lanes active), each an array over the schedules asked for or a
+    number.
 
     `load_bytes`, `store_bytes`, `atomic_bytes`; `products`: multiply-adds by dtype of the operands; `slots`: issue slots by unit and dtype;
     `reductions`: executions of reductions over lanes; `masks`: comparisons of lanes of moves; `live_bytes`: most that live tiles hold at
@@ -100,9 +101,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Features:
-    """All features of a kernel; `slots`: for each unit and dtype, costs with the points that take them."""
+    """All features of a kernel; `slots`: for each unit and dtype, costs with the points that take them.
 
-    programs: Index
+    Where a mask cuts a loop, they are expressions of the indices of the `grid`, too.
+    """
+
+    grid: tuple[GridDim, ...]
     moves: tuple[Move, ...]
     products: tuple[Product, ...]
     loops: tuple[Loop, ...]
@@ -110,6 +114,10 @@ class Features:
     slots: Mapping[Slot, tuple[tuple[float, Index], ...]]
     lives: tuple[Index, ...] = field(repr=False)
     """Bytes of the tiles that live at each op of the text."""
+
+    @property
+    def programs(self) -> Index:
+        return product(dim.extent for dim in self.grid)
 
     def bytes(self, kind: Kind) -> Index:
         """Bytes that one program moves in moves of a kind."""
@@ -119,24 +127,41 @@ class Features:
         """The features with numbers (or arrays of them) for the size symbols; KeyError names one without."""
         products: dict[str, Array] = {}
         for found in self.products:
-            points = (found.m * found.n * found.k * found.times).evaluate(sizes)
+            points = self.mean(found.m * found.n * found.k * found.times, sizes)
             products[found.operand] = products.get(found.operand, 0) + points
-        slots = {key: sum(cost * points.evaluate(sizes) for cost, points in parts) for key, parts in self.slots.items()}
+        slots = {
+            key: sum(cost * self.mean(points, sizes) for cost, points in parts) for key, parts in self.slots.items()
+        }
         live: Array = 0
         for held in self.lives:
             live = np.maximum(live, held.evaluate(sizes))
         return Work(
             programs=self.programs.evaluate(sizes),
-            load_bytes=self.bytes("load").evaluate(sizes),
-            store_bytes=self.bytes("store").evaluate(sizes),
-            atomic_bytes=self.bytes("atomic").evaluate(sizes),
-            masks=_total(move.lanes * move.times * move.masks for move in self.moves).evaluate(sizes),
-            reductions=self.reductions.evaluate(sizes),
+            load_bytes=self.mean(self.bytes("load"), sizes),
+            store_bytes=self.mean(self.bytes("store"), sizes),
+            atomic_bytes=self.mean(self.bytes("atomic"), sizes),
+            masks=self.mean(_total(move.lanes * move.times * move.masks for move in self.moves), sizes),
+            reductions=self.mean(self.reductions, sizes),
             live_bytes=live,
             products=products,
             slots=slots,
-            trips={loop.variable: (loop.trips * loop.times).evaluate(sizes) for loop in self.loops},
+            trips={loop.variable: self.mean(loop.trips * loop.times, sizes) for loop in self.loops},
         )
+
+    def mean(self, expression: Index, sizes: Mapping[str, Array]) -> Array:
+        """The value of an expression in the mean over the programs of the grid."""
+        along = [dim for dim in self.grid if dim.name in expression.variables()]
+        if not along:
+            return expression.evaluate(sizes)
+        given = np.broadcast_arrays(*sizes.values()) if sizes else []
+        shape = given[0].shape if given else ()
+        found = np.empty(shape)
+        for place in np.ndindex(shape):
+            here = {name: int(column[place]) for name, column in zip(sizes, given, strict=True)}
+            programs = np.indices([int(dim.extent.evaluate(here)) for dim in along])
+            every = expression.evaluate({**here, **{dim.name: each for dim, each in zip(along, programs, strict=True)}})
+            found[place] = np.mean(np.broadcast_to(every, programs.shape[1:]))
+        return found if shape else float(found)
 
 
 def features(kernel: Kernel) -> Features:
@@ -158,7 +183,7 @@ class _Walk:
     def result(self) -> Features:
         self.block(self.kernel.body, index(1))
         return Features(
-            programs=product(dim.extent for dim in self.kernel.grid),
+            grid=self.kernel.grid,
             moves=tuple(self.moves),
             products=tuple(self.products),
             loops=tuple(self.loops),
@@ -174,6 +199,8 @@ class _Walk:
     def op(self, op: Op, times: Index) -> None:
         if isinstance(op, For):
             trips = ceildiv(op.upper - op.lower, op.step)
+            if trips.variables() & {dim.name for dim in self.kernel.grid}:  # of some programs a mask leaves nothing
+                trips = maximum(trips, 0)
             self.loops.append(Loop(op.variable, trips, times, op.depth, len(op.initial)))
             self.around.append((op.variable, trips))
             self.block(op.body, times * trips)

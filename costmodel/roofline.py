@@ -7,6 +7,7 @@ gets the same bound.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,6 +17,7 @@ import numpy as np
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import Contraction, KernelSummary, Nest
+from codesign.costmodel.visits import shares_left
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.schedule import ScheduleBatch
 
@@ -55,13 +57,17 @@ class Roofline:
 
 def kernel_flops(kernel: KernelSummary, sizes: Mapping[str, int]) -> float:
     """Floating-point operations of the contractions, two per multiply-add."""
-    return 2.0 * sum(_points(kernel, nest, sizes) for nest in kernel.nests if nest.contraction is not None)
+    return 2.0 * sum(points_of(kernel, nest, sizes) for nest in kernel.nests if nest.contraction is not None)
 
 
-def _points(kernel: KernelSummary, nest: Nest, sizes: Mapping[str, float]) -> float:
-    total = 1.0
-    for dim in (*nest.dims, *nest.reductions):
-        total *= float(kernel.extents[dim].evaluate(sizes))
+def points_of(kernel: KernelSummary, nest: Nest, sizes: Mapping[str, float]) -> float:
+    """Points at which a nest works something out."""
+    dims = (*nest.dims, *nest.reductions)
+    extents = {dim: float(kernel.extents[dim].evaluate(sizes)) for dim in dims}
+    total = math.prod(extents.values())
+    if not kernel.reach.keys().isdisjoint(dims):  # what masks empty is not worked out
+        extents = {dim: float(extent.evaluate(sizes)) for dim, extent in kernel.extents.items()}
+        total *= math.prod(share for dim, share in shares_left(kernel.reach, extents, sizes).items() if dim in dims)
     return total
 
 
@@ -91,7 +97,7 @@ def roofline_bounds(
         )
     double_rate = machine.rate("vector", "f64") or vector_rate
     for nest in kernel.nests:
-        points = _points(kernel, nest, sizes)
+        points = points_of(kernel, nest, sizes)
         if nest.contraction is not None:
             rate = product_rate(machine, nest.contraction)
             if rate is None:

@@ -8,13 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 
+from codesign.costmodel.visits import shares_left
 from codesign.ir.analysis import contraction, dependence, slot_of
 from codesign.ir.core import Value
 from codesign.ir.dtypes import F32, DType
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.functions import FUNCTIONS, Unit
-from codesign.ir.index import Atom, Extremum, FloorDiv, Index, Mod, Var, index, minimum, product
+from codesign.ir.index import Atom, Bounds, Extremum, FloorDiv, Index, Mod, Var, index, minimum, product
 from codesign.ir.precision import ARITHMETIC, Precision, precision_of
+from codesign.ir.reach import Reach, reaches
 from codesign.ir.scalar import Apply, Read, Scalar
 from codesign.ir.scalar import Literal as Constant
 from codesign.ir.tensor import Compute, Fusion
@@ -136,6 +138,8 @@ class KernelSummary:
     key: str = ""
     """Structural hash: equal for groups that are the same up to names; what caches are keyed by."""
     notes: Mapping[str, str] = field(default_factory=dict)
+    reach: Mapping[str, Reach] = field(default_factory=dict)
+    """Of inner dims that masks cut, the part that loops along them visit."""
 
 
 Counts = dict[tuple[Unit, str], float]
@@ -163,6 +167,7 @@ def summarize(fusion: Fusion, name: str = "", key: str = "", places: Sequence[Pl
     extents = fusion.dims()
     loads = [access for nest in nests for access in nest.loads]
     stores = [access for nest in nests for access in nest.stores]
+    reach = reaches(fusion.computes, {*fusion.body.yields}, Bounds())
     touched = [e for access in (*loads, *stores) for e in (*access.index, *access.shape)]  # of operands may be others
     symbols = sorted({v for e in (*extents.values(), *touched) for v in e.variables()} - set(extents))
     return KernelSummary(
@@ -171,10 +176,11 @@ def summarize(fusion: Fusion, name: str = "", key: str = "", places: Sequence[Pl
         outer=fusion.outer_dims(),
         inner=fusion.inner_dims(),
         nests=nests,
-        read_bytes=_least_bytes(loads, extents),
-        write_bytes=_least_bytes(stores, extents),
+        read_bytes=_least_bytes(loads, extents, reach),
+        write_bytes=_least_bytes(stores, extents, {}),
         symbols=tuple(symbols),
         key=key,
+        reach=reach,
     )
 
 
@@ -388,17 +394,33 @@ def footprint(access: Access, sizes: Mapping[str, Any]) -> Any:
     return np.minimum(box, points)
 
 
-def _least_bytes(accesses: list[Access], extents: Mapping[str, Index]) -> Index:
+def kept_by_masks(access: Access, reach: Mapping[str, Reach], extents: Mapping[str, Any]) -> tuple[str, ...]:
+    """The dims of an access of which masks leave only some elements: those whose limits follow other dims of it alone."""
+    mine = set(access.dims)
+    return tuple(dim for dim, left in reach.items() if dim in mine and left.variables & extents.keys() <= mine)
+
+
+_PARTS = 1 << 20
+"""Shares of elements are counted in so many parts."""
+
+
+def _least_bytes(accesses: list[Access], extents: Mapping[str, Index], reach: Mapping[str, Reach]) -> Index:
     """Bytes of the distinct elements of all accesses, each tensor counted once, as an expression of the symbols."""
     by_tensor: dict[str, list[Access]] = {}
     for access in accesses:
         by_tensor.setdefault(access.tensor, []).append(access)
     total = index(0)
+    known = {dim: extent.constant for dim, extent in extents.items() if extent.is_constant}
+    certain = {dim: left for dim, left in reach.items() if {dim, *left.variables} <= known.keys()}
+    shares = shares_left(certain, known, {})
     for group in by_tensor.values():
         whole = product(group[0].shape)
         touched = index(0)
         for access in {a.index: a for a in group}.values():
-            touched = touched + minimum(whole, product(extents[dim] for dim in access.dims))
+            points = product(extents[dim] for dim in access.dims)
+            for dim in kept_by_masks(access, certain, extents):
+                points = points * round(shares[dim] * _PARTS) // _PARTS
+            touched = touched + minimum(whole, points)
         elements = minimum(whole, touched)
         bits = group[0].dtype.bits if group[0].dtype.kind != "bool" else 8
         total = total + (elements * bits + 7) // 8

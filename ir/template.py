@@ -122,7 +122,7 @@ class _Instance:
 
     def loop(self, op: For) -> For:
         initial = [self.values[value] for value in op.initial]
-        lower, upper, step = (self.sized(i) for i in (op.lower, op.upper, op.step))
+        lower, upper, step = self.place(op.lower), self.place(op.upper), self.sized(op.step)
         self.loops[op.variable] = (upper, step)
         body = self.block(op.body)
         del self.loops[op.variable]

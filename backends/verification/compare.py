@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.backends.verification.allowance import allowance_of
-from codesign.backends.verification.defined import has_undefined, with_stand_in
+from codesign.backends.verification.defined import has_undefined, with_stand_in, without_masked
 from codesign.backends.verification.inputs import DOMAINS, random_inputs
 from codesign.backends.verification.promote import promoted
 from codesign.backends.verification.special import signs_of_zero_count, sprinkled
@@ -161,14 +161,19 @@ def _left(new: Array, old: Array) -> bool:
 def _defined(
     fusion: Fusion, arrays: Sequence[Array], expected: Sequence[Array], sizes: Mapping[str, int]
 ) -> list[Array]:
-    """Where each result has one value: not where it hangs on an undefined one, nor where float32 overflows on a way that is only the
-    reference's."""
+    """Where each result has one value: not where it hangs on an undefined one or on a NaN or infinity behind a mask, nor where float32
+    overflows on a way that is only the reference's."""
     masks = [np.ones(array.shape, np.bool_) for array in expected]
     if has_undefined(fusion):
         for stand_in in (1, 5):
             other = _evaluated(with_stand_in(fusion, stand_in), arrays, sizes)
             for mask, e, o in zip(masks, expected, other, strict=True):
                 mask &= (e == o) | ((e != e) & (o != o))
+    skipping = without_masked(fusion)
+    if skipping is not None:
+        for mask, e, s in zip(masks, expected, _evaluated(skipping, arrays, sizes), strict=True):
+            if e.dtype.kind == "f":
+                mask &= (np.isfinite(e) & np.isfinite(s)) | (e == s) | (np.isnan(e) & np.isnan(s))
     if not any(compute.monoid in ("sum", "prod") for compute in fusion.computes):
         for mask, e, w in zip(masks, expected, _promoted(fusion, arrays, expected, sizes), strict=True):
             if e.dtype.kind == "f":

@@ -2,16 +2,23 @@
 
 Integer division by zero and casts of floats to integers that cannot hold them have no value that all machines agree on. The group is evaluated
 a second time with other stand-ins for these: what then differs depends on them, and is not compared.
+
+Nor has what a mask multiplies by zero a say whether it is NaN or infinite: where kernels skip what a mask empties, it is not even read.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 
 from codesign.backends.verification.inputs import DIVISIONS
 from codesign.ir.core import Block, Op, Value
-from codesign.ir.scalar import Apply, Scalar, apply, literal, select
+from codesign.ir.index import Bounds
+from codesign.ir.reach import Reach, reaches
+from codesign.ir.scalar import Apply, IndexValue, Scalar, apply, literal, select
 from codesign.ir.tensor import Compute, Fusion
+from codesign.passes.tiling import monoids
 
 SHIFTS = ("shl", "shr")
 
@@ -23,17 +30,48 @@ def has_undefined(fusion: Fusion) -> bool:
 
 def with_stand_in(fusion: Fusion, value: int) -> Fusion:
     """The same group with `value` wherever an expression has no value of its own."""
-    mapping: dict[Value, Value] = {}
-    ops: list[Op] = []
 
     def change(node: Scalar) -> Scalar | None:
         bad = _undefined(node)
         return None if bad is None else select(bad, literal(value, node.dtype), node)
 
+    return _changed(fusion, lambda compute: compute.body.rewrite(change))
+
+
+def without_masked(fusion: Fusion) -> Fusion | None:
+    """The same group whose reductions leave out what a mask empties, whatever stands there; None where none does."""
+    cut = reaches(fusion.computes, {*fusion.body.yields}, Bounds())
+    if not cut:
+        return None
+
+    def body(compute: Compute) -> Scalar:
+        found = compute.body
+        for dim in compute.reductions:
+            if dim.name in cut:
+                monoid = compute.monoid or "sum"
+                found = monoids.truth(monoid, found)
+                neutral = literal(monoids.identity(monoid, found.dtype).value, found.dtype)
+                found = select(_outside(dim.name, cut[dim.name]), neutral, found)
+        return found
+
+    return _changed(fusion, body)
+
+
+def _outside(name: str, reach: Reach) -> Scalar:
+    """Whether a point is beyond the reach; where there is none and loops make a step all the same, none is."""
+    place, low, high = IndexValue(name), IndexValue(reach.low), IndexValue(reach.high)
+    beyond = apply("or", apply("lt", place, low), apply("ge", place, high))
+    return apply("and", beyond, apply("lt", low, high)) if reach.once else beyond
+
+
+def _changed(fusion: Fusion, change: Callable[[Compute], Scalar]) -> Fusion:
+    """The group with other bodies."""
+    mapping: dict[Value, Value] = {}
+    ops: list[Op] = []
     for compute in fusion.computes:
         new = Compute(
             compute.dims,
-            compute.body.replace_sources(mapping).rewrite(change),
+            change(compute).replace_sources(mapping),
             dtype=compute.dtype,
             reductions=compute.reductions,
             monoid=compute.monoid,

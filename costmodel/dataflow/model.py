@@ -21,6 +21,7 @@ from codesign.costmodel.dataflow.timeline import Timeline, shared_clocks
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import KernelSummary
+from codesign.costmodel.visits import visited
 from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import REDUCE_MODES, ScheduleBatch
 
@@ -152,10 +153,16 @@ def _shape(
         if dim not in kernel.inner:
             programs[dim] = steps
     grid: Array = np.prod(np.broadcast_arrays(np.ones(1), *programs.values()), axis=0)
+    made = dict(trips)
+    for dim, reach in kernel.reach.items():
+        if dim in looped:
+            needed = {name: sizes[name] for name in reach.variables - extents.keys()}
+            made[dim], _ = visited(reach, dim, tile, programs, extents, needed)
     return Shape(
         tile,
         mean,
         trips,
+        made,
         looped,
         frozenset(kernel.inner),
         grid,

@@ -17,13 +17,14 @@ Array = Any
 class Shape:
     """Sizes under a set of schedules that loop over the same dims.
 
-    By dim: `tile` lanes, `mean` average of those inside the extent (`extents`), `trips` steps that cover it. `grid`: program
-    instances, which lie on the cores as `layout` says.
+    By dim: `tile` lanes, `mean` average of those inside the extent (`extents`), `trips` steps that cover it, `made` steps of a loop
+    along it in the mean over the grid, fewer where a mask cuts it. `grid`: program instances, which lie on the cores as `layout` says.
     """
 
     tile: dict[str, Array]
     mean: dict[str, Array]
     trips: dict[str, Array]
+    made: dict[str, Array]
     looped: frozenset[str]
     inner: frozenset[str]
     grid: Array

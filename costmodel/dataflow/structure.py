@@ -139,7 +139,7 @@ class _Builder:
     def _open(self, loops: tuple[str, ...]) -> None:
         trips: Array = 1.0
         for dim in loops:
-            trips = trips * self.shape.trips[dim]
+            trips = trips * self.shape.made[dim]
         self.stage = Stage(trips=trips)
         self.work.stages.append(self.stage)
 

@@ -171,7 +171,7 @@ def plan_columns(
         hidden_fill=1.0 - float(chain.seen) if chain is not None else 0.0,
         joules=joules,
         power_seconds=float(power_seconds(joules, machine)),
-        skew=values.get("skew", 1.0),
+        skew=values.get("skew", 1.0) * float(g.skew),
         places=places,
         together=together,
         bounds=(*bounds[:3], 0.0) if "replayed" in kernel.notes else bounds,

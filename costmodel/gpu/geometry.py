@@ -16,6 +16,7 @@ import numpy as np
 from codesign.costmodel.gpu.runs import sector_waste
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import Access, KernelSummary, Nest, footprint, index_range
+from codesign.costmodel.visits import visited
 from codesign.ir.functions import Unit
 from codesign.ir.index import Index
 from codesign.ir.schedule import REDUCE_MODES
@@ -66,6 +67,10 @@ class Geometry:
     symbols: dict[str, Array] = field(default_factory=dict)
     cluster: dict[str, Array] = field(default_factory=dict)
     thread: dict[str, Array] = field(default_factory=dict)
+    left: dict[str, Array] = field(default_factory=dict)
+    """Of inner dims that masks cut, the share of their steps that a block makes, in the mean over the grid."""
+    skew: Array = 1.0
+    """How much longer the longest block's loops are than the mean ones, where masks cut them."""
 
     @property
     def threaded(self) -> bool:
@@ -136,6 +141,14 @@ def geometry(
         online[dim] = np.equal(mode, ONLINE)
         split = split * parts
         grid = grid * parts
+    left: dict[str, Array] = {}
+    skew: Array = 1.0
+    for dim, reach in kernel.reach.items():  # steps that a mask leaves, and the longest block's beside the mean one's
+        needed = {name: sizes[name] for name in reach.variables - extents.keys()}
+        steps, most = visited(reach, dim, tile, blocks, extents, needed)
+        left[dim] = np.where(looped[dim], steps / np.ceil(extents[dim] / tile[dim]), 1.0)
+        trips[dim] = trips[dim] * left[dim]
+        skew = np.maximum(skew, np.where(looped[dim], most / np.maximum(steps, 1e-9), 1.0))
     cluster = {dim: knobs[f"cluster.{dim}"] for dim in kernel.outer if f"cluster.{dim}" in knobs}
     thread = {
         name: column
@@ -143,7 +156,9 @@ def geometry(
         if name.startswith(("inner.thread.", "vector.", "staged.", "loaders.", "apart.", "pitch.", "read_only."))
         or name == "unflatten"
     }
-    return Geometry(extents, tile, mean, blocks, trips, looped, online, split, grid, dict(sizes), cluster, thread)
+    return Geometry(
+        extents, tile, mean, blocks, trips, looped, online, split, grid, dict(sizes), cluster, thread, left, skew
+    )
 
 
 @dataclass

@@ -177,15 +177,16 @@ def estimate(
     slots = chip.sms * resident
     absorbed = ABSORBED if chip.bulk else 0.0
     t = traffic(kernel, g, slots, knobs.get("group", 1.0), order, chip.cache_bytes, p.warm, p.write_gap, absorbed)
-    busiest = busiest_sm(g.grid, slots, chip.sms, sizes.get("skew", 1.0))
-    rounds = np.maximum(busiest / resident, 1.0)
+    busiest = busiest_sm(g.grid, slots, chip.sms, sizes.get("skew", 1.0) * g.skew)
+    rounds = np.maximum(busiest / resident, g.skew)  # the longest block is as many mean ones
 
     # what one SM computes and is fed with
     overhead = 0.0 if chained else p.tile_overhead  # a chain's tile of keys serves a whole tile of rows
     delivery = 1.0 + overhead * (1.0 / np.maximum(w.tensor_m, 1.0) + 1.0 / np.maximum(w.tensor_n, 1.0))
     efficiency = p.tensor_efficiency * chip.slower / delivery
     tensor = tensor_seconds(w.tensor, machine, chip.sms) * busiest / efficiency
-    beside = np.minimum(np.minimum(resident, busiest) * warps / 8.0, 1.0)  # eight warps hide the units' own latency
+    neighbours = np.maximum(np.minimum(resident, busiest / g.skew), 1.0)
+    beside = np.minimum(neighbours * warps / 8.0, 1.0)  # eight warps hide the units' own latency
     spilled = spilled_bytes(w, found)
     vector = busiest * (_vector_seconds(w, chip, p, knobs) / beside + spilled / chip.port)
     waits = (w.operand_waits * OPERAND_CLOCKS + w.cache_waits * chip.l2_latency * chip.clock) / (resident * warps)

@@ -9,7 +9,7 @@ import numpy as np
 
 from codesign.costmodel.gpu.geometry import Array, Geometry, further_sweeps
 from codesign.costmodel.gpu.runs import run_bytes
-from codesign.costmodel.summary import Access, KernelSummary, footprint
+from codesign.costmodel.summary import Access, KernelSummary, footprint, kept_by_masks
 
 FRESH = (0.05, 0.6)
 """Share of L2 up to which all that the kernel before has written is still found there, and from which on nothing is."""
@@ -79,8 +79,10 @@ def traffic(
             if (access.tensor, access.index) in seen:
                 continue
             seen.add((access.tensor, access.index))
-            once = footprint(access, whole) * access.dtype.bytes
-            each = footprint(access, per_wave) * access.dtype.bytes
+            left: Array = access.dtype.bytes
+            for dim in kept_by_masks(access, kernel.reach, kernel.extents):
+                left = left * g.left.get(dim, 1.0)
+            once, each = footprint(access, whole) * left, footprint(access, per_wave) * left
             entries.append((access, once, each))
             flow = flow + each
     write: Array = 0.0

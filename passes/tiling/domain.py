@@ -8,6 +8,7 @@ from typing import Literal
 
 from codesign.ir.errors import ScheduleError
 from codesign.ir.index import Bounds, Index, ceildiv, index
+from codesign.ir.reach import reaches
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Fusion
 from codesign.ir.tile import Axis, GridDim, grid_variable
@@ -62,6 +63,7 @@ class Domain:
     """The plan of every dim, over size symbols; raises ScheduleError for a schedule that does not apply to the group.
 
     `sizes`: what the schedule gives the symbols. `tiles`: the symbol of each tiled dim. `depth`: the symbol of its loops' depth.
+    `reach`: the part of reduced dims that masks leave.
     """
 
     def __init__(self, fusion: Fusion, schedule: Schedule, bounds: Bounds) -> None:
@@ -84,6 +86,7 @@ class Domain:
             for name in grid_order(fusion, schedule)
             if not self.plans[name].sole
         )
+        self.reach = reaches(fusion.computes, {*fusion.body.yields}, bounds)
         self.depth = self.fresh("depth")
         self.sizes[self.depth] = schedule.pipeline
 

@@ -13,6 +13,7 @@ from codesign.ir.location import merge
 from codesign.ir.scalar import cast
 from codesign.ir.tensor import Compute
 from codesign.ir.tile import For
+from codesign.passes.tiling.bounds import loop_bounds
 from codesign.passes.tiling.domain import Domain
 from codesign.passes.tiling.reductions import StoreTask, Task, reduction
 from codesign.passes.tiling.values import Scope, Tile, Values
@@ -120,10 +121,11 @@ class Program(Values):
         inner = Scope(scope, plan.name, {**scope.loops, plan.name: variable})
         last = self._nest(inner, loops[1:], tasks, args)
         body = Block((v for values in args for v in values), inner.ops, (v for values in last for v in values))
+        lower, upper = loop_bounds(self.domain, plan)
         op = For(
             variable,
-            0,
-            plan.extent,
+            lower,
+            upper,
             plan.size,
             [value for values in carried for value in values],
             body,

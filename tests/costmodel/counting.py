@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.functions import FUNCTIONS
@@ -96,8 +98,25 @@ class Stepper:
 
 
 def count(kernel: Kernel, sizes: Mapping[str, int] | None = None) -> Counted:
-    """The totals of one program of a kernel; `sizes` gives the values of its size symbols."""
-    return Stepper(kernel, sizes or {}).total
+    """The totals of one program of a kernel, in the mean where they differ; `sizes` gives the values of its size symbols."""
+    limits = (limit for op in kernel.body.walk() if isinstance(op, For) for limit in (op.lower, op.upper))
+    follow = {name for limit in limits for name in limit.variables()}
+    along = [dim for dim in kernel.grid if dim.name in follow]
+    programs = itertools.product(*(range(int(dim.extent.evaluate(sizes or {}))) for dim in along))
+    every = [
+        Stepper(kernel, {**(sizes or {}), **{d.name: i for d, i in zip(along, p, strict=True)}}).total for p in programs
+    ]
+    return every[0] if len(every) == 1 else _mean(every)
+
+
+def _mean(every: list[Counted]) -> Counted:
+    found = Counted(live_bytes=max(one.live_bytes for one in every))
+    for part in ("moved", "products", "slots", "trips"):
+        total: Counter[Any] = sum((getattr(one, part) for one in every), Counter())
+        setattr(found, part, Counter({key: number / len(every) for key, number in total.items()}))
+    found.masks = sum(one.masks for one in every) / len(every)  # type: ignore[assignment]
+    found.reductions = sum(one.reductions for one in every) / len(every)  # type: ignore[assignment]
+    return found
 
 
 def _names(node: Scalar) -> set[str]:

@@ -162,8 +162,13 @@ def padded(rows: int, columns: int, by: int) -> Fusion:
     return group([total, out], [total, out])
 
 
-def attention(heads: int, rows: int, keys: int, width: int) -> Fusion:
-    """Two matrix products with a softmax between them, in one group."""
+def below(column: str = "j", row: str = "i", offset: int = 0) -> Scalar:
+    """The condition of a lower triangle."""
+    return apply("le", IndexValue(column), IndexValue(index(row) + offset))
+
+
+def attention(heads: int, rows: int, keys: int, width: int, mask: Scalar | None = None) -> Fusion:
+    """Two matrix products with a softmax between them, in one group; `mask`: which scores (`i`, `j`) count."""
     q, k = Value(tensor(F16, heads, rows, width), "q"), Value(tensor(F16, heads, keys, width), "k")
     v = Value(tensor(F16, heads, keys, width), "v")
 
@@ -177,7 +182,11 @@ def attention(heads: int, rows: int, keys: int, width: int) -> Fusion:
         monoid="sum",
         name="scores",
     )
-    s = Read(scores.result, ["h", "i", "j"])
+    s: Scalar = Read(scores.result, ["h", "i", "j"])
+    masked = Compute(
+        dims(h=heads, i=rows, j=keys), s if mask is None else select(mask, s, literal(float("-inf"))), name="masked"
+    )
+    s = Read(masked.result, ["h", "i", "j"])
     top = Compute(dims(h=heads, i=rows), s, reductions=dims(j=keys), monoid="max", name="top")
     power = Compute(
         dims(h=heads, i=rows, j=keys), apply("exp", apply("sub", s, Read(top.result, ["h", "i"]))), name="power"
@@ -195,7 +204,16 @@ def attention(heads: int, rows: int, keys: int, width: int) -> Fusion:
         dtype=F16,
         name="out",
     )
-    return group([scores, top, power, total, share, out], [out])
+    return group([scores, masked, top, power, total, share, out], [out])
+
+
+def masked_product(m: int, n: int, k: int, mask: Scalar, dtype: DType = F32) -> Fusion:
+    """A matrix of which only what the mask of `i` and `k` leaves counts, times another one."""
+    a, b = Value(tensor(dtype, m, k), "a"), Value(tensor(dtype, k, n), "b")
+    left = select(mask, cast(Read(a, ["i", "k"]), F32), Literal(0, F32))
+    body = apply("mul", left, cast(Read(b, ["k", "j"]), F32))
+    out = Compute(dims(i=m, j=n), body, reductions=dims(k=k), monoid="sum", name="out")
+    return group([out], [out])
 
 
 def integer_product(m: int, n: int, k: int) -> Fusion:

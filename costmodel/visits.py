@@ -1,0 +1,78 @@
+"""How many steps loops make along dims that masks cut: in the mean over the programs of a grid, and of the longest one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from codesign.ir.index import ceildiv, index, maximum
+from codesign.ir.reach import Reach
+
+Array = Any
+"""A NumPy array over schedules, or a Python number; they broadcast."""
+
+MOST_PROGRAMS = 1 << 14
+"""Programs along one dim that are looked at one by one; of more, so many that lie evenly."""
+
+
+def visited(
+    reach: Reach,
+    dim: str,
+    tile: Mapping[str, Array],
+    blocks: Mapping[str, Array],
+    extents: Mapping[str, Array],
+    symbols: Mapping[str, Array],
+) -> tuple[Array, Array]:
+    """Mean and most steps of a loop along a dim, for schedules with these tiles and programs (`blocks`) along the dims of the grid."""
+    names = sorted((reach.variables & extents.keys()) - {dim})
+    ends = {name: (f"{name} first", f"{name} last") for name in names}
+    lower, upper = reach.over(ends, "extent", "step")
+    trips = maximum(ceildiv(upper - lower, "step"), 0)
+    along = [name for name in names if name in blocks]
+    given = {"step": tile[dim], "extent": extents[dim], **symbols}
+    given |= {f"{name} tile": tile[name] for name in along} | {f"{name} blocks": blocks[name] for name in along}
+    given |= {f"{name} extent": extents[name] for name in names}
+    columns = [np.asarray(value, dtype=np.float64) for value in given.values()]
+    shape = np.broadcast_shapes(*(column.shape for column in columns))
+    rows = np.stack([np.broadcast_to(column, shape).ravel() for column in columns], axis=-1)
+    different, places = np.unique(rows, axis=0, return_inverse=True)
+    mean, most = np.empty(len(different)), np.empty(len(different))
+    for row, values in enumerate(different.astype(np.int64)):
+        known: dict[str, Any] = dict(zip(given, values.tolist(), strict=True))
+        counts = [known[f"{name} blocks"] for name in along]
+        programs = np.meshgrid(*(_programs(count) for count in counts), indexing="ij", sparse=True)
+        for name in names:
+            known[f"{name} first"], known[f"{name} last"] = 0, known[f"{name} extent"] - 1
+        for name, each, count in zip(along, programs, counts, strict=True):
+            if count > 1:
+                known[f"{name} first"] = each * known[f"{name} tile"]
+                known[f"{name} last"] = known[f"{name} first"] + known[f"{name} tile"] - 1
+        found = np.asarray(index(trips).evaluate(known))
+        mean[row], most[row] = found.mean(), found.max()
+    if not shape:
+        return float(mean[0]), float(most[0])
+    return mean[places].reshape(shape), most[places].reshape(shape)
+
+
+def shares_left(
+    reach: Mapping[str, Reach], extents: Mapping[str, Array], symbols: Mapping[str, Array]
+) -> dict[str, float]:
+    """Of each dim that masks cut, the share of its values that they leave, in the mean over the values of the other dims.
+
+    `extents`, `symbols`: numbers.
+    """
+    ones = dict.fromkeys(extents, 1.0)
+    found: dict[str, float] = {}
+    for dim, left in reach.items():
+        needed = {name: size for name, size in symbols.items() if name in left.variables}
+        mean, _ = visited(left, dim, ones, {n: e for n, e in extents.items() if n not in reach}, extents, needed)
+        found[dim] = float(mean) / float(extents[dim])
+    return found
+
+
+def _programs(count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    if count <= MOST_PROGRAMS:
+        return np.arange(count)
+    return (np.arange(MOST_PROGRAMS) * count) // MOST_PROGRAMS

@@ -1,0 +1,331 @@
+"""Where a mask leaves a reduction something to do: the values of a reduced dim at which its expression is not neutral.
+
+    sum(k) { select(k <= i, %a[i, k], 0) * %b[k, j] }        0 <= k < i + 1
+    max(k) { select(i - 8 <= k and k <= i, %s[i, k], -inf) }  max(i - 8, 0) <= k < i + 1
+
+A factor that is masked to zero makes its product neutral, and a term that is minus infinity its sum, whatever the others hold: what is
+masked contributes nothing, as in kernels written by hand. A row that is masked whole still gets what its expression gives there
+(`exp(-inf - -inf)` is NaN): where that may be, a loop makes at least one step (`once`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from codesign.ir.core import Value
+from codesign.ir.dtypes import BOOL
+from codesign.ir.functions import FUNCTIONS
+from codesign.ir.index import (
+    Bounds,
+    Extremum,
+    FloorDiv,
+    Index,
+    IndexLike,
+    Var,
+    ceildiv,
+    extremum,
+    index,
+    maximum,
+    minimum,
+)
+from codesign.ir.numerics import highest, lowest
+from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar
+from codesign.ir.tensor import Compute
+
+Ends = Mapping[str, tuple[IndexLike, IndexLike]]
+"""The first and the last value of dims in a block of the domain."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """`low <= dim < high`, over the other dims; `once`: a loop along the dim makes a step even where that is nowhere."""
+
+    low: Index
+    high: Index
+    once: bool = False
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """The dims, and size symbols, that it hangs on."""
+        return self.low.variables() | self.high.variables()
+
+    def over(self, ends: Ends, extent: IndexLike, step: IndexLike) -> tuple[Index, Index]:
+        """The loop in steps along the dim that covers the reach of a block: where it begins and before which value it ends."""
+        low, _ = extremes(self.low, ends)
+        _, high = extremes(self.high, ends)
+        size = index(step)
+        lower = index(0) if low is None else maximum(low, 0) // size * size
+        upper = index(extent) if high is None else minimum(high, extent)
+        if self.once:
+            lower = minimum(lower, (index(extent) - 1) // size * size)
+            upper = maximum(upper, lower + 1)
+        return lower, upper
+
+    def also(self, other: Reach) -> Reach:
+        """The least reach that holds both."""
+        if NOWHERE in (self, other):
+            return other if self == NOWHERE else self
+        low, high = minimum(self.low, other.low), maximum(self.high, other.high)
+        return Reach(low, high, self.once or other.once)
+
+    def within(self, other: Reach) -> Reach:
+        """What both reach."""
+        if NOWHERE in (self, other):
+            return NOWHERE
+        low, high = maximum(self.low, other.low), minimum(self.high, other.high)
+        return Reach(low, high, self.once or other.once)
+
+
+NOWHERE = Reach(index(0), index(0))
+
+
+def reaches(computes: Iterable[Compute], results: Set[Value], bounds: Bounds) -> dict[str, Reach]:
+    """For the reduced dims of a group that masks cut, what the reductions along them reach together.
+
+    A dim that a result of the group has is not cut: its whole extent is stored. `bounds`: ranges of size symbols.
+    """
+    members = tuple(computes)
+    if not any(isinstance(node, IndexValue) for compute in members for node in compute.body.walk()):
+        return {}
+    inside = {compute.result: compute for compute in members}
+    whole = {dim.name for compute in members if compute.result in results for dim in compute.dims}
+    found: dict[str, Reach | None] = {}
+    for compute in members:
+        for dim in compute.reductions:
+            if dim.name not in whole and found.get(dim.name, NOWHERE) is not None:
+                mine = _of_reduction(compute, dim.name, dim.extent, inside)
+                found[dim.name] = _either(found.get(dim.name, NOWHERE), mine)
+    extents = {dim.name: dim.extent for compute in members for dim in compute.domain}
+    known = bounds.with_extents(extents)
+    cut: dict[str, Reach] = {}
+    for name, reach in found.items():
+        if reach is not None and reach != NOWHERE:
+            low = maximum(reach.low, 0).simplify(known)
+            high = minimum(reach.high, extents[name]).simplify(known)
+            if low != 0 or high != extents[name]:
+                cut[name] = Reach(low, high, reach.once)
+    return cut
+
+
+def _of_reduction(compute: Compute, name: str, extent: Index, inside: Mapping[Value, Compute]) -> Reach | None:
+    """Where the reduced expression is not the monoid's neutral element; None for everywhere."""
+    monoid, dtype = compute.monoid, compute.accumulate
+    if monoid is None or monoid in ("argmax", "argmin"):  # positions count those that are masked, too
+        return None
+    if monoid in ("max", "min"):
+        neutral = float(lowest(dtype) if monoid == "max" else highest(dtype))
+    else:
+        neutral = 1.0 if monoid in ("prod", "all") else 0.0
+    return _Masks(name, extent, inside).unless(compute.body, neutral)
+
+
+def _either(a: Reach | None, b: Reach | None) -> Reach | None:
+    return None if a is None or b is None else a.also(b)
+
+
+def _both(a: Reach | None, b: Reach | None) -> Reach | None:
+    return b if a is None else a if b is None else a.within(b)
+
+
+def _at_least_once(reach: Reach | None) -> Reach | None:
+    return reach if reach is None or reach == NOWHERE else replace(reach, once=True)
+
+
+_ENDS = (0.0, -math.inf, math.inf)
+"""Values of an argument that are tried for what makes a function's result a given value."""
+
+
+class _Masks:
+    """Reaches along one dim of an expression; None stands for everywhere."""
+
+    def __init__(self, name: str, extent: Index, inside: Mapping[Value, Compute]) -> None:
+        self.name, self.extent, self.inside = name, extent, inside
+        self.memo: dict[tuple[int, float | str], Reach | None] = {}
+
+    def unless(self, node: Scalar, value: float) -> Reach | None:
+        """Where an expression may be another value than this one."""
+        key = (id(node), value)
+        if key not in self.memo:
+            self.memo[key] = self._unless(node, value)
+        return self.memo[key]
+
+    def _unless(self, node: Scalar, value: float) -> Reach | None:
+        if isinstance(node, Literal):
+            return NOWHERE if float(node.value) == value else None
+        if isinstance(node, Read):
+            return self._through(node, lambda masks, body: masks.unless(body, value))
+        if not isinstance(node, Apply):
+            return None
+        if node.dtype is BOOL:
+            return self.holds(node, truth=not value)
+        if node.function == "select":
+            condition, yes, no = node.args
+            chosen = _both(self.holds(condition, truth=True), self.unless(yes, value))
+            return _either(chosen, _both(self.holds(condition, truth=False), self.unless(no, value)))
+        return self._function(node, value)
+
+    def _function(self, node: Apply, value: float) -> Reach | None:
+        varying = [arg for arg in node.args if not isinstance(arg, Literal)]
+        if len(varying) == 1 and node.function not in ("cast", "bitcast"):
+            return self._of_one(node, varying[0], value)
+        parts = [self.unless(arg, value) for arg in node.args]
+        infinite = math.isinf(value)
+        if node.function == "cast" and (node.dtype.is_float or value == 0.0):
+            return None if node.args[0].dtype is BOOL and value not in (0.0, 1.0) else parts[0]
+        if node.function == "mul" and value == 0.0:
+            return _both(*parts)
+        if node.function == "div" and value == 0.0:
+            return _at_least_once(parts[0])
+        if node.function == "sub" and infinite:
+            return _at_least_once(_both(parts[0], self.unless(node.args[1], -value)))
+        if node.function == "add" and infinite:
+            return _at_least_once(_both(*parts))
+        if node.function in ("add", "sub") and value == 0.0:
+            return _either(*parts)
+        if node.function in ("max", "min") and infinite:
+            absorbing = (node.function == "max") == (value > 0)
+            return _both(*parts) if absorbing else _either(*parts)
+        return None
+
+    def _of_one(self, node: Apply, arg: Scalar, value: float) -> Reach | None:
+        """Of a function of one argument (and numbers): where the argument may be another value than one that gives this one."""
+        found: Reach | None = None
+        for end in _ENDS if arg.dtype.is_float else (0.0,):
+            dtype = arg.dtype.numpy
+            args = [np.asarray(a.value if isinstance(a, Literal) else end, dtype=dtype) for a in node.args]
+            with np.errstate(all="ignore"):
+                if float(FUNCTIONS[node.function].evaluate(*args)) == value:
+                    found = _both(found, self.unless(arg, end))
+        return found
+
+    def holds(self, node: Scalar, *, truth: bool) -> Reach | None:
+        """Where a condition may hold, or with `truth` False where it may not."""
+        key = (id(node), "holds" if truth else "fails")
+        if key not in self.memo:
+            self.memo[key] = self._holds(node, truth=truth)
+        return self.memo[key]
+
+    def _holds(self, node: Scalar, *, truth: bool) -> Reach | None:
+        if isinstance(node, Literal):
+            return None if bool(node.value) == truth else NOWHERE
+        if isinstance(node, Read):
+            return self._through(node, lambda masks, body: masks.holds(body, truth=truth))
+        if not isinstance(node, Apply):
+            return None
+        if node.function == "not":
+            return self.holds(node.args[0], truth=not truth)
+        if node.function in ("and", "or"):
+            parts = [self.holds(arg, truth=truth) for arg in node.args]
+            return _both(*parts) if (node.function == "and") == truth else _either(*parts)
+        if node.function == "cast" and node.args[0].dtype is BOOL:
+            return self.holds(node.args[0], truth=truth)
+        return self._compares(node, truth=truth)
+
+    def _compares(self, node: Apply, *, truth: bool) -> Reach | None:
+        function = node.function if truth else _OPPOSITE.get(node.function, "")
+        if function not in _OPPOSITE or not all(arg.dtype.is_integer for arg in node.args):
+            return None
+        if isinstance(node.args[0], Apply) and node.args[0].function == "abs" and function in ("lt", "le"):
+            inner, limit = node.args[0].args[0].as_index(), node.args[1].as_index()
+            margin = limit - (1 if function == "lt" else 0)
+            return _both(self._from(margin - inner), self._from(margin + inner))
+        left, right = (arg.as_index() for arg in node.args)
+        if function in ("gt", "ge"):
+            left, right = right, left
+        more = right - left - (1 if function in ("lt", "gt") else 0)
+        if function == "eq":
+            return _both(self._from(more), self._from(-more))
+        return None if function == "ne" else self._from(more)
+
+    def _from(self, value: Index) -> Reach | None:
+        """Where `value >= 0`, for one that is linear in the dim or in a quotient of it."""
+        if value.data() or self.name not in value.variables():
+            return None
+        factor = value.coefficient(self.name)
+        if factor is not None:
+            if not factor.is_constant:
+                return None
+            rest, rise = value - factor * index(self.name), factor.constant
+            if rise > 0:
+                return Reach(ceildiv(-rest, rise), self.extent)
+            return Reach(index(0), rest // -rise + 1)
+        return self._from_quotient(value)
+
+    def _from_quotient(self, value: Index) -> Reach | None:
+        found = [(m, c) for m, c in value.terms if any(self.name in Index.atom(atom).variables() for atom in m)]
+        if len(found) != 1 or len(found[0][0]) != 1:
+            return None
+        (atom,), rise = found[0]
+        if not isinstance(atom, FloorDiv) or not atom.denominator.is_constant or atom.denominator.constant < 1:
+            return None
+        rest = value - Index.atom(atom) * rise
+        if rise > 0:  # x // d >= n where x >= n*d
+            return self._from(atom.numerator - ceildiv(-rest, rise) * atom.denominator)
+        return self._from(rest // -rise * atom.denominator + atom.denominator - 1 - atom.numerator)
+
+    def _through(self, read: Read, ask: Callable[[_Masks, Scalar], Reach | None]) -> Reach | None:
+        """The reach of what a read finds, where that is worked out in the group point by point."""
+        maker = self.inside.get(read.source)
+        if maker is None or maker.reductions or read.otherwise is not None:
+            return None
+        places = dict(zip((dim.name for dim in maker.dims), read.indices, strict=True))
+        along = [name for name, place in places.items() if self.name in place.variables()]
+        if len(along) != 1 or places[along[0]].variable != self.name:
+            return None
+        found = ask(_Masks(along[0], maker.extents()[along[0]], self.inside), maker.body)
+        if found is None or found == NOWHERE:
+            return found
+        others = {name: place for name, place in places.items() if name != along[0]}
+        return Reach(found.low.substitute(others), found.high.substitute(others), found.once)
+
+
+_OPPOSITE = {"lt": "ge", "ge": "lt", "gt": "le", "le": "gt", "eq": "ne", "ne": "eq"}
+
+
+def extremes(value: Index, ends: Ends) -> tuple[Index | None, Index | None]:
+    """The least and the greatest value while dims go over a block, None where that is not known; other variables are sizes or stay."""
+    low: Index | None = index(0)
+    high: Index | None = index(0)
+    for monomial, c in value.terms:
+        least, greatest = _of_monomial(monomial, ends)
+        if c < 0:
+            least, greatest = greatest, least
+        low = None if low is None or least is None else low + least * c
+        high = None if high is None or greatest is None else high + greatest * c
+    return low, high
+
+
+def _of_monomial(monomial: tuple[object, ...], ends: Ends) -> tuple[Index | None, Index | None]:
+    moving = [atom for atom in monomial if not Index.atom(atom).variables().isdisjoint(ends)]  # type: ignore[arg-type]
+    factor = index(1)
+    for atom in monomial:
+        if atom not in moving:
+            factor = factor * Index.atom(atom)  # type: ignore[arg-type]
+    if not moving:
+        return factor, factor
+    if len(moving) > 1 or not all(isinstance(atom, Var) or atom in moving for atom in monomial):
+        return None, None
+    low, high = _of_atom(moving[0], ends)
+    return None if low is None else low * factor, None if high is None else high * factor
+
+
+def _of_atom(atom: object, ends: Ends) -> tuple[Index | None, Index | None]:
+    if isinstance(atom, Var):
+        first, last = ends[atom.name]
+        return index(first), index(last)
+    if isinstance(atom, FloorDiv) and atom.denominator.variables().isdisjoint(ends):
+        low, high = extremes(atom.numerator, ends)
+        return None if low is None else low // atom.denominator, None if high is None else high // atom.denominator
+    if isinstance(atom, Extremum):
+        pairs = [extremes(arg, ends) for arg in atom.args]
+        return _extremum(atom.kind, [low for low, _ in pairs]), _extremum(atom.kind, [high for _, high in pairs])
+    return None, None
+
+
+def _extremum(kind: str, args: list[Index | None]) -> Index | None:
+    known = [arg for arg in args if arg is not None]
+    return extremum(kind, known) if len(known) == len(args) else None

@@ -1,0 +1,101 @@
+"""What masks take off the price: steps that loops make in the mean, work, bytes and seconds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from codesign.costmodel.features import features
+from codesign.costmodel.gpu.geometry import geometry, work
+from codesign.costmodel.machine import load_machine
+from codesign.costmodel.models import cost_model_for
+from codesign.costmodel.roofline import kernel_flops
+from codesign.costmodel.summary import summarize
+from codesign.costmodel.visits import shares_left, visited
+from codesign.ir.dtypes import BF16
+from codesign.ir.index import index, maximum
+from codesign.ir.reach import Reach
+from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.ir.tensor import Fusion
+from codesign.passes.tile import template
+from tests.passes.tiling import groups
+from tests.passes.tiling.test_bounds import window
+
+CAUSAL = Reach(index(0), index("i") + 1)
+WINDOW = Reach(maximum(index("i") - 99, 0), index("i") + 1, once=True)
+
+
+@pytest.mark.parametrize("reach", [CAUSAL, WINDOW], ids=["causal", "window"])
+def test_steps_are_those_of_each_program(reach: Reach) -> None:
+    rows, steps = np.array([16.0, 64.0, 64.0]), np.array([32.0, 32.0, 128.0])
+    blocks = {"i": np.ceil(500 / rows)}
+    mean, most = visited(reach, "k", {"i": rows, "k": steps}, blocks, {"i": 500.0, "k": 500.0}, {})
+    for at, (row, step) in enumerate(zip(rows.astype(int), steps.astype(int), strict=True)):
+        made = []
+        for first in range(0, 500, row):
+            lower = int(reach.low.evaluate({"i": first})) // step * step
+            made.append(math.ceil((min(first + row, 500) - lower) / step))
+        assert (mean[at], most[at]) == (np.mean(made), max(made))
+
+
+def test_a_dim_that_one_program_has_is_not_cut() -> None:
+    assert visited(CAUSAL, "k", {"i": 512.0, "k": 64.0}, {"i": 1.0}, {"i": 512.0, "k": 512.0}, {}) == (8.0, 8.0)
+
+
+def test_the_share_of_a_triangle() -> None:
+    assert shares_left({"k": CAUSAL}, {"i": 64.0, "k": 64.0}, {})["k"] == pytest.approx(65 / 128)
+
+
+def test_work_and_bytes_are_those_of_the_kernel() -> None:
+    for group in (
+        groups.attention(2, 256, 256, 32, window(64)),
+        groups.masked_product(256, 64, 256, groups.below("k")),
+    ):
+        tiles = {"i": 32, "j": 32, "k": 32, "d": 32, "e": 32}
+        used = {dim: size for dim, size in tiles.items() if dim in group.dims()}
+        schedule = Schedule(used, reduce={"d": "resident"} if "d" in used else {})
+        made, sizes = template(group, schedule)
+        found, summary = features(made.kernel).at(sizes), summarize(group)
+        knobs = {k: np.asarray(v, dtype=np.float64) for k, v in ScheduleBatch.of([schedule]).columns.items()}
+        predicted = work(summary, geometry(summary, knobs, {}))
+        if "d" not in used:  # of attention, the model has queries loaded in each of its loops
+            assert float(np.squeeze(predicted.load_bytes)) == pytest.approx(found.load_bytes, rel=0.01)
+        products = sum(float(np.squeeze(v)) for v in predicted.tensor.values()) + float(np.squeeze(predicted.ieee))
+        assert products == pytest.approx(sum(found.products.values()), rel=0.01)
+
+
+def seconds(group: Fusion, machine: str) -> float:
+    tiles = {"i": 128, "j": 64, "d": 64, "e": 64, "k": 64}
+    schedule = Schedule({dim: size for dim, size in tiles.items() if dim in group.dims()}, reduce={"d": "resident"})
+    if "j" in group.outer_dims():
+        schedule = Schedule({"i": 128, "j": 128, "k": 32}, pipeline=2, extras={"warps": 8})
+    target = load_machine(machine)
+    return float(cost_model_for(target).predict(summarize(group), target, ScheduleBatch.of([schedule])).seconds[0])
+
+
+@pytest.mark.parametrize("machine", ["h100_sxm", "a100_sxm", "maia100"])
+def test_what_a_mask_empties_is_not_paid(machine: str) -> None:
+    whole, half, few = (
+        seconds(groups.attention(64, 4096, 4096, 64, m), machine) for m in (None, groups.below(), window(256))
+    )
+    assert half < 0.65 * whole
+    assert few < 0.3 * whole
+    wide, narrow = (seconds(groups.masked_product(8192, 8192, 8192, m, BF16), machine) for m in MASKS)
+    assert narrow < 0.65 * wide
+
+
+MASKS = (groups.below("k", offset=1 << 20), groups.below("k"))
+
+
+def test_least_work_and_bytes_are_those_that_masks_leave() -> None:
+    whole, half = (summarize(groups.masked_product(1024, 512, 1024, mask)) for mask in MASKS)
+    assert kernel_flops(half, {}) == pytest.approx(kernel_flops(whole, {}) * 1025 / 2048)
+    assert whole.read_bytes.constant == 4 * (1024 * 1024 + 1024 * 512)
+    assert half.read_bytes.constant == pytest.approx(4 * (1024 * 1025 / 2 + 1024 * 512), rel=1e-5)
+
+
+def test_one_wave_takes_as_long_as_its_longest_program() -> None:
+    alone, whole = (seconds(groups.attention(1, 4096, 4096, 64, mask), "h100_sxm") for mask in (groups.below(), None))
+    assert alone > 0.8 * whole
