@@ -16,6 +16,7 @@ COMMANDS = {
     "validate": "compare a cost model with a table of measured times",
     "calibrate": "fit a machine's parameters to a table of measured times",
     "ladder": "the same kernels through every fidelity of the cost model",
+    "study": "policies against each other on kernels, machines and measured spaces",
 }
 
 

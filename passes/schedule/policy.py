@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -101,7 +101,8 @@ class Descent(Tracking):
     """The fast default: a coarse grid over tiles and warps, then steps from the best few until none of them is bettered.
 
     A space of at most `whole` points is looked at in one batch, which takes less time than a second one would. `coarse`:
-    schedules of the first grid at most; `keep`: how many are refined side by side.
+    schedules of the first grid at most; `keep`: how many are refined side by side. A budget that the first batch would use up is
+    spent to a third on schedules spread evenly over it, and the rest on steps.
     """
 
     def __init__(self, coarse: int = 1024, keep: int = 8, whole: int = 8192) -> None:
@@ -117,11 +118,15 @@ class Descent(Tracking):
         self._front_seconds = np.zeros(0)
         self._seen: set[bytes] = set()
         self._improved = True
+        self._partial = True
 
     def propose(self, count: int) -> ScheduleBatch | None:
         if not self._seen:
             codes = self._first()
-        elif self._improved and len(self._front) and len(self.space) > self.whole:
+            self._partial = len(self.space) > self.whole or len(codes) > count
+            if len(codes) > count:
+                codes = codes[np.linspace(0, len(codes) - 1, max(count // 3, 1)).astype(np.int64)]
+        elif self._improved and len(self._front) and self._partial:
             codes = self.space.neighbours(self._front)
         else:
             return None
@@ -164,7 +169,34 @@ class Descent(Tracking):
         return unique_rows(np.concatenate([codes, handful]))
 
 
-POLICIES: dict[str, Callable[..., Policy]] = {"default": Descent, "exhaustive": Exhaustive, "random": Random}
+def _later(module: str, factory: str) -> Callable[..., Policy]:
+    """A policy of `codesign.passes.schedule.policies`, imported when it is made; CodesignError when what it needs is not installed."""
+
+    def make(**options: Any) -> Policy:
+        try:
+            found = importlib.import_module(f"codesign.passes.schedule.policies.{module}")
+        except ModuleNotFoundError as error:
+            hint = "pip install 'codesign[lab]'"
+            raise CodesignError(f"this policy needs {error.name}, which is not installed", hint=hint) from error
+        policy: Policy = getattr(found, factory)(**options)
+        return policy
+
+    return make
+
+
+POLICIES: dict[str, Callable[..., Policy]] = {
+    "default": Descent,
+    "exhaustive": Exhaustive,
+    "random": Random,
+    "quasi_random": _later("quasi_random", "QuasiRandom"),
+    "beam": _later("beam", "Beam"),
+    "evolutionary": _later("evolution", "Evolutionary"),
+    "annealing": _later("annealing", "Annealing"),
+    "tpe": _later("optuna_sampler", "tpe"),
+    "cma_es": _later("optuna_sampler", "cma_es"),
+    "nsga_ii": _later("optuna_sampler", "nsga_ii"),
+    "gaussian": _later("gaussian", "Gaussian"),
+}
 """Policies that ship with codesign, by name."""
 
 ENTRY_POINTS = "codesign.policies"
@@ -175,27 +207,39 @@ def policy_names() -> list[str]:
     return sorted({*POLICIES, *(point.name for point in entry_points(group=ENTRY_POINTS))})
 
 
-def make_policy(policy: str | Policy) -> Policy:
-    """A policy from its name, from `package.module:Class`, or itself; CodesignError names what is near."""
+def make_policy(policy: str | Policy, options: Mapping[str, Any] | None = None) -> Policy:
+    """A policy from its name, from `package.module:Class`, or itself; CodesignError names what is near.
+
+    `options` go to what makes it. A class or object that is a sampler of Optuna is adapted.
+    """
     if not isinstance(policy, str):
         return policy
+    return _instance(_factory(policy), policy, options or {})
+
+
+def _factory(policy: str) -> Any:
     if policy in POLICIES:
-        return POLICIES[policy]()
+        return POLICIES[policy]
     for point in entry_points(group=ENTRY_POINTS):
         if point.name == policy:
-            return _instance(point.load(), policy)
+            return point.load()
     if ":" in policy:
         module, _, name = policy.partition(":")
         try:
-            return _instance(getattr(importlib.import_module(module), name), policy)
+            return getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             raise CodesignError(f"policy {policy!r}: {error}", hint="give package.module:Class") from error
     near = difflib.get_close_matches(policy, policy_names(), n=3, cutoff=0.3) or policy_names()
     raise CodesignError(f"unknown policy {policy!r}", hint=f"nearest: {', '.join(near)}; or package.module:Class")
 
 
-def _instance(factory: Any, name: str) -> Policy:
-    made: Any = factory()
+def _instance(factory: Any, name: str, options: Mapping[str, Any]) -> Policy:
+    try:
+        made: Any = factory(**options)
+    except TypeError as error:
+        raise CodesignError(f"policy {name!r}: {error}", hint="options are arguments of its class") from error
+    if callable(getattr(made, "sample_relative", None)):  # as all samplers of Optuna have
+        return _later("optuna_sampler", "adapted")(sampler=made)
     for method in ("start", "propose", "observe", "best"):
         if not callable(getattr(made, method, None)):
             raise CodesignError(

@@ -41,6 +41,13 @@ class Constraint:
 
 
 @dataclass(frozen=True)
+class CodedBatch(ScheduleBatch):
+    """A batch that a space made, with the codes that it was made from."""
+
+    codes: Ints | None = None
+
+
+@dataclass(frozen=True)
 class Space:
     """All schedules of a kernel on a machine, as codes [N, knobs] (positions in each knob's values) or as batches.
 
@@ -61,7 +68,19 @@ class Space:
 
     def batch(self, codes: Ints) -> ScheduleBatch:
         """Schedules of codes."""
-        return ScheduleBatch(self._columns(codes), self.common)
+        return CodedBatch(self._columns(codes), self.common, codes)
+
+    def codes_of(self, batch: ScheduleBatch) -> Ints:
+        """Codes [N, knobs] of schedules, -1 where a knob is at none of its values; a knob that is not said is at its default."""
+        if isinstance(batch, CodedBatch) and batch.codes is not None:
+            return batch.codes
+        codes = np.zeros((len(batch), len(self.knobs)), np.int64)
+        for position, knob in enumerate(self.knobs):
+            values = np.array(knob.values, dtype=np.int64)
+            column = batch.column(knob.name, knob.default)
+            found = np.minimum(np.searchsorted(values, column), len(values) - 1)
+            codes[:, position] = np.where(values[found] == column, found, -1)
+        return codes
 
     def legal(self, codes: Ints) -> npt.NDArray[np.bool_]:
         """Which codes meet all constraints."""
@@ -92,13 +111,21 @@ class Space:
     def enumerate(self, chunk: int = 1 << 16) -> Iterator[Ints]:
         """Codes of all legal schedules, in chunks."""
         sizes = [len(knob.values) for knob in self.knobs]
-        for start in range(0, len(self), chunk):
-            flat = np.arange(start, min(start + chunk, len(self)))
-            codes = (
-                np.stack(np.unravel_index(flat, sizes), axis=1).astype(np.int64)
-                if sizes
-                else np.zeros((1, 0), np.int64)
-            )
+        inner, split = 1, len(sizes)  # the last knobs, whose product fits into a chunk, are laid out once
+        while split and inner * sizes[split - 1] <= chunk:
+            split -= 1
+            inner *= sizes[split]
+        last = np.stack(np.unravel_index(np.arange(inner), sizes[split:]), axis=1) if sizes[split:] else None
+        heads, step = len(self) // inner, max(chunk // inner, 1)
+        for start in range(0, heads, step):
+            count = min(step, heads - start)
+            block = np.empty((count, inner, len(sizes)), np.int64)
+            if split:
+                first = np.unravel_index(np.arange(start, start + count), sizes[:split])
+                block[:, :, :split] = np.stack(first, axis=1)[:, None]
+            if last is not None:
+                block[:, :, split:] = last
+            codes: Ints = block.reshape(-1, len(sizes))
             codes = codes[self.legal(codes)]
             if len(codes):
                 yield codes

@@ -33,7 +33,7 @@ class Store:
 
     def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
         self.path = path
-        text = json.dumps({"version": _version(), **facts}, sort_keys=True, default=str)
+        text = json.dumps({"version": sources_version(), **facts}, sort_keys=True, default=str)
         self.space = hashlib.sha256(text.encode()).hexdigest()
         self._known: dict[tuple[str, str], Any] = {}
         self._new: dict[tuple[str, str], Any] = {}
@@ -82,7 +82,7 @@ class Store:
 
 
 @cache
-def _version() -> str:
+def sources_version() -> str:
     """A digest of the sources and data that choices follow from."""
     digest = hashlib.sha256()
     for package in (ir, passes, costmodel):

@@ -1,0 +1,300 @@
+"""The record of studies: an SQLite file through SQLAlchemy, in which every row is keyed by the content that it follows from.
+
+Several processes may work on one file: each claims runs one at a time, and one whose process has died is free again. Nothing that is read
+from a file is executed, wherever the file comes from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+
+from codesign.ir.errors import CodesignError
+from codesign.lab.prices import Prices
+from codesign.lab.problem import Floats
+from codesign.passes.schedule.space import Ints
+
+SILENT_SECONDS = 120.0
+"""A run whose process has not been heard of for so long is taken over, where it can't be asked whether that process lives."""
+
+_tables = sa.MetaData()
+STUDIES = sa.Table(
+    "studies",
+    _tables,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("plan", sa.JSON, nullable=False),
+)
+PROBLEMS = sa.Table(
+    "problems",
+    _tables,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("machine", sa.Text, nullable=False),
+    sa.Column("description", sa.JSON, nullable=False),
+    sa.Column("prices", sa.LargeBinary),
+)
+RUNS = sa.Table(
+    "runs",
+    _tables,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("problem", sa.ForeignKey("problems.key"), nullable=False),
+    sa.Column("policy", sa.Text, nullable=False),
+    sa.Column("budget", sa.Text, nullable=False),
+    sa.Column("seed", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, server_default="waiting"),
+    sa.Column("owner", sa.Text),
+    sa.Column("heard", sa.Float),
+    sa.Column("result", sa.JSON),
+)
+MEMBERS = sa.Table(
+    "members",
+    _tables,
+    sa.Column("study", sa.ForeignKey("studies.name"), primary_key=True),
+    sa.Column("run", sa.ForeignKey("runs.key"), primary_key=True),
+)
+BATCHES = sa.Table(
+    "batches",
+    _tables,
+    sa.Column("run", sa.ForeignKey("runs.key"), primary_key=True),
+    sa.Column("start", sa.Integer, primary_key=True),
+    sa.Column("numbers", sa.LargeBinary, nullable=False),
+    sa.Column("seconds", sa.LargeBinary, nullable=False),
+    sa.Column("marks", sa.JSON, nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One policy on one problem under one budget and seed. `result`: what is left of it when it is done."""
+
+    key: str
+    problem: str
+    policy: str
+    budget: str
+    seed: int
+    state: str = "waiting"
+    result: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Evaluations of a run from position `start` on: schedules by their numbers, what they cost, and marks: after how many of them how many
+    seconds of the policy's own time had passed."""
+
+    start: int
+    numbers: Ints
+    seconds: Floats
+    marks: Sequence[tuple[int, float]]
+
+
+class Database:
+    """An open file; `read_only` for showing what is in one."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        self._read_only = read_only
+        self.owner = f"{socket.gethostname()}:{os.getpid()}"
+        if read_only and not path.is_file():
+            raise CodesignError("no such database" if not path.exists() else "not a file", place=str(path))
+        where = f"file:{quote(path.resolve().as_posix())}?mode={'ro' if read_only else 'rwc'}&uri=true"
+        self.engine = sa.create_engine(f"sqlite:///{where}", connect_args={"timeout": 60.0, "uri": True})
+        sa.event.listen(self.engine, "connect", _connect)
+        sa.event.listen(self.engine, "begin", _begin_reading if read_only else _begin)
+        with self._errors():
+            if read_only:
+                known = set(sa.inspect(self.engine).get_table_names())
+                if not known >= set(_tables.tables):
+                    raise CodesignError("not a database of studies", place=str(path))
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with self.engine.connect() as base:
+                    base.exec_driver_sql("COMMIT")
+                    base.exec_driver_sql("PRAGMA journal_mode=WAL")
+                with self.engine.begin() as base:
+                    _tables.create_all(base)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sa.exc.DatabaseError, ValueError, OSError) as error:
+            cause = str(getattr(error, "orig", error)).splitlines()[0][:120]
+            raise CodesignError(f"database: {cause}", place=str(self.path)) from error
+
+    # -- what there is to do -------------------------------------------------------------------------------------------
+    def enter(
+        self, study: str, plan: Mapping[str, Any], problems: Sequence[Mapping[str, Any]], runs: Sequence[Run]
+    ) -> None:
+        """Enter a study with its problems and runs; what is there stays, and is shared between studies."""
+        rows = [
+            {"key": r.key, "problem": r.problem, "policy": r.policy, "budget": r.budget, "seed": r.seed} for r in runs
+        ]
+        with self._errors(), self.engine.begin() as base:
+            entry = insert(STUDIES).values(name=study, plan=dict(plan))
+            base.execute(entry.on_conflict_do_update(index_elements=["name"], set_={"plan": dict(plan)}))
+            if problems:
+                base.execute(insert(PROBLEMS).on_conflict_do_nothing(), [dict(problem) for problem in problems])
+            if rows:
+                base.execute(insert(RUNS).on_conflict_do_nothing(), rows)
+            base.execute(sa.delete(MEMBERS).where(MEMBERS.c.study == study))
+            if rows:
+                base.execute(insert(MEMBERS), [{"study": study, "run": run.key} for run in runs])
+
+    def claim(self, study: str) -> Run | None:
+        """Take a run that nobody does; None when there is none."""
+        mine = sa.select(MEMBERS.c.run).where(MEMBERS.c.study == study)
+        open_runs = (
+            sa.select(RUNS).where(RUNS.c.key.in_(mine), RUNS.c.state != "done").order_by(RUNS.c.problem, RUNS.c.key)
+        )
+        with self._errors(), self.engine.begin() as base:
+            for row in base.execute(open_runs).mappings():
+                if row["state"] == "running" and row["owner"] != self.owner and _lives(row["owner"], row["heard"]):
+                    continue
+                change = {"state": "running", "owner": self.owner, "heard": time.time()}
+                base.execute(sa.update(RUNS).where(RUNS.c.key == row["key"]).values(change))
+                return _run(row)
+        return None
+
+    def add(self, run: str, stretches: Sequence[Stretch]) -> None:
+        """Add evaluations to a run, all or none; CodesignError when someone else has taken it over."""
+        self._write(run, stretches, {"heard": time.time()})
+
+    def finish(self, run: str, result: Mapping[str, Any], stretches: Sequence[Stretch] = ()) -> None:
+        """A run is done, with its last evaluations."""
+        self._write(run, stretches, {"state": "done", "owner": None, "result": dict(result)})
+
+    def _write(self, run: str, stretches: Sequence[Stretch], change: Mapping[str, Any]) -> None:
+        rows = [
+            {
+                "run": run,
+                "start": stretch.start,
+                "numbers": np.ascontiguousarray(stretch.numbers, dtype="<i8").tobytes(),
+                "seconds": np.ascontiguousarray(stretch.seconds, dtype="<f8").tobytes(),
+                "marks": [[count, round(seconds, 6)] for count, seconds in stretch.marks],
+            }
+            for stretch in stretches
+        ]
+        mine = sa.update(RUNS).where(RUNS.c.key == run, RUNS.c.owner == self.owner, RUNS.c.state == "running")
+        with self._errors(), self.engine.begin() as base:
+            if base.execute(mine.values(change)).rowcount != 1:
+                raise CodesignError("another process has taken this run over", place=str(self.path))
+            if rows:
+                base.execute(insert(BATCHES), rows)
+
+    def release(self, run: str) -> None:
+        """A run is left for another time."""
+        with self._errors(), self.engine.begin() as base:
+            mine = sa.update(RUNS).where(RUNS.c.key == run, RUNS.c.owner == self.owner, RUNS.c.state == "running")
+            base.execute(mine.values(state="waiting", owner=None))
+
+    # -- prices of whole spaces ----------------------------------------------------------------------------------------
+    def prices(self, problem: str, make: Callable[[], Prices] | None = None) -> Prices | None:
+        """All prices of a problem, made and kept when there are none; the file is held meanwhile, so nobody makes them twice."""
+        wanted = sa.select(PROBLEMS.c.prices).where(PROBLEMS.c.key == problem)
+        with self._errors(), self.engine.connect() as base:
+            found = base.execute(wanted).scalar()
+            base.rollback()
+        if found is None and make is not None:
+            with self._errors(), self.engine.begin() as base:
+                found = base.execute(wanted).scalar()
+                if found is None:
+                    made = make()
+                    base.execute(sa.update(PROBLEMS).where(PROBLEMS.c.key == problem).values(prices=made.encoded()))
+                    return made
+        return None if found is None else Prices.decoded(found)
+
+    # -- what was done -------------------------------------------------------------------------------------------------
+    def studies(self) -> dict[str, Mapping[str, Any]]:
+        """Names and plans of the studies."""
+        with self._errors(), self.engine.connect() as base:
+            return {str(row.name): row.plan for row in base.execute(sa.select(STUDIES).order_by(STUDIES.c.name))}
+
+    def problems(self, study: str) -> dict[str, Mapping[str, Any]]:
+        """Descriptions of the problems of a study by key."""
+        with self._errors(), self.engine.connect() as base:
+            used = sa.select(RUNS.c.problem).join(MEMBERS, MEMBERS.c.run == RUNS.c.key).where(MEMBERS.c.study == study)
+            rows = base.execute(sa.select(PROBLEMS.c.key, PROBLEMS.c.description).where(PROBLEMS.c.key.in_(used)))
+            return {str(row.key): row.description for row in rows}
+
+    def runs(self, study: str) -> list[Run]:
+        """The runs of a study, in a fixed order."""
+        with self._errors(), self.engine.connect() as base:
+            mine = sa.select(RUNS).join(MEMBERS, MEMBERS.c.run == RUNS.c.key).where(MEMBERS.c.study == study)
+            order = (RUNS.c.problem, RUNS.c.policy, RUNS.c.budget, RUNS.c.seed)
+            return [_run(row) for row in base.execute(mine.order_by(*order)).mappings()]
+
+    def progress(self, study: str) -> tuple[int, int]:
+        """Runs that are done, and all of them."""
+        states = [run.state for run in self.runs(study)]
+        return states.count("done"), len(states)
+
+    def stretches(self, run: str) -> list[Stretch]:
+        """The evaluations of a run in order."""
+        with self._errors(), self.engine.connect() as base:
+            rows = base.execute(sa.select(BATCHES).where(BATCHES.c.run == run).order_by(BATCHES.c.start))
+            return [
+                Stretch(int(row.start), _array(row.numbers, "<i8"), _array(row.seconds, "<f8"), _marks(row.marks)) for row in rows
+            ]  # fmt: skip
+
+    def close(self) -> None:
+        """Let go of the file, as one file when nobody else works on it."""
+        if not self._read_only:
+            with contextlib.suppress(sa.exc.OperationalError), self.engine.connect() as base:
+                base.exec_driver_sql("COMMIT")
+                base.exec_driver_sql("PRAGMA busy_timeout=0")
+                base.exec_driver_sql("PRAGMA journal_mode=DELETE")
+        self.engine.dispose()
+
+
+def _connect(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin` says so
+    for pragma in ("trusted_schema=OFF", "foreign_keys=ON", "synchronous=NORMAL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_reading(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _run(row: Mapping[Any, Any]) -> Run:
+    return Run(
+        str(row["key"]), str(row["problem"]), str(row["policy"]), str(row["budget"]), int(row["seed"]), str(row["state"]), row["result"]
+    )  # fmt: skip
+
+
+def _array(data: bytes, kind: str) -> npt.NDArray[Any]:
+    return np.frombuffer(data, dtype=kind)
+
+
+def _marks(data: Any) -> list[tuple[int, float]]:
+    return [(int(count), float(seconds)) for count, seconds in data]
+
+
+def _lives(owner: str | None, heard: float | None) -> bool:
+    """Whether the process that claimed a run is still at it."""
+    host, _, number = (owner or "").rpartition(":")
+    if host == socket.gethostname() and number.isdecimal() and os.name == "posix":
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+    return heard is not None and time.time() - heard < SILENT_SECONDS

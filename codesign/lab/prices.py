@@ -1,0 +1,128 @@
+"""All prices of a small space, taken once: what policies are answered from, what regret is measured against, and how it is kept."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.costmodel.protocol import CostBatch
+from codesign.ir.errors import CodesignError
+from codesign.lab.problem import Floats, Problem
+from codesign.passes.schedule.space import Ints
+
+COLUMNS = ("seconds", "terms", "low", "high", "in_domain", "joules", "dram_bytes")
+
+
+@dataclass(frozen=True)
+class Prices:
+    """`numbers` of the legal schedules of a problem, ascending, and the `cost` of each (without a model's own details)."""
+
+    numbers: Ints
+    cost: CostBatch
+
+    @property
+    def seconds(self) -> Floats:
+        """Seconds of each schedule; infinite where it does not fit."""
+        return self.cost.seconds
+
+    @cached_property
+    def best(self) -> float:
+        """Seconds of the best schedule; infinite when none fits."""
+        return float(self.seconds.min()) if len(self.seconds) else np.inf
+
+    def rows(self, numbers: Ints) -> npt.NDArray[np.intp]:
+        """Positions of schedules by their numbers; -1 for one that is not legal."""
+        at = np.minimum(np.searchsorted(self.numbers, numbers), max(len(self.numbers) - 1, 0))
+        if not len(self.numbers):
+            return np.full(len(numbers), -1)
+        return np.where(self.numbers[at] == numbers, at, -1)
+
+    def answer(self, numbers: Ints) -> CostBatch:
+        """The cost of schedules by their numbers."""
+        rows = self.rows(numbers)
+        if (rows >= 0).all():
+            return taken(self.cost, rows)
+        return masked(taken(self.cost, np.maximum(rows, 0)), rows < 0)
+
+    def encoded(self) -> bytes:
+        """As an archive of plain arrays."""
+        reasons, which = np.unique(self.cost.reason.astype(str), return_inverse=True)
+        arrays: dict[str, Any] = {name: getattr(self.cost, name) for name in COLUMNS}
+        arrays |= {"numbers": self.numbers, "term_names": np.array(self.cost.term_names, dtype=str)}
+        arrays |= {"reasons": reasons, "reason": which.astype(np.uint16)}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        return buffer.getvalue()
+
+    @staticmethod
+    def decoded(data: bytes) -> Prices:
+        """From `encoded`; CodesignError for anything else. Nothing in it is executed."""
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as found:
+                columns = {name: found[name] for name in COLUMNS}
+                reason = found["reasons"].astype(object)[found["reason"].reshape(-1)]
+                names = tuple(str(name) for name in found["term_names"])
+                numbers = found["numbers"].astype(np.int64)
+        except (ValueError, KeyError, IndexError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise CodesignError(f"prices in the database can't be read: {error}") from error
+        if any(len(column) != len(numbers) for column in (*columns.values(), reason)):
+            raise CodesignError("prices in the database can't be read: columns of different lengths")
+        return Prices(numbers, CostBatch(term_names=names, reason=reason, **columns))
+
+
+def price_all(problem: Problem, chunk: int = 1 << 16) -> Prices:
+    """Price the whole space."""
+    numbers: list[Ints] = []
+    parts: list[CostBatch] = []
+    for codes in problem.space.enumerate(chunk):
+        numbers.append(codes @ problem.strides)
+        parts.append(problem.priced(problem.space.batch(codes)))
+    if not parts:
+        raise CodesignError(f"{problem.name} on {problem.machine}: no legal schedule", hint="leave it out of the study")
+    arrays: dict[str, Any] = {n: np.concatenate([getattr(p, n) for p in parts]) for n in (*COLUMNS, "reason")}
+    return Prices(np.concatenate(numbers), CostBatch(term_names=parts[0].term_names, **arrays))
+
+
+def plain(seconds: Floats, why: str = "does not fit") -> CostBatch:
+    """Times of which nothing else is known, as a cost."""
+    unknown = np.full(len(seconds), np.nan)
+    return CostBatch(
+        seconds=seconds,
+        terms=seconds[:, None],
+        term_names=("seconds",),
+        low=seconds,
+        high=seconds,
+        in_domain=np.ones(len(seconds), dtype=np.bool_),
+        reason=np.where(np.isfinite(seconds), "", why).astype(object),
+        joules=unknown,
+        dram_bytes=unknown,
+    )
+
+
+def taken(cost: CostBatch, rows: npt.NDArray[np.intp]) -> CostBatch:
+    """Some rows of a cost."""
+    arrays: dict[str, Any] = {name: getattr(cost, name)[rows] for name in (*COLUMNS, "reason")}
+    return CostBatch(term_names=cost.term_names, remarks=cost.remarks, **arrays)
+
+
+def masked(cost: CostBatch, outside: npt.NDArray[np.bool_]) -> CostBatch:
+    """The cost with some rows said not to be in the space."""
+    missing = np.where(outside, np.inf, 0.0)
+    return CostBatch(
+        seconds=np.where(outside, np.inf, cost.seconds),
+        terms=cost.terms + missing[:, None],
+        term_names=cost.term_names,
+        low=np.where(outside, np.inf, cost.low),
+        high=np.where(outside, np.inf, cost.high),
+        in_domain=cost.in_domain,
+        reason=np.where(outside, "not in the space", cost.reason).astype(object),
+        joules=cost.joules,
+        dram_bytes=cost.dram_bytes,
+        remarks=cost.remarks,
+    )

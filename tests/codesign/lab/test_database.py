@@ -1,0 +1,173 @@
+"""Studies that are stopped, shared and damaged: every row once, and nothing executed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sqlalchemy")
+from codesign.ir.errors import CodesignError
+from codesign.lab.engine import Study
+from codesign.lab.export import rows
+from codesign.lab.laboratory import Database, make_plan, read_plan, run_study
+from codesign.lab.measured import cache_text
+from tests.codesign.lab.studies import bowl, measured, plan_file
+
+FORK = multiprocessing.get_context("fork")
+SLOW = """
+import time
+class Slow:
+    def start(self, space, context):
+        self.space, self.codes = space, space.sample(15, context.rng)
+    def propose(self, count):
+        if not len(self.codes): return None
+        time.sleep(0.003)
+        first, self.codes = self.codes[:1], self.codes[1:]
+        return self.space.batch(first)
+    def observe(self, batch, cost): ...
+    def best(self): ...
+"""
+
+
+def entered(database: Database, study: Study) -> Study:
+    described = [
+        {"key": p.key, "name": p.name, "machine": p.machine, "description": p.describe()} for p in study.problems
+    ]
+    database.enter(study.plan.name, study.plan.model_dump(mode="json"), described, study.runs)
+    return study
+
+
+def test_killed_twice_and_finished_it_has_the_rows_of_an_undisturbed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_policy.py").write_text(SLOW)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "space.json").write_text(cache_text(measured()))
+    plan = read_plan(plan_file(tmp_path, ["space.json"], policies=["slow_policy:Slow", "evolutionary"], seeds=4))
+    for already in (1, 3):  # kill when so many runs are done
+        process = FORK.Process(target=run_study, args=(plan, tmp_path / "killed.db"))
+        process.start()
+        deadline = time.monotonic() + 60
+        while _done(tmp_path / "killed.db") < already and time.monotonic() < deadline and process.is_alive():
+            time.sleep(0.005)
+        process.kill()
+        process.join()
+        assert _done(tmp_path / "killed.db") < 8
+    found = [rows(run_study(plan, tmp_path / name), "study") for name in ("killed.db", "whole.db")]
+    assert found[0].equals(found[1])
+    assert not found[0].duplicated(["run", "schedule"]).any()
+    assert not found[0].duplicated(["run", "position"]).any()
+    assert len(found[0].run.unique()) == 8
+
+
+def _done(path: Path) -> int:
+    try:
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as base:
+            return int(base.execute("SELECT count(*) FROM runs WHERE state = 'done'").fetchone()[0])
+    except sqlite3.Error:
+        return 0
+
+
+def test_a_run_that_was_stopped_goes_on_without_pricing_again(tmp_path: Path) -> None:
+    calls: list[int] = []
+    plan = make_plan({"policies": ["evolutionary"], "kernels": ["add.8x8"], "seeds": 1, "budget": 60})
+    whole = Database(tmp_path / "whole.db")
+    entered(whole, Study(plan, [bowl(quick=False)], whole)).work()
+    expected = rows(whole, "study")
+    database = Database(tmp_path / "s.db")
+    study = entered(database, Study(plan, [bowl(quick=False, calls=calls)], database))
+    run = database.claim("study")
+    assert run is not None
+    (stretch,) = whole.stretches(run.key)
+    from codesign.lab.database import Stretch
+
+    batches = [16, 16]  # generations that were recorded
+    database.add(run.key, [Stretch(0, stretch.numbers[:32], stretch.seconds[:32], [(n, 0.1) for n in batches])])
+    study.do(run)
+    assert sum(calls) == len(expected) - 32
+    assert rows(database, "study").equals(expected)
+
+
+def test_two_processes_share_the_runs(tmp_path: Path) -> None:
+    (tmp_path / "space.json").write_text(cache_text(measured()))
+    plan = read_plan(plan_file(tmp_path, ["space.json"], policies=["random", "beam", "annealing"], seeds=3))
+    processes = [FORK.Process(target=run_study, args=(plan, tmp_path / "s.db")) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    database = Database(tmp_path / "s.db", read_only=True)
+    assert database.progress("study") == (9, 9)
+    table = rows(database, "study")
+    assert not table.duplicated(["run", "position"]).any()
+    assert rows(run_study(plan, tmp_path / "alone.db"), "study").equals(table)
+
+
+@pytest.mark.slow
+def test_helpers_of_one_command_share_the_runs(tmp_path: Path) -> None:
+    (tmp_path / "space.json").write_text(cache_text(measured()))
+    plan = plan_file(tmp_path, ["space.json"], policies=["random", "beam"], seeds=3)
+    database = run_study(read_plan(plan), tmp_path / "s.db", jobs=2, plan_file=plan)
+    assert database.progress("study") == (6, 6)
+
+
+def test_a_claimed_run_is_free_again_only_when_its_process_is_gone(tmp_path: Path) -> None:
+    database, other = Database(tmp_path / "s.db"), Database(tmp_path / "s.db")
+    plan = make_plan({"policies": ["random"], "kernels": ["add.8x8"], "seeds": 1})
+    entered(database, Study(plan, [bowl()], database))
+    claimed = database.claim("study")
+    assert claimed is not None
+    other.owner = "elsewhere:1"
+    assert other.claim("study") is None
+    with database.engine.begin() as base:
+        base.exec_driver_sql("UPDATE runs SET owner = 'elsewhere:2', heard = heard - 1000")
+    assert other.claim("study") is not None
+    with pytest.raises(CodesignError, match="taken this run over"):
+        database.add(claimed.key, [])
+
+
+@pytest.mark.parametrize("text", [b"", b"not a database at all, but text" * 50, b"SQLite format 3\0" + b"\xff" * 4096])
+def test_a_file_that_is_no_database_is_refused(text: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    path.write_bytes(text)
+    with pytest.raises(CodesignError):
+        Database(path, read_only=True)
+
+
+def test_a_database_of_a_stranger_executes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "space.json").write_text(cache_text(measured()))
+    plan = plan_file(tmp_path, ["space.json"], policies=["random"], seeds=1)
+    run_study(read_plan(plan), tmp_path / "s.db").close()
+    import io
+    import pickle
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (os.mkdir, (str(tmp_path / "boom"),))
+
+    archive = io.BytesIO()
+    np.savez(archive, numbers=np.array([Bomb()], dtype=object))
+    for blob in (archive.getvalue(), pickle.dumps(Bomb()), b"\x80"):
+        with sqlite3.connect(tmp_path / "s.db") as base:
+            base.execute("UPDATE problems SET prices = ?", (blob,))
+            base.execute("UPDATE runs SET policy = 'os:system'")
+        from codesign.lab.laboratory import Scores
+
+        with pytest.raises(CodesignError, match="can't be read"):
+            Scores(Database(tmp_path / "s.db", read_only=True), "study")
+    with sqlite3.connect(tmp_path / "s.db") as base:
+        text = json.dumps({"name": "../../evil", "machine": "/etc/x", "knobs": [["a", [1, 2]]], "measured": True})
+        base.execute("UPDATE problems SET description = ?, prices = NULL", (text,))
+    from codesign.lab.export import write
+
+    with pytest.raises(CodesignError, match="no schedule of the space"):
+        write(Database(tmp_path / "s.db", read_only=True), "study", "cache", tmp_path / "out")
+    assert not (tmp_path / "boom").exists()

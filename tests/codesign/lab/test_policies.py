@@ -1,0 +1,112 @@
+"""Every policy that ships keeps to its budget and to the space, repeats by its seed, and finds more than chance does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from codesign.ir.errors import CodesignError, ScheduleError
+from codesign.lab.arena import Arena, compete
+from codesign.lab.prices import price_all
+from codesign.lab.problem import Floats
+from codesign.lab.random_search import expected_best
+from codesign.passes.schedule.policy import POLICIES, make_policy
+from codesign.passes.schedule.space import Ints
+from tests.codesign.lab.studies import bowl
+
+EXTRA = {"tpe": "optuna", "cma_es": "cmaes", "nsga_ii": "optuna", "gaussian": "sklearn"}
+PROBLEM = bowl()
+TABLE = price_all(PROBLEM)
+
+
+def arena(budget: int, seed: int = 0) -> Arena:
+    unknown: Any = dict.fromkeys(("summary", "machine", "model"))
+    rng = np.random.default_rng(seed)
+    place = Arena(**unknown, problem=PROBLEM, table=TABLE, budget=budget, rng=rng)
+    place.recorded = []  # type: ignore[attr-defined]
+    place.record = place.recorded.extend  # type: ignore[attr-defined]
+    return place
+
+
+def recorded(place: Arena) -> tuple[Ints, Floats]:
+    """Numbers and seconds of all that was evaluated."""
+    stretches = [*place.recorded, *place.taken()]  # type: ignore[attr-defined]
+    assert [s.start for s in stretches] == np.cumsum([0, *(len(s.numbers) for s in stretches[:-1])]).tolist()
+    return np.concatenate([s.numbers for s in stretches]), np.concatenate([s.seconds for s in stretches])
+
+
+@pytest.mark.parametrize("name", sorted(POLICIES))
+def test_a_policy_keeps_to_its_budget_and_repeats(name: str) -> None:
+    pytest.importorskip(EXTRA.get(name, "numpy"))
+    found = []
+    for _ in range(2):
+        place = arena(40)
+        result = compete(make_policy(name), place)
+        numbers, seconds = recorded(place)
+        assert 1 <= result["evaluations"] <= 40
+        assert len(np.unique(numbers)) == len(numbers) == result["evaluations"]
+        assert PROBLEM.space.legal(PROBLEM.codes(numbers)).all()
+        assert result["best"] == seconds.min()
+        assert np.array_equal(seconds, TABLE.answer(numbers).seconds)
+        found.append(numbers.tolist())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", ["default", "beam", "evolutionary", "annealing", "tpe", "cma_es", "gaussian"])
+def test_a_policy_that_learns_is_better_than_random_search(name: str) -> None:
+    pytest.importorskip(EXTRA.get(name, "numpy"))
+    bests = [compete(make_policy(name), arena(50, seed))["best"] for seed in range(2)]
+    assert np.mean(bests) < expected_best(TABLE.seconds, [50])[0]
+
+
+def test_a_policy_that_only_walks_uses_the_whole_space_up() -> None:
+    for name in ("exhaustive", "quasi_random", "evolutionary", "beam", "annealing"):
+        result = compete(make_policy(name), arena(10_000))
+        assert result["best"] == TABLE.best, name
+        assert result["evaluations"] <= len(TABLE.numbers)
+
+
+def test_options_reach_a_policy_and_wrong_ones_are_refused() -> None:
+    assert make_policy("beam", {"width": 7}).width == 7  # type: ignore[attr-defined]
+    with pytest.raises(CodesignError, match="unexpected keyword"):
+        make_policy("beam", {"depth": 7})
+
+
+def test_a_sampler_of_optuna_is_a_policy() -> None:
+    optuna = pytest.importorskip("optuna")
+    assert compete(make_policy("optuna.samplers:RandomSampler"), arena(20))["evaluations"] == 20
+    assert optuna.samplers.RandomSampler is not None
+
+
+def test_an_arena_refuses_what_is_over_the_budget_and_answers_repeats_without_charge() -> None:
+    place = arena(5)
+    codes = next(PROBLEM.space.enumerate())
+    with pytest.raises(ScheduleError, match="only 5 of the budget"):
+        place.evaluate(PROBLEM.space.batch(codes[:6]))
+    twice = PROBLEM.space.batch(codes[[0, 1, 0]])
+    cost = place.evaluate(twice)
+    assert cost.seconds[0] == cost.seconds[2]
+    assert place.evaluated == 2
+    place.evaluate(twice)
+    assert place.evaluated == 2
+    (stretch,) = place.taken()
+    assert stretch.numbers.tolist() == PROBLEM.numbers(PROBLEM.space.batch(codes[:2])).tolist()
+
+
+def test_schedules_are_found_by_their_knobs_too() -> None:
+    codes = next(PROBLEM.space.enumerate())[5:9]
+    batch = PROBLEM.space.batch(codes)
+    plain = batch.take(np.arange(4))
+    assert PROBLEM.space.codes_of(plain).tolist() == codes.tolist()
+    assert PROBLEM.numbers(plain).tolist() == PROBLEM.numbers(batch).tolist()
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 54, 100, 1 << 16])
+def test_the_space_is_the_same_in_chunks_of_any_size(chunk: int) -> None:
+    whole = np.concatenate(list(PROBLEM.space.enumerate()))
+    parts = list(PROBLEM.space.enumerate(chunk))
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert max(map(len, parts)) <= chunk
+    assert np.array_equal(whole @ PROBLEM.strides, np.sort(whole @ PROBLEM.strides))
