@@ -27,7 +27,7 @@ from codesign.document import Compiled, Verified
 from codesign.ir.core import Module
 from codesign.ir.errors import CodesignError
 from codesign.ir.index import Bounds
-from codesign.ir.interpreter import Launcher
+from codesign.ir.interpreter import Launcher, with_outputs
 from codesign.ir.program import Program
 from codesign.ir.text.program import print_program
 from codesign.ir.tile import Kernel
@@ -222,14 +222,14 @@ class AcceleratorBackend:
         def run(kernel: Kernel, inputs: list[Array], sizes: Mapping[str, int]) -> list[Array]:
             own = kernel is info.kernel
             program = self.program(kernel) if own else accelerator.lower(kernel, self.machine, dict(sizes))
-            return accelerator.simulate(program, inputs, self.machine).outputs
+            return accelerator.simulate(program, with_outputs(kernel, inputs, sizes), self.machine).outputs
 
         bounds = self.module.bounds()
         return _document(verify_on(run, info.normalized, info.kernel, bounds=bounds, sizes=self.sizes, seed=seed))
 
     def launcher(self) -> Launcher:
         def run(kernel: Kernel, inputs: Any, sizes: Mapping[str, int]) -> list[Array]:
-            result = accelerator.simulate(self.program(kernel), list(inputs), self.machine)
+            result = accelerator.simulate(self.program(kernel), with_outputs(kernel, inputs, sizes), self.machine)
             self.simulated[kernel.name] = result
             return result.outputs
 

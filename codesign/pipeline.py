@@ -165,7 +165,7 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
         kernels = tile_module(tiled, tuner, options.schedules, remarks)
         tuner.keep()
     with clock.phase("memory"):
-        memory = plan(tiled.main, sizes)
+        memory = plan(tiled.main, sizes, tiled.kernels)
     sources = model.source.path.parent if model.source.path else None
     backend = backend_for(machine, tiled, sizes, sources)
     compiled: dict[str, Compiled] = {}

@@ -161,7 +161,9 @@ def summarize(fusion: Fusion, name: str = "", key: str = "", places: Sequence[Pl
         if not isinstance(op, Compute):
             raise UnsupportedError(f"no cost rule for '{op.opcode}' inside a fused group", place=op.location)
     inside: dict[Value, Compute] = {compute.result: compute for compute in fusion.computes}
-    own = ((value.shape, tuple(index(dim.name) for dim in inside[value].dims)) for value in fusion.body.yields)
+    own: list[Place] = [(v.shape, tuple(index(dim.name) for dim in inside[v].dims)) for v in fusion.body.yields]
+    for position, write in fusion.writes.items():
+        own[position] = write.base.shape, write.at
     stored = dict(zip(fusion.body.yields, places or own, strict=True))
     nests = tuple(_nest(compute, inside, stored.get(compute.result)) for compute in fusion.computes)
     extents = fusion.dims()
@@ -190,6 +192,9 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: Place | Non
     domain = frozenset((*dims, *reductions))
     product_of, multiply, factors = _contraction(compute, inside)
     loads: dict[tuple[str, tuple[Index, ...]], Access] = {}
+    if stored is not None:
+        found = (_load(read, domain) for i in stored[1] for scalar in i.data() for read in scalar.reads())
+        loads.update({(access.tensor, access.index): access for access in found})
     internal: dict[str, None] = {}
     counts: dict[frozenset[str], Counts] = {}
     reduced = 0.0
@@ -223,7 +228,8 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: Place | Non
     stores: tuple[Access, ...] = ()
     if stored is not None:
         shape, where = stored
-        stores = (Access(_label(compute.result), "store", compute.dtype, shape, row_major(shape), where, dims),)
+        gather = tuple(read.source.name for i in where for scalar in i.data() for read in scalar.reads())
+        stores = (Access(_label(compute.result), "store", compute.dtype, shape, row_major(shape), where, dims, gather),)
     return Nest(
         name=_label(compute.result),
         dims=dims,

@@ -182,6 +182,10 @@ def from_exported(program: ExportedProgram, name: str = "model", dynamic_shapes:
     module, results, notes = translate(graph, bind, name=name, symbols=table, products=allowed_by_torch())
     outputs, mutations, yields = _outputs(signature, list(results), complex_outputs(program.graph_module))
     module.main.body.yields = tuple(yields)
+    module.main.updates = {
+        mutation.position: names.index(mutation.name) if mutation.kind == "input" else mutation.name
+        for mutation in mutations
+    }
     return Captured(
         module,
         names,

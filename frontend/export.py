@@ -35,10 +35,12 @@ KEPT_WHOLE = (
     "logspace",
     "matmul",
     "scaled_dot_product_attention",
+    "select_scatter",
     "_scaled_dot_product_flash_attention_for_cpu",
 )
 """Operators with lowering rules of their own: torch's decompositions flatten and copy around matrix products, that of
-linspace and logspace are wrong by one for some integers, and that of the last one gives the weights where the operator gives their logsumexp."""
+linspace and logspace are wrong by one for some integers, that of select_scatter passes over the whole tensor, and that of the last one gives
+the weights where the operator gives their logsumexp."""
 
 
 def decompositions() -> Any:

@@ -131,11 +131,16 @@ class Block:
 
 @dataclass(eq=False)
 class Function:
-    """A tensor-level function: the whole model or a part; `body.yields` is what it returns."""
+    """A tensor-level function: the whole model or a part; `body.yields` is what it returns.
+
+    `updates`: results, by position, that are the new value of an argument (its position) or of a constant (its name), whose old one
+    nobody wants after the call: they may be made in its memory.
+    """
 
     name: str
     body: Block
     location: Location = UNKNOWN
+    updates: dict[int, int | str] = field(default_factory=dict)
 
     @property
     def args(self) -> list[Value]:

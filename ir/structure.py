@@ -145,7 +145,9 @@ class Describer:
         if isinstance(op, tensor.Constant):
             return (op.constant,) if self.exact else ()
         if isinstance(op, tensor.Fusion):
-            return self.block(op.body), op.label if self.exact else ""
+            block = self.block(op.body)
+            writes = tuple((k, self.value(w.base), tuple(map(self.index, w.at))) for k, w in op.writes.items())
+            return block, op.label if self.exact else "", writes
         if isinstance(op, tensor.Scatter):
             dims = self._dims(op.dims)
             target = tuple(map(self.index, op.target))
@@ -200,7 +202,8 @@ class Describer:
         params = self.define(kernel.params)
         grid = self._dims(kernel.grid)
         body = self.block(kernel.body)
-        common: Structure = (params, kernel.outputs, grid, kernel.symbols, body)
+        overwrites = tuple(sorted(kernel.overwrites.items()))
+        common: Structure = (params, kernel.outputs, overwrites, grid, kernel.symbols, body)
         if self.exact:
             notes = tuple(sorted(kernel.notes.items()))
             return (kernel.name, *common, str(kernel.schedule), notes, str(kernel.location))
@@ -221,7 +224,8 @@ class Describer:
 
     def function(self, function: Function) -> Structure:
         """A tensor-level function."""
-        return function.name, self.block(function.body), str(function.location) if self.exact else ""
+        updates = tuple(sorted(function.updates.items()))
+        return function.name, updates, self.block(function.body), str(function.location) if self.exact else ""
 
 
 def equal(a: Module, b: Module) -> bool:

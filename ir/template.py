@@ -74,6 +74,7 @@ class _Instance:
             symbols=tuple(name for name in old.symbols if name not in gone),
             location=old.location,
             notes=dict(old.notes),
+            overwrites=dict(old.overwrites),
         )
 
     def block(self, block: Block) -> Block:

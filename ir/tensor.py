@@ -100,23 +100,53 @@ class Constant(Op):
         super().__init__((Value(type, name or constant),), location)
 
 
+@dataclass(frozen=True)
+class Write:
+    """Where a result of a fusion goes in a tensor that was there before: `%base at [i, %position[0] + j]`, over the dims of the result.
+
+    Points outside the tensor are skipped; of points that share an element, one is written.
+    """
+
+    base: Value
+    at: tuple[Index, ...]
+
+    def operands(self) -> tuple[Value, ...]:
+        """The tensor written into, and what its indices read."""
+        reads = (read.source for i in self.at for scalar in i.data() for read in scalar.reads())
+        return tuple(dict.fromkeys((self.base, *reads)))
+
+    def replaced(self, mapping: Mapping[Value, Value]) -> Write:
+        """The same over other values."""
+        at = tuple(i.substitute({}, lambda s: s.replace_sources(mapping)) if i.data() else i for i in self.at)
+        return Write(mapping.get(self.base, self.base), at)
+
+
 class Fusion(Op):
     """A group of computes that one kernel will do: `%o = fusion { ...; yield %o }`.
 
     Reads values from outside freely. Dims of the same name in different computes are the same loop: they have equal
     extents, and a read of a value made inside is `%v[its own parallel dims by name]` (the verifier checks both). So
     the iteration domain of the group is the union of its dims by name. Results are the yielded values' types, in order.
+    A result in `writes` (by its position) is a tensor from before with the yielded value written into it, in its own memory.
     """
 
     opcode: ClassVar[str] = "fusion"
 
     def __init__(
-        self, body: Block, *, names: Iterable[str] = (), label: str = "", location: Location = UNKNOWN
+        self,
+        body: Block,
+        *,
+        names: Iterable[str] = (),
+        label: str = "",
+        writes: Mapping[int, Write] | None = None,
+        location: Location = UNKNOWN,
     ) -> None:
         self.body = body
         self.label = label
+        self.writes = dict(writes or {})
         given = list(names) or [value.name for value in body.yields]
-        super().__init__((Value(v.type, n) for v, n in zip(body.yields, given, strict=True)), location)
+        whole = [self.writes[k].base if k in self.writes else value for k, value in enumerate(body.yields)]
+        super().__init__((Value(v.type, n) for v, n in zip(whole, given, strict=True)), location)
 
     @property
     def computes(self) -> tuple[Compute, ...]:
@@ -138,13 +168,20 @@ class Fusion(Op):
     def blocks(self) -> tuple[Block, ...]:
         return (self.body,)
 
+    def operands(self) -> tuple[Value, ...]:
+        return tuple(dict.fromkeys(value for write in self.writes.values() for value in write.operands()))
+
+    def replace(self, mapping: Mapping[Value, Value]) -> None:
+        super().replace(mapping)
+        self.writes = {position: write.replaced(mapping) for position, write in self.writes.items()}
+
 
 class Scatter(Op):
     """`%r = scatter add %init over (i: N, j: D) at [%ids[i], j] { body }`.
 
-    The result starts as `init`; for every point of the domain, in row-major order, the body's value is combined into
-    the element at `target`. `combine`: "set" (last one wins), "add", "mul", "max", "min". Targets outside the tensor
-    are skipped; where it says `within` instead of `at` they are an error.
+    The result starts as `init`; for every point of the domain the body's value is combined into the element at `target`.
+    `combine`: "set" (of points that share an element one wins, as in torch; in the interpreter the last), "add", "mul",
+    "max", "min". Targets outside the tensor are skipped; where it says `within` instead of `at` they are an error.
     """
 
     opcode: ClassVar[str] = "scatter"

@@ -70,7 +70,7 @@ class Kernel:
     """A tile-level kernel: `kernel @name(%x: buffer<...>, ...) grid(pm: 8, pn: 16) schedule {...} { ... }`.
 
     `params`: buffers, inputs then outputs (`outputs` of them at the end). `symbols`: names of dynamic sizes passed as
-    integers.
+    integers. `overwrites`: outputs that are the memory of an input, of which only a part is written: output's position -> input's.
     """
 
     name: str
@@ -82,6 +82,7 @@ class Kernel:
     symbols: tuple[str, ...] = ()
     location: Location = UNKNOWN
     notes: dict[str, str] = field(default_factory=dict)
+    overwrites: dict[int, int] = field(default_factory=dict)
 
     @property
     def inputs(self) -> list[Value]:

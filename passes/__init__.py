@@ -11,6 +11,7 @@ from codesign.passes.manager import PASSES, Pass, PassManager, parse_pipeline, p
 from codesign.passes.pipeline import CLEAN_UP, DEFAULT, optimize
 from codesign.passes.precision import SettlePrecision
 from codesign.passes.views import FoldViews
+from codesign.passes.writes.settle import SettleWrites
 
 __all__ = [
     "CLEAN_UP",
@@ -28,6 +29,7 @@ __all__ = [
     "PlanMemory",
     "Pricer",
     "SettlePrecision",
+    "SettleWrites",
     "Tile",
     "clone_module",
     "optimize",

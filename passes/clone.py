@@ -38,7 +38,7 @@ def clone_block(block: Block, mapping: dict[Value, Value]) -> Block:
 
 def clone_function(function: Function) -> Function:
     """A copy that shares no op or value with the original."""
-    return Function(function.name, clone_block(function.body, {}), function.location)
+    return Function(function.name, clone_block(function.body, {}), function.location, dict(function.updates))
 
 
 def clone_module(module: Module) -> Module:

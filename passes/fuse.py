@@ -15,6 +15,8 @@ from codesign.passes.fusion.policy import FusionSearch, policy_named
 from codesign.passes.fusion.pricing import RooflinePricer
 from codesign.passes.manager import FunctionPass, Pass, register
 from codesign.passes.schedule.tuner import Tuner
+from codesign.passes.writes.memory import updates_of
+from codesign.passes.writes.place import write_in_groups, write_values_apart
 
 
 @register
@@ -35,7 +37,9 @@ class Fuse(FunctionPass, Pass):
     explain: bool = False
 
     def run_block(self, module: Module, block: Block, context: Context) -> None:
+        write_values_apart(block)
         if not any(isinstance(op, Compute) for op in block.ops):
+            write_in_groups(block, updates_of(module, block))
             return
         policy = policy_named(self.policy)
         pricer = pricer_of(context, self.prices, module.bounds())
@@ -44,6 +48,7 @@ class Fuse(FunctionPass, Pass):
         if self.explain:
             context.remarks.extend(search.explain())
         search.graph.write(block)
+        write_in_groups(block, updates_of(module, block))
 
 
 def pricer_of(context: Context, prices: str, bounds: Bounds) -> Pricer:

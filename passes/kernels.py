@@ -50,7 +50,7 @@ class PlanMemory(Pass):
 
     def run(self, module: Module, context: Context) -> Module:
         for name, function in module.functions.items():
-            result = plan(function, context.sizes)
+            result = plan(function, context.sizes, module.kernels)
             context.remarks.append(
                 f"@{name}: {len(result.buffers)} intermediates in {result.peak_bytes:,} bytes "
                 f"(liveness needs {result.lower_bound_bytes:,}), constants {result.constant_bytes:,} bytes"

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from codesign.ir.core import Block, Function, Op, Value
 from codesign.ir.index import Bounds, index
 from codesign.ir.scalar import Read
-from codesign.ir.tensor import Compute, Constant, Fusion
+from codesign.ir.tensor import Compute, Constant, Fusion, Launch
+from codesign.ir.tile import Kernel
 from codesign.passes.rebase import mixed_radix
 
 ALIGNMENT = 256
@@ -75,14 +76,16 @@ def value_bytes(value: Value, sizes: Mapping[str, int]) -> int:
     return math.ceil(elements * value.type.dtype.bytes)
 
 
-def plan(function: Function, sizes: Mapping[str, int] | None = None) -> MemoryPlan:
-    """The memory plan of a function at given values of its size symbols.
+def plan(
+    function: Function, sizes: Mapping[str, int] | None = None, kernels: Mapping[str, Kernel] | None = None
+) -> MemoryPlan:
+    """The memory plan of a function at given values of its size symbols; `kernels`: those that it launches.
 
     Offsets are chosen largest buffer first, each in the tightest gap that is free during its life (best fit).
     """
     bound = dict(sizes or {})
     block = function.body
-    aliases = find_aliases(block)
+    aliases = find_aliases(block, kernels)
     lives = _lives(block, aliases)
     outside = {*block.args, *(_root(value, aliases) for value in block.yields)}
     constants: dict[str, int] = {}
@@ -162,7 +165,7 @@ def _shared(
     shared: dict[Value, Value] = {}
     taken: set[Value] = set()
     for op in block.ops:
-        if not isinstance(op, Fusion) or op.inner_dims() or len(op.computes) != 1 or op.result not in lives:
+        if not isinstance(op, Fusion) or op.inner_dims() or len(op.computes) != 1 or op.results[0] not in lives:
             continue
         if op.result in outside:
             continue
@@ -215,23 +218,35 @@ def _lower_bound(buffers: Mapping[Value, Buffer]) -> int:
     return most
 
 
-def find_aliases(block: Block) -> dict[Value, Value]:
+def _written_into(op: Op, kernels: Mapping[str, Kernel]) -> dict[Value, Value]:
+    """Results that are an operand with a part of it written anew, in its memory."""
+    if isinstance(op, Fusion):
+        return {op.results[position]: write.base for position, write in op.writes.items()}
+    if isinstance(op, Launch) and op.kernel in kernels:
+        return {op.results[k]: op.inputs[source] for k, source in kernels[op.kernel].overwrites.items()}
+    return {}
+
+
+def find_aliases(block: Block, kernels: Mapping[str, Kernel] | None = None) -> dict[Value, Value]:
     """Results that hold the same elements in the same order as a value made before: reshapes that need no copy.
 
-    Returned values are not aliases: the caller owns their memory.
+    So are tensors that a group or a kernel of `kernels` has written into. Returned reshapes are not aliases: the caller owns their memory.
     """
     aliases: dict[Value, Value] = {}
     returned = set(block.yields)
     for op in block.ops:
-        source = _same_bytes(op)
+        aliases.update(_written_into(op, kernels or {}))
+        source = same_bytes(op)
         if source is not None and op.result not in returned:
             aliases[op.result] = source
     return aliases
 
 
-def _same_bytes(op: Op) -> Value | None:
+def same_bytes(op: Op) -> Value | None:
     """The value whose row-major bytes the op's only result repeats."""
     compute = op.computes[0] if isinstance(op, Fusion) and len(op.computes) == 1 and len(op.results) == 1 else op
+    if isinstance(op, Fusion) and op.writes:
+        return None
     if not isinstance(compute, Compute) or compute.reductions or not isinstance(compute.body, Read):
         return None
     read = compute.body

@@ -17,7 +17,7 @@ from codesign.ir.dtypes import BOOL, I64
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Bounds, Index, index, product
 from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, cast
-from codesign.ir.tensor import Compute, Dim, Fusion
+from codesign.ir.tensor import Compute, Dim, Fusion, Write
 from codesign.ir.types import TensorType, row_major
 
 WIDE = 128
@@ -52,15 +52,21 @@ def own_shape(value: Value) -> OutputMap:
     return OutputMap(tensor_type(value), tuple(index(dim.name) for dim in compute.dims))
 
 
+def output_maps(fusion: Fusion) -> tuple[OutputMap, ...]:
+    """The maps of the results of a group that is not normalised: as they are, or into the tensors that they are written into."""
+    return tuple(
+        OutputMap(tensor_type(fusion.writes[k].base), fusion.writes[k].at) if k in fusion.writes else own_shape(value)
+        for k, value in enumerate(fusion.body.yields)
+    )
+
+
 def normalize(fusion: Fusion, bounds: Bounds | None = None) -> Normalized:
     """The normal form of a group. The given group is left as it is."""
     ranges = bounds or Bounds()
     for op in fusion.body.ops:
         if not isinstance(op, Compute):
             raise UnsupportedError(f"a {op.opcode} cannot be part of a fused kernel", place=op.location)
-    start = Normalized(
-        fusion, tuple(own_shape(value) for value in fusion.body.yields), {d: (d,) for d in fusion.dims()}
-    )
+    start = Normalized(fusion, output_maps(fusion), {d: (d,) for d in fusion.dims()})
     squeezed = _squeeze(start, ranges)
     if any(extent == 0 for extent in squeezed.fusion.dims().values()):
         return squeezed  # nothing to compute, and no quotient by an empty extent
@@ -130,12 +136,22 @@ def _access_forms(group: Normalized, bounds: Bounds) -> tuple[list[_AccessForm],
             elif isinstance(node, Read) and node.source not in members:
                 forms.append(_address(node.indices, node.source.shape, names))
                 if node.otherwise is not None:
-                    for expression, size in zip(node.indices, node.source.shape, strict=True):
-                        if not (expression.proves_at_least(0, bounds) and expression.proves_less(size, bounds)):
-                            pinned |= expression.variables()
-    for where in group.outputs:
+                    pinned |= _at_borders(node.indices, node.source.shape, bounds)
+    for position, where in enumerate(group.outputs):
         forms.append(_address(where.indices, where.type.shape, names))
+        if position in fusion.writes:
+            pinned |= _at_borders(where.indices, where.type.shape, bounds)
     return forms, pinned
+
+
+def _at_borders(indices: Sequence[Index], shape: tuple[Index, ...], bounds: Bounds) -> set[str]:
+    """Dims that may lead outside of a tensor."""
+    unsure = (
+        expression.variables()
+        for expression, size in zip(indices, shape, strict=True)
+        if not (expression.proves_at_least(0, bounds) and expression.proves_less(size, bounds))
+    )
+    return set().union(*unsure)
 
 
 def _address(indices: Sequence[Index], shape: tuple[Index, ...], names: Iterable[str]) -> _AccessForm:
@@ -282,7 +298,9 @@ def _rebuild(group: Normalized, values: Mapping[str, Index], joined: Mapping[str
     for name, dim in joined.items():
         merged[dim.name] = (*merged.get(dim.name, ()), *group.merged[name])
     names = [value.name for value in fusion.results]
-    return Normalized(Fusion(body, names=names, label=fusion.label, location=fusion.location), outputs, merged)
+    writes = {k: Write(write.base, outputs[k].indices) for k, write in fusion.writes.items()}
+    new = Fusion(body, names=names, label=fusion.label, writes=writes, location=fusion.location)
+    return Normalized(new, outputs, merged)
 
 
 def _rebuilt(compute: Compute, dims: tuple[Dim, ...], reductions: tuple[Dim, ...], body: Scalar) -> Compute:

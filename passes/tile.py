@@ -16,7 +16,7 @@ from codesign.ir.template import Template, instantiate
 from codesign.ir.tensor import Compute, Fusion
 from codesign.ir.tile import Kernel
 from codesign.ir.types import BufferType, TensorType
-from codesign.passes.normalize import OutputMap, own_shape
+from codesign.passes.normalize import OutputMap, output_maps
 from codesign.passes.tiling.domain import Domain
 from codesign.passes.tiling.program import Program
 
@@ -55,7 +55,7 @@ def template(
         if not isinstance(op, Compute):
             raise UnsupportedError(f"a {op.opcode} cannot be part of a fused kernel", place=op.location)
     yields = fusion.body.yields
-    maps = outputs or [own_shape(value) for value in yields]
+    maps = outputs or output_maps(fusion)
     inputs = fusion.uses()
     taken: set[str] = set()
     buffers = {value: _buffer(tensor_type(value), value.name, taken) for value in inputs}
@@ -64,7 +64,7 @@ def template(
     ]
     domain = Domain(fusion, schedule, ranges)
     places = tuple((buffer, where.indices) for buffer, where in zip(results, maps, strict=True))
-    program = Program(domain, buffers, fusion.computes, yields, places)
+    program = Program(domain, buffers, fusion.computes, yields, places, fusion.writes.keys())
     scope = program.run()
     params = [*buffers.values(), *results]
     kernel = Kernel(
@@ -76,6 +76,7 @@ def template(
         schedule=Schedule(),
         symbols=(*_symbols(fusion, params), *domain.sizes),
         location=fusion.location,
+        overwrites={k: inputs.index(write.base) for k, write in fusion.writes.items()},
     )
     return Template(kernel, domain.tiles, domain.depth, ranges, domain.structure), domain.sizes
 

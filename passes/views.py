@@ -109,7 +109,7 @@ def inlined_read(node: Read, producer: Compute, bounds: Bounds) -> Scalar:
         if isinstance(own, Read) and all(_covered(own, dim.name, dim.extent) for dim in producer.dims):
             if body.otherwise is None or body.otherwise == node.otherwise:
                 return Read(body.source, body.indices, node.otherwise)
-    safe = _made_safe(body, bounds)
+    safe = made_safe(body, bounds)
     result: Scalar = cast(safe, producer.dtype)
     for i, extent in conditions:
         result = select(inside(i, extent, bounds), result, node.otherwise)
@@ -133,7 +133,7 @@ def inside(i: Index, extent: Index, bounds: Bounds) -> Scalar:
     return conditions[0] if len(conditions) == 1 else apply("and", *conditions)
 
 
-def _made_safe(body: Scalar, bounds: Bounds) -> Scalar:
+def made_safe(body: Scalar, bounds: Bounds) -> Scalar:
     """The body with an `otherwise` on each read that is not proven to stay inside its tensor."""
 
     def change(node: Scalar) -> Scalar | None:

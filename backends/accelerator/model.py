@@ -11,7 +11,7 @@ from codesign.backends.accelerator.simulate import SimulationResult, simulate
 from codesign.costmodel.external import external_seconds
 from codesign.costmodel.machine import Machine
 from codesign.ir.core import Module
-from codesign.ir.interpreter import External, evaluate
+from codesign.ir.interpreter import External, evaluate, with_outputs
 from codesign.ir.numerics import Array
 from codesign.ir.program import Program
 from codesign.ir.tensor import Call as CallOp
@@ -89,6 +89,6 @@ class _Runner:
         program = self.programs[kernel.name]
         shapes = [tuple(size.constant for size in value.shape) for value in program.inputs]
         buffers = [array.reshape(shape) for array, shape in zip(inputs, shapes, strict=True)]
-        result = simulate(program, buffers, self.machine)
+        result = simulate(program, with_outputs(kernel, buffers, sizes), self.machine)
         self.done.append((kernel.name, result))
         return result.outputs

@@ -196,7 +196,8 @@ def run_kernel(
     """Run a kernel over input arrays and return its outputs.
 
     `inputs`: one array per input buffer, held as the IR's interpreter holds the dtype. Output buffers start as NaN or zero, whatever the
-    kernel must not depend on. `device`: "cpu" interprets, "cuda" compiles and runs natively, "auto" takes what there is.
+    kernel must not depend on, or as the input that they overwrite. `device`: "cpu" interprets, "cuda" compiles and runs natively, "auto"
+    takes what there is.
     """
     import torch
 
@@ -208,7 +209,10 @@ def run_kernel(
             if extent.variable is not None:
                 sizes.setdefault(extent.variable, int(size))
     tensors = [to_torch(array, value.type.dtype) for array, value in zip(inputs, kernel.inputs, strict=True)]
-    for value in kernel.results:
+    for position, value in enumerate(kernel.results):
+        if position in kernel.overwrites:
+            tensors.append(tensors[kernel.overwrites[position]].clone())
+            continue
         shape = [int(extent.evaluate(sizes)) for extent in value.shape]
         kind = cast("torch.dtype", getattr(torch, torch_type(value.type.dtype).removeprefix("torch.")))
         fresh = torch.zeros(shape, dtype=kind)

@@ -88,7 +88,7 @@ def write_runner(
     if module.symbols:
         memory = None
     elif memory is None:
-        memory = plan(module.main)
+        memory = plan(module.main, kernels=module.kernels)
     files = file_names(module.kernels)
     for name, kernel in module.kernels.items():
         source = emission(kernel, module.bounds(), sources).source
@@ -350,7 +350,12 @@ class _Writer:
         kernel = self.module.kernels[op.kernel]
         attribute = self.kernels.get(op.kernel) or self.attributes.fresh(f"launch_{op.kernel}")
         self.kernels[op.kernel] = attribute
-        lines = [self._allocate(value, in_arena) for value in op.results]
+        lines = []
+        for position, value in enumerate(op.results):
+            if position in kernel.overwrites:
+                self.names[value] = self.names[op.inputs[kernel.overwrites[position]]]
+            else:
+                lines.append(self._allocate(value, in_arena))
         arguments = [self.names[value] for value in (*op.inputs, *op.results)]
         arguments += [self.sizes[name] for name in kernel.symbols]
         return [*lines, f"self.{attribute}({', '.join(arguments)}){note}"]

@@ -224,6 +224,9 @@ def meaning(
     ]
     buffers = []
     for position, result in enumerate(_evaluated(fusion, arrays, sizes)):
+        if position in fusion.writes:
+            buffers.append(result)
+            continue
         buffer = np.zeros(tuple(shapes[position]), result.dtype)
         place = _place(group, position, sizes)
         if place:
@@ -236,6 +239,8 @@ def meaning(
 
 def _picked(group: Normalized, position: int, buffer: Array, sizes: Mapping[str, int]) -> Array:
     """The elements of an output buffer in the order of the result that it holds."""
+    if position in group.fusion.writes:
+        return buffer
     place = _place(group, position, sizes)
     return np.asarray(buffer[place] if place else buffer.reshape(()))
 

@@ -81,7 +81,8 @@ def _changed(fusion: Fusion, change: Callable[[Compute], Scalar]) -> Fusion:
         mapping[compute.result] = new.result
         ops.append(new)
     body = Block([], ops, [mapping[value] for value in fusion.body.yields])
-    return Fusion(body, names=[value.name for value in fusion.results])
+    writes = {position: write.replaced(mapping) for position, write in fusion.writes.items()}
+    return Fusion(body, names=[value.name for value in fusion.results], writes=writes)
 
 
 def _undefined(node: Scalar) -> Scalar | None:

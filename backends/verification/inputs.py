@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
+from typing import Literal as OneOf
 
 import numpy as np
 import numpy.typing as npt
 
 from codesign.ir.core import Value, tensor_type
-from codesign.ir.dtypes import DType
-from codesign.ir.index import Datum
+from codesign.ir.dtypes import I64, DType
+from codesign.ir.index import Bounds, Datum, Index
 from codesign.ir.numerics import round_to
-from codesign.ir.scalar import Apply, Read, Scalar
+from codesign.ir.scalar import Apply, Literal, Read, Scalar
 from codesign.ir.tensor import Fusion
 
 Array = npt.NDArray[Any]
 
-Domain = Literal["any sign", "positive", "between 0 and 1", "above 1"]
+Domain = OneOf["any sign", "positive", "between 0 and 1", "above 1"]
 """Where floats are drawn from: roots and logarithms want the second, inverse sines the third, inverse hyperbolic cosines the last."""
 
 DOMAINS: tuple[Domain, ...] = ("any sign", "positive", "between 0 and 1", "above 1")
@@ -54,11 +55,23 @@ def roles_of(fusion: Fusion, sizes: Mapping[str, int]) -> Roles:
             if not isinstance(node, Read):
                 continue
             for expression, size in zip(node.indices, node.source.shape, strict=True):
-                for datum in (atom for atom in expression.atoms() if isinstance(atom, Datum)):
-                    extent = max(int(size.evaluate(dict(sizes))), 1)
-                    for read in sources(datum.scalar):
-                        roles.limits[read.source] = min(roles.limits.get(read.source, extent), extent)
+                extent = max(int(size.evaluate(dict(sizes))), 1)
+                for read in _positions(expression, sources):
+                    roles.limits[read.source] = min(roles.limits.get(read.source, extent), extent)
+    bounds = Bounds(fusion.dims(), {name: (size, size) for name, size in sizes.items()})
+    for write in fusion.writes.values():
+        for expression, size in zip(write.at, write.base.shape, strict=True):
+            rest = expression.substitute({}, lambda _: Literal(0, I64)) if expression.data() else expression
+            room = int(size.evaluate(dict(sizes))) - (rest.limits(bounds)[1] or 0)
+            for read in _positions(expression, sources):
+                roles.limits[read.source] = min(roles.limits.get(read.source, room), max(room, 1))
     return roles
+
+
+def _positions(expression: Index, sources: Callable[[Scalar], list[Read]]) -> list[Read]:
+    """The reads whose values an index follows."""
+    data = (atom for atom in expression.atoms() if isinstance(atom, Datum))
+    return [read for datum in data for read in sources(datum.scalar)]
 
 
 def random_inputs(

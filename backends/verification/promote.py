@@ -32,7 +32,8 @@ def promoted(fusion: Fusion) -> tuple[Fusion, dict[Value, Value]]:
         mapping[compute.result] = new.result
         ops.append(new)
     body = Block([], ops, [mapping[value] for value in fusion.body.yields])
-    return Fusion(body, names=[value.name for value in fusion.results]), inputs
+    writes = {position: write.replaced(mapping) for position, write in fusion.writes.items()}
+    return Fusion(body, names=[value.name for value in fusion.results], writes=writes), inputs
 
 
 def _wide(dtype: DType) -> DType:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from codesign.ir.core import Block, Op, Value, tensor_type
 from codesign.ir.index import Bounds, Index, index
-from codesign.ir.scalar import Read, Scalar
+from codesign.ir.scalar import IndexValue, Read, Scalar
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Compute, Dim, Fusion
 from codesign.ir.types import TensorType
@@ -24,6 +24,11 @@ FEW_POINTS = 1 << 22
 
 FEW_STEPS = 192
 """Tile steps (programs times loop iterations) that are verified as they are."""
+
+FEW_ENTRIES = 64
+"""Entries that a dim keeps which data index."""
+
+_PLACE = "?place"
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,9 @@ def _with_extents(group: Normalized, shorter: Mapping[str, int], before: Mapping
     mapping: dict[Value, Value] = {}
     for value in fusion.uses():
         reads = [r for c in fusion.computes for node in c.body.walk() for r in _reads(node) if r.source is value]
+        for write in fusion.writes.values():
+            found = (r for i in write.at for scalar in i.data() for r in scalar.reads())
+            reads += [r for r in (Read(write.base, write.at), *found) if r.source is value]
         mapping[value] = Value(_reached(tensor_type(value), reads, bounds), value.name)
     inputs = dict(mapping)
     ops: list[Op] = []
@@ -90,10 +98,13 @@ def _with_extents(group: Normalized, shorter: Mapping[str, int], before: Mapping
         ops.append(new)
     block = Block([], ops, [mapping[value] for value in fusion.body.yields])
     names = [value.name for value in fusion.results]
-    small = Fusion(block, names=names, label=fusion.label, location=fusion.location)
+    writes = {position: write.replaced(mapping) for position, write in fusion.writes.items()}
+    small = Fusion(block, names=names, label=fusion.label, writes=writes, location=fusion.location)
     outputs = tuple(
-        OutputMap(TensorType(where.type.dtype, _reach(where.indices, where.type.shape, bounds)), where.indices)
-        for where in group.outputs
+        OutputMap(tensor_type(writes[position].base), writes[position].at)
+        if position in writes
+        else OutputMap(TensorType(where.type.dtype, _reach(where.indices, where.type.shape, bounds)), where.indices)
+        for position, where in enumerate(group.outputs)
     )
     assert members
     changed = {name: (before[name], new) for name, new in shorter.items()}
@@ -115,14 +126,14 @@ def _reach(indices: tuple[Index, ...], shape: tuple[Index, ...], bounds: Bounds)
 def _reached(kind: TensorType, reads: list[Read], bounds: Bounds) -> TensorType:
     """The tensor cut to what the reads reach; along a dim that data indexes, to a few entries."""
     sizes = []
+    inside = Bounds({**bounds.extents, _PLACE: index(FEW_ENTRIES)}, bounds.symbols)
     for position, size in enumerate(kind.shape):
         reach = 0
         for read in reads:
             expression = read.indices[position]
             _, high = expression.limits(bounds)
-            if high is None and expression.data() and len(expression.terms) == 1 and expression == index(expression):
-                atoms = expression.terms[0]
-                high = 63 if len(atoms[0]) == 1 and atoms[1] == 1 else None
+            if high is None and expression.data():
+                _, high = expression.substitute({}, lambda _: IndexValue(_PLACE)).limits(inside)
             if high is None or not size.is_constant:
                 reach = -1
                 break

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from codesign.frontend.lowering.builder import Builder, Operand, Point, broadcast, inside, literal, read, where
+from codesign.frontend.lowering.builder import Builder, Operand, Point, broadcast, literal, read, where
 from codesign.frontend.lowering.elementwise import converted
 from codesign.frontend.lowering.registry import lower
 from codesign.ir.core import Value, tensor_type
@@ -547,11 +547,7 @@ def select_scatter(b: Builder, x: Value, source: Value, dim: int, position: Inde
     if at.is_constant and at.constant < 0:
         at = at + shape[dim]
 
-    def body(i: Point) -> Scalar:
-        new = cast(read(source, (*i[:dim], *i[dim + 1 :])), b.dtype)
-        return where(inside(i[dim], at, at + 1), new, read(x, i))
-
-    return b.compute(b.shape, body)
+    return b.scatter("set", x, shape_of(source), lambda i: ((*i[:dim], at, *i[dim:]), read(source, i)))
 
 
 @lower("aten.slice_scatter.default")
@@ -567,22 +563,17 @@ def slice_scatter(
     shape = shape_of(x)
     dim = wrap(dim, len(shape))
     first = _clip(b, start, shape[dim], 0)
-    last = _clip(b, end, shape[dim], shape[dim])
     stride = index(step)
-    if any(size == 0 for size in shape_of(source)):
-        return x
-
-    def body(i: Point) -> Scalar:
-        position = i[dim] - first
-        covered = inside(i[dim], first, last)
-        if stride != 1:
-            on_step = apply("eq", IndexValue(position % stride), IndexValue(index(0)))
-            covered = apply("and", covered, on_step)
-        at = [position // stride if d == dim else i[d] for d in range(len(shape))]
-        new = cast(read(source, broadcast(shape_of(source), at), literal(0, tensor_type(source).dtype)), b.dtype)
-        return where(covered, new, read(x, i))
-
-    return b.compute(b.shape, body)
+    part = (*shape[:dim], shape_of(source)[dim], *shape[dim + 1 :])
+    return b.scatter(
+        "set",
+        x,
+        part,
+        lambda i: (
+            (*i[:dim], first + stride * i[dim], *i[dim + 1 :]),
+            read(source, broadcast(shape_of(source), i)),
+        ),
+    )
 
 
 @lower("aten.diagonal_scatter.default")

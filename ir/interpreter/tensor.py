@@ -16,7 +16,7 @@ from codesign.ir.interpreter.philox import draw
 from codesign.ir.interpreter.reduction import evaluate_domain, scan_array
 from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
 from codesign.ir.interpreter.symbols import bind_symbols
-from codesign.ir.interpreter.tile import run_kernel
+from codesign.ir.interpreter.tile import run_kernel, with_outputs
 from codesign.ir.numerics import Array, convert, held
 from codesign.ir.tile import Kernel
 
@@ -158,7 +158,36 @@ def _constant(op: tensor.Constant, env: dict[Value, Array], context: Context) ->
 
 
 def _fusion(op: tensor.Fusion, env: dict[Value, Array], context: Context) -> list[Array]:
-    return run_block(op.body, dict(env), context)
+    results = run_block(op.body, dict(env), context)
+    for position, write in op.writes.items():
+        results[position] = _written(op, write, op.body.yields[position], results[position], env, context)
+    return results
+
+
+def _written(
+    op: tensor.Fusion, write: tensor.Write, value: Value, new: Array, env: dict[Value, Array], context: Context
+) -> Array:
+    """A copy of what is written into, with the new elements in it."""
+    assert isinstance(value.owner, tensor.Compute)
+    domain = Domain(_spans(value.owner.dims, context), context.symbols)
+    result = np.array(env[write.base])
+    chosen, target = _targets(write.at, Evaluator(domain, env, op.location), domain.shape, result.shape)
+    result[target if result.ndim else ...] = new.reshape(-1)[chosen] if result.ndim else new.reshape(-1)[-1]
+    return result
+
+
+def _targets(
+    at: Sequence[Index], evaluator: Evaluator, shape: tuple[int, ...], sizes: tuple[int, ...]
+) -> tuple[Array, tuple[Array, ...]]:
+    """Which points of a domain, in row-major order, fall inside a tensor, and where."""
+    inside = np.ones(shape, np.bool_)
+    places: list[Array] = []
+    for expression, size in zip(at, sizes, strict=True):
+        place = np.broadcast_to(np.asarray(evaluator.index(expression)), shape)
+        inside &= (place >= 0) & (place < size)
+        places.append(place)
+    chosen = inside.reshape(-1)
+    return chosen, tuple(place.reshape(-1)[chosen] for place in places)
 
 
 def _scatter(op: tensor.Scatter, env: dict[Value, Array], context: Context) -> list[Array]:
@@ -168,16 +197,9 @@ def _scatter(op: tensor.Scatter, env: dict[Value, Array], context: Context) -> l
     dtype = op.result.type.dtype
     result = np.array(env[op.init])
     values = np.broadcast_to(convert(evaluator.scalar(op.body), dtype), domain.shape).reshape(-1)
-    inside = np.ones(domain.shape, np.bool_)
-    places: list[Array] = []
-    for expression, size in zip(op.target, result.shape, strict=True):
-        place = np.broadcast_to(np.asarray(evaluator.index(expression)), domain.shape)
-        inside &= (place >= 0) & (place < size)
-        places.append(place)
-    if op.within and not inside.all():
+    chosen, target = _targets(op.target, evaluator, domain.shape, result.shape)
+    if op.within and not chosen.all():
         raise EvaluationError(f"an index lies outside of %{op.init.name}", place=op.location)
-    chosen = inside.reshape(-1)
-    target = tuple(place.reshape(-1)[chosen] for place in places)
     if not result.ndim:  # every point of the domain falls on the one element
         target, result = (np.zeros(int(chosen.sum()), np.int64),), result.reshape(1)
     picked = values[chosen]
@@ -244,19 +266,18 @@ def _launch(op: tensor.Launch, env: dict[Value, Array], context: Context) -> lis
     kernel = context.module.kernels.get(op.kernel)
     if kernel is None:
         raise EvaluationError(f"no kernel @{op.kernel} in the module", place=op.location)
-    outputs = [
-        np.zeros(tuple(_size(size, context) for size in value.shape), value.type.dtype.numpy) for value in op.results
-    ]
     given = [env[value] for value in op.inputs]
+    shapes = [tuple(_size(size, context) for size in value.shape) for value in op.results]
     if context.launcher is not None:
         results = context.launcher(kernel, given, context.symbols)
-        return [np.asarray(r).reshape(o.shape) for r, o in zip(results, outputs, strict=True)]
-    buffers = [
+        return [np.asarray(r).reshape(shape) for r, shape in zip(results, shapes, strict=True)]
+    inputs = [
         array.reshape(tuple(_size(size, context) for size in parameter.shape))
-        for array, parameter in zip([*given, *outputs], kernel.params, strict=True)
+        for array, parameter in zip(given, kernel.inputs, strict=True)
     ]
+    buffers = with_outputs(kernel, inputs, context.symbols)
     run_kernel(kernel, buffers, context.symbols)
-    return outputs
+    return [array.reshape(shape) for array, shape in zip(buffers[len(inputs) :], shapes, strict=True)]
 
 
 def _if(op: tensor.If, env: dict[Value, Array], context: Context) -> list[Array]:

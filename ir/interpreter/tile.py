@@ -42,6 +42,17 @@ def run_kernel(kernel: tile.Kernel, buffers: Sequence[Array], symbols: Mapping[s
         run_block(kernel.body, dict(env), variables)
 
 
+def with_outputs(kernel: tile.Kernel, inputs: Sequence[Array], sizes: Mapping[str, int]) -> list[Array]:
+    """The inputs of a kernel and its outputs as they are before it runs: zeros, or a copy of the input that one overwrites."""
+    outputs = [
+        np.array(inputs[kernel.overwrites[k]])
+        if k in kernel.overwrites
+        else np.zeros([int(size.evaluate(sizes)) for size in value.shape], value.type.dtype.numpy)
+        for k, value in enumerate(kernel.results)
+    ]
+    return [*inputs, *outputs]
+
+
 def run_block(block: Block, env: dict[Value, Array], variables: dict[str, int]) -> list[Array]:
     """Run a block of one program; `variables` are its grid and loop indices and the size symbols."""
     for op in block.ops:

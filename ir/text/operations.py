@@ -41,10 +41,16 @@ def _constant(b: Builder, node: Node, names: list[str]) -> Op:
 
 
 def _fusion(b: Builder, node: Node, names: list[str]) -> Op:
-    label, block = node.children
+    label, block, listed = node.children
     inner = b.block(block)
     given = names if len(names) == len(inner.yields) else []  # a wrong count is told by who called this
-    return tensor.Fusion(inner, names=given, label="" if label is None else b.string(label))
+    writes: dict[int, tensor.Write] = {}
+    for entry in children(listed):
+        position, base, at = all_children(entry)
+        if b.integer(position) >= len(inner.yields):
+            b.fail(f"result {b.integer(position)} of {len(inner.yields)}", position)
+        writes[b.integer(position)] = tensor.Write(b.value(base), b.indices(at))
+    return tensor.Fusion(inner, names=given, label="" if label is None else b.string(label), writes=writes)
 
 
 def _scatter(b: Builder, node: Node, names: list[str]) -> Op:

@@ -152,11 +152,23 @@ class ModuleBuilder(Builder):
             block.args.append(self.define(param.children[0], self.tensor_type(param.children[1])))
         self.ops(block, ops)
         block.yields = self.values(values)
+        listed = next((part for part in middle if isinstance(part, Tree) and part.data == "updates"), None)
+        updates = dict(self._update(part, block) for part in children(listed))
         self.scopes.pop()
-        return Function(self.name(name)[1:].strip("`"), block, self.location(place))
+        return Function(self.name(name)[1:].strip("`"), block, self.location(place), updates)
+
+    def _update(self, node: Branch, block: Block) -> tuple[int, int | str]:
+        position, target = all_children(node)
+        assert isinstance(target, Token)
+        if target.type == "STRING":
+            return self.integer(position), self.string(target)
+        value = self.lookup(target)
+        if value not in block.args:
+            self.fail(f"%{value.name} is not an argument", target)
+        return self.integer(position), block.args.index(value)
 
     def _kernel(self, node: Node) -> tile.Kernel:
-        name, inputs, outputs, grid, symbols, schedule, notes, *rest = node.children
+        name, inputs, outputs, overwrites, grid, symbols, schedule, notes, *rest = node.children
         *ops, place = rest
         self.scopes.append({})
         params = [self._buffer(part) for part in (*children(inputs), *children(outputs))]
@@ -176,6 +188,7 @@ class ModuleBuilder(Builder):
             tuple(self.name(token) for token in children(symbols)),
             self.location(place),
             {} if notes is None else {key: str(value) for key, value in self.json(child(notes, 0)).items()},
+            {self.integer(child(pair, 0)): self.integer(child(pair, 1)) for pair in children(overwrites)},
         )
 
     def _buffer(self, node: Branch) -> Value:

@@ -66,7 +66,12 @@ def print_function(function: Function) -> str:
     """A tensor-level function."""
     printer = _Printer()
     args = ", ".join(f"{printer.define(value)}: {printer.type(value.type)}" for value in function.args)
-    lines = [f"func {_global(function.name)}({args}) {{", *printer.ops(function.body.ops, 1)]
+    updates = ", ".join(
+        f"{k}: {json.dumps(name) if isinstance(name, str) else printer.use(function.args[name])}"
+        for k, name in function.updates.items()
+    )
+    head = f"func {_global(function.name)}({args}){f' updates ({updates})' if updates else ''} {{"
+    lines = [head, *printer.ops(function.body.ops, 1)]
     lines.append(" ".join(["  return", ", ".join(map(printer.use, function.results))]).rstrip())
     return "\n".join([*lines, "}" + _location(function.location)]) + "\n"
 
@@ -77,7 +82,9 @@ def print_kernel(kernel: tile.Kernel) -> str:
     inputs = ", ".join(f"{printer.define(value)}: {printer.type(value.type)}" for value in kernel.inputs)
     outputs = ", ".join(f"{printer.define(value)}: {printer.type(value.type)}" for value in kernel.results)
     grid = ", ".join(f"{_name(dim.name)}: {printer.index(dim.extent)}" for dim in kernel.grid)
-    head = [f"kernel {_global(kernel.name)}({inputs}) -> ({outputs})", f"    grid({grid})"]
+    over = ", ".join(f"{output}: {source}" for output, source in kernel.overwrites.items())
+    arrow = f"-> ({outputs}){f' overwrites ({over})' if over else ''}"
+    head = [f"kernel {_global(kernel.name)}({inputs}) {arrow}", f"    grid({grid})"]
     if kernel.symbols:
         head.append(f"    symbols({', '.join(map(_name, kernel.symbols))})")
     head.append(f"    schedule {json.dumps(kernel.schedule.to_json())}")
@@ -270,7 +277,9 @@ class _Printer:
         if isinstance(op, tensor.Constant):
             return f"constant {json.dumps(op.constant)}: {self.type(op.result.type)}"
         if isinstance(op, tensor.Fusion):
-            return f"fusion {json.dumps(op.label) + ' ' if op.label else ''}{self.block(op.body, level)}"
+            text = f"fusion {json.dumps(op.label) + ' ' if op.label else ''}{self.block(op.body, level)}"
+            writes = (f"{k}: {self.use(w.base)} at {self.indices(w.at)}" for k, w in op.writes.items())
+            return f"{text} writes ({', '.join(writes)})" if op.writes else text
         if isinstance(op, tensor.Scatter):
             place = "within" if op.within else "at"
             where = f"over ({self._dims(op.dims)}) {place} {self.indices(op.target)}"

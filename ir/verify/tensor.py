@@ -152,7 +152,21 @@ def _fusion(v: TensorVerifier, op: tensor.Fusion, defined: set[Value]) -> None:
         if value not in inside:
             fail(op, f"yields %{value.name}, which it does not compute")
     v.block(op.body, defined, op)
-    same_types(op, "results", op.results, op.body.yields)
+    for position, write in op.writes.items():
+        _write(v, op, write, inside[op.body.yields[position]])
+    whole = [op.writes[k].base if k in op.writes else value for k, value in enumerate(op.body.yields)]
+    same_types(op, "results", op.results, whole)
+
+
+def _write(v: TensorVerifier, op: tensor.Fusion, write: tensor.Write, made: tensor.Compute) -> None:
+    if len(write.at) != len(write.base.shape):
+        fail(op, f"writes %{write.base.name} of rank {len(write.base.shape)} at {len(write.at)} indices")
+    names = v.symbols | {dim.name for dim in made.dims}
+    for expression in write.at:
+        check_index(op, expression, names)
+        for scalar in expression.data():
+            v.scalar(op, scalar, made.dims)
+    check_dtype(op, "what is written", made.dtype, write.base.type.dtype)
 
 
 def _scatter(v: TensorVerifier, op: tensor.Scatter, defined: set[Value]) -> None:

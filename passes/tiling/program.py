@@ -5,7 +5,7 @@ Reductions and stores that go along the same looped dims and do not depend on ea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from codesign.ir.core import Block, Value
 from codesign.ir.index import Index
@@ -32,10 +32,13 @@ class Program(Values):
         computes: Iterable[Compute],
         yields: tuple[Value, ...],
         outputs: tuple[Output, ...],
+        written: Collection[int] = (),
     ) -> None:
         listed = tuple(computes)
         super().__init__(domain, buffers, {compute.result: compute for compute in listed})
         self.outputs = outputs
+        self.written = written
+        """Results, by position, that are written into a tensor from before, where a point may fall outside."""
         self._level = _levels(listed, domain)
         live = _reachable(yields, self.members)
         stores = [StoreTask(self, self.members[value], position) for position, value in enumerate(yields)]

@@ -243,6 +243,8 @@ class StoreTask:
             elif name not in dims and plan.kind == "grid" and not plan.sole:
                 guards.append(Guard(index(plan.variable), None, index(1)))
         buffer, indices = program.outputs[self.output]
+        if self.output in program.written:
+            guards += program.inside(indices, buffer.shape, scope)
         places = [program.lane(i, scope) for i in indices]
         axes = program.domain.axes(tile.axes)
         scope.ops.append(Store(tile.value, buffer, axes, places, guards=guards, location=self.compute.location))

@@ -196,7 +196,8 @@ def _combination(fusion: Fusion, where: Splittable, part: Dim, partial: Value) -
             ops.append(new)
     yields = [made[value] for value in fusion.body.yields]
     names = [value.name for value in fusion.results]
-    return Fusion(Block([], ops, yields), names=names, label=fusion.label, location=fusion.location)
+    block, writes = Block([], ops, yields), fusion.writes
+    return Fusion(block, names=names, label=fusion.label, writes=writes, location=fusion.location)
 
 
 def _feeders(compute: Compute, members: dict[Value, Compute]) -> tuple[Compute, ...]:

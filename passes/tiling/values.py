@@ -16,7 +16,6 @@ from codesign.ir.precision import precision_of
 from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, cast, select
 from codesign.ir.tensor import Compute
 from codesign.ir.tile import Guard, Load, Map
-from codesign.ir.types import TensorType
 from codesign.passes.tiling.domain import DimPlan, Domain
 
 _SMALL = 1 << 30
@@ -170,7 +169,7 @@ class Values:
         guards = [Guard(self.position(p, place), None, p.extent) for p in plans if p.remainder]
         inside: list[Guard] = []
         if read.otherwise is not None:
-            inside = self._inside(read, place)
+            inside = self.inside(read.indices, read.source.shape, place)
         substitute = read.otherwise if isinstance(read.otherwise, Literal) else None
         dtype = read.source.type.dtype
         otherwise = substitute or (fill if fill is not None and fill.dtype is dtype else Literal(0, dtype))
@@ -202,12 +201,10 @@ class Values:
         seen.update(dict.fromkeys(plan.name for plan in plans if plan.name in wanted))
         return tuple(seen)
 
-    def _inside(self, read: Read, scope: Scope) -> list[Guard]:
-        """Guards for the indices of a read that are not provably inside its tensor."""
+    def inside(self, indices: Iterable[Index], shape: Iterable[Index], scope: Scope) -> list[Guard]:
+        """Guards for the indices of an access that are not provably inside its tensor."""
         guards: list[Guard] = []
-        source = read.source.type
-        assert isinstance(source, TensorType)
-        for expression, size in zip(read.indices, source.shape, strict=True):
+        for expression, size in zip(indices, shape, strict=True):
             low = None if expression.proves_at_least(0, self.point_bounds) else index(0)
             high = None if expression.proves_less(size, self.point_bounds) else size
             if low is not None or high is not None:
