@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -20,6 +21,7 @@ from codesign.ir.errors import CodesignError
 if TYPE_CHECKING:
     from codesign.costmodel.machine import Machine
     from codesign.document import ModelDocument
+    from codesign.pipeline import Compilation
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -119,39 +121,38 @@ def _compile(
         return _list_targets(as_json)
     if model is None:
         raise CodesignError("no model given", hint="python -m codesign.compile model.py --target h100_sxm")
-    return _run(
-        model, target or ["h100_sxm"], emit or [], verify, kernels, policy, budget, fusion, dynamic, _bindings(bind or []),
-        seed, output, as_json, show_all, why or [], schedules, passes, reuse,
-    )  # fmt: skip
+    search = {"policy": policy, "budget": budget, "fusion": fusion, "seed": seed, "reuse": reuse, "dynamic": dynamic}
+    checks = {"verify": verify, "kernels": kernels, "sizes": _bindings(bind or [])}
+    shown = _Shown(emit or [], output, as_json, show_all, why or [])
+    return _run(model, target or ["h100_sxm"], {**search, **checks}, passes, schedules, shown)
+
+
+@dataclass
+class _Shown:
+    """What is written and printed: forms of the code, the folder, JSON, all kernels, the kernels to explain."""
+
+    emit: list[str]
+    output: Path | None
+    as_json: bool
+    all: bool
+    why: list[str]
 
 
 def _run(
     path: Path,
     targets: list[str],
-    emit: list[str],
-    verify: bool,
-    kernels: bool,
-    policy: str,
-    budget: int | None,
-    fusion: str,
-    dynamic: bool,
-    sizes: dict[str, int],
-    seed: int,
-    output: Path | None,
-    as_json: bool,
-    show_all: bool,
-    why: list[str],
-    schedules: Path | None,
+    chosen: dict[str, Any],
     passes: str | None,
-    reuse: bool,
+    schedules: Path | None,
+    shown: _Shown,
 ) -> int:
     from codesign.costmodel.machine import load_machine
 
     machines = [load_machine(name) for name in targets]  # before the slow imports: a wrong name answers at once
-    forms = _forms(emit, machines)
-    folder = command.output_directory(output)
+    forms = _forms(shown.emit, machines)
+    folder = command.output_directory(shown.output)
     to_stdout = bool(forms) and folder is None
-    if to_stdout and as_json:
+    if to_stdout and shown.as_json:
         raise CodesignError("--emit with --json needs a folder for the files", hint="add -o DIR")
     if not path.is_file():
         raise CodesignError("no such file" if not path.exists() else "not a file", place=str(path))
@@ -159,62 +160,57 @@ def _run(
     from codesign.passes.pipeline import own_passes
     from codesign.passes.schedule.replay import read_schedules
 
-    own = own_passes(passes) if passes else []
-    replayed = read_schedules(schedules) if schedules is not None else {}
+    chosen["passes"] = own_passes(passes) if passes else []
+    chosen["schedules"] = read_schedules(schedules) if schedules is not None else {}
 
-    from codesign import pipeline
+    from codesign import artifacts, pipeline
     from codesign.manifest import settle
-    from codesign.report import report
 
-    options = pipeline.Options(
-        policy=policy,
-        budget=budget,
-        fusion=fusion,
-        verify=verify,
-        kernels=kernels,
-        seed=seed,
-        sizes=sizes,
-        dynamic=dynamic,
-        schedules=replayed,
-        passes=own,
-        reuse=reuse,
-    )
-    compilations: list[pipeline.Compilation] = []
+    options = pipeline.Options(**chosen)
+    compilations: list[Compilation] = []
     written: list[Path] = []
-    aside = redirect_stdout(sys.stderr) if as_json or to_stdout else nullcontext()  # what the user's model prints
-    with aside, command.progress(not as_json) as steps:
+    aside = redirect_stdout(sys.stderr) if shown.as_json or to_stdout else nullcontext()  # what the user's model prints
+    with aside, command.progress(not shown.as_json) as steps:
         captured = pipeline.capture(path, options, steps)
         for machine in machines:
             compiled = pipeline.compile_for(captured, machine, options, steps)
             if folder is not None:
                 where = folder if len(machines) == 1 else folder / machine.name
-                written.extend(pipeline.write(compiled, where, forms or pipeline.default_forms(machine)))
+                written.extend(artifacts.write(compiled, where, forms or artifacts.default_forms(machine)))
             compilations.append(compiled)
     if folder is not None:
         settle(folder, written)
+    if to_stdout:
+        for compiled in compilations:
+            for form in sorted(forms):
+                for text in artifacts.texts(compiled, form).values():
+                    typer.echo(text)
+    else:
+        _print(compilations, shown, folder)
+    return command.INTERNAL_ERROR if any(failed(compiled.document) for compiled in compilations) else 0
 
+
+def _print(compilations: list[Compilation], shown: _Shown, folder: Path | None) -> None:
+    """The documents, and the ledgers of the kernels to explain, as JSON or for people."""
+    from codesign.pipeline import explain
+    from codesign.report import report
+
+    ledgers = [[explain(c, name) for name in (c.kernels if "all" in shown.why else shown.why)] for c in compilations]
     documents = [compiled.document for compiled in compilations]
-    ledgers = [[pipeline.explain(c, name) for name in (c.kernels if "all" in why else why)] for c in compilations]
-    if as_json:
+    if shown.as_json:
         plain: list[Any] = [document.model_dump(mode="json") for document in documents]
-        if why:
+        if shown.why:
             for data, found in zip(plain, ledgers, strict=True):
                 data["why"] = [ledger.to_json() for ledger in found]
         command.print_json(plain[0] if len(plain) == 1 else plain)
-    elif to_stdout:
-        for compiled in compilations:
-            for form in sorted(forms):
-                for text in pipeline.texts(compiled, form).values():
-                    typer.echo(text)
-    else:
-        console = Console(width=None if Console().is_terminal else 200)
-        for document, found in zip(documents, ledgers, strict=True):
-            report(document, console, limit=None if show_all else 24)
-            for ledger in found:
-                console.print(ledger.to_tree())
-        if folder is not None:
-            console.print(f"files are in {folder}", highlight=False)
-    return command.INTERNAL_ERROR if any(failed(document) for document in documents) else 0
+        return
+    console = Console(width=None if Console().is_terminal else 200)
+    for document, found in zip(documents, ledgers, strict=True):
+        report(document, console, limit=None if shown.all else 24)
+        for ledger in found:
+            console.print(ledger.to_tree())
+    if folder is not None:
+        console.print(f"files are in {folder}", highlight=False)
 
 
 def failed(document: ModelDocument) -> bool:

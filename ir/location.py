@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePath
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,18 @@ class Location:
     def known(self) -> bool:
         """True when there is anything to show."""
         return bool(self.file or self.module or self.origin) or any(part.known for part in self.parts)
+
+    @property
+    def operator(self) -> str:
+        """The operator's own name, without its namespace and overload: `aten.add.Tensor` is `add`."""
+        parts = self.origin.split(".")
+        return parts[1] if len(parts) > 2 or (parts[0] == "aten" and len(parts) > 1) else parts[0]
+
+    @property
+    def place(self) -> str:
+        """The line and the module, in short: `model.py:12 layers.0`."""
+        text = f"{PurePath(self.file).name}:{self.line}" if self.file else ""
+        return f"{text} {self.module}".strip()
 
     def leaves(self) -> tuple[Location, ...]:
         """The distinct unfused places below this one, in order."""

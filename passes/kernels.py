@@ -10,7 +10,7 @@ from codesign.passes.context import Context
 from codesign.passes.lowering import tile_module
 from codesign.passes.manager import Pass, register
 from codesign.passes.memory import plan
-from codesign.passes.schedule.tuner import Tuner
+from codesign.passes.planning import Choices, tuner_for
 
 
 @register
@@ -27,13 +27,8 @@ class Tile(Pass):
     budget: int = 0
 
     def run(self, module: Module, context: Context) -> Module:
-        tuner = Tuner(
-            context.target(),
-            policy=self.policy,
-            budget=self.budget or None,
-            sizes=context.sizes,
-            bounds=module.bounds(),
-        )
+        choices = Choices(policy=self.policy, budget=self.budget or None)
+        tuner = tuner_for(module, context.target(), choices, context.sizes)
         for name, info in tile_module(module, tuner).items():
             times = f" x {info.count}" if info.count > 1 else ""
             context.remarks.append(f"{name}{times}: {info.tuned.seconds * 1e6:.2f} us, bound by {info.tuned.bound}")

@@ -41,31 +41,47 @@ class KernelInfo:
     locations: list[Location] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
 
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """The framework's operators that it does, in order."""
+        return tuple(dict.fromkeys(leaf.operator for leaf in self._leaves() if leaf.origin))
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The lines and modules that they are from."""
+        return tuple(dict.fromkeys(leaf.place for leaf in self._leaves() if leaf.file or leaf.module))
+
+    def _leaves(self) -> list[Location]:
+        return [leaf for compute in self.fusion.computes for leaf in compute.location.leaves()]
+
 
 def tile_module(
     module: Module,
     tuner: Tuner,
     schedules: Mapping[str, Schedule] | None = None,
     remarks: list[str] | None = None,
+    *,
+    of_others: bool = False,
 ) -> dict[str, KernelInfo]:
     """Replace every group of the module's functions by a launch of a tiled kernel, in place; what each kernel is, by name.
 
     `schedules` replays given schedules instead of the tuner's: for kernels of the structure that a schedule was made for, where `Schedules`
     tells it, else for kernels of these names. `remarks` gets the ones that are not used. Raises ScheduleError when a group has no
-    schedule that fits the tuner's machine, when a replayed one does not fit or apply, and for a name that no kernel has.
+    schedule that fits the tuner's machine, when a replayed one does not fit or apply, and for a name that no kernel has, unless they may
+    be `of_others`: other modules.
     """
     given = schedules if isinstance(schedules, Schedules) else Schedules(schedules or {})
     lowering = _Lowering(module, tuner, given)
     for function in module.functions.values():
         lowering.block(function.body)
     unknown = [name for name in given if name not in lowering.kernels and name not in given.structures]
-    if unknown:
+    if unknown and not of_others:
         known = ", ".join(lowering.kernels)
         raise ScheduleError(
             f"a schedule is given for @{unknown[0]}, which is not a kernel here", hint=f"kernels: {known}"
         )
     unused = [name for name in given if name not in lowering.replayed and name in given.structures]
-    if unused and remarks is not None:
+    if unused and remarks is not None and not of_others:
         names = ", ".join(f"@{name}" for name in unused)
         remarks.append(f"schedules that are not used, as no kernel here has the structure they were made for: {names}")
     return lowering.kernels

@@ -19,14 +19,8 @@ from codesign.backends.triton.runner import write_runner
 from codesign.ir.core import Module, tensor_type
 from codesign.ir.errors import CodesignError
 from codesign.ir.interpreter import evaluate
-from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Constant
-from codesign.passes.clone import clone_module
-from codesign.passes.context import Context
-from codesign.passes.lowering import tile_module
-from codesign.passes.observers import Verifier
-from codesign.passes.pipeline import compilation, optimize
-from codesign.passes.schedule.tuner import Tuner
+from codesign.passes.planning import Choices, plan_module
 
 if TYPE_CHECKING:
     import torch
@@ -156,25 +150,16 @@ class CompiledGraph:
 
 def _tiled(module: Module, options: Options) -> Module:
     """The module optimised and tiled for the machine."""
-    sizes = {name: symbol.example or symbol.low for name, symbol in module.symbols.items()}
-    tuner = Tuner(
-        options.machine,
+    choices = Choices(
         policy=options.policy,
         budget=options.budget,
-        bounds=module.bounds(),
-        sizes=sizes,
+        fusion=options.fusion,
+        passes=options.passes,
+        schedules=options.schedules,
+        of_others=True,  # a model has several graphs
         kept=choices_file(),
     )
-    context = Context(machine=options.machine, pricer=tuner.price)
-    observers = [Verifier()] if options.passes else []
-    fused = optimize(module, context, pipeline=compilation(options.passes, options.fusion), observers=observers)
-    given: dict[str, Schedule] = {}
-    if options.schedules:  # they may be of other graphs of the same model
-        names = tile_module(clone_module(fused), tuner)
-        given = {name: schedule for name, schedule in options.schedules.items() if name in names}
-    tile_module(fused, tuner, given)
-    tuner.keep()
-    return fused
+    return plan_module(module, options.machine, choices).module
 
 
 def _seed_of_call() -> torch.Tensor:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from codesign.ir.errors import ScheduleError
+from codesign.ir.plan import Plan, flat
 from codesign.ir.schedule import Schedule
 from codesign.passes.knobs import check
 
 
 def differences(a: Schedule, b: Schedule) -> dict[str, tuple[object, object]]:
     """The knobs in which two schedules differ, by path (`tiles.m`), with the value of each (None where one leaves it out)."""
-    left, right = _flat(a), _flat(b)
+    left, right = dict(flat(a.to_json())), dict(flat(b.to_json()))
     return {path: (left.get(path), right.get(path)) for path in {**left, **right} if left.get(path) != right.get(path)}
 
 
@@ -43,8 +44,7 @@ def write_schedules(path: Path, schedules: Mapping[str, Schedule]) -> None:
 
 
 def read_schedules(path: Path) -> Schedules:
-    """Read what `write_schedules` wrote; ScheduleError names the kernel and the field that is wrong, or that nothing
-    reads."""
+    """Read what `write_schedules` wrote, or a plan; ScheduleError names the kernel and the field that is wrong, or that nothing reads."""
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats)
     except UnicodeDecodeError:
@@ -61,6 +61,13 @@ def read_schedules(path: Path) -> Schedules:
         raise ScheduleError("a number has too many digits", place=str(path)) from None
     if not isinstance(data, dict):
         raise ScheduleError("needs an object of schedules by kernel name", place=str(path))
+    if isinstance(data.get("plan"), int):
+        try:
+            data = _entries(Plan.from_json(data))
+        except ScheduleError as error:
+            raise ScheduleError(
+                error.message, place=f"{path}: {error.place}" if error.place else str(path), hint=error.hint
+            ) from None
     schedules = Schedules({})
     for name, entry in data.items():
         try:
@@ -76,6 +83,16 @@ def read_schedules(path: Path) -> Schedules:
     return schedules
 
 
+def _entries(plan: Plan) -> dict[str, Any]:
+    """The schedules of a plan in the form of a file of schedules."""
+    return {
+        kernel.name: {"structure": kernel.structure, **kernel.schedule.to_json()}
+        if kernel.structure
+        else kernel.schedule.to_json()
+        for kernel in plan.kernels
+    }
+
+
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -88,17 +105,3 @@ def describe(changes: Mapping[str, tuple[object, object]]) -> Iterable[str]:
     """One line per difference: `tiles.m: 64 -> 128`."""
     for path, (old, new) in changes.items():
         yield f"{path}: {'-' if old is None else old} -> {'-' if new is None else new}"
-
-
-def _flat(schedule: Schedule) -> dict[str, object]:
-    flat: dict[str, object] = {}
-
-    def walk(prefix: str, value: object) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}" if prefix else key, inner)
-        else:
-            flat[prefix] = value
-
-    walk("", schedule.to_json())
-    return flat

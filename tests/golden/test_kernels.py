@@ -15,7 +15,7 @@ from pathlib import Path
 import expecttest
 import pytest
 
-from codesign import pipeline
+from codesign import artifacts, pipeline
 from codesign.command import Steps
 from codesign.costmodel.machine import load_machine
 from codesign.passes.schedule.replay import Schedules, read_schedules, write_schedules
@@ -42,7 +42,7 @@ def emitted(name: str, target: str, schedules: Schedules) -> tuple[str, Schedule
     """All kernels of a model in one text, and their schedules."""
     options = replace(OPTIONS, schedules=schedules)
     made = pipeline.compile_for(captured(name), load_machine(target), options, Steps(None))
-    texts = pipeline.texts(made, made.backend.form)
+    texts = artifacts.texts(made, made.backend.form)
     used = {kernel: info.tuned.schedule for kernel, info in made.kernels.items()}
     structures = {kernel: info.structure for kernel, info in made.kernels.items()}
     files = [f"===== {file}\n{text.rstrip()}\n" for file, text in sorted(texts.items())]

@@ -1,0 +1,160 @@
+"""From a captured module to a plan on a machine: clean-up, fusion, schedules, tiles, memory. The one way of all who compile."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from codesign.costmodel.machine import Machine
+from codesign.ir.core import Module
+from codesign.ir.errors import CodesignError
+from codesign.ir.plan import Plan, PlannedKernel, PlannedMemory
+from codesign.ir.schedule import Schedule
+from codesign.ir.tensor import Launch
+from codesign.passes.context import Context
+from codesign.passes.lowering import KernelInfo, tile_module
+from codesign.passes.manager import Pass
+from codesign.passes.memory import MemoryPlan
+from codesign.passes.memory import plan as plan_memory
+from codesign.passes.observers import Verifier
+from codesign.passes.pipeline import compilation, optimize
+from codesign.passes.schedule.policy import Policy
+from codesign.passes.schedule.tuner import Tuner
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a user may choose of how a module is planned.
+
+    `policy`, `budget`, `seed`: of the schedule search. `fusion`: policy of fusion. `passes`: run after clean-up and before fusion. `sizes`:
+    values of dynamic sizes when costing. `schedules`: by kernel name or structure, replayed instead of searched for; with
+    `of_others` some may be of other modules. `kept`: a file of what earlier runs chose, to take over and to add to.
+    """
+
+    policy: str | Policy = "default"
+    budget: int | None = None
+    seed: int = 0
+    fusion: str = "greedy"
+    passes: Sequence[Pass] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    of_others: bool = False
+    kept: Path | None = None
+
+
+class Clock:
+    """Seconds of named phases, in order."""
+
+    def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
+        self.seconds: dict[str, float] = dict(seconds or {})
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+@dataclass
+class Planned:
+    """A module in kernels for a machine, and everything that was decided on the way. `module`: tiled."""
+
+    machine: Machine
+    module: Module
+    kernels: dict[str, KernelInfo]
+    memory: MemoryPlan
+    tuner: Tuner
+    sizes: dict[str, int]
+    remarks: list[str]
+
+    def plan(self, model: str = "") -> Plan:
+        """The decisions as plain data."""
+        order = tuple(op.kernel for op in self.module.main.body.walk() if isinstance(op, Launch))
+        kernels = tuple(_planned(name, info) for name, info in self.kernels.items())
+        digest = hashlib.sha256(self.machine.model_dump_json().encode()).hexdigest()[:12]
+        memory = _memory(self.memory)
+        return Plan(model, self.machine.name, digest, kernels, order, memory, dict(self.sizes))
+
+
+def plan_module(
+    module: Module,
+    machine: Machine,
+    choices: Choices,
+    *,
+    clock: Clock | None = None,
+    step: Callable[[str], None] = lambda text: None,
+    remarks: list[str] | None = None,
+) -> Planned:
+    """Plan a captured module, which stays as it is; `step` is told what is being done.
+
+    CodesignError for a size that the module does not have, ScheduleError where a group fits the machine under no schedule, and where a
+    replayed schedule does not fit or apply.
+    """
+    clock, remarks = clock or Clock(), [] if remarks is None else remarks
+    sizes = sizes_of(module, choices.sizes)
+    tuner = tuner_for(module, machine, choices, sizes)
+    context = Context(machine=machine, pricer=tuner.price, sizes=sizes, remarks=remarks)
+    step(f"fusing for {machine.name}")
+    with clock.phase("passes"):
+        observers = [Verifier()] if choices.passes else []
+        passes = compilation(choices.passes, choices.fusion)
+        tiled = optimize(module, context, pipeline=passes, observers=observers)
+    step(f"scheduling for {machine.name}")
+    with clock.phase("schedule"):
+        kernels = tile_module(tiled, tuner, choices.schedules, remarks, of_others=choices.of_others)
+        tuner.keep()
+    with clock.phase("memory"):
+        memory = plan_memory(tiled.main, sizes, tiled.kernels)
+    return Planned(machine, tiled, kernels, memory, tuner, sizes, remarks)
+
+
+def tuner_for(module: Module, machine: Machine, choices: Choices, sizes: Mapping[str, int]) -> Tuner:
+    """What tunes the groups of a module."""
+    return Tuner(
+        machine,
+        policy=choices.policy,
+        budget=choices.budget,
+        sizes=sizes,
+        bounds=module.bounds(),
+        seed=choices.seed,
+        kept=choices.kept,
+    )
+
+
+def sizes_of(module: Module, given: Mapping[str, int]) -> dict[str, int]:
+    """A value for every size symbol: given by the user, else what the model was captured at."""
+    unknown = [name for name in given if name not in module.symbols]
+    if unknown:
+        known = ", ".join(module.symbols) or "none: --dynamic or dynamic_shapes in the model file makes some"
+        raise CodesignError(f"the model has no dynamic size {unknown[0]!r}", hint=f"it has {known}")
+    sizes: dict[str, int] = {}
+    for name, symbol in module.symbols.items():
+        value = given.get(name, symbol.example or max(symbol.low, 1))
+        if value < symbol.low or (symbol.high is not None and value > symbol.high):
+            raise CodesignError(f"{name} = {value} is outside its range {symbol.low} to {symbol.high or 'any'}")
+        sizes[name] = value
+    return sizes
+
+
+def _planned(name: str, info: KernelInfo) -> PlannedKernel:
+    return PlannedKernel(
+        name, info.structure, info.tuned.schedule, info.operators, info.places, info.count, info.tuned.seconds
+    )
+
+
+def _memory(memory: MemoryPlan) -> PlannedMemory:
+    buffers: dict[str, tuple[int, int]] = {}
+    for value, buffer in memory.buffers.items():
+        base = name = value.name or "v"
+        count = 1
+        while name in buffers:
+            count += 1
+            name = f"{base}_{count}"
+        buffers[name] = buffer.offset, buffer.size
+    return PlannedMemory(memory.peak_bytes, memory.input_bytes, memory.output_bytes, memory.constant_bytes, buffers)
