@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from codesign.costmodel.dataflow.library import staged_terms, staged_whole
+from codesign.costmodel.dataflow.model import BAND
 from codesign.costmodel.dataflow.target import target_of
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.tables import TableError, dtype_named, machine_rows, set_aside
 from codesign.costmodel.workloads import product_group
-from codesign.passes.schedule.tuner import Tuned, Tuner
+from codesign.ir.dtypes import DTYPES
+from codesign.passes.schedule.tuner import Tuner
+
+
+@dataclass(frozen=True)
+class _Price:
+    seconds: float
+    low: float
+    high: float
+    bound: str
 
 
 def accelerator_predictions(
@@ -41,13 +53,13 @@ def accelerator_predictions(
     names = picked["dtype"].astype(str) if "dtype" in picked else pd.Series("bf16", index=picked.index)
     sizes = (picked[column].astype(int) for column in ("m", "n", "k"))
     shapes = list(zip(map(dtype_named, names), *sizes, strict=True))
-    tuner, tuned = Tuner(machine), dict[tuple[str, int, int, int], Tuned]()
+    tuner, priced = Tuner(machine), dict[tuple[str, int, int, int], _Price]()
     tick = each(f"scheduling on {machine.name}", len(set(shapes)))
     for shape in shapes:
-        if shape not in tuned:
-            tuned[shape] = tuner.tune(product_group(*shape))
+        if shape not in priced:
+            priced[shape] = _price(tuner, *shape)
             tick()
-    found = [tuned[shape] for shape in shapes]
+    found = [priced[shape] for shape in shapes]
     return pd.DataFrame(
         {
             "op": picked["op"].astype(str).to_numpy() if "op" in picked else "gemm",
@@ -60,6 +72,16 @@ def accelerator_predictions(
             "size": picked["m"].to_numpy(dtype=np.float64),
         }
     )
+
+
+def _price(tuner: Tuner, dtype: str, m: int, n: int, k: int) -> _Price:
+    """What a product takes: as the machine's own compiler runs it where that is known, else by the best schedule."""
+    if not staged_whole(tuner.machine, DTYPES[dtype], m, n, k):
+        found = tuner.tune(product_group(dtype, m, n, k))
+        return _Price(found.seconds, found.low, found.high, found.bound)
+    terms = staged_terms(tuner.machine, DTYPES[dtype], m, n, k)
+    seconds = sum(terms.values())
+    return _Price(seconds, seconds * BAND[0], seconds * BAND[1], max(terms, key=lambda name: terms[name]))
 
 
 def regime_of(bound: str) -> str:

@@ -69,6 +69,7 @@ _FIELDS = {
     "capacity_bytes": _BYTES,
     "bandwidth": Allowed(1.0, 1e21),
     "write_bandwidth": Allowed(1.0, 1e21),
+    "efficiency": Allowed(0.0, 1.0, open=True),
     "latency_seconds": Allowed(0.0, 3600.0, open=True),
     "line_bytes": _count(1e9),
     "clock_hz": Allowed(1.0, 1e15),

@@ -85,7 +85,8 @@ class Level(_Data):
     `fanout` is how many of this level hang below one instance of its parent (132 SMs below one L2). `place` is the
     name of the spatial unit that owns an instance (`sm`, `cluster`, `core`), which is what a schedule binds
     dimensions to. Capacity, bandwidth (bytes per second, both directions together unless `write_bandwidth` is given)
-    and latency are per instance.
+    and latency are per instance. `efficiency`: the share of the bandwidth that a long transfer reaches (1 where it is absent).
+    `multicast`: one transfer out of it reaches any number of the instances inside.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Level(_Data):
     capacity_bytes: Figure
     bandwidth: Figure | None = None
     write_bandwidth: Figure | None = None
+    efficiency: Figure | None = None
     latency_seconds: Figure | None = None
     line_bytes: Figure | None = None
     energy: Energy | None = None

@@ -50,6 +50,7 @@ DATAFLOW = (
     *(f"levels.*.{name}" for name in ("capacity_bytes", "bandwidth", *_ENERGY)),
     *(f"levels.*.{name}" for name in ("latency_seconds", "write_bandwidth")),
     "levels.dram.line_bytes",
+    "levels.dram.efficiency",
     "units.tensor.clock_hz",
     *(f"units.tensor.array.{side}" for side in ("rows", "columns", "depth")),
     *(f"units.tensor.energy_joules_per_operation.{dtype}" for dtype in _PRODUCTS),

@@ -236,16 +236,19 @@ def _places(levels: list[Level]) -> tuple[tuple[str, int], ...]:
 
 def _port(machine: Machine, level: Level, cores: int, clock: float) -> Port:
     where = f"levels.{level.name}"
+    reached = machine.need(level.efficiency, f"{where}.efficiency") if level.efficiency else 1.0
     return Port(
         name=level.name,
         cores=cores // machine.instances(level.name),
-        bytes_per_clock=machine.need(level.bandwidth, f"{where}.bandwidth") / clock,
+        bytes_per_clock=machine.need(level.bandwidth, f"{where}.bandwidth") * reached / clock,
         latency_clocks=machine.need(level.latency_seconds, f"{where}.latency_seconds") * clock,
         line_bytes=int(machine.need(level.line_bytes, f"{where}.line_bytes")) if level.line_bytes else 1,
         read_joules=_joules(machine, level, False),
         write_joules=_joules(machine, level, True),
         write_bytes_per_clock=(
-            machine.need(level.write_bandwidth, f"{where}.write_bandwidth") / clock if level.write_bandwidth else 0.0
+            machine.need(level.write_bandwidth, f"{where}.write_bandwidth") * reached / clock
+            if level.write_bandwidth
+            else 0.0
         ),
         inside=len(_places(machine.levels[: machine.levels.index(level) + 1])),
         multicast=level.multicast,
