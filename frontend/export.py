@@ -17,6 +17,7 @@ from torch.export import ExportedProgram
 
 from codesign.frontend.flex_nodes import name_literals_of_functions
 from codesign.frontend.load import ModelSource
+from codesign.frontend.quantization import decompositions_of_quantisation
 from codesign.frontend.structures import make_known, outputs_made_known, remark
 from codesign.ir.errors import CodesignError
 
@@ -44,10 +45,12 @@ the weights where the operator gives their logsumexp."""
 
 
 def decompositions() -> Any:
-    """torch's table to core ATen, without the operators that our rules take whole."""
+    """torch's table to core ATen, without the operators that our rules take whole, and with quantisation in plain operators."""
     table = torch.export.default_decompositions()
     for name in KEPT_WHOLE:
         table.pop(getattr(torch.ops.aten, name).default, None)  # type: ignore[no-untyped-call]
+    for operator, rule in decompositions_of_quantisation().items():
+        table[operator] = rule
     return table
 
 

@@ -15,6 +15,7 @@ from codesign.frontend.lowering import (
     random,
     reductions,
     resampling,
+    scaled,
     scans,
     views,
 )
@@ -31,6 +32,7 @@ FAMILIES = (
     convolution,
     pooling,
     normalization,
+    scaled,
     scans,
     resampling,
     distances,

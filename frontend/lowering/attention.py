@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from codesign.frontend.lowering.builder import Builder, Point, broadcast, literal, read, where
 from codesign.frontend.lowering.matmul import dot, mv
-from codesign.frontend.lowering.promotion import accumulator, opmath
+from codesign.frontend.lowering.promotion import accumulator, opmath, product_sums
 from codesign.frontend.lowering.registry import lower
 from codesign.frontend.lowering.views import shape_of
 from codesign.ir.core import Value, tensor_type
@@ -28,7 +28,7 @@ def matmul(b: Builder, x: Value, y: Value) -> Value:
         return dot(b, x, y)
     if len(left) == 2 and len(right) == 1:
         return mv(b, x, y)
-    sums = accumulator(b.dtype)
+    sums = product_sums(b.dtype)
 
     def body(i: Point, r: Point) -> Scalar:
         rows = 0 if len(left) == 1 else 1

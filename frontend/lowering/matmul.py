@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from codesign.frontend.lowering.builder import Builder, read
-from codesign.frontend.lowering.promotion import accumulator, opmath
+from codesign.frontend.lowering.promotion import accumulator, opmath, product_sums
 from codesign.frontend.lowering.registry import lower
 from codesign.ir.core import Value, tensor_type
 from codesign.ir.dtypes import I64, DType
@@ -14,7 +14,7 @@ from codesign.ir.scalar import IndexValue, Literal, Scalar, apply, cast
 
 def _accumulate(b: Builder, x: Value) -> DType:
     kind = tensor_type(x).dtype
-    return accumulator(kind)
+    return product_sums(b.dtype) if b.dtype.is_integer else accumulator(kind)
 
 
 @lower("aten.mm.default", "aten.mm.dtype")

@@ -11,7 +11,7 @@ from torch._prims_common import elementwise_dtypes
 
 from codesign.frontend.arrays import from_torch_dtype, to_torch_dtype
 from codesign.ir.core import Value, tensor_type
-from codesign.ir.dtypes import F32, F64, I64, DType
+from codesign.ir.dtypes import F32, F64, I32, I64, DType
 from codesign.ir.index import Index
 from codesign.ir.scalar import Scalar
 
@@ -26,6 +26,11 @@ def accumulator(dtype: DType) -> DType:
     if dtype.is_float:
         return F64 if dtype is F64 else F32
     return I64
+
+
+def product_sums(dtype: DType) -> DType:
+    """The dtype that a matrix product with results of a dtype is summed in: as sums are, but integers of 32 bits and less wrap in i32."""
+    return I32 if dtype.is_integer and dtype.bits <= 32 else accumulator(dtype)
 
 
 def common_dtype(*operands: Any) -> DType:

@@ -16,6 +16,17 @@ from codesign.ir.text import parse, print_module
 from codesign.ir.verify import verify
 
 
+class Of(torch.nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
 def run(captured: Captured, inputs: Sequence[Any], kwargs: dict[str, Any] | None = None) -> Any:
     """What the captured model returns for these inputs, by the interpreter."""
     arrays = captured.flatten_inputs(inputs, kwargs)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 
 from codesign.frontend import capture
 from codesign.ir.text import print_module
+from tests.frontend.checks import Of
 
 
 @pytest.fixture(autouse=True)
@@ -18,17 +18,6 @@ def _flags() -> Iterator[None]:
     kept = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     yield
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
-
-
-class Of(nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args):
-        return self.function(*args)
 
 
 def text(function, *inputs) -> str:
