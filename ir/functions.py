@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import special
 
 from codesign.ir.dtypes import BOOL, DType
 from codesign.ir.errors import VerificationError
@@ -52,6 +51,17 @@ _INTEGER = frozenset({"int", "uint"})
 _LOGIC = frozenset({"int", "uint", "bool"})
 _OTHER_PRODUCTS = tuple(row for row in ARITHMETIC.values() if row.function != "mul")
 """Products of float32 that a matrix unit may round, as torch is told (`codesign.ir.precision`); by themselves they are exact."""
+
+
+def _special(name: str) -> Callable[..., Any]:
+    """One of SciPy's functions, whose package is loaded when it is first evaluated: most programs never do."""
+
+    def call(*arguments: Any) -> Any:
+        from scipy import special
+
+        return getattr(special, name)(*arguments)
+
+    return call
 
 
 def _floor_divide(a: Any, b: Any) -> Any:
@@ -93,7 +103,7 @@ def _power(a: Any, b: Any) -> Any:
 
 def _log_gamma(a: Any) -> Any:
     a = np.asarray(a)
-    return special.gammaln(np.where(np.isinf(a), np.abs(a), a))
+    return _special("gammaln")(np.where(np.isinf(a), np.abs(a), a))
 
 
 def _sign(a: Any) -> Any:
@@ -160,11 +170,11 @@ def _rows() -> list[Function]:
         f("asinh", 1, np.arcsinh, "special", 6.0, accepts=_FLOAT),
         f("acosh", 1, np.arccosh, "special", 6.0, accepts=_FLOAT),
         f("atanh", 1, np.arctanh, "special", 6.0, accepts=_FLOAT),
-        f("erf", 1, special.erf, "fma", 14.0, accepts=_FLOAT),
-        f("erfc", 1, special.erfc, "fma", 18.0, accepts=_FLOAT),
-        f("erfinv", 1, special.erfinv, "fma", 24.0, accepts=_FLOAT),
+        f("erf", 1, _special("erf"), "fma", 14.0, accepts=_FLOAT),
+        f("erfc", 1, _special("erfc"), "fma", 18.0, accepts=_FLOAT),
+        f("erfinv", 1, _special("erfinv"), "fma", 24.0, accepts=_FLOAT),
         f("lgamma", 1, _log_gamma, "fma", 40.0, accepts=_FLOAT),
-        f("digamma", 1, special.digamma, "fma", 40.0, accepts=_FLOAT),
+        f("digamma", 1, _special("digamma"), "fma", 40.0, accepts=_FLOAT),
         f("floor", 1, np.floor, "alu", accepts=_FLOAT),
         f("ceil", 1, np.ceil, "alu", accepts=_FLOAT),
         f("trunc", 1, np.trunc, "alu", accepts=_FLOAT),

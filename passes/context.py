@@ -10,6 +10,7 @@ from codesign.ir.tensor import Fusion
 
 if TYPE_CHECKING:
     from codesign.costmodel.machine import Machine
+    from codesign.passes.fusion.kept import Kept
 
 Pricer = Callable[[Fusion], float]
 """Predicted seconds of a fused group at its best schedule, launch included; infinite when no schedule fits the machine."""
@@ -21,6 +22,7 @@ class Context:
 
     `machine`: what is compiled for (None: passes that need one use `default_machine`). `pricer`: seconds of a group (None: the
     roofline of the machine). `sizes`: values at which symbolic sizes are costed. `remarks`: lines that passes leave for the user.
+    `kept`: decisions of earlier runs by that pricer.
     """
 
     machine: Machine | None = None
@@ -28,6 +30,7 @@ class Context:
     sizes: Mapping[str, int] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     default_machine: str = "h100_sxm"
+    kept: Kept | None = None
 
     def target(self) -> Machine:
         """The machine, loaded by its default name when none was given."""

@@ -11,12 +11,16 @@ from codesign.ir.index import Bounds
 from codesign.ir.tensor import Compute
 from codesign.passes.context import Context, Pricer
 from codesign.passes.fusion.graph import GroupGraph
+from codesign.passes.fusion.kept import block_key, replayed
 from codesign.passes.fusion.policy import FusionSearch, policy_named
 from codesign.passes.fusion.pricing import RooflinePricer
 from codesign.passes.manager import FunctionPass, Pass, register
 from codesign.passes.schedule.tuner import Tuner
 from codesign.passes.writes.memory import updates_of
 from codesign.passes.writes.place import write_in_groups, write_values_apart
+
+OWN = frozenset({"none", "greedy"})
+"""Policies whose decisions are kept between runs: of others it is not known whether they changed."""
 
 
 @register
@@ -43,11 +47,19 @@ class Fuse(FunctionPass, Pass):
             return
         policy = policy_named(self.policy)
         pricer = pricer_of(context, self.prices, module.bounds())
-        search = FusionSearch(GroupGraph(block, module.bounds()), pricer, chain=self.chain)
-        policy.decide(search)
-        if self.explain:
-            context.remarks.extend(search.explain())
-        search.graph.write(block)
+        graph = GroupGraph(block, module.bounds())
+        kept = context.kept if not self.explain and self.policy in OWN else None
+        key = block_key(block, graph, self.policy, self.prices, self.chain) if kept is not None else ""
+        before = kept.get("fusion", key) if kept is not None else None
+        if before is None or not replayed(graph, before):
+            graph = graph if before is None else GroupGraph(block, module.bounds())
+            search = FusionSearch(graph, pricer, chain=self.chain)
+            policy.decide(search)
+            if self.explain:
+                context.remarks.extend(search.explain())
+            if kept is not None:
+                kept.put("fusion", key, search.steps)
+        graph.write(block)
         write_in_groups(block, updates_of(module, block))
 
 

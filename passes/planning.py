@@ -99,7 +99,7 @@ def plan_module(
     clock, remarks = clock or Clock(), [] if remarks is None else remarks
     sizes = sizes_of(module, choices.sizes)
     tuner = tuner_for(module, machine, choices, sizes)
-    context = Context(machine=machine, pricer=tuner.price, sizes=sizes, remarks=remarks)
+    context = Context(machine=machine, pricer=tuner.price, sizes=sizes, remarks=remarks, kept=tuner.store)
     step(f"fusing for {machine.name}")
     with clock.phase("passes"):
         observers = [Verifier()] if choices.passes else []

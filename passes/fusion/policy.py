@@ -47,11 +47,17 @@ class FusionSearch:
     pricer: Pricer
     prices: dict[Hashable, float] = field(default_factory=dict)
     offers: dict[Hashable, Offer] = field(default_factory=dict)
-    merges: int = 0
+    steps: list[tuple[int, int]] = field(default_factory=list)
+    """Places of the groups that were merged, in order."""
     largest: int = 64
     """Members that a group may have at most."""
     chain: int = 2
     """Matrix products that may feed each other in one group (attention has two): cost models are not validated beyond it."""
+
+    @property
+    def merges(self) -> int:
+        """How many merges were accepted."""
+        return len(self.steps)
 
     def key(self, node: Node) -> str:
         """Structural key of a node's group."""
@@ -122,7 +128,7 @@ class FusionSearch:
             merged = self.graph.try_merge(first, second)
         except NotFusable:
             return None
-        self.merges += 1
+        self.steps.append((first.place, second.place))
         return self.graph.put(first, second, merged)
 
     def explain(self) -> list[str]:

@@ -35,29 +35,33 @@ class Store:
         self.path = path
         text = json.dumps({"version": sources_version(), **facts}, sort_keys=True, default=str)
         self.space = hashlib.sha256(text.encode()).hexdigest()
-        self._known: dict[tuple[str, str], Any] = {}
+        self._known: dict[tuple[str, str], str] = {}
         self._new: dict[tuple[str, str], Any] = {}
         self._in_file(self._read)
 
     def get(self, kind: str, key: str) -> Any:
-        """What was kept, as plain data; None when nothing was."""
-        return self._known.get((kind, key))
+        """What was kept, as plain data; None when nothing was, or nothing that can be read."""
+        if (kind, key) in self._new:
+            return self._new[kind, key]
+        try:
+            return json.loads(self._known.get((kind, key), "null"))
+        except (ValueError, RecursionError):
+            return None
 
     def put(self, kind: str, key: str, data: Any) -> None:
         """Keep plain data."""
-        self._known[kind, key] = self._new[kind, key] = data
+        self._new[kind, key] = data
 
     def flush(self) -> None:
         """Write what is new."""
         if self._new:
             self._in_file(self._write)
+            self._known.update({place: json.dumps(data) for place, data in self._new.items()})
             self._new.clear()
 
     def _read(self, base: sqlite3.Connection) -> None:
         rows = base.execute("SELECT kind, key, data FROM choices WHERE space = ?", (self.space,))
-        for kind, key, data in rows:
-            with contextlib.suppress(ValueError, RecursionError):
-                self._known[str(kind), str(key)] = json.loads(data)
+        self._known = {(str(kind), str(key)): str(data) for kind, key, data in rows}
         base.execute("UPDATE spaces SET used = ? WHERE space = ?", (time.time(), self.space))
 
     def _write(self, base: sqlite3.Connection) -> None:

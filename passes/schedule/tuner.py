@@ -155,7 +155,7 @@ class Tuner:
 
     `sizes`: values of size symbols to cost at. `bounds`: ranges of the symbols. `budget`: schedules evaluated per group at most.
     `kept`: a file of choices of earlier runs, taken over where nothing differs that they follow from (`keep` writes new ones into it); not
-    used with a policy or a cost model from outside, of which it can't tell whether they changed.
+    used with a policy or a cost model from outside, of which it can't tell whether they changed. `store` is None then.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class Tuner:
         self.seed = seed
         self._prices: dict[str, float] = {}
         self._tuned: dict[str, Tuned] = {}
-        self._store: Store | None = None
+        self.store: Store | None = None
         if kept is not None and model is None and isinstance(policy, str) and policy in POLICIES:
             ranges = sorted(self.bounds.symbols.items())
             facts = {
@@ -189,12 +189,12 @@ class Tuner:
                 "seed": seed,
                 "knobs": foreign(),
             }
-            self._store = Store(kept, {**facts, "sizes": self.sizes, "ranges": ranges})
+            self.store = Store(kept, {**facts, "sizes": self.sizes, "ranges": ranges})
 
     def keep(self) -> None:
         """Write the choices that were made to the file that was given."""
-        if self._store is not None:
-            self._store.flush()
+        if self.store is not None:
+            self.store.flush()
 
     def tune(self, fusion: Fusion, name: str = "", *, split: bool = True) -> Tuned:
         """The best schedule of a group; ScheduleError with the commonest reason when none fits the machine.
@@ -214,13 +214,13 @@ class Tuner:
             raise found
         whole = self._result(found)
         parts = self._best_split(fusion, found)[0] if split else 1
-        if self._store is not None:
-            self._store.put("schedule", key, {**_to_json(whole), "parts": parts})
+        if self.store is not None:
+            self.store.put("schedule", key, {**_to_json(whole), "parts": parts})
         return whole, parts
 
     def _chosen_before(self, fusion: Fusion, name: str, key: str) -> tuple[Tuned, int] | None:
         """What an earlier run chose, priced again; None when none did, or what it left can't be."""
-        data = self._store.get("schedule", key) if self._store is not None else None
+        data = self.store.get("schedule", key) if self.store is not None else None
         if data is None:
             return None
         try:
@@ -241,8 +241,8 @@ class Tuner:
 
     def _price(self, fusion: Fusion, *, split: bool) -> float:
         key = structural_hash(fusion) + ("" if split else " whole")
-        if key not in self._prices and self._store is not None:
-            before = self._store.get("price", key)
+        if key not in self._prices and self.store is not None:
+            before = self.store.get("price", key)
             if isinstance(before, float):
                 self._prices[key] = before
         if key not in self._prices:
@@ -251,8 +251,8 @@ class Tuner:
                 self._prices[key] = float("inf")
             else:
                 self._prices[key] = self._best_split(fusion, found)[1] if split else found.seconds
-            if self._store is not None:
-                self._store.put("price", key, self._prices[key])
+            if self.store is not None:
+                self.store.put("price", key, self._prices[key])
         return self._prices[key]
 
     def predict(
@@ -340,9 +340,13 @@ class Tuner:
         return _together(whole, phases, where.dim, parts)
 
     def _result(self, found: _Search) -> Tuned:
+        """The choice at its price; ScheduleError where it does not fit after all."""
         context, schedule = found.context, found.schedule
         summary = context.summary
-        cost = predict(context.model, summary, self.machine, ScheduleBatch.of([schedule]), context.sizes)
+        if context.evaluated == 1:  # of it alone
+            ((_, cost),) = context.batches
+        else:
+            cost = predict(context.model, summary, self.machine, ScheduleBatch.of([schedule]), context.sizes)
         if cost.reason[0]:
             raise ScheduleError(f"{summary.name} on {self.machine.name}: {cost.reason[0]}")
         details: dict[str, Any] = {k: v[0].item() for k, v in cost.details.items() if getattr(v, "ndim", 0) == 1}
