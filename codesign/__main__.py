@@ -17,6 +17,7 @@ COMMANDS = {
     "calibrate": "fit a machine's parameters to a table of measured times",
     "ladder": "the same kernels through every fidelity of the cost model",
     "study": "policies against each other on kernels, machines and measured spaces",
+    "whatif": "what a model's time hangs on in a machine",
 }
 
 

@@ -1,0 +1,73 @@
+"""All questions about a model on a machine at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from codesign.command import Steps
+from codesign.costmodel.machine import Machine
+from codesign.lab.machines.document import WhatIf, document
+from codesign.lab.machines.search import Blame, blame, front
+from codesign.lab.machines.sensitivity import STEP, Sensitivity, adjustable, sensitivities
+from codesign.lab.machines.sweep import Range, crossovers, sweep
+from codesign.lab.machines.workload import Workload
+
+CROSSED = 3
+"""Figures that crossovers are looked for of when none is named: the most sensitive."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What to ask; see `codesign.whatif`."""
+
+    slopes: bool = True
+    step: float = STEP
+    crossed: Sequence[Range] = ()
+    swept: Sequence[Range] = ()
+    searched: Sequence[Range] = ()
+    prices: Mapping[str, float] = field(default_factory=dict)
+    trials: int = 100
+    samples: int | None = None
+    chosen: bool = False
+    seed: int = 0
+
+    @staticmethod
+    def ranges(texts: Sequence[str] | None, machine: Machine) -> list[Range]:
+        """Ranges as commands take them."""
+        return [Range.parse(text, machine) for text in texts or []]
+
+
+def answer(workload: Workload, asked: Questions, steps: Steps | None = None) -> WhatIf:
+    """The answers."""
+    steps = steps or Steps(None)
+    slopes: list[Sensitivity] = []
+    if asked.slopes:
+        tick = steps.each("figures", len(list(adjustable(workload.machine))))
+        slopes = sensitivities(workload, asked.step, tick)
+    crossed = list(asked.crossed) or [
+        Range(slope.figure, slope.value / 4, slope.value * 4)
+        for slope in [slope for slope in slopes if slope.size > 0 and _continuous(slope.figure)][:CROSSED]
+    ]
+    steps.step("crossovers")
+    crossings = [crossing for span in crossed for crossing in crossovers(workload, span)]
+    points = []
+    if asked.swept:
+        points = sweep(workload, asked.swept, steps.each("sweep", math.prod(r.points for r in asked.swept)))
+    designs = []
+    if asked.searched:
+        tick = steps.each("front", asked.trials)
+        designs = front(workload, asked.searched, asked.prices, asked.trials, asked.seed, tick)
+    shares: list[Blame] = []
+    ends: tuple[float, float] | None = None
+    if asked.samples is not None:
+        steps.step("assumed figures")
+        shares, low, high = blame(workload, asked.samples, choose=asked.chosen, seed=asked.seed)
+        ends = (low, high)
+    return document(workload, slopes, crossings, points, designs, shares, ends)
+
+
+def _continuous(figure: str) -> bool:
+    """Figures that a range of a factor of four makes sense for: counts and limits have few values."""
+    return not figure.startswith("limits.") and not figure.endswith(".fanout") and ".array." not in figure

@@ -1,0 +1,106 @@
+"""The page of a what-if: tornado, crossovers, sweeps, front and Sobol indices, each with its numbers."""
+
+from __future__ import annotations
+
+from codesign.lab import figures
+from codesign.lab.machines.document import WhatIf
+from codesign.lab.page import Section, page, picture, table
+from codesign.report import joules_text, seconds_text
+
+SHOWN = 24
+"""Bars of a tornado at most; the table has all figures."""
+
+
+def whatif_page(answers: WhatIf) -> str:
+    """The whole page."""
+    sections = [part(answers) for part in (_tornado, _crossovers, _sweep, _front, _sobol)]
+    lead = [f"Predicted {seconds_text(answers.seconds)} on {answers.target} as it is."]
+    return page(f"What if: {answers.model} on {answers.target}", lead, [s for s in sections if s is not None])
+
+
+def _tornado(answers: WhatIf) -> Section | None:
+    if not answers.sensitivities:
+        return None
+    known = {s.figure: (s.held or 0.0, s.chosen or 0.0) for s in answers.sensitivities if (s.held or s.chosen)}
+    rows = [[s.figure, s.value, s.held, s.chosen, s.joules, s.why] for s in answers.sensitivities]
+    label = "d ln(time) / d ln(figure)"
+    names = ["schedules held", "schedules chosen again"]
+    heads = ["figure", "value", "held", "chosen again", "energy, held", "remark"]
+    text = "-1: twice as much of it halves the time; 0: it does not matter; above 0: less of it is better."
+    drawn = dict(list(known.items())[:SHOWN])
+    return Section(
+        "Sensitivities", [text], [picture(label, figures.bars(drawn, names, label)), table(label, heads, rows)]
+    )
+
+
+def _crossovers(answers: WhatIf) -> Section | None:
+    if not answers.crossovers:
+        return None
+    heads = ["figure", "from", "times", "kernel", "what changes", "before", "after", "time there"]
+    rows = [
+        [c.figure, c.value, f"{c.factor:.3g}", c.kernel, c.what, c.before, c.after, seconds_text(c.seconds)]
+        for c in answers.crossovers
+    ]
+    return Section("Crossovers", [], [table("Where another schedule or another bound wins", heads, rows)])
+
+
+def _sweep(answers: WhatIf) -> Section | None:
+    if not answers.sweep:
+        return None
+    names = list(answers.sweep[0].figures)
+    parts = []
+    if len(names) == 1:
+        across = [point.figures[names[0]] for point in answers.sweep]
+        held = [point.held if point.held is not None else float("nan") for point in answers.sweep]
+        curves = {"schedules held": (across, held), "chosen again": (across, [point.chosen for point in answers.sweep])}
+        parts.append(picture(f"Time over {names[0]}", figures.lines(curves, names[0], "seconds")))
+    else:
+        groups: dict[str, tuple[list[float], list[float]]] = {}
+        for point in answers.sweep:
+            rest = ", ".join(f"{name.rpartition('.')[2]} {point.figures[name]:.3g}" for name in names[:-1])
+            across, up = groups.setdefault(rest, ([], []))
+            across.append(point.figures[names[-1]])
+            up.append(point.chosen)
+        parts.append(
+            picture(f"Time over {names[-1]}", figures.lines(dict(list(groups.items())[:10]), names[-1], "seconds"))
+        )
+    rows = [
+        [*(f"{point.figures[name]:.4g}" for name in names), None if point.held is None else seconds_text(point.held),
+         seconds_text(point.chosen), None if point.joules is None else joules_text(point.joules), ", ".join(point.changed)]
+        for point in answers.sweep
+    ]  # fmt: skip
+    return Section(
+        "Sweep", [], [*parts, table("Sweep", [*names, "held", "chosen again", "energy", "other schedules"], rows)]
+    )
+
+
+def _front(answers: WhatIf) -> Section | None:
+    if not answers.front:
+        return None
+    names = list(answers.front[0].figures)
+    priced = answers.front[0].price is not None
+    up = [point.price if priced else point.joules for point in answers.front]
+    heads = ["time", "energy", "price", *names]
+    rows = [
+        [seconds_text(p.seconds), None if p.joules is None else joules_text(p.joules), p.price, *(p.figures[n] for n in names)]
+        for p in answers.front
+    ]  # fmt: skip
+    parts = [table("Variants that no other betters", heads, rows)]
+    if all(value is not None for value in up):
+        curve = ([point.seconds for point in answers.front], [value or 0.0 for value in up])
+        drawn = figures.lines({"front": curve}, "seconds", "price" if priced else "joules")
+        parts.insert(0, picture("Pareto front", drawn))
+    return Section("Pareto front", [], parts)
+
+
+def _sobol(answers: WhatIf) -> Section | None:
+    if not answers.sobol:
+        return None
+    drawn = {share.figure: (share.first, share.total) for share in answers.sobol[:SHOWN]}
+    label = "share of the variance of the time"
+    rows = [[s.figure, s.low, s.high, s.first, s.total] for s in answers.sobol]
+    heads = ["assumed figure", "from", "to", "by itself", "with all others"]
+    low, high = answers.sobol_seconds or (answers.seconds, answers.seconds)
+    text = f"Over the ranges of all assumed figures the time is {seconds_text(low)} to {seconds_text(high)}."
+    pictures = [picture(label, figures.bars(drawn, ["by itself", "with all others"], label))]
+    return Section("Assumed figures", [text], [*pictures, table("Sobol indices", heads, rows)])

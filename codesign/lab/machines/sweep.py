@@ -1,0 +1,147 @@
+"""A model over ranges of figures: sweeps, and the values from which on another schedule or another bound wins."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from codesign.costmodel.machine import Machine
+from codesign.ir.errors import CodesignError
+from codesign.ir.schedule import Schedule
+from codesign.lab.machines.sensitivity import changer
+from codesign.lab.machines.workload import Outcome, Workload
+
+MOST_POINTS = 20_000
+
+
+@dataclass(frozen=True)
+class Range:
+    """Values that a figure is to have."""
+
+    figure: str
+    low: float
+    high: float
+    points: int = 9
+
+    @staticmethod
+    def parse(text: str, machine: Machine, points: int = 9) -> Range:
+        """`PATH=LOW:HIGH[:POINTS]`; with an `x` before them LOW and HIGH are factors on what the machine has."""
+        figure, equals, rest = text.partition("=")
+        parts = rest.split(":")
+        value, _ = changer(machine, figure)
+        try:
+            if not equals or len(parts) not in (2, 3):
+                raise ValueError
+            low, high = (value * float(p[1:]) if p.startswith("x") else float(p) for p in parts[:2])
+            count = int(parts[2]) if len(parts) == 3 else points
+            if not (0 < low <= high < math.inf and 1 <= count <= MOST_POINTS):
+                raise ValueError
+        except ValueError:
+            hint = f"as in {figure or 'levels.dram.bandwidth'}=x0.5:x2:16, or with values of its own"
+            raise CodesignError(f"{text!r} is not FIGURE=LOW:HIGH[:POINTS]", hint=hint) from None
+        return Range(figure, low, high, count)
+
+    @property
+    def values(self) -> list[float]:
+        """The values, evenly spaced in logarithms."""
+        return [float(value) for value in np.geomspace(self.low, self.high, self.points)]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model where the figures have these values: schedules held, and chosen again."""
+
+    figures: Mapping[str, float]
+    held: float | None
+    chosen: float
+    joules: float | None
+    bounds: Mapping[str, str]
+    changed: tuple[str, ...]
+
+
+def variant(machine: Machine, values: Mapping[str, float]) -> Machine:
+    """The machine with figures changed, one after the other."""
+    for figure, value in values.items():
+        _, change = changer(machine, figure)
+        machine = change(value)
+    return machine
+
+
+def sweep(workload: Workload, ranges: Sequence[Range], tick: Callable[[], None] = lambda: None) -> list[Point]:
+    """Every combination of the values."""
+    total = math.prod(r.points for r in ranges)
+    if total > MOST_POINTS:
+        raise CodesignError(f"a sweep of {total:,} machines, at most {MOST_POINTS:,}", hint="give fewer points")
+    points = []
+    for combination in itertools.product(*(r.values for r in ranges)):
+        values = {r.figure: value for r, value in zip(ranges, combination, strict=True)}
+        machine = variant(workload.machine, values)
+        held = workload.price(machine).seconds
+        chosen = workload.price(machine, choose=True)
+        changed = tuple(
+            part.name for part, own in zip(chosen.parts, workload.parts, strict=True) if part.schedule != own.schedule
+        )
+        joules = chosen.joules if math.isfinite(chosen.joules) else None
+        bounds = {part.name: part.bound for part in chosen.parts}
+        points.append(Point(values, held if math.isfinite(held) else None, chosen.seconds, joules, bounds, changed))
+        tick()
+    return points
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """From this value of a figure on a kernel has another schedule or another bound (`what`: "schedule" or "bound")."""
+
+    figure: str
+    value: float
+    factor: float
+    kernel: str
+    what: str
+    before: str
+    after: str
+    seconds: float
+
+
+def crossovers(workload: Workload, span: Range, halvings: int = 6) -> list[Crossover]:
+    """Where on a range the best schedule of a kernel or what bounds it changes, each to within a few percent of a step."""
+    value, change = changer(workload.machine, span.figure)
+    found: list[Crossover] = []
+    before: Mapping[str, Schedule] = {}
+    at, last = span.values[0], None
+    for step in span.values:
+        outcome = workload.price(change(step), choose=True, before=before)
+        if last is not None and _signature(outcome) != _signature(last):
+            low, high, right = at, step, outcome
+            for _ in range(halvings):
+                middle = math.sqrt(low * high)
+                between = workload.price(change(middle), choose=True, before=last.schedules)
+                if _signature(between) == _signature(last):
+                    low = middle
+                else:
+                    high, right = middle, between
+            found.extend(_changes(span.figure, high, high / value, last, right))
+            found.extend(_changes(span.figure, step, step / value, right, outcome))
+        at, last, before = step, outcome, outcome.schedules
+    return found
+
+
+def _signature(outcome: Outcome) -> list[tuple[str, str]]:
+    return [(part.schedule.hash, part.bound) for part in outcome.parts]
+
+
+def _changes(figure: str, value: float, factor: float, old: Outcome, new: Outcome) -> list[Crossover]:
+    from codesign.report import schedule_text
+
+    found = []
+    for before, after in zip(old.parts, new.parts, strict=True):
+        pairs = {"bound": (before.bound, after.bound)}
+        if before.schedule != after.schedule:
+            pairs["schedule"] = (schedule_text(before.schedule.to_json()), schedule_text(after.schedule.to_json()))
+        for what, (left, right) in pairs.items():
+            if left != right:
+                found.append(Crossover(figure, value, factor, before.name, what, left, right, new.seconds))
+    return found

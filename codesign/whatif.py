@@ -1,0 +1,169 @@
+"""`python -m codesign.whatif model.py --target FILE`: what a model's time hangs on in a machine.
+
+Sensitivities of every figure with schedules held and chosen again, crossovers, sweeps, Pareto fronts, and what assumed figures are to blame
+for. The file model.py is your own code and is run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from codesign import command
+from codesign.ir.errors import CodesignError
+
+if TYPE_CHECKING:
+    from codesign.lab.machines.document import WhatIf
+
+application = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@application.command(help=__doc__)
+def _whatif(
+    model: Annotated[Path, typer.Argument(help="The file with the model; it is run.", show_default=False)],
+    target: Annotated[str, typer.Option("--target", "-t", help="Machine name or machine file.")] = "h100_sxm",
+    sensitivities: Annotated[
+        bool, typer.Option("--sensitivities/--no-sensitivities", help="Change every figure a little, one at a time.")
+    ] = True,
+    step: Annotated[float, typer.Option(help="By which share.", min=1e-4, max=0.5)] = 0.1,
+    crossover: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where on FIGURE=LOW:HIGH another schedule or bound wins (repeatable; the most sensitive figures by default).",
+            show_default=False,
+        ),
+    ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(help="FIGURE=LOW:HIGH[:POINTS], values or factors as in x0.5:x2 (repeatable: all combinations).", show_default=False),
+    ] = None,
+    pareto: Annotated[
+        list[str] | None, typer.Option(help="FIGURE=LOW:HIGH to search for a front of time, energy and price.", show_default=False)
+    ] = None,
+    price: Annotated[
+        list[str] | None, typer.Option(help="FIGURE=PRICE of one unit of it (repeatable), for --pareto.", show_default=False)
+    ] = None,
+    trials: Annotated[int, typer.Option(help="Machines that --pareto tries.", min=8, max=100_000)] = 100,
+    sobol: Annotated[
+        int | None, typer.Option(help="Samples (a power of two) for Sobol indices of assumed figures.", min=2, show_default=False)
+    ] = None,
+    chosen: Annotated[bool, typer.Option("--chosen", help="Choose schedules again for each sample of --sobol.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of --pareto and --sobol.")] = 0,
+    report: Annotated[Path | None, typer.Option("--report", help="Write one self-contained HTML page.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:  # fmt: skip
+    from codesign.costmodel.machine import load_machine
+
+    machine = load_machine(target)
+    if sobol is not None and sobol & (sobol - 1):
+        raise CodesignError(f"--sobol {sobol} is not a power of two", hint="as in --sobol 32")
+    if report is not None:
+        command.need("lab", "jinja2", "matplotlib")
+    if pareto:
+        command.need("lab", "optuna")
+    from codesign.lab.machines.ask import Questions, answer
+    from codesign.lab.machines.workload import workload
+
+    asked = Questions(
+        slopes=sensitivities,
+        step=step,
+        crossed=Questions.ranges(crossover, machine),
+        swept=Questions.ranges(sweep, machine),
+        searched=Questions.ranges(pareto, machine),
+        prices=_prices(price or []),
+        trials=trials,
+        samples=sobol,
+        chosen=chosen,
+        seed=seed,
+    )
+    with command.progress(not as_json) as steps:
+        steps.step(f"compiling {model.name} for {machine.name}")
+        answers = answer(workload(model, machine), asked, steps)
+    if report is not None:
+        from codesign.lab.machines.page import whatif_page
+
+        command.output_directory(report.parent)
+        command.write_text(report, whatif_page(answers))
+    if as_json:
+        command.print_json(answers.model_dump(mode="json"))
+    else:
+        _print(answers, report)
+
+
+def _prices(given: list[str]) -> dict[str, float]:
+    weights = {}
+    for text in given:
+        figure, equals, value = text.partition("=")
+        try:
+            weights[figure] = float(value if equals else "")
+        except ValueError:
+            raise CodesignError(
+                f"--price {text!r} is not FIGURE=PRICE", hint="as in levels.l2.capacity_bytes=2e-6"
+            ) from None
+    return weights
+
+
+def _print(answers: WhatIf, report: Path | None) -> None:
+    from codesign.report import joules_text, seconds_text
+
+    console = Console(width=None if Console().is_terminal else 160, highlight=False)
+    console.print(f"{answers.model} on {answers.target}: {seconds_text(answers.seconds)}")
+
+    def show(title: str, heads: list[str], rows: list[list[Any]]) -> None:
+        table = Table(box=None, title=title, title_justify="left")
+        for position, head in enumerate(heads):
+            table.add_column(head, justify="left" if position == 0 else "right")
+        for row in rows:
+            table.add_row(
+                *("–" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row)
+            )
+        if rows:
+            console.print(table)
+
+    moving = [s for s in answers.sensitivities if s.held or s.chosen or s.why]
+    rows = [[s.figure, s.value, s.held, s.chosen, s.joules, s.why] for s in moving]
+    show("d ln(time) / d ln(figure)", ["figure", "value", "held", "chosen again", "energy", ""], rows)
+    still = len(answers.sensitivities) - len(moving)
+    if still:
+        console.print(f"{still} other figures do not change the time", style="dim")
+    rows = [
+        [c.figure, f"x{c.factor:.3g}", c.kernel, c.what, c.before, c.after, seconds_text(c.seconds)]
+        for c in answers.crossovers
+    ]
+    show("crossovers", ["figure", "from", "kernel", "what", "before", "after", "time"], rows)
+    names = list(answers.sweep[0].figures) if answers.sweep else []
+    rows = [
+        [*(p.figures[n] for n in names), None if p.held is None else seconds_text(p.held), seconds_text(p.chosen)]
+        for p in answers.sweep
+    ]
+    show("sweep", [*names, "held", "chosen again"], rows)
+    names = list(answers.front[0].figures) if answers.front else []
+    rows = [
+        [seconds_text(p.seconds), None if p.joules is None else joules_text(p.joules), p.price, *(p.figures[n] for n in names)]
+        for p in answers.front
+    ]  # fmt: skip
+    show("Pareto front", ["time", "energy", "price", *names], rows)
+    show(
+        "assumed figures (Sobol)",
+        ["figure", "by itself", "with others"],
+        [[s.figure, s.first, s.total] for s in answers.sobol],
+    )
+    if answers.sobol_seconds:
+        low, high = answers.sobol_seconds
+        console.print(f"over their ranges: {seconds_text(low)} to {seconds_text(high)}")
+    if report is not None:
+        console.print(f"the page is {report}")
+
+
+def main() -> NoReturn:
+    """Entry point of the command."""
+    command.run(application, name="python -m codesign.whatif")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""What a model's time hangs on, of kernels whose bound is known: slopes of ±1 and 0, crossovers, sweeps, fronts and Sobol indices."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from codesign.costmodel import workloads
+from codesign.costmodel.machine import load_machine
+from codesign.costmodel.models import cost_model_for
+from codesign.ir.errors import CodesignError
+from codesign.lab.machines.ask import Questions, answer
+from codesign.lab.machines.search import blame, front
+from codesign.lab.machines.sensitivity import changer, sensitivities, sensitivity
+from codesign.lab.machines.sweep import Range, crossovers, sweep
+from codesign.lab.machines.workload import Part, Workload
+from codesign.passes.schedule.build import space
+from codesign.passes.schedule.context import Context
+from codesign.passes.schedule.policy import Descent
+from codesign.passes.schedule.tuner import search
+
+H100 = load_machine("h100_sxm")
+
+
+def kernel(name: str, summary: object, sizes: dict[str, int]) -> Part:
+    context = Context(summary, H100, cost_model_for(H100), sizes)  # type: ignore[arg-type]
+    best = search(Descent(), space(summary, H100, sizes), context)  # type: ignore[arg-type]
+    assert best is not None
+    return Part(name, 2, summary, best, sizes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def streaming() -> Workload:
+    """An addition of large tensors, which DRAM bounds."""
+    return Workload("add", H100, [kernel("add", workloads.add(), {"T": 65536, "N": 8192})])
+
+
+@pytest.fixture(scope="module")
+def product() -> Workload:
+    """A large matrix product, which the tensor units bound."""
+    return Workload("gemm", H100, [kernel("gemm", workloads.gemm(), {"M": 8192, "N": 8192, "K": 8192})])
+
+
+def slope(workload: Workload, figure: str, step: float = 0.02) -> tuple[float, float]:
+    value, change = changer(workload.machine, figure)
+    found = sensitivity(workload, figure, value, change, step)
+    assert found.held is not None
+    assert found.chosen is not None
+    return found.held, found.chosen
+
+
+def test_a_kernel_that_memory_bounds_hangs_on_its_bandwidth(streaming: Workload) -> None:
+    held, chosen = slope(streaming, "levels.dram.bandwidth")
+    assert held == pytest.approx(-1.0, abs=0.1)
+    assert chosen <= held + 1e-6
+    assert slope(streaming, "units.tensor.rate.bf16") == (0.0, 0.0)
+
+
+def test_a_product_hangs_on_the_tensor_clock(product: Workload) -> None:
+    held, _ = slope(product, "units.tensor.rate.bf16")
+    assert -1.05 < held < -0.4
+    assert slope(product, "units.vector.rate.f64") == (0.0, 0.0)
+
+
+def test_slopes_are_sorted_and_all_figures_are_asked_about(streaming: Workload) -> None:
+    ticks: list[None] = []
+    found = sensitivities(streaming, tick=lambda: ticks.append(None))
+    assert found[0].figure == "levels.dram.bandwidth"
+    assert len(ticks) == len(found) > 20
+    assert [entry.size for entry in found] == sorted((entry.size for entry in found), reverse=True)
+
+
+def test_choosing_again_is_never_slower_and_the_machine_as_it_is_stays(product: Workload) -> None:
+    assert product.price(H100, choose=True).schedules == product.base.schedules
+    for factor in (0.25, 4.0):
+        machine = H100.with_figures({"levels.dram.bandwidth": factor * 3.35e12})
+        assert product.price(machine, choose=True).seconds <= product.price(machine).seconds * (1 + 1e-9)
+
+
+def test_a_sweep_meets_its_ends_and_falls_with_bandwidth(streaming: Workload) -> None:
+    points = sweep(streaming, [Range.parse("levels.dram.bandwidth=x0.5:x2:5", H100)])
+    times = [point.chosen for point in points]
+    assert times == sorted(times, reverse=True)
+    assert times[0] / times[-1] == pytest.approx(4.0, rel=0.15)
+    assert points[2].held == pytest.approx(streaming.base.seconds)
+    grid = sweep(
+        streaming, Questions.ranges(["levels.dram.bandwidth=x0.5:x2:3", "launch.kernel_seconds=1e-6:2e-6:2"], H100)
+    )
+    assert len(grid) == 6
+
+
+def test_where_another_bound_wins(streaming: Workload) -> None:
+    value, _ = changer(H100, "launch.kernel_seconds")
+    found = crossovers(streaming, Range("launch.kernel_seconds", value, 2000 * value, 7))
+    bound = next(crossing for crossing in found if crossing.what == "bound")
+    assert bound.after == "launch"
+    before = (
+        streaming.price(H100.with_figures({"launch.kernel_seconds": bound.value * 0.7}), choose=True).parts[0].bound
+    )
+    after = streaming.price(H100.with_figures({"launch.kernel_seconds": bound.value * 1.3}), choose=True).parts[0].bound
+    assert (before, after) == (bound.before, "launch")
+
+
+def test_no_design_of_a_front_betters_another(streaming: Workload) -> None:
+    pytest.importorskip("optuna")
+    figure = "levels.dram.bandwidth"
+    designs = front(streaming, [Range.parse(f"{figure}=x0.5:x2", H100)], {figure: 1.0}, 12, 0)
+    assert all(design.price == design.figures[figure] for design in designs)
+    prices = [design.price or 0.0 for design in designs]
+    assert len(designs) > 2
+    assert prices == sorted(prices, reverse=True)
+
+
+def test_the_blame_is_of_the_figure_that_matters(streaming: Workload) -> None:
+    shares, low, high = blame(streaming, 4, choose=False, seed=0)
+    assert {share.figure for share in shares} >= {"launch.kernel_seconds", "levels.dram.latency_seconds"}
+    assert all(0 <= abs(share.total) < 3 for share in shares)
+    assert low <= streaming.base.seconds * 1.2
+    assert low < high < math.inf
+    assert next(s for s in shares if "dram.energy" in s.figure).total < 0.01
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["levels.dram.bandwidth", "levels.dram.bandwidth=1", "levels.dram.bandwidth=2:1", "levels.dram.bandwidth=a:b"],
+)
+def test_a_range_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(CodesignError, match="is not FIGURE=LOW:HIGH"):
+        Range.parse(text, H100)
+    with pytest.raises(CodesignError, match="has no figure"):
+        Range.parse("levels.dram.bandwith=x1:x2", H100)
+
+
+def test_answers_as_a_document_and_a_page(streaming: Workload) -> None:
+    pytest.importorskip("jinja2")
+    from codesign.lab.machines.page import whatif_page
+
+    asked = Questions(slopes=False, crossed=Questions.ranges(["launch.kernel_seconds=x1:x2:2"], H100))
+    asked = Questions(
+        slopes=False, crossed=asked.crossed, swept=Questions.ranges(["levels.dram.bandwidth=x0.5:x2:3"], H100)
+    )
+    answers = answer(streaming, asked)
+    assert json.loads(answers.model_dump_json())["seconds"] == streaming.base.seconds
+    text = whatif_page(answers)
+    assert "<svg" in text
+    assert "Time over levels.dram.bandwidth" in text
+
+
+def test_bad_input_is_one_line(tmp_path: Path) -> None:
+    from codesign import whatif
+
+    (tmp_path / "m.py").write_text("model = None\n")
+    for arguments in (["--sobol", "3"], ["--target", "nowhere"], ["--sweep", "x=1:2"], ["--price", "x"]):
+        result = CliRunner().invoke(whatif.application, [str(tmp_path / "m.py"), *arguments])
+        assert isinstance(result.exception, CodesignError), arguments
