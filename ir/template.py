@@ -147,7 +147,9 @@ class _Instance:
 
         def change(node: Scalar) -> Scalar | None:
             if isinstance(node, Read):
-                return Read(self.values[node.source], node.indices, node.otherwise)
+                return Read(
+                    self.values.get(node.source, node.source), node.indices, node.otherwise
+                )  # perhaps seen before, in an index
             if isinstance(node, IndexValue):
                 return IndexValue(self.place(node.index), node.dtype)
             return None

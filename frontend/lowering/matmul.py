@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from codesign.frontend.lowering.builder import Builder, read
 from codesign.frontend.lowering.promotion import accumulator, opmath, product_sums
 from codesign.frontend.lowering.registry import lower
 from codesign.ir.core import Value, tensor_type
-from codesign.ir.dtypes import I64, DType
-from codesign.ir.scalar import IndexValue, Literal, Scalar, apply, cast
+from codesign.ir.dtypes import DType
+from codesign.ir.scalar import Scalar, apply
 
 
 def _accumulate(b: Builder, x: Value) -> DType:
@@ -175,30 +173,3 @@ def trilinear(
 
     shape, over = [sizes[d] for d in kept], [sizes[d] for d in sum_dims]
     return b.reduce("sum", shape, over, body, accumulate=sums, dtype=b.dtype)
-
-
-@lower("aten._grouped_mm.default", "transformers.grouped_mm_fallback.default")
-def grouped_mm(b: Builder, x: Value, y: Value, ends: Value | None = None, bias: Value | None = None, *_: object) -> Any:
-    """Rows of x[m, k] times the matrix y[g, k, n] of their group: group g holds the rows before ends[g] (rows beyond: 0)."""
-    if ends is None or bias is not None or len(tensor_type(x).shape) != 2 or len(tensor_type(y).shape) != 3:
-        return NotImplemented
-    sums, (groups, inner) = _accumulate(b, x), tensor_type(y).shape[:2]
-    group = b.reduce(
-        "sum",
-        tensor_type(x).shape[:1],
-        (groups,),
-        lambda i, r: cast(apply("le", cast(read(ends, r), I64), IndexValue(i[0])), I64),
-        accumulate=I64,
-        name=f"{b.name}_group",
-    )
-    zero = Literal(0, tensor_type(y).dtype)
-    return b.reduce(
-        "sum",
-        b.shape,
-        (inner,),
-        lambda i, r: b.products.multiply(
-            read(x, (i[0], r[0])), read(y, (read(group, (i[0],)).as_index(), r[0], i[1]), zero), sums
-        ),
-        accumulate=sums,
-        dtype=b.dtype,
-    )

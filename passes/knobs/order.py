@@ -6,8 +6,26 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from codesign.ir.schedule import Schedule
 from codesign.passes.knobs.room import Read, Room, Value, register
-from codesign.passes.knobs.site import Site
+from codesign.passes.knobs.site import Site, matrix_product
 from codesign.passes.schedule.space import Knob
+
+
+def order_of(site: Site) -> tuple[str, ...]:
+    """How a space's schedules walk the grid: as the kernel lists its dims, but fastest along those by which data choose a whole operand.
+
+    So blocks of rows whose matrix a table names (those of one expert, one after the other) meet in L2 at the same part of it.
+    """
+    outer = site.summary.outer
+    chosen: set[str] = set()
+    for nest in site.summary.nests:
+        product = matrix_product(nest) if site.gpu else None
+        if product is None:
+            continue
+        at = (expression for access in nest.loads for expression in access.index if expression.data())
+        chosen.update(
+            dim for expression in at for dim in expression.variables() if expression.variables() <= {*product.batch}
+        )
+    return (*(dim for dim in outer if dim not in chosen), *(dim for dim in outer if dim in chosen))
 
 
 @register

@@ -10,6 +10,7 @@ from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.schedule import Schedule
 from codesign.passes.knobs import Room, Site, matrix_product, rooms
+from codesign.passes.knobs.order import order_of
 from codesign.passes.schedule.space import Columns, Constraint, Ints, Space, columns_product
 from codesign.passes.tiling.domain import next_power_of_two
 
@@ -33,7 +34,7 @@ def space(
         return out
 
     constraints = (*_constraints(site), *(rule for room in known for rule in room.constraints(site)))
-    return Space(knobs, constraints, derive, Schedule(order=tuple(summary.outer)))
+    return Space(knobs, constraints, derive, Schedule(order=order_of(site)))
 
 
 def _constraints(site: Site) -> list[Constraint]:

@@ -149,9 +149,10 @@ def test_values_that_are_wanted_elsewhere_too_are_written_twice_by_one_kernel() 
 
 def test_buffers_are_caches_too() -> None:
     def forward(m: Model, x: torch.Tensor, at: torch.Tensor) -> Any:
-        m.keys[:, at] = x + 1
-        m.values[:, 2:5] = x - 1
-        return (m.keys * m.values).sum()
+        keys, values = m.get_buffer("keys"), m.get_buffer("values")
+        keys[:, at] = x + 1
+        values[:, 2:5] = x - 1
+        return (keys * values).sum()
 
     tiled = check(Model(forward, keys=CACHE.clone(), values=CACHE.clone()), NEW, AT)
     assert in_place(tiled) == 2
