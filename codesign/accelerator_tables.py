@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 
 from codesign.costmodel.dataflow.library import staged_terms, staged_whole
+from codesign.costmodel.dataflow.mapping import DIMS, Layer, LoopNest, mapping_seconds, parse_mapping
 from codesign.costmodel.dataflow.model import BAND
 from codesign.costmodel.dataflow.target import target_of
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.tables import TableError, dtype_named, machine_rows, set_aside
 from codesign.costmodel.workloads import product_group
 from codesign.ir.dtypes import DTYPES
+from codesign.ir.errors import ScheduleError
 from codesign.passes.schedule.tuner import Tuner
 
 
@@ -50,6 +52,8 @@ def accelerator_predictions(
     picked = picked[np.isfinite(picked["seconds"]) & (picked["seconds"] > 0)]
     if not len(picked):
         raise TableError(f"no row of {machine.name} holds a product with a time")
+    if MAPPING in picked:
+        return _under_mappings(picked, machine)
     names = picked["dtype"].astype(str) if "dtype" in picked else pd.Series("bf16", index=picked.index)
     sizes = (picked[column].astype(int) for column in ("m", "n", "k"))
     shapes = list(zip(map(dtype_named, names), *sizes, strict=True))
@@ -69,6 +73,43 @@ def accelerator_predictions(
             "low": [one.low for one in found],
             "high": [one.high for one in found],
             "regime": [regime_of(one.bound) for one in found],
+            "size": picked["m"].to_numpy(dtype=np.float64),
+        }
+    )
+
+
+MAPPING = "mapping.mapping"
+"""The column of mappings, each of which is a layer's schedule."""
+
+MAPPING_BAND = (0.84, 1.46)
+"""Interval that holds 90 % of measured over predicted cycles of layers that a fit did not see (benchmarks/fit_mapping.py)."""
+
+
+def mapped_layers(table: pd.DataFrame) -> list[tuple[LoopNest, Layer]]:
+    """The mapping and the layer of each row; TableError names the row that has none that can be read."""
+    sizes = table[[f"prob.{dim}" for dim in DIMS]].astype(int).to_numpy().tolist()
+    strides = table["prob.Wstride"].astype(int).tolist() if "prob.Wstride" in table else [1] * len(table)
+    found = []
+    for row, text, size, stride in zip(table.index, table[MAPPING].astype(str), sizes, strides, strict=True):
+        try:
+            nest = parse_mapping(text)
+        except ScheduleError as error:
+            raise TableError(f"row {int(row) + 1}, column '{MAPPING}': {error.message}") from None
+        found.append((nest, Layer(dict(zip(DIMS, size, strict=True)), stride)))
+    return found
+
+
+def _under_mappings(picked: pd.DataFrame, machine: Machine) -> pd.DataFrame:
+    seconds = np.array([mapping_seconds(machine, nest, layer) for nest, layer in mapped_layers(picked)])
+    return pd.DataFrame(
+        {
+            "op": "layer",
+            "row": picked.index.to_numpy(),
+            "measured": picked["seconds"].to_numpy(dtype=np.float64),
+            "predicted": seconds,
+            "low": seconds * MAPPING_BAND[0],
+            "high": seconds * MAPPING_BAND[1],
+            "regime": "compute",
             "size": picked["m"].to_numpy(dtype=np.float64),
         }
     )

@@ -62,6 +62,13 @@ LIMITS = {
     "issue_clocks": _CLOCKS,
     "vector_startup_clocks": _CLOCKS,
     "tensor_startup_clocks": _CLOCKS,
+    "mapping_request_bytes": _count(1e9),
+    "mapping_request": _CLOCKS,
+    "mapping_store": _CLOCKS,
+    "mapping_least_pass": _CLOCKS,
+    "mapping_switch": _CLOCKS,
+    "mapping_tile": _CLOCKS,
+    "mapping_hidden": Allowed(0.0, 1.0),
 }
 """Figures under `[limits]`, all that a model reads."""
 

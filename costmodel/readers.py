@@ -70,6 +70,10 @@ DATAFLOW = (
     "limits.issue_clocks",
     "limits.vector_startup_clocks",
     "limits.tensor_startup_clocks",
+    *(
+        f"limits.mapping_{name}"
+        for name in ("request_bytes", "request", "store", "least_pass", "switch", "tile", "hidden")
+    ),
 )
 """Of the levels between DRAM and the cores all figures, of the scratchpad and the array a part: see `_inside`."""
 
