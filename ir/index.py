@@ -11,131 +11,52 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Union
 
-import numpy as np
+from codesign.ir.atoms import (
+    Atom,
+    Datum,
+    Extremum,
+    FloorDiv,
+    Key,
+    Mod,
+    Monomial,
+    Var,
+    evaluate_atom,
+    inside,
+    join,
+    monomial_key,
+    only_other,
+    print_terms,
+    term_key,
+    without,
+)
 
 if TYPE_CHECKING:
     from codesign.ir.scalar import Scalar
 
+__all__ = [
+    "Atom",
+    "Bounds",
+    "Datum",
+    "Extremum",
+    "FloorDiv",
+    "Index",
+    "IndexLike",
+    "Key",
+    "Mod",
+    "Monomial",
+    "Var",
+    "ceildiv",
+    "divide",
+    "extremum",
+    "index",
+    "maximum",
+    "minimum",
+    "product",
+    "split",
+]
+
 IndexLike = Union["Index", int, str]
 """Anything `index()` takes: an Index, an integer, or the name of a dimension or symbol."""
-
-Key = tuple[Any, ...]
-
-
-class Atom:
-    """A factor of a monomial: a variable, or an operation that is not polynomial. Immutable; `key` orders atoms."""
-
-    __slots__ = ("_hash", "key")
-    key: Key
-    _hash: int
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        return type(self) is type(other) and self._hash == other._hash and self._fields() == other._fields()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._fields()  # hashes of strings differ between processes: compute them anew
-
-    def _fields(self) -> tuple[Any, ...]:
-        raise NotImplementedError
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self})"
-
-
-class Var(Atom):
-    """A dimension of the surrounding iteration domain, a loop or grid index, or a size symbol."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.key = (0, name)
-        self._hash = hash(self.key)
-
-    def _fields(self) -> tuple[Any, ...]:
-        return (self.name,)
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class FloorDiv(Atom):
-    """`numerator // denominator`, rounding towards minus infinity."""
-
-    __slots__ = ("denominator", "numerator")
-
-    def __init__(self, numerator: Index, denominator: Index) -> None:
-        self.numerator = numerator
-        self.denominator = denominator
-        self.key = (1, numerator.key, denominator.key)
-        self._hash = hash((1, numerator, denominator))
-
-    def _fields(self) -> tuple[Any, ...]:
-        return self.numerator, self.denominator
-
-    def __str__(self) -> str:
-        return f"({_wrapped(self.numerator)} // {_wrapped(self.denominator)})"
-
-
-class Mod(Atom):
-    """`numerator % denominator`, with the sign of the denominator."""
-
-    __slots__ = ("denominator", "numerator")
-
-    def __init__(self, numerator: Index, denominator: Index) -> None:
-        self.numerator = numerator
-        self.denominator = denominator
-        self.key = (2, numerator.key, denominator.key)
-        self._hash = hash((2, numerator, denominator))
-
-    def _fields(self) -> tuple[Any, ...]:
-        return self.numerator, self.denominator
-
-    def __str__(self) -> str:
-        return f"({_wrapped(self.numerator)} % {_wrapped(self.denominator)})"
-
-
-class Extremum(Atom):
-    """`min(a, b, ...)` or `max(a, b, ...)`."""
-
-    __slots__ = ("args", "kind")
-
-    def __init__(self, kind: str, args: tuple[Index, ...]) -> None:
-        self.kind = kind
-        self.args = args
-        self.key = (3, kind, *(arg.key for arg in args))
-        self._hash = hash((3, kind, args))
-
-    def _fields(self) -> tuple[Any, ...]:
-        return self.kind, self.args
-
-    def __str__(self) -> str:
-        return f"{self.kind}({', '.join(map(str, self.args))})"
-
-
-class Datum(Atom):
-    """An integer read from data: what makes an access a gather, as `ids[i]` in `%table[%ids[i], j]`."""
-
-    __slots__ = ("scalar",)
-
-    def __init__(self, scalar: Scalar) -> None:
-        self.scalar = scalar
-        self.key = (4, scalar.digest())
-        self._hash = hash((4, scalar))
-
-    def _fields(self) -> tuple[Any, ...]:
-        return (self.scalar,)
-
-    def __str__(self) -> str:
-        return str(self.scalar)
-
-
-Monomial = tuple[Atom, ...]
 
 
 @dataclass(frozen=True)
@@ -173,7 +94,7 @@ class Index:
     def key(self) -> Key:
         """What orders index expressions, the same in every run."""
         if self._key is None:
-            self._key = tuple((_monomial_key(monomial), c) for monomial, c in self.terms)
+            self._key = tuple((monomial_key(monomial), c) for monomial, c in self.terms)
         return self._key
 
     # -- building ---------------------------------------------------------------------------------------------------
@@ -211,7 +132,7 @@ class Index:
             return _times_constant(self, right.constant)
         if self.is_constant:
             return _times_constant(right, self.constant)
-        return _collect([(_join(a, b), ca * cb) for a, ca in self.terms for b, cb in right.terms])
+        return _collect([(join(a, b), ca * cb) for a, ca in self.terms for b, cb in right.terms])
 
     __rmul__ = __mul__
 
@@ -255,7 +176,7 @@ class Index:
         for monomial, _ in self.terms:
             for atom in monomial:
                 yield atom
-                for inner in _inside(atom):
+                for inner in inside(atom):
                     yield from inner.atoms()
 
     def variables(self) -> frozenset[str]:
@@ -267,7 +188,7 @@ class Index:
                     if isinstance(atom, Var):
                         names.add(atom.name)
                     else:
-                        for inner in _inside(atom):
+                        for inner in inside(atom):
                             names |= inner.variables()
             self._variables = frozenset(names)
         return self._variables
@@ -281,7 +202,7 @@ class Index:
                     if isinstance(atom, Datum):
                         found[atom.scalar] = None
                     if not isinstance(atom, Var):
-                        for inner in _inside(atom):
+                        for inner in inside(atom):
                             found.update(dict.fromkeys(inner.data()))
             self._data = tuple(found)
         return self._data
@@ -297,7 +218,7 @@ class Index:
             for atom in monomial:
                 if isinstance(atom, Var):
                     count += atom.name == name
-                elif any(name in inner.variables() for inner in _inside(atom)):
+                elif any(name in inner.variables() for inner in inside(atom)):
                     return None
             if count > 1:
                 return None
@@ -311,7 +232,7 @@ class Index:
         for monomial, c in self.terms:
             product: Any = c
             for atom in monomial:
-                product = product * _evaluate_atom(atom, values, datum)
+                product = product * evaluate_atom(atom, values, datum)
             total = total + product
         return total
 
@@ -343,7 +264,7 @@ class Index:
                 continue
             changed = True
             rest = tuple(kept)
-            parts.extend([(_join(rest, m) if rest else m, c * k) for m, k in factor.terms])
+            parts.extend([(join(rest, m) if rest else m, c * k) for m, k in factor.terms])
         return _collect(parts) if changed else self
 
     def limits(self, bounds: Bounds) -> tuple[int | None, int | None]:
@@ -388,7 +309,7 @@ class Index:
 
     def __str__(self) -> str:
         if self._text is None:
-            self._text = _print(self)
+            self._text = print_terms(self)
         return self._text
 
     def __repr__(self) -> str:
@@ -485,7 +406,7 @@ def split(a: Index, b: Index) -> tuple[Index, Index]:
     whole: list[tuple[Monomial, int]] = []
     rest: list[tuple[Monomial, int]] = []
     for monomial, c in a.terms:
-        remaining = _without(monomial, divisor_atoms)
+        remaining = without(monomial, divisor_atoms)
         if remaining is None or (divisor_atoms and c % divisor):
             rest.append((monomial, c))
             continue
@@ -501,36 +422,6 @@ def split(a: Index, b: Index) -> tuple[Index, Index]:
         return index(0), a
     # parts of a normal form are in normal form, unless atoms were taken out of them
     return (_collect(whole) if divisor_atoms else Index(tuple(whole))), Index(tuple(rest))
-
-
-def _inside(atom: Atom) -> tuple[Index, ...]:
-    """The index expressions that an atom holds."""
-    if isinstance(atom, (FloorDiv, Mod)):
-        return atom.numerator, atom.denominator
-    if isinstance(atom, Extremum):
-        return atom.args
-    if isinstance(atom, Datum):
-        return tuple([i for node in atom.scalar.walk() for i in node.index_expressions()])
-    return ()
-
-
-def _monomial_key(monomial: Monomial) -> Key:
-    return (not monomial, [atom.key for atom in monomial])
-
-
-def _term_key(term: tuple[Monomial, int]) -> Key:
-    return (not term[0], [atom.key for atom in term[0]])
-
-
-def _atom_key(atom: Atom) -> Key:
-    return atom.key
-
-
-def _join(a: Monomial, b: Monomial) -> Monomial:
-    """The product of two monomials."""
-    if not a or not b:
-        return a or b
-    return tuple(sorted((*a, *b), key=_atom_key))
 
 
 def _plus_constant(a: Index, value: int) -> Index:
@@ -553,7 +444,7 @@ def _collect(parts: Iterable[tuple[Monomial, int]]) -> Index:
         sums[monomial] = sums.get(monomial, 0) + coefficient
     kept = [(monomial, c) for monomial, c in sums.items() if c]
     if len(kept) > 1:
-        kept.sort(key=_term_key)
+        kept.sort(key=term_key)
         if any(type(atom) is Mod for monomial, _ in kept for atom in monomial):
             return _rejoined(kept)
     return Index(tuple(kept))
@@ -566,7 +457,7 @@ def _rejoined(terms: list[tuple[Monomial, int]]) -> Index:
         for atom in monomial:
             if not isinstance(atom, Mod):
                 continue
-            others = _without(monomial, (atom,)) or ()
+            others = without(monomial, (atom,)) or ()
             factor = Index(((others, c),))
             inner = divide(atom.numerator, atom.denominator)[0]
             quotient = factor * atom.denominator * inner
@@ -575,52 +466,12 @@ def _rejoined(terms: list[tuple[Monomial, int]]) -> Index:
                 return Index(tuple(left)) + factor * atom.numerator
             if atom.denominator.is_constant:
                 for other, k in terms:
-                    (outer,) = _difference(other, others) or (None,)
+                    (outer,) = only_other(other, others) or (None,)
                     if k != c * atom.denominator.constant or not isinstance(outer, Mod) or outer.numerator != inner:
                         continue
                     left = [t for t in terms if t[0] != monomial and t[0] != other]
                     return Index(tuple(left)) + factor * (atom.numerator % (atom.denominator * outer.denominator))
     return Index(tuple(terms))
-
-
-def _difference(monomial: Monomial, factors: Monomial) -> Monomial | None:
-    """The one atom that a monomial has beside some factors, in a tuple; None when it is not so."""
-    rest = _without(monomial, factors)
-    return rest if rest is not None and len(rest) == 1 else None
-
-
-def _without(monomial: Monomial, factors: Monomial) -> Monomial | None:
-    if not factors:
-        return monomial
-    remaining = list(monomial)
-    for factor in factors:
-        if factor not in remaining:
-            return None
-        remaining.remove(factor)
-    return tuple(remaining)
-
-
-def _evaluate_atom(atom: Atom, values: Mapping[str, Any], datum: Callable[[Scalar], Any] | None) -> Any:
-    if isinstance(atom, Var):
-        return values[atom.name]
-    if isinstance(atom, FloorDiv):
-        return atom.numerator.evaluate(values, datum) // atom.denominator.evaluate(values, datum)
-    if isinstance(atom, Mod):
-        return atom.numerator.evaluate(values, datum) % atom.denominator.evaluate(values, datum)
-    if isinstance(atom, Extremum):
-        args = [arg.evaluate(values, datum) for arg in atom.args]
-        if all(isinstance(arg, int) for arg in args):
-            return min(args) if atom.kind == "min" else max(args)
-        pick = np.minimum if atom.kind == "min" else np.maximum
-        result = args[0]
-        for arg in args[1:]:
-            result = pick(result, arg)
-        return result
-    if isinstance(atom, Datum):
-        if datum is None:
-            raise ValueError(f"{atom} depends on data and cannot be evaluated here")
-        return datum(atom.scalar)
-    raise TypeError(f"unknown atom {atom!r}")
 
 
 def _substitute_atom(
@@ -642,28 +493,3 @@ def _substitute_atom(
         inner = scalar(inner) if scalar else inner
         return inner.as_index()
     raise TypeError(f"unknown atom {atom!r}")
-
-
-def _wrapped(value: Index) -> str:
-    text = str(value)
-    simple = value.is_constant or (len(value.terms) == 1 and value.terms[0][1] == 1 and len(value.terms[0][0]) == 1)
-    return text if simple else f"({text})"
-
-
-def _print(value: Index) -> str:
-    if not value.terms:
-        return "0"
-    text = ""
-    for monomial, c in value.terms:
-        factors = [str(atom) for atom in monomial]
-        if not factors:
-            body = str(abs(c))
-        elif abs(c) == 1:
-            body = "*".join(factors)
-        else:
-            body = "*".join([*factors, str(abs(c))])
-        if not text:
-            text = body if c > 0 else f"-{body}"
-        else:
-            text += f" + {body}" if c > 0 else f" - {body}"
-    return text
