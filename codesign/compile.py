@@ -74,7 +74,12 @@ def _compile(
     ] = True,
     policy: Annotated[str, typer.Option(help="Scheduling policy: a name or package.module:Class.")] = "default",
     budget: Annotated[int | None, typer.Option(help="Schedules to price per kernel at the most.", min=1)] = None,
-    fusion: Annotated[str, typer.Option(help="Fusion policy: a name or package.module:Class.")] = "greedy",
+    fusion: Annotated[
+        str, typer.Option(help="Fusion policy: none, greedy, beam, dp, exhaustive, or package.module:Class.")
+    ] = "greedy",
+    explain_fusion: Annotated[
+        bool, typer.Option("--explain-fusion", help="Say of each producer and consumer why they are one kernel or not.")
+    ] = False,
     passes: Annotated[
         str | None,
         typer.Option(
@@ -122,6 +127,7 @@ def _compile(
     if model is None:
         raise CodesignError("no model given", hint="python -m codesign.compile model.py --target h100_sxm")
     search = {"policy": policy, "budget": budget, "fusion": fusion, "seed": seed, "reuse": reuse, "dynamic": dynamic}
+    search["explain_fusion"] = explain_fusion
     checks = {"verify": verify, "kernels": kernels, "sizes": _bindings(bind or [])}
     shown = _Shown(emit or [], output, as_json, show_all, why or [])
     return _run(model, target or ["h100_sxm"], {**search, **checks}, passes, schedules, shown)
@@ -205,8 +211,10 @@ def _print(compilations: list[Compilation], shown: _Shown, folder: Path | None) 
         command.print_json(plain[0] if len(plain) == 1 else plain)
         return
     console = Console(width=None if Console().is_terminal else 200)
-    for document, found in zip(documents, ledgers, strict=True):
+    for compiled, document, found in zip(compilations, documents, ledgers, strict=True):
         report(document, console, limit=None if shown.all else 24)
+        for edge in compiled.planned.edges:
+            console.print(str(edge), highlight=False, markup=False)
         for ledger in found:
             console.print(ledger.to_tree())
     if folder is not None:

@@ -23,15 +23,16 @@ from codesign.passes.planning import Choices, Clock, Planned, plan_module
 class Options:
     """What a user chose.
 
-    `policy`, `budget`: of the schedule search. `fusion`: policy of fusion. `verify`: run kernels and the model. `kernels`: compile kernels for
-    the target. `sizes`: values of dynamic sizes when costing. `dynamic`: make the first size of every input dynamic.
-    `schedules`: by kernel name, replayed instead of searched for. `passes`: run after clean-up and before fusion.
-    `reuse`: take over what earlier runs chose.
+    `policy`, `budget`: of the schedule search. `fusion`: policy of fusion, which is explained with `explain_fusion`. `verify`: run kernels and
+    the model. `kernels`: compile kernels for the target. `sizes`: values of dynamic sizes when costing. `dynamic`: make the first size of every
+    input dynamic. `schedules`: by kernel name, replayed instead of searched for. `passes`: run after clean-up and before fusion. `reuse`: take
+    over what earlier runs chose.
     """
 
     policy: str = "default"
     budget: int | None = None
     fusion: str = "greedy"
+    explain_fusion: bool = False
     verify: bool = True
     kernels: bool = True
     seed: int = 0
@@ -48,6 +49,7 @@ class Options:
             budget=self.budget,
             seed=self.seed,
             fusion=self.fusion,
+            explain_fusion=self.explain_fusion,
             passes=self.passes,
             sizes=self.sizes,
             schedules=self.schedules,

@@ -108,6 +108,19 @@ class ExternalCall(_Document):
     source: list[str] = Field(default_factory=list)
 
 
+class FusionEdge(_Document):
+    """A producer and a consumer by name, `count` times alike: together or apart, seconds as one kernel (None: they can't be one) and as two, and
+    what forbids the one or bounds it."""
+
+    first: str
+    second: str
+    fused: bool
+    seconds: float | None
+    apart: float
+    reason: str
+    count: int
+
+
 class ModelDocument(_Document):
     """One model compiled for one machine."""
 
@@ -129,4 +142,6 @@ class ModelDocument(_Document):
     symbols: dict[str, int] = Field(default_factory=dict)
     verified: Verified | None = None
     warnings: list[str] = Field(default_factory=list)
+    fusion: list[FusionEdge] = Field(default_factory=list)
+    """Where it was asked, why producers and consumers are together or apart."""
     files: dict[str, str] = Field(default_factory=dict)

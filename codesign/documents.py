@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from codesign.compiler import Compiled
@@ -12,7 +13,7 @@ from codesign.costmodel.features import features
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.roofline import Roofline, kernel_flops, points_of
 from codesign.document import Compiled as Outcome
-from codesign.document import ExternalCall, Issued, KernelDocument, ModelDocument, Verified
+from codesign.document import ExternalCall, FusionEdge, Issued, KernelDocument, ModelDocument, Verified
 from codesign.ir.core import Module
 from codesign.ir.schedule import ScheduleBatch
 from codesign.ir.tensor import Call, Collective, Constant, Random, Scan, Scatter, Sort
@@ -67,6 +68,10 @@ def document_of(
         symbols=sizes,
         verified=whole,
         warnings=list(dict.fromkeys(remarks)),
+        fusion=[
+            FusionEdge(**{**asdict(edge), "seconds": edge.seconds if math.isfinite(edge.seconds) else None})
+            for edge in planned.edges
+        ],
     )
 
 

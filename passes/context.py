@@ -10,6 +10,7 @@ from codesign.ir.tensor import Fusion
 
 if TYPE_CHECKING:
     from codesign.costmodel.machine import Machine
+    from codesign.passes.fusion.explain import Edge
     from codesign.passes.fusion.kept import Kept
 
 Pricer = Callable[[Fusion], float]
@@ -21,14 +22,17 @@ class Context:
     """Surroundings of a pipeline.
 
     `machine`: what is compiled for (None: passes that need one use `default_machine`). `pricer`: seconds of a group (None: the
-    roofline of the machine). `sizes`: values at which symbolic sizes are costed. `remarks`: lines that passes leave for the user.
-    `kept`: decisions of earlier runs by that pricer.
+    roofline of the machine). `sizes`: values at which symbolic sizes are costed. `remarks`: lines that passes leave for the user. `why`: what
+    bounds a group, or what no schedule of it fits. `fusion`: what fusion says of each edge, where it was asked. `kept`: decisions of earlier
+    runs by that pricer.
     """
 
     machine: Machine | None = None
     pricer: Pricer | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    why: Callable[[Fusion], str] | None = None
+    fusion: list[Edge] = field(default_factory=list)
     default_machine: str = "h100_sxm"
     kept: Kept | None = None
 

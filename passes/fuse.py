@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,6 +11,8 @@ from codesign.ir.errors import CodesignError
 from codesign.ir.index import Bounds
 from codesign.ir.tensor import Compute
 from codesign.passes.context import Context, Pricer
+from codesign.passes.fusion import beam, chains, exhaustive  # noqa: F401 (policies by name)
+from codesign.passes.fusion.explain import edges
 from codesign.passes.fusion.graph import GroupGraph
 from codesign.passes.fusion.kept import block_key, replayed
 from codesign.passes.fusion.policy import FusionSearch, policy_named
@@ -19,7 +22,7 @@ from codesign.passes.schedule.tuner import Tuner
 from codesign.passes.writes.memory import updates_of
 from codesign.passes.writes.place import write_in_groups, write_values_apart
 
-OWN = frozenset({"none", "greedy"})
+OWN = frozenset({"none", "greedy", "beam", "dp", "exhaustive"})
 """Policies whose decisions are kept between runs: of others it is not known whether they changed."""
 
 
@@ -28,9 +31,9 @@ OWN = frozenset({"none", "greedy"})
 class Fuse(FunctionPass, Pass):
     """Put every compute into a fusion group, merging groups while the predicted time falls.
 
-    `policy`: who decides (none, greedy, a registered one, or package.module:Class). `prices`: seconds of a group "tuned" over its
-    schedules, or the quick "roofline"; a context with a pricer of its own overrides it. `chain`: matrix products that may feed each
-    other in one group. `explain`: remark on each producer and consumer that stayed apart, and why.
+    `policy`: who decides (none, greedy, beam, dp, exhaustive, a registered one, or package.module:Class). `prices`: seconds of a group
+    "tuned" over its schedules, or the quick "roofline"; a context with a pricer of its own overrides it. `chain`: matrix products that may feed each
+    other in one group. `explain`: leave in the context why each producer and consumer are together or apart.
     """
 
     name: ClassVar[str] = "fuse"
@@ -53,10 +56,12 @@ class Fuse(FunctionPass, Pass):
         before = kept.get("fusion", key) if kept is not None else None
         if before is None or not replayed(graph, before):
             graph = graph if before is None else GroupGraph(block, module.bounds())
-            search = FusionSearch(graph, pricer, chain=self.chain)
+            memory = context.target().levels[0].capacity_bytes.value or math.inf
+            search = FusionSearch(graph, pricer, chain=self.chain, memory=memory, sizes=context.sizes)
             policy.decide(search)
+            graph = search.graph
             if self.explain:
-                context.remarks.extend(search.explain())
+                context.fusion.extend(edges(search, context.why))
             if kept is not None:
                 kept.put("fusion", key, search.steps)
         graph.write(block)

@@ -18,10 +18,17 @@ TIDY = "canonicalize,cse,dce"
 """What runs after passes of the user's, which need not leave the form that fusion looks for."""
 
 
-def compilation(own: Sequence[Pass] = (), fusion: str = "greedy") -> list[Pass]:
-    """Clean-up, the user's own passes with what tidies up after them, products as the machine does them, and fusion by a policy."""
+def compilation(own: Sequence[Pass] = (), fusion: str = "greedy", explain: bool = False) -> list[Pass]:
+    """Clean-up, the user's own passes with what tidies up after them, products as the machine does them, and fusion by a policy; `explain`
+    leaves in the context why each producer and consumer are together or apart."""
     tidy = parse_pipeline(TIDY) if own else []
-    return [*parse_pipeline(CLEAN_UP), *own, *tidy, make_pass("precision"), make_pass("fuse", policy=fusion)]
+    return [
+        *parse_pipeline(CLEAN_UP),
+        *own,
+        *tidy,
+        make_pass("precision"),
+        make_pass("fuse", policy=fusion, explain=explain),
+    ]
 
 
 def own_passes(text: str) -> list[Pass]:

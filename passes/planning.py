@@ -16,6 +16,7 @@ from codesign.ir.plan import Plan, PlannedKernel, PlannedMemory
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Launch
 from codesign.passes.context import Context
+from codesign.passes.fusion.explain import Edge
 from codesign.passes.lowering import KernelInfo, tile_module
 from codesign.passes.manager import Pass
 from codesign.passes.memory import MemoryPlan
@@ -30,8 +31,8 @@ from codesign.passes.schedule.tuner import Tuner
 class Choices:
     """What a user may choose of how a module is planned.
 
-    `policy`, `budget`, `seed`: of the schedule search. `fusion`: policy of fusion. `passes`: run after clean-up and before fusion. `sizes`:
-    values of dynamic sizes when costing. `schedules`: by kernel name or structure, replayed instead of searched for; with
+    `policy`, `budget`, `seed`: of the schedule search. `fusion`: policy of fusion, explained with `explain_fusion`. `passes`: run after clean-up and
+    before fusion. `sizes`: values of dynamic sizes when costing. `schedules`: by kernel name or structure, replayed instead of searched for; with
     `of_others` some may be of other modules. `kept`: a file of what earlier runs chose, to take over and to add to.
     """
 
@@ -39,6 +40,7 @@ class Choices:
     budget: int | None = None
     seed: int = 0
     fusion: str = "greedy"
+    explain_fusion: bool = False
     passes: Sequence[Pass] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
@@ -63,7 +65,8 @@ class Clock:
 
 @dataclass
 class Planned:
-    """A module in kernels for a machine, and everything that was decided on the way. `module`: tiled."""
+    """A module in kernels for a machine, and everything that was decided on the way. `module`: tiled. `edges`: why producers and consumers
+    are together or apart, where that was asked."""
 
     machine: Machine
     module: Module
@@ -72,6 +75,7 @@ class Planned:
     tuner: Tuner
     sizes: dict[str, int]
     remarks: list[str]
+    edges: list[Edge] = field(default_factory=list)
 
     def plan(self, model: str = "") -> Plan:
         """The decisions as plain data."""
@@ -99,11 +103,11 @@ def plan_module(
     clock, remarks = clock or Clock(), [] if remarks is None else remarks
     sizes = sizes_of(module, choices.sizes)
     tuner = tuner_for(module, machine, choices, sizes)
-    context = Context(machine=machine, pricer=tuner.price, sizes=sizes, remarks=remarks, kept=tuner.store)
+    context = Context(machine, tuner.price, sizes, remarks, why=tuner.why, kept=tuner.store)
     step(f"fusing for {machine.name}")
     with clock.phase("passes"):
         observers = [Verifier()] if choices.passes else []
-        passes = compilation(choices.passes, choices.fusion)
+        passes = compilation(choices.passes, choices.fusion, choices.explain_fusion)
         tiled = optimize(module, context, pipeline=passes, observers=observers)
     step(f"scheduling for {machine.name}")
     with clock.phase("schedule"):
@@ -111,7 +115,7 @@ def plan_module(
         tuner.keep()
     with clock.phase("memory"):
         memory = plan_memory(tiled.main, sizes, tiled.kernels)
-    return Planned(machine, tiled, kernels, memory, tuner, sizes, remarks)
+    return Planned(machine, tiled, kernels, memory, tuner, sizes, remarks, context.fusion)
 
 
 def tuner_for(module: Module, machine: Machine, choices: Choices, sizes: Mapping[str, int]) -> Tuner:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.index import Bounds
@@ -14,7 +15,10 @@ from codesign.passes.fusion.merge import merge
 
 @dataclass(eq=False)
 class Node:
-    """A group, or an op that is no compute; `place` grows along every edge."""
+    """A group, or an op that is no compute; `place` grows along every edge.
+
+    `members`: the positions in the block of the ops that it is made of. `closed`: a search has decided on it.
+    """
 
     op: Op | None
     group: Group | None
@@ -24,6 +28,8 @@ class Node:
     before: set[Node] = field(default_factory=set)
     after: set[Node] = field(default_factory=set)
     key: str | None = None
+    members: frozenset[int] = frozenset()
+    closed: bool = False
 
 
 class GroupGraph:
@@ -37,7 +43,8 @@ class GroupGraph:
         self.users: dict[Value, set[Node]] = {}
         for op in block.ops:
             group = single(op) if isinstance(op, Compute) else None
-            node = Node(op, group, len(self.slots), op.uses(), tuple(op.results))
+            here = len(self.slots)
+            node = Node(op, group, here, op.uses(), tuple(op.results), members=frozenset({here}))
             self.slots.append(node)
             self._connect(node)
 
@@ -94,7 +101,8 @@ class GroupGraph:
         window = [node for node in self.slots[first.place : second.place + 1] if node is not None]
         early = [node for node in window if node not in reachable and node is not first and node is not second]
         late = [node for node in window if node in reachable]
-        merged = Node(None, group, 0, group.external, tuple(group.outputs))
+        members = first.members | second.members
+        merged = Node(None, group, 0, group.external, tuple(group.outputs), members=members)
         for old in (first, second):
             self._forget(old)
         places = [node.place for node in window]
@@ -109,6 +117,23 @@ class GroupGraph:
                     merged.after.add(user)
                     user.before.add(merged)
         return merged
+
+    def clone(self) -> GroupGraph:
+        """The same graph with nodes of its own, over the same groups."""
+        twins = {node: replace(node, before=set(), after=set()) for node in self.nodes()}
+        for node, twin in twins.items():
+            twin.before.update(twins[other] for other in node.before)
+            twin.after.update(twins[other] for other in node.after)
+        other = copy(self)
+        other.slots = [None if node is None else twins[node] for node in self.slots]
+        other.giver = {value: twins[node] for value, node in self.giver.items() if node in twins}
+        other.users = {value: {twins[node] for node in users} for value, users in self.users.items()}
+        return other
+
+    @property
+    def partition(self) -> frozenset[frozenset[int]]:
+        """Which ops are together."""
+        return frozenset(node.members for node in self.groups() if len(node.members) > 1)
 
     def _forget(self, node: Node) -> None:
         for value in node.reads:

@@ -11,8 +11,8 @@ import heapq
 import importlib
 import itertools
 import math
-from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from typing import Protocol, cast
 
@@ -23,6 +23,7 @@ from codesign.passes.context import Pricer
 from codesign.passes.fusion.graph import GroupGraph, Node
 from codesign.passes.fusion.group import Group, NotFusable
 from codesign.passes.fusion.keys import group_key
+from codesign.passes.fusion.room import peak_bytes
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,16 @@ class Offer:
         return self.apart - self.seconds if math.isfinite(self.seconds) else -math.inf
 
 
+@dataclass(frozen=True)
+class Merge:
+    """Two groups that became one, by the last values that they give; so often in the block."""
+
+    first: str
+    second: str
+    offer: Offer
+    count: int = 1
+
+
 @dataclass
 class FusionSearch:
     """The state of a search: the graph of groups, and prices and offers by structure."""
@@ -53,6 +64,11 @@ class FusionSearch:
     """Members that a group may have at most."""
     chain: int = 2
     """Matrix products that may feed each other in one group (attention has two): cost models are not validated beyond it."""
+    memory: float = math.inf
+    """Bytes of the machine's memory."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    made: dict[Hashable, Merge] = field(default_factory=dict)
+    """The merges that were accepted, equal ones once."""
 
     @property
     def merges(self) -> int:
@@ -82,7 +98,7 @@ class FusionSearch:
 
     def offer(self, first: Node, second: Node) -> Offer:
         """What merging the pair brings (not whether the graph allows it: see `allowed`)."""
-        key = self._pair_key(first, second)
+        key = self.pair_key(first, second)
         found = self.offers.get(key)
         if found is None:
             found = self.offers[key] = self._make_offer(first, second)
@@ -103,7 +119,7 @@ class FusionSearch:
             return Offer(math.inf, apart, f"{depth} matrix products in a chain, limit {self.chain}")
         return Offer(self.seconds(merged, group_key(merged)), apart)
 
-    def _pair_key(self, first: Node, second: Node) -> Hashable:
+    def pair_key(self, first: Node, second: Node) -> Hashable:
         """Equal for pairs of equal groups that are connected equally, and whose first group's values are needed equally."""
         place: dict[Value, int] = {value: -1 - i for i, value in enumerate(first.gives)}
         place.update({value: i for i, value in enumerate(first.reads)})
@@ -129,32 +145,30 @@ class FusionSearch:
         except NotFusable:
             return None
         self.steps.append((first.place, second.place))
+        key = self.pair_key(first, second)
+        known = self.made.get(key)
+        names = (first.gives[-1].name, second.gives[-1].name)
+        self.made[key] = replace(known, count=known.count + 1) if known else Merge(*names, self.offer(first, second))
         return self.graph.put(first, second, merged)
 
-    def explain(self) -> list[str]:
-        """For each producer and consumer that stayed apart, why: what forbids it, or the seconds on both sides; equal pairs once."""
-        lines: dict[Hashable, str] = {}
-        counts: dict[Hashable, int] = {}
-        for first in self.graph.groups():
-            for second in sorted(first.after, key=lambda one: one.place):
-                if second.group is None:
-                    continue
-                key = self._pair_key(first, second)
-                counts[key] = counts.get(key, 0) + 1
-                if key in lines:
-                    continue
-                names = f"%{first.gives[-1].name} -> %{second.gives[-1].name}"
-                offer = self.offer(first, second)
-                if not self.allowed(first, second):
-                    lines[key] = f"{names}: apart, another op lies between them"
-                elif offer.reason:
-                    lines[key] = f"{names}: apart, {offer.reason}"
-                elif not math.isfinite(offer.seconds):
-                    lines[key] = f"{names}: apart, no schedule fits"
-                else:
-                    fused, apart = offer.seconds * 1e6, offer.apart * 1e6
-                    lines[key] = f"{names}: apart, {fused:.2f} us fused against {apart:.2f} us"
-        return [line + (f" (x {counts[key]})" if counts[key] > 1 else "") for key, line in lines.items()]
+    def branch(self) -> FusionSearch:
+        """A search that goes its own way from here, with what prices and offers are known in common."""
+        return replace(self, graph=self.graph.clone(), steps=list(self.steps), made=dict(self.made))
+
+    def take(self, other: FusionSearch) -> None:
+        """Go on from where a branch arrived."""
+        self.graph, self.steps, self.made = other.graph, other.steps, other.made
+
+    @property
+    def total(self) -> float:
+        """Predicted seconds of all groups."""
+        return sum(self.node_seconds(node) for node in self.graph.groups())
+
+    @property
+    def standing(self) -> tuple[float, float]:
+        """What a search makes least: the bytes that the memory lacks, then seconds."""
+        lacks = 0.0 if math.isinf(self.memory) else max(peak_bytes(self.graph, self.sizes) - self.memory, 0.0)
+        return lacks, self.total
 
     def neighbours(self, node: Node) -> Iterator[tuple[Node, Node]]:
         """Pairs (earlier, later) of the node with its producers and consumers, groups that feed the same consumer, and groups that
@@ -239,7 +253,11 @@ class GreedyFusion:
     Pairs without reductions come first, then element-wise work on the result of a reduction, then the rest: a chain of element-wise
     ops should be whole before it is placed, and it costs least where its operand is still on chip and already narrow. What only a
     reduction reads is priced in both places, with its producers and there, and goes there first where that saves more.
+    `tiers`: how many of these kinds of pairs are merged at all.
     """
+
+    def __init__(self, tiers: int = 3) -> None:
+        self.tiers = tiers
 
     def decide(self, search: FusionSearch) -> None:
         ticket = itertools.count()
@@ -249,7 +267,8 @@ class GreedyFusion:
             gain = search.offer(first, second).gain
             if gain > 0:
                 tier = 0 if _belongs_to_reader(search, first, second, gain) else _tier(first, second)
-                heapq.heappush(heap, (tier, -gain, next(ticket), first, second))
+                if tier < self.tiers:
+                    heapq.heappush(heap, (tier, -gain, next(ticket), first, second))
 
         for node in list(search.graph.groups()):
             for first, second in search.neighbours(node):

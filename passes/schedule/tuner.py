@@ -16,7 +16,7 @@ from codesign.costmodel.protocol import CostModel, Reported
 from codesign.costmodel.roofline import Roofline
 from codesign.costmodel.summary import Access, KernelSummary, summarize
 from codesign.ir.analysis import structural_hash
-from codesign.ir.errors import ScheduleError
+from codesign.ir.errors import ScheduleError, UnsupportedError
 from codesign.ir.index import Bounds, Index, index
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.tensor import Fusion
@@ -238,6 +238,13 @@ class Tuner:
     def price(self, fusion: Fusion) -> float:
         """Predicted seconds of a group at its best schedule (two kernels where its reduction is split); infinite when none fits."""
         return self._price(fusion, split=True)
+
+    def why(self, fusion: Fusion) -> str:
+        """What bounds a group at its best schedule, or what no schedule of it fits."""
+        try:
+            return f"bound by {self.tune(fusion).bound}"
+        except (ScheduleError, UnsupportedError) as error:
+            return str(error)
 
     def _price(self, fusion: Fusion, *, split: bool) -> float:
         key = structural_hash(fusion) + ("" if split else " whole")
