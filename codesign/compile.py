@@ -213,7 +213,7 @@ def _print(compilations: list[Compilation], shown: _Shown, folder: Path | None) 
     console = Console(width=None if Console().is_terminal else 200)
     for compiled, document, found in zip(compilations, documents, ledgers, strict=True):
         report(document, console, limit=None if shown.all else 24)
-        for edge in compiled.planned.edges:
+        for edge in compiled.compiled.planned.edges:
             console.print(str(edge), highlight=False, markup=False)
         for ledger in found:
             console.print(ledger.to_tree())

@@ -152,7 +152,7 @@ def test_what_no_schedule_fits_is_named() -> None:
 def test_the_price_while_fusing_is_the_time_reported(machine: str) -> None:
     module = models.mlp(32, 64, 128, 64)
     for policy in ("none", "beam"):
-        planned = plan_module(module, load_machine(machine), Choices(fusion=policy, explain_fusion=True))
+        planned = plan_module(module, load_machine(machine), Choices(fusion=policy, explain_fusion=True, budget=64))
         fresh = {name: planned.tuner.price(info.fusion) for name, info in planned.kernels.items()}
         assert fresh == pytest.approx({name: info.tuned.seconds for name, info in planned.kernels.items()}, rel=1e-12)
         assert planned.edges
