@@ -18,6 +18,8 @@ COMMANDS = {
     "ladder": "the same kernels through every fidelity of the cost model",
     "study": "policies against each other on kernels, machines and measured spaces",
     "whatif": "what a model's time hangs on in a machine",
+    "experiment": "two pass pipelines over models and machines, compared",
+    "reduce": "the smallest module on which a pass still breaks",
 }
 
 

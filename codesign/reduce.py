@@ -1,0 +1,133 @@
+"""`python -m codesign.reduce file.tile --passes P`: the smallest module on which a pass still breaks, or something of yours still holds.
+
+A pass breaks a module when it fails, leaves invalid IR or changes results on random inputs. With --predicate package.module:function that
+function is asked instead: it gets a module and says whether it is still interesting. A model.py is captured first; it is run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from codesign import command
+from codesign.ir.core import Module
+from codesign.ir.errors import CodesignError
+from codesign.ir.text import parse, print_module
+
+application = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@application.command(help=__doc__)
+def _reduce(
+    file: Annotated[Path, typer.Argument(help="A .tile file, or a model.py.", show_default=False)],
+    passes: Annotated[str | None, typer.Option(help="The pipeline that breaks it.", show_default=False)] = None,
+    predicate: Annotated[
+        str | None, typer.Option(help="package.module:function from a module to whether it is interesting.", show_default=False)
+    ] = None,
+    target: Annotated[str, typer.Option("--target", "-t", help="The machine that prices are for.")] = "h100_sxm",
+    seed: Annotated[int, typer.Option(help="Seed of the random inputs.")] = 0,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write reduced.tile into this folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:  # fmt: skip
+    from codesign.lab.passes.reducer import reduce_module
+
+    if (passes is None) == (predicate is None):
+        raise CodesignError("give either --passes or --predicate", hint='as in --passes "canonicalize,lab:FastExp"')
+    holds = _predicate(predicate) if predicate is not None else breaks(passes or "", target, seed)
+    folder = command.output_directory(output)
+    module = _module(file)
+    with command.progress(not as_json) as steps:
+        steps.step("reducing")
+        found = reduce_module(module, holds)
+    text = print_module(found.module)
+    written = str(command.write_text(folder / "reduced.tile", text)) if folder else None
+    if as_json:
+        command.print_json(
+            {"file": str(file), "ops_before": found.ops_before, "ops_after": found.ops_after, "tried": found.tried,
+             "output": written, "module": None if written else text}
+        )  # fmt: skip
+        return
+    sys.stderr.write(f"{found.ops_before} operations became {found.ops_after}, {found.tried} modules tried\n")
+    sys.stdout.write(f"{written}\n" if written else text)
+
+
+def breaks(passes: str, target: str, seed: int) -> Callable[[Module], bool]:
+    """Whether a pipeline fails on a module in the way that it fails on the first one asked about: by the same kind of error, or by wrong
+    results."""
+    from codesign.costmodel.machine import load_machine
+    from codesign.passes import Context, PassManager, parse_pipeline
+    from codesign.passes.observers import Equivalence, Verifier, example_sizes
+
+    pipeline, machine = parse_pipeline(passes), load_machine(target)
+    kinds: list[str] = []
+
+    def failure(module: Module) -> str | None:
+        context = Context(machine, sizes=example_sizes(module))
+        reference = Equivalence(seed)
+        try:
+            reference.start(module)
+        except Exception:  # what can't be run before the passes says nothing about them
+            return None
+        try:
+            left = PassManager(pipeline).run(module, context)
+            Verifier().check(left)
+        except Exception as error:
+            cause = error.__cause__ if isinstance(error, CodesignError) and error.__cause__ else error
+            return type(cause).__name__
+        try:
+            reference.check(left, len(pipeline) - 1, passes)
+        except CodesignError:
+            return "results"
+        return None
+
+    def holds(module: Module) -> bool:
+        kind = failure(module)
+        if kind is not None and not kinds:
+            kinds.append(kind)
+        return kind is not None and kind in kinds
+
+    return holds
+
+
+def _predicate(name: str) -> Callable[[Module], bool]:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise CodesignError(f"--predicate {name}: {error}", hint="give package.module:function") from error
+    if not callable(found):
+        raise CodesignError(f"--predicate {name} is not a function", hint="give package.module:function")
+
+    def holds(candidate: Module) -> bool:
+        return bool(found(candidate))
+
+    return holds
+
+
+def _module(file: Path) -> Module:
+    if file.suffix == ".py":
+        from codesign.lab.models import captured
+
+        return captured(file).captured.module
+    try:
+        return parse(file.read_text(encoding="utf-8"), str(file))
+    except UnicodeDecodeError:
+        raise CodesignError("not a text file", place=str(file)) from None
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or "can't be read").lower()
+        raise CodesignError(reason, place=str(file)) from error
+
+
+def main() -> NoReturn:
+    """Entry point of the command."""
+    command.run(application, name="python -m codesign.reduce")
+
+
+if __name__ == "__main__":
+    main()
