@@ -70,8 +70,20 @@ class Issued(_Document):
     live_bytes: int
 
 
+class Assumed(_Document):
+    """A figure of the machine that is assumed, not public: its range, and the seconds of a kernel at both ends of it."""
+
+    figure: str
+    range: tuple[float, float]
+    seconds: tuple[float, float]
+
+
 class KernelDocument(_Document):
-    """One distinct kernel. `seconds`, bytes, flops and joules are of one launch; it is launched `count` times."""
+    """One distinct kernel. `seconds`, bytes, flops and joules are of one launch; it is launched `count` times.
+
+    `seconds_low` and `seconds_high` hold the model's own error and what the machine's assumed figures leave open; `assumptions`: those that
+    move the time most.
+    """
 
     name: str
     count: int
@@ -89,6 +101,7 @@ class KernelDocument(_Document):
     min_dram_bytes: float
     energy_joules: float | None
     terms: dict[str, float]
+    assumptions: list[Assumed] = Field(default_factory=list)
     issued: Issued
     schedule: dict[str, Any]
     candidates: int

@@ -8,17 +8,20 @@ from dataclasses import asdict
 from typing import Any
 
 from codesign.compiler import Compiled
+from codesign.costmodel.assumptions import Assumption, assumptions, spread
 from codesign.costmodel.external import external_seconds
 from codesign.costmodel.features import features
 from codesign.costmodel.machine import Machine
+from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.roofline import Roofline, kernel_flops, points_of
+from codesign.document import Assumed, ExternalCall, FusionEdge, Issued, KernelDocument, ModelDocument, Verified
 from codesign.document import Compiled as Outcome
-from codesign.document import ExternalCall, FusionEdge, Issued, KernelDocument, ModelDocument, Verified
 from codesign.ir.core import Module
 from codesign.ir.schedule import ScheduleBatch
 from codesign.ir.tensor import Call, Collective, Constant, Random, Scan, Scatter, Sort
 from codesign.ir.tile import Kernel
 from codesign.passes.lowering import KernelInfo
+from codesign.passes.schedule.tuner import Tuned
 
 EXTERNAL = (Call, Collective, Random, Scan, Scatter, Sort)
 
@@ -75,6 +78,11 @@ def document_of(
     )
 
 
+def _at(assumed: Assumption, tuned: Tuned) -> tuple[float, float]:
+    """Seconds at the two ends of a figure's range."""
+    return assumed.at[0] * tuned.seconds, assumed.at[1] * tuned.seconds
+
+
 def _kernel_document(
     info: KernelInfo, machine: Machine, sizes: Mapping[str, int], verified: Verified | None, compiled: Outcome | None
 ) -> KernelDocument:
@@ -87,14 +95,17 @@ def _kernel_document(
     if tuned.runners_up:
         other = tuned.runners_up[0]
         runner_up = {"schedule": other.schedule.to_json(), "seconds": float(other.seconds)}
+    assumed = assumptions(cost_model_for(machine), tuned.summary, machine, tuned.schedule, sizes)
+    low, high = spread(assumed)
     return KernelDocument(
         name=info.kernel.name,
         count=info.count,
         ops=list(info.operators),
         source=list(info.places),
         seconds=tuned.seconds,
-        seconds_low=tuned.low,
-        seconds_high=tuned.high,
+        seconds_low=tuned.low * low,
+        seconds_high=tuned.high * high,
+        assumptions=[Assumed(figure=one.figure, range=one.range, seconds=_at(one, tuned)) for one in assumed[:8]],
         bound=tuned.bound,
         roofline_seconds=roofline,
         roofline_share=min(1.0, roofline / tuned.seconds) if tuned.seconds else 1.0,

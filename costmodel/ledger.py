@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from rich.tree import Tree
 
+from codesign.costmodel.assumptions import Assumption, assumptions, spread
 from codesign.costmodel.gpu.formulas import Formula, formulas
 from codesign.costmodel.gpu.parameters import load_calibration
 from codesign.costmodel.machine import Machine
@@ -94,6 +95,8 @@ class Ledger:
     terms: tuple[Term, ...]
     counterfactuals: tuple[Counterfactual, ...]
     runner_up: RunnerUp | None
+    assumptions: tuple[Assumption, ...] = ()
+    """Assumed figures of the machine that move the time, those that move it most first."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; terms sum to seconds, and what is unbounded or unknown is None."""
@@ -130,6 +133,8 @@ def explain(
     seconds = float(costs.seconds[row])
     terms, facts = _terms(kernel, machine, chosen, values, model, costs, row)
     limit = RIVALS if model.fidelity < 2 else RIVALS_SIMULATED
+    assumed = assumptions(model, kernel, machine, chosen, values) if model.fidelity == 1 else ()
+    least, most = spread(assumed)
     rivals = schedules.take(np.concatenate([[row], fitting[fitting != row][:limit]]))
     return Ledger(
         kernel=kernel.name,
@@ -137,8 +142,8 @@ def explain(
         fidelity=model.fidelity,
         schedule=chosen.to_json(),
         seconds=seconds,
-        low=float(costs.low[row]),
-        high=float(costs.high[row]),
+        low=float(costs.low[row]) * least,
+        high=float(costs.high[row]) * most,
         bound=costs.bound(row),
         rank=int((costs.seconds < seconds).sum()) + 1,
         schedules=len(fitting),
@@ -150,6 +155,7 @@ def explain(
         terms=terms,
         counterfactuals=_counterfactuals(kernel, machine, rivals, model, values, seconds),
         runner_up=_runner_up(schedules, costs, row, fitting),
+        assumptions=assumed,
     )
 
 

@@ -38,6 +38,7 @@ def tree_of(ledger: Ledger) -> Tree:
         for name, value in ledger.facts.items():
             facts.add(quantity(name, value))
     _what_if(tree, ledger)
+    _assumed(tree, ledger)
     if ledger.runner_up is not None:
         _runner_up(tree, ledger.runner_up, ledger)
     if not ledger.in_domain or ledger.remarks:
@@ -75,6 +76,18 @@ def _what_if(tree: Tree, ledger: Ledger) -> None:
         branch.add(line)
     if unfelt:
         branch.add(f"[dim]no difference: {escape(', '.join(unfelt))}[/]")
+
+
+def _assumed(tree: Tree, ledger: Ledger) -> None:
+    felt = [one for one in ledger.assumptions if one.moves >= FELT]
+    if not felt:
+        return
+    branch = tree.add("which assumed figures of the machine it hangs on")
+    for one in felt:
+        ends = " and ".join(
+            f"[bold]{share - 1.0:+.1%}[/] at {end:g}" for end, share in zip(one.range, one.at, strict=True)
+        )
+        branch.add(f"{escape(one.figure)}: {ends}")
 
 
 def _runner_up(tree: Tree, other: RunnerUp, ledger: Ledger) -> None:
