@@ -52,9 +52,11 @@ def schedule_text(schedule: dict[str, Any]) -> str:
         if level.get("split")
     ]
     split = [f"split {dim}×{n}" for dim, n in schedule.get("split", {}).items() if n > 1]
-    resident = [dim for dim, mode in schedule.get("reduce", {}).items() if mode == "resident"]
-    if resident:
-        parts.append(f"{','.join(resident)} resident")
+    modes = schedule.get("reduce", {})
+    for shown, mode in (("resident", "resident"), ("folded", "fold")):
+        dims = [dim for dim, one in modes.items() if one == mode]
+        if dims:
+            parts.append(f"{','.join(dims)} {shown}")
     parts.extend(split)
     if schedule.get("pipeline", 1) > 1:
         parts.append(f"{schedule['pipeline']} stages")

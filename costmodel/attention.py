@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.gpu.chains import MEET_ALWAYS, MEET_INSIDE, MEET_LAUNCHED
-from codesign.costmodel.gpu.geometry import ONLINE, RESIDENT
+from codesign.costmodel.gpu.geometry import FOLD, RESIDENT
 from codesign.costmodel.rules import Value, number
 
 Columns = dict[str, npt.NDArray[np.float32]]
@@ -101,7 +101,7 @@ class Kernel:
             rows.append({**row, "blocks_limit": tiles.resident, "vector_unit": float(tiles.vector > 0)})
             rows[-1] |= {"instructions": tiles.vector, "in_flight": tiles.in_flight, "exposed": tiles.exposed}
             rows[-1]["lookup_clocks"] = tiles.lookup
-        fixed = {"tile.b": 1.0, "tile.g": 1.0, "tile.e": head, "reduce.j": ONLINE, "reduce.d": RESIDENT}
+        fixed = {"tile.b": 1.0, "tile.g": 1.0, "tile.e": head, "reduce.j": FOLD, "reduce.d": RESIDENT}
         fixed |= {"launches": self.launches, "split.meet": self.meet, "converts": float(self.converts)}
         rule = self.splits
         if rule != NO_SPLITS:
@@ -211,5 +211,5 @@ def attention_space(head: int, decode: bool) -> Columns:
     values = np.array(rows, dtype=np.float32).T
     names = ("tile.i", "tile.r", "tile.j", "warps", "pipeline", "split.j", "blocks_limit")
     columns = dict(zip(names, values, strict=True))
-    fixed = {"tile.b": 1, "tile.g": 1, "tile.e": head, "reduce.j": ONLINE, "reduce.d": RESIDENT}
+    fixed = {"tile.b": 1, "tile.g": 1, "tile.e": head, "reduce.j": FOLD, "reduce.d": RESIDENT}
     return {**columns, **{name: np.full(len(rows), value, dtype=np.float32) for name, value in fixed.items()}}

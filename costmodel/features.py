@@ -14,7 +14,7 @@ import numpy as np
 
 from codesign.ir.analysis import dependence, slot_of
 from codesign.ir.core import Block, Op, Value
-from codesign.ir.functions import FUNCTIONS, Unit
+from codesign.ir.functions import Unit
 from codesign.ir.index import Index, ceildiv, index, maximum, product
 from codesign.ir.scalar import Apply, Scalar
 from codesign.ir.tile import Axis, Dot, For, GridDim, Kernel, Load, Map, Reduce, Store
@@ -262,10 +262,10 @@ class _Walk:
         sizes = {axis.name: axis.extent for axis in axes}
         for node, used in dependence(body, sizes.keys()):
             if isinstance(node, Apply):
-                unit, dtype = slot_of(node)
+                unit, dtype, cost = slot_of(node)
                 if unit != "free":
                     points = times * product(sizes[name] for name in sorted(used))
-                    self.count((unit, dtype.name), FUNCTIONS[node.function].cost, points)
+                    self.count((unit, dtype.name), cost, points)
 
     def count(self, slot: Slot, cost: float, points: Index) -> None:
         costs = self.slots.setdefault(slot, {})
@@ -290,7 +290,8 @@ class _Lives:
         for position, op in enumerate(block.ops):
             held = outside + _total(alive.values())
             if isinstance(op, For):
-                carried = _total(_bytes(value) for value in op.initial if last[value] == position and value in alive)
+                initial = dict.fromkeys(op.initial)
+                carried = _total(_bytes(value) for value in initial if last[value] == position and value in alive)
                 self.block(op.body, held - carried)
             alive.update({value: _bytes(value) for value in op.results})
             self.found.append(outside + _total(alive.values()))

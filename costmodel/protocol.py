@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -70,3 +70,18 @@ class CostModel(Protocol):
     ) -> CostBatch:
         """Cost of each schedule; `sizes` gives values of the kernel's size symbols. A missing cost rule raises UnsupportedError."""
         ...
+
+
+def joined(parts: list[CostBatch], order: np.ndarray[tuple[int], np.dtype[np.intp]]) -> CostBatch:
+    """Batches of one kernel as one, its rows in the given order."""
+    arrays: dict[str, Any] = {}
+    for entry in fields(CostBatch):
+        first = getattr(parts[0], entry.name)
+        if isinstance(first, np.ndarray):
+            arrays[entry.name] = np.concatenate([getattr(part, entry.name) for part in parts])[order]
+    details = {}
+    for name in parts[0].details:
+        columns = [np.broadcast_to(part.details[name], (len(part),)) for part in parts]
+        details[name] = np.concatenate(columns)[order]
+    remarks = tuple(dict.fromkeys(remark for part in parts for remark in part.remarks))
+    return replace(parts[0], **arrays, details=details, remarks=remarks)

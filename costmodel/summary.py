@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,8 @@ from codesign.ir.analysis import contraction, dependence, slot_of
 from codesign.ir.core import Value
 from codesign.ir.dtypes import F32, DType
 from codesign.ir.errors import UnsupportedError
-from codesign.ir.functions import FUNCTIONS, Unit
+from codesign.ir.fold import Account, accounts
+from codesign.ir.functions import Unit
 from codesign.ir.index import Atom, Bounds, Extremum, FloorDiv, Index, Mod, Var, index, minimum, product
 from codesign.ir.precision import ARITHMETIC, Precision, precision_of
 from codesign.ir.reach import Reach, reaches
@@ -114,6 +115,8 @@ class Nest:
     """Functions per point whose argument is first brought into a period: sines and cosines."""
     hoisted: tuple[tuple[tuple[str, ...], Mapping[tuple[Unit, str], float]], ...] = ()
     """Operations per point of only some of the dims: what a broadcast operand needs, or a factor of a contraction."""
+    steps: tuple[tuple[tuple[str, ...], Mapping[tuple[Unit, str], float]], ...] = ()
+    """Operations per point of some of the kept dims in each step of the loop that it reduces in: what a fold carries is brought to new references."""
     vanishing: frozenset[str] = frozenset()
     """Reduced dims beyond whose extent the reduced expression is zero by itself, when loads bring zeros there."""
 
@@ -140,6 +143,10 @@ class KernelSummary:
     notes: Mapping[str, str] = field(default_factory=dict)
     reach: Mapping[str, Reach] = field(default_factory=dict)
     """Of inner dims that masks cut, the part that loops along them visit."""
+    folding: tuple[str, ...] = ()
+    """Dims along which reductions can go on in one pass though they need each other."""
+    folded: KernelSummary | None = None
+    """The group as its folds do it (`ir.fold`), where it has some: what a schedule that folds performs."""
 
 
 Counts = dict[tuple[Unit, str], float]
@@ -166,6 +173,38 @@ def summarize(fusion: Fusion, name: str = "", key: str = "", places: Sequence[Pl
         own[position] = write.base.shape, write.at
     stored = dict(zip(fusion.body.yields, places or own, strict=True))
     nests = tuple(_nest(compute, inside, stored.get(compute.result)) for compute in fusion.computes)
+    whole = _summary(fusion, name, key, nests)
+    account = accounts(fusion)
+    if account is None:
+        return whole
+    return replace(whole, folding=account.dims, folded=replace(whole, nests=_folded_nests(account, stored)))
+
+
+def _folded_nests(account: Account, stored: Mapping[Value, Place]) -> tuple[Nest, ...]:
+    inside = {compute.result: compute for compute in account.computes}
+    places = {made: stored[value] for value, made in account.yields.items()}
+    nests = []
+    for compute in account.computes:
+        nest = _nest(compute, inside, places.get(compute.result), account.references)
+        counts: dict[frozenset[str], Counts] = {}
+        for body in account.steps.get(compute.result, ()):
+            _count_body(body, frozenset(dim.name for dim in compute.dims), counts)
+        nests.append(replace(nest, steps=tuple((tuple(sorted(used)), found) for used, found in counts.items())))
+    return tuple(nests)
+
+
+def _count_body(body: Scalar, domain: frozenset[str], counts: dict[frozenset[str], Counts]) -> None:
+    """Add the operations of an expression by the dims that they depend on."""
+    counted: set[Scalar] = set()
+    for node, used in dependence(body, domain):
+        if isinstance(node, Apply) and node not in counted:
+            counted.add(node)
+            unit, kind, cost = slot_of(node)
+            if unit != "free":
+                _count(counts.setdefault(used, {}), unit, kind, cost)
+
+
+def _summary(fusion: Fusion, name: str, key: str, nests: tuple[Nest, ...]) -> KernelSummary:
     extents = fusion.dims()
     loads = [access for nest in nests for access in nest.loads]
     stores = [access for nest in nests for access in nest.stores]
@@ -186,7 +225,10 @@ def summarize(fusion: Fusion, name: str = "", key: str = "", places: Sequence[Pl
     )
 
 
-def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: Place | None) -> Nest:
+def _nest(
+    compute: Compute, inside: Mapping[Value, Compute], stored: Place | None, carried: Set[Value] = frozenset()
+) -> Nest:
+    """One compute's nest; `carried`: values that stand for what its loop carries, which are not loaded."""
     dims = tuple(dim.name for dim in compute.dims)
     reductions = tuple(dim.name for dim in compute.reductions)
     domain = frozenset((*dims, *reductions))
@@ -203,7 +245,7 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: Place | Non
         if isinstance(node, Read):
             if node.source in inside:
                 internal[_label(node.source)] = None
-            else:
+            elif node.source not in carried:
                 access = _load(node, domain)
                 loads.setdefault((access.tensor, access.index), access)
         elif isinstance(node, Apply) and node is not multiply:
@@ -213,9 +255,9 @@ def _nest(compute: Compute, inside: Mapping[Value, Compute], stored: Place | Non
                 continue  # what is written twice is computed once
             counted.add(node)
             reduced += node.function in ("sin", "cos")
-            unit, kind = slot_of(node)
+            unit, kind, cost = slot_of(node)
             if unit != "free":
-                _count(counts.setdefault(used, {}), unit, kind, FUNCTIONS[node.function].cost)
+                _count(counts.setdefault(used, {}), unit, kind, cost)
     if reductions and product_of is None:
         unit, cost = _COMBINE[compute.monoid or "sum"]
         _count(counts.setdefault(domain, {}), unit, compute.accumulate, cost)

@@ -72,7 +72,8 @@ class Schedule:
     dealt out in the grid's order. What follows is no choice: what does not depend on a dim that is split is
     read once for all instances that need it. `order`: outer dims, slowest first, as the
     grid walks them. `reduce`: for each inner dim "looped" (in steps of its tile), "resident" (all of it at once) or
-    "online". `split`: parts that a reduction dim is split into over the grid (1 = none). `pipeline`: iterations of
+    "fold" (in steps, reductions that need each other in one pass: `codesign.ir.fold`). `split`: parts that a reduction
+    dim is split into over the grid (1 = none). `pipeline`: iterations of
     loads in flight. `extras`: knobs of one kind of machine: GPU "warps", "group" (tiles of the slowest grid dim
     walked together for L2 reuse), "persistent", "tma", "warp_specialize"; accelerator "dataflow", "partial".
     """
@@ -176,7 +177,7 @@ def _positive(name: str, value: Any) -> int:
 
 def _mode(name: Any, value: Any) -> str:
     if not isinstance(value, str) or value not in REDUCE_MODES:
-        raise ScheduleError(f"reduce.{name}: needs looped, resident or online, got {_shown(value)}")
+        raise ScheduleError(f"reduce.{name}: needs looped, resident or fold, got {_shown(value)}")
     return value
 
 
@@ -186,7 +187,7 @@ def _knob(name: Any, value: Any) -> Knob:
     return value
 
 
-REDUCE_MODES = ("looped", "resident", "online")
+REDUCE_MODES = ("looped", "resident", "fold")
 """Codes of the `reduce.<dim>` column of a batch."""
 
 

@@ -19,6 +19,7 @@ from codesign.costmodel.dataflow.structure import Work, work_of
 from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.dataflow.timeline import Timeline, shared_clocks
 from codesign.costmodel.machine import Machine
+from codesign.costmodel.performed import by_performance
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import KernelSummary
 from codesign.costmodel.visits import visited
@@ -31,7 +32,7 @@ TOGETHER = 2048
 """Schedules whose arrays (some dozens at a time) fit the second cache of a CPU's core."""
 MOSTLY = 0.7
 """Share of the time that the busiest engine works when it is what the time goes to; else the engines wait for each other."""
-LOOPED, RESIDENT, ONLINE = (REDUCE_MODES.index(mode) for mode in ("looped", "resident", "online"))
+LOOPED, RESIDENT = REDUCE_MODES.index("looped"), REDUCE_MODES.index("resident")
 BAND = (0.88, 1.14)
 """Interval around the prediction that holds 90 % of simulated times of random kernels and schedules (tests/costmodel/dataflow)."""
 
@@ -46,6 +47,11 @@ class DataflowModel:
         self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None = None
     ) -> CostBatch:
         """Cost of each schedule; see CostModel."""
+        return by_performance(kernel, schedules, lambda which, some: self._predict(which, machine, some, sizes))
+
+    def _predict(
+        self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None
+    ) -> CostBatch:
         missing = [symbol for symbol in kernel.symbols if symbol not in (sizes or {})]
         if missing:
             raise ScheduleError(f"{kernel.name}: no value for size {', '.join(missing)}", hint="give sizes={...}")

@@ -174,8 +174,9 @@ class _Builder:
                 unit = ("fma", nest.accumulate.name)
                 moved = points * nest.accumulate.bytes
                 fold = vector_clocks(self.target, points, {unit: 1.0}, moved, reduces=True)
-                after.vectors(np.where(self.shape.partial > 0, fold, 0.0))
-                held: Array = np.where(self.shape.partial > 0, points, self.shape.points(nest.dims))
+                by_lane = self._by_lane(nest)
+                after.vectors(np.where(by_lane, fold, 0.0))
+                held: Array = np.where(by_lane, points, self.shape.points(nest.dims))
                 alu = {("alu", nest.accumulate.name): 1.0}
                 before.vectors(vector_clocks(self.target, held, alu, held * nest.accumulate.bytes))
                 before.joules = before.joules + held * nest.accumulate.bytes * self.target.scratch_write_joules
@@ -227,6 +228,7 @@ class _Builder:
         inlined = self._inlined(nest, group)
         self._parts(nest, operations, points, stage, after, inlined)
         self._masks(nest, operations, points)
+        self._steps(nest)
         moved: Array = 0.0
         sizes = shape.sizes(shape.tile)
         for access in nest.loads:
@@ -245,8 +247,8 @@ class _Builder:
             self.passing[nest.name] = (operations, moved)
         elif nest.contraction is None and (operations or reduces):
             carried = 2.0 * points * nest.accumulate.bytes if reduces and after is not None else 0.0
-            moved = moved + np.where(shape.partial > 0, carried, 0.0) + shape.points(nest.dims) * nest.dtype.bytes
-            folds = reduces and after is None
+            moved = moved + np.where(self._by_lane(nest), carried, 0.0) + shape.points(nest.dims) * nest.dtype.bytes
+            folds = reduces and (after is None or bool(nest.steps))
             stage.vectors(vector_clocks(target, points, operations, moved, reduces=folds))
         elif operations:  # a product that is too small for the tensor unit, in some of the schedules
             clocks = vector_clocks(target, points, operations, moved, reduces=True)
@@ -286,6 +288,21 @@ class _Builder:
             place.joules = place.joules + np.where(alone, vector_joules(target, lanes, slots), 0.0)
             for key, cost in slots.items():
                 operations[key] = operations.get(key, 0.0) + np.where(alone, 0.0, cost)
+
+    def _by_lane(self, nest: Nest) -> Array:
+        """Whether lanes accumulate by themselves until their loop ends; what a fold refers to is reduced in each step."""
+        return np.greater(self.shape.partial, 0) & (not nest.steps)
+
+    def _steps(self, nest: Nest) -> None:
+        """What each step of a fold's loop does to what is carried."""
+        for some, extra in nest.steps:
+            lanes = self.shape.points(some)
+            slots = {(str(unit), dtype): cost for (unit, dtype), cost in extra.items()}
+            moved = 2.0 * lanes * nest.accumulate.bytes
+            self.stage.vectors(vector_clocks(self.target, lanes, slots, moved))
+            self.stage.joules = self.stage.joules + vector_joules(self.target, lanes, slots)
+            self.stage.joules = self.stage.joules + moved * self.target.scratch_read_joules
+            self.stage.instructions = self.stage.instructions + 1
 
     def _masks(self, nest: Nest, operations: dict[tuple[str, str], Array], points: Array) -> None:
         """A reduction over lanes beyond its extent compares and selects, unless its loads bring the neutral value."""
@@ -423,7 +440,7 @@ class _Builder:
             self.work.fixed = self.work.fixed + size
         if nest.reductions and nest.contraction is None:
             partial = shape.points((*nest.dims, *nest.reductions)) * nest.accumulate.bytes
-            self.work.fixed = self.work.fixed + np.where(shape.partial > 0, partial, size)
+            self.work.fixed = self.work.fixed + np.where(self._by_lane(nest), partial, size)
         if nest.contraction is not None:  # factors that are worked out before they reach the tensor unit
             made = [some for some, _ in nest.hoisted if set(some) & set(nest.reductions)]
             self.work.turn = self.work.turn + sum(shape.points(some) * nest.accumulate.bytes for some in made)

@@ -15,6 +15,7 @@ from codesign.costmodel.gpu.energy import total_joules
 from codesign.costmodel.gpu.model import GpuTileModel, family_of, spread_of
 from codesign.costmodel.gpu.parameters import Calibration
 from codesign.costmodel.machine import Machine
+from codesign.costmodel.performed import performed
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.schedule import ScheduleBatch
@@ -48,8 +49,9 @@ class EventModel:
             if below.reason[row]:
                 continue
             schedule = schedules.row(row)
+            which, schedule = performed(kernel, schedule) if self.compiled else (kernel, schedule)
             seen = simulate(
-                kernel, machine, schedule, sizes, calibration.parameters, trace=False, compiled=self.compiled
+                which, machine, schedule, sizes, calibration.parameters, trace=False, compiled=self.compiled
             )
             terms[row] = [seen.terms[name] for name in TERMS]
             work[row] = seen.joules

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codesign.costmodel.gpu.geometry import ONLINE, Array, Geometry, Work
+from codesign.costmodel.gpu.geometry import FOLD, Array, Geometry, Work
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.traffic import Traffic
 from codesign.costmodel.summary import KernelSummary
@@ -51,7 +51,7 @@ def launched(
         chosen[f"tile.{contraction.m[-1]}"] = left
     if "split.waves" not in knobs:
         return chosen, 0.0
-    (dim,) = (dim for dim in kernel.inner if np.any(np.equal(knobs.get(f"reduce.{dim}", 0.0), ONLINE)))
+    (dim,) = (dim for dim in kernel.inner if np.any(np.equal(knobs.get(f"reduce.{dim}", 0.0), FOLD)))
     visited = kernel.extents[dim].evaluate(sizes)
     counted = np.where(np.greater(knobs["split.seen"], 0.0), visited, sizes["keys"])
     blocks: Array = 1.0

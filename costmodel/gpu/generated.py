@@ -446,7 +446,7 @@ class _Phase:
                 part = part * np.clip(found.depth / 16.0 - 1.0, 0.0, AHEAD)
                 parts["steps"] = np.maximum(parts.get("steps", 0.0), part)
                 continue
-            if nest.reductions:
+            if nest.reductions and not nest.steps:  # else each step reduces over lanes
                 add("partial", np.where(tiles.goes_along(nest.reductions), whole, 0.0))
             add("heavy", whole * min((sum(nest.operations.values()) + REDUCED * nest.reduced) / HEAVY, 3.0))
         for nest in self.phase.outside:

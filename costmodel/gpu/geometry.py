@@ -21,7 +21,7 @@ from codesign.ir.functions import Unit
 from codesign.ir.index import Index
 from codesign.ir.schedule import REDUCE_MODES
 
-LOOPED, RESIDENT, ONLINE = (REDUCE_MODES.index(mode) for mode in ("looped", "resident", "online"))
+LOOPED, RESIDENT, FOLD = (REDUCE_MODES.index(mode) for mode in ("looped", "resident", "fold"))
 
 EPILOGUE = 4.0
 """Instructions of a chain's results at the end of a block: cleared, normalised, converted, staged, stored."""
@@ -138,7 +138,7 @@ def geometry(
         tile[dim], trips[dim] = step, each
         mean[dim] = extent / (parts * each)
         looped[dim] = np.logical_not(resident)
-        online[dim] = np.equal(mode, ONLINE)
+        online[dim] = np.equal(mode, FOLD)
         split = split * parts
         grid = grid * parts
     left: dict[str, Array] = {}
@@ -272,8 +272,9 @@ def work(
     if "unflatten" in g.thread:
         _unflatten(kernel, g, total)
     if sum(nest.contraction is not None for nest in kernel.nests) > 1:
-        # running results are scaled anew every trip, and pass through registers and shared memory at the end
-        total.vector = total.vector + total.accumulators * (total.trips + EPILOGUE)
+        # running results are scaled anew every trip (a fold's nests say so themselves), and pass through registers and shared memory at the end
+        rescaled = 0.0 if any(nest.steps for nest in kernel.nests) else total.trips
+        total.vector = total.vector + total.accumulators * (rescaled + EPILOGUE)
     return total
 
 
@@ -320,6 +321,13 @@ def _operations(
         loops: Array = again
         for dim in dims:
             lanes, loops = lanes * g.tile[dim], loops * g.trips.get(dim, 1.0)
+        _count(operations, np.maximum(lanes, threads) * loops, total)
+    for dims, operations in nest.steps:
+        lanes, loops = 1.0, again
+        for dim in dims:
+            lanes = lanes * g.tile[dim]
+        for dim in (*nest.dims, *nest.reductions):
+            loops = loops * g.trips.get(dim, 1.0)
         _count(operations, np.maximum(lanes, threads) * loops, total)
     if nest.contraction is not None:
         _contraction(nest, g, again, total, vector_unit, warps, wide)
@@ -582,27 +590,35 @@ def _repeats(kernel: KernelSummary, g: Geometry) -> dict[str, Array]:
     """How often each nest is evaluated: once per loop that needs it, when it carries a looped dim and nothing keeps
     its tile."""
     inner = set(kernel.inner)
-    readers: dict[str, list[Nest]] = {nest.name: [] for nest in kernel.nests}
-    for nest in kernel.nests:
-        for name in nest.internal:
-            readers[name].append(nest)
+    loops = _loops_of(kernel)
     repeats: dict[str, Array] = {}
-    for nest in reversed(kernel.nests):
-        carried = [dim for dim in nest.dims if dim in inner]
-        users = readers[nest.name]
-        if not carried or not users:
-            repeats[nest.name] = 1.0
-            continue
-        reduced = any(dim in user.reductions for user in users for dim in carried)
-        loops: Array = 1.0 if nest.stores and not reduced else 0.0  # a store goes along in the loop of a reduction
-        for user in users:
-            loops = loops + (1.0 if any(dim in user.reductions for dim in carried) else repeats[user.name])
+    for nest in kernel.nests:
         again: Array = False
-        for dim in carried:
+        for dim in (dim for dim in nest.dims if dim in inner):
             again = np.logical_or(again, np.logical_and(g.looped[dim], np.logical_not(g.online[dim])))
             again = np.logical_and(again, np.greater(g.trips[dim], 1.0))
-        repeats[nest.name] = np.where(again, np.maximum(loops, 1.0), 1.0)
+        repeats[nest.name] = np.where(again, max(float(len(loops[nest.name])), 1.0), 1.0)
     return repeats
+
+
+def _loops_of(kernel: KernelSummary) -> dict[str, set[object]]:
+    """The loops that evaluate each nest which carries a looped dim: reductions of one stage over the same dims share one, and a
+    store goes along in the loop of a reduction that reads it."""
+    inner = set(kernel.inner)
+    stages = stages_of(kernel)
+    loops: dict[str, set[object]] = {nest.name: set() for nest in kernel.nests}
+    reduced: set[str] = set()
+    for nest in reversed(kernel.nests):
+        if nest.stores and nest.name not in reduced:
+            loops[nest.name].add(nest.name)
+        for name in nest.internal:
+            carried = {dim for dim in next(one.dims for one in kernel.nests if one.name == name) if dim in inner}
+            if carried & {*nest.reductions}:
+                reduced.add(name)
+                loops[name].add((stages[nest.name], nest.reductions))
+            else:
+                loops[name] |= loops[nest.name]
+    return loops
 
 
 def stages_of(kernel: KernelSummary) -> dict[str, int]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign.costmodel.gpu.geometry import LOOPED, ONLINE, RESIDENT, wide_of
+from codesign.costmodel.gpu.geometry import FOLD, LOOPED, RESIDENT, wide_of
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.timing import Estimate, estimate
 from codesign.costmodel.machine import Machine
@@ -154,7 +154,7 @@ def _chained_rows(kernel: KernelSummary) -> list[dict[str, float]]:
         for packed in ((queries[-1], *queries[:-1]),):
             row: dict[str, float] = {
                 f"tile.{loop}": step,
-                f"reduce.{loop}": ONLINE,
+                f"reduce.{loop}": FOLD,
                 f"split.{loop}": split,
                 "warps": warps,
                 "pipeline": stages,

@@ -15,6 +15,7 @@ from codesign.costmodel.gpu.overlap import THROTTLE
 from codesign.costmodel.gpu.parameters import Calibration, holding, load_calibration
 from codesign.costmodel.gpu.timing import Estimate, estimate
 from codesign.costmodel.machine import Machine
+from codesign.costmodel.performed import by_performance
 from codesign.costmodel.protocol import CostBatch, Floats, Reported
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import MachineError
@@ -42,6 +43,13 @@ class GpuTileModel:
         self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None = None
     ) -> CostBatch:
         """Seconds of each schedule with terms, interval, domain and reasons; see CostModel."""
+        if self.compiled:
+            return by_performance(kernel, schedules, lambda which, some: self._predict(which, machine, some, sizes))
+        return self._predict(kernel, machine, schedules, sizes)
+
+    def _predict(
+        self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None
+    ) -> CostBatch:
         if machine.kind != "gpu":
             raise MachineError(
                 f"{machine.name} is not a GPU", hint="cost_model_for(machine) picks the model of a machine"

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
-from typing import Any
 
 import numpy as np
 
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.protocol import CostBatch, CostModel
+from codesign.costmodel.protocol import CostBatch, CostModel, joined
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.passes.knobs.room import Room, rooms
@@ -31,7 +29,7 @@ def predict(
         own = machine_under(machine, batch.row(int(rows[0])))
         parts.append(model.predict(summary, own, batch.take(rows), sizes))
         places.append(rows)
-    return _together(parts, np.argsort(np.concatenate(places), kind="stable"))
+    return joined(parts, np.argsort(np.concatenate(places), kind="stable"))
 
 
 def machine_under(machine: Machine, schedule: Schedule) -> Machine:
@@ -54,18 +52,3 @@ def launch_options(schedule: Schedule) -> dict[str, int]:
 
 def _changing() -> list[Room]:
     return [room for room in rooms() if type(room).machine is not Room.machine]
-
-
-def _together(parts: list[CostBatch], order: np.ndarray[tuple[int], np.dtype[np.intp]]) -> CostBatch:
-    """The parts as one batch, its rows in the given order."""
-    arrays: dict[str, Any] = {}
-    for entry in fields(CostBatch):
-        first = getattr(parts[0], entry.name)
-        if isinstance(first, np.ndarray):
-            arrays[entry.name] = np.concatenate([getattr(part, entry.name) for part in parts])[order]
-    details = {}
-    for name in parts[0].details:
-        columns = [np.broadcast_to(part.details[name], (len(part),)) for part in parts]
-        details[name] = np.concatenate(columns)[order]
-    remarks = tuple(dict.fromkeys(remark for part in parts for remark in part.remarks))
-    return replace(parts[0], **arrays, details=details, remarks=remarks)

@@ -1,4 +1,4 @@
-"""Ways of a reduction: in the steps of a loop, or all of it at once."""
+"""Ways of a reduction: in the steps of a loop, in one loop with those that it needs, or all of it at once."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from codesign.ir.schedule import REDUCE_MODES, Schedule
 from codesign.passes.knobs.room import Read, Room, Value, register
 from codesign.passes.knobs.site import Site
 from codesign.passes.knobs.tile import no_such_dim
-from codesign.passes.schedule.space import LOOPED, RESIDENT, Columns, Ints, Knob
+from codesign.passes.schedule.space import FOLD, LOOPED, RESIDENT, Columns, Ints, Knob
 
 
 @register
 class Reduce(Room):
-    """How each reduction dim is gone over; follows from its tile, and is no choice of a search."""
+    """How each reduction dim is gone over: all at once where its tile is all of it, else looped or, where reductions need each other, folded."""
 
     name = "reduce"
     rank = 50
@@ -25,7 +25,9 @@ class Reduce(Room):
         return REDUCE_MODES
 
     def offered(self, site: Site) -> Iterable[Knob]:
-        return ()
+        for dim in site.summary.folding:
+            if site.extents[dim] > 1:
+                yield Knob(f"reduce.{dim}", (LOOPED, FOLD), FOLD)
 
     def derive(self, columns: Columns, site: Site) -> Mapping[str, Ints]:
         found: dict[str, Ints] = {}
@@ -35,7 +37,8 @@ class Reduce(Room):
                 fixed = site.summary.extents[dim].is_constant
                 parts = columns.get(f"split.{dim}", 1)
                 whole = tile * parts >= site.extents[dim] if fixed else np.zeros(len(tile), np.bool_)
-                found[f"reduce.{dim}"] = np.where(whole, RESIDENT, LOOPED).astype(np.int64)
+                looped = columns.get(f"reduce.{dim}", LOOPED)
+                found[f"reduce.{dim}"] = np.where(whole, RESIDENT, looped).astype(np.int64)
         return found
 
     def said(self, schedule: Schedule) -> Iterator[Read]:

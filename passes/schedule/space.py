@@ -19,7 +19,7 @@ from codesign.ir.schedule import REDUCE_MODES, Schedule, ScheduleBatch
 Ints = npt.NDArray[np.int64]
 Columns = Mapping[str, Ints]
 
-LOOPED, RESIDENT = REDUCE_MODES.index("looped"), REDUCE_MODES.index("resident")
+LOOPED, RESIDENT, FOLD = (REDUCE_MODES.index(mode) for mode in ("looped", "resident", "fold"))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from codesign.ir.core import Value
 from codesign.ir.errors import ScheduleError
+from codesign.ir.fold import Fold, folds
 from codesign.ir.index import Bounds, Index, ceildiv, index
 from codesign.ir.reach import reaches
 from codesign.ir.schedule import Schedule
@@ -63,7 +65,7 @@ class Domain:
     """The plan of every dim, over size symbols; raises ScheduleError for a schedule that does not apply to the group.
 
     `sizes`: what the schedule gives the symbols. `tiles`: the symbol of each tiled dim. `depth`: the symbol of its loops' depth.
-    `reach`: the part of reduced dims that masks leave.
+    `reach`: the part of reduced dims that masks leave. `folds`: reductions that go on in one pass.
     """
 
     def __init__(self, fusion: Fusion, schedule: Schedule, bounds: Bounds) -> None:
@@ -81,6 +83,7 @@ class Domain:
             name: self._inner(name, extent) if name in inner else self._outer(name, extent)
             for name, extent in extents.items()
         }
+        self.folds = self._folds(fusion)
         self.grid = tuple(
             GridDim(self.plans[name].variable, self.plans[name].programs)
             for name in grid_order(fusion, schedule)
@@ -94,7 +97,9 @@ class Domain:
     def structure(self) -> tuple[object, ...]:
         """Equal for schedules whose kernels are one text but for the numbers in it."""
         partial = self.schedule.extra("partial", 1)
-        return tuple(plan.structure for plan in self.plans.values()), tuple(dim.name for dim in self.grid), partial
+        folding = tuple(fold.dims for fold in self.folds)
+        plans = tuple(plan.structure for plan in self.plans.values())
+        return plans, tuple(dim.name for dim in self.grid), folding, partial
 
     def fresh(self, name: str) -> str:
         """A variable name that nothing else uses."""
@@ -130,13 +135,8 @@ class Domain:
     def _inner(self, name: str, extent: Index) -> DimPlan:
         mode = self.schedule.reduce.get(name, "looped")
         size = _tile(self.schedule, name)
-        if mode == "online":
-            raise ScheduleError(
-                f"reduce.{name}: online reduction needs reductions rewritten by the reduction algebra",
-                hint="use looped or resident",
-            )
         fits = extent.is_constant and extent.constant <= size
-        if mode == "looped" and not fits:
+        if mode != "resident" and not fits:
             return self._plan(name, extent, size, "loop")
         _, high = extent.limits(self.bounds)
         if high is None:
@@ -150,6 +150,23 @@ class Domain:
                 f"reduce.{name}: resident needs {size:,} lanes, limit {LARGEST_TILE:,}", hint="use looped"
             )
         return self._plan(name, extent, size, "resident")
+
+    def _folds(self, fusion: Fusion) -> tuple[Fold, ...]:
+        """The folds along the dims that the schedule folds; ScheduleError where there is none along one."""
+        wanted = {name for name, mode in self.schedule.reduce.items() if mode == "fold"}
+        if not wanted:
+            return ()
+        known = folds(fusion)
+        for name in sorted(wanted - {dim for fold in known for dim in fold.dims}):
+            raise ScheduleError(
+                f"reduce.{name}: fold: no reduction along it needs another that it could go on with", hint="use looped"
+            )
+        looped = {name for name, plan in self.plans.items() if plan.kind == "loop"}
+        return tuple(fold for fold in known if wanted & looped & {*fold.dims})
+
+    def fold_of(self, value: Value) -> Fold | None:
+        """The fold that a reduction's result is made in."""
+        return next((fold for fold in self.folds if fold.part(value) is not None), None)
 
     def looped(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those of the dims that are looped over, outermost first: single steps outside, so that tiles stream in the innermost."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 
 from codesign.ir.core import Block, Value
+from codesign.ir.fold import Fold
 from codesign.ir.index import Index
 from codesign.ir.location import merge
 from codesign.ir.scalar import cast
@@ -15,6 +16,7 @@ from codesign.ir.tensor import Compute
 from codesign.ir.tile import For
 from codesign.passes.tiling.bounds import loop_bounds
 from codesign.passes.tiling.domain import Domain
+from codesign.passes.tiling.folding import tasks_of
 from codesign.passes.tiling.reductions import StoreTask, Task, reduction
 from codesign.passes.tiling.values import Scope, Tile, Values
 
@@ -35,7 +37,8 @@ class Program(Values):
         written: Collection[int] = (),
     ) -> None:
         listed = tuple(computes)
-        super().__init__(domain, buffers, {compute.result: compute for compute in listed})
+        shared = (compute for fold in domain.folds for compute in fold.shared)
+        super().__init__(domain, buffers, {compute.result: compute for compute in (*listed, *shared)})
         self.outputs = outputs
         self.written = written
         """Results, by position, that are written into a tensor from before, where a point may fall outside."""
@@ -45,6 +48,7 @@ class Program(Values):
         self._stores = [task for task in stores if not self._loops_of_store(task)]
         self._pending: list[Task] = [task for task in stores if self._loops_of_store(task)]
         self._reductions = [c for c in listed if c.result in live and c.reductions]
+        self._live = live
 
     def run(self) -> Scope:
         """Emit everything; the program's body."""
@@ -75,7 +79,7 @@ class Program(Values):
         if place is self.root:
             self._run_loops(place, loops, self._share((loops, self._level[value] - 1)))
         else:
-            self._run_loops(place, loops, [reduction(self, compute)])
+            self._run_loops(place, loops, self._tasks(compute))
         return place.memo[key]
 
     def record(self, value: Value, tile: Tile, scope: Scope) -> None:
@@ -97,15 +101,23 @@ class Program(Values):
         """Reductions and stores of the program's body that go along these dims and are ready at the same stage."""
         loops, level = key
         tasks: list[Task] = []
+        folded: set[Value] = set()
         for compute in self._reductions:
             along = self.domain.looped(dim.name for dim in compute.reductions)
             outside = self.domain.looped(dim.name for dim in compute.dims)
             done = ("value", compute.result) in self.root.memo
             if along == loops and not outside and not done and self._level[compute.result] - 1 == level:
-                tasks.append(reduction(self, compute))
+                new = [] if compute.result in folded else self._tasks(compute)
+                folded |= {task.compute.result for task in new}
+                tasks += new
         stores = [task for task in self._pending if self._store_key(task) == key]
         self._pending = [task for task in self._pending if task not in stores]
         return [*tasks, *stores]
+
+    def _tasks(self, compute: Compute) -> list[Task]:
+        """The task of a reduction, with those of the whole fold that it is a part of."""
+        fold = self.domain.fold_of(compute.result)
+        return [reduction(self, compute)] if fold is None else tasks_of(self, fold, self._live)
 
     def _run_loops(self, scope: Scope, loops: tuple[str, ...], tasks: list[Task]) -> None:
         initial = [task.initial(scope) for task in tasks]
@@ -141,13 +153,32 @@ class Program(Values):
 
 
 def _levels(computes: tuple[Compute, ...], domain: Domain) -> dict[Value, int]:
-    """How many looped reductions lie on the longest path to each value, its own included."""
+    """How many looped reductions lie on the longest path to each value, its own included; a fold is one."""
     level: dict[Value, int] = {}
-    for compute in computes:
-        below = max((level.get(value, 0) for value in compute.operands()), default=0)
-        looped = bool(domain.looped(dim.name for dim in compute.reductions))
-        level[compute.result] = below + (1 if looped else 0)
-    return level
+    common = dict.fromkeys(domain.folds, 0)
+    while True:
+        for compute in computes:
+            level[compute.result] = _level(compute, level, common, domain)
+        found = {fold: _level_of_fold(fold, level) for fold in common}
+        if found == common:
+            return level
+        common = found
+
+
+def _level(compute: Compute, level: Mapping[Value, int], common: Mapping[Fold, int], domain: Domain) -> int:
+    fold = domain.fold_of(compute.result)
+    if fold is not None:
+        part = fold.part(compute.result)
+        assert part is not None
+        return max(common[fold], *(level.get(read.source, 0) for read in part.finish.reads()))
+    below = max((level.get(value, 0) for value in compute.operands()), default=0)
+    return below + bool(domain.looped(dim.name for dim in compute.reductions))
+
+
+def _level_of_fold(fold: Fold, level: Mapping[Value, int]) -> int:
+    """One more than what its parts need before they begin."""
+    computes = (*(part.reduced for part in fold.parts), *fold.shared)
+    return 1 + max(level.get(value, 0) for compute in computes for value in compute.operands())
 
 
 def _reachable(roots: Iterable[Value], members: Mapping[Value, Compute]) -> set[Value]:

@@ -43,12 +43,25 @@ class _Reduction:
         self.kept = program.axes_of(dim.name for dim in compute.dims)
         self.reduced = program.axes_of(dim.name for dim in compute.reductions)
 
-    def conclude(self, scope: Scope, total: Scalar, axes: tuple[str, ...]) -> None:
-        compute = self.compute
+    @property
+    def axes_of_total(self) -> tuple[str, ...]:
+        return self.kept
+
+    def conclude(self, scope: Scope, compute: Compute, total: Scalar) -> None:
+        """Record the result of a compute, which a total is in the accumulator's dtype."""
+        axes = self.axes_of_total
         tile = self.program.materialise(
             cast(total, compute.dtype), axes, scope, name=compute.result.name, location=compute.location
         )
         self.program.record(compute.result, tile, scope)
+
+    def total(self, scope: Scope, carried: list[Value]) -> Scalar:
+        """The total that a loop leaves behind."""
+        raise NotImplementedError
+
+    def finish(self, scope: Scope, carried: list[Value]) -> None:
+        """Record the result."""
+        self.conclude(scope, self.compute, self.total(scope, carried))
 
     def body(self, scope: Scope) -> Scalar:
         """The reduced expression in the accumulator's dtype, with the identity in lanes outside the reduced extents."""
@@ -79,11 +92,11 @@ class _Reduction:
 class Accumulation(_Reduction):
     """Any monoid but arg-reductions: lanes accumulate over the steps and are reduced once after the loop, or each step reduces."""
 
-    def __init__(self, program: Program, compute: Compute) -> None:
+    def __init__(self, program: Program, compute: Compute, *, each_step: bool = False) -> None:
         super().__init__(program, compute)
         assert compute.monoid is not None
         self.monoid = compute.monoid
-        by_lane = bool(program.domain.schedule.extra("partial", 1))
+        by_lane = bool(program.domain.schedule.extra("partial", 1)) and not each_step
         self.axes = (*self.kept, *self.reduced) if by_lane else self.kept
 
     def initial(self, scope: Scope) -> list[Value]:
@@ -98,18 +111,18 @@ class Accumulation(_Reduction):
         total = monoids.combine(self.monoid, Read(carried[0], self.axes), body)
         return [self.program.materialise(total, self.axes, scope, name=self.compute.result.name).value]
 
-    def finish(self, scope: Scope, carried: list[Value]) -> None:
+    def total(self, scope: Scope, carried: list[Value]) -> Scalar:
         total: Scalar = Read(carried[0], self.axes)
         if self.axes != self.kept:
             total = self.fold(scope, total, self.reduced, self.kept, self.monoid).read()
-        self.conclude(scope, total, self.kept)
+        return total
 
     def whole(self, scope: Scope) -> None:
         """The reduction at once, when no reduced dim is looped."""
         body = self.body(scope)
         if self.reduced:
             body = self.fold(scope, body, self.reduced, self.kept, self.monoid).read()
-        self.conclude(scope, body, self.kept)
+        self.conclude(scope, self.compute, body)
 
 
 class Selection(_Reduction):
@@ -139,12 +152,12 @@ class Selection(_Reduction):
         )
         return [new_best.value, new_where.value]
 
-    def finish(self, scope: Scope, carried: list[Value]) -> None:
-        self.conclude(scope, Read(carried[1], self.kept), self.kept)
+    def total(self, scope: Scope, carried: list[Value]) -> Scalar:
+        return Read(carried[1], self.kept)
 
     def whole(self, scope: Scope) -> None:
         """The reduction at once, when the reduced dim is not looped."""
-        self.conclude(scope, self._best(scope)[1], self.kept)
+        self.conclude(scope, self.compute, self._best(scope)[1])
 
     def _best(self, scope: Scope) -> tuple[Scalar, Scalar]:
         """The best value of a step and its position in the whole extent."""
@@ -173,6 +186,10 @@ class MatrixProduct(_Reduction):
         self.accumulate = accumulator_dtype(form)
         self.operand = form.operand or F32
 
+    @property
+    def axes_of_total(self) -> tuple[str, ...]:
+        return self.m, self.n
+
     def initial(self, scope: Scope) -> list[Value]:
         zero = Literal(0, self.accumulate)
         name = f"{self.compute.result.name}_start"
@@ -192,9 +209,8 @@ class MatrixProduct(_Reduction):
         scope.ops.append(op)
         return [op.result]
 
-    def finish(self, scope: Scope, carried: list[Value]) -> None:
-        self.program.remember(Tile(carried[0], (self.m, self.n)))
-        self.conclude(scope, Read(carried[0], (self.m, self.n)), (self.m, self.n))
+    def total(self, scope: Scope, carried: list[Value]) -> Scalar:
+        return self.program.remember(Tile(carried[0], (self.m, self.n))).read()
 
     def whole(self, scope: Scope) -> None:
         """The product at once, when no reduced dim is looped."""
@@ -279,8 +295,10 @@ def matrix_axes(program: Program, compute: Compute, form: ContractionForm) -> tu
     return sides[0], sides[1], sides[2]
 
 
-def reduction(program: Program, compute: Compute) -> Accumulation | Selection | MatrixProduct:
-    """The task that does a compute's reduction under the schedule."""
+def reduction(
+    program: Program, compute: Compute, *, each_step: bool = False
+) -> Accumulation | Selection | MatrixProduct:
+    """The task that does a compute's reduction under the schedule; `each_step`: over lanes, too, in each step of its loop."""
     if compute.monoid in ("argmax", "argmin"):
         return Selection(program, compute)
     form = oriented(compute)
@@ -288,4 +306,4 @@ def reduction(program: Program, compute: Compute) -> Accumulation | Selection | 
         axes = matrix_axes(program, compute, form)
         if axes is not None:
             return MatrixProduct(program, compute, form, axes)
-    return Accumulation(program, compute)
+    return Accumulation(program, compute, each_step=each_step)

@@ -39,7 +39,7 @@ class Tile:
 class Scope:
     """The program body or the body of a loop: ops made there, the loop variable of each looped dim, and what is memoised.
 
-    `binds`: the dim that the loop goes along.
+    `binds`: the dim that the loop goes along. `bound`: tiles of values that stand for what a loop carries.
     """
 
     parent: Scope | None = None
@@ -48,6 +48,14 @@ class Scope:
     ops: list[Op] = field(default_factory=list)
     memo: dict[object, Tile] = field(default_factory=dict)
     lanes: dict[str, Index] = field(default_factory=dict)
+    bound: dict[Value, Tile] = field(default_factory=dict)
+
+    def carried(self, value: Value) -> Tile | None:
+        """The tile that a value stands for here."""
+        scope: Scope | None = self
+        while scope is not None and value not in scope.bound:
+            scope = scope.parent
+        return None if scope is None else scope.bound[value]
 
 
 class Values:
@@ -125,7 +133,7 @@ class Values:
         for node in scalar.walk():
             new: Scalar
             if isinstance(node, Read):
-                new = (self.make(node.source, scope) if node.source in self.members else self.load(node, scope)).read()
+                new = (scope.carried(node.source) or self._source(node, scope)).read()
             elif isinstance(node, IndexValue):
                 new = IndexValue(self.lane(node.index, scope), node.dtype)
             else:
@@ -133,6 +141,9 @@ class Values:
                 new = node.rebuild(tuple(done[id(child)] for child in children)) if children else node
             done[id(node)] = new
         return done[id(scalar)]
+
+    def _source(self, read: Read, scope: Scope) -> Tile:
+        return self.make(read.source, scope) if read.source in self.members else self.load(read, scope)
 
     def tile(self, scalar: Scalar, axes: tuple[str, ...], scope: Scope, name: str = "") -> Tile:
         """A tile with exactly these axes that holds a scalar given over the group's dims and tensors."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.functions import FUNCTIONS
-from codesign.ir.scalar import Apply, Scalar
+from codesign.ir.scalar import Apply, Literal, Scalar
 from codesign.ir.tile import Axis, Dot, For, Kernel, Load, Map, Reduce, Store
 from codesign.ir.types import TileType
 
@@ -94,7 +94,11 @@ class Stepper:
                 row = FUNCTIONS[node.function]
                 dtype = node.args[0].dtype if row.result == "bool" else node.dtype
                 points = math.prod(size for name, size in sizes.items() if name in _names(node))
-                self.total.slots[row.unit, dtype.name] += row.cost * points  # type: ignore[assignment]
+                product = node.function == "div" and isinstance(
+                    node.args[1], Literal
+                )  # with the reciprocal of a constant
+                unit, cost = ("fma", 1.0) if product else (row.unit, row.cost)
+                self.total.slots[unit, dtype.name] += cost * points  # type: ignore[assignment]
 
 
 def count(kernel: Kernel, sizes: Mapping[str, int] | None = None) -> Counted:

@@ -62,7 +62,7 @@ CHAIN = workloads.attention()
 CHAIN_SIZES = {"B": 2, "G": 8, "R": 4, "Q": 1024, "J": 1024}
 FOLD = Schedule(
     {"i": 128, "j": 64, "e": 128},
-    reduce={"j": "online", "d": "resident"},
+    reduce={"j": "fold", "d": "resident"},
     pipeline=2,
     extras={"warps": 8},
 )

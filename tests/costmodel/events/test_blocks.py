@@ -18,7 +18,7 @@ from codesign.ir.schedule import Schedule, ScheduleBatch
 
 TILED = Schedule({"m": 128, "n": 128, "k": 32}, pipeline=3, extras={"warps": 8})
 FLASH = Schedule(
-    {"i": 128, "j": 64, "d": 128, "e": 128}, reduce={"j": "online", "d": "resident"}, pipeline=2, extras={"warps": 8}
+    {"i": 128, "j": 64, "d": 128, "e": 128}, reduce={"j": "fold", "d": "resident"}, pipeline=2, extras={"warps": 8}
 )
 HEADS = {"B": 8, "G": 8, "R": 4, "Q": 1024, "J": 1024, "D": 128, "E": 128}
 CASES = {

@@ -255,7 +255,7 @@ def launches(draw: st.DrawFn) -> tuple[KernelSummary, Schedule, dict[str, int]]:
         return workloads.convolution(), Schedule(tiles=tiles, pipeline=pipeline, extras=extras), sizes
     if kind == "attention":
         tiles = {"i": draw(powers), "j": 64, "d": 64, "e": 64}
-        reduce = {"j": "online", "d": "resident"}
+        reduce = {"j": "fold", "d": "resident"}
         sizes = {"B": draw(st.integers(1, 9)), "G": 4, "R": 2, "Q": draw(extents), "J": draw(extents), "D": 64, "E": 64}
         return workloads.attention(), Schedule(tiles=tiles, reduce=reduce, pipeline=pipeline, extras=extras), sizes
     sizes = {"T": draw(st.integers(1, 20000)), "N": draw(extents)}

@@ -23,7 +23,7 @@ def softmax(rows: int, length: int) -> tuple[Fusion, int]:
         f"%e = compute f32[i: {rows}, j: {length}] {{ exp(%x[i, j] - %m[i]) }}",
         f"%s = compute f32[i: {rows}] sum(j: {length}) {{ %e[i, j] }}",
         f"%y = compute f32[i: {rows}, j: {length}] {{ %e[i, j] / %s[i] }}",
-    ), 2
+    ), 1  # the maximum and the sum in one sweep, the result in another
 
 
 def norm(rows: int, length: int) -> tuple[Fusion, int]:

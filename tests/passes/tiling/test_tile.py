@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from codesign.ir.core import Block, Value
 from codesign.ir.dtypes import BF16, F16, F32, I32, I64
 from codesign.ir.errors import ScheduleError
+from codesign.ir.fold import folds
 from codesign.ir.index import Bounds, index
 from codesign.ir.scalar import Read, apply, literal
 from codesign.ir.schedule import Schedule
@@ -67,7 +68,9 @@ def any_schedule(draw: st.DrawFn, fusion: Fusion) -> Schedule:
         extent = fusion.dims()[name].constant
         if extent > 16:
             tiles[name] = max(tiles[name], 4)
-    reduce = {name: draw(st.sampled_from(["looped", "resident"])) for name in inner}
+    folding = {name for fold in folds(fusion) for name in fold.dims}
+    modes = {name: ["looped", "resident", *(["fold"] if name in folding else [])] for name in inner}
+    reduce = {name: draw(st.sampled_from(modes[name])) for name in inner}
     order = tuple(draw(st.permutations(fusion.outer_dims())))
     return Schedule(tiles, order=order, reduce=reduce, extras={"partial": draw(st.integers(0, 1))})
 
@@ -206,7 +209,7 @@ def test_an_output_without_an_outer_dim_is_written_by_one_program() -> None:
         (Schedule({"q": 8}), "tiles.q: the kernel has no such dim; dims: i, j, k"),
         (Schedule({"i": 12}), "tiles.i: needs a power of two, got 12"),
         (Schedule({"i": 8}, order=("k",)), "order: 'k' is not an outer dim"),
-        (Schedule({"k": 8}, reduce={"k": "online"}), "reduce.k: online"),
+        (Schedule({"k": 8}, reduce={"k": "fold"}), "reduce.k: fold"),
     ],
 )
 def test_a_schedule_that_does_not_apply_says_why(schedule: Schedule, message: str) -> None:

@@ -1,0 +1,154 @@
+"""Folds in loops over tiles: the same values at every tile size, as float64 gives them, whatever the magnitudes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from codesign.ir.core import Block
+from codesign.ir.dtypes import DTYPES
+from codesign.ir.numerics import round_to
+from codesign.ir.schedule import Schedule
+from codesign.ir.tensor import Compute, Fusion
+from codesign.ir.text import parse, print_kernel
+from codesign.ir.tile import For, Kernel
+from codesign.passes.tile import lower
+from tests.passes.tiling import groups
+
+Array = Any
+
+
+def group(arguments: str, *computes: str, yields: int = 1) -> Fusion:
+    """The group of some computes (`%name = compute ...`), which yields the last ones."""
+    names = [line.split(" = ")[0] for line in computes[-yields:]]
+    text = "\n  ".join(computes)
+    module = parse(f"module @m\n\nfunc @main({arguments}) {{\n  {text}\n  return {', '.join(names)}\n}}\n")
+    found = [op for op in module.main.body.ops if isinstance(op, Compute)]
+    return Fusion(Block((), found, [op.result for op in found[-yields:]]), label="group")
+
+
+# -- rows ---------------------------------------------------------------------------------------------------------------
+def _shifted(x: Array) -> Array:
+    with np.errstate(invalid="ignore"):
+        return np.exp(x - x.max(-1, keepdims=True))
+
+
+def _log_sum(x: Array) -> Array:
+    top = np.where(np.isinf(x.max(-1)), 0.0, x.max(-1))
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.log(np.exp(x - top[..., None]).sum(-1)) + top
+
+
+TOP = "%m = compute {d}[i: 6] max(j: 75) {{ %x[i, j] }}"
+SUM = "%s = compute f32[i: 6] sum(j: 75) {{ exp(f32(%x[i, j]) - f32(%m[i])) }}"
+GUARDED = (
+    "%m = compute f32[i: 6] max(j: 75) {{ f32(%x[i, j]) }}",
+    "%g = compute f32[i: 6] {{ select(abs(%m[i]) == inf, 0.0, %m[i]) }}",
+    "%s = compute f32[i: 6] sum(j: 75) {{ exp(f32(%x[i, j]) - %g[i]) }}",
+    "%l = compute f32[i: 6] {{ log(%s[i]) + %g[i] }}",
+)
+MEAN = ("%t = compute f32[i: 6] sum(j: 75) {{ f32(%x[i, j]) }}", "%a = compute f32[i: 6] {{ %t[i] / 75.0 }}")
+
+ROWS: dict[str, tuple[tuple[str, ...], Callable[[Array], Array]]] = {
+    "softmax": (
+        (TOP, SUM, "%y = compute f32[i: 6, j: 75] {{ exp(f32(%x[i, j]) - f32(%m[i])) / %s[i] }}"),
+        lambda x: _shifted(x) / _shifted(x).sum(-1, keepdims=True),
+    ),
+    "log softmax": (
+        (TOP, SUM, "%y = compute f32[i: 6, j: 75] {{ f32(%x[i, j]) - f32(%m[i]) - log(%s[i]) }}"),
+        lambda x: x - x.max(-1, keepdims=True) - np.log(_shifted(x).sum(-1, keepdims=True)),
+    ),
+    "log-sum-exp": (GUARDED, _log_sum),
+    "weights by the log-sum-exp": (
+        (*GUARDED, "%y = compute f32[i: 6] sum(j: 75) {{ exp(f32(%x[i, j]) - %l[i]) * f32(%x[i, 74 - j]) }}"),
+        lambda x: (np.exp(x - _log_sum(x)[:, None]) * x[:, ::-1]).sum(-1),
+    ),
+    "the least of a softmin": (
+        (
+            "%m = compute f32[i: 6] min(j: 75) {{ f32(%x[i, j]) }}",
+            "%s = compute f32[i: 6] sum(j: 75) {{ exp((%m[i] - f32(%x[i, j])) * 0.5) }}",
+            "%y = compute f32[i: 6] min(j: 75) {{ exp((%m[i] - f32(%x[i, j])) * 0.5) / %s[i] }}",
+        ),
+        lambda x: (np.exp((x.min(-1, keepdims=True) - x) * 0.5)).min(-1)
+        / np.exp((x.min(-1, keepdims=True) - x) * 0.5).sum(-1),
+    ),
+    "variance": (
+        (*MEAN, "%y = compute f32[i: 6] sum(j: 75) {{ let e = f32(%x[i, j]) - %a[i]; e * e }}"),
+        lambda x: ((x - x.mean(-1, keepdims=True)) ** 2).sum(-1),
+    ),
+    "covariance": (
+        (*MEAN, "%y = compute f32[i: 6] sum(j: 75) {{ f32(%x[i, 74 - j]) * (f32(%x[i, j]) - %a[i]) / 75.0 }}"),
+        lambda x: (x[:, ::-1] * (x - x.mean(-1, keepdims=True))).sum(-1) / 75.0,
+    ),
+    "a sum under a shift": (
+        (TOP, "%y = compute f32[i: 6] sum(j: 75) {{ f32(%x[i, j]) - f32(%m[i]) }}"),
+        lambda x: (x - x.max(-1, keepdims=True)).sum(-1),
+    ),
+    "an extreme under a shift": (
+        (*MEAN, "%y = compute f32[i: 6] max(j: 75) {{ f32(%x[i, j]) - %a[i] }}"),
+        lambda x: (x - x.mean(-1, keepdims=True)).max(-1),
+    ),
+}  # fmt: skip
+"""Results of rows of 75, by name: the computes and what they give in float64."""
+
+
+def rows(name: str, dtype: str) -> Fusion:
+    return group(f"%x: {dtype}[6, 75]", *(line.format(d=dtype) for line in ROWS[name][0]))
+
+
+def folded(fusion: Fusion, tile: int, *arrays: Array) -> Array:
+    """The result by a fold in steps of a tile."""
+    (found,) = groups.run_tiles(lower(fusion, Schedule({"i": 8, "j": tile}, reduce={"j": "fold"})), arrays)
+    return found
+
+
+def sweeps(kernel: Kernel) -> int:
+    return sum(isinstance(op, For) for op in kernel.body.ops)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_need_one_sweep_and_another_only_to_write_them(name: str) -> None:
+    fusion = rows(name, "f32")
+    found = lower(fusion, Schedule({"i": 2, "j": 16}, reduce={"j": "fold"}))
+    looped = lower(fusion, Schedule({"i": 2, "j": 16}, reduce={"j": "looped"}))
+    assert sweeps(found) == 1 + any(dim.name == "j" for dim in fusion.computes[-1].dims)
+    assert sweeps(looped) > sweeps(found)
+    printed = print_kernel(found)
+    assert print_kernel(parse(f"module @m\n\n{printed}").kernels["kernel"]) == printed
+
+
+TILES = [32, *(pytest.param(tile, marks=pytest.mark.slow) for tile in (1, 4, 64))]
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_are_as_near_to_float64_as_when_done_as_written(name: str, dtype: str, tile: int) -> None:
+    """With values of one, of 10,000, and of one around 10,000."""
+    fusion = rows(name, dtype)
+    values = np.random.default_rng(7).standard_normal((6, 75))
+    for magnitude, offset in ((1.0, 0.0), (1e4, 0.0), (1.0, 1e4)):
+        x = round_to((values * magnitude + offset).astype(np.float32), DTYPES[dtype])
+        wanted = ROWS[name][1](x.astype(np.float64))
+        (written,) = groups.reference(fusion, [x])
+        allowed = 16.0 * np.abs(written - wanted).max() + 2e-6 * np.abs(wanted) + 1e-30
+        assert (np.abs(folded(fusion, tile, x) - wanted) <= allowed).all(), (magnitude, offset)
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_with_infinities_and_nan_are_what_they_are_as_written(name: str, tile: int) -> None:
+    """Rows that begin masked, are masked whole, or hold an infinity or a NaN, at the start, in the midst and at the end."""
+    fusion = rows(name, "f32")
+    x = np.random.default_rng(3).standard_normal((6, 75)).astype(np.float32)
+    x[0, :40] = -np.inf
+    x[1] = -np.inf
+    x[2, [0, 30, 74][len(name) % 3]] = np.inf
+    x[3, [0, 30, 74][len(name) % 3]] = np.nan
+    x[4, 20:] = -np.inf
+    with np.errstate(all="ignore"):
+        (written,) = groups.reference(fusion, [x])
+        np.testing.assert_allclose(folded(fusion, tile, x), written, rtol=2e-6, atol=1e-6, equal_nan=True)
