@@ -99,10 +99,13 @@ class Space:
         """Why a schedule is not in the space; empty when it is."""
         row = {name: int(column[0]) for name, column in ScheduleBatch.of([schedule]).columns.items()}
         for knob in self.knobs:
-            if knob.name in row and row[knob.name] not in knob.values:
-                return f"{knob.name} = {row[knob.name]}: values are {', '.join(map(str, knob.values))}"
             row.setdefault(knob.name, knob.default)
         columns = {name: np.array([value], dtype=np.int64) for name, value in row.items()}
+        derived = self.derive(columns) if self.derive else columns
+        for knob in self.knobs:  # each is a value that it has, or follows from others
+            value = row[knob.name]
+            if value not in knob.values and int(derived[knob.name][0]) != value:
+                return f"{knob.name} = {value}: values are {', '.join(map(str, knob.values))}"
         for constraint in self.constraints:
             if not bool(constraint.holds(columns)[0]):
                 return f"{constraint.name}: {constraint.explain(row)}"

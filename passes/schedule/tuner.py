@@ -436,7 +436,7 @@ def _of_a_point(summary: KernelSummary) -> KernelSummary:
 
     nests = tuple(replace(nest, loads=nonempty(nest.loads), stores=nonempty(nest.stores)) for nest in summary.nests)
     extents = dict(zip(summary.extents, sizes(tuple(summary.extents.values())), strict=True))
-    return replace(summary, extents=extents, nests=nests)
+    return replace(summary, extents=extents, nests=nests, folding=(), folded=None)
 
 
 def _together(whole: Tuned, phases: tuple[Phase, ...], dim: str, parts: int) -> Tuned:
