@@ -18,6 +18,7 @@ import pandas as pd
 
 from codesign.costmodel import workloads
 from codesign.costmodel.attention import Call, kernel_of, sources
+from codesign.costmodel.launched import is_priced, launches
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.dtypes import DTYPES
 from codesign.ir.errors import CodesignError
@@ -148,7 +149,14 @@ def kernels_of(table: pd.DataFrame) -> Iterator[Rows]:
         if column in table:
             _check_dtypes(table, column)
     table = table[np.isfinite(_numbers(table, "seconds")) & (_numbers(table, "seconds") > 0)]
-    yield from {"gemm": _gemm, "attention": _attention, "transformer": _transformer, "mixture": _mixture}[kind](table)
+    readers = {
+        "gemm": _gemm,
+        "attention": _attention,
+        "transformer": _transformer,
+        "mixture": _mixture,
+        "launched": _launched,
+    }
+    yield from readers[kind](table)
 
 
 @dataclass(frozen=True)
@@ -187,6 +195,9 @@ KINDS = {
         ("num_tokens", "n_embd", "n_head", "n_kv_head", "n_expanded_embd", "num_tensor_parallel_workers", "vocab_size"),
         ("op", "use_gated_mlp"),
     ),
+    "launched": Kind(
+        ("kernel", "grid_x", "block", "op"), ("m", "n", "k", "grid_x", "grid_y", "grid_z", "block"), ("kernel", "op")
+    ),
     "gemm": Kind(("m", "n", "k"), ("m", "n", "k")),
 }
 """Kinds of tables, the first whose telling columns are there is the table's."""
@@ -196,7 +207,12 @@ PRODUCTS = frozenset({"gemm", "matmul", "mm", "addmm", "linear"})
 
 
 def set_aside(table: pd.DataFrame, kind: str) -> npt.NDArray[np.bool_]:
-    """Rows that the kind does not price: of a table of products, other operators and products in batches."""
+    """Rows that the kind does not price: of a table of products, other operators and products in batches; of launches, kernels that
+    are not known."""
+    if kind == "launched":
+        dtypes = table["dtype"].astype(str) if "dtype" in table else pd.Series("f32", index=table.index)
+        told = zip(table["op"].astype(str).str.lower(), table["kernel"].astype(str), dtypes, strict=True)
+        return np.array([not is_priced(*row) for row in told], dtype=np.bool_)
     if kind != "gemm" or "op" not in table:
         return np.zeros(len(table), dtype=np.bool_)
     ops = table["op"].astype(str).str.lower()
@@ -217,8 +233,8 @@ def _named(table: pd.DataFrame, aside: npt.NDArray[np.bool_]) -> str:
     return f"{int(aside.sum()):,} of {len(table):,} rows: {listed}{', ...' if len(counts) > 12 else ''}"
 
 
-ZERO = frozenset({"window"})
-"""Numbers that may be zero."""
+ZERO = {"attention": frozenset({"window"}), "launched": frozenset({"k"})}
+"""Numbers that may be zero, by kind: no window, and nothing that is summed over."""
 
 
 def kind_of(table: pd.DataFrame) -> str:
@@ -229,7 +245,7 @@ def kind_of(table: pd.DataFrame) -> str:
             missing = [column for column in (*kind.numbers, *kind.words) if column not in columns]
             if missing:
                 raise TableError(f"taken for a table of kind {name}, which needs the columns {', '.join(missing)} too")
-            aside = set_aside(table, name)
+            aside = set_aside(table, name) & (name == "gemm")
             for column in kind.numbers:
                 _check_numbers(table, column, name, aside)
             return name
@@ -252,7 +268,7 @@ def _check_numbers(table: pd.DataFrame, column: str, kind: str, aside: npt.NDArr
     """TableError with the first row (of the file's data, from 1) whose cell is no number that a size can be; those of rows that are set aside
     may be 0 or empty."""
     numbers = pd.to_numeric(table[column], errors="coerce").to_numpy(dtype=np.float64)
-    least = 0.0 if column in ZERO else 1.0
+    least = 0.0 if column in ZERO.get(kind, ()) else 1.0
     unused = aside & ((numbers >= 0.0) & (numbers <= LARGEST_SIZE) | table[column].isna().to_numpy())
     wrong = ~((numbers >= least) & (numbers <= LARGEST_SIZE)) & ~unused
     if wrong.any():
@@ -330,6 +346,14 @@ def _gemm(table: pd.DataFrame) -> Iterator[Rows]:
             _site(sizes["N"], sizes["K"]),
             regime_size=sizes["M"],
         )
+
+
+def _launched(table: pd.DataFrame) -> Iterator[Rows]:
+    for found in launches(table):
+        site = _site(found.sizes["N"], found.sizes.get("K", found.sizes["N"]))
+        more: dict[str, Any] = {"columns": _one(found.knobs), "method": "eager"}
+        size = found.sizes.get("M", found.sizes.get("T", found.sizes["N"]))
+        yield _rows(found.op, found.kernel, table[found.picked], found.sizes, site, regime_size=size, **more)
 
 
 def _transformer(table: pd.DataFrame) -> Iterator[Rows]:

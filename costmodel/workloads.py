@@ -51,6 +51,33 @@ def gemm(dtype: str = "bf16") -> KernelSummary:
     return _summary("gemm", [c], [c], "a")
 
 
+@lru_cache(maxsize=8)
+def products(dtype: str = "f32") -> KernelSummary:
+    """B products `C[m, n] = sum_k A[m, k] B[k, n]` of sizes M, N, K."""
+    kind = DTYPES[dtype]
+    a, b = _input("a", kind, "B", "M", "K"), _input("b", kind, "B", "K", "N")
+    body = apply("mul", cast(Read(a, ("z", "m", "k")), F32), cast(Read(b, ("z", "k", "n")), F32))
+    dims, summed = _dims(z="B", m="M", n="N"), _dims(k="K")
+    c = Compute(dims, body, dtype=kind, reductions=summed, monoid="sum", accumulate=F32, name="c")
+    return _summary("products", [c], [c], "a")
+
+
+@lru_cache(maxsize=32)
+def elementwise(function: str, tensors: int, number: bool, dtype: str = "f32") -> KernelSummary:
+    """A scalar function of N elements of one or two tensors, of which a number may be the second."""
+    kind = DTYPES[dtype]
+    args: list[Scalar] = [Read(_input("xy"[position], kind, "N"), ("n",)) for position in range(tensors)]
+    args += [literal(1.5, kind)] if number else []
+    if function == "relu":
+        body: Scalar = apply("max", args[0], literal(0.0, kind))
+    elif function == "sigmoid":
+        body = apply("reciprocal", apply("add", literal(1.0, kind), apply("exp", apply("neg", args[0]))))
+    else:
+        body = apply(function, *args)
+    out = Compute(_dims(n="N"), body, dtype=kind, name="out")
+    return _summary(function, [out], [out])
+
+
 def product_group(dtype: str, m: int, n: int, k: int) -> Fusion:
     """The same at given sizes, as a group that is to be scheduled."""
     c = _product(dtype, m, n, k)

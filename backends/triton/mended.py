@@ -149,7 +149,9 @@ def _mend_types(builder: Any) -> None:
             return data.astype(d.data.dtype, copy=False)
 
         named = str(input_precision).rsplit(".", 1)[-1].lower()
-        rounds: Precision = next((name for name in PRECISIONS if name == named and a.dtype.scalar is tl.float32), "ieee")
+        rounds: Precision = next(
+            (name for name in PRECISIONS if name == named and a.dtype.scalar is tl.float32), "ieee"
+        )
         with np.errstate(all="ignore"):
             return handle(multiply(operand(a), operand(b), rounds) + d.data, d.dtype.scalar)
 

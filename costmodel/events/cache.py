@@ -17,7 +17,7 @@ import numpy.typing as npt
 from codesign.costmodel.events.walk import PART, Ints, Walk
 from codesign.costmodel.gpu.geometry import Geometry, further_sweeps
 from codesign.costmodel.gpu.runs import run_bytes
-from codesign.costmodel.gpu.traffic import KEPT, READ_GAP, cold_share, noted, replayed_cold
+from codesign.costmodel.gpu.traffic import KEPT, READ_GAP, cold_share, kept_between_sweeps, noted, replayed_cold
 from codesign.costmodel.summary import KernelSummary, footprint
 
 Floats = npt.NDArray[np.float64]
@@ -177,8 +177,8 @@ def _window(
     loads = np.zeros(total)
     for entry, (at, _, _) in zip(panels, touched, strict=True):
         loads = loads + np.bincount(at, minlength=total) * entry.bytes
-    stays = np.minimum(KEPT * cache_bytes / np.maximum(loads * beside, 1.0), 1.0)  # from one sweep to the next
     flow = loads + np.bincount(rows, minlength=total) * store_bytes
+    stays = kept_between_sweeps(flow * beside, cache_bytes)
     before = np.concatenate([[0.0], np.cumsum(flow)])
     misses = np.zeros((2, total))
     for entry, (at, previous, compulsory) in zip(panels, touched, strict=True):

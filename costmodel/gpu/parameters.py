@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from codesign.costmodel.launched import intervals as launched_intervals
+from codesign.costmodel.launched import launch_seconds
 from codesign.costmodel.machine import Machine, as_shipped, load_machine
 from codesign.ir.errors import MachineError
 
@@ -144,12 +146,14 @@ class Calibration:
     def of(self, implementation: str = "", method: str = "graph") -> Parameters:
         """The parameters for an implementation ("" for the machine's own) and a way of measuring.
 
-        Profiled eager kernels hold less launch time than replayed graphs.
+        Profiled eager kernels hold less launch time than replayed graphs, those of an eager stream more.
         """
         own = self.implementations.get(implementation, {}) if implementation else {}
         if implementation and not own:
             own = self.implementations.get(TYPICAL, {})
         found = replace(self.parameters, **own)
+        if method == "eager":
+            return replace(found, launch_seconds=launch_seconds())
         if method != "profiled":
             return found
         return replace(found, launch_seconds=found.profiled_launch_seconds)
@@ -173,6 +177,7 @@ _LOADED: dict[int, tuple[Machine, Calibration]] = {}
 def _of_machine(machine: Machine) -> Calibration:
     own = _read(machine.name)
     found = _completed(own if own is not None else transferred(_read(donor_of(machine)), machine))
+    found = replace(found, spread=found.spread | _of_eager_streams(machine.name))
     return replace(found, parameters=_started(found.parameters, machine, found.transferred or found.machine))
 
 
@@ -194,6 +199,17 @@ def _completed(found: Calibration) -> Calibration:
         if other is not None:
             spread |= {key: wider(pair) for key, pair in other.spread.items() if key.split(":")[0] not in kinds}
     return replace(found, spread=spread)
+
+
+def _of_eager_streams(machine: str) -> dict[str, tuple[float, float]]:
+    """Intervals of kernels timed on an eager stream: those measured on the machine, and wider ones of other machines' kinds."""
+    known = launched_intervals()
+    others: dict[str, tuple[float, float]] = {}
+    for kind, (low, high) in ((kind, pair) for kinds in known.values() for kind, pair in kinds.items()):
+        least, most = others.get(f"eager {kind}", (1.0, 1.0))
+        others[f"eager {kind}"] = min(low, least), max(high, most)
+    own = {f"eager {kind}": pair for kind, pair in known.get(machine, {}).items()}
+    return {kind: wider(pair) for kind, pair in others.items()} | own
 
 
 def _shipped() -> list[str]:

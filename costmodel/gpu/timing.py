@@ -47,6 +47,9 @@ ABSORBED = 0.5
 """Share of a small result that L2 still holds when a kernel with bulk stores has ended; DRAM gets it under the next
 kernel."""
 
+HIDING_WARPS, SCHEDULERS = 8.0, 4.0
+"""Warps of an SM that hide the latency of dependent instructions, and its parts that issue an instruction of one warp a clock."""
+
 VECTOR_LOAD, STREAM_LOAD = 16.0, 64.0
 """Bytes that a thread has under way: in a matrix-vector loop its next load waits for the sum, in a stream four vectors
 go out at once."""
@@ -186,7 +189,8 @@ def estimate(
     efficiency = p.tensor_efficiency * chip.slower / delivery
     tensor = tensor_seconds(w.tensor, machine, chip.sms) * busiest / efficiency
     neighbours = np.maximum(np.minimum(resident, busiest / g.skew), 1.0)
-    beside = np.minimum(neighbours * warps / 8.0, 1.0)  # eight warps hide the units' own latency
+    summing = "step_slots" in knobs  # a library's product whose threads each have many sums: none waits for another
+    beside = np.minimum(neighbours * warps / (SCHEDULERS if summing else HIDING_WARPS), 1.0)
     spilled = spilled_bytes(w, found)
     vector = busiest * (_vector_seconds(w, chip, p, knobs) / beside + spilled / chip.port)
     waits = (w.operand_waits * OPERAND_CLOCKS + w.cache_waits * chip.l2_latency * chip.clock) / (resident * warps)
@@ -261,7 +265,7 @@ def estimate(
         if np.any(waiting):  # a loop that waits for its loads overlaps nothing but the waiting of other blocks
             computing = overlap((compute, requests), INNER)
             together = np.where(waiting, computing + np.maximum(moving, chain), together)
-        ahead = chip.bulk and bool(chip.wide)  # warps that only load go on to the next block during the epilogue
+        ahead = chip.bulk and bool(chip.wide) and not summing  # warps that only load go on during the epilogue
         fill = (1.0 if ahead else rounds) * p.fill_latency * chip.dram_latency
         serial = fill + np.where(waiting, together, working + store)
         followed = 0.0 if chip.wide == 2 and not compiled else p.exposed  # tensor memory holds two blocks' results
@@ -349,6 +353,10 @@ def busiest_sm(grid: Array, slots: Array, sms: float, skew: Array) -> Array:
 def _vector_seconds(w: Work, chip: _Chip, p: Parameters, knobs: Mapping[str, Array]) -> Array:
     """Seconds of one block on the vector and special-function units of an SM whose warps hide their latency."""
     plain, special = (clocks / chip.clock / p.vector_efficiency for clocks in chip.lanes.clocks(w))
+    if "step_slots" in knobs:  # a library's product: what each of its threads issues besides multiply-adds
+        further = knobs["step_slots"] * w.spill_steps + knobs["block_slots"]
+        slots = w.ieee + knobs["warps"] * chip.warp * further
+        return slots / chip.lanes.plain / chip.clock / knobs["issue_share"]
     if "instructions" in knobs:
         plain = np.maximum(plain, knobs["instructions"] * w.ieee / 2.0 / ISSUED_LANES / chip.clock)
     return np.maximum(plain, special)

@@ -74,7 +74,7 @@ def test_rows_that_stay_on_chip_are_read_once(name: str, make: Callable[[int, in
 
 def test_more_rows_at_work_leave_less_of_each_in_l2() -> None:
     """The same loops with one block an SM and with four: traffic follows the rows in flight."""
-    found = best(softmax(2048, 1 << 17)[0])
+    found = best(softmax(4096, 1 << 15)[0])
     row, column = found.summary.outer[0], found.summary.inner[0]
     loop = Schedule(tiles={row: 1, column: 2048}, reduce={column: "looped"}, pipeline=2)
     few, many = (replace(loop, extras={"warps": warps}) for warps in (32, 4))
