@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from codesign.costmodel.gpu import needs
 from codesign.costmodel.gpu.geometry import Array, Geometry, wide_of
 from codesign.costmodel.gpu.phases import Fetch, Phase, aligned_run, open_dims, phases_of
 from codesign.costmodel.machine import Machine
@@ -33,6 +34,9 @@ SCRATCH = 64.0
 
 AHEAD = 1.0
 """Steps along the reduction whose fragments are read ahead of the one that is multiplied."""
+
+DEEP = 64.0
+"""Elements of k in a step beyond which its fragments count as deep, in full from twice as many on."""
 
 IN_FLIGHT = 64.0
 """Loads that a thread has in flight at once, each with its address, when there are many narrow ones."""
@@ -69,50 +73,6 @@ REDUCED = 40.0
 """Operations of a sine's or cosine's way for large arguments."""
 
 
-@dataclass(frozen=True)
-class Needs:
-    """Registers of a thread: `base` for indices and addresses, and so many for each of a phase's
-
-    `results` of products and sums kept `partial` by lane; registers of `fragments` of a step of a reduction, and of
-    further `steps`; operands read `ahead` of a product element by element; `operands` on their way to shared memory by
-    registers, and `copies` there that go by themselves; `words` of other loads, and `loads` (their addresses); words
-    `readback` from shared memory; elements in `heavy` arithmetic; values from `outside` the phase; tiles `kept` for
-    later phases.
-    """
-
-    base: float
-    results: float = 0.0
-    partial: float = 0.0
-    fragments: float = 0.0
-    steps: float = 0.0
-    ahead: float = 0.0
-    operands: float = 0.0
-    copies: float = 0.0
-    words: float = 0.0
-    loads: float = 0.0
-    readback: float = 0.0
-    heavy: float = 0.0
-    outside: float = 0.0
-    kept: float = 0.0
-
-
-VECTOR = Needs(18.7, partial=0.9, words=0.5, loads=0.6, readback=0.9, heavy=1.3, outside=1.1, kept=0.55)
-FRAGMENTS = Needs(
-    24.4, 1.1, 1.1, 0.65, 1.1, ahead=1.0, operands=1.8, copies=1.0, words=0.9, readback=1.8, heavy=0.8, outside=1.0
-)
-WARP_GROUPS = Needs(25.0, 1.1, 1.1, operands=1.9, copies=1.2, words=0.3, readback=2.0, heavy=0.6, outside=1.1)
-TENSOR_MEMORY = Needs(13.3, 0.95, 1.1, operands=3.0, copies=1.8, words=1.0, readback=2.0, heavy=0.7, outside=1.1)
-"""By what does the products: the vector unit only, mma of warps, mma of warp groups, tensor memory. A value that lives
-through a phase takes its register in all of them. The rest was fitted to 1,900 kernels of the example models and of small
-ones for sm_80, sm_90 and sm_100, as Triton 3.9 and its ptxas compile them; blocks per SM are right for 73 % of them, and
-for 72 % where the kernel's group was left out of the fit."""
-
-MATRIX_CORES = Needs(40.0, 1.0, 1.1, fragments=1.0, operands=1.3, words=0.9, readback=1.8, heavy=0.8, outside=1.0)
-"""Of CDNA's matrix cores: warps of 64 read the fragments of a whole tile of k before they multiply, and where no copy goes
-to shared memory by itself the next stage waits in registers. Read off eight products for gfx942 and gfx950 as Triton 3.9.0
-compiles them (tests/costmodel/gpu/test_generated.py), within 20 %."""
-
-
 @dataclass
 class Tiles:
     """What the rules are evaluated on: the tiling, and warps, threads and pipeline stages of each schedule. `wide`: 1
@@ -135,6 +95,7 @@ class Tiles:
 
     def __post_init__(self) -> None:
         self.threads = self.warps * self.lanes
+        self.matrix_cores = self.lanes > 32.0
         self.pipelined = np.greater(self.pipeline, 1.0)
 
     def elements(self, dims: Iterable[str]) -> Array:
@@ -249,28 +210,54 @@ def generated(kernel: KernelSummary, g: Geometry, machine: Machine, knobs: Mappi
 def held_by(kernel: KernelSummary, tiles: Tiles, machine: Machine) -> Held:
     """What the generated code of a kernel's tiles holds: the most of any phase."""
     wide = tiles.wide
-    products = {nest.name: product(nest, tiles) for nest in kernel.nests if nest.contraction is not None}
-    dots: Array = np.False_
-    direct: Array = np.False_
-    for found in products.values():
-        dots, direct = dots | found.dot, direct | found.direct
+    products = products_of(kernel, tiles)
+    dots, direct = units_of(products)
     shared: Array = 0.0
     registers: Array = 0.0
     for phase in phases_of(kernel):
         held = _Phase(phase, tiles, products)
         shared = np.maximum(shared, held.shared_bytes(dots))
         parts = held.registers()
-        need = _sum(VECTOR, parts)
+        need = _sum(needs_of(tiles), parts)
         if products:
-            need = np.where(dots, _sum(MATRIX_CORES if tiles.lanes > 32.0 else FRAGMENTS, parts), need)
+            need = np.where(dots, _sum(needs_of(tiles, dot=True), parts), need)
         if wide and products:
-            need = np.where(direct, _sum(TENSOR_MEMORY if wide == 2 else WARP_GROUPS, parts), need)
+            need = np.where(direct, _sum(needs_of(tiles, dot=True, direct=True), parts), need)
         registers = np.maximum(registers, need)
     if wide == 2:  # barriers between the copies and the unit
         shared = shared + np.where(direct, np.where(tiles.pipelined, 16.0, 8.0), 0.0)
     whole = Held(registers, shared, np.logical_not(dots | tiles.goes_along(kernel.inner)))
     apart = dots & np.greater(tiles.specialised, 0.0)
     return _specialised(whole, apart, tiles.warps, machine) if np.any(apart) else whole
+
+
+def products_of(kernel: KernelSummary, tiles: Tiles) -> dict[str, Product]:
+    """How each contraction of a kernel is done, by the name of its nest."""
+    return {nest.name: product(nest, tiles) for nest in kernel.nests if nest.contraction is not None}
+
+
+def units_of(products: Mapping[str, Product]) -> tuple[Array, Array]:
+    """Whether a matrix unit does any of the products, and whether one that reads shared memory itself does."""
+    dots: Array = np.False_
+    direct: Array = np.False_
+    for found in products.values():
+        dots, direct = dots | found.dot, direct | found.direct
+    return dots, direct
+
+
+def needs_of(tiles: Tiles, *, dot: bool = False, direct: bool = False) -> needs.Needs:
+    """What the code of a kernel needs: whether a matrix unit does its products, and one that reads shared memory itself."""
+    if direct:
+        return needs.TENSOR_MEMORY if tiles.wide == 2 else needs.WARP_GROUPS
+    if tiles.matrix_cores:
+        return needs.WIDE_VECTOR if not dot else needs.MATRIX_CORES if tiles.padded else needs.EARLIER_CORES
+    return needs.VECTOR if not dot else needs.LATER_FRAGMENTS if tiles.wide else needs.FRAGMENTS
+
+
+def alive(kernel: KernelSummary, tiles: Tiles) -> list[dict[str, Array]]:
+    """What lives in a thread during each phase, by kind; see `Needs`."""
+    products = products_of(kernel, tiles)
+    return [_Phase(phase, tiles, products).registers() for phase in phases_of(kernel)]
 
 
 def _specialised(held: Held, apart: Array, warps: Array, machine: Machine) -> Held:
@@ -294,12 +281,12 @@ def _specialised(held: Held, apart: Array, warps: Array, machine: Machine) -> He
     )
 
 
-def _sum(needs: Needs, parts: dict[str, Array]) -> Array:
-    total: Array = needs.base
+def _sum(each: needs.Needs, parts: dict[str, Array]) -> Array:
+    total: Array = each.base
     for name, values in parts.items():
-        each = getattr(needs, name)
-        if each:
-            total = total + each * values
+        share = getattr(each, name)
+        if share:
+            total = total + share * values
     return total
 
 
@@ -319,18 +306,22 @@ class _Phase:
         vector = vector_bytes(fetch.access, tiles)
         looped = tiles.goes_along(fetch.deeper) | (tiles.goes_along(fetch.along) & ~np.asarray(self.nested))
         staged = looped & tiles.pipelined & np.greater_equal(vector, NARROWEST_COPY)
-        return fetch, size, vector, staged, self.products[fetch.nest] if fetch.side is not None else None
+        found = self.products[fetch.nest] if fetch.side is not None else None
+        if tiles.matrix_cores:  # what feeds no product waits in registers
+            staged = staged & (found.dot if found is not None else np.False_)
+        return fetch, size, vector, staged, found
 
     def shared_bytes(self, dots: Array) -> Array:
         """Buffers of the phase's loops, operands and scratch of changes of layout.
 
         A pipelined load has a buffer for each stage but the one that is worked on, which it has too where the unit reads
-        it from there. An operand that is not pipelined has one. Only the innermost loop is pipelined; what it takes is
-        free again after it.
+        it from there. An operand that is not pipelined has one; those of matrix cores take turns in it. Only the innermost
+        loop is pipelined; what it takes is free again after it.
         """
         tiles = self.tiles
         within: Array = 0.0
         around: Array = 0.0
+        turns: Array = 0.0
         for fetch, size, _, staged, found in self.fetched:
             buffers = np.where(staged, tiles.pipeline - 1.0, 0.0)
             if found is not None:
@@ -340,6 +331,9 @@ class _Phase:
                     gaps = np.maximum(PADDING, 3.0 / side + 1.0 / 64.0)
                     kept, size = tiles.pipeline, np.where(staged, size * (1.0 + gaps), size)
                 buffers = np.where(staged, kept, np.where(found.dot, 1.0, 0.0))
+            if tiles.matrix_cores:
+                turns = np.maximum(turns, np.where(staged, 0.0, size * buffers))
+                buffers = np.where(staged, buffers, 0.0)
             if fetch.deeper:
                 inside = tiles.goes_along(fetch.deeper)
                 within = within + np.where(inside, size * buffers, 0.0)
@@ -352,7 +346,7 @@ class _Phase:
                 inside = tiles.goes_along(self.phase.deeper & {*nest.reductions})
                 within = within + np.where(inside, taken, 0.0)
                 around = around + np.where(inside, 0.0, taken)
-        scratch = self._scratch(dots)
+        around, scratch = around + turns, self._scratch(dots)
         if not self.phase.loops:
             return np.maximum(around, scratch)
         if not self.phase.deeper:
@@ -385,7 +379,7 @@ class _Phase:
         scratch: Array = 0.0
         threads = self.tiles.threads
         for nest in self.phase.roots:
-            if nest.stores and self.products and not self.phase.loops & {*nest.reductions}:
+            if nest.stores and self._changes_threads() and not self.phase.loops & {*nest.reductions}:
                 elements = np.minimum(self.tiles.elements(nest.dims), threads * SCRATCH)
                 among = dots & np.greater(self.tiles.warps, 1.0)
                 scratch = np.maximum(scratch, np.where(among, elements * nest.dtype.bytes, 0.0))
@@ -394,6 +388,16 @@ class _Phase:
                 both = np.greater(np.minimum(*(self.tiles.g.tile[dim] for dim in pair)), 1.0)
                 scratch = np.maximum(scratch, np.where(both, elements * nest.dtype.bytes, 0.0))
         return scratch
+
+    def _changes_threads(self) -> bool:
+        """Whether results of a product go to other threads to be stored: matrix cores store them from where they are, unless they meet a
+        load of the whole tile, which is spread differently."""
+        if not self.tiles.matrix_cores:
+            return bool(self.products)
+        sides = [{*side} for found in self.products.values() for side in found.dims]
+        return (
+            any(all(side & {*fetch.access.dims} for side in sides) for fetch in self.phase.fetches) if sides else False
+        )
 
     def _alongside(self, fetch: Fetch) -> Array:
         """Least elements that a thread has of a load: one, or those beside its part of a product's result, when the load
@@ -418,7 +422,7 @@ class _Phase:
             each = np.maximum(size / tiles.threads, self._alongside(fetch) * fetch.access.dtype.bytes)
             count = each / vector
             add("copies", np.where(staged, count, 0.0))
-            if tiles.lanes > 32.0 and not tiles.padded and found is not None:
+            if tiles.matrix_cores and not tiles.padded and found is not None:
                 add("operands", np.where(found.dot & staged, each / 4.0, 0.0))
             free = ~np.asarray(staged)
             if found is not None:
@@ -443,6 +447,7 @@ class _Phase:
                     continue
                 part = np.where(found.dot & ~np.asarray(found.direct), _fragments(found, tiles), 0.0)
                 parts["fragments"] = np.maximum(parts.get("fragments", 0.0), part)
+                parts["deep"] = np.maximum(parts.get("deep", 0.0), part * np.clip(found.depth / DEEP - 1.0, 0.0, 1.0))
                 part = part * np.clip(found.depth / 16.0 - 1.0, 0.0, AHEAD)
                 parts["steps"] = np.maximum(parts.get("steps", 0.0), part)
                 continue
@@ -469,7 +474,7 @@ def _warp_tile(found: Product, tiles: Tiles) -> tuple[Array, Array]:
 def _fragments(found: Product, tiles: Tiles) -> Array:
     """Registers of a warp's fragments of both factors for one step of 16 along the reduction."""
     rows, columns = _warp_tile(found, tiles)
-    if tiles.lanes > 32.0:  # of the whole tile of k
+    if tiles.matrix_cores:  # of the whole tile of k
         return sum(
             side * found.depth * bytes_each / tiles.lanes / 4.0
             for side, (bytes_each, _) in zip((rows, columns), found.sides, strict=True)

@@ -1,0 +1,135 @@
+"""Fits what a thread's registers are spent on (costmodel/gpu/needs.py) to compiled kernels, and says how well kernels do that were left out.
+
+    OMP_NUM_THREADS=1 python benchmarks/compiled_truth.py --models llama_block mlp --schedules 3 --rows rows.json
+    python benchmarks/fit_registers.py rows.json --models llama_block mlp --kind matrix --arch gfx942 --free fragments words
+
+Least squares on the logarithm, robust, near the values that there are; each group of operators is left out once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import least_squares
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.compiled_truth import MACHINES, blocks_per_sm, groups
+from codesign.backends.triton.aot import Compiled
+from codesign.costmodel.gpu import needs
+from codesign.costmodel.gpu.generated import Held, alive, held_by, needs_of, products_of, tiles_of, units_of
+from codesign.costmodel.gpu.geometry import Work, geometry
+from codesign.costmodel.gpu.model import knob_columns
+from codesign.costmodel.gpu.occupancy import occupancy
+from codesign.costmodel.machine import Machine, load_machine
+from codesign.costmodel.summary import KernelSummary, summarize
+from codesign.ir.schedule import Schedule, ScheduleBatch
+
+NAMES = [entry.name for entry in fields(needs.Needs)][1:]
+KINDS = {
+    "vector": (needs.VECTOR, needs.WIDE_VECTOR),
+    "fragments": (needs.FRAGMENTS, needs.LATER_FRAGMENTS),
+    "matrix": (needs.MATRIX_CORES, needs.EARLIER_CORES),
+    "groups": (needs.WARP_GROUPS,),
+    "memory": (needs.TENSOR_MEMORY,),
+}
+NEAR, SPREAD = (10.0, 0.5), 0.08
+"""How far the base and a coefficient may be from where they were for one share `SPREAD` of a kernel's registers."""
+
+Values = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A compiled kernel: what each of its phases holds, and what became of it."""
+
+    group: int
+    phases: Values
+    compiled: Compiled
+    held: Held
+    warps: float
+    machine: Machine
+
+    @property
+    def fits(self) -> bool:
+        """Whether its registers tell what it wanted."""
+        return not self.compiled.spills and self.compiled.registers < 250
+
+    def wanted(self, coefficients: Values) -> float:
+        return float((self.phases @ coefficients[1:]).max() + coefficients[0])
+
+    def right(self, coefficients: Values) -> bool:
+        """Whether the blocks of an SM come out as compiled."""
+        held = self.held._replace(registers=np.array([self.wanted(coefficients)]))
+        found = occupancy(Work(), self.machine, np.array([self.warps]), np.array([1.0]), held)
+        return int(found.blocks[0]) == blocks_per_sm(self.compiled, self.machine)
+
+
+def kernel_of(row: dict[str, Any], summary: KernelSummary) -> tuple[Kernel, needs.Needs]:
+    """A row of the table with its features, and the needs that the model takes for it."""
+    machine, schedule = load_machine(MACHINES[row["arch"]]), Schedule.from_json(row["schedule"])
+    columns = knob_columns(ScheduleBatch.of([schedule]))
+    knobs = {name: np.asarray(column, dtype=np.float64) for name, column in columns.items()}
+    tiles = tiles_of(summary, geometry(summary, knobs, {}, float(machine.instances("shared"))), machine, knobs)
+    dot, direct = (bool(np.any(unit)) for unit in units_of(products_of(summary, tiles)))
+    kind, held = needs_of(tiles, dot=dot, direct=direct), held_by(summary, tiles, machine)
+    warps = float(schedule.extra("warps", 4))
+    said = row["compiled"]
+    compiled = Compiled("", row["arch"], said["registers"], said["shared_bytes"], said["spills"], int(warps))
+    table = np.array([[float(np.max(phase.get(name, 0.0))) for name in NAMES] for phase in alive(summary, tiles)])
+    return Kernel(row["group"], table, compiled, held, warps, machine), kind
+
+
+def fit(kernels: list[Kernel], start: Values, free: list[int]) -> Values:
+    """Coefficients near the given ones, of which some are free."""
+    known = [kernel for kernel in kernels if kernel.fits]
+    scale = np.array([NEAR[0], *[NEAR[1]] * len(NAMES)])[free]
+
+    def errors(values: Values) -> Values:
+        coefficients = start.copy()
+        coefficients[free] = np.abs(values)
+        off = [np.log(kernel.wanted(coefficients) / kernel.compiled.registers) / SPREAD for kernel in known]
+        return np.concatenate([off, (np.abs(values) - start[free]) / scale])
+
+    found = start.copy()
+    found[free] = np.abs(least_squares(errors, start[free] + 1e-3, loss="soft_l1").x)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", type=Path, help="what compiled_truth.py --rows wrote")
+    parser.add_argument("--models", nargs="+", required=True, help="those that the rows are of")
+    parser.add_argument("--kind", choices=KINDS, required=True)
+    parser.add_argument("--arch", nargs="+", required=True)
+    parser.add_argument("--free", nargs="+", choices=NAMES, required=True)
+    given = parser.parse_args()
+    summaries = [summarize(group.fusion, f"group{k}") for k, group in enumerate(groups(given.models))]
+    rows = [row for row in json.loads(given.rows.read_text()) if row["arch"] in given.arch]
+    pairs = [kernel_of(row, summaries[row["group"]]) for row in rows]
+    kernels = [kernel for kernel, kind in pairs if kind in KINDS[given.kind]]
+    start = np.array([getattr(KINDS[given.kind][-1], name) for name in ("base", *NAMES)])
+    free = [0, *(1 + NAMES.index(name) for name in given.free)]
+    apart = []
+    for group in sorted({kernel.group for kernel in kernels}):
+        left = fit([kernel for kernel in kernels if kernel.group != group], start, free)
+        apart += [kernel.right(left) for kernel in kernels if kernel.group == group]
+    found = fit(kernels, start, free)
+    report = {
+        "kernels": len(kernels),
+        "blocks right": [float(np.mean([kernel.right(c) for kernel in kernels])) for c in (start, found)],
+        "blocks right, group left out": float(np.mean(apart)),
+        "needs": {name: round(float(value), 2) for name, value in zip(("base", *NAMES), found, strict=True) if value},
+    }
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()
