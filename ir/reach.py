@@ -4,8 +4,9 @@
     max(k) { select(i - 8 <= k and k <= i, %s[i, k], -inf) }  max(i - 8, 0) <= k < i + 1
 
 A factor that is masked to zero makes its product neutral, and a term that is minus infinity its sum, whatever the others hold: what is
-masked contributes nothing, as in kernels written by hand. A row that is masked whole still gets what its expression gives there
-(`exp(-inf - -inf)` is NaN): where that may be, a loop makes at least one step (`once`).
+masked contributes nothing, as in kernels written by hand. The lowest finite number is minus infinity to a row that has more than it. A row
+that is masked whole still gets what its expression gives there (`exp(-inf - -inf)` is NaN): where that may be, a loop makes at least one step
+(`once`).
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ class Reach:
     low: Index
     high: Index
     once: bool = False
+    somewhere: bool = False
+    """It is so only if every row reaches something: the lowest finite number stands in for minus infinity."""
+
+    @property
+    def nowhere(self) -> bool:
+        return self.low == 0 and self.high == 0
 
     @property
     def variables(self) -> frozenset[str]:
@@ -67,17 +74,19 @@ class Reach:
 
     def also(self, other: Reach) -> Reach:
         """The least reach that holds both."""
-        if NOWHERE in (self, other):
-            return other if self == NOWHERE else self
+        once, somewhere = self.once or other.once, self.somewhere or other.somewhere
+        if self.nowhere or other.nowhere:
+            left = other if self.nowhere else self
+            return replace(left, once=once, somewhere=somewhere)
         low, high = minimum(self.low, other.low), maximum(self.high, other.high)
-        return Reach(low, high, self.once or other.once)
+        return Reach(low, high, once, somewhere)
 
     def within(self, other: Reach) -> Reach:
         """What both reach."""
-        if NOWHERE in (self, other):
-            return NOWHERE
+        if self.nowhere or other.nowhere:
+            return self if self.nowhere else other
         low, high = maximum(self.low, other.low), minimum(self.high, other.high)
-        return Reach(low, high, self.once or other.once)
+        return Reach(low, high, self.once or other.once, self.somewhere or other.somewhere)
 
 
 NOWHERE = Reach(index(0), index(0))
@@ -103,12 +112,28 @@ def reaches(computes: Iterable[Compute], results: Set[Value], bounds: Bounds) ->
     known = bounds.with_extents(extents)
     cut: dict[str, Reach] = {}
     for name, reach in found.items():
-        if reach is not None and reach != NOWHERE:
+        if reach is not None and not reach.nowhere:
             low = maximum(reach.low, 0).simplify(known)
             high = minimum(reach.high, extents[name]).simplify(known)
-            if low != 0 or high != extents[name]:
+            certain = not reach.somewhere or _never_empty(low, high, known)
+            if certain and (low != 0 or high != extents[name]):
                 cut[name] = Reach(low, high, reach.once)
     return cut
+
+
+def _never_empty(low: Index, high: Index, known: Bounds) -> bool:
+    """Whether every row reaches something, as far as that can be proven."""
+    pairs = ((below, above) for below in _parts(low, "max") for above in _parts(high, "min"))
+    return all((above - below).proves_at_least(1, known) for below, above in pairs)
+
+
+def _parts(value: Index, kind: str) -> tuple[Index, ...]:
+    """What a maximum or minimum is of."""
+    if len(value.terms) == 1 and value.terms[0][1] == 1 and len(value.terms[0][0]) == 1:
+        (atom,) = value.terms[0][0]
+        if isinstance(atom, Extremum) and atom.kind == kind:
+            return atom.args
+    return (value,)
 
 
 def _of_reduction(compute: Compute, name: str, extent: Index, inside: Mapping[Value, Compute]) -> Reach | None:
@@ -132,8 +157,11 @@ def _both(a: Reach | None, b: Reach | None) -> Reach | None:
 
 
 def _at_least_once(reach: Reach | None) -> Reach | None:
-    return reach if reach is None or reach == NOWHERE else replace(reach, once=True)
+    return reach if reach is None or reach.nowhere else replace(reach, once=True)
 
+
+_LOWEST = frozenset({-65504.0, float(np.finfo(np.float32).min), float(np.finfo(np.float64).min), -255 * 2.0**120})
+"""The lowest finite numbers of float16, float32, float64 and bfloat16: what models write for minus infinity in a mask."""
 
 _ENDS = (0.0, -math.inf, math.inf)
 """Values of an argument that are tried for what makes a function's result a given value."""
@@ -155,6 +183,8 @@ class _Masks:
 
     def _unless(self, node: Scalar, value: float) -> Reach | None:
         if isinstance(node, Literal):
+            if value == -math.inf and float(node.value) in _LOWEST:
+                return replace(NOWHERE, somewhere=True)
             return NOWHERE if float(node.value) == value else None
         if isinstance(node, Read):
             return self._through(node, lambda masks, body: masks.unless(body, value))
@@ -227,19 +257,41 @@ class _Masks:
 
     def _compares(self, node: Apply, *, truth: bool) -> Reach | None:
         function = node.function if truth else _OPPOSITE.get(node.function, "")
-        if function not in _OPPOSITE or not all(arg.dtype.is_integer for arg in node.args):
+        if function not in _OPPOSITE:
+            return None
+        left, right = node.args
+        if isinstance(right, Literal) and isinstance(left, (Apply, Read)) and not left.dtype.is_integer:
+            compare, number = FUNCTIONS[node.function].evaluate, float(right.value)
+            return self.where(left, lambda value: bool(compare(np.float64(value), np.float64(number))) == truth)
+        if not all(arg.dtype.is_integer for arg in node.args):
             return None
         if isinstance(node.args[0], Apply) and node.args[0].function == "abs" and function in ("lt", "le"):
             inner, limit = node.args[0].args[0].as_index(), node.args[1].as_index()
             margin = limit - (1 if function == "lt" else 0)
             return _both(self._from(margin - inner), self._from(margin + inner))
-        left, right = (arg.as_index() for arg in node.args)
+        low, high = (arg.as_index() for arg in node.args)
         if function in ("gt", "ge"):
-            left, right = right, left
-        more = right - left - (1 if function in ("lt", "gt") else 0)
+            low, high = high, low
+        more = high - low - (1 if function in ("lt", "gt") else 0)
         if function == "eq":
             return _both(self._from(more), self._from(-more))
         return None if function == "ne" else self._from(more)
+
+    def where(self, node: Scalar, test: Callable[[float], bool]) -> Reach | None:
+        """Where the value of an expression that chooses among numbers may pass a test."""
+        if isinstance(node, Literal):
+            return None if test(float(node.value)) else NOWHERE
+        if isinstance(node, Read):
+            return self._through(node, lambda masks, body: masks.where(body, test))
+        if not isinstance(node, Apply):
+            return None
+        if node.dtype is BOOL:
+            condition, yes, no = node, _passes(test, 1.0), _passes(test, 0.0)
+        elif node.function == "select":
+            condition, yes, no = node.args[0], self.where(node.args[1], test), self.where(node.args[2], test)
+        else:
+            return self.where(node.args[0], test) if node.function == "cast" else None
+        return _either(_both(self.holds(condition, truth=True), yes), _both(self.holds(condition, truth=False), no))
 
     def _from(self, value: Index) -> Reach | None:
         """Where `value >= 0`, for one that is linear in the dim or in a quotient of it."""
@@ -277,10 +329,14 @@ class _Masks:
         if len(along) != 1 or places[along[0]].variable != self.name:
             return None
         found = ask(_Masks(along[0], maker.extents()[along[0]], self.inside), maker.body)
-        if found is None or found == NOWHERE:
+        if found is None:
             return found
         others = {name: place for name, place in places.items() if name != along[0]}
-        return Reach(found.low.substitute(others), found.high.substitute(others), found.once)
+        return replace(found, low=found.low.substitute(others), high=found.high.substitute(others))
+
+
+def _passes(test: Callable[[float], bool], value: float) -> Reach | None:
+    return None if test(value) else NOWHERE
 
 
 _OPPOSITE = {"lt": "ge", "ge": "lt", "gt": "le", "le": "gt", "eq": "ne", "ne": "eq"}

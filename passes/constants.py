@@ -19,6 +19,7 @@ from codesign.ir.tensor import Compute, Constant, Dim, Scan, Sort
 from codesign.passes.algebra import literal_of
 from codesign.passes.context import Context
 from codesign.passes.manager import FunctionPass, Pass, register
+from codesign.passes.triangles import triangle
 from codesign.passes.views import is_view
 
 _WORK = 1 << 20
@@ -32,7 +33,7 @@ class ConstantFold(FunctionPass, Pass):
 
     Results without elements become empty constants. One-element constants become literals in the bodies that read them. Integer
     data that is the same everywhere, or a linear function of its position, becomes index arithmetic. `limit`: greatest number of
-    elements of a constant or a result that is folded; parameters beyond it stay by name.
+    elements of a constant or a result that is folded; parameters beyond it stay by name, but for masks of triangles.
     """
 
     name: ClassVar[str] = "constant-fold"
@@ -49,6 +50,8 @@ class ConstantFold(FunctionPass, Pass):
                 if not tensor_type(op.result).dtype.is_float:
                     op = _simplest(op.result, np.asarray(module.constants[op.constant]), op)
                     pure[op.result] = op
+            elif isinstance(op, Constant) and op.constant in module.constants:
+                op = _triangle(op, np.asarray(module.constants[op.constant]))
             elif isinstance(op, (Compute, Scan)) and any(size == 0 for size in op.result.shape):
                 op = _empty(op.result, module)
                 pure[op.result] = op
@@ -161,6 +164,18 @@ def _simplest(value: Value, data: npt.NDArray[Any], constant: Op) -> Op:
             return constant
         body = IndexValue(linear, dtype)
     op = Compute(dims, body, dtype=dtype, location=constant.location)
+    _take_over(op, value)
+    return op
+
+
+def _triangle(constant: Constant, data: npt.NDArray[Any]) -> Op:
+    """A compute in place of a constant that is the mask of a triangle."""
+    value = constant.result
+    body = triangle(value, data) if all(size.is_constant for size in value.shape) else None
+    if body is None:
+        return constant
+    dims = [Dim(f"i{axis}", size) for axis, size in enumerate(value.shape)]
+    op = Compute(dims, body, dtype=tensor_type(value).dtype, location=constant.location)
     _take_over(op, value)
     return op
 

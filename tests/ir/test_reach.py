@@ -71,6 +71,16 @@ CASES: dict[str, tuple[Scalar, Monoid, Index, Index]] = {
         apply("mul", select(le("k", "i"), x(), ZERO), select(le(8, "k"), y(), ZERO)), "sum", index(8), ROW + 1,
     ),
     "products of those": (select(le("k", "i"), x(), literal(1.0)), "prod", index(0), ROW + 1),
+    "zero where ones are not": (
+        select(apply("eq", select(le("k", "i"), literal(1.0), ZERO), ZERO), LOW, x()), "max", index(0), ROW + 1,
+    ),
+    "a float mask that is positive": (
+        select(apply("gt", cast(le("k", "i"), F32), literal(0.5)), x(), ZERO), "sum", index(0), ROW + 1,
+    ),
+    "the lowest number": (select(le("k", "i"), x(), literal(-65504.0)), "max", index(0), ROW + 1),
+    "the lowest number of float32": (
+        apply("add", x(), select(le("k", "i"), ZERO, literal(float(np.finfo(np.float32).min)))), "max", index(0), ROW + 1,
+    ),
     "any": (apply("and", le("k", "i"), apply("gt", x(), ZERO)), "any", index(0), ROW + 1),
 }  # fmt: skip
 
@@ -91,6 +101,7 @@ NOT_CUT: dict[str, tuple[Scalar, Monoid]] = {
     "another value than the neutral one": (select(le("k", "i"), x(), LOW), "min"),
     "a term": (apply("add", select(le("k", "i"), x(), ZERO), y()), "sum"),
     "a number that is only low": (select(le("k", "i"), x(), literal(-1e30)), "max"),
+    "rows of the lowest number alone": (select(le("k", ROW - 1), x(), literal(-65504.0)), "max"),
     "a row": (select(le("i", 5), x(), ZERO), "sum"),
     "data": (select(apply("gt", x(), y()), x(), ZERO), "sum"),
     "a power of zero": (apply("exp", select(le("k", "i"), x(), ZERO)), "sum"),

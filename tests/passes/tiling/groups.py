@@ -167,8 +167,10 @@ def below(column: str = "j", row: str = "i", offset: int = 0) -> Scalar:
     return apply("le", IndexValue(column), IndexValue(index(row) + offset))
 
 
-def attention(heads: int, rows: int, keys: int, width: int, mask: Scalar | None = None) -> Fusion:
-    """Two matrix products with a softmax between them, in one group; `mask`: which scores (`i`, `j`) count."""
+def attention(
+    heads: int, rows: int, keys: int, width: int, mask: Scalar | None = None, floor: float = float("-inf")
+) -> Fusion:
+    """Two matrix products with a softmax between them, in one group; `mask`: which scores (`i`, `j`) count, the others being `floor`."""
     q, k = Value(tensor(F16, heads, rows, width), "q"), Value(tensor(F16, heads, keys, width), "k")
     v = Value(tensor(F16, heads, keys, width), "v")
 
@@ -184,7 +186,7 @@ def attention(heads: int, rows: int, keys: int, width: int, mask: Scalar | None 
     )
     s: Scalar = Read(scores.result, ["h", "i", "j"])
     masked = Compute(
-        dims(h=heads, i=rows, j=keys), s if mask is None else select(mask, s, literal(float("-inf"))), name="masked"
+        dims(h=heads, i=rows, j=keys), s if mask is None else select(mask, s, literal(floor)), name="masked"
     )
     s = Read(masked.result, ["h", "i", "j"])
     top = Compute(dims(h=heads, i=rows), s, reductions=dims(j=keys), monoid="max", name="top")

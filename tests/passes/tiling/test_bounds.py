@@ -46,6 +46,12 @@ def test_masked_attention_is_what_the_whole_square_gives(name: str, tile: int) -
     assert all(loop.lower != 0 or loop.upper != 40 for loop in loops(kernel))
 
 
+def test_the_lowest_finite_number_masks_as_minus_infinity_does() -> None:
+    group = groups.attention(1, 40, 40, 16, window(9), floor=float(np.finfo(np.float32).min))
+    schedule = Schedule({"i": 8, "j": 8, "d": 16, "e": 16}, reduce={"d": "resident"})
+    assert any(loop.lower != 0 for loop in loops(groups.check(group, schedule, normal=False)))
+
+
 @pytest.mark.parametrize("schedule", [{"i": 8, "j": 32, "k": 8}, {"i": 32, "j": 16, "k": 16}, {"i": 16, "j": 32}])
 def test_triangular_products(schedule: dict[str, int]) -> None:
     for mask in (
