@@ -285,8 +285,9 @@ class _Masks:
             return self._through(node, lambda masks, body: masks.where(body, test))
         if not isinstance(node, Apply):
             return None
+        condition: Scalar = node
         if node.dtype is BOOL:
-            condition, yes, no = node, _passes(test, 1.0), _passes(test, 0.0)
+            yes, no = _passes(test, 1.0), _passes(test, 0.0)
         elif node.function == "select":
             condition, yes, no = node.args[0], self.where(node.args[1], test), self.where(node.args[2], test)
         else:
