@@ -130,13 +130,23 @@ class Share:
     members: Index
 
 
+@dataclass(frozen=True)
+class Keep:
+    """Data that an outer memory keeps as it passes: where `again` is zero it comes from the load's source and is left at `place`, else it
+    comes from there."""
+
+    place: Read
+    again: Index
+
+
 @dataclass(eq=False)
 class Load(Instruction):
     """`load a[i % 2, m, k] [m: 64, k: 64] = %x[pm*64 + m, kk + k] where pm*64 + m < 100 else 0.0`: DMA into scratchpad.
 
     `source` is a buffer in DRAM or a scratch of an outer level. Indices that are linear in the axes make strided descriptors;
     others (data dependent, divisions) make gather descriptors. Lanes whose guards fail are filled with `otherwise`. With `shared pm by 4`
-    the four cores of one `pm`, which all load the same, do so together.
+    the four cores of one `pm`, which all load the same, do so together. With `kept s[k0 // 64, m, k] again pn` the memory that `s` is in
+    keeps the tile where `pn` is zero, and gives it where it is not.
     """
 
     target: Read
@@ -146,6 +156,7 @@ class Load(Instruction):
     guards: tuple[Guard, ...] = ()
     otherwise: ScalarLiteral | None = None
     share: Share | None = None
+    keep: Keep | None = None
 
     @property
     def engine(self) -> Engine:

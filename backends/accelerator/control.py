@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from codesign.backends.accelerator.rewrite import map_guards
 from codesign.ir.errors import VerificationError
 from codesign.ir.index import Datum, Extremum, FloorDiv, Index, Mod, Var, index
-from codesign.ir.program import Instruction, Load, Loop, Matmul, Program, Set, Statement, Store, Vector
+from codesign.ir.program import Instruction, Keep, Load, Loop, Matmul, Program, Set, Statement, Store, Vector
 from codesign.ir.scalar import IndexValue, Read, Scalar
 from codesign.ir.tile import Guard
 
@@ -28,6 +28,8 @@ class Prepared:
     expressions: list[Index] = field(default_factory=list)
     share: tuple[int, int] | None = None
     """Where among the `controls` the key and the members of a shared load are."""
+    again: int | None = None
+    """Where among them it is whether a load's data is kept already."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,11 @@ def _prepare(number: int, op: Instruction) -> Prepared:
 
     if isinstance(op, Load):
         indices = tuple(map(hoist, op.indices))
-        item.instruction = Load(in_place(op.target), op.axes, op.source, indices, in_guards(op.guards), op.otherwise)
+        keep = None if op.keep is None else Keep(in_place(op.keep.place), name(op.keep.again))
+        guards = in_guards(op.guards)
+        item.instruction = Load(in_place(op.target), op.axes, op.source, indices, guards, op.otherwise, keep=keep)
+        if keep is not None:
+            item.again = item.controls.index(str(keep.again))
         if op.share is not None:
             names = [str(name(side)) for side in (op.share.key, op.share.members)]
             item.share = (item.controls.index(names[0]), item.controls.index(names[1]))

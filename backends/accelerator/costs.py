@@ -124,14 +124,18 @@ class InstructionCost:
 
 
 def shared_joules(
-    cost: InstructionCost, timed: Timed, leaves: Sequence[int], arrives: Sequence[int], cores: int
+    cost: InstructionCost, timed: Timed, leaves: Sequence[int], arrives: Sequence[int], cores: int, kept_at: int = 0
 ) -> float:
-    """Energy of a load that cores make together, which passes each port outward and inward so often."""
+    """Energy of a load that cores make together, which passes each port outward and inward so often; `kept_at`: the port whose memory it
+    comes from."""
     target = cost.target
     _, moved, _, wanted = timed
-    path = target.dram.read_joules * moved * leaves[0]
-    for port, out, into in zip(target.ports[1:], leaves[1:], arrives[1:], strict=True):
-        path += (port.read_joules * out + port.write_joules * into) * wanted
+    path = 0.0 if kept_at else target.dram.read_joules * moved * leaves[0]
+    for i, (port, out, into) in enumerate(zip(target.ports, leaves, arrives, strict=True)):
+        if i and i >= kept_at:
+            path += port.read_joules * out * wanted
+        if i and i > kept_at:
+            path += port.write_joules * into * wanted
     return path + cores * cost.filled * target.scratch_write_joules
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from math import prod
 
-from codesign.costmodel.dataflow.space import worthwhile
+from codesign.costmodel.dataflow.space import layout, worthwhile
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.index import Index, index, minimum, product
 from codesign.ir.program import Loop, Set, Share, Statement
@@ -39,6 +39,9 @@ class Grid:
         self.whole = {name: prod(at.get(name, 1) for at in self.parts) for name in self.extents}
         self.split = [name for name, parts in self.whole.items() if parts > 1]
         self.cores = every if self.split else max(1, min(every, total))
+        given = {place: at for (place, _), at in zip(target.places, self.parts, strict=True)}
+        self.layout = layout(target, self.extents, given if every == target.cores else {})
+        self.blocks = {name: -(-extent // self.whole[name]) for name, extent in self.extents.items()}
         self.coordinates = {name: fresh(name.replace("p", "c", 1)) for name in self.split}
 
     # -- the loop ------------------------------------------------------------------------------------------------
@@ -50,7 +53,7 @@ class Grid:
         else:
             setup, first, gangs = self._places()
             step = index(gangs)
-        blocks = {name: -(-extent // self.whole[name]) for name, extent in self.extents.items()}
+        blocks = self.blocks
         total = prod(blocks.values())
         if len(blocks) == 1 and not self.split:
             outer = Loop(next(iter(blocks)), first, index(total), step, body)
@@ -64,6 +67,10 @@ class Grid:
             outer = Loop(variable, first, index(total), step, [inner])
         outer.body[:0] = self._programs(index(variable), blocks, total)
         return [*setup, outer], inner
+
+    def block(self, name: str) -> Index:
+        """The number of the block along a dim, from the number of the program."""
+        return index(name) // self.whole[name]
 
     def _programs(self, block: Index, blocks: Mapping[str, int], total: int) -> list[Statement]:
         """The program along each dim, from the number of its block and the core's place in the gang."""
@@ -86,7 +93,8 @@ class Grid:
             outer, below = below, below // count
             digit = index("core") % outer // below if outer < self.target.cores else index("core") // below
             inside = prod(at.values())
-            gang, gangs = gang * (count // inside) + digit // inside, gangs * (count // inside)
+            if inside < count:
+                gang, gangs = gang * (count // inside) + digit // inside, gangs * (count // inside)
             for name, parts in at.items():
                 inside //= parts
                 found[name] = found[name] * parts + digit // inside % parts

@@ -9,6 +9,7 @@ from math import prod
 
 from codesign.backends.accelerator.allocate import arrange
 from codesign.backends.accelerator.grid import Grid
+from codesign.backends.accelerator.keep import Keeping
 from codesign.backends.accelerator.rewrite import map_guards
 from codesign.backends.accelerator.synchronise import synchronise
 from codesign.costmodel.dataflow.engines import apart
@@ -108,6 +109,7 @@ class _Lowering:
         self.grid = Grid(known, kernel.schedule, target, cores, self._fresh)
         self.around: list[For] = []
         """The loops around the op that is lowered, outermost first."""
+        self.keeping = Keeping(kernel, self.grid, target, lambda i: i.substitute(self.sizes))
         self.uses = _count_uses(kernel)
         self.ranges = self._ranges()
         self.forced: dict[Value, Scratch] = {}
@@ -135,6 +137,7 @@ class _Lowering:
         )
         slots = arrange(program, self.target, self.depths, inner)
         synchronise(program, slots)
+        program.scratches += self.keeping.scratches
         if len(program.semaphores) > self.target.semaphores:
             raise ScheduleError(
                 f"@{program.name} needs {len(program.semaphores)} semaphores, limit {self.target.semaphores} of {self.target.name}"
@@ -193,7 +196,8 @@ class _Lowering:
         otherwise = op.otherwise if guards else None
         share = None if any(i.data() for i in _expressions(op)) else self.grid.share(self._depends(op))
         target = self._read(place, op.axes)
-        out.append(Load(target, op.axes, buffer, indices, guards, otherwise, share, location=op.location))
+        keep = self.keeping.places.get(op)
+        out.append(Load(target, op.axes, buffer, indices, guards, otherwise, share, keep, location=op.location))
 
     def _depends(self, op: TileLoad) -> frozenset[str]:
         """The grid variables that a load depends on, through the bounds of the loops around it too."""
@@ -495,7 +499,7 @@ class _Lowering:
 _COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 _KEYWORDS = """
 scratch semaphore for in to step count set load store vector matmul sync where else reduce first precision wait signal
-let and min max data index true false inf nan shared by program on cores dataflow strides at atomic_add atomic_max atomic_min loc of fused
+let and min max data index true false inf nan shared by kept again program on cores dataflow strides at atomic_add atomic_max atomic_min loc of fused
 """
 _RESERVED = frozenset(_KEYWORDS.split())
 

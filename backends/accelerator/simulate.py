@@ -26,7 +26,7 @@ from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.machine import Machine
 from codesign.ir.errors import EvaluationError, ScheduleError
 from codesign.ir.numerics import Array
-from codesign.ir.program import ENGINES, Program
+from codesign.ir.program import ENGINES, Instruction, Load, Program
 
 
 class Deadlock(EvaluationError):
@@ -108,6 +108,14 @@ def _check_fits(program: Program, target: Target) -> None:
             )
 
 
+def _kept_at(op: Instruction, program: Program, target: Target) -> int:
+    """The port whose memory keeps a load's data; 0 where none does."""
+    if not isinstance(op, Load) or op.keep is None:
+        return 0
+    level = program.scratch_of(op.keep.place.source).level
+    return next(i for i, port in enumerate(target.ports) if i and port.place == level)
+
+
 _WAKE, _FREE, _DONE = 0, 1, 2
 
 
@@ -154,6 +162,8 @@ class _Run:
         since = [0.0] * (kinds * cores)
         busy, stalled = [0.0] * kinds, [0.0] * kinds
         shares = [p.share for p in prepared]
+        agains = [p.again for p in prepared]
+        kept_at = [_kept_at(p.source, program, target) for p in prepared]
         meetings: dict[tuple[int, int], list[int]] = {}
         met = [False] * (kinds * cores)
         inward = [([0.0] * (-(-cores // p.cores)), p.cores, 1.0 / p.bytes_per_clock) for p in target.ports]
@@ -163,6 +173,7 @@ class _Run:
         ]
         stores = ENGINES.index("store")
         fixed = [cost.fixed for cost in costs]
+        ones = (1,) * len(target.ports)
         heads = [[list(enumerate(ids)) for ids in wait_ids[core]] for core in range(cores)]
         latency = target.latency_clocks
         values, races, tracing, spans = self.values, self.races, self.tracing, self.spans
@@ -255,14 +266,18 @@ class _Run:
                 busy[kind] += clocks
                 push(heap, (finish, order, _DONE, engine, issue))
             else:
-                clocks, amount, joules, _ = costs[number].transfer(
-                    issue[1], None if values is None else values.data[core]
-                )
+                timed = costs[number].transfer(issue[1], None if values is None else values.data[core])
+                clocks, amount, joules, _ = timed
                 finish = now + clocks
-                for free, sharing, per_byte in outward if kind == stores else inward:
+                ways = outward if kind == stores else inward
+                again = agains[number]
+                if again is not None and issue[1][again]:
+                    ways, amount = inward[kept_at[number] :], 0.0
+                    joules = shared_joules(costs[number], timed, ones, ones, 1, kept_at[number])
+                for free, sharing, per_byte in ways:
                     place = core // sharing
                     served = free[place]
-                    served = (served if served > now else now) + amount * per_byte
+                    served = (served if served > now else now) + timed[1] * per_byte
                     free[place] = served
                     if served > finish:
                         finish = served
@@ -286,13 +301,15 @@ class _Run:
             cost = costs[first[0]]
             timed = cost.transfer(first[1], None if values is None else values.data[sharing[0]])
             finish = now + timed[0]
-            for (free, size, per_byte), out, into in zip(inward, leaves, arrives, strict=True):
+            again = agains[first[0]]
+            outer = kept_at[first[0]] if again is not None and first[1][again] else 0
+            for (free, size, per_byte), out, into in list(zip(inward, leaves, arrives, strict=True))[outer:]:
                 for place in dict.fromkeys(core // size for core in sharing):
                     served = (free[place] if free[place] > now else now) + timed[1] * per_byte * out / into
                     free[place] = served
                     finish = max(finish, served)
-            moved += timed[1] * leaves[0]
-            energy += shared_joules(cost, timed, leaves, arrives, len(group))
+            moved += 0.0 if outer else timed[1] * leaves[0]
+            energy += shared_joules(cost, timed, leaves, arrives, len(group), outer)
             for engine, core in zip(group, sharing, strict=True):
                 ready, issue = queues[engine].popleft()
                 number = issue[0]

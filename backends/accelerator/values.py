@@ -119,6 +119,9 @@ class Values:
     def _load(self, op: Load, fixed: Mapping[str, int], data: Mapping[Value, Array]) -> None:
         domain = _domain(op.axes, fixed)
         evaluator = Evaluator(domain, data)
+        if op.keep is not None and op.keep.again.evaluate(fixed):
+            _write(op.target, op.axes, fixed, data, _window(op.keep.place, op.axes, fixed, data))
+            return
         active = evaluator.active(op.guards)
         dtype = op.target.source.type.dtype
         idle = convert(0 if op.otherwise is None else op.otherwise.value, dtype)
@@ -134,7 +137,8 @@ class Values:
         else:
             gathered = memory[_places(op.source, op.indices, evaluator, memory, active)]
             lanes = np.where(active, gathered, idle)
-        _write(op.target, op.axes, fixed, data, lanes)
+        for place in (op.target, *(() if op.keep is None else (op.keep.place,))):
+            _write(place, op.axes, fixed, data, lanes)
 
     def _store(self, op: Store, fixed: Mapping[str, int], data: Mapping[Value, Array]) -> None:
         domain = _domain(op.axes, fixed)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from codesign.costmodel.dataflow.engines import apart, matmul_clocks, matmul_reads, vector_clocks, vector_joules
+from codesign.costmodel.dataflow.keeping import Again, Kept, kept
 from codesign.costmodel.dataflow.shape import Array, Shape
 from codesign.costmodel.dataflow.space import portions
 from codesign.costmodel.dataflow.target import Target
@@ -105,6 +106,7 @@ class _Builder:
         self.loaded: set[tuple[str, Any]] = set()
         self.held: set[str] = set()
         self.passing: dict[str, tuple[dict[tuple[str, str], Array], Array]] = {}
+        self.kept = self._kept()
         self.shared_by: dict[str, set[tuple[str, str | None]]] = {}
 
     def build(self) -> Work:
@@ -372,6 +374,8 @@ class _Builder:
         clocks, moved, wanted = transfer(access, target, shape)
         stage.load = stage.load + clocks
         leaves, arrives = self._portions(access)
+        together = self._together(access, leaves)
+        leaves, arrives = self._less_what_is_kept(access, leaves, arrives)
         stage.read = tuple(
             before + moved * share for before, share in zip(stage.read or (0.0,) * len(leaves), leaves, strict=True)
         )
@@ -379,7 +383,7 @@ class _Builder:
         stage.loads += 1
         follows = bool(access.gather) and self._position_varies(access, loops)
         stage.gathers += follows
-        stage.tasks.append(Task("load", clocks, moved, leaves, self._together(access, leaves), follows))
+        stage.tasks.append(Task("load", clocks, moved, leaves, together, follows))
         stored = shape.points(access.dims) * access.dtype.bytes
         path = sum(
             (port.read_joules * out + port.write_joules * into) * wanted
@@ -398,6 +402,31 @@ class _Builder:
         """Parts of a load's bytes that pass each port outward and inward for one core; positions that depend on data are its own."""
         dims = self.shape.extents if access.gather else access.dims
         return portions(self.target, self.shape.layout.sharers(dims))
+
+    def _kept(self) -> dict[str, Kept]:
+        """By load, where its data is kept for later blocks."""
+        loads: dict[str, Again] = {}
+        for access in (access for nest in self.kernel.nests for access in nest.loads if not access.gather):
+            tiles: Array = 1.0
+            for dim in set(access.dims) & self.shape.looped:
+                tiles = tiles * self.shape.trips[dim]
+            size = self.shape.points(access.dims) * access.dtype.bytes
+            grid = frozenset(access.dims) & self.shape.layout.blocks.keys()
+            loads.setdefault(f"{access.tensor}{access.index}", Again(frozenset(grid), tiles, size))
+        where = kept(self.target, self.shape.layout, self.shape.layout.blocks, list(loads.values()))
+        return dict(zip(loads, where, strict=True))
+
+    def _less_what_is_kept(
+        self, access: Access, leaves: tuple[Array, ...], arrives: tuple[Array, ...]
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """The parts that pass each port when what a memory inside of it keeps passes once."""
+        found = self.kept.get(f"{access.tensor}{access.index}")
+        if found is None or not np.any(found.port):
+            return leaves, arrives
+        scaled = [np.where(found.port > i, 1.0 / found.times, 1.0) for i in range(len(leaves) + 1)]
+        out = tuple(share * scaled[i] for i, share in enumerate(leaves))
+        into = tuple(share * scaled[i - 1] for i, share in enumerate(arrives) if i > 0)
+        return out, (arrives[0], *into)
 
     def _together(self, access: Access, portions: tuple[Array, ...]) -> Array:
         shared = np.any(np.stack(np.broadcast_arrays(*portions)) < 1.0, axis=0)

@@ -27,6 +27,7 @@ class Port:
 
     `line_bytes`: least transfer (1 when any size goes). Energies are joules per byte (NaN: not in the machine file). `inside`: how many
     of the target's places are not inside one instance. `multicast`: one transfer out of it reaches any number of those inside.
+    `place`: as programs name it; `capacity`: bytes of an instance that they may keep data in (none in hardware's own caches).
     """
 
     name: str
@@ -39,6 +40,8 @@ class Port:
     write_bytes_per_clock: float = 0.0
     inside: int = 0
     multicast: bool = False
+    place: str = ""
+    capacity: int = 0
 
 
 @dataclass(frozen=True)
@@ -252,7 +255,15 @@ def _port(machine: Machine, level: Level, cores: int, clock: float) -> Port:
         ),
         inside=len(_places(machine.levels[: machine.levels.index(level) + 1])),
         multicast=level.multicast,
+        place=level.place,
+        capacity=_kept_bytes(machine, level, where),
     )
+
+
+def _kept_bytes(machine: Machine, level: Level, where: str) -> int:
+    if level is machine.levels[0] or level.managed == "hardware":
+        return 0
+    return int(machine.need(level.capacity_bytes, f"{where}.capacity_bytes"))
 
 
 def _array(machine: Machine, tensor: Unit, cores: int) -> Array:

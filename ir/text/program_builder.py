@@ -17,6 +17,7 @@ from codesign.ir.precision import PRECISIONS
 from codesign.ir.program import (
     ENGINES,
     Instruction,
+    Keep,
     Load,
     Loop,
     Matmul,
@@ -126,9 +127,9 @@ class ProgramBuilder(lark.Transformer[Any, Any]):
     def set(self, name: str, value: Index) -> Set:
         return Set(str(name), value)
 
-    def load(self, target: Read, axes: Any, memory: Any, guards: Any, otherwise: Any, share: Any, *rest: Any) -> Load:
-        source, indices = memory
-        return self._with(Load(target, axes, source, indices, guards, otherwise, share), rest)
+    def load(self, target: Read, axes: Any, memory: Any, guards: Any, *clauses: Any) -> Load:
+        (source, indices), (otherwise, share, keep, *rest) = memory, clauses
+        return self._with(Load(target, axes, source, indices, guards, otherwise, share, keep), rest)
 
     def store(self, *items: Any) -> Store:
         atomic = None
@@ -207,6 +208,9 @@ class ProgramBuilder(lark.Transformer[Any, Any]):
 
     def guard_above(self, value: Index, low: Index) -> Guard:
         return Guard(value, low, None)
+
+    def keep(self, place: Read | None, again: Index | None) -> Keep | None:
+        return None if place is None or again is None else Keep(place, again)
 
     def share(self, key: Index | None, members: Index | None) -> Share | None:
         return None if key is None or members is None else Share(key, members)

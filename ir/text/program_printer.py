@@ -75,6 +75,8 @@ def _instruction(op: Instruction) -> str:
             text += f" else {_number(op.otherwise)}"
         if op.share is not None:
             text += f" shared {_text(op.share.key)} by {_text(op.share.members)}"
+        if op.keep is not None:
+            text += f" kept {_place(op.keep.place)} again {_text(op.keep.again)}"
     elif isinstance(op, Store):
         kind = f"atomic_{op.atomic} " if op.atomic else ""
         text = (

@@ -1,0 +1,117 @@
+"""What the memories between DRAM and the cores keep of a kernel's loads, and where each of its tiles lies there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from codesign.backends.accelerator.grid import Grid
+from codesign.costmodel.dataflow.keeping import Again, kept
+from codesign.costmodel.dataflow.target import Target
+from codesign.ir.core import Op
+from codesign.ir.index import Index, index
+from codesign.ir.program import Keep, Scratch, scratch
+from codesign.ir.scalar import Read
+from codesign.ir.tile import For, Kernel, Load
+from codesign.ir.types import TileType
+
+
+@dataclass(frozen=True)
+class _Repeated:
+    """A load with the grid variables that it depends on, and its loops with their trips."""
+
+    op: Load
+    used: frozenset[str]
+    loops: tuple[tuple[Index, int], ...]
+    """For each loop whose variable it depends on, the number of the step, and of steps."""
+
+    @property
+    def type(self) -> TileType:
+        assert isinstance(self.op.result.type, TileType)
+        return self.op.result.type
+
+
+class Keeping:
+    """The kept loads of a kernel. `scratches`: the arrays in outer memories that they lie in."""
+
+    def __init__(self, kernel: Kernel, grid: Grid, target: Target, constant: Callable[[Index], Index]) -> None:
+        self.grid = grid
+        self.constant = constant
+        self.scratches: list[Scratch] = []
+        self.places: dict[Load, Keep] = {}
+        found: list[_Repeated] = []
+        if grid.layout.gangs == 1:
+            self._visit(kernel.body.ops, (), found)
+        again = [
+            Again(load.used, prod(trips for _, trips in load.loops), prod(load.type.shape) * load.type.dtype.bytes)
+            for load in found
+        ]
+        used = [0] * len(target.ports)
+        for load, where in zip(found, kept(target, grid.layout, grid.blocks, again), strict=True):
+            port = int(where.port)
+            if port:
+                made = self._scratch(load, target.ports[port].inside, target.ports[port].place, used[port])
+                used[port] = made.end
+                self.scratches.append(made)
+                self.places[load.op] = Keep(self._place(load, made, target.ports[port].inside), self._again(load))
+
+    def _visit(self, ops: Sequence[Op], around: tuple[For, ...], found: list[_Repeated]) -> None:
+        for op in ops:
+            if isinstance(op, For):
+                self._visit(op.body.ops, (*around, op), found)
+            elif isinstance(op, Load):
+                repeated = self._repeated(op, around)
+                found += [] if repeated is None else [repeated]
+
+    def _repeated(self, op: Load, around: tuple[For, ...]) -> _Repeated | None:
+        """None where its data is not the same for the same program and steps, or its loops are not known."""
+        sides = [side for guard in op.guards for side in (guard.value, guard.low, guard.high) if side is not None]
+        names = {name for i in (*op.indices, *sides) for name in i.variables()}
+        loops: list[tuple[Index, int]] = []
+        for loop in around:
+            bounds = [self.constant(side) for side in (loop.lower, loop.upper, loop.step)]
+            if not all(side.is_constant for side in bounds) or any(i.data() for i in (*op.indices, *sides)):
+                return None
+            lower, upper, step = (side.constant for side in bounds)
+            if loop.variable in names:
+                loops.append(((index(loop.variable) - lower) // step, -(-(upper - lower) // step)))
+        if any(i.data() for i in (*op.indices, *sides)):
+            return None
+        return _Repeated(op, frozenset(names & self.grid.extents.keys()), tuple(loops))
+
+    def _digits(self, load: _Repeated, inside: int) -> list[tuple[Index, int]]:
+        """What tells the tiles of a load in one memory apart: the core's place, the block, the steps of loops."""
+        found: list[tuple[Index, int]] = []
+        waits = False
+        for name, count in self.grid.blocks.items():
+            if name not in load.used:
+                waits = waits or count > 1
+                continue
+            many = prod(at.get(name, 1) for at in self.grid.parts[inside:])
+            if many > 1:
+                found.append((index(self.grid.coordinates[name]) % many, many))
+            if waits and count > 1:
+                found.append((self.grid.block(name), count))
+        return [*found, *load.loops]
+
+    def _scratch(self, load: _Repeated, inside: int, place: str, address: int) -> Scratch:
+        count = prod(many for _, many in self._digits(load, inside))
+        name = self.grid.fresh(f"kept_{load.op.buffer.name}")
+        return scratch(name, load.type.dtype, (count, *load.type.shape), address, place)
+
+    def _place(self, load: _Repeated, made: Scratch, inside: int) -> Read:
+        number = index(0)
+        for digit, many in self._digits(load, inside):
+            number = number * many + digit
+        return Read(made.value, (number, *(index(axis.name) for axis in load.op.axes)))
+
+    def _again(self, load: _Repeated) -> Index:
+        """Zero for the first of the blocks that read the same."""
+        blocks = [
+            self.grid.block(name) for name, count in self.grid.blocks.items() if name not in load.used and count > 1
+        ]
+        total = index(0)
+        for block in blocks:
+            total = total + block
+        return total
