@@ -79,14 +79,14 @@ class Assumed(_Document):
 
 
 class KernelDocument(_Document):
-    """One distinct kernel. `seconds`, bytes, flops and joules are of one launch; it is launched `count` times.
+    """One distinct kernel. `seconds`, bytes, flops and joules are of one launch; it is launched `count` times (by half in a branch).
 
     `seconds_low` and `seconds_high` hold the model's own error and what the machine's assumed figures leave open; `assumptions`: those that
     move the time most.
     """
 
     name: str
-    count: int
+    count: int | float
     ops: list[str]
     source: list[str]
     seconds: float
@@ -116,7 +116,7 @@ class ExternalCall(_Document):
     """Calls of a library routine that we do not compile; `seconds` of one call (predicted, wide interval)."""
 
     op: str
-    count: int
+    count: int | float
     seconds: float
     source: list[str] = Field(default_factory=list)
 

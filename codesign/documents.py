@@ -16,12 +16,13 @@ from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.roofline import Roofline, kernel_flops, points_of
 from codesign.document import Assumed, ExternalCall, FusionEdge, Issued, KernelDocument, ModelDocument, Verified
 from codesign.document import Compiled as Outcome
-from codesign.ir.core import Module
+from codesign.ir.core import Module, Op
 from codesign.ir.schedule import ScheduleBatch
-from codesign.ir.tensor import Call, Collective, Constant, Random, Scan, Scatter, Sort
+from codesign.ir.tensor import Call, Collective, Constant, Launch, Random, Scan, Scatter, Sort
 from codesign.ir.tile import Kernel
-from codesign.passes.lowering import KernelInfo
+from codesign.passes.lowering import KernelInfo, whole
 from codesign.passes.schedule.tuner import Tuned
+from codesign.totals import Time, remarks_of, time_of, times_run
 
 EXTERNAL = (Call, Collective, Random, Scan, Scatter, Sort)
 
@@ -30,32 +31,40 @@ def document_of(
     name: str,
     compiled: Compiled,
     verified: Mapping[str, Verified],
-    whole: Verified | None,
+    model: Verified | None,
     phases: Mapping[str, float],
 ) -> ModelDocument:
-    """The document of a model; `verified`: its kernels, `whole`: itself, `phases`: seconds that each step took."""
+    """The document of a model; `verified`: its kernels, `model`: itself, `phases`: seconds that each step took."""
     planned, machine, sizes = compiled.planned, compiled.machine, compiled.planned.sizes
     documents = [
         _kernel_document(info, machine, sizes, verified.get(kernel), compiled.outcomes.get(kernel))
         for kernel, info in planned.kernels.items()
     ]
     calls = _external_calls(planned.module, machine, sizes)
-    seconds = sum(k.seconds * k.count for k in documents) + sum(e.seconds * c for e, c, _ in calls.values())
-    low = sum(k.seconds_low * k.count for k in documents) + sum(e.low * c for e, c, _ in calls.values())
-    high = sum(k.seconds_high * k.count for k in documents) + sum(e.high * c for e, c, _ in calls.values())
+    prices = {k.name: Time(k.seconds, k.seconds_low, k.seconds_high) for k in documents}
+
+    def price(op: Op) -> Time:
+        if isinstance(op, Launch):
+            return prices[op.kernel]
+        if not isinstance(op, EXTERNAL):
+            return Time()
+        estimate = external_seconds(op, machine, sizes)
+        return Time(estimate.seconds, estimate.low, estimate.high)
+
+    run = time_of(planned.module.main.body, price, sizes)
     joules = [k.energy_joules for k in documents]
     memory, constants = planned.memory, _constant_bytes(planned.module)
     peak = memory.peak_bytes + memory.input_bytes + memory.output_bytes + constants
     capacity = machine.levels[0].capacity_bytes.value
-    remarks = list(planned.remarks)
+    remarks = [*planned.remarks, *remarks_of(planned.module.main.body, sizes)]
     if capacity is not None and peak > capacity:
         remarks.append(f"the model needs {peak:,} B of memory, {machine.name} has {capacity:,.0f}: it does not fit")
     return ModelDocument(
         model=name,
         target=machine.name,
-        seconds=seconds,
-        seconds_low=low,
-        seconds_high=high,
+        seconds=run.seconds,
+        seconds_low=run.low,
+        seconds_high=run.high,
         energy_joules=sum((k.energy_joules or 0.0) * k.count for k in documents) if None not in joules else None,
         peak_memory_bytes=peak,
         input_bytes=memory.input_bytes,
@@ -65,11 +74,11 @@ def document_of(
         phases=dict(phases),
         kernels=documents,
         external_calls=[
-            ExternalCall(op=op, count=count, seconds=estimate.seconds, source=places)
+            ExternalCall(op=op, count=whole(count), seconds=estimate.seconds, source=places)
             for op, (estimate, count, places) in calls.items()
         ],
         symbols=sizes,
-        verified=whole,
+        verified=model,
         warnings=list(dict.fromkeys(remarks)),
         fusion=[
             FusionEdge(**{**asdict(edge), "seconds": edge.seconds if math.isfinite(edge.seconds) else None})
@@ -152,8 +161,8 @@ def _scalar_operations(info: KernelInfo, sizes: Mapping[str, int]) -> float:
 
 def _external_calls(module: Module, machine: Machine, sizes: Mapping[str, int]) -> dict[str, Any]:
     """Costed ops that stay calls, grouped by operator and cost: name -> (estimate, count, places)."""
-    found: dict[str, tuple[Any, int, list[str]]] = {}
-    for op in module.main.body.walk():
+    found: dict[str, tuple[Any, float, list[str]]] = {}
+    for op, times in times_run(module.main.body, sizes):
         if not isinstance(op, EXTERNAL):
             continue
         estimate = external_seconds(op, machine, sizes)
@@ -164,7 +173,7 @@ def _external_calls(module: Module, machine: Machine, sizes: Mapping[str, int]) 
             name = f"{base} #{number}"
         _, count, places = found.get(name, (estimate, 0, []))
         place = op.location.place
-        found[name] = (estimate, count + 1, [*places, place] if place and place not in places else places)
+        found[name] = (estimate, count + times, [*places, place] if place and place not in places else places)
     return found
 
 

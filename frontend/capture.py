@@ -22,6 +22,7 @@ from codesign.frontend.load import ModelSource
 from codesign.frontend.lowering.products import allowed_by_torch
 from codesign.frontend.symbols import SymbolTable
 from codesign.frontend.translate import Translation, as_output, translate
+from codesign.frontend.trips import SMALL, count_trips
 from codesign.ir.core import Module, Value, tensor_type
 from codesign.ir.errors import CodesignError
 
@@ -186,6 +187,7 @@ def from_exported(program: ExportedProgram, name: str = "model", dynamic_shapes:
         mutation.position: names.index(mutation.name) if mutation.kind == "input" else mutation.name
         for mutation in mutations
     }
+    notes += count_trips(module, _example_values(program, dict(zip(module.main.args, leaves, strict=True))))
     return Captured(
         module,
         names,
@@ -198,6 +200,14 @@ def from_exported(program: ExportedProgram, name: str = "model", dynamic_shapes:
         complex_inputs=complexes,
         _input_leaves=leaves,
     )
+
+
+def _example_values(program: ExportedProgram, arguments: Mapping[Value, int]) -> dict[Value, Any]:
+    """Small example inputs that have values, by the argument that they are for."""
+    examples = pytree.tree_leaves(program.example_inputs) if program.example_inputs is not None else []
+    found = {value: examples[leaf] for value, leaf in arguments.items() if leaf < len(examples)}
+    held = {value: x for value, x in found.items() if isinstance(x, torch.Tensor) and x.device.type != "meta"}
+    return {value: to_numpy(x) for value, x in held.items() if x.numel() <= SMALL and not x.is_complex()}
 
 
 def _outputs(

@@ -17,6 +17,7 @@ from codesign.frontend.externals import call_external
 from codesign.frontend.flex import dense_graph, only_for_tables
 from codesign.frontend.flex_nodes import is_flex
 from codesign.frontend.locations import location_of
+from codesign.frontend.loops import Step, empty_results, part_of, scanned, with_part
 from codesign.frontend.lowering.builder import Builder
 from codesign.frontend.lowering.products import EXACT, Allowed
 from codesign.frontend.lowering.registry import rule_for
@@ -216,13 +217,55 @@ class Translation:
             condition, body, carried, extra = (self.argument(arg) for arg in node.args)
             start = [self._as_tensor(value) for value in carried]
             tests, steps = (self._region(part, [*start, *extra], start) for part in (condition, body))
-            return list(b.add(While(start, tests, steps)).results)
+            return list(b.add(While(start, tests, steps, names=[b.name] * len(start))).results)
+        if name == "scan":
+            return self._scan(node, *(self.argument(arg) for arg in node.args))
+        if name == "map_impl":
+            graph, sources, extra = (self.argument(arg) for arg in node.args)
+            return self._scan(node, graph, [], sources, extra)
+        if name == "associative_scan":
+            return self._associative_scan(node, *(self.argument(arg) for arg in node.args))
         if name in (random_state.SAVE, random_state.RESTORE):
             return self._with_state(node, name)
         if is_flex(node):
             dense, operands = dense_graph(node)
             return self._inline(dense, [self.argument(operand) for operand in operands])
         raise b.unsupported("this higher-order operator has no lowering", "write the loop or branch in plain operators")
+
+    def _scan(self, node: Node, graph: GraphModule, first: Sequence[Any], sources: Sequence[Any], extra: Any) -> Any:
+        """A loop along the first dim of the sources: the last carried values, and the results of all steps."""
+        b, kinds = self.builder, [kind for kind in self._types(node) if kind is not None]
+        carried = [self._as_tensor(value) for value in first]
+        results = empty_results(b, kinds[len(carried) :])
+        steps = tensor_type(sources[0]).shape[0]
+        return scanned(b, steps, 0, carried, sources, results, self._step(graph, extra))
+
+    def _associative_scan(self, node: Node, graph: GraphModule, sources: Sequence[Value], extra: Any = ()) -> Any:
+        """Step by step: each result is the one before combined with the part at its place, the first the first part."""
+        b, kinds = self.builder, [kind for kind in self._types(node) if kind is not None]
+        if _ranks(graph)[: len(sources)] != [len(kind.shape) - 1 for kind in kinds]:
+            raise b.unsupported("an associative scan of single elements", "scan with combine_mode='generic'")
+        firsts = [part_of(b, x, index(0)) for x in sources]
+        combine = self._step(graph, extra)
+
+        def step(state: list[Value], parts: list[Value]) -> list[Value]:
+            made = list(combine(state, parts))
+            return [*made, *made]
+
+        results = [
+            with_part(b, whole, part, index(0)) for whole, part in zip(empty_results(b, kinds), firsts, strict=True)
+        ]
+        steps = tensor_type(sources[0]).shape[0]
+        return scanned(b, steps, 1, firsts, sources, results, step)[len(firsts) :]
+
+    def _step(self, graph: GraphModule, extra: Any) -> Step:
+        def step(state: list[Value], parts: list[Value]) -> list[Value]:
+            known = dict(self.constants)
+            found = self._inline(graph, [*state, *parts, *extra])
+            self.constants = known  # constants first met inside belong to the loop
+            return [self._as_tensor(value) for value in found]
+
+        return step
 
     def _with_state(self, node: Node, name: str) -> Any:
         """A draw whose state is saved, or taken from a saved one."""
@@ -262,6 +305,11 @@ class Translation:
         b.ops, self.constants = outer, known  # constants first met inside belong to the block
         b.location, b.name, b.target = place
         return block
+
+
+def _ranks(graph: GraphModule) -> list[int]:
+    """Dims of the tensors that a sub-graph takes."""
+    return [node.meta["val"].dim() for node in graph.graph.nodes if node.op == "placeholder"]
 
 
 def _bind(node: Node, convert: Callable[[Any], Any]) -> tuple[list[Any], dict[str, Any]]:

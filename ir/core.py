@@ -65,6 +65,10 @@ class Op:
         """Bodies of nested regions."""
         return ()
 
+    def runs(self, sizes: Mapping[str, int]) -> tuple[float, ...]:
+        """How often each region runs when the op does; of branches, each as often as the others."""
+        return (1.0,) * len(self.blocks())
+
     def replace(self, mapping: Mapping[Value, Value]) -> None:
         """Use other values in place of some operands, in regions too."""
         for block in self.blocks():

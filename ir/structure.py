@@ -166,7 +166,8 @@ class Describer:
         if isinstance(op, tensor.Launch):
             return op.kernel, self._use(op.inputs)
         if isinstance(op, (tensor.If, tensor.While)):
-            return (self._use(op.inputs), *(self.block(block) for block in op.blocks()))
+            trips = str(op.trips) if isinstance(op, tensor.While) and self.exact else ""
+            return (self._use(op.inputs), trips, *(self.block(block) for block in op.blocks()))
         return self._tile_fields(op)
 
     def _tile_fields(self, op: Op) -> Structure:

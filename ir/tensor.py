@@ -431,9 +431,16 @@ class If(_Operands):
     def blocks(self) -> tuple[Block, ...]:
         return (self.then, self.otherwise)
 
+    def runs(self, sizes: Mapping[str, int]) -> tuple[float, ...]:
+        return (0.5, 0.5)
+
 
 class While(_Operands):
-    """`%r = while (%a = %init) cond { ...; yield %c } do { ...; yield %next }`: both blocks take the carried values."""
+    """`%r = while (%a = %init) times 5 cond { ...; yield %c } do { ...; yield %next }`: both blocks take the carried values.
+
+    `trips`: how often the body runs, as far as that is known: a number or an expression of size symbols, or the name by which a user gives it
+    when costing. It decides nothing but the price.
+    """
 
     opcode: ClassVar[str] = "while"
 
@@ -443,14 +450,24 @@ class While(_Operands):
         condition: Block,
         body: Block,
         *,
+        trips: Index | str = "",
         names: Iterable[str] = (),
         location: Location = UNKNOWN,
     ) -> None:
         self.condition = condition
         self.body = body
+        self.trips = trips
         start = tuple(initial)
         labels = list(names) or [""] * len(start)
         super().__init__(start, (Value(v.type, n) for v, n in zip(start, labels, strict=True)), location)
 
     def blocks(self) -> tuple[Block, ...]:
         return (self.condition, self.body)
+
+    def steps(self, sizes: Mapping[str, int]) -> int | None:
+        """How often the body runs; None where nobody has said."""
+        return sizes.get(self.trips) if isinstance(self.trips, str) else int(self.trips.evaluate(sizes))
+
+    def runs(self, sizes: Mapping[str, int]) -> tuple[float, ...]:
+        steps = self.steps(sizes)
+        return (1.0, 1.0) if steps is None else (steps + 1.0, float(steps))

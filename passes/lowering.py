@@ -27,7 +27,7 @@ class KernelInfo:
 
     `fusion`: the first group of this structure, as it was before normalisation. `inputs`: for each input buffer of the kernel, its
     position in `fusion.uses()`. `structure`: the structural hash of `fusion`. `replayed`: its schedule was given.
-    `count`: launches. `locations`: of each launch.
+    `count`: launches in a run of the model, those of a branch by half. `locations`: of each launch in the text.
     """
 
     kernel: Kernel
@@ -37,7 +37,7 @@ class KernelInfo:
     inputs: tuple[int, ...] = ()
     structure: str = ""
     replayed: bool = False
-    count: int = 0
+    count: int | float = 0
     locations: list[Location] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
 
@@ -73,7 +73,7 @@ def tile_module(
     given = schedules if isinstance(schedules, Schedules) else Schedules(schedules or {})
     lowering = _Lowering(module, tuner, given)
     for function in module.functions.values():
-        lowering.block(function.body)
+        lowering.block(function.body, 1.0)
     unknown = [name for name in given if name not in lowering.kernels and name not in given.structures]
     if unknown and not of_others:
         known = ", ".join(lowering.kernels)
@@ -87,6 +87,11 @@ def tile_module(
     return lowering.kernels
 
 
+def whole(count: float) -> int | float:
+    """A count as an integer where it is one."""
+    return int(count) if count == int(count) else count
+
+
 class _Lowering:
     def __init__(self, module: Module, tuner: Tuner, schedules: Schedules) -> None:
         self.module = module
@@ -96,8 +101,10 @@ class _Lowering:
         self.bounds: Bounds = module.bounds()
         self.kernels: dict[str, KernelInfo] = {}
         self._by_structure: dict[str, str] = {}
+        self.runs = 1.0
 
-    def block(self, block: Block) -> None:
+    def block(self, block: Block, runs: float) -> None:
+        """Lower a block that one run of the model goes through so many times."""
         mapping: dict[Value, Value] = {}
         ops: list[Op] = []
         for op in block.ops:
@@ -105,12 +112,13 @@ class _Lowering:
             if isinstance(op, Compute):
                 op = _alone(op, mapping)
             if isinstance(op, Fusion):
+                self.runs = runs
                 launches = self.launches(op)
                 mapping.update(zip(op.results, launches[-1].results, strict=True))
                 ops.extend(launches)
             else:
-                for inner in op.blocks():
-                    self.block(inner)
+                for inner, times in zip(op.blocks(), op.runs(self.tuner.sizes), strict=True):
+                    self.block(inner, runs * times)
                 ops.append(op)
         block.ops = ops
         block.yields = tuple(mapping.get(value, value) for value in block.yields)
@@ -144,7 +152,7 @@ class _Lowering:
             inputs = tuple(given.index(value) for value in normalized.fusion.uses())
             self.kernels[name] = KernelInfo(kernel, fusion, normalized, tuned, inputs, key, replayed is not None)
         info = self.kernels[name]
-        info.count += 1
+        info.count = whole(info.count + self.runs)
         info.locations.append(_location(fusion))
         info.labels.append(fusion.label)
         return Launch(

@@ -14,7 +14,7 @@ from codesign.ir.core import Module
 from codesign.ir.errors import CodesignError
 from codesign.ir.plan import Plan, PlannedKernel, PlannedMemory
 from codesign.ir.schedule import Schedule
-from codesign.ir.tensor import Launch
+from codesign.ir.tensor import Launch, While
 from codesign.passes.context import Context
 from codesign.passes.fusion.explain import Edge
 from codesign.passes.lowering import KernelInfo, tile_module
@@ -133,11 +133,12 @@ def tuner_for(module: Module, machine: Machine, choices: Choices, sizes: Mapping
 
 def sizes_of(module: Module, given: Mapping[str, int]) -> dict[str, int]:
     """A value for every size symbol: given by the user, else what the model was captured at."""
-    unknown = [name for name in given if name not in module.symbols]
+    loops = [op.trips for op in module.main.body.walk() if isinstance(op, While) and isinstance(op.trips, str)]
+    unknown = [name for name in given if name not in module.symbols and name not in loops]
     if unknown:
-        known = ", ".join(module.symbols) or "none: --dynamic or dynamic_shapes in the model file makes some"
+        known = ", ".join([*module.symbols, *loops]) or "none: --dynamic or dynamic_shapes in the model file makes some"
         raise CodesignError(f"the model has no dynamic size {unknown[0]!r}", hint=f"it has {known}")
-    sizes: dict[str, int] = {}
+    sizes = {name: given[name] for name in loops if name in given}
     for name, symbol in module.symbols.items():
         value = given.get(name, symbol.example or max(symbol.low, 1))
         if value < symbol.low or (symbol.high is not None and value > symbol.high):
@@ -148,7 +149,13 @@ def sizes_of(module: Module, given: Mapping[str, int]) -> dict[str, int]:
 
 def _planned(name: str, info: KernelInfo) -> PlannedKernel:
     return PlannedKernel(
-        name, info.structure, info.tuned.schedule, info.operators, info.places, info.count, info.tuned.seconds
+        name,
+        info.structure,
+        info.tuned.schedule,
+        info.operators,
+        info.places,
+        max(round(info.count), 1),
+        info.tuned.seconds,
     )
 
 

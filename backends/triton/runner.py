@@ -26,7 +26,7 @@ from codesign.ir.core import Block, Module, Op, Value, tensor_type
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.tensor import Call, Collective, Constant, If, Launch, Random, Scan, Scatter, Sort, While
 from codesign.ir.types import TensorType
-from codesign.passes.memory import MemoryPlan, plan
+from codesign.passes.memory import MemoryPlan, find_aliases, plan
 
 KEPT_BYTES = 256 << 20
 """All constants are written beside the runner when they take no more than this together."""
@@ -463,7 +463,12 @@ class _Writer:
 
     def _while(self, op: While) -> list[str]:
         names = [self._define(value) for value in op.results]
-        lines = [f"{name} = {self.names[value]}" for name, value in zip(names, op.inputs, strict=True)]
+        aliases = find_aliases(op.body, self.module.kernels)
+        written = set(aliases.values())  # a reshape counts as a write, which costs a copy before the loop
+        lines = [
+            f"{name} = {self.names[value]}{'.clone()' if arg in written else ''}"
+            for name, value, arg in zip(names, op.inputs, op.body.args, strict=True)
+        ]
         lines.append("while True:")
         self.names.update(zip(op.condition.args, names, strict=True))
         self.names.update(zip(op.body.args, names, strict=True))

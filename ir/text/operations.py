@@ -122,9 +122,13 @@ def _if(b: Builder, node: Node, names: list[str]) -> Op:
 
 
 def _while(b: Builder, node: Node, names: list[str]) -> Op:
-    bindings, condition, body = node.children
+    bindings, times, condition, body = node.children
     pairs = b.bindings(bindings)
-    return tensor.While([value for _, value in pairs], b.block(condition, pairs), b.block(body, pairs))
+    trips: Index | str = ""
+    if times is not None:
+        trips = b.string(times) if isinstance(times, Token) and times.type == "STRING" else b.index(times)
+    start = [value for _, value in pairs]
+    return tensor.While(start, b.block(condition, pairs), b.block(body, pairs), trips=trips)
 
 
 # -- tile level -------------------------------------------------------------------------------------------------------

@@ -318,7 +318,8 @@ class _Printer:
             self._names[value] = name[1:]
         bindings = ", ".join(f"{name} = {value}" for name, value in zip(names, start, strict=True))
         condition, body = self.block(op.condition, level), self.block(op.body, level)
-        return f"while ({bindings}) cond {condition} do {body}"
+        times = json.dumps(op.trips) if isinstance(op.trips, str) else self.index(op.trips)
+        return f"while ({bindings}){f' times {times}' if op.trips != '' else ''} cond {condition} do {body}"
 
     def _axes(self, axes: Iterable[tile.Axis]) -> str:
         return ", ".join(f"{_name(axis.name)}: {self.index(axis.extent)}" for axis in axes)

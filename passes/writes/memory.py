@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from codesign.ir.core import Block, Module, Op, Value
-from codesign.ir.tensor import Compute, Constant, Fusion, Launch, Random, Scan, Scatter, Sort
+from codesign.ir.tensor import Compute, Constant, Fusion, Launch, Random, Scan, Scatter, Sort, While
 from codesign.passes.memory import find_aliases
 
 OWN = (Compute, Fusion, Launch, Random, Scan, Scatter, Sort)
@@ -74,8 +74,13 @@ class Ownership:
 
 
 def updates_of(module: Module, block: Block) -> Mapping[int, int | str]:
-    """What the results of a block update: those of a function, of its body; none, of a region."""
-    return next((function.updates for function in module.functions.values() if function.body is block), {})
+    """What the results of a block update: those of a function, of its body; the carried values, of a loop's body; none, of a branch."""
+    for function in module.functions.values():
+        if function.body is block:
+            return function.updates
+        if any(isinstance(op, While) and op.body is block for op in function.body.walk()):
+            return {position: position for position in range(len(block.args))}
+    return {}
 
 
 def first_place(value: Value, place: Mapping[Op, int]) -> int:
