@@ -116,6 +116,10 @@ def _compile(
         ),
     ] = None,
     show_all: Annotated[bool, typer.Option("--all", help="Report every kernel.")] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option("--report", help="Write one self-contained HTML page (one for each target).", show_default=False),
+    ] = None,
     list_ops: Annotated[bool, typer.Option("--list-ops", help="List the operators that the front end claims.")] = False,
     list_targets: Annotated[bool, typer.Option("--list-targets", help="List the machines that are shipped.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
@@ -127,21 +131,23 @@ def _compile(
     if model is None:
         raise CodesignError("no model given", hint="python -m codesign.compile model.py --target h100_sxm")
     search = {"policy": policy, "budget": budget, "fusion": fusion, "seed": seed, "reuse": reuse, "dynamic": dynamic}
-    search["explain_fusion"] = explain_fusion
+    search["explain_fusion"] = explain_fusion or page is not None
     checks = {"verify": verify, "kernels": kernels, "sizes": _bindings(bind or [])}
-    shown = _Shown(emit or [], output, as_json, show_all, why or [])
+    shown = _Shown(emit or [], output, as_json, show_all, why or [], explain_fusion, page)
     return _run(model, target or ["h100_sxm"], {**search, **checks}, passes, schedules, shown)
 
 
 @dataclass
 class _Shown:
-    """What is written and printed: forms of the code, the folder, JSON, all kernels, the kernels to explain."""
+    """What is written and printed: forms of the code, the folder, JSON, all kernels, the kernels to explain, why what is fused, a page."""
 
     emit: list[str]
     output: Path | None
     as_json: bool
     all: bool
     why: list[str]
+    edges: bool
+    page: Path | None
 
 
 def _run(
@@ -158,6 +164,9 @@ def _run(
     forms = _forms(shown.emit, machines)
     folder = command.output_directory(shown.output)
     to_stdout = bool(forms) and folder is None
+    if shown.page is not None:
+        command.need("lab", "jinja2", "matplotlib")
+        command.output_directory(shown.page.parent)
     if to_stdout and shown.as_json:
         raise CodesignError("--emit with --json needs a folder for the files", hint="add -o DIR")
     if not path.is_file():
@@ -186,6 +195,8 @@ def _run(
             compilations.append(compiled)
     if folder is not None:
         settle(folder, written)
+    if shown.page is not None:
+        _write_pages(compilations, shown.page)
     if to_stdout:
         for compiled in compilations:
             for form in sorted(forms):
@@ -194,6 +205,15 @@ def _run(
     else:
         _print(compilations, shown, folder)
     return command.INTERNAL_ERROR if any(failed(compiled.document) for compiled in compilations) else 0
+
+
+def _write_pages(compilations: list[Compilation], page: Path) -> None:
+    """One page, or one for each target with its name before the suffix."""
+    from codesign.lab.compile_page import compile_page
+
+    for compiled in compilations:
+        one = page if len(compilations) == 1 else page.with_suffix(f".{compiled.machine.name}{page.suffix}")
+        command.write_text(one, compile_page(compiled))
 
 
 def _print(compilations: list[Compilation], shown: _Shown, folder: Path | None) -> None:
@@ -213,12 +233,14 @@ def _print(compilations: list[Compilation], shown: _Shown, folder: Path | None) 
     console = Console(width=None if Console().is_terminal else 200)
     for compiled, document, found in zip(compilations, documents, ledgers, strict=True):
         report(document, console, limit=None if shown.all else 24)
-        for edge in compiled.compiled.planned.edges:
+        for edge in compiled.compiled.planned.edges if shown.edges else ():
             console.print(str(edge), highlight=False, markup=False)
         for ledger in found:
             console.print(ledger.to_tree())
     if folder is not None:
         console.print(f"files are in {folder}", highlight=False)
+    if shown.page is not None:
+        console.print(f"the page is {shown.page}", highlight=False)
 
 
 def failed(document: ModelDocument) -> bool:

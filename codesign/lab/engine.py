@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 from codesign.command import Steps
 from codesign.ir.errors import CodesignError
 from codesign.lab.arena import Arena, compete
-from codesign.lab.database import Database, Run
+from codesign.lab.database import Database, Run, Stretch
 from codesign.lab.kernels import problems
 from codesign.lab.plan import PolicyPlan, StudyPlan
 from codesign.lab.prices import Prices, price_all
@@ -55,8 +55,14 @@ class Study:
     def runs(self) -> list[Run]:
         """Every policy on every problem under every budget with every seed."""
         identities = {policy.label: identity(policy) for policy in self.plan.policies}
-        found = []
+        found: list[Run] = []
         for problem in self.problems:
+            if problem.model is not None:
+                found.extend(
+                    Run(digest([problem.key, name]), problem.key, f"fusion {name}", "1 model", 0)
+                    for name in self.plan.fusions
+                )
+                continue
             for policy in self.plan.policies:
                 for budget in self.plan.budgets:
                     for seed in self.plan.seed_list:
@@ -79,16 +85,20 @@ class Study:
 
     def do(self, run: Run) -> None:
         """Do one run that was claimed, from where it was left."""
+        problem = next(p for p in self.problems if p.key == run.problem)
         try:
-            policy, arena = self._contest(run)
-            result = compete(policy, arena)
+            if problem.model is not None:
+                result, stretches = fuse(problem, run.policy.removeprefix("fusion "))
+            else:
+                policy, arena = self._contest(run, problem)
+                result = compete(policy, arena)
+                stretches = arena.taken()
         except BaseException:
             self.database.release(run.key)
             raise
-        self.database.finish(run.key, result, arena.taken())
+        self.database.finish(run.key, result, stretches)
 
-    def _contest(self, run: Run) -> tuple[Policy, Arena]:
-        problem = next(p for p in self.problems if p.key == run.problem)
+    def _contest(self, run: Run, problem: Problem) -> tuple[Policy, Arena]:
         policy = next(p for p in self.plan.policies if p.label == run.policy)
         budget = next(b for b in self.plan.budgets if b.label == run.budget)
         table = self.table(problem)
@@ -142,6 +152,20 @@ class _Priced:
 
     def predict(self, kernel: Any, machine: Any, schedules: Any, sizes: Any = None) -> Any:
         return self.problem.priced(schedules)
+
+
+def fuse(problem: Problem, fusion: str) -> tuple[Mapping[str, Any], list[Stretch]]:
+    """A whole model under a fusion policy: its predicted time, and the seconds that deciding and scheduling took."""
+    from codesign.lab.models import compiled
+    from codesign.pipeline import Options
+
+    assert problem.model is not None
+    assert problem.target is not None
+    options = Options(fusion=fusion, verify=False, kernels=False, reuse=False)
+    document = compiled(problem.model, problem.target, options).document
+    own = document.phases.get("passes", 0.0) + document.phases.get("schedule", 0.0)
+    result = {"evaluations": 1, "best": document.seconds, "policy_seconds": own, "allowed": 1}
+    return result, [Stretch(0, np.zeros(1, np.int64), np.array([document.seconds]), [(1, own)])]
 
 
 def identity(policy: PolicyPlan) -> list[Any]:

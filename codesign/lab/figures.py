@@ -10,7 +10,20 @@ import numpy as np
 
 from codesign.lab.board import Leaderboard
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#5b5b5b", "#8c564b", "#1f1f8f", "#66a61e")
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#e69f00",
+    "#5b5b5b",
+    "#8c564b",
+    "#1f1f8f",
+    "#66a61e",
+    "#f0a3c0",
+    "#3f7f7f",
+)
 """Okabe and Ito's palette (told apart by colour-blind readers), less yellow, and some more."""
 DASHES = ("-", "--", ":", "-.")
 WIDTH = 9.0

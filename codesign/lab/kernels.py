@@ -22,6 +22,7 @@ from codesign.lab.plan import KernelPlan, StudyPlan
 from codesign.lab.problem import Problem, digest
 from codesign.passes.knobs import foreign, predict
 from codesign.passes.schedule.build import space
+from codesign.passes.schedule.space import Space
 from codesign.passes.schedule.store import sources_version
 
 KINDS: dict[str, tuple[Callable[[str], KernelSummary], tuple[str, ...]]] = {
@@ -58,6 +59,7 @@ def problems(plan: StudyPlan, steps: Steps | None = None) -> list[Problem]:
     for path in plan.spaces:
         steps.step(f"reading {Path(path).name}")
         found.append(problem_of(read_space(Path(path))))
+    found.extend(whole_models(plan, steps))
     return list({problem.key: problem for problem in found}.values())
 
 
@@ -122,3 +124,21 @@ def model_problems(path: Path, machine: Machine, fidelity: int = 1) -> Iterator[
         summary = info.tuned.summary
         sizes = {k: v for k, v in compilation.document.symbols.items() if k in summary.symbols}
         yield kernel_problem(f"{path.stem}.{name}", summary, machine, sizes, fidelity)
+
+
+def whole_models(plan: StudyPlan, steps: Steps) -> Iterator[Problem]:
+    """Models that fusion policies are compared on, each on each machine."""
+    from codesign.ir.text import print_module
+    from codesign.lab.models import captured
+
+    for name in plan.models if plan.fusions else ():
+        path = Path(name)
+        steps.step(f"capturing {path.name}")
+        text = print_module(captured(path).captured.module)
+        for machine in (load_machine(name) for name in plan.machines):
+            key = digest(["model", text, machine.model_dump_json(), sources_version(), foreign()])
+            yield Problem(path.stem, machine.name, key, Space(()), _unpriced, target=machine, quick=False, model=path)
+
+
+def _unpriced(batch: ScheduleBatch) -> CostBatch:
+    raise CodesignError("a whole model has no schedules", hint="fusion policies are compared on it")

@@ -49,9 +49,9 @@ class KernelPlan(_Plan):
     def _in_short(cls, given: Any) -> Any:
         if not isinstance(given, str):
             return given
-        kind, *middle, sizes = given.split(".")
-        numbers = sizes.split("x")
-        if not kind or len(middle) > 1 or (not middle and not sizes) or not all(n.isdecimal() for n in numbers):
+        kind, *middle = given.split(".")
+        numbers = middle.pop().split("x") if middle else []
+        if not kind or not numbers or len(middle) > 1 or not all(n.isdecimal() for n in numbers):
             raise ValueError(f"{given!r} is not KIND.SIZES or KIND.DTYPE.SIZES, as in gemm.4096x4096x4096")
         data: dict[str, Any] = {"kind": kind, "sizes": [int(n) for n in numbers]}
         return data | ({"dtype": middle[0]} if middle else {})

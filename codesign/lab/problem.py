@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ class Problem:
     """A space and its prices.
 
     `key`: a hash of all that the prices follow from. `labels`: what the values of a knob stand for, where they are no numbers.
-    `priced`: the model, over legal schedules of the space. `tabulated`: prices are quick enough to take all of them once.
+    `priced`: the model, over legal schedules of the space. `quick`: prices are quick enough to take all of them once. `model`: a whole
+    model, which fusion policies are compared on, and not one kernel of it.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Problem:
     labels: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     quick: bool = True
     measured: bool = False
+    model: Path | None = None
 
     @property
     def tabulated(self) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,11 +15,13 @@ from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import KernelSummary
 from codesign.documents import EXTERNAL
+from codesign.ir.core import Op
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.lab.models import compiled
 from codesign.passes.knobs import predict
 from codesign.passes.schedule.build import space
 from codesign.pipeline import Compilation
+from codesign.totals import times_run
 
 POOL = 512
 """Schedules of a kernel that are priced on every variant of the machine, before steps from the best of them."""
@@ -37,7 +38,7 @@ class Part:
     """One kernel of the model: `count` launches, and the schedule chosen for the machine as it is."""
 
     name: str
-    count: int
+    count: float
     summary: KernelSummary
     schedule: Schedule
     sizes: Mapping[str, int]
@@ -71,29 +72,30 @@ class Outcome:
 
 @dataclass
 class Workload:
-    """A model on a machine, ready to be priced on others like it. `externals`: calls that are not compiled."""
+    """A model on a machine, ready to be priced on others like it. `externals`: calls that are not compiled, and how often each runs."""
 
     name: str
     machine: Machine
     parts: Sequence[Part]
-    externals: Sequence[Any] = ()
+    externals: Sequence[tuple[Op, float]] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
 
     @staticmethod
     def of(compilation: Compilation) -> Workload:
         """From a compilation."""
         sizes = compilation.document.symbols
+        counts = {kernel.name: float(kernel.count) for kernel in compilation.document.kernels}
         parts = [
             Part(
                 name=name,
-                count=info.count,
+                count=counts[name],
                 summary=info.tuned.summary,
                 schedule=info.tuned.schedule,
                 sizes={k: v for k, v in sizes.items() if k in info.tuned.summary.symbols},
             )
             for name, info in compilation.kernels.items()
         ]
-        calls = [op for op in compilation.tiled.main.body.walk() if isinstance(op, EXTERNAL)]
+        calls = [(op, n) for op, n in times_run(compilation.tiled.main.body, sizes) if isinstance(op, EXTERNAL)]
         return Workload(compilation.document.model, compilation.machine, parts, calls, sizes)
 
     @cached_property
@@ -116,7 +118,7 @@ class Workload:
             found.append(
                 Priced(part.name, seconds, joules, schedule, cost.bound(0) if np.isfinite(seconds) else "does not fit")
             )
-        outside = sum(external_seconds(op, machine, self.sizes).seconds for op in self.externals)
+        outside = sum(n * external_seconds(op, machine, self.sizes).seconds for op, n in self.externals)
         total = sum(part.seconds for part in found) + outside
         return Outcome(total, sum(part.joules for part in found), tuple(found))
 

@@ -39,7 +39,7 @@ class Figures(_Document):
     """What a model comes to under one pipeline; `error` where it does not compile, `verified` None where nothing was run."""
 
     seconds: float | None = None
-    launches: int | None = None
+    launches: float | None = None
     dram_bytes: float | None = None
     peak_memory_bytes: int | None = None
     compile_seconds: float | None = None
@@ -266,7 +266,7 @@ def cells(figures: Figures) -> list[str]:
     verdict = "–" if figures.verified is None else "yes" if figures.verified else "NO"
     return [
         seconds_text(figures.seconds or 0.0),
-        f"{figures.launches:,}",
+        f"{figures.launches:,.0f}",
         bytes_text(figures.dram_bytes or 0.0),
         bytes_text(figures.peak_memory_bytes or 0),
         f"{figures.compile_seconds:.2f} s",

@@ -1,0 +1,190 @@
+"""Pictures of a compiled model: its launches in time, its kernels under the roofline, its memory, and blocks on SMs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from codesign.costmodel.events import simulate
+from codesign.costmodel.events.timeline import Timeline
+from codesign.costmodel.external import external_seconds
+from codesign.costmodel.machine import Machine
+from codesign.document import KernelDocument, ModelDocument
+from codesign.documents import EXTERNAL
+from codesign.ir.errors import CodesignError
+from codesign.ir.tensor import Launch
+from codesign.lab.figures import COLOURS, svg
+from codesign.passes.memory import MemoryPlan
+from codesign.pipeline import Compilation
+from codesign.totals import times_run
+
+MOST_LAUNCHES = 2000
+MOST_SPANS = 3000
+MOST_NAMED = 12
+
+
+def launches(compilation: Compilation) -> list[tuple[str, float, float]]:
+    """What runs, one after the other: name, start and seconds (of all times that a loop runs it)."""
+    seconds = {kernel.name: kernel.seconds for kernel in compilation.document.kernels}
+    found, now = [], 0.0
+    sizes = compilation.document.symbols
+    for op, times in times_run(compilation.tiled.main.body, sizes):
+        if isinstance(op, Launch):
+            name, took = op.kernel, times * seconds[op.kernel]
+        elif isinstance(op, EXTERNAL):
+            took = times * external_seconds(op, compilation.machine, sizes).seconds
+            name = f"{op.opcode} (external)"
+        else:
+            continue
+        found.append((name, now, took))
+        now += took
+    return found
+
+
+def timeline(found: Sequence[tuple[str, float, float]]) -> str:
+    """Launches as bars, a row for each kernel."""
+    shown = found[:MOST_LAUNCHES]
+    names = list(dict.fromkeys(name for name, _, _ in shown))
+
+    def draw(axes: Any) -> None:
+        for position, name in enumerate(names):
+            bars = [(start * 1e6, took * 1e6) for other, start, took in shown if other == name]
+            axes.broken_barh(bars, (len(names) - position - 1.4, 0.8), facecolors=COLOURS[position % len(COLOURS)])
+        axes.set_yticks(np.arange(len(names)) - 0.0, names[::-1])
+        axes.set(xlabel="µs", ylim=(-0.6, len(names) - 0.4), xlim=(0, None))
+        axes.grid(axis="x", alpha=0.3)
+
+    return svg(draw, height=1.2 + 0.3 * max(len(names), 2))
+
+
+def ceilings(machine: Machine, kernels: Sequence[KernelDocument]) -> dict[str, float]:
+    """Peaks that the kernels could reach, by unit and dtype, in operations a second."""
+    found: dict[str, float] = {}
+    dtypes = list(dict.fromkeys(dtype for kernel in kernels for dtype in kernel.issued.multiply_adds))
+    for unit, dtype in [("tensor", dtype) for dtype in dtypes] + [("vector", "f32")]:
+        rate = machine.rate(unit, dtype) if machine.has_unit(unit) else None
+        if rate:
+            found[f"{unit} {dtype}"] = rate
+    return found
+
+
+def roofline(machine: Machine, document: ModelDocument) -> str:
+    """Every kernel under the ceilings of its machine: operations a second over operations a byte of DRAM."""
+    kernels = [kernel for kernel in document.kernels if kernel.flops > 0 and kernel.dram_bytes > 0]
+    bandwidth = machine.levels[0].bandwidth
+    slope = bandwidth.value if bandwidth is not None and bandwidth.value else None
+    peaks = ceilings(machine, document.kernels)
+
+    def draw(axes: Any) -> None:
+        intensities = [kernel.flops / kernel.dram_bytes for kernel in kernels] or [1.0]
+        most = max(peaks.values(), default=1e12)
+        low = min([*intensities, 1.0]) / 4
+        high = max([*intensities, most / slope if slope else 1.0]) * 4
+        across = np.geomspace(low, high, 64)
+        for position, (name, peak) in enumerate(peaks.items()):
+            roof = np.minimum(peak, across * slope) if slope else np.full_like(across, peak)
+            axes.plot(across, roof, color="black", linestyle=("-", "--", ":")[position % 3], linewidth=1, label=name)
+        for position, (kernel, intensity) in enumerate(zip(kernels, intensities, strict=True)):
+            label = kernel.name if position < MOST_NAMED else None
+            colour = COLOURS[position % len(COLOURS)]
+            axes.plot(
+                [intensity],
+                [kernel.flops / kernel.seconds],
+                "o^sDvP*X"[position // len(COLOURS) % 8],
+                color=colour,
+                label=label,
+            )
+        axes.set(xscale="log", yscale="log", xlabel="operations per byte of DRAM", ylabel="operations per second")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+
+    return svg(draw, height=4.6)
+
+
+def live_bytes(plan: MemoryPlan) -> list[int]:
+    """Bytes of intermediates that are live at each op."""
+    last = max((buffer.last for buffer in plan.buffers.values()), default=-1)
+    change = np.zeros(last + 2, dtype=np.int64)
+    for buffer in plan.buffers.values():
+        change[buffer.first] += buffer.size
+        change[buffer.last + 1] -= buffer.size
+    found: list[int] = np.cumsum(change)[: last + 1].tolist()
+    return found
+
+
+def memory(plan: MemoryPlan) -> str:
+    """Live intermediates over the ops of the model, and the arena that holds them."""
+    live = live_bytes(plan)
+
+    def draw(axes: Any) -> None:
+        axes.stairs(np.array(live) / 2**20, fill=True, alpha=0.4, color=COLOURS[0], label="live intermediates")
+        axes.axhline(plan.peak_bytes / 2**20, color=COLOURS[1], linestyle="--", label="arena")
+        axes.set(xlabel="operation of the model, in order", ylabel="MiB")
+        axes.legend(frameon=False)
+
+    return svg(draw, height=3.2)
+
+
+def blocks(compilation: Compilation, kernel: str) -> Timeline | None:
+    """One launch of a kernel in the event simulation; None where the machine has none or it can't be simulated."""
+    info = compilation.kernels[kernel]
+    if compilation.machine.kind != "gpu":
+        return None
+    sizes = {k: v for k, v in compilation.document.symbols.items() if k in info.tuned.summary.symbols}
+    try:
+        return simulate(info.tuned.summary, compilation.machine, info.tuned.schedule, sizes)
+    except CodesignError:
+        return None
+
+
+def waves(found: Timeline) -> str:
+    """Phases of blocks on the SMs over time, and how busy each resource is."""
+    from codesign.costmodel.events.fluid import NAMES
+
+    spans = [span for span in found.spans if span.slot == 0][:MOST_SPANS]
+    phases = list(dict.fromkeys(span.phase for span in spans))
+
+    def draw(axes: Any) -> None:
+        top, bottom = axes
+        for position, phase in enumerate(phases):
+            for span in (span for span in spans if span.phase == phase):
+                bar = [(span.start * 1e6, (span.end - span.start) * 1e6)]
+                top.broken_barh(
+                    bar,
+                    (span.sm, span.sms),
+                    facecolors=COLOURS[position % len(COLOURS)],
+                    edgecolor="white",
+                    linewidth=0.2,
+                )
+            top.plot([], [], color=COLOURS[position % len(COLOURS)], linewidth=6, label=phase)
+        top.set(ylabel="SM", xlabel="µs", ylim=(0, found.sms))
+        top.legend(frameon=False, fontsize=8)
+        starts = [moment.start * 1e6 for moment in found.moments]
+        for position, name in enumerate(NAMES):
+            bottom.step(starts, [100 * moment.busy[position] for moment in found.moments], where="post", label=name)
+        bottom.set(ylabel="busy, %", xlabel="µs", ylim=(0, 105))
+        bottom.legend(frameon=False, fontsize=8)
+
+    return svg(draw, height=3.8, columns=2)
+
+
+def fusion_graph(groups: Mapping[str, Sequence[str]], edges: Sequence[tuple[str, str, str]]) -> str:
+    """Kernels in the order that they run, with arcs where one reads what another wrote; `edges`: from, to, words."""
+    names = list(groups)
+    places = {name: -position for position, name in enumerate(names)}
+
+    def draw(axes: Any) -> None:
+        for name, ops in groups.items():
+            words = ", ".join(ops[:6]) + (" …" if len(ops) > 6 else "")
+            box = {"boxstyle": "round", "facecolor": "#eef3f8", "edgecolor": "#00518a"}
+            axes.text(0.0, places[name], f"{name}: {words}", ha="left", va="center", bbox=box, fontsize=9)
+        for first, second, _ in edges:
+            if first in places and second in places:
+                arc = {"arrowstyle": "->", "connectionstyle": "arc3,rad=0.4", "color": "#444"}
+                axes.annotate("", xy=(-0.03, places[second]), xytext=(-0.03, places[first]), arrowprops=arc)
+        axes.set(xlim=(-1.2, 3.0), ylim=(-len(names) + 0.4, 0.6))
+        axes.axis("off")
+
+    return svg(draw, height=0.6 + 0.42 * max(len(names), 2))

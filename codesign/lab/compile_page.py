@@ -1,0 +1,191 @@
+"""The page of a compile: timeline, roofline, ledger, fusion, memory, and each kernel's source beside its tile IR beside its code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from codesign.artifacts import texts as forms
+from codesign.backends.triton.names import file_names
+from codesign.document import KernelDocument
+from codesign.ir.core import Module, Value
+from codesign.ir.tensor import Launch
+from codesign.ir.text import print_module
+from codesign.lab import compile_figures as figures
+from codesign.lab.figures import stacked
+from codesign.lab.page import Section, page, picture, table, texts
+from codesign.pipeline import Compilation
+from codesign.report import bytes_text, joules_text, schedule_text, seconds_text
+
+MOST_TEXTS = 60
+"""Kernels whose texts are on the page: those that take most time."""
+MOST_BARS = 24
+
+
+def compile_page(compilation: Compilation) -> str:
+    """The whole page."""
+    document = compilation.document
+    span = f"{seconds_text(document.seconds_low)} to {seconds_text(document.seconds_high)}"
+    energy = "energy not known" if document.energy_joules is None else joules_text(document.energy_joules)
+    peak, count = bytes_text(document.peak_memory_bytes), sum(kernel.count for kernel in document.kernels)
+    times = f"Predicted {seconds_text(document.seconds)} (90 % interval {span}), {energy}, peak memory {peak}."
+    lead = [times, f"{len(document.kernels)} distinct kernels, {count:,.0f} launches."]
+    lead += [f"Warning: {warning}" for warning in document.warnings]
+    ordered = sorted(document.kernels, key=lambda kernel: -kernel.seconds * kernel.count)
+    sections = [_kernels(compilation, ordered), _timeline(compilation, ordered), _roofline(compilation, ordered)]
+    sections += [_ledger(ordered), _fusion(compilation), _memory(compilation), _texts(compilation, ordered)]
+    return page(f"{document.model} on {document.target}", lead, sections)
+
+
+def _kernels(compilation: Compilation, ordered: list[KernelDocument]) -> Section:
+    total = compilation.document.seconds or 1.0
+    heads = [
+        "kernel",
+        "share",
+        "launches",
+        "time each",
+        "bound by",
+        "roofline",
+        "bytes over least",
+        "fuses",
+        "from",
+        "schedule",
+        "verified",
+    ]
+    rows = [
+        [
+            kernel.name,
+            f"{kernel.seconds * kernel.count / total:.1%}",
+            kernel.count,
+            seconds_text(kernel.seconds),
+            kernel.bound,
+            f"{kernel.roofline_share:.0%}",
+            f"{kernel.dram_bytes / kernel.min_dram_bytes:.2f}" if kernel.min_dram_bytes else "–",
+            ", ".join(kernel.ops),
+            ", ".join(kernel.source),
+            schedule_text(kernel.schedule),
+            "–" if kernel.verified is None else "yes" if kernel.verified.ok else "NO",
+        ]
+        for kernel in ordered
+    ]
+    return Section("Kernels", [], [table("Kernels by their share of the time", heads, rows)])
+
+
+def _timeline(compilation: Compilation, ordered: list[KernelDocument]) -> Section:
+    found = figures.launches(compilation)
+    rows = [[name, seconds_text(start), seconds_text(took)] for name, start, took in found[: figures.MOST_LAUNCHES]]
+    section = Section(
+        "Timeline", [], [picture("Predicted launches, one after the other", figures.timeline(found))] if found else []
+    )
+    if ordered:
+        seen = figures.blocks(compilation, ordered[0].name)
+        if seen is not None:
+            label = (
+                f"One launch of {seen.kernel} in the event simulation: blocks on {seen.sms} SMs, {seen.waves:.2f} waves"
+            )
+            section.parts.append(picture(label, figures.waves(seen)))
+            busy = [[name, f"{share:.0%}"] for name, share in seen.busy.items()]
+            section.parts.append(table(f"How busy resources are in {seen.kernel}", ["resource", "busy"], busy))
+    section.parts.append(table("Launches", ["kernel", "start", "time"], rows))
+    return section
+
+
+def _roofline(compilation: Compilation, ordered: list[KernelDocument]) -> Section:
+    machine, document = compilation.machine, compilation.document
+    rows = [
+        [k.name, k.flops / k.dram_bytes if k.dram_bytes else None, k.flops / k.seconds if k.seconds else None, f"{k.roofline_share:.0%}"]
+        for k in ordered
+    ]  # fmt: skip
+    peaks = [[name, rate] for name, rate in figures.ceilings(machine, document.kernels).items()]
+    parts = [picture("Kernels under the roofline", figures.roofline(machine, document))]
+    heads = ["kernel", "operations per byte", "operations per second", "of what is possible"]
+    return Section(
+        "Roofline",
+        [],
+        [*parts, table("Kernels", heads, rows), table("Peaks", ["unit", "operations per second"], peaks)],
+    )
+
+
+def _ledger(ordered: list[KernelDocument]) -> Section:
+    names = list(dict.fromkeys(term for kernel in ordered for term in kernel.terms))
+    shown = {k.name: {term: seconds * k.count * 1e6 for term, seconds in k.terms.items()} for k in ordered[:MOST_BARS]}
+    rows = [[k.name, *(seconds_text(k.terms.get(term, 0.0) * k.count) for term in names)] for k in ordered]
+    label = "What the time of all launches of a kernel is spent on"
+    parts = [picture(label, stacked(shown, "µs"))] if shown else []
+    return Section("Ledger", [], [*parts, table("Terms", ["kernel", *names], rows)])
+
+
+def _fusion(compilation: Compilation) -> Section:
+    launched: dict[str, None] = {}
+    edges: dict[tuple[str, str, str], None] = {}
+    values: dict[Value, str] = {}
+    for op in compilation.tiled.main.body.walk():
+        if isinstance(op, Launch):
+            for value in op.operands():
+                if value in values:
+                    edges[values[value], op.kernel, value.name] = None
+            values.update(dict.fromkeys(op.results, op.kernel))
+            launched[op.kernel] = None
+    groups = {kernel.name: kernel.ops for kernel in compilation.document.kernels if kernel.name in launched}
+    parts = []
+    if 0 < len(groups) <= figures.MOST_LAUNCHES // 20:
+        parts.append(
+            picture("Kernels in order, and which reads what another wrote", figures.fusion_graph(groups, list(edges)))
+        )
+    parts.append(table("Which kernel reads which", ["from", "to", "value"], [list(edge) for edge in edges]))
+    rows = [
+        [e.first, e.second, "fused" if e.fused else "apart", None if e.seconds is None else seconds_text(e.seconds),
+         seconds_text(e.apart), e.reason, e.count]
+        for e in compilation.document.fusion
+    ]  # fmt: skip
+    if rows:
+        heads = ["producer", "consumer", "", "as one kernel", "as two", "why", "times"]
+        parts.append(table("Why producers and consumers are one kernel or two", heads, rows))
+    return Section("Fusion", [], parts)
+
+
+def _memory(compilation: Compilation) -> Section:
+    plan = compilation.memory
+    rows = [
+        [value.name, bytes_text(buffer.size), buffer.offset, buffer.first, buffer.last]
+        for value, buffer in sorted(plan.buffers.items(), key=lambda pair: -pair[1].size)
+    ]
+    parts = [picture("Intermediates over time", figures.memory(plan))] if rows else []
+    heads = ["intermediate", "size", "offset", "from operation", "to operation"]
+    text = f"The arena of intermediates is {bytes_text(plan.peak_bytes)}; no plan needs less than {bytes_text(plan.lower_bound_bytes)}."
+    return Section("Memory", [text], [*parts, table("Intermediates, the largest first", heads, rows)])
+
+
+def _texts(compilation: Compilation, ordered: list[KernelDocument]) -> Section:
+    stems = file_names(kernel.name for kernel in ordered)
+    code = {Path(name).stem: text for name, text in forms(compilation, compilation.backend.form).items() if "/" in name}
+    parts = []
+    for kernel in ordered[:MOST_TEXTS]:
+        tile = Module(
+            kernel.name, dict(compilation.tiled.symbols), kernels={kernel.name: compilation.tiled.kernels[kernel.name]}
+        )
+        beside = [("Source", _source(compilation, kernel.name)), ("Tile IR", print_module(tile))]
+        made = code.get(stems[kernel.name])
+        if made is not None:
+            beside.append((compilation.backend.form.capitalize(), made))
+        parts.append(texts(kernel.name, beside))
+    return Section("Source, tile IR and code", [], parts)
+
+
+def _source(compilation: Compilation, kernel: str) -> str:
+    """The lines of the user's file that a kernel is from."""
+    found: dict[tuple[str, int], None] = {}
+    for compute in compilation.kernels[kernel].fusion.computes:
+        for leaf in compute.location.leaves():
+            if leaf.file and leaf.line:
+                found[leaf.file, leaf.line] = None
+    lines = []
+    for file, number in found:
+        lines.append(f"{Path(file).name}:{number}: {_line(file, number)}")
+    return "\n".join(lines) or "not from a line of a file"
+
+
+def _line(file: str, number: int) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8").splitlines()[number - 1].strip()
+    except (OSError, UnicodeDecodeError, IndexError):
+        return ""
