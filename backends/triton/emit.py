@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import textwrap
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from codesign.backends.triton.carried import assignable, seeds
 from codesign.backends.triton.descriptors import block_of
 from codesign.backends.triton.expressions import Expressions, Term
 from codesign.backends.triton.functions import PRECEDENCE, compute_dtype
-from codesign.backends.triton.names import Namer, pointer_type, torch_type, triton_type
-from codesign.backends.triton.quoting import comment, docstring, dotted
-from codesign.backends.triton.source import by_line, device_functions, short, source_line, wrapped
+from codesign.backends.triton.launch import Launch, header_of, launcher_of, write_grid
+from codesign.backends.triton.names import Namer, pointer_type, triton_type
+from codesign.backends.triton.quoting import comment, dotted
+from codesign.backends.triton.source import device_functions, short, wrapped
 from codesign.backends.triton.writer import Writer
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.dtypes import BOOL, F32, I32, DType
@@ -87,7 +87,7 @@ class _Emitter:
         self.values: dict[Value, str] = {}
         self.terms = Expressions(self.writer, self.values, self.bounds, self.wide)
         self.last_place = ""
-        self.seeds = _seeds(kernel)
+        self.seeds = seeds(kernel)
 
     # -- the file ---------------------------------------------------------------------------------------------------
     def run(self) -> Emitted:
@@ -106,13 +106,14 @@ class _Emitter:
         head = wrapped(f"def {self.name}(", list(signature), "):")
         kernel_text = f"@triton.jit\n{head}\n{body or '    pass'}\n"
         helpers = device_functions(kernel_text)
-        core = "\n\n".join([*(f"{text}\n" for text in helpers), kernel_text, self._launcher()])
+        launcher = self._launcher()
+        core = "\n\n".join([*(f"{text}\n" for text in helpers), kernel_text, launcher])
         imports = "import triton\nimport triton.language as tl\n"
-        if "torch." in self._launcher().split('"""', 2)[2]:
+        if "torch." in launcher.split('"""', 2)[2]:
             imports = f"import torch\n{imports}"
         return Emitted(
             name=self.name,
-            source=f'"""{self._header()}"""\n\n{imports}\n\n{core}',
+            source=f'"""{header_of(self.kernel, self.sources)}"""\n\n{imports}\n\n{core}',
             core=f"{imports}\n\n{core}",
             signature=signature,
             aligned=tuple(self.pointers.values()),
@@ -126,128 +127,28 @@ class _Emitter:
         loops = [op.pipeline for op in self.kernel.body.walk() if isinstance(op, For)]
         return max([self.kernel.schedule.pipeline, 1, *loops]) if loops else 1
 
-    def _header(self) -> str:
-        kernel = self.kernel
-        lines = [f"Kernel {kernel.name}."]
-        lines += [f"{key}: {text}" for key, text in kernel.notes.items()]
-        leaves = kernel.location.leaves()
-        if leaves:
-            lines += ["", "From the model:"]
-            for (file, line), group in by_line(leaves).items():
-                origins = ", ".join(dict.fromkeys(leaf.origin for leaf in group if leaf.origin))
-                modules = ", ".join(dict.fromkeys(leaf.module for leaf in group if leaf.module))
-                text = source_line(self.sources, file, line)
-                place = f"{Path(file).name}:{line}" if file else ""
-                parts = [place, text, f"in {modules}" if modules else "", f"({origins})" if origins else ""]
-                lines.append("    " + "  ".join(part for part in parts if part))
-        lines += ["", "Buffers:"]
-        for value in kernel.params:
-            role = "out" if value in kernel.results else "in"
-            lines.append(f"    {role:3} {value.name}: {str(value.type).removeprefix('buffer<').removesuffix('>')}")
-        lines += ["", "Schedule (replays this kernel):", f"    {json.dumps(kernel.schedule.to_json())}", ""]
-        return docstring("\n".join(lines))
-
     def _launcher(self) -> str:
-        kernel = self.kernel
-        names = Namer(frozenset({self.name, "device", "tiles", *self.symbols.values()}))
-        arguments = [names.fresh(value.name) for value in kernel.params]
-        sizes = list(self.symbols.values())
-        total = self._index_text(product(dim.extent for dim in kernel.grid))
-        lines = [wrapped("def launch(", [*arguments, *sizes], "):")]
-        shapes = [
-            f"{name} [{', '.join(map(str, value.shape))}] {torch_type(value.type.dtype).removeprefix('torch.')}"
-            for name, value in zip(arguments, kernel.params, strict=True)
-        ]
-        doc = docstring(f"Run the kernel over dense row-major tensors: {'; '.join(shapes)}.")
-        rows = textwrap.wrap(doc, 110, break_long_words=False)
-        lines.append(f'    """{rows[0]}' + ('"""' if len(rows) == 1 else ""))
-        if len(rows) > 1:
-            lines += [f"    {text}" for text in rows[1:]] + ['    """']
-        for value, fill in self._atomic_outputs().items():
-            lines.append(f"    {arguments[kernel.params.index(value)]}.fill_({fill})  # combined into atomically")
-        if self.persistent:
-            target = arguments[-1]
-            lines.append(f"    tiles = {total}")
-            lines.append(
-                f"    device = torch.cuda.get_device_properties({target}.device) if {target}.is_cuda else None"
+        return launcher_of(
+            Launch(
+                self.kernel,
+                self.name,
+                self.symbols,
+                self._index_text,
+                self.persistent,
+                self.described,
+                self.options,
+                self._stages(),
             )
-            lines.append("    grid = (min(tiles, device.multi_processor_count) if device else min(tiles, 2),)")
-        else:
-            lines.append(f"    grid = ({total},)")
-        if self.described:
-            place = f"{arguments[-1]}.device"
-            lines.append("    # Descriptors live in memory that Triton asks for at launch.")
-            lines.append(
-                f"    triton.set_allocator(lambda size, *_: torch.empty(size, dtype=torch.int8, device={place}))"
-            )
-        given = {"num_warps": self.options["num_warps"], "num_stages": self._stages(), "enable_fp_fusion": True}
-        options = [f"{name}={value}" for name, value in {**given, **self.options}.items()]
-        lines.append("    if grid[0] > 0:")
-        lines.append(textwrap.indent(wrapped(f"    {self.name}[grid](", [*arguments, *sizes, *options], ")"), "    "))
-        return "\n".join(lines) + "\n"
+        )
 
-    def _atomic_outputs(self) -> dict[Value, str]:
-        start = {"add": "0", "max": "-inf", "min": "inf"}
-        found: dict[Value, str] = {}
-        for op in self.kernel.body.walk():
-            if isinstance(op, Store) and op.atomic:
-                dtype = op.buffer.type.dtype
-                if dtype.is_float or op.atomic == "add":
-                    text = start[op.atomic] if op.atomic == "add" else f'float("{start[op.atomic]}")'
-                else:
-                    text = f"torch.iinfo({torch_type(dtype)}).{'min' if op.atomic == 'max' else 'max'}"
-                found[op.buffer] = text
-        return found
+    def _grid(self, program: str) -> None:
+        given = f"tl.cast({program}, tl.int64)" if self.wide else program
+        write_grid(self.writer, self.namer, self.kernel, given, self._index_text)
 
     def _index_text(self, value: Index) -> str:
         return str(value.substitute({name: index(safe) for name, safe in self.symbols.items() if safe != name}))
 
     # -- the grid ---------------------------------------------------------------------------------------------------
-    def _grid(self, program: str) -> None:
-        """Program number to grid indices; with `group`, tiles of the second-last dim walk together so that they share L2."""
-        scope = self.writer.depth
-        dims = [dim for dim in self.kernel.grid if dim.extent != 1]
-        names = {dim.name: self.namer.fresh(dim.name) for dim in dims}
-        if self.wide:
-            program = f"tl.cast({program}, tl.int64)"
-        bound = {dim.name: ("0", scope) for dim in self.kernel.grid if dim.extent == 1}
-        if len(dims) == 1:
-            self.writer.line(f"{names[dims[0].name]} = {program}")
-        elif dims:
-            pid = self.namer.fresh("pid")
-            self.writer.line(f"{pid} = {program}")
-            group = self.kernel.schedule.extra("group", 1)
-            inner = dims[-2:] if group > 1 else dims[-1:]
-            if group > 1:
-                plane = self._grid_extent(product(dim.extent for dim in inner))
-                rest = f"({pid} % {plane})" if len(dims) > 2 else pid
-                self._grouped(rest, group, [names[dim.name] for dim in inner], [dim.extent for dim in inner])
-            else:
-                self.writer.line(f"{names[inner[0].name]} = {pid} % {self._grid_extent(inner[0].extent)}")
-            below = product(dim.extent for dim in inner)
-            outer = dims[: -len(inner)]
-            for position, dim in reversed(list(enumerate(outer))):
-                text = f"{pid} // {self._grid_extent(below)}"
-                text += f" % {self._grid_extent(dim.extent)}" if position else ""
-                self.writer.line(f"{names[dim.name]} = {text}")
-                below = below * dim.extent
-        bound |= {dim.name: (names[dim.name], scope) for dim in dims}
-        self.writer.bind(bound)
-
-    def _grid_extent(self, value: Index) -> str:
-        text = self._index_text(value)
-        return text if value.is_constant else f"({text})"
-
-    def _grouped(self, pid: str, group: int, names: list[str], extents: list[Index]) -> None:
-        rows, columns = (self._grid_extent(extent) for extent in extents)
-        size, first, height = (self.namer.fresh(name) for name in ("group_size", "first", "height"))
-        line = self.writer.line
-        line(f"{size} = {group} * {columns}  # {group} tiles of {names[0]} walk together along {names[1]}")
-        line(f"{first} = {pid} // {size} * {group}")
-        line(f"{height} = tl.minimum({rows} - {first}, {group})")
-        line(f"{names[0]} = {first} + {pid} % {size} % {height}")
-        line(f"{names[1]} = {pid} % {size} // {height}")
-
     # -- operations -------------------------------------------------------------------------------------------------
     def _block(self, block: Block, targets: dict[Value, str] | None = None) -> None:
         for op in block.ops:
@@ -521,7 +422,7 @@ class _Emitter:
                 self.writer.line(f"{text} = tl.cast({variable}, tl.int64)")
             self.writer.bind({op.variable: (text, self.writer.depth)})
             self.values.update(names)
-            self._block(op.body, _assignable(op.body, names))
+            self._block(op.body, assignable(op.body, names))
             self._carry(op.body, names)
         self.bounds = self.terms.bounds = outer
         self.values.update(zip(op.results, names.values(), strict=True))
@@ -537,24 +438,6 @@ class _Emitter:
             moves = [(target, copy) for (target, _), (copy, _) in zip(moves, copies, strict=True)]
         for target, source in moves:
             self.writer.line(f"{target} = {source}")
-
-
-def _seeds(kernel: Kernel) -> set[Value]:
-    """Values that do nothing but start one loop beside them: the loop goes on under their name."""
-    uses = Counter(v for op in kernel.body.walk() for v in (op.initial if isinstance(op, For) else op.operands()))
-    found: set[Value] = set()
-
-    def visit(block: Block) -> None:
-        uses.update(block.yields)
-        here = {value for op in block.ops for value in op.results}
-        for op in block.ops:
-            for inner in op.blocks():
-                visit(inner)
-            if isinstance(op, For):
-                found.update(v for v in op.initial if v in here and not isinstance(v.owner, For))
-
-    visit(kernel.body)
-    return {value for value in found if uses[value] == 1}
 
 
 def _reduction(monoid: str, text: str, position: int, dtype: DType) -> str:
@@ -576,20 +459,6 @@ def _natural_order(axes: Sequence[Axis], body: Scalar) -> list[Axis]:
         if len(names) == len(axes) and all(name in by_name for name in names):
             return [by_name[str(name)] for name in names]
     return list(axes)
-
-
-def _assignable(body: Block, names: dict[Value, str]) -> dict[Value, str]:
-    """Results that may be written straight to the carried value's name: nothing later reads the old value."""
-    found: dict[Value, str] = {}
-    for argument, result in zip(body.args, body.yields, strict=True):
-        if body.yields.count(result) > 1 or argument in body.yields:
-            continue
-        position = next((i for i, op in enumerate(body.ops) if result in op.results), None)
-        if position is None or isinstance(body.ops[position], For):
-            continue
-        if not any(argument in op.uses() for op in body.ops[position + 1 :]):
-            found[result] = names[argument]
-    return found
 
 
 def _divisions(value: Index) -> int:

@@ -13,20 +13,24 @@ from codesign.frontend.lowering import (
     matmul,
     normalization,
     pooling,
+    powers,
     random,
     reductions,
     resampling,
     scaled,
     scans,
+    strided,
     views,
 )
 from codesign.frontend.lowering.registry import claimed_operators, lower, rule_for
 
 FAMILIES = (
     elementwise,
+    powers,
     activations,
     reductions,
     views,
+    strided,
     indexing,
     matmul,
     grouped,
