@@ -39,12 +39,14 @@ class Scratch:
     """An array in a software-managed memory: `scratch a: f16[2, 64, 64] at 0 in core`.
 
     Row-major from byte `address` of the memory `level` (of the machine); a leading dimension is usually the slot of a double
-    buffer. `value` is how expressions read and write it.
+    buffer. `value` is how expressions read and write it. `over` more than one: so many instances of the memory hold an even part each, and all
+    cores reach it.
     """
 
     value: Value
     address: int = 0
     level: str = "core"
+    over: int = 1
 
     @property
     def name(self) -> str:
@@ -70,8 +72,8 @@ class Scratch:
 
     @property
     def end(self) -> int:
-        """First byte after it."""
-        return self.address + self.bytes
+        """First byte after it, or after the part of it that an instance holds."""
+        return self.address + -(-self.bytes // self.over)
 
 
 def scratch(name: str, dtype: DType, shape: tuple[int, ...], address: int = 0, level: str = "core") -> Scratch:

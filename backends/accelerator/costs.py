@@ -10,6 +10,7 @@ import numpy as np
 from codesign.backends.accelerator.control import Prepared
 from codesign.backends.accelerator.dma import Counts, Transfer, TransferShape, clipping
 from codesign.costmodel.dataflow.engines import matmul_clocks, matmul_reads, vector_clocks, vector_joules
+from codesign.costmodel.dataflow.keeping import holders
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.analysis import operation_counts
 from codesign.ir.core import Value
@@ -134,7 +135,7 @@ def shared_joules(
     for i, (port, out, into) in enumerate(zip(target.ports, leaves, arrives, strict=True)):
         if i and i >= kept_at:
             path += port.read_joules * out * wanted
-        if i and i > kept_at:
+        if i and (i > kept_at or (i == kept_at and holders(target, i) > 1)):
             path += port.write_joules * into * wanted
     return path + cores * cost.filled * target.scratch_write_joules
 

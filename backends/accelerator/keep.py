@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from codesign.backends.accelerator.grid import Grid
-from codesign.costmodel.dataflow.keeping import Again, kept
+from codesign.costmodel.dataflow.keeping import Again, holders, kept
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.core import Op
 from codesign.ir.index import Index, index
@@ -32,6 +32,17 @@ class _Repeated:
         return self.op.result.type
 
 
+_Digits = list[tuple[Index, int]]
+"""Expressions that tell tiles apart, each with how many values it has; the first counts most."""
+
+
+def _place(load: _Repeated, made: Scratch, digits: _Digits) -> Read:
+    number = index(0)
+    for digit, many in digits:
+        number = number * many + digit
+    return Read(made.value, (number, *(index(axis.name) for axis in load.op.axes)))
+
+
 class Keeping:
     """The kept loads of a kernel. `scratches`: the arrays in outer memories that they lie in."""
 
@@ -51,10 +62,13 @@ class Keeping:
         for load, where in zip(found, kept(target, grid.layout, grid.blocks, again), strict=True):
             port = int(where.port)
             if port:
-                made = self._scratch(load, target.ports[port].inside, target.ports[port].place, used[port])
+                over = holders(target, port)
+                digits = self._digits(load, 0 if over > 1 else target.ports[port].inside)
+                made = self._scratch(load, digits, target.ports[port].place, used[port])
+                made.over = over
                 used[port] = made.end
                 self.scratches.append(made)
-                self.places[load.op] = Keep(self._place(load, made, target.ports[port].inside), self._again(load))
+                self.places[load.op] = Keep(_place(load, made, digits), self._again(load))
 
     def _visit(self, ops: Sequence[Op], around: tuple[For, ...], found: list[_Repeated]) -> None:
         for op in ops:
@@ -80,9 +94,9 @@ class Keeping:
             return None
         return _Repeated(op, frozenset(names & self.grid.extents.keys()), tuple(loops))
 
-    def _digits(self, load: _Repeated, inside: int) -> list[tuple[Index, int]]:
+    def _digits(self, load: _Repeated, inside: int) -> _Digits:
         """What tells the tiles of a load in one memory apart: the core's place, the block, the steps of loops."""
-        found: list[tuple[Index, int]] = []
+        found: _Digits = []
         waits = False
         for name, count in self.grid.blocks.items():
             if name not in load.used:
@@ -95,16 +109,10 @@ class Keeping:
                 found.append((self.grid.block(name), count))
         return [*found, *load.loops]
 
-    def _scratch(self, load: _Repeated, inside: int, place: str, address: int) -> Scratch:
-        count = prod(many for _, many in self._digits(load, inside))
+    def _scratch(self, load: _Repeated, digits: _Digits, place: str, address: int) -> Scratch:
+        count = prod(many for _, many in digits)
         name = self.grid.fresh(f"kept_{load.op.buffer.name}")
         return scratch(name, load.type.dtype, (count, *load.type.shape), address, place)
-
-    def _place(self, load: _Repeated, made: Scratch, inside: int) -> Read:
-        number = index(0)
-        for digit, many in self._digits(load, inside):
-            number = number * many + digit
-        return Read(made.value, (number, *(index(axis.name) for axis in load.op.axes)))
 
     def _again(self, load: _Repeated) -> Index:
         """Zero for the first of the blocks that read the same."""

@@ -43,7 +43,7 @@ class Values:
         for core, cluster in enumerate(clusters):
             mine = dict(dram)
             for item in program.scratches:
-                owner = {"chip": 0, "cluster": cluster}.get(item.level, core)
+                owner = 0 if item.over > 1 else {"chip": 0, "cluster": cluster}.get(item.level, core)
                 key = (item.level, owner, item.name)
                 if key not in shared:
                     shared[key] = np.zeros(item.shape, item.dtype.numpy)

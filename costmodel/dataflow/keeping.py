@@ -1,7 +1,8 @@
 """What memories between DRAM and the cores keep: data that passes them and that a later block of programs reads again.
 
 Blocks of a gang follow each other in the grid's order. What does not depend on a dim of it is the same again for each block along that dim;
-it stays in a memory on its way where there is room for all that is read until then, and is read from there. Nothing is moved for it, so
+it stays in a memory on its way where there is room for all that is read until then, and is read from there. Where a network sends to many
+instances of that memory at once, each holds its part of what all need; else each holds what its own cores need. Nothing is moved for it, so
 it is no choice: what is read again most often goes first, and the innermost memory that has room is taken. More gangs than one take
 turns at blocks that nothing orders, and keep nothing.
 """
@@ -44,7 +45,7 @@ def kept(target: Target, lay: Layout, blocks: Mapping[str, Array], loads: Sequen
     if not loads or len(target.ports) < 2:
         return [Kept(0, 1) for _ in loads]
     times = [_times(blocks, load) for load in loads]
-    sizes = [[_bytes(lay, blocks, load, port.inside) for load in loads] for port in target.ports]
+    sizes = [[_bytes(target, lay, blocks, load, i) for load in loads] for i in range(len(target.ports))]
     flat = np.broadcast_arrays(
         *times, *(size for each in sizes for size in each), np.asarray(lay.gangs, dtype=np.float64)
     )
@@ -74,8 +75,14 @@ def _times(blocks: Mapping[str, Array], load: Again) -> Any:
     return np.asarray(total, dtype=np.float64)
 
 
-def _bytes(lay: Layout, blocks: Mapping[str, Array], load: Again, inside: int) -> Any:
-    """Bytes that one instance of a memory holds until they are read again: of all its cores' tiles, over the blocks in between."""
+def holders(target: Target, port: int) -> int:
+    """Over how many instances of a memory what is kept is spread: all, where a network sends from one to many."""
+    return target.cores // target.ports[port].cores if port and target.ports[port - 1].multicast else 1
+
+
+def _bytes(target: Target, lay: Layout, blocks: Mapping[str, Array], load: Again, port: int) -> Any:
+    """Bytes that one instance of a memory holds until they are read again: of the cores' tiles, over the blocks in between."""
+    spread = holders(target, port)
     total: Array = load.tiles * load.bytes
     waits: Array = False
     for dim, count in blocks.items():
@@ -83,7 +90,7 @@ def _bytes(lay: Layout, blocks: Mapping[str, Array], load: Again, inside: int) -
             total = total * np.where(waits, count, 1.0)
         else:
             waits = np.logical_or(waits, np.asarray(count) > 1)
-    for parts in lay.parts[inside:]:
+    for parts in lay.parts[0 if spread > 1 else target.ports[port].inside :]:
         for dim, many in parts.items():
             total = total * (many if dim in load.dims else 1.0)
-    return np.asarray(total, dtype=np.float64)
+    return np.ceil(np.asarray(total, dtype=np.float64) / spread)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from codesign.costmodel.dataflow.engines import apart, matmul_clocks, matmul_reads, vector_clocks, vector_joules
-from codesign.costmodel.dataflow.keeping import Again, Kept, kept
+from codesign.costmodel.dataflow.keeping import Again, Kept, holders, kept
 from codesign.costmodel.dataflow.shape import Array, Shape
 from codesign.costmodel.dataflow.space import portions
 from codesign.costmodel.dataflow.target import Target
@@ -425,8 +425,10 @@ class _Builder:
             return leaves, arrives
         scaled = [np.where(found.port > i, 1.0 / found.times, 1.0) for i in range(len(leaves) + 1)]
         out = tuple(share * scaled[i] for i, share in enumerate(leaves))
-        into = tuple(share * scaled[i - 1] for i, share in enumerate(arrives) if i > 0)
-        return out, (arrives[0], *into)
+        # what is spread over many instances passes from the one that holds it to the others
+        passed = (np.where(found.port == i, holders(self.target, i) > 1, False) for i in range(1, len(arrives)))
+        into = (np.where(again, scaled[i], scaled[i - 1]) for i, again in enumerate(passed, 1))
+        return out, (arrives[0], *(share * part for share, part in zip(arrives[1:], into, strict=True)))
 
     def _together(self, access: Access, portions: tuple[Array, ...]) -> Array:
         shared = np.any(np.stack(np.broadcast_arrays(*portions)) < 1.0, axis=0)

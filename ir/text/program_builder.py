@@ -105,10 +105,11 @@ class ProgramBuilder(lark.Transformer[Any, Any]):
     def dataflow(self, name: str | None) -> str | None:
         return None if name is None else str(name)
 
-    def scratch(self, name: str, dtype: str, sizes: Any, address: str, level: str | None) -> Scratch:
+    def scratch(self, name: str, dtype: str, sizes: Any, address: str, level: str | None, over: str | None) -> Scratch:
         if name in self.scratches:
             raise ValueError(f"scratch {name} is declared twice")
         self.scratches[str(name)] = scratch(str(name), _dtype(dtype), sizes, int(address), str(level or "core"))
+        self.scratches[str(name)].over = int(over or 1)
         return self.scratches[str(name)]
 
     def semaphores(self, *names: Any) -> None:

@@ -36,6 +36,7 @@ def print_program(program: Program) -> str:
     for item in program.scratches:
         sizes = ", ".join(map(str, item.shape))
         place = "" if item.level == "core" else f" in {item.level}"
+        place += f" over {item.over}" if item.over > 1 else ""
         lines.append(f"  scratch {item.name}: {item.dtype}[{sizes}] at {item.address}{place}")
     for scope in dict.fromkeys(s.scope for s in program.semaphores):
         names = ", ".join(s.name for s in program.semaphores if s.scope == scope)

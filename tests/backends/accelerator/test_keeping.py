@@ -61,15 +61,32 @@ def with_clusters_of(folder: Path, capacity: int) -> Machine:
     return load_machine(str(path))
 
 
-@pytest.mark.parametrize(("capacity", "kept"), [(1 << 20, "bias w x"), (100_000, "bias x"), (20_000, "bias")])
+@pytest.mark.parametrize(("capacity", "kept"), [(1 << 20, "bias w x"), (20_000, "bias x"), (8_000, "bias")])
 def test_what_is_read_again_most_often_goes_first(tmp_path: Path, capacity: int, kept: str) -> None:
-    """512 x 1024 x 256: the left operand is read for four blocks, the right one for two, and a cluster's share of what waits is 32 and 128 KiB."""
+    """512 x 1024 x 256: the left operand is read for four blocks, the right one for two; a cluster's part of what waits is 8 and 32 KiB."""
     small = with_clusters_of(tmp_path, capacity)
     lowered = program(groups.gemm(512, 1024, 256), machine=small)
     assert set(kept_in(lowered)) == set(kept.split())
     assert lowered.scratch_bytes("cluster") <= capacity
     x_times, w_times = (1 if "x" in kept else 4), (1 if "w" in kept else 2)
     assert read(lowered, small) == (x_times * 512 + w_times * 1024) * 256 * 2 + 1024 * 2
+
+
+def test_where_no_network_sends_to_many_each_cluster_holds_what_its_own_cores_need(tmp_path: Path) -> None:
+    path = tmp_path / "alone.toml"
+    text = (MACHINE_FOLDER / "maia100.toml").read_text().replace("multicast = true", "multicast = false")
+    path.write_text(text.replace('name = "maia100"', 'name = "alone"', 1))
+    alone = load_machine(str(path))
+    group = groups.gemm(512, 1024, 256)
+    together, apart = program(group), program(group, machine=alone)
+    assert kept_in(together).keys() == kept_in(apart).keys()
+    held = {
+        name: {s.name: s.end - s.address for s in lowered.scratches if s.level == "cluster"}
+        for name, lowered in (("together", together), ("apart", apart))
+    }
+    assert held["apart"]["kept_x"] == 4 * held["together"]["kept_x"], "four clusters need the same rows"
+    assert {s.over for s in together.scratches if s.level == "cluster"} == {16}
+    assert {s.over for s in apart.scratches} == {1}
 
 
 def test_gangs_that_take_turns_at_blocks_keep_nothing() -> None:
