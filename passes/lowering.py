@@ -132,7 +132,7 @@ class _Lowering:
         assert where is not None
         partial, combination = split_reduction(fusion, where, tuned.schedule.split[where.dim])
         first = self.launch(partial, tuned.phases[0].tuned)
-        combination.body.replace({partial.result: first.result})
+        combination.body.replace(dict(zip(partial.results, first.results, strict=True)))
         return [first, self.launch(combination, tuned.phases[1].tuned)]
 
     def launch(self, fusion: Fusion, tuned: Tuned) -> Launch:

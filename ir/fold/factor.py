@@ -14,6 +14,7 @@ from codesign.ir.analysis import is_exact_cast
 from codesign.ir.core import Value
 from codesign.ir.fold.forms import Forms, without
 from codesign.ir.fold.state import Part, Reference
+from codesign.ir.precision import ARITHMETIC
 from codesign.ir.scalar import Apply, Literal, Read, Scalar, apply, cast, select
 
 Wrap = Callable[[Scalar], Scalar]
@@ -88,7 +89,7 @@ class Factoring:
         if left.element is None or right.element is None:
             element = left.element or right.element
         else:
-            element = apply("mul", left.element, right.element)
+            element = apply(node.function, left.element, right.element)
         return Factored(element, left.rescales + right.rescales, left.last + right.last, left.bounded and right.bounded)
 
     def quotient(self, node: Apply) -> Factored | None:
@@ -200,7 +201,7 @@ class Factoring:
 
 
 _RULES: dict[str, Callable[[Factoring, Apply], Factored | None]] = {
-    "mul": Factoring.product,
+    **{row.function: Factoring.product for row in ARITHMETIC.values()},
     "div": Factoring.quotient,
     "neg": Factoring.negation,
     "cast": Factoring.conversion,

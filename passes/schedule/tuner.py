@@ -28,8 +28,9 @@ from codesign.passes.schedule.context import Candidate, Context
 from codesign.passes.schedule.policy import POLICIES, Policy, make_policy
 from codesign.passes.schedule.space import Space
 from codesign.passes.schedule.store import Store
+from codesign.passes.tiling.cut import whole_parts
 from codesign.passes.tiling.domain import SMALLEST_DOT, Domain
-from codesign.passes.tiling.split import split_reduction, splittable, whole_parts
+from codesign.passes.tiling.split import split_reduction, splittable
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ from codesign.passes.schedule.replay import Schedules, differences, read_schedul
 from codesign.passes.schedule.space import Space
 from codesign.passes.schedule.tuner import Tuner, tune
 from codesign.passes.tile import lower
-from codesign.passes.tiling.split import part_length, split_reduction, splittable, whole_parts
+from codesign.passes.tiling.cut import part_length, whole_parts
+from codesign.passes.tiling.split import split_reduction, splittable
 from tests.passes.tiling import groups
 
 H100 = load_machine("h100_sxm")
