@@ -101,15 +101,19 @@ class Space:
         for knob in self.knobs:
             row.setdefault(knob.name, knob.default)
         columns = {name: np.array([value], dtype=np.int64) for name, value in row.items()}
-        derived = self.derive(columns) if self.derive else columns
         for knob in self.knobs:  # each is a value that it has, or follows from others
             value = row[knob.name]
-            if value not in knob.values and int(derived[knob.name][0]) != value:
+            if value not in knob.values and self._followed(knob, columns) != value:
                 return f"{knob.name} = {value}: values are {', '.join(map(str, knob.values))}"
         for constraint in self.constraints:
             if not bool(constraint.holds(columns)[0]):
                 return f"{constraint.name}: {constraint.explain(row)}"
         return ""
+
+    def _followed(self, knob: Knob, columns: dict[str, Ints]) -> int:
+        """What the others make of a knob."""
+        given = {**columns, knob.name: np.array([knob.default], dtype=np.int64)}
+        return int((self.derive(given) if self.derive else given)[knob.name][0])
 
     def enumerate(self, chunk: int = 1 << 16) -> Iterator[Ints]:
         """Codes of all legal schedules, in chunks."""

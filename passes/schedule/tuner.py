@@ -113,11 +113,13 @@ class _Search:
         return total
 
     def room(self, machine: Machine) -> float:
-        """How many times as many programs the machine could hold at once: as the chosen ones, or as one a core with large tiles of
-        the group's matrix product."""
+        """How many times as many programs the machine could hold at once: as the chosen ones, or as one a core with large tiles, of
+        the group's matrix product or of all dims, which read what they share once."""
         summary, sizes = self.context.summary, self.context.sizes
         cores = machine.instances(machine.core_level().name)
         room = self._resident() * cores / self.programs()
+        large = [-(-int(summary.extents[dim].evaluate(sizes)) // LARGE) for dim in summary.outer]
+        room = max(room, cores / math.prod(large))
         for nest in summary.nests:
             product = matrix_product(nest)
             if product is not None:
