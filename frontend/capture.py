@@ -174,6 +174,8 @@ def from_exported(program: ExportedProgram, name: str = "model", dynamic_shapes:
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
             translation.named_type(meta, f"{spec.kind.name.lower().split('_')[0]} {spec.target}", node)
             return translation.constant(str(spec.target), _stored(program, spec), meta)
+        if spec.kind is InputKind.TOKEN:  # torch's order of checks, which compute nothing
+            return None
         raise CodesignError(
             f"{node.name} is {spec.kind.name.lower().replace('_', ' ')}, which has no form in the IR",
             hint="pass tensors only",
@@ -227,7 +229,7 @@ def _outputs(
             else:
                 as_output(value, "an output of the model")
     for spec, value, is_complex in zip(signature.output_specs, results, complexes, strict=True):
-        if spec.kind is OutputKind.USER_OUTPUT:
+        if spec.kind in (OutputKind.USER_OUTPUT, OutputKind.TOKEN):
             continue
         kind = _MUTATIONS.get(spec.kind.name)
         if kind is None:

@@ -50,7 +50,7 @@ def _backwards(layer: nn.Module, x: torch.Tensor, h: torch.Tensor) -> Any:
 
 
 def _map(layer: nn.Module, x: torch.Tensor, h: torch.Tensor) -> Any:
-    return map_along(lambda x, h: layer(x).sin() + h, x, h)
+    return map_along(lambda x, h: layer(x).sin() + h, x, h)  # type: ignore[arg-type]
 
 
 def _tree(layer: nn.Module, x: torch.Tensor, h: torch.Tensor) -> Any:
@@ -58,7 +58,7 @@ def _tree(layer: nn.Module, x: torch.Tensor, h: torch.Tensor) -> Any:
 
 
 def _while(layer: nn.Module, x: torch.Tensor, h: torch.Tensor) -> Any:
-    return while_loop(lambda i, y: i < 7, lambda i, y: (i + 2, torch.tanh(layer(y))), (torch.tensor(1), x))
+    return while_loop(lambda i, y: i < 7, lambda i, y: (i + 2, torch.tanh(layer(y))), (torch.tensor(1), x))  # type: ignore[no-untyped-call]
 
 
 def _branch(layer: nn.Module, x: torch.Tensor, h: torch.Tensor) -> Any:
@@ -109,7 +109,7 @@ def test_known_trips_are_counted() -> None:
 
 
 def _halving(layer: nn.Module, n: torch.Tensor, x: torch.Tensor) -> Any:
-    return while_loop(lambda n, y: n > 1, lambda n, y: (n // 2, y + n), (n, x))
+    return while_loop(lambda n, y: n > 1, lambda n, y: (n // 2, y + n), (n, x))  # type: ignore[no-untyped-call]
 
 
 def test_trips_that_an_input_decides_are_those_of_the_example_and_said_to_be() -> None:

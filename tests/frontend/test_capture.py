@@ -253,3 +253,12 @@ def test_what_cannot_be_captured_says_why_and_what_to_try() -> None:
 def test_wrong_inputs_are_the_users_fault() -> None:
     with pytest.raises(CodesignError, match="can't capture"):
         capture(Net(), (torch.randn(3, 5),))
+
+
+def test_solvers_are_taken_whose_checks_torch_puts_in_order() -> None:
+    def model(x: torch.Tensor, y: torch.Tensor) -> Any:
+        positive = x @ x.mT + 4 * torch.eye(4)
+        return torch.linalg.solve(positive, y), torch.linalg.cholesky(positive), torch.linalg.det(x)
+
+    captured = check(of(model), torch.randn(4, 4), torch.randn(4, 2))
+    assert sum(isinstance(op, Call) for op in captured.module.main.body.ops) == 3
