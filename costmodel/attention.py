@@ -122,7 +122,8 @@ _MEET = {"inside": MEET_INSIDE, "launched": MEET_LAUNCHED, "always": MEET_ALWAYS
 class Call:
     """What a call of attention is asked for: queries of `head` elements and `wanted` bits, `group` query heads a key
     head, keys of `bits` bits; whether it is `decode`, every sequence has a `single` query, several sequences have
-    several key heads each (`moved`: heads and queries change places only by a copy), and a `window` slides."""
+    several key heads each (`moved`: heads and queries change places only by a copy), and a `window` slides; `sm`: the
+    machine's compute capability, as 89 for 8.9 (0 where it is not known, or the machine is no NVIDIA GPU)."""
 
     decode: bool = False
     head: int = 128
@@ -132,6 +133,7 @@ class Call:
     single: bool = False
     moved: bool = False
     window: bool = False
+    sm: int = 0
 
     @property
     def converts(self) -> bool:
@@ -153,10 +155,15 @@ def sources() -> tuple[str, ...]:
 
 
 def row_of(source: str, call: Call) -> Mapping[str, Any]:
-    """The row of the file that an implementation runs for a call: the first of its rows whose condition holds."""
-    name = source if source in sources() else UNKNOWN
+    """The row of the file that an implementation runs for a call: the first of its rows whose condition holds, else the
+    one of implementations that are not known."""
     names = _names(call)
-    return next(row for row in _rows() if name in row["of"] and number(row.get("when", True), names))
+    return next(
+        row
+        for name in (source, UNKNOWN)
+        for row in _rows()
+        if name in row["of"] and number(row.get("when", True), names)
+    )
 
 
 def _names(call: Call) -> dict[str, Value]:

@@ -1,7 +1,7 @@
 """Calibration of a machine: which tables fit which parameters, cross-validated errors, and intervals from the rows
 held out.
 
-The machine's twelve parameters come from library GEMMs and from profiled transformer kernels. A serving system's
+The machine's thirteen parameters come from library GEMMs and from profiled transformer kernels. A serving system's
 attention keeps constants of its own (helper kernels, passes over the cache, shares of the peaks): those are fitted
 per implementation on top of the machine's parameters.
 """
@@ -19,18 +19,28 @@ import pandas as pd
 from codesign.costmodel.fitting import Floats, Prepared, cross_validate, fit, prepare
 from codesign.costmodel.gpu.library import Best, chosen, library
 from codesign.costmodel.gpu.model import cells, family_of, ledger, regime_of
-from codesign.costmodel.gpu.parameters import FITTED, TYPICAL, Calibration, Parameters
+from codesign.costmodel.gpu.parameters import FITTED, TYPICAL, Calibration, Parameters, watts_per_operation
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.tables import Rows, TableError, kernels_of, machine_rows
 
 LIBRARY_FIT = tuple(name for name in FITTED if not name.startswith("profiled") and name != "vector_efficiency")
 PROFILED_FIT = ("vector_efficiency", "profiled_launch_seconds", "profiled_clock")
-IMPLEMENTATION_FIT = ("fill_latency", "step_clocks", "token_seconds", "extra_query_passes")
-"""What is fitted for each implementation of attention: a block's latency, what a step waits for, and the work of
-helper kernels a token and a pass over the queries."""
+IMPLEMENTATION_FIT = (
+    "fill_latency",
+    "step_clocks",
+    "token_seconds",
+    "extra_query_passes",
+    "tensor_efficiency",
+    "helper_seconds",
+)
+"""What is fitted for each implementation of attention: a block's latency, what a step waits for, the work of helper
+kernels a token, a pass over the queries and a launch, and the share of the tensor rate that it reaches."""
 
 GENERATED_FIT = ("fill_latency", "tensor_efficiency", "extra_query_passes")
 """The same where a compiler of tiles made the kernel: its share of the tensor rate is its own."""
+
+QUANTISED_FIT = ("quantise_seconds", "quantise_passes", "tensor_efficiency", "step_clocks")
+"""The same for a product of quantised operands: its small kernels before it, and what its own multiplies reach."""
 
 IMPLEMENTED = {"vector_efficiency": 1.0, "extra_passes": 2.0}
 """Held for every implementation: special functions at their peak; new keys and values are read and written once more
@@ -42,7 +52,19 @@ EXPECTED = {"fill_latency": 8.0, "step_clocks": 350.0, "token_seconds": 2e-9, "e
 
 def fitted_of(implementation: Mapping[str, float]) -> tuple[str, ...]:
     """Which constants of an implementation were fitted; it keeps others at values that hold for all."""
-    return GENERATED_FIT if "tensor_efficiency" in implementation else IMPLEMENTATION_FIT
+    if "quantise_seconds" in implementation:
+        return QUANTISED_FIT
+    return IMPLEMENTATION_FIT if "helper_seconds" in implementation else GENERATED_FIT
+
+
+def _constants(rows: Sequence[Rows], machine: Parameters) -> tuple[tuple[str, ...], Parameters]:
+    """Which constants of an implementation are fitted, and all parameters to begin with."""
+    if "quantised" in rows[0].sizes:
+        return QUANTISED_FIT, machine
+    first = replace(machine, **IMPLEMENTED, **EXPECTED)
+    if rows[0].generated:
+        return GENERATED_FIT, replace(first, tensor_efficiency=0.3, step_clocks=100.0)
+    return IMPLEMENTATION_FIT, first
 
 
 @dataclass
@@ -65,13 +87,13 @@ def calibrate(
 ) -> Calibrated:
     """Fit a machine to tables; parameters that no table speaks of keep their starting values."""
     everything = [
-        rows for table in tables for rows in kernels_of(machine_rows(table, machine.name)) if len(rows.seconds)
+        rows for table in tables for rows in kernels_of(machine_rows(table, machine.name), machine) if len(rows.seconds)
     ]
     if not everything:
         raise TableError(f"no rows of {machine.name} in the tables given")
     parameters = start.parameters
     measured = {rows.implementation for rows in everything if rows.implementation}
-    implementations = {} if measured else dict(start.implementations)
+    implementations = dict(start.implementations)
     ops: list[dict[str, Any]] = []
     held: list[tuple[Prepared, Floats, Calibration]] = []
     plain = [rows for rows in everything if not rows.implementation and rows.method != "schedule"]
@@ -80,6 +102,8 @@ def calibrate(
         if not group:
             continue
         _say(progress, f"fitting {len(names)} parameters to {', '.join(sorted({entry.rows.op for entry in group}))}")
+        if method == "graph":  # begin where the power limit is felt
+            parameters = replace(parameters, tensor_joules=watts_per_operation(machine))
         found = fit(group, machine, parameters, names, limit=limit, progress=progress)
         _say(progress, "cross-validating by site")
         out = cross_validate(group, machine, found.parameters, names, folds=folds, limit=limit, progress=progress)
@@ -94,11 +118,8 @@ def calibrate(
     prefill: set[str] = set()  # implementations written by hand and fitted to more than decoding: what is typical
     for name in sorted(measured):
         mine = [rows for rows in everything if rows.implementation == name]
-        names = GENERATED_FIT if mine[0].generated else IMPLEMENTATION_FIT
-        first = replace(parameters, **IMPLEMENTED, **EXPECTED)
-        if mine[0].generated:
-            first = replace(first, tensor_efficiency=0.3, step_clocks=100.0)
-        elif any(np.any(rows.regime_size > 1.0) for rows in mine):
+        names, first = _constants(mine, parameters)
+        if names == IMPLEMENTATION_FIT and any(np.any(rows.regime_size > 1.0) for rows in mine):
             prefill.add(name)
         group = [prepare(rows, machine, first) for rows in mine]
         _say(progress, f"fitting {len(names)} constants of {name}")
@@ -106,7 +127,7 @@ def calibrate(
         out = cross_validate(
             group, machine, found.parameters, names, folds=folds, limit=limit // 2, prior=first, progress=progress
         )
-        kept = dict.fromkeys((*names, *EXPECTED, *IMPLEMENTED))
+        kept = dict.fromkeys(names if names == QUANTISED_FIT else (*names, *EXPECTED, *IMPLEMENTED))
         implementations[name] = {key: float(f"{getattr(found.parameters, key):.5g}") for key in kept}
         now = Calibration(machine.name, found.parameters, {}, {})
         errors = [
@@ -181,7 +202,8 @@ def _spread(machine: Machine, held: list[tuple[Prepared, Floats, Calibration]]) 
         rows = entry.rows
         _, terms, _ = regimes(rows, machine, calibration.of(method=rows.method), entry.space)
         ratio = rows.seconds / predicted
-        names = {spread_name(rows)} | ({family_of(rows.kernel)} if rows.implementation else set())
+        shared = rows.implementation and "quantised" not in rows.sizes  # a family's own intervals are of what is alike
+        names = {spread_name(rows)} | ({family_of(rows.kernel)} if shared else set())
         for family in names:
             cell = cells(family, terms).astype(str)
             for name in np.unique(cell):

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import least_squares
 
-from codesign.costmodel.gpu.library import Columns, library, thin
+from codesign.costmodel.gpu.library import Columns, library, library_space, thin
 from codesign.costmodel.gpu.parameters import BOUNDS, Calibration, Parameters
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.tables import Rows
@@ -76,9 +76,13 @@ def prepare(rows: Rows, machine: Machine, start: Parameters) -> Prepared:
             vector_efficiency=start.vector_efficiency * 0.6,
         ),
     ]
+    columns = rows.columns
+    if columns is None and not rows.split:
+        space = library_space(rows.kernel, machine)
+        columns = {name: column[space["split.k"] == 1.0] for name, column in space.items()}
     if rows.columns is not None and len(next(iter(rows.columns.values()))) == 1:
         return Prepared(rows, rows.columns)
-    return Prepared(rows, thin(rows.kernel, machine, rows.sizes, spread, rows.columns))
+    return Prepared(rows, thin(rows.kernel, machine, rows.sizes, spread, columns))
 
 
 PHYSICAL = Parameters()

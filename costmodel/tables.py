@@ -19,6 +19,8 @@ import pandas as pd
 from codesign.costmodel import workloads
 from codesign.costmodel.attention import Call, kernel_of, sources
 from codesign.costmodel.launched import is_priced, launches
+from codesign.costmodel.machine import Machine
+from codesign.costmodel.quantised import formats
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.dtypes import DTYPES
 from codesign.ir.errors import CodesignError
@@ -39,7 +41,7 @@ class Rows:
     groups rows for cross-validation, `columns` the schedules to choose from (None: library mode), `method` how
     time was taken, `implementation` whose kernel it is when it is not a plain library's, `generated` when a compiler of
     tiles made that kernel, `assumed` when it is another's because that one is not known, `launches` how often the kernel
-    runs one after the other."""
+    runs one after the other, `split` whether its library offers parts of the reduction."""
 
     op: str
     kernel: KernelSummary
@@ -54,6 +56,7 @@ class Rows:
     regime_size: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     launches: int = 1
     assumed: bool = False
+    split: bool = True
 
 
 def read_table(path: str | Path, clock_hz: float | None = None) -> pd.DataFrame:
@@ -138,8 +141,8 @@ def machine_rows(table: pd.DataFrame, machine: str) -> pd.DataFrame:
     return table
 
 
-def kernels_of(table: pd.DataFrame) -> Iterator[Rows]:
-    """The kernels of a table, by its columns; TableError for a table of an unknown kind."""
+def kernels_of(table: pd.DataFrame, machine: Machine | None = None) -> Iterator[Rows]:
+    """The kernels of a table, by its columns, as a machine runs them; TableError for a table of an unknown kind."""
     kind = kind_of(table)
     aside = set_aside(table, kind)
     if aside.all():
@@ -149,13 +152,10 @@ def kernels_of(table: pd.DataFrame) -> Iterator[Rows]:
         if column in table:
             _check_dtypes(table, column)
     table = table[np.isfinite(_numbers(table, "seconds")) & (_numbers(table, "seconds") > 0)]
-    readers = {
-        "gemm": _gemm,
-        "attention": _attention,
-        "transformer": _transformer,
-        "mixture": _mixture,
-        "launched": _launched,
-    }
+    if kind == "attention":
+        yield from _attention(table, 0 if machine is None else capability(machine))
+        return
+    readers = {"gemm": _gemm, "transformer": _transformer, "mixture": _mixture, "launched": _launched}
     yield from readers[kind](table)
 
 
@@ -282,7 +282,8 @@ def _check_dtypes(table: pd.DataFrame, column: str) -> None:
     """TableError with the first row whose dtype is not known."""
     for name, rows in table.groupby(table[column].astype(str)).groups.items():
         try:
-            dtype_named(str(name))
+            if str(name) not in formats():
+                dtype_named(str(name))
         except TableError as error:
             raise TableError(f"row {int(rows[0]) + 1}, column '{column}': {error.message}") from None
 
@@ -338,14 +339,16 @@ def _gemm(table: pd.DataFrame) -> Iterator[Rows]:
         table = table[~(table.lab_disagreement > 0.25)]
     for dtype, part in table.groupby(names):
         sizes = {"M": _numbers(part, "m"), "N": _numbers(part, "n"), "K": _numbers(part, "k")}
-        yield _rows(
-            "gemm",
-            workloads.gemm(dtype_named(str(dtype))),
-            part,
-            sizes,
-            _site(sizes["N"], sizes["K"]),
-            regime_size=sizes["M"],
-        )
+        site = _site(sizes["N"], sizes["K"])
+        form = formats().get(str(dtype))
+        if form is None:
+            kernel = workloads.gemm(dtype_named(str(dtype)), rotated=True)
+            yield _rows("gemm", kernel, part, sizes, site, regime_size=sizes["M"])
+            continue
+        kernel = workloads.quantised_gemm(form.operand, form.group)
+        sizes["quantised"] = sizes["M"] * sizes["K"]
+        op = f"gemm {form.name}"
+        yield _rows(op, kernel, part, sizes, site, regime_size=sizes["M"], implementation=op, split=form.split)
 
 
 def _launched(table: pd.DataFrame) -> Iterator[Rows]:
@@ -446,7 +449,7 @@ def _eager(op: str, gated: bool, threads: float) -> tuple[KernelSummary, Columns
     return kernel("f16", fresh=True), _one(row if gated else _LAYER_NORM), 1
 
 
-def _attention(table: pd.DataFrame) -> Iterator[Rows]:
+def _attention(table: pd.DataFrame, sm: int) -> Iterator[Rows]:
     keys = ["phase", "kernel_source", "dtype", "kv_dtype", "head_dim"]
     table = table.assign(site=_site(*(_numbers(table, column) for column in ("heads", "kv_heads", "window"))))
     for key, whole in table.groupby(keys):
@@ -459,7 +462,10 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
         moved = (whole["batch"] > 1) & (whole["kv_heads"] > 1)
         cases = zip(group, single, moved, whole["window"] > 0, strict=True)
         bits = (stored_bits, wanted_bits)
-        calls = [Call(decode, int(head), int(each), *bits, *map(bool, more)) for each, *more in cases]
+        calls = [
+            Call(decode, int(head), int(each), *bits, bool(alone), bool(copied), bool(slides), sm)
+            for each, alone, copied, slides in cases
+        ]
         kernels = {call: kernel_of(source, call) for call in dict.fromkeys(calls)}
         runs = pd.Series([kernels[call] for call in calls], index=whole.index)
         for run in dict.fromkeys(runs):
@@ -495,6 +501,12 @@ def _attention(table: pd.DataFrame) -> Iterator[Rows]:
                 generated=run.generated,
                 assumed=run.assumed,
             )
+
+
+def capability(machine: Machine) -> int:
+    """Compute capability of an NVIDIA GPU, as 89 for 8.9; 0 for other machines."""
+    kind, _, version = (machine.target or "").partition(":")
+    return int(version) if kind == "cuda" and version.isdigit() else 0
 
 
 def visited(

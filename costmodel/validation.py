@@ -12,8 +12,9 @@ from scipy.stats import spearmanr
 
 from codesign.costmodel.calibration import regimes, spread_name
 from codesign.costmodel.fitting import prepare
-from codesign.costmodel.gpu.model import family_of, spread_of
-from codesign.costmodel.gpu.parameters import Calibration, load_calibration, wider
+from codesign.costmodel.gpu.intervals import widened
+from codesign.costmodel.gpu.model import distances_of, family_of, spread_of
+from codesign.costmodel.gpu.parameters import Calibration, load_calibration
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.tables import Rows, TableError, kernels_of, machine_rows
 
@@ -29,7 +30,7 @@ def predictions(table: pd.DataFrame, machine: Machine, calibration: Calibration 
         raise TableError(f"no rows of {machine.name} in the table")
     frames = [
         _predicted(rows, machine, known)
-        for rows in kernels_of(picked)
+        for rows in kernels_of(picked, machine)
         if len(rows.seconds) and rows.method != "schedule"
     ]
     if not frames:
@@ -42,9 +43,12 @@ def _predicted(rows: Rows, machine: Machine, calibration: Calibration) -> pd.Dat
     space = prepare(rows, machine, parameters).space
     best, terms, regime = regimes(rows, machine, parameters, space)
     name = spread_name(rows)
-    low, high = spread_of(calibration, terms, name if name in calibration.spread else family_of(rows.kernel))
-    if rows.assumed:  # measured on other implementations
-        low, high = wider((low, high))
+    own = name in calibration.spread
+    far = [] if own else list(distances_of(rows.kernel, calibration))
+    if rows.implementation and (rows.assumed or not own):  # measured on other implementations
+        far.append("implementation")
+    family = name if own else family_of(rows.kernel)
+    low, high = widened(spread_of(calibration, terms, family), far)
     seconds = best.seconds * rows.launches
     return pd.DataFrame(
         {

@@ -6,15 +6,16 @@ kernel computes. `fresh` kernels run in the midst of a model: the one before has
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
-from codesign.costmodel.summary import KernelSummary, summarize
+from codesign.costmodel.summary import Access, KernelSummary, summarize
 from codesign.ir.core import Block, Value
 from codesign.ir.dtypes import DTYPES, F32, I32, I64, DType
 from codesign.ir.index import IndexLike, index
 from codesign.ir.scalar import IndexValue, Read, Scalar, apply, cast, literal, select
 from codesign.ir.tensor import Compute, Dim, Fusion
-from codesign.ir.types import tensor
+from codesign.ir.types import row_major, tensor
 
 
 def _dims(**sizes: IndexLike) -> list[Dim]:
@@ -36,19 +37,55 @@ def _summary(
     warm: str = "",
     fresh: str = "",
     replayed: str = "",
+    rotated: str = "",
 ) -> KernelSummary:
     """The summary of a group; `warm` names inputs that were written some kernels ago, `fresh` those that the kernel
-    just before has written, `replayed` those that the same kernel read when it was timed before."""
+    just before has written, `replayed` those that the same kernel read when it was timed before, `rotated` those of
+    which each timing takes another copy, a few in turn (all else is then the same memory each time)."""
     found = summarize(_group(computes, outputs), name=name, key=name)
-    notes = {key: value for key, value in (("warm", warm), ("fresh", fresh), ("replayed", replayed)) if value}
-    return KernelSummary(**{**found.__dict__, "notes": notes})
+    given = {"warm": warm, "fresh": fresh, "replayed": replayed, "rotated": rotated}
+    return KernelSummary(**{**found.__dict__, "notes": {key: value for key, value in given.items() if value}})
 
 
 @lru_cache(maxsize=32)
-def gemm(dtype: str = "bf16") -> KernelSummary:
-    """`C[m, n] = sum_k A[m, k] B[n, k]` of sizes M, N, K; A is an activation that was just written."""
+def gemm(dtype: str = "bf16", rotated: bool = False) -> KernelSummary:
+    """`C[m, n] = sum_k A[m, k] B[n, k]` of sizes M, N, K; A is an activation that was just written.
+
+    `rotated`: it was timed over and over, on one A and with several copies of the weights in turn.
+    """
     c = _product(dtype, "M", "N", "K")
-    return _summary("gemm", [c], [c], "a")
+    return _summary("gemm", [c], [c], "a", rotated="b" if rotated else "")
+
+
+F4 = DType("f4", "float", 4, 1, F32.numpy)
+"""Four bits with one of mantissa, of which the IR has no type: products of it are priced, not compiled."""
+
+
+@lru_cache(maxsize=8)
+def quantised_gemm(operand: str, group: int = 0) -> KernelSummary:
+    """`C[m, n] = sum_k A[m, k] B[n, k]` in bf16 of quantised operands, timed as `gemm(rotated=True)` is; with `group`, a scale
+    of one byte for so many elements of k is read beside both."""
+    c = _product("f8e4m3" if operand == F4.name else operand, "M", "N", "K", "bf16")
+    found = _summary("gemm", [c], [c], "a", rotated="b")
+    (nest,) = found.nests
+    product = nest.contraction
+    assert product is not None
+    if operand == F4.name:
+        product = replace(product, left=F4, right=F4, unit=F4)
+        nest = replace(nest, contraction=product, loads=tuple(replace(load, dtype=F4) for load in nest.loads))
+    if group:
+        nest = replace(nest, loads=(*nest.loads, *(_scales(load, group) for load in nest.loads)))
+    return replace(found, nests=(nest,))
+
+
+def _scales(load: Access, group: int) -> Access:
+    """The load of an operand's scales: one byte for each group of its last dim."""
+    *rows, columns = load.shape
+    *at, along = load.index
+    shape = (*rows, columns // group)
+    of_group = (*at, along // group)
+    name = f"{load.tensor}_scale"
+    return replace(load, tensor=name, dtype=DTYPES["u8"], shape=shape, strides=row_major(shape), index=of_group)
 
 
 @lru_cache(maxsize=8)
@@ -84,13 +121,14 @@ def product_group(dtype: str, m: int, n: int, k: int) -> Fusion:
     return _group([c], [c])
 
 
-def _product(dtype: str, m: IndexLike, n: IndexLike, k: IndexLike) -> Compute:
+def _product(dtype: str, m: IndexLike, n: IndexLike, k: IndexLike, result: str = "") -> Compute:
     kind = DTYPES[dtype]
     inner = I32 if kind.is_integer else F32
     a, b = _input("a", kind, m, k), _input("b", kind, n, k)
     body = apply("mul", cast(Read(a, ("m", "k")), inner), cast(Read(b, ("n", "k")), inner))
     dims, summed = _dims(m=m, n=n), _dims(k=k)
-    return Compute(dims, body, dtype=kind, reductions=summed, monoid="sum", accumulate=inner, name="c")
+    stored = DTYPES[result or dtype]
+    return Compute(dims, body, dtype=stored, reductions=summed, monoid="sum", accumulate=inner, name="c")
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from codesign.costmodel.gpu.chains import ISSUED_LANES, ChainBlock
-from codesign.costmodel.gpu.geometry import PORT_BYTES_PER_CLOCK, Geometry, Work, wide_of
+from codesign.costmodel.gpu.geometry import Geometry, Work, halved_l2, port_bytes_per_clock, wide_of
 from codesign.costmodel.gpu.lanes import Lanes
 from codesign.costmodel.gpu.occupancy import Occupancy
 from codesign.costmodel.gpu.overlap import CHAINED, INNER
@@ -202,14 +202,15 @@ def block_of(
     split = float(g.split) > 1.0
     partial = (4.0 * float(w.accumulators) or 2.0 * float(w.store_bytes)) if split else 0.0
     out = (partial if split else float(w.store_bytes)) + 2.0 * float(w.atomic_bytes)
+    through_l2 = out if split or not halved_l2(machine) else out + float(w.store_bytes)  # a write goes to both halves
     written = 0.0 if split else float(w.store_bytes) + float(w.atomic_bytes)
-    port = PORT_BYTES_PER_CLOCK * chip.clock
+    port = port_bytes_per_clock(machine) * chip.clock
     through = (load - float(w.shared_loads)) / chip.l2_bandwidth
     none = (0.0, 0.0, 0.0, 0.0)
     fill = Phase("fill", (*none, first * load / port, first * asked), first * through, first, 0.0, fill_floor)
     asked_later = rest * asked + turns
     main = Phase("main", (*pipes, rest * load / port, asked_later), rest * through, rest, 0.0, floor, own, waiting)
-    store = Phase("store", (*none, out / port, stored), out / chip.l2_bandwidth, 0.0, written, 0.0)
+    store = Phase("store", (*none, out / port, stored), through_l2 / chip.l2_bandwidth, 0.0, written, 0.0)
     return Block((fill, main, store), written, partial)
 
 
@@ -230,7 +231,7 @@ def _compute(
     overhead = 1.0 + loss * (1.0 / max(float(w.tensor_m), 1.0) + 1.0 / max(float(w.tensor_n), 1.0))
     tensor = float(tensor_seconds(w.tensor, machine, chip.sms)) * overhead / p.tensor_efficiency
     operands = float(w.operand_bytes) / (OPERAND_BYTES_PER_CLOCK * chip.clock)
-    spill = float(spilled_bytes(w, found)) / (PORT_BYTES_PER_CLOCK * chip.clock)
+    spill = float(spilled_bytes(w, found)) / (port_bytes_per_clock(machine) * chip.clock)
     plain, rare = (float(clocks) / speed for clocks in Lanes.of(machine).clocks(w))
     if knobs.instructions > 0.0:
         plain = max(plain, knobs.instructions * float(w.ieee) / 2.0 / ISSUED_LANES / chip.clock)

@@ -12,7 +12,8 @@ from codesign.costmodel.events.fluid import NAMES
 from codesign.costmodel.events.simulation import simulate
 from codesign.costmodel.events.timeline import TERMS
 from codesign.costmodel.gpu.energy import total_joules
-from codesign.costmodel.gpu.model import GpuTileModel, family_of, spread_of
+from codesign.costmodel.gpu.intervals import widened
+from codesign.costmodel.gpu.model import GpuTileModel, distances_of, family_of, spread_of
 from codesign.costmodel.gpu.parameters import Calibration
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.performed import performed
@@ -60,7 +61,7 @@ class EventModel:
                 details[f"busy.{name}"][row] = value
             details["busy.sm"][row] = 1.0 - seen.idle
         seconds = np.where(below.reason == "", terms.sum(axis=1), np.inf)
-        low, high = spread_of(calibration, terms, family_of(kernel))
+        low, high = widened(spread_of(calibration, terms, family_of(kernel)), distances_of(kernel, calibration))
         return CostBatch(
             seconds=seconds,
             terms=terms,

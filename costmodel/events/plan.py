@@ -18,7 +18,7 @@ from codesign.costmodel.gpu.chains import (
     meeting_seconds,
 )
 from codesign.costmodel.gpu.energy import power_seconds, work_joules
-from codesign.costmodel.gpu.geometry import PORT_BYTES_PER_CLOCK, geometry, wide_of
+from codesign.costmodel.gpu.geometry import geometry, port_bytes_per_clock, wide_of
 from codesign.costmodel.gpu.issue import block_work
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.occupancy import occupancy, reasons
@@ -141,7 +141,7 @@ def plan_columns(
             meeting_seconds(
                 kernel, g, w, columns, idle, p,
                 dram_bandwidth=chip.read_bandwidth, l2_bandwidth=chip.l2_bandwidth, cache_bytes=chip.cache_bytes,
-                port=PORT_BYTES_PER_CLOCK * chip.clock, l2_latency=chip.l2_latency, dram_latency=chip.dram_latency,
+                port=port_bytes_per_clock(machine) * chip.clock, l2_latency=chip.l2_latency, dram_latency=chip.dram_latency,
             )
         ) + float(walk.blocks * idle / (chip.sms * resident) * chain.begin)  # fmt: skip
     around = Around(
@@ -166,7 +166,7 @@ def plan_columns(
         from_dram=from_dram,
         grid=walk.blocks,
         resident=resident,
-        helper_seconds=float(helper_seconds(served, columns, values, p, chip.read_bandwidth)),
+        helper_seconds=float(helper_seconds(served, columns, values, p, chip.read_bandwidth, chip.l2_bandwidth)),
         meeting_seconds=meeting,
         hidden_fill=1.0 - float(chain.seen) if chain is not None else 0.0,
         joules=joules,

@@ -11,7 +11,7 @@ import numpy as np
 
 from codesign.costmodel.gpu.geometry import FOLD, Array, Geometry, Work
 from codesign.costmodel.gpu.parameters import Parameters
-from codesign.costmodel.gpu.traffic import Traffic
+from codesign.costmodel.gpu.traffic import Traffic, cycled_cold
 from codesign.costmodel.summary import KernelSummary
 
 MEET_INSIDE, MEET_LAUNCHED, MEET_ALWAYS = 0.0, 1.0, 2.0
@@ -148,12 +148,36 @@ def further_launches(g: Geometry, knobs: Mapping[str, Array], idle: Array) -> Ar
     return further
 
 
+def quantising_seconds(
+    sizes: Mapping[str, Array],
+    p: Parameters,
+    *,
+    dram_bandwidth: float,
+    l2_bandwidth: Array,
+    cache_bytes: float,
+    halved: bool,
+) -> Array:
+    """Seconds of the kernels that quantise a product's activations before it: `quantised` elements of 16 bits, found in L2
+    as far as they and what is written of them fit."""
+    if "quantised" not in sizes:
+        return 0.0
+    size = 2.0 * sizes["quantised"]
+    cold = cycled_cold(1.5 * size, cache_bytes, halved)
+    return p.quantise_seconds + p.quantise_passes * size * (cold / dram_bandwidth + (1.0 - cold) / l2_bandwidth)
+
+
 def helper_seconds(
-    t: Traffic, knobs: Mapping[str, Array], sizes: Mapping[str, Array], p: Parameters, dram_bandwidth: float
+    t: Traffic,
+    knobs: Mapping[str, Array],
+    sizes: Mapping[str, Array],
+    p: Parameters,
+    dram_bandwidth: float,
+    l2_bandwidth: Array,
 ) -> Array:
     """Seconds of an implementation's helper kernels: passes over new keys and values, over queries and results, and
     their work a token."""
     around = t.least_read + t.write - t.online
     passes = p.extra_passes * t.online * sizes.get("appended", 1.0) + p.extra_query_passes * around
     passes = passes + p.convert_passes * knobs.get("converts", 0.0) * around
-    return passes / dram_bandwidth + p.token_seconds * sizes.get("tokens", 0.0)
+    each = t.cycle / dram_bandwidth + (1.0 - t.cycle) / l2_bandwidth
+    return passes * each + p.token_seconds * sizes.get("tokens", 0.0)

@@ -29,8 +29,8 @@ EPILOGUE = 4.0
 SECTOR_BYTES = 32.0
 """Bytes of DRAM's least transfer where a machine file does not say: a sector of NVIDIA's caches."""
 
-PORT_BYTES_PER_CLOCK = 64.0
-"""Bytes that an SM takes from L2 in a clock."""
+PORT_BYTES_PER_CLOCK = {0: 64.0, 1: 64.0, 2: 128.0}
+"""Bytes that an SM takes from L2 in a clock, by who multiplies: a B300's products of 128 x 64 tiles take in 139."""
 
 Array = Any
 """A NumPy array or a Python number; arrays broadcast against each other."""
@@ -39,6 +39,16 @@ Array = Any
 def wide_of(machine: Machine) -> int:
     """Who multiplies: 0 warps with fragments in registers, 1 warp groups, 2 units with tensor memory."""
     return 2 if machine.features.get("tensor_memory") else 1 if machine.features.get("wgmma") else 0
+
+
+def port_bytes_per_clock(machine: Machine) -> float:
+    """Bytes that an SM takes from L2 in a clock."""
+    return PORT_BYTES_PER_CLOCK[wide_of(machine)]
+
+
+def halved_l2(machine: Machine) -> bool:
+    """Whether L2 is in two halves: what SMs beside both read lies in both, and a write goes to both."""
+    return bool(machine.features.get("halved_l2", False))
 
 
 def sector_bytes(machine: Machine) -> float:
@@ -192,6 +202,7 @@ class Work:
     tensor_m: Array = 0.0
     tensor_n: Array = 0.0
     tensor_k: Array = 0.0
+    tensor_bits: Array = 16.0
     operand_bytes: Array = 0.0
     shared_loads: Array = 0.0
     request_bytes: Array = 0.0
@@ -382,6 +393,7 @@ def _contraction(
     else:
         k_least = 16.0 if width.bits >= 16 else 32.0
         padded = np.maximum(m, 16.0) * np.maximum(n, 8.0) * np.maximum(k, k_least) * batch * loops
+        total.tensor_bits = float(width.bits)
         if np.ndim(vector_unit) or vector_unit:
             total.ieee = total.ieee + vector_unit * 2.0 * m * n * k * batch * loops
             padded = padded * (1.0 - vector_unit)
@@ -553,13 +565,13 @@ def _thread_registers(nest: Nest, g: Geometry) -> Array:
 
 def _operand_bytes(m: Array, n: Array, warps: Array, wide: int) -> Array:
     """Elements that shared memory gives and takes per element of k: what each warp reads for its part of the tile,
-    and the tile once written.
+    and the tile once written (not where units with tensor memory read: there bulk copies go beside them).
 
     Warps that hold fragments in registers (Ampere's mma) read them for their own nearly square part; a warp group's
     mma reads 64 rows and all columns from shared memory directly.
     """
     if wide == 2:  # tensor memory: pairs of SMs hold half of the second operand each, and read each operand once
-        return 2.0 * (m + 0.5 * n)
+        return m + 0.5 * n
     if wide:
         return np.maximum(m / 64.0, 1.0) * (64.0 + n) * 0.5 + m + n
     side = np.sqrt(m * n / warps)

@@ -25,7 +25,12 @@ Columns = dict[str, npt.NDArray[np.float32]]
 
 VECTOR_SPLITS = (1, 2, 4, 8, 16)
 """Parts of the reduction of matrix-vector kernels."""
-CLUSTERS = ((2, 1), (1, 2), (2, 2))
+CLUSTERS = {1: ((2, 1), (1, 2), (2, 2)), 2: ((2, 1), (1, 2), (2, 2), (4, 1), (1, 4), (4, 2), (2, 4))}
+"""Blocks along both sides that share operands by multicast, where warp groups multiply and with tensor memory."""
+
+CLUSTERED = {1: 128 * 128, 2: 64 * 64}
+"""Least results of a tile that is shared in clusters."""
+
 
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 
@@ -43,24 +48,24 @@ def library_space(kernel: KernelSummary, machine: Machine) -> Columns:
     return _space(
         kernel,
         machine.limit("shared_per_block_bytes"),
-        bool(wide_of(machine)),
+        wide_of(machine),
     )
 
 
 @lru_cache(maxsize=64)
-def _space_cached(key: int, shared: float, wide: bool) -> Columns:
+def _space_cached(key: int, shared: float, wide: int) -> Columns:
     return _build(_KERNELS[key], shared, wide)
 
 
 _KERNELS: dict[int, KernelSummary] = {}
 
 
-def _space(kernel: KernelSummary, shared: float, wide: bool) -> Columns:
+def _space(kernel: KernelSummary, shared: float, wide: int) -> Columns:
     _KERNELS[id(kernel)] = kernel
     return _space_cached(id(kernel), shared, wide)
 
 
-def _build(kernel: KernelSummary, shared: float, wide: bool) -> Columns:
+def _build(kernel: KernelSummary, shared: float, wide: int) -> Columns:
     contractions = [nest for nest in kernel.nests if nest.contraction is not None]
     rows: list[dict[str, float]] = []
     if len(contractions) == 1 and not any(nest.reductions for nest in kernel.nests if nest.contraction is None):
@@ -73,7 +78,7 @@ def _build(kernel: KernelSummary, shared: float, wide: bool) -> Columns:
     return {name: np.array([row.get(name, 1.0) for row in rows], dtype=np.float32) for name in names}
 
 
-def _contraction_rows(kernel: KernelSummary, shared: float, wide: bool) -> list[dict[str, float]]:
+def _contraction_rows(kernel: KernelSummary, shared: float, wide: int) -> list[dict[str, float]]:
     nest = next(nest for nest in kernel.nests if nest.contraction is not None)
     found = nest.contraction
     assert found is not None
@@ -82,7 +87,7 @@ def _contraction_rows(kernel: KernelSummary, shared: float, wide: bool) -> list[
     rest = {f"tile.{dim}": 1.0 for dim in (*m_rest, *n_rest, *k_rest, *found.batch)}
     rows: list[dict[str, float]] = []
     for tm, tn in _tile_shapes(wide):
-        for tk in ((64,) if tm * tn > 64 * 128 else (64, 128)) if wide else (32, 64):
+        for tk in _steps(tm * tn, bytes_each, wide):
             stage = (tm + tn) * tk * bytes_each
             fitting = sorted(
                 {
@@ -104,8 +109,8 @@ def _contraction_rows(kernel: KernelSummary, shared: float, wide: bool) -> list[
                     }
                     row.update({"warps": 8 if tm * tn >= 128 * 128 else 4, "vector_unit": 0, **rest})
                     rows.append(row)
-                    if wide and tm * tn >= 128 * 128 and split <= 2:  # blocks that share operands by multicast
-                        rows += [{**row, f"cluster.{m}": a, f"cluster.{n}": b} for a, b in CLUSTERS]
+                    if wide and tm * tn >= CLUSTERED[wide] and split <= 2:
+                        rows += [{**row, f"cluster.{m}": a, f"cluster.{n}": b} for a, b in CLUSTERS[wide]]
     for tm, tn, tk, split in (
         () if wide else cartesian((1,), (4, 8), (256, 512), VECTOR_SPLITS)
     ):  # matrix-vector kernels
@@ -122,7 +127,16 @@ def _contraction_rows(kernel: KernelSummary, shared: float, wide: bool) -> list[
     return rows
 
 
-def _tile_shapes(wide: bool) -> list[tuple[int, int]]:
+def _steps(results: int, bytes_each: float, wide: int) -> list[int]:
+    """Elements of k of one stage: 64 of 16 bits, or as many bytes of narrower ones; for small tiles twice as many as well
+    where operands are copied in bulk, and half as many where they are not."""
+    whole = int(128 / min(bytes_each, 2.0))
+    if not wide:
+        return [whole // 2, whole]
+    return [whole] if results > 64 * 128 else [whole, 2 * whole]
+
+
+def _tile_shapes(wide: int) -> list[tuple[int, int]]:
     """Tiles that libraries have: powers of two for warp-level mma; for warp-group mma one side in steps of 64 rows,
     the other in steps of 16."""
     if not wide:

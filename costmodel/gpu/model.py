@@ -10,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.gpu.energy import total_joules
+from codesign.costmodel.gpu.intervals import distances, holding, widened
 from codesign.costmodel.gpu.occupancy import known, reasons
 from codesign.costmodel.gpu.overlap import THROTTLE
-from codesign.costmodel.gpu.parameters import Calibration, holding, load_calibration
+from codesign.costmodel.gpu.parameters import Calibration, load_calibration
 from codesign.costmodel.gpu.timing import Estimate, estimate
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.performed import by_performance
 from codesign.costmodel.protocol import CostBatch, Floats, Reported
-from codesign.costmodel.summary import KernelSummary
+from codesign.costmodel.summary import KernelSummary, Nest
 from codesign.ir.errors import MachineError
 from codesign.ir.schedule import Schedule, ScheduleBatch
 
@@ -87,7 +88,8 @@ class GpuTileModel:
         total = terms.sum(axis=1)
         fits = reason == ""
         seconds = np.where(fits, total, np.inf)
-        low, high = spread_of(calibration, terms, family_of(kernel))
+        far = distances_of(kernel, calibration)
+        low, high = widened(spread_of(calibration, terms, family_of(kernel)), far)
         read, write = details["dram_read_bytes"], details["dram_write_bytes"]
         joules = total_joules(joules, total, machine)
         remarks = domain_remarks(kernel, machine, calibration)
@@ -102,7 +104,7 @@ class GpuTileModel:
             joules=joules,
             dram_bytes=read + write,
             details=details,
-            remarks=remarks,
+            remarks=(*remarks, *widening_remarks(far, machine, calibration)),
         )
 
 
@@ -238,6 +240,38 @@ def spread_of(calibration: Calibration, terms: Floats, family: str = "contractio
     )
     regimes, bands = _regimes(terms), _bands(terms)
     return pairs[regimes, bands, 0], pairs[regimes, bands, 1]
+
+
+def distances_of(kernel: KernelSummary, calibration: Calibration) -> tuple[str, ...]:
+    """In which ways a kernel differs from those that its interval was measured on, besides the machine (whose distance its
+    calibration's intervals hold): the kind of kernel, and the type of what is multiplied."""
+    found = []
+    family = family_of(kernel)
+    if family not in calibration.spread and f"profiled {family}" not in calibration.spread:
+        found.append("kind")
+    elif any(_slides(nest) for nest in kernel.nests):
+        found.append("kind")
+    operands = {nest.contraction.operand for nest in kernel.nests if nest.contraction is not None}
+    if any(operand.bits != 16 for operand in operands):
+        found.append("dtype")
+    return tuple(found)
+
+
+def _slides(nest: Nest) -> bool:
+    """Whether a nest reads a window: an index that moves with a dim of the result and with a reduced one."""
+    outer, inner = set(nest.dims), set(nest.reductions)
+    names = [set(part.variables()) for load in nest.loads for part in load.index]
+    return any(part & outer and part & inner for part in names)
+
+
+def widening_remarks(far: tuple[str, ...], machine: Machine, calibration: Calibration) -> tuple[str, ...]:
+    """What widened an interval, in words."""
+    remarks = [f"interval widened: {distances()[name].why}" for name in far]
+    if calibration.transferred:
+        remarks.append(
+            f"interval widened: {machine.name} was not measured, its parameters are {calibration.transferred}'s"
+        )
+    return tuple(remarks)
 
 
 def domain_remarks(kernel: KernelSummary, machine: Machine, calibration: Calibration) -> tuple[str, ...]:

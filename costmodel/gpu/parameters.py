@@ -1,7 +1,7 @@
 """The physical parameters of the tile model: what each means, its bounds, and where its value comes from.
 
-At most twelve are fitted per machine. A machine that was not calibrated takes the parameters of the calibrated
-machine whose way of working is nearest (asynchronous bulk copies or not); all are ratios to figures of the machine
+Thirteen are fitted per machine. A machine that was not calibrated takes the parameters of the calibrated
+machine whose way of working is nearest (who multiplies, how operands are copied, how L2 is built); all are ratios to figures of the machine
 file or clock counts, so they carry over.
 """
 
@@ -14,8 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from codesign.costmodel.gpu.geometry import wide_of
+from codesign.costmodel.gpu.intervals import widened
 from codesign.costmodel.launched import intervals as launched_intervals
 from codesign.costmodel.launched import launch_seconds
 from codesign.costmodel.machine import Machine, as_shipped, load_machine
@@ -73,6 +73,10 @@ class Parameters:
     token_seconds: float = 0.5e-9
     """What helper kernels take for each new token on top of its bytes: a block of 512 threads a token, or fewer where
     a token has fewer keys."""
+    quantise_seconds: float = 5e-6
+    """Floor of the small kernels that quantise the activations of a product before it, where the call does."""
+    quantise_passes: float = 1.5
+    """Passes over these activations (of 16 bits) that they take: reads for the scale, a read and a narrower write."""
     convert_passes: float = 2.0
     """Passes over queries and results where queries are converted to the type of the keys by a kernel of its own."""
     extra_query_passes: float = 0.0
@@ -88,15 +92,16 @@ FITTED = (
     "dram_efficiency",
     "write_gap",
     "fill_latency",
+    "reduction_latency",
     "step_clocks",
     "vector_efficiency",
     "profiled_launch_seconds",
     "profiled_clock",
 )
-"""The parameters that calibration fits: twelve. The others hold on every GPU that was looked at."""
+"""The parameters that calibration fits: thirteen. The others hold on every GPU that was looked at."""
 
-TRANSFER = 1.8
-"""How many times wider intervals are for what was not measured: a machine, an implementation."""
+PRODUCT = "gemm "
+"""How names of quantised products begin among the implementations; the others are of attention."""
 
 TYPICAL = "typical"
 """The name under which calibrations keep the middle of their implementations."""
@@ -113,12 +118,14 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "exposed": (0.02, 1.0),
     "sharpness": (1.5, 12.0),
     "reduction_latency": (0.3, 40.0),
-    "step_clocks": (5.0, 1200.0),
+    "step_clocks": (5.0, 6000.0),
     "vector_efficiency": (0.2, 1.0),
     "warm": (0.0, 1.0),
     "helper_seconds": (0.5e-6, 4e-6),
     "extra_passes": (0.0, 8.0),
     "token_seconds": (0.05e-9, 20e-9),
+    "quantise_seconds": (0.2e-6, 40e-6),
+    "quantise_passes": (0.2, 8.0),
     "convert_passes": (0.0, 8.0),
     "extra_query_passes": (0.02, 8.0),
     "profiled_launch_seconds": (0.1e-6, 3e-6),
@@ -149,7 +156,7 @@ class Calibration:
         Profiled eager kernels hold less launch time than replayed graphs, those of an eager stream more.
         """
         own = self.implementations.get(implementation, {}) if implementation else {}
-        if implementation and not own:
+        if implementation and not own and not implementation.startswith(PRODUCT):
             own = self.implementations.get(TYPICAL, {})
         found = replace(self.parameters, **own)
         if method == "eager":
@@ -193,11 +200,14 @@ def _started(p: Parameters, machine: Machine, fitted_on: str) -> Parameters:
 def _completed(found: Calibration) -> Calibration:
     """With intervals of kinds of kernels that were measured on other machines only, wider as for any other machine."""
     spread = dict(found.spread)
-    for name in _shipped():
+    for name in calibrations():
         other = _read(name)
         kinds = {key.split(":")[0] for key in spread}
         if other is not None:
-            spread |= {key: wider(pair) for key, pair in other.spread.items() if key.split(":")[0] not in kinds}
+            name = "generation" if _unlike(load_machine(other.machine), load_machine(found.machine))[0] else "machine"
+            for key, pair in other.spread.items():
+                if key.split(":")[0] not in kinds:
+                    spread[key] = widened(pair, [name])
     return replace(found, spread=spread)
 
 
@@ -209,25 +219,12 @@ def _of_eager_streams(machine: str) -> dict[str, tuple[float, float]]:
         least, most = others.get(f"eager {kind}", (1.0, 1.0))
         others[f"eager {kind}"] = min(low, least), max(high, most)
     own = {f"eager {kind}": pair for kind, pair in known.get(machine, {}).items()}
-    return {kind: wider(pair) for kind, pair in others.items()} | own
+    return {kind: widened(pair, ["machine"]) for kind, pair in others.items()} | own
 
 
-def _shipped() -> list[str]:
+def calibrations() -> list[str]:
+    """Machines that are calibrated."""
     return sorted(path.stem for path in FOLDER.glob("*.json"))
-
-
-def holding(pair: tuple[float, float]) -> tuple[float, float]:
-    """An interval's factors with the prediction itself inside: quantiles of a cell whose rows all err to one side leave
-    it out, and a prediction outside of its own interval says two things at once."""
-    low, high = pair
-    return min(low, 1.0), max(high, 1.0)
-
-
-def wider(pair: tuple[Any, Any]) -> tuple[Any, Any]:
-    """An interval's factors (numbers, or arrays of them) for what they were not measured on: another machine, an
-    implementation that is not known."""
-    low, high = np.minimum(pair[0], 1.0), np.maximum(pair[1], 1.0)
-    return np.maximum(1.0 - TRANSFER * (1.0 - low), np.minimum(low, 0.2)), 1.0 + TRANSFER * (high - 1.0)
 
 
 def calibration_like(donor: str, machine: Machine) -> Calibration:
@@ -235,27 +232,30 @@ def calibration_like(donor: str, machine: Machine) -> Calibration:
     MachineError if that was not."""
     found = _read(donor)
     if found is None:
-        raise MachineError(f"{donor} is not calibrated; calibrated machines are {', '.join(_shipped())}")
+        raise MachineError(f"{donor} is not calibrated; calibrated machines are {', '.join(calibrations())}")
     return transferred(found, machine)
 
 
 def transferred(donor: Calibration | None, machine: Machine) -> Calibration:
     """What a machine that was never measured takes of a calibrated one, with wider intervals.
 
-    Shares, clock counts and energies carry over as they are. Launch and fill are work of the GPU's own clock, so their
-    seconds scale with it (a fill is kept in DRAM latencies, whose length differs too). Tensor units with a memory of
+    Shares, clock counts and energies carry over as they are, and so does a launch, whose floor is a generation's and not
+    the clock's. A fill is work of the GPU's own clock, so its seconds scale with it (it is kept in DRAM latencies, whose
+    length differs too). Tensor units with a memory of
     their own take less energy for an operation, as the power limit over the peak says. What implementations of attention
     keep is latencies and steps of their own code, and is taken as it is.
     """
     if donor is None:
         wide = {"default": (0.6, 1.7)}
         return Calibration(machine.name, Parameters(), wide, {"rule": "physical defaults, no calibration shipped"})
-    spread = {key: wider(pair) for key, pair in donor.spread.items()}
+    here, there = load_machine(donor.machine), machine
+    far = ["generation" if here.architecture != there.architecture else "machine"]
+    spread = {key: widened(pair, far) for key, pair in donor.spread.items()}
     provenance = {
         "rule": f"shares and clock counts fitted on {donor.machine}; figures of {machine.name}",
         "from": donor.provenance,
     }
-    scale = _scales(load_machine(donor.machine), machine)
+    scale = _scales(here, there)
     parameters = replace(donor.parameters, **_scaled(asdict(donor.parameters), scale))
     implementations = donor.implementations
     return Calibration(machine.name, parameters, spread, provenance, donor.machine, implementations)
@@ -270,17 +270,15 @@ def _scales(donor: Machine, machine: Machine) -> dict[str, float]:
         machine.level("dram").latency_seconds, "levels.dram.latency_seconds"
     )
     scales = {
-        "launch_seconds": clock,
         "helper_seconds": clock,
-        "profiled_launch_seconds": clock,
         "fill_latency": clock * latency,
     }
     if machine.features.get("tensor_memory") and not donor.features.get("tensor_memory"):
-        scales["tensor_joules"] = _watts_per_operation(machine) / _watts_per_operation(donor)
+        scales["tensor_joules"] = watts_per_operation(machine) / watts_per_operation(donor)
     return scales
 
 
-def _watts_per_operation(changed: Machine) -> float:
+def watts_per_operation(changed: Machine) -> float:
     """The power limit over the peak rate of 16-bit products: vendors size the one for the other."""
     machine = as_shipped(changed)
     return machine.need(machine.power_watts, "power_watts") / (machine.rate("tensor", "bf16") or 1.0)
@@ -291,13 +289,15 @@ def _scaled(values: dict[str, float], scale: dict[str, float]) -> dict[str, floa
 
 
 def donor_of(machine: Machine) -> str:
-    """Which calibrated machine works most alike: one with bulk asynchronous copies for those that have them, else the
-    other."""
-    return (
-        "h100_sxm"
-        if machine.features.get("tma", False) and machine.features.get("thread_block_cluster", False)
-        else "a100_sxm"
-    )
+    """Which calibrated machine works most alike: fewest of the features that both files state differ; what multiplies
+    counts before all."""
+    return min(calibrations(), key=lambda name: _unlike(machine, load_machine(name)))
+
+
+def _unlike(machine: Machine, other: Machine) -> tuple[bool, int]:
+    """Whether other units multiply, and how many other features differ."""
+    stated = machine.features.keys() & other.features.keys()
+    return wide_of(machine) != wide_of(other), sum(machine.features[key] != other.features[key] for key in stated)
 
 
 @lru_cache(maxsize=64)

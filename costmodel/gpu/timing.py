@@ -13,14 +13,16 @@ import numpy as np
 
 from codesign.costmodel.gpu.chains import (
     ISSUED_LANES,
+    SUMS_IN_FLIGHT,
     chain_block,
     further_launches,
     helper_seconds,
     launched,
     meeting_seconds,
+    quantising_seconds,
 )
 from codesign.costmodel.gpu.energy import power_seconds, work_joules
-from codesign.costmodel.gpu.geometry import PORT_BYTES_PER_CLOCK, Array, Geometry, Work, geometry, wide_of
+from codesign.costmodel.gpu.geometry import Array, Geometry, Work, geometry, halved_l2, port_bytes_per_clock, wide_of
 from codesign.costmodel.gpu.issue import block_work
 from codesign.costmodel.gpu.lanes import Lanes
 from codesign.costmodel.gpu.occupancy import Known, Occupancy, as_reported, occupancy
@@ -107,7 +109,7 @@ class Estimate:
 class _Chip:
     """A machine's figures as the model uses them: bytes per second of what a well-made kernel reaches at each level,
     seconds of latency, lanes of an SM. `wide`: 0 where warps multiply fragments, 1 where warp groups do, 2 with tensor
-    memory; `bulk` where stores and loads are bulk copies."""
+    memory; `bulk` where stores and loads are bulk copies; `halved` where L2 is in two halves."""
 
     sms: float
     dram: float
@@ -123,6 +125,7 @@ class _Chip:
     warp: float
     wide: int
     bulk: bool
+    halved: bool
 
     @staticmethod
     def of(machine: Machine, p: Parameters, slower: Array) -> _Chip:
@@ -134,7 +137,7 @@ class _Chip:
             sms=float(machine.instances("shared")),
             dram=memory_bandwidth(machine) * p.dram_efficiency,
             l2=l2_bandwidth * p.l2_efficiency * slower,
-            port=PORT_BYTES_PER_CLOCK * clock,
+            port=port_bytes_per_clock(machine) * clock,
             shared=machine.need(machine.level("shared").bandwidth, "levels.shared.bandwidth"),
             cache_bytes=cache_bytes(machine),
             dram_latency=machine.need(dram.latency_seconds, "levels.dram.latency_seconds"),
@@ -145,6 +148,7 @@ class _Chip:
             warp=machine.limit("warp_size"),
             wide=wide_of(machine),
             bulk=bool(machine.features.get("tma", False)),
+            halved=halved_l2(machine),
         )
 
 
@@ -179,7 +183,8 @@ def estimate(
         resident = np.minimum(resident, knobs["blocks_limit"])
     slots = chip.sms * resident
     absorbed = ABSORBED if chip.bulk else 0.0
-    t = traffic(kernel, g, slots, knobs.get("group", 1.0), order, chip.cache_bytes, p.warm, p.write_gap, absorbed)
+    group = knobs.get("group", 1.0)
+    t = traffic(kernel, g, slots, group, order, chip.cache_bytes, p.warm, p.write_gap, absorbed, chip.halved)
     busiest = busiest_sm(g.grid, slots, chip.sms, sizes.get("skew", 1.0) * g.skew)
     rounds = np.maximum(busiest / resident, g.skew)  # the longest block is as many mean ones
 
@@ -203,7 +208,8 @@ def estimate(
 
     # L2 and DRAM, which all SMs share
     arriving = w.load_bytes - w.shared_loads if chip.wide == 2 else w.load_bytes  # a pair of SMs keeps half each
-    l2_bytes = g.grid * (w.load_bytes - w.shared_loads + w.store_bytes + 2.0 * w.atomic_bytes)
+    stored = w.store_bytes * (2.0 if chip.halved else 1.0)
+    l2_bytes = g.grid * (w.load_bytes - w.shared_loads + stored + 2.0 * w.atomic_bytes)
     port_bytes = busiest * arriving
     l2 = np.maximum(l2_bytes / chip.l2, port_bytes / chip.port)
     tiled = np.greater(w.tensor_k, 0.0)
@@ -221,7 +227,7 @@ def estimate(
         behind = g.grid * w.load_bytes / in_flight  # loads that wait for each other, of a block and of those after it
         read = np.where(waiting, read, overlap((read, chip.dram_latency * behind * t.missed), INNER))
     write = t.write_effort / chip.dram
-    store = np.maximum(write, g.grid * w.store_bytes / chip.l2)
+    store = np.maximum(write, g.grid * stored / chip.l2)
 
     # what the blocks of an SM do one after the other, and what of it nothing hides
     if chained:
@@ -244,7 +250,8 @@ def estimate(
         )  # fmt: skip
         reduction = reduction + idle_blocks
     else:
-        arrival = chip.dram_latency * ARRIVAL / (pipeline - 0.5)
+        waited = chip.l2_latency + (chip.dram_latency - chip.l2_latency) * t.missed
+        arrival = waited * ARRIVAL / (pipeline - 0.5)
         step = w.trips * trip_depth(w, bool(chip.wide)) * p.step_clocks / chip.clock
         step = step + np.where(tiled, (w.trips - 1.0) * arrival, 0.0)
         turns = rounds
@@ -273,11 +280,14 @@ def estimate(
         exposed = share * np.maximum(serial - together, 0.0)
         busy = together + exposed
         partial = np.where(np.greater(g.split, 1.0), w.accumulators * 8.0 * g.grid, 0.0)
-        reduction = np.where(np.greater(g.split, 1.0), p.reduction_latency * chip.dram_latency + partial / chip.l2, 0.0)
+        met = p.reduction_latency * chip.dram_latency + g.split * chip.l2_latency / SUMS_IN_FLIGHT
+        reduction = np.where(np.greater(g.split, 1.0), met + partial / chip.l2, 0.0)
 
     further = further_launches(g, knobs, idle)
     launch = p.launch_seconds + p.helper_seconds * further
-    passes = helper_seconds(t, knobs, sizes, p, chip.dram)
+    passes = helper_seconds(t, knobs, sizes, p, chip.dram, chip.l2) + quantising_seconds(
+        sizes, p, dram_bandwidth=chip.dram, l2_bandwidth=chip.l2, cache_bytes=chip.cache_bytes, halved=chip.halved
+    )
     joules = work_joules(w, g.grid, t.read, t.write, machine, p)
     power = power_seconds(joules, machine)
     return Estimate(
@@ -401,7 +411,7 @@ def tensor_seconds(work_by_dtype: Mapping[str, Array], machine: Machine, sms: fl
 
 
 def trip_depth(w: Work, wide: bool) -> Array:
-    """How many times `step_clocks` a loop trip takes: warp-level multiplies over 64 elements of k are one step, those
+    """How many times `step_clocks` a loop trip takes: warp-level multiplies over 128 bytes of k are one step, those
     of a warp group follow each other sooner; a trip of other loops is a quarter of a step."""
     share = GROUP_MMA_CLOCKS / WARP_MMA_CLOCKS if wide else 1.0
-    return np.where(np.greater(w.tensor_k, 0.0), w.tensor_k / 64.0 * share, 0.25)
+    return np.where(np.greater(w.tensor_k, 0.0), w.tensor_k * w.tensor_bits / 1024.0 * share, 0.25)

@@ -10,7 +10,7 @@ from codesign.costmodel import workloads
 from codesign.costmodel.gpu.energy import static_watts
 from codesign.costmodel.gpu.library import library
 from codesign.costmodel.gpu.model import TERM_NAMES, GpuTileModel, spread_of
-from codesign.costmodel.gpu.parameters import FITTED, calibration_like, load_calibration, wider
+from codesign.costmodel.gpu.parameters import FITTED, calibration_like, load_calibration
 from codesign.costmodel.machine import load_machine, machine_names
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostBatch
@@ -119,11 +119,31 @@ def test_every_gpu_prices_a_gemm_and_a_norm() -> None:
         assert np.isfinite(cost.seconds[0]), name
 
 
-def test_at_most_twelve_parameters_are_fitted() -> None:
-    assert len(FITTED) <= 12
-    assert load_calibration(load_machine("h100_sxm")).provenance["tables"]
-    assert load_calibration(load_machine("b200_sxm")).transferred == "h100_sxm"
-    assert load_calibration(load_machine("l40s")).transferred == "a100_sxm"
+def test_at_most_sixteen_parameters_are_fitted() -> None:
+    assert len(FITTED) <= 16
+    for name in ("a100_sxm", "h100_sxm", "b300_sxm", "l40s"):
+        found = load_calibration(load_machine(name))
+        assert found.provenance["tables"]
+        assert not found.transferred
+
+
+@pytest.mark.parametrize(
+    ("name", "donor"),
+    [
+        ("b200_sxm", "b300_sxm"),
+        ("gb300", "b300_sxm"),
+        ("h200_sxm", "h100_sxm"),
+        ("a30", "a100_sxm"),
+        ("l4", "l40s"),
+        ("rtx_6000_ada", "l40s"),
+        ("rtx_pro_6000", "l40s"),  # no tensor memory, one L2
+        ("mi300x", "a100_sxm"),
+    ],
+)
+def test_a_machine_takes_the_parameters_of_one_that_works_alike(name: str, donor: str) -> None:
+    found = load_calibration(load_machine(name))
+    assert found.transferred == donor
+    assert found.parameters.launch_seconds == load_calibration(load_machine(donor)).parameters.launch_seconds
 
 
 # Medians of two labs (AIConfigurator silicon tables): machine, m, n, k, seconds. One row of each regime.
@@ -134,6 +154,14 @@ MEASURED = [
     ("h100_sxm", 1024, 65536, 128, 63.6e-6),  # write
     ("a100_sxm", 4096, 12288, 1536, 637.2e-6),  # compute
     ("a100_sxm", 16, 4096, 16384, 88.7e-6),  # memory
+    ("b300_sxm", 64, 64, 64, 1.82e-6),  # launch
+    ("b300_sxm", 16, 65536, 16384, 330.0e-6),  # memory
+    ("b300_sxm", 1024, 65536, 16384, 1256.9e-6),  # compute
+    ("b300_sxm", 2304, 5120, 512, 10.49e-6),  # pairs of SMs on few tiles
+    ("l40s", 64, 64, 64, 2.17e-6),  # launch
+    ("l40s", 16, 65536, 16384, 2978.2e-6),  # memory
+    ("l40s", 16384, 64, 64, 4.29e-6),  # faster than DRAM allows
+    ("l40s", 513, 3072, 5120, 84.4e-6),  # compute
 ]
 
 
@@ -141,7 +169,7 @@ MEASURED = [
 def test_library_mode_is_near_a_measured_time_in_each_regime(name: str, m: int, n: int, k: int, seconds: float) -> None:
     machine = load_machine(name)
     sizes = {"M": np.array([m]), "N": np.array([n]), "K": np.array([k])}
-    found = library(workloads.gemm(), machine, sizes, load_calibration(machine).parameters).seconds[0]
+    found = library(workloads.gemm(rotated=True), machine, sizes, load_calibration(machine).parameters).seconds[0]
     assert found == pytest.approx(seconds, rel=0.2)
 
 
@@ -159,13 +187,17 @@ def test_attention_in_one_pass_costs_less_than_in_three() -> None:
 
 def test_an_unidentified_donor_is_an_error() -> None:
     with pytest.raises(MachineError, match="calibrated machines are"):
-        calibration_like("l40s", load_machine("h100_sxm"))
+        calibration_like("l4", load_machine("h100_sxm"))
 
 
 def test_what_transfers_follows_the_clock() -> None:
-    """Launch and fill are work of the GPU's clock; shares and clock counts stay."""
-    donor, found = load_calibration(load_machine("a100_sxm")), calibration_like("a100_sxm", load_machine("h100_sxm"))
-    assert found.parameters.launch_seconds == pytest.approx(donor.parameters.launch_seconds * 1.41 / 1.98)
+    """A fill is work of the GPU's clock, kept in latencies of DRAM; a launch, shares and clock counts stay."""
+    here, there = load_machine("a100_sxm"), load_machine("h100_sxm")
+    donor, found = load_calibration(here), calibration_like("a100_sxm", there)
+    latency = [machine.level("dram").latency_seconds.value for machine in (here, there)]  # type: ignore[union-attr]
+    scale = 1.41 / 1.98 * latency[0] / latency[1]  # type: ignore[operator]
+    assert found.parameters.fill_latency == pytest.approx(donor.parameters.fill_latency * scale)
+    assert found.parameters.launch_seconds == donor.parameters.launch_seconds
     assert found.parameters.step_clocks == donor.parameters.step_clocks
     assert found.parameters.dram_efficiency == donor.parameters.dram_efficiency
     assert found.transferred == "a100_sxm"
@@ -269,11 +301,3 @@ def test_an_interval_holds_its_own_point_for_every_kind_of_kernel(name: str) -> 
             low, high = spread_of(calibration, terms, family)
             assert (low <= 1.0).all(), (family, TERM_NAMES[bound])
             assert (high >= 1.0).all(), (family, TERM_NAMES[bound])
-
-
-def test_an_interval_of_what_was_not_measured_is_wider_and_holds_its_point() -> None:
-    for pair in ((0.9, 1.1), (0.8, 0.95), (1.05, 1.3), (0.1, 4.0)):
-        low, high = wider(pair)
-        assert 0.0 < low <= min(pair[0], 1.0)
-        assert high >= max(pair[1], 1.0)
-        assert high - low > pair[1] - pair[0]

@@ -31,6 +31,29 @@ def test_what_a_kernel_finds_of_its_last_run() -> None:
     assert mixture(large, replayed=True).read == pytest.approx(mixture(large, replayed=False).read)
 
 
+def timed(rows: float, columns: float, halved: bool) -> Traffic:
+    """A product of few rows or few columns that is timed over and over, with copies of its weights in turn."""
+    kernel = workloads.gemm("bf16", rotated=True)
+    knobs: dict[str, Any] = {"tile.m": 128.0, "tile.n": 64.0, "tile.k": 64.0}
+    g = geometry(kernel, knobs, {"M": rows, "N": columns, "K": 2048.0})
+    return traffic(kernel, g, 216.0, 1.0, ("m", "n"), 96e6, 0.0, 48.0, 0.0, halved)
+
+
+def test_rotated_weights_stay_as_far_as_all_copies_fit() -> None:
+    assert timed(16.0, 4000.0, halved=False).missed < 0.05  # five times 16 MB
+    assert timed(16.0, 8000.0, halved=False).missed == pytest.approx(1.0, abs=0.02)
+    assert timed(16.0, 4000.0, halved=True).missed > 0.9  # each half holds its own
+    assert timed(16.0, 1500.0, halved=True).read == 0.0
+
+
+def test_operands_that_do_not_change_stay_as_far_as_one_run_fits() -> None:
+    assert timed(18000.0, 64.0, halved=False).read == 0.0  # 74 MB
+    assert timed(18000.0, 64.0, halved=True).missed > 0.5
+    assert timed(30000.0, 64.0, halved=False).missed > 0.9
+    assert timed(18000.0, 64.0, halved=False).write_effort == 0.0  # written over before it is written back
+    assert timed(18000.0, 64.0, halved=True).write_effort > 18000.0 * 64.0 * 2.0
+
+
 def test_short_runs_cost_a_gap_each() -> None:
     for step in (32.0, 64.0, 256.0):
         found = mixture(64.0, replayed=False, step=step)

@@ -1,0 +1,49 @@
+"""The error model: what the interval of a prediction is made of.
+
+An interval begins as the residual of the regime that the kernel falls in, from rows held out of a calibration. Each way in which
+what is predicted differs from what was measured (`distances.toml`) adds to it, independent of the others: the logarithms of
+the factors are added in squares. The prediction itself always lies inside.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DISTANCES = Path(__file__).resolve().parent.parent / "parameters" / "distances.toml"
+
+
+@dataclass(frozen=True)
+class Distance:
+    """One way to differ from what was measured: what it adds to the logarithm of each side of a 90 % interval, and in words."""
+
+    name: str
+    spread: float
+    why: str
+
+
+@lru_cache(maxsize=1)
+def distances() -> dict[str, Distance]:
+    """All ways to differ, by name."""
+    rows = tomllib.loads(DISTANCES.read_text(encoding="utf-8"))
+    return {name: Distance(name, row["spread"], row["why"]) for name, row in rows.items()}
+
+
+def holding(pair: tuple[float, float]) -> tuple[float, float]:
+    """An interval's factors with the prediction itself inside: quantiles of a cell whose rows all err to one side leave
+    it out, and a prediction outside of its own interval says two things at once."""
+    low, high = pair
+    return min(low, 1.0), max(high, 1.0)
+
+
+def widened(pair: tuple[Any, Any], names: Iterable[str]) -> tuple[Any, Any]:
+    """An interval's factors (numbers, or arrays of them) at some distances from what they were measured on."""
+    further = sum(distances()[name].spread ** 2 for name in names)
+    low, high = np.log(np.minimum(pair[0], 1.0)), np.log(np.maximum(pair[1], 1.0))
+    return np.exp(-np.sqrt(low * low + further)), np.exp(np.sqrt(high * high + further))

@@ -1,0 +1,32 @@
+"""Products of quantised operands: the formats that serving systems have, as rows of `quantised.toml`.
+
+A call holds the quantisation of its activations too, by small kernels before the product. Tables name the call by a dtype
+(`fp8`, `fp8_block`, `nvfp4`); a dtype of the IR (`f8e4m3`) names the product alone.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+FORMATS = Path(__file__).resolve().parent / "quantised.toml"
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of a quantised product: the `operand` dtype that the tensor unit multiplies, elements in a `group` of one
+    scale that is read beside them (0: none), and whether the library offers parts of the reduction (`split`)."""
+
+    name: str
+    operand: str
+    group: int = 0
+    split: bool = True
+
+
+@lru_cache(maxsize=1)
+def formats() -> dict[str, Format]:
+    """The formats that are known, by the name that tables give them."""
+    rows = tomllib.loads(FORMATS.read_text(encoding="utf-8"))["format"]
+    return {name: Format(name, row["operand"], row["group"], row["split"]) for row in rows for name in row["of"]}

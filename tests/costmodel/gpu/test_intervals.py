@@ -1,0 +1,63 @@
+"""Intervals: what widens them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from codesign.costmodel import workloads
+from codesign.costmodel.gpu.intervals import distances, widened
+from codesign.costmodel.gpu.model import GpuTileModel, distances_of
+from codesign.costmodel.gpu.parameters import load_calibration
+from codesign.costmodel.machine import load_machine
+from codesign.ir.schedule import Schedule, ScheduleBatch
+
+
+@pytest.mark.parametrize("pair", [(0.9, 1.1), (0.8, 0.95), (1.05, 1.3), (0.1, 4.0)])
+def test_an_interval_at_a_distance_is_wider_and_holds_its_point(pair: tuple[float, float]) -> None:
+    assert widened(pair, []) == pytest.approx((min(pair[0], 1.0), max(pair[1], 1.0)))
+    before = widened(pair, [])
+    for name in distances():
+        low, high = widened(pair, [name])
+        assert 0.0 < low < before[0] <= 1.0 <= before[1] < high
+    one, two = (widened(pair, names)[1] for names in (["machine"], ["machine", "kind"]))
+    assert two > one
+
+
+def test_distances_add_in_squares() -> None:
+    names = ["machine", "dtype"]
+    _, high = widened((1.0, 1.0), names)
+    assert math.log(high) == pytest.approx(math.hypot(*(distances()[name].spread for name in names)))
+
+
+def _interval(name: str, dtype: str) -> tuple[float, tuple[str, ...]]:
+    machine = load_machine(name)
+    schedule = Schedule({"m": 64, "n": 64, "k": 32}, pipeline=3, extras={"warps": 4})
+    sizes = {"M": 2048, "N": 2048, "K": 2048}
+    cost = GpuTileModel().predict(workloads.gemm(dtype), machine, ScheduleBatch.of([schedule]), sizes)
+    return float(cost.high[0] / cost.low[0]), cost.remarks
+
+
+def test_what_was_not_measured_is_wider_and_says_so() -> None:
+    known, remarks = _interval("h100_sxm", "bf16")
+    assert not any("interval widened" in remark for remark in remarks)
+    other, remarks = _interval("h100_sxm", "f8e4m3")
+    assert other > 1.1 * known
+    assert any("another type" in remark for remark in remarks)
+    other, remarks = _interval("h200_sxm", "bf16")
+    assert other > 1.1 * known
+    assert any("h200_sxm was not measured" in remark for remark in remarks)
+
+
+def test_a_window_is_a_kind_that_was_not_measured() -> None:
+    calibration = load_calibration(load_machine("h100_sxm"))
+    assert "kind" in distances_of(workloads.convolution(), calibration)
+    assert distances_of(workloads.gemm(), calibration) == ()
+    assert distances_of(workloads.gemm("f32"), calibration) == ("dtype",)
+
+
+def test_every_distance_has_a_reason() -> None:
+    assert all(found.spread > 0 and found.why for found in distances().values())
+    assert np.isfinite([found.spread for found in distances().values()]).all()

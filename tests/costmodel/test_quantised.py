@@ -1,0 +1,63 @@
+"""Products of quantised operands: what the call holds beside the product."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from codesign.costmodel import workloads
+from codesign.costmodel.fitting import prepare
+from codesign.costmodel.gpu.parameters import load_calibration
+from codesign.costmodel.machine import load_machine
+from codesign.costmodel.quantised import FORMATS, formats
+from codesign.costmodel.tables import Rows, kernels_of
+
+
+def _rows(dtype: str, m: int, n: int = 128, k: int = 4096) -> Rows:
+    (rows,) = kernels_of(pd.DataFrame({"dtype": [dtype], "m": m, "n": n, "k": k, "seconds": 1e-5}))
+    return rows
+
+
+def _seconds(dtype: str, m: int, passes: float = 1.0) -> float:
+    machine = load_machine("b300_sxm")
+    parameters = replace(load_calibration(machine).parameters, quantise_seconds=4e-6, quantise_passes=passes)
+    return float(prepare(_rows(dtype, m), machine, parameters).predict(machine, parameters)[0])
+
+
+def test_formats_name_their_source() -> None:
+    data = tomllib.loads(FORMATS.read_text())
+    assert {row["source"] for row in data["format"]} == set(data["sources"])
+    assert {"fp8", "fp8_block", "nvfp4"} <= set(formats())
+
+
+def test_a_call_holds_the_quantisation_of_its_activations() -> None:
+    assert _seconds("fp8", 16) == pytest.approx(_seconds("f8e4m3", 16) + 4e-6, rel=0.2)
+    read = 2.0 * 65536 * 4096 / 7.75e12  # one pass over the activations, far more than L2 holds
+    more = _seconds("fp8", 65536, passes=3.0) - _seconds("fp8", 65536, passes=1.0)
+    assert 2.0 * read < more < 2.0 * read / 0.7
+
+
+def test_four_bits_are_half_a_byte_and_a_sixteenth_of_scales() -> None:
+    (nest,) = workloads.quantised_gemm("f4", 16).nests
+    sizes = {"M": 8.0, "N": 64.0, "K": 1024.0}
+    held = {load.tensor.split("#")[0] + load.tensor[-6:]: load for load in nest.loads}
+    weights = [load for load in nest.loads if load.tensor.startswith("b#")]
+    stored = sum(
+        load.dtype.bytes * float(np.prod([extent.evaluate(sizes) for extent in load.shape])) for load in weights
+    )
+    assert len(held) == 4
+    assert stored == 64 * 1024 * 4.5 / 8
+
+
+def test_libraries_without_parts_of_k_are_given_none() -> None:
+    machine = load_machine("b300_sxm")
+    parameters = load_calibration(machine).parameters
+    spaces = {name: prepare(_rows(name, 16, k=65536), machine, parameters).space for name in ("fp8", "nvfp4")}
+    assert spaces["nvfp4"] is not None
+    assert spaces["fp8"] is not None
+    assert set(spaces["nvfp4"]["split.k"].tolist()) == {1.0}
+    assert spaces["fp8"]["split.k"].max() > 1.0
