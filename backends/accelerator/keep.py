@@ -10,7 +10,7 @@ from codesign.backends.accelerator.grid import Grid
 from codesign.costmodel.dataflow.keeping import Again, holders, kept
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.core import Op
-from codesign.ir.index import Index, index
+from codesign.ir.index import Index, index, maximum, minimum
 from codesign.ir.program import Keep, Scratch, scratch
 from codesign.ir.scalar import Read
 from codesign.ir.tile import For, Kernel, Load
@@ -63,12 +63,18 @@ class Keeping:
             port = int(where.port)
             if port:
                 over = holders(target, port)
-                digits = self._digits(load, 0 if over > 1 else target.ports[port].inside)
+                whole = int(where.blocks) == int(where.waiting)
+                number, many = self._waiting(load)
+                most = many if whole else int(where.blocks)
+                block = (
+                    (number, many) if whole else (minimum(number, most), most + 1)
+                )  # the last for all that are not kept
+                digits = [*self._cores(load, 0 if over > 1 else target.ports[port].inside), block, *load.loops]
                 made = self._scratch(load, digits, target.ports[port].place, used[port])
                 made.over = over
                 used[port] = made.end
                 self.scratches.append(made)
-                self.places[load.op] = Keep(_place(load, made, digits), self._again(load))
+                self.places[load.op] = Keep(_place(load, made, digits), self._again(load, number, most, whole))
 
     def _visit(self, ops: Sequence[Op], around: tuple[For, ...], found: list[_Repeated]) -> None:
         for op in ops:
@@ -94,32 +100,36 @@ class Keeping:
             return None
         return _Repeated(op, frozenset(names & self.grid.extents.keys()), tuple(loops))
 
-    def _digits(self, load: _Repeated, inside: int) -> _Digits:
-        """What tells the tiles of a load in one memory apart: the core's place, the block, the steps of loops."""
+    def _cores(self, load: _Repeated, inside: int) -> _Digits:
+        """What tells the tiles of a load in one memory apart by the cores that need them."""
         found: _Digits = []
-        waits = False
-        for name, count in self.grid.blocks.items():
-            if name not in load.used:
-                waits = waits or count > 1
-                continue
+        for name in (name for name in self.grid.split if name in load.used):
             many = prod(at.get(name, 1) for at in self.grid.parts[inside:])
             if many > 1:
                 found.append((index(self.grid.coordinates[name]) % many, many))
-            if waits and count > 1:
-                found.append((self.grid.block(name), count))
-        return [*found, *load.loops]
+        return found
+
+    def _waiting(self, load: _Repeated) -> tuple[Index, int]:
+        """The number of a block among those between one that reads something and the next that reads it again, and how many they are."""
+        number, many, waits = index(0), 1, False
+        for name, count in self.grid.blocks.items():
+            if name not in load.used:
+                waits = waits or count > 1
+            elif waits and count > 1:
+                number, many = number * count + self.grid.block(name), many * count
+        return number, many
 
     def _scratch(self, load: _Repeated, digits: _Digits, place: str, address: int) -> Scratch:
         count = prod(many for _, many in digits)
         name = self.grid.fresh(f"kept_{load.op.buffer.name}")
         return scratch(name, load.type.dtype, (count, *load.type.shape), address, place)
 
-    def _again(self, load: _Repeated) -> Index:
-        """Zero for the first of the blocks that read the same."""
+    def _again(self, load: _Repeated, number: Index, most: int, whole: bool) -> Index:
+        """Zero for the first of the blocks that read the same, and for those beyond the most that are kept."""
         blocks = [
             self.grid.block(name) for name, count in self.grid.blocks.items() if name not in load.used and count > 1
         ]
         total = index(0)
         for block in blocks:
             total = total + block
-        return total
+        return total if whole else total * maximum(minimum(most - number, 1), 0)

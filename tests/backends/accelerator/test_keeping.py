@@ -72,6 +72,22 @@ def test_what_is_read_again_most_often_goes_first(tmp_path: Path, capacity: int,
     assert read(lowered, small) == (x_times * 512 + w_times * 1024) * 256 * 2 + 1024 * 2
 
 
+def test_a_part_is_kept_of_what_does_not_fit_whole(tmp_path: Path) -> None:
+    """The right operand waits four blocks of 8 KiB a cluster: two of them, and one that the others pass through, fit beside the left one."""
+    small = with_clusters_of(tmp_path, 8192 + 128 + 3 * 8192)
+    group = groups.gemm(512, 1024, 256)
+    lowered = program(group, machine=small)
+    assert read(lowered, small) == 512 * 256 * 2 + 1024 * 256 * 2 * (0.5 + 0.5 * 2) + 1024 * 2
+    assert lowered.scratch_bytes("cluster") == 8192 + 128 + 3 * 8192
+    form = normalize(group)
+    cost = DataflowModel().predict(summarize(form.fusion), small, ScheduleBatch.of([STEPS]))
+    assert cost.dram_bytes[0] == pytest.approx(simulate(lowered, None, small, values=False).dram_bytes)
+    arrays = groups.random_inputs(group)
+    kernel = tile(form.fusion, STEPS, outputs=form.outputs)
+    result = simulate(lowered, arrays, small)
+    np.testing.assert_allclose(result.outputs[0], groups.run_tiles(kernel, arrays)[0], rtol=4e-3, atol=4e-2)
+
+
 def test_where_no_network_sends_to_many_each_cluster_holds_what_its_own_cores_need(tmp_path: Path) -> None:
     path = tmp_path / "alone.toml"
     text = (MACHINE_FOLDER / "maia100.toml").read_text().replace("multicast = true", "multicast = false")
