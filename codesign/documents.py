@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from codesign.compiler import Compiled
@@ -80,10 +79,7 @@ def document_of(
         symbols=sizes,
         verified=model,
         warnings=list(dict.fromkeys(remarks)),
-        fusion=[
-            FusionEdge(**{**asdict(edge), "seconds": edge.seconds if math.isfinite(edge.seconds) else None})
-            for edge in planned.edges
-        ],
+        fusion=[FusionEdge(**edge.to_json()) for edge in planned.edges],
     )
 
 

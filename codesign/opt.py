@@ -98,6 +98,7 @@ def _opt(
                 "passes": [dataclasses.asdict(timing) for timing in manager.timings],
                 "differences": [{"pass": name, "largest": worst} for name, worst in equivalence.worst],
                 "remarks": context.remarks,
+                "fusion": [edge.to_json() for edge in context.fusion],
                 "output": written,
                 "module": None if written else text,
             }
@@ -105,7 +106,7 @@ def _opt(
         return 0
     if timings:
         _print_timings(manager.timings)
-    for remark in context.remarks:
+    for remark in (*context.remarks, *map(str, context.fusion)):
         _to_stderr(remark)
     if written is None:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")

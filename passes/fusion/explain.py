@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from codesign.ir.tensor import Fusion
 from codesign.passes.fusion.graph import Node
@@ -30,6 +31,10 @@ class Edge:
     apart: float
     reason: str
     count: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data; seconds are None where the two can't be one kernel."""
+        return {**asdict(self), "seconds": self.seconds if math.isfinite(self.seconds) else None}
 
     def __str__(self) -> str:
         times = f" (x {self.count})" if self.count > 1 else ""

@@ -146,6 +146,7 @@ def test_what_no_schedule_fits_is_named() -> None:
     search = searched(chain("exp", "tanh"), pricer, GreedyFusion())
     (edge,) = edges(search, lambda fusion: limit)
     assert str(edge) == f"%{edge.first} -> %{edge.second}: apart, {limit}"
+    assert edge.to_json()["seconds"] is None
 
 
 @pytest.mark.parametrize("machine", ["h100_sxm", "maia100"])
