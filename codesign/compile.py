@@ -45,30 +45,55 @@ def _forms(emit: list[str], machines: list[Machine]) -> set[str]:
     return set(emit)
 
 
+_ModelFile = Annotated[Path | None, typer.Argument(help="The file with the model; it is run.", show_default=False)]
+_Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target", "-t", help="Machine name or machine file (repeatable). [default: h100_sxm]", show_default=False
+    ),
+]
+_Forms = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Write this form (repeatable): into -o DIR, or on stdout when there is no DIR.", show_default=False
+    ),
+]
+_Passes = Annotated[
+    str | None,
+    typer.Option(
+        help="Passes to run after clean-up and before fusion: name{option=value,...},package.module:Class",
+        show_default=False,
+    ),
+]
+_Schedules = Annotated[
+    Path | None,
+    typer.Option(
+        help="Replay schedules by kernel name from this JSON, such as the schedules.json of -o.", show_default=False
+    ),
+]
+_Why = Annotated[
+    list[str] | None,
+    typer.Option(help="Explain the predicted time of this kernel (repeatable; `all` for each).", show_default=False),
+]
+_Page = Annotated[
+    Path | None,
+    typer.Option("--report", help="Write one self-contained HTML page (one for each target).", show_default=False),
+]
+_Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify/--no-verify",
+        help="Run every kernel on random inputs, the whole model on its example and on others.",
+    ),
+]
+
+
 @application.command(help=__doc__)
 def _compile(
-    model: Annotated[
-        Path | None, typer.Argument(help="The file with the model; it is run.", show_default=False)
-    ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target", "-t", help="Machine name or machine file (repeatable). [default: h100_sxm]", show_default=False
-        ),
-    ] = None,
-    emit: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Write this form (repeatable): into -o DIR, or on stdout when there is no DIR.", show_default=False
-        ),
-    ] = None,
-    verify: Annotated[
-        bool,
-        typer.Option(
-            "--verify/--no-verify",
-            help="Run every kernel on random inputs, the whole model on its example and on others.",
-        ),
-    ] = True,
+    model: _ModelFile = None,
+    target: _Targets = None,
+    emit: _Forms = None,
+    verify: _Verify = True,
     kernels: Annotated[
         bool, typer.Option("--kernels/--no-kernels", help="Compile the kernels ahead of time for the target.")
     ] = True,
@@ -80,25 +105,14 @@ def _compile(
     explain_fusion: Annotated[
         bool, typer.Option("--explain-fusion", help="Say of each producer and consumer why they are one kernel or not.")
     ] = False,
-    passes: Annotated[
-        str | None,
-        typer.Option(
-            help="Passes to run after clean-up and before fusion: name{option=value,...},package.module:Class",
-            show_default=False,
-        ),
-    ] = None,
+    passes: _Passes = None,
     reuse: Annotated[
         bool,
         typer.Option(
             "--reuse/--no-reuse", help="Take over what earlier runs chose, where nothing differs that it follows from."
         ),
     ] = True,
-    schedules: Annotated[
-        Path | None,
-        typer.Option(
-            help="Replay schedules by kernel name from this JSON, such as the schedules.json of -o.", show_default=False
-        ),
-    ] = None,
+    schedules: _Schedules = None,
     dynamic: Annotated[
         bool, typer.Option("--dynamic", help="Make the first size of every input one dynamic symbol, `batch`.")
     ] = False,
@@ -109,17 +123,9 @@ def _compile(
     seed: Annotated[int, typer.Option(help="Seed of the random inputs and of the policy.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write files into this folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
-    why: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Explain the predicted time of this kernel (repeatable; `all` for each).", show_default=False
-        ),
-    ] = None,
+    why: _Why = None,
     show_all: Annotated[bool, typer.Option("--all", help="Report every kernel.")] = False,
-    page: Annotated[
-        Path | None,
-        typer.Option("--report", help="Write one self-contained HTML page (one for each target).", show_default=False),
-    ] = None,
+    page: _Page = None,
     list_ops: Annotated[bool, typer.Option("--list-ops", help="List the operators that the front end claims.")] = False,
     list_targets: Annotated[bool, typer.Option("--list-targets", help="List the machines that are shipped.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,

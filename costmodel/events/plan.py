@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from codesign.costmodel.events.blocks import Around, Block, Chip, Knobs, block_of
-from codesign.costmodel.events.cache import Reads, panels_of, reads, write_effort
+from codesign.costmodel.events.cache import Panels, Reads, panels_of, reads, write_effort
 from codesign.costmodel.events.walk import Walk
 from codesign.costmodel.gpu.chains import (
     chain_block,
@@ -21,7 +21,7 @@ from codesign.costmodel.gpu.energy import power_seconds, work_joules
 from codesign.costmodel.gpu.geometry import geometry, port_bytes_per_clock, wide_of
 from codesign.costmodel.gpu.issue import block_work
 from codesign.costmodel.gpu.model import knob_columns
-from codesign.costmodel.gpu.occupancy import occupancy, reasons
+from codesign.costmodel.gpu.occupancy import Occupancy, occupancy, reasons
 from codesign.costmodel.gpu.parameters import Parameters, load_calibration
 from codesign.costmodel.gpu.timing import in_flight_bytes, stages_consumed
 from codesign.costmodel.gpu.traffic import Traffic, box_of, side_by_side
@@ -87,6 +87,28 @@ def plan(
     return plan_columns(kernel, machine, columns, schedule.order, sizes, parameters, compiled)
 
 
+def _bundles(blocks: int, resident: int, sms: int) -> tuple[int, int]:
+    """Places for bundles on an SM, and blocks of a bundle."""
+    wanted = min(resident, -(-blocks // sms))
+    together = -(-wanted // BUNDLES)
+    return -(-wanted // together), together
+
+
+def _bytes_of(panels: Sequence[Panels]) -> tuple[float, float]:
+    """Distinct bytes, and those of them that are read online."""
+    distinct = sum(entry.bytes * entry.number for entry in panels)
+    return distinct, sum(entry.bytes * entry.number for entry in panels if entry.online)
+
+
+def _refuse_what_does_not_fit(kernel: KernelSummary, machine: Machine, found: Occupancy) -> None:
+    texts = np.full(1, "", dtype=object)
+    reasons(found, texts)
+    why = str(texts[0])
+    if why:
+        message = f"{kernel.name} does not fit on {machine.name}: {why}"
+        raise ScheduleError(message, hint="smaller tiles or fewer stages")
+
+
 def plan_columns(
     kernel: KernelSummary,
     machine: Machine,
@@ -100,33 +122,24 @@ def plan_columns(
     p = parameters or load_calibration(machine).parameters
     values = {name: float(value) for name, value in (sizes or {}).items()}
     decided, idle = launched(kernel, knobs_given, values, float(machine.instances("shared")))
-    columns = {name: float(value) for name, value in decided.items()}
-    idle = float(idle)
+    columns, idle = {name: float(value) for name, value in decided.items()}, float(idle)
     g = geometry(kernel, columns, values, float(machine.instances("shared")))
     knobs = Knobs.of(columns)
     wide = wide_of(machine)
     w, held = block_work(kernel, g, machine, {name: np.float64(value) for name, value in columns.items()}, compiled)
     warps, pipeline = np.float64(knobs.warps), np.float64(knobs.pipeline)
     found = occupancy(w, machine, warps, pipeline, held)
-    texts = np.full(1, "", dtype=object)
-    reasons(found, texts)
-    why = str(texts[0])
-    if why:
-        message = f"{kernel.name} does not fit on {machine.name}: {why}"
-        raise ScheduleError(message, hint="smaller tiles or fewer stages")
+    _refuse_what_does_not_fit(kernel, machine, found)
     wave = min(float(found.blocks) * machine.instances("shared"), float(g.grid))
     streaming = not any(nest.contraction for nest in kernel.nests)
     runs = side_by_side(g, box_of(kernel, g, wave / min(float(g.split), wave), knobs.group, order)) if streaming else g
     chip = Chip.of(machine, p, write_effort(kernel, runs, p.write_gap))
     walk = Walk.of({dim: int(np.ceil(g.blocks[dim])) for dim in kernel.outer}, order, int(g.split), knobs.group)
     resident = min(int(found.blocks), int(columns.get("blocks_limit", float(found.blocks))))
-    wanted = min(resident, -(-walk.blocks // chip.sms))
-    together = -(-wanted // BUNDLES)
+    places, together = _bundles(walk.blocks, resident, chip.sms)
     panels = panels_of(kernel, g, runs, walk, chip.cache_bytes, p.warm)
-    places = -(-wanted // together)
     from_dram = reads(panels, walk, chip.sms * together, float(w.store_bytes), chip.cache_bytes, places)
-    distinct = sum(entry.bytes * entry.number for entry in panels)
-    online = sum(entry.bytes * entry.number for entry in panels if entry.online)
+    distinct, online = _bytes_of(panels)
     sharing = min(walk.blocks, chip.sms)
     missed = min(from_dram.total / max(distinct, 1.0), 1.0)
     contractions = sum(nest.contraction is not None for nest in kernel.nests)

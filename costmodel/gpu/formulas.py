@@ -106,15 +106,19 @@ def formulas(
         "reduction": {"parts": _number(g.split), "latencies": p.reduction_latency, "dram_latency_seconds": latency},
     }
     alone = {name: _number(seconds) for name, seconds in found.resources.items()}
+    return {name: Formula(entry, alone.get(name)) for name, entry in values.items()}, _grid_facts(found, grid, sms)
+
+
+def _grid_facts(found: Estimate, grid: float, sms: float) -> dict[str, float]:
+    """Facts about the grid: its waves, and what a block and a thread take."""
     slots = sms * _number(found.blocks_per_sm)
-    facts = {
+    return {
         "sms": sms,
         "waves": grid / slots,
         "last_wave_share": (grid / slots) % 1.0 or 1.0,
         "threads_per_block": _number(found.occupancy.threads),
         "spilled_bytes_per_thread": _number(found.occupancy.spilled),
     }
-    return {name: Formula(entry, alone.get(name)) for name, entry in values.items()}, facts
 
 
 def _latency(w: Work, knobs: Mapping[str, Any], p: Parameters) -> dict[str, float]:

@@ -96,13 +96,7 @@ def traffic(
             once, each = footprint(access, whole) * left, footprint(access, per_wave) * left
             entries.append((access, once, each))
             flow = flow + each
-    write: Array = 0.0
-    write_effort: Array = 0.0
-    for nest in kernel.nests:
-        for access in nest.stores:
-            size = footprint(access, whole) * access.dtype.bytes
-            write = write + size
-            write_effort = write_effort + size * (1.0 + write_gap / run_bytes(access, runs))
+    write, write_effort = _written(kernel, whole, runs, write_gap)
     if not streaming:
         write_effort = write_effort * (1.0 - absorbed * np.clip(1.5 - write / (0.5 * l2_bytes), 0.0, 1.0))
     elif "fresh" in kernel.notes:
@@ -146,6 +140,20 @@ def traffic(
         if any(np.any(g.online[dim]) for dim in access.dims if dim in g.online):
             online = online + once
     return Traffic(read, write, read_effort, write_effort, least, online, cycle if timed and not halved else 1.0)
+
+
+def _written(
+    kernel: KernelSummary, whole: Mapping[str, Array], runs: Geometry, write_gap: float
+) -> tuple[Array, Array]:
+    """Bytes that are stored, and as how many they count with the gaps between their runs."""
+    write: Array = 0.0
+    effort: Array = 0.0
+    for nest in kernel.nests:
+        for access in nest.stores:
+            size = footprint(access, whole) * access.dtype.bytes
+            write = write + size
+            effort = effort + size * (1.0 + write_gap / run_bytes(access, runs))
+    return write, effort
 
 
 def kept_between_sweeps(flow: Array, l2_bytes: float) -> Array:

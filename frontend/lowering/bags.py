@@ -11,7 +11,7 @@ from codesign.frontend.lowering.registry import lower
 from codesign.frontend.lowering.views import shape_of
 from codesign.ir.core import Value, tensor_type
 from codesign.ir.dtypes import I64
-from codesign.ir.index import IndexLike, index
+from codesign.ir.index import Index, IndexLike, index
 from codesign.ir.scalar import IndexValue, Literal, Scalar, apply, cast
 
 
@@ -34,17 +34,7 @@ def embedding_bag(
     bag of every row, how many rows a bag has, and of a maximum which row it is.
     """
     (count,), (rows, width) = shape_of(ids), shape_of(table)
-    starts = shape_of(offsets)[0]
-    bags = b.shape[0]
-    compute = opmath(b.dtype)
-    bag = b.reduce(  # the last bag that starts at or before the position
-        "sum",
-        (count,),
-        (starts,),
-        lambda i, r: cast(apply("le", cast(read(offsets, r), I64), IndexValue(i[0])), I64),
-        accumulate=I64,
-        name=f"{b.name}_bag",
-    )
+    bags, compute, bag = b.shape[0], opmath(b.dtype), _started(b, count, offsets)
 
     def place(i: Point) -> Any:
         return data_index(apply("sub", read(bag, (i[0],)), literal(1, I64)), bags, wrap=False)
@@ -98,6 +88,18 @@ def embedding_bag(
         lambda i: literal(0, I64) if where_from is None else read(where_from, i),
     ]
     return b.compute((bags, width), body), *(_further(b, k, value) for k, value in enumerate(kept, 1))
+
+
+def _started(b: Builder, count: Index, offsets: Value) -> Value:
+    """How many bags start at or before each position."""
+    return b.reduce(
+        "sum",
+        (count,),
+        shape_of(offsets)[:1],
+        lambda i, r: cast(apply("le", cast(read(offsets, r), I64), IndexValue(i[0])), I64),
+        accumulate=I64,
+        name=f"{b.name}_bag",
+    )
 
 
 def _greatest_rows(
