@@ -37,6 +37,9 @@ def _whatif(
             show_default=False,
         ),
     ] = None,
+    fusion: Annotated[
+        bool, typer.Option("--fusion", help="Fuse anew along the ranges of crossovers too, which compiles the model often.")
+    ] = False,
     sweep: Annotated[
         list[str] | None,
         typer.Option(help="FIGURE=LOW:HIGH[:POINTS], values or factors as in x0.5:x2 (repeatable: all combinations).", show_default=False),
@@ -73,6 +76,7 @@ def _whatif(
         slopes=sensitivities,
         step=step,
         crossed=Questions.ranges(crossover, machine),
+        fused=model if fusion else None,
         swept=Questions.ranges(sweep, machine),
         searched=Questions.ranges(pareto, machine),
         prices=_prices(price or []),

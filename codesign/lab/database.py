@@ -20,6 +20,7 @@ from urllib.parse import quote
 import numpy as np
 import numpy.typing as npt
 import sqlalchemy as sa
+from pydantic import BaseModel, ConfigDict
 from sqlalchemy.dialects.sqlite import insert
 
 from codesign.ir.errors import CodesignError
@@ -74,6 +75,26 @@ BATCHES = sa.Table(
     sa.Column("seconds", sa.LargeBinary, nullable=False),
     sa.Column("marks", sa.JSON, nullable=False),
 )
+
+
+class _Result(BaseModel):
+    """What a run leaves, as it must be in a file."""
+
+    model_config = ConfigDict(extra="forbid")
+    evaluations: int
+    best: float | None
+    policy_seconds: float
+    allowed: int | None
+
+
+class _Description(BaseModel):
+    """A problem, as it must be in a file."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    machine: str
+    knobs: list[tuple[str, list[int | float | str | bool]]]
+    measured: bool
 
 
 @dataclass(frozen=True)
@@ -227,7 +248,7 @@ class Database:
         with self._errors(), self.engine.connect() as base:
             used = sa.select(RUNS.c.problem).join(MEMBERS, MEMBERS.c.run == RUNS.c.key).where(MEMBERS.c.study == study)
             rows = base.execute(sa.select(PROBLEMS.c.key, PROBLEMS.c.description).where(PROBLEMS.c.key.in_(used)))
-            return {str(row.key): row.description for row in rows}
+            return {str(row.key): _Description.model_validate(row.description).model_dump() for row in rows}
 
     def runs(self, study: str) -> list[Run]:
         """The runs of a study, in a fixed order."""
@@ -245,9 +266,15 @@ class Database:
         """The evaluations of a run in order."""
         with self._errors(), self.engine.connect() as base:
             rows = base.execute(sa.select(BATCHES).where(BATCHES.c.run == run).order_by(BATCHES.c.start))
-            return [
+            found = [
                 Stretch(int(row.start), _array(row.numbers, "<i8"), _array(row.seconds, "<f8"), _marks(row.marks)) for row in rows
             ]  # fmt: skip
+            position = 0
+            for stretch in found:
+                if stretch.start != position or len(stretch.numbers) != len(stretch.seconds):
+                    raise ValueError("evaluations of a run are not one after the other")
+                position += len(stretch.numbers)
+            return found
 
     def close(self) -> None:
         """Let go of the file, as one file when nobody else works on it."""
@@ -274,16 +301,21 @@ def _begin_reading(connection: sa.Connection) -> None:
 
 
 def _run(row: Mapping[Any, Any]) -> Run:
+    result = None if row["result"] is None else _Result.model_validate(row["result"]).model_dump()
     return Run(
-        str(row["key"]), str(row["problem"]), str(row["policy"]), str(row["budget"]), int(row["seed"]), str(row["state"]), row["result"]
+        str(row["key"]), str(row["problem"]), str(row["policy"]), str(row["budget"]), int(row["seed"]), str(row["state"]), result
     )  # fmt: skip
 
 
-def _array(data: bytes, kind: str) -> npt.NDArray[Any]:
+def _array(data: Any, kind: str) -> npt.NDArray[Any]:
+    if not isinstance(data, bytes):
+        raise ValueError("a batch must be bytes")
     return np.frombuffer(data, dtype=kind)
 
 
 def _marks(data: Any) -> list[tuple[int, float]]:
+    if not isinstance(data, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in data):
+        raise ValueError("marks of a batch must be pairs")
     return [(int(count), float(seconds)) for count, seconds in data]
 
 

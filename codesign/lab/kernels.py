@@ -128,10 +128,12 @@ def model_problems(path: Path, machine: Machine, fidelity: int = 1) -> Iterator[
 
 def whole_models(plan: StudyPlan, steps: Steps) -> Iterator[Problem]:
     """Models that fusion policies are compared on, each on each machine."""
+    if not plan.fusions:
+        return  # without the imports, which take a while
     from codesign.ir.text import print_module
     from codesign.lab.models import captured
 
-    for name in plan.models if plan.fusions else ():
+    for name in plan.models:
         path = Path(name)
         steps.step(f"capturing {path.name}")
         text = print_module(captured(path).captured.module)

@@ -157,7 +157,7 @@ class Scores:
         shares = np.arange(1, POINTS + 1) / POINTS
         allowed = (trace.run.result or {}).get("allowed")
         if allowed is None:  # seconds
-            return trace.made(shares * float(budget.split()[0]))
+            return trace.made(shares * _seconds(budget))
         positions: npt.NDArray[np.int64] = np.maximum(np.round(shares * allowed), 1).astype(np.int64)
         return positions
 
@@ -198,6 +198,16 @@ class Scores:
     @cached_property
     def _expected(self) -> dict[tuple[str, bytes], Floats]:
         return {}
+
+
+def _seconds(budget: str) -> float:
+    """Seconds of a budget by its label."""
+    try:
+        return float(budget.split()[0])
+    except (ValueError, IndexError):
+        raise CodesignError(
+            f"a budget is called {budget[:40]!r}", hint="as in '2.5 s'; the database is damaged"
+        ) from None
 
 
 def mean_known(values: Floats, axis: int) -> Floats:

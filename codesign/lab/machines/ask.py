@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from codesign.command import Steps
 from codesign.costmodel.machine import Machine
 from codesign.lab.machines.document import WhatIf, document
 from codesign.lab.machines.search import Blame, blame, front
 from codesign.lab.machines.sensitivity import STEP, Sensitivity, adjustable, sensitivities
-from codesign.lab.machines.sweep import Range, crossovers, sweep
+from codesign.lab.machines.sweep import Range, crossovers, fusion_crossovers, sweep
 from codesign.lab.machines.workload import Workload
 
 CROSSED = 3
@@ -20,11 +21,12 @@ CROSSED = 3
 
 @dataclass(frozen=True)
 class Questions:
-    """What to ask; see `codesign.whatif`."""
+    """What to ask; see `codesign.whatif`. `fused`: the model's file, when it is to be fused anew along the ranges of crossovers."""
 
     slopes: bool = True
     step: float = STEP
     crossed: Sequence[Range] = ()
+    fused: Path | None = None
     swept: Sequence[Range] = ()
     searched: Sequence[Range] = ()
     prices: Mapping[str, float] = field(default_factory=dict)
@@ -52,6 +54,11 @@ def answer(workload: Workload, asked: Questions, steps: Steps | None = None) -> 
     ]
     steps.step("crossovers")
     crossings = [crossing for span in crossed for crossing in crossovers(workload, span)]
+    if asked.fused is not None:
+        tick = steps.each("fusing anew", len(crossed))
+        for span in crossed:
+            crossings.extend(fusion_crossovers(asked.fused, workload.machine, span))
+            tick()
     points = []
     if asked.swept:
         points = sweep(workload, asked.swept, steps.each("sweep", math.prod(r.points for r in asked.swept)))

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from codesign.ir.errors import CodesignError
 from codesign.ir.schedule import Schedule
 from codesign.lab.machines.sensitivity import changer
 from codesign.lab.machines.workload import Outcome, Workload
+from codesign.lab.models import compiled
 
 MOST_POINTS = 20_000
 
@@ -94,7 +96,7 @@ def sweep(workload: Workload, ranges: Sequence[Range], tick: Callable[[], None] 
 
 @dataclass(frozen=True)
 class Crossover:
-    """From this value of a figure on a kernel has another schedule or another bound (`what`: "schedule" or "bound")."""
+    """From this value of a figure on a kernel has another schedule or another bound, or the model another fusion (`what`)."""
 
     figure: str
     value: float
@@ -144,4 +146,33 @@ def _changes(figure: str, value: float, factor: float, old: Outcome, new: Outcom
         for what, (left, right) in pairs.items():
             if left != right:
                 found.append(Crossover(figure, value, factor, before.name, what, left, right, new.seconds))
+    return found
+
+
+def fusion_crossovers(model: Path, machine: Machine, span: Range, halvings: int = 4) -> list[Crossover]:
+    """Where on a range another fusion is chosen: the model is compiled anew at each value, and where the kernels differ between two, between
+    them."""
+    value, change = changer(machine, span.figure)
+
+    def at(figure: float) -> tuple[dict[str, str], float]:
+        compilation = compiled(model, change(figure))
+        return {k.structure: k.name for k in compilation.plan.kernels}, compilation.document.seconds
+
+    found = []
+    low, (left, _) = span.values[0], at(span.values[0])
+    for step in span.values[1:]:
+        high, (right, seconds) = step, at(step)
+        following = right
+        if right.keys() != left.keys():
+            for _ in range(halvings):
+                middle = math.sqrt(low * high)
+                between, there = at(middle)
+                if between.keys() == left.keys():
+                    low = middle
+                else:
+                    high, right, seconds = middle, between, there
+            gone, come = left.keys() - right.keys(), right.keys() - left.keys()
+            before, after = (", ".join(sorted(a[k] for k in keys)) for a, keys in ((left, gone), (right, come)))
+            found.append(Crossover(span.figure, high, high / value, "whole model", "fusion", before, after, seconds))
+        low, left = step, following
     return found

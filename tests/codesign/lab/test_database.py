@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import sqlite3
+import sys
 import time
 from pathlib import Path
 
@@ -171,3 +172,50 @@ def test_a_database_of_a_stranger_executes_nothing(tmp_path: Path) -> None:
     with pytest.raises(CodesignError, match="no schedule of the space"):
         write(Database(tmp_path / "s.db", read_only=True), "study", "cache", tmp_path / "out")
     assert not (tmp_path / "boom").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE problems SET description = '{}'",
+        "UPDATE problems SET description = '[1'",
+        'UPDATE runs SET result = \'{"best": "soon"}\'',
+        "UPDATE batches SET marks = '3'",
+        "UPDATE batches SET seconds = x'00'",
+        "UPDATE batches SET start = 7",
+        "UPDATE runs SET seed = 'abc'",
+    ],
+)
+def test_rows_that_are_not_as_they_must_be_are_refused(change: str, tmp_path: Path) -> None:
+    from codesign.lab.laboratory import Scores
+
+    plan = make_plan({"policies": ["random"], "kernels": ["add.8x8"], "seeds": 1, "budget": 20})
+    database = Database(tmp_path / "s.db")
+    entered(database, Study(plan, [bowl()], database)).work()
+    database.close()
+    with sqlite3.connect(tmp_path / "s.db") as base:
+        base.execute(change)
+    with pytest.raises(CodesignError):
+        Scores(Database(tmp_path / "s.db", read_only=True), "study")
+
+
+def test_a_budget_of_the_policys_own_seconds_ends_and_is_scored(tmp_path: Path) -> None:
+    from codesign.lab.laboratory import Scores
+
+    plan = make_plan({"policies": ["random", "beam"], "kernels": ["add.8x8"], "seeds": 2, "budget": {"seconds": 0.02}})
+    database = Database(tmp_path / "s.db")
+    entered(database, Study(plan, [bowl()], database)).work()
+    for run in database.runs("study"):
+        assert run.result is not None
+        assert run.result["allowed"] is None
+        assert run.result["evaluations"] > 0
+    assert {standing.policy for standing in Scores(database, "study").standings()} == {"random", "beam"}
+
+
+def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from codesign.lab.face import _laboratory
+
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    with pytest.raises(CodesignError, match=r"sqlalchemy is not installed.*") as error:
+        _laboratory()
+    assert "codesign[lab]" in error.value.one_line()
