@@ -76,7 +76,8 @@ def product_rate(machine: Machine, contraction: Contraction) -> float | None:
     a kernel has it: products of types that no unit takes, and on a GPU those of wide types that keep all bits."""
     if contraction.unit is None or (machine.kind == "gpu" and contraction.ieee):
         return None
-    rate = machine.burst_rate("tensor", contraction.rate)
+    named = contraction.operand.name if contraction.precision == "ieee" else contraction.rate
+    rate = machine.burst_rate("tensor", named) or machine.burst_rate("tensor", contraction.rate)
     if rate is None and contraction.rate == "f8":
         rate = machine.burst_rate("tensor", "bf16")
     return None if rate is None else rate / contraction.products

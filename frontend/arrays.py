@@ -29,6 +29,8 @@ _FROM_TORCH: dict[torch.dtype, DType] = {
     torch.float8_e5m2: dtypes.F8E5M2,
     torch.float8_e4m3fnuz: dtypes.F8E4M3FNUZ,
     torch.float8_e5m2fnuz: dtypes.F8E5M2FNUZ,
+    torch.float8_e8m0fnu: dtypes.F8E8M0,
+    torch.float4_e2m1fn_x2: dtypes.F4X2,
     torch.float16: dtypes.F16,
     torch.bfloat16: dtypes.BF16,
     torch.float32: dtypes.F32,
@@ -38,6 +40,10 @@ _TO_TORCH = {ours: theirs for theirs, ours in _FROM_TORCH.items()}
 _HELD_IN_FLOAT32 = tuple(
     theirs for theirs, ours in _FROM_TORCH.items() if ours.is_float and ours.numpy.itemsize * 8 != ours.bits
 )
+
+
+_BYTES = (torch.float8_e8m0fnu, torch.float4_e2m1fn_x2)
+"""Formats that the IR has as bytes."""
 
 
 def from_torch_dtype(dtype: torch.dtype) -> DType:
@@ -54,6 +60,11 @@ def to_torch_dtype(dtype: DType) -> torch.dtype:
     return _TO_TORCH[dtype]
 
 
+def is_bytes(dtype: torch.dtype) -> bool:
+    """Whether the IR has a format as bytes."""
+    return dtype in _BYTES
+
+
 def as_real(tensor: torch.Tensor) -> torch.Tensor:
     """A complex tensor as the real one that stands for it, with a last dim of 2; any other as it is."""
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
@@ -67,6 +78,8 @@ def as_complex(tensor: torch.Tensor) -> torch.Tensor:
 def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
     """The values as the interpreter holds them, complex ones in real form; shares memory with the tensor where the layouts agree."""
     plain = as_real(tensor.detach()).resolve_conj().resolve_neg().cpu()
+    if plain.dtype in _BYTES:
+        plain = plain.view(torch.uint8)
     if plain.dtype in _HELD_IN_FLOAT32:
         plain = plain.to(torch.float32)
     return np.asarray(plain.numpy())
@@ -74,7 +87,8 @@ def to_numpy(tensor: torch.Tensor) -> np.ndarray[Any, Any]:
 
 def to_torch(array: Any, dtype: DType, *, is_complex: bool = False) -> torch.Tensor:
     """A torch tensor of the dtype from an interpreter's array (a copy, so that callees may write to it); `is_complex`: of its real form."""
-    tensor = torch.from_numpy(np.array(array, order="C", copy=True)).to(to_torch_dtype(dtype))
+    tensor, kind = torch.from_numpy(np.array(array, order="C", copy=True)), to_torch_dtype(dtype)
+    tensor = tensor.view(kind) if kind in _BYTES else tensor.to(kind)
     return as_complex(tensor) if is_complex else tensor
 
 

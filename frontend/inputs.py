@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch.utils import _pytree as pytree
 
-from codesign.frontend.arrays import as_complex, as_real, to_numpy
+from codesign.frontend.arrays import as_complex, as_real, is_bytes, to_numpy
 from codesign.frontend.load import Arguments, ModelSource
 from codesign.ir.errors import CodesignError
 
@@ -163,7 +163,10 @@ def drawn(example: Arguments, seed: int, *, gentle: bool) -> Arguments:
             if stride == 0 and size > 1:
                 target = target.narrow(dim, 0, 1)
         values = redrawn(to_numpy(target), rng, gentle=gentle)
-        target.copy_(torch.from_numpy(values).to(leaf.dtype))
+        if is_bytes(leaf.dtype):
+            target.view(torch.uint8).copy_(torch.from_numpy(values))
+        else:
+            target.copy_(torch.from_numpy(values).to(leaf.dtype))
         return leaf
 
     result: Arguments = pytree.tree_map(redraw, cloned(example))
@@ -171,7 +174,12 @@ def drawn(example: Arguments, seed: int, *, gentle: bool) -> Arguments:
 
 
 def _invented(leaf: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Values for a tensor that has none: normal floats, and integers that index anything."""
+    """Values for a tensor that has none: normal floats, integers that index anything, and exponents of scales about 1."""
+    if is_bytes(leaf.dtype):
+        low, high = (123, 132) if leaf.dtype is torch.float8_e8m0fnu else (0, 256)
+        bits = torch.empty_strided(tuple(leaf.shape), leaf.stride(), dtype=torch.uint8)
+        drawn = rng.integers(low, high, tuple(leaf.shape), dtype=np.uint8)
+        return bits.copy_(torch.from_numpy(drawn)).view(leaf.dtype)
     made = torch.empty_strided(tuple(leaf.shape), leaf.stride(), dtype=leaf.dtype)
     floating = leaf.is_floating_point()
     values = rng.standard_normal(tuple(leaf.shape)) if floating else rng.integers(0, 2, tuple(leaf.shape))

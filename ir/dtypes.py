@@ -73,6 +73,10 @@ F8E4M3 = _dtype("f8e4m3", "float", 8, 3, np.float32)
 F8E5M2 = _dtype("f8e5m2", "float", 8, 2, np.float32)
 F8E4M3FNUZ = _dtype("f8e4m3fnuz", "float", 8, 3, np.float32)
 F8E5M2FNUZ = _dtype("f8e5m2fnuz", "float", 8, 2, np.float32)
+F8E8M0 = _dtype("f8e8m0", "uint", 8, 0, np.uint8)
+F4X2 = _dtype("f4x2", "uint", 8, 0, np.uint8)
+"""Scales of blocks (an exponent) and pairs of 4-bit floats, the first in the lower half: bytes, whose numbers are worked out where they are
+used (OCP Microscaling Formats 1.0)."""
 F16 = _dtype("f16", "float", 16, 10, np.float16)
 BF16 = _dtype("bf16", "float", 16, 7, np.float32)
 F32 = _dtype("f32", "float", 32, 23, np.float32)
@@ -82,6 +86,6 @@ DTYPES: dict[str, DType] = {
     d.name: d
     for d in (
         *(BOOL, I8, I16, I32, I64, U8, U16, U32, U64),
-        *(F8E4M3, F8E5M2, F8E4M3FNUZ, F8E5M2FNUZ, F16, BF16, F32, F64),
+        *(F8E4M3, F8E5M2, F8E4M3FNUZ, F8E5M2FNUZ, F8E8M0, F4X2, F16, BF16, F32, F64),
     )
 }

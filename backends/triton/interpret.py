@@ -22,7 +22,7 @@ import numpy.typing as npt
 from codesign.backends.cache import cache_folder, write_atomically
 from codesign.backends.triton import worker as protocol
 from codesign.backends.triton.emit import Emitted, emission
-from codesign.backends.triton.names import torch_type
+from codesign.backends.triton.names import is_bytes, torch_type
 from codesign.ir.dtypes import DType
 from codesign.ir.errors import CodesignError, UnsupportedError
 from codesign.ir.index import Bounds
@@ -151,7 +151,8 @@ def to_torch(array: Array, dtype: DType) -> torch.Tensor:
     import torch
 
     dense = torch.from_numpy(np.array(array, copy=True, order="C"))
-    return dense.to(cast("torch.dtype", getattr(torch, torch_type(dtype).removeprefix("torch."))))
+    kind = cast("torch.dtype", getattr(torch, torch_type(dtype).removeprefix("torch.")))
+    return dense.view(kind) if is_bytes(dtype) else dense.to(kind)
 
 
 def to_numpy(tensor: torch.Tensor, dtype: DType) -> Array:
@@ -159,6 +160,8 @@ def to_numpy(tensor: torch.Tensor, dtype: DType) -> Array:
     import torch
 
     host = tensor.detach().cpu()
+    if is_bytes(dtype):
+        host = host.view(torch.uint8)
     if dtype.is_float and dtype.numpy == np.float32:
         host = host.to(torch.float32)
     return host.numpy()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from codesign.backends.triton.names import Namer, torch_type
+from codesign.backends.triton.names import Namer, is_bytes, torch_type
 from codesign.backends.triton.quoting import docstring
 from codesign.backends.triton.source import by_line, source_line, wrapped
 from codesign.backends.triton.writer import Writer
@@ -87,7 +87,11 @@ def launcher_of(launch: Launch) -> str:
     given = {"num_warps": launch.options["num_warps"], "num_stages": launch.stages, "enable_fp_fusion": True}
     options = [f"{name}={value}" for name, value in {**given, **launch.options}.items()]
     lines.append("    if grid[0] > 0:")
-    lines.append(textwrap.indent(wrapped(f"    {launch.name}[grid](", [*arguments, *sizes, *options], ")"), "    "))
+    passed = [
+        f"{name}.view(torch.uint8)" if is_bytes(value.type.dtype) else name
+        for name, value in zip(arguments, kernel.params, strict=True)
+    ]
+    lines.append(textwrap.indent(wrapped(f"    {launch.name}[grid](", [*passed, *sizes, *options], ")"), "    "))
     return "\n".join(lines) + "\n"
 
 

@@ -6,7 +6,7 @@ import keyword
 import re
 from collections.abc import Iterable
 
-from codesign.ir.dtypes import DType
+from codesign.ir.dtypes import F4X2, F8E8M0, DType
 from codesign.ir.errors import UnsupportedError
 
 TRITON_TYPES: dict[str, str] = {
@@ -19,6 +19,8 @@ TRITON_TYPES: dict[str, str] = {
     "u16": "tl.uint16",
     "u32": "tl.uint32",
     "u64": "tl.uint64",
+    "f8e8m0": "tl.uint8",
+    "f4x2": "tl.uint8",
     "f8e4m3": "tl.float8e4nv",
     "f8e5m2": "tl.float8e5",
     "f8e4m3fnuz": "tl.float8e4b8",
@@ -39,6 +41,8 @@ POINTER_TYPES: dict[str, str] = {
     "u16": "*u16",
     "u32": "*u32",
     "u64": "*u64",
+    "f8e8m0": "*u8",
+    "f4x2": "*u8",
     "f8e4m3": "*fp8e4nv",
     "f8e5m2": "*fp8e5",
     "f8e4m3fnuz": "*fp8e4b8",
@@ -59,6 +63,8 @@ TORCH_TYPES: dict[str, str] = {
     "u16": "torch.uint16",
     "u32": "torch.uint32",
     "u64": "torch.uint64",
+    "f8e8m0": "torch.float8_e8m0fnu",
+    "f4x2": "torch.float4_e2m1fn_x2",
     "f8e4m3": "torch.float8_e4m3fn",
     "f8e5m2": "torch.float8_e5m2",
     "f8e4m3fnuz": "torch.float8_e4m3fnuz",
@@ -68,6 +74,11 @@ TORCH_TYPES: dict[str, str] = {
     "f32": "torch.float32",
     "f64": "torch.float64",
 }
+
+
+def is_bytes(dtype: DType) -> bool:
+    """Whether kernels take a type as bytes: Triton has no name for it."""
+    return dtype in (F8E8M0, F4X2)
 
 
 def _lookup(table: dict[str, str], dtype: DType, where: str) -> str:

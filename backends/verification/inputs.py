@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.ir.core import Value, tensor_type
-from codesign.ir.dtypes import I64, DType
+from codesign.ir.dtypes import F4X2, F8E8M0, I64, DType
 from codesign.ir.index import Bounds, Datum, Index
 from codesign.ir.numerics import round_to
 from codesign.ir.scalar import Apply, Literal, Read, Scalar
@@ -107,6 +107,10 @@ def random_array(
 ) -> Array:
     """Random values as the IR's interpreter holds the dtype; what indexes lies in [0, limit), other integers in -8..7 (or 0..7)."""
     size = tuple(shape)
+    if dtype is F8E8M0:  # exponents of scales that leave numbers as large as they are, about
+        return rng.integers(123, 132, size).astype(np.uint8)
+    if dtype is F4X2:
+        return rng.integers(0, 256, size).astype(np.uint8)
     if dtype.kind == "bool":
         return rng.random(size) < 0.5
     if not dtype.is_float:

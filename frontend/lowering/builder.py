@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from typing import cast as as_type
 
+from codesign.frontend.lowering.formats import in_dtype
 from codesign.frontend.lowering.products import Allowed
 from codesign.ir.core import Op, Value, tensor_type
 from codesign.ir.dtypes import BOOL, I64, DType
@@ -137,7 +138,7 @@ class Builder:
     def element(self, operand: Operand, point: Sequence[Index], dtype: DType) -> Scalar:
         """An operand at a point of the output's domain, broadcast from the right, in the given dtype."""
         if isinstance(operand, Value):
-            return cast(read(operand, broadcast(tensor_type(operand).shape, point)), dtype)
+            return in_dtype(read(operand, broadcast(tensor_type(operand).shape, point)), dtype)
         return self.number(operand, dtype)
 
     def number(self, value: Operand, dtype: DType) -> Scalar:

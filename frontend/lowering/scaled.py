@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
+from codesign.frontend.lowering.block_scales import (
+    LARGEST_EXACT,
+    Scales,
+    element,
+    length,
+    told_by_recipe,
+    told_by_shape,
+)
 from codesign.frontend.lowering.builder import Builder, Point, read
 from codesign.frontend.lowering.registry import lower
 from codesign.frontend.lowering.views import shape_of
 from codesign.ir.core import Value
-from codesign.ir.dtypes import F32, I32, DType
+from codesign.ir.dtypes import BF16, F32, I32
 from codesign.ir.index import Index
 from codesign.ir.scalar import Scalar, apply, cast
-
-Factor = Callable[[Index, Index], Scalar]
-"""A scale of an operand at its kept dim and at its block of the summed one."""
 
 
 @lower("aten._int_mm.default")
 def int_mm(b: Builder, x: Value, y: Value) -> Value:
     """x[m, k] times y[k, n], both of 8 bits, in 32 bits."""
-    return _sums(b, x, y, I32, I32, "")
-
-
-def _sums(b: Builder, x: Value, y: Value, sums: DType, dtype: DType, name: str) -> Value:
-    rows, columns = shape_of(x), shape_of(y)
     return b.reduce(
         "sum",
-        (rows[0], columns[1]),
-        (rows[1],),
-        lambda i, r: b.products.multiply(read(x, (i[0], r[0])), read(y, (r[0], i[1])), sums),
-        accumulate=sums,
-        dtype=dtype,
-        name=name,
+        (shape_of(x)[0], shape_of(y)[1]),
+        shape_of(x)[1:],
+        lambda i, r: b.products.multiply(read(x, (i[0], r[0])), read(y, (r[0], i[1])), I32),
+        accumulate=I32,
     )
 
 
@@ -48,88 +46,94 @@ def scaled_mm(
     out_dtype: object = None,
     use_fast_accum: bool = False,
 ) -> Any:
-    """x[m, k] times y[k, n] in 8 bits, each with one scale, one a row (column), or one a block of the summed dim, and a bias.
+    """x[m, k] times y[k, n] in 8 or 4 bits with their scales, and a bias.
 
     The scale of an 8-bit result stays with the routine: CPUs divide by it, GPUs multiply.
     """
     if scale_result is not None and b.dtype.bits == 8:
         return NotImplemented
-    (m, k), n = shape_of(x), shape_of(y)[1]
-    left, right = _blocks(scale_x, m, k, 0), _blocks(scale_y, n, k, 1)
-    if left is None or right is None or left.blocks != right.blocks:
+    m, n, k = shape_of(x)[0], shape_of(y)[1], length(x, 1)
+    return _scaled(b, x, y, told_by_shape(scale_x, m, k, 0), told_by_shape(scale_y, n, k, 1), bias)
+
+
+@lower("aten._scaled_mm_v2.default")
+def scaled_mm_by_recipe(
+    b: Builder,
+    x: Value,
+    y: Value,
+    scales_x: list[Value],
+    recipe_x: list[int],
+    swizzle_x: list[int],
+    scales_y: list[Value],
+    recipe_y: list[int],
+    swizzle_y: list[int],
+    bias: Value | None = None,
+    out_dtype: object = None,
+    contraction_dim: list[int] | None = None,
+    use_fast_accum: bool = False,
+) -> Any:
+    """The same with scales whose layouts are said."""
+    k = length(x, 1)
+    left = told_by_recipe(scales_x, recipe_x, swizzle_x, k, 0)
+    right = told_by_recipe(scales_y, recipe_y, swizzle_y, k, 1)
+    return NotImplemented if contraction_dim else _scaled(b, x, y, left, right, bias)
+
+
+def _scaled(b: Builder, x: Value, y: Value, left: Scales | None, right: Scales | None, bias: Value | None) -> Any:
+    if left is None or right is None or left.size != right.size:
         return NotImplemented
-    if left.blocks == 1:
-        product = _sums(b, x, y, F32, F32, f"{b.name}_product")
+    if left.size > LARGEST_EXACT:
+        total = _in_blocks(b, x, y, left, right)
+    else:
+        total = _of_numbers(b, x, y, left, right)
 
-        def body(i: Point) -> Scalar:
-            total = apply("mul", read(product, i), apply("mul", left.at(i[0], 0), right.at(i[1], 0)))
-            return _finished(b, total, bias, i[1])
+    def body(i: Point) -> Scalar:
+        value = apply("mul", read(total, i), apply("mul", left.of_rows(i[0]), right.of_rows(i[1])))
+        return cast(value if bias is None else apply("add", value, cast(read(bias, (i[1],)), F32)), b.dtype)
 
-        return b.compute((m, n), body)
-    return _in_blocks(b, x, y, left, right, bias)
-
-
-def _finished(b: Builder, total: Scalar, bias: Value | None, column: Index) -> Scalar:
-    return cast(total if bias is None else apply("add", total, cast(read(bias, (column,)), F32)), b.dtype)
+    return b.compute((shape_of(x)[0], shape_of(y)[1]), body)
 
 
-def _in_blocks(b: Builder, x: Value, y: Value, left: _Scale, right: _Scale, bias: Value | None) -> Value:
+def _of_numbers(b: Builder, x: Value, y: Value, left: Scales, right: Scales) -> Value:
+    """The product of operands as they are, or of the numbers that small blocks stand for.
+
+    An element of 8 or 4 bits times the scale of its block is a number of bf16: a power of two leaves the digits as they are, and 2 digits times
+    4 are 6, of which bf16 has 8.
+    """
+
+    def number(value: Value, point: Sequence[Index], scales: Scales, kept: Index, k: Index) -> Scalar:
+        found = element(value, point, scales.side)
+        return apply("mul", cast(found, BF16), cast(scales.of_blocks(kept, k), BF16)) if scales.size else found
+
+    return b.reduce(
+        "sum",
+        (shape_of(x)[0], shape_of(y)[1]),
+        (length(x, 1),),
+        lambda i, r: b.products.multiply(
+            number(x, (i[0], r[0]), left, i[0], r[0]), number(y, (r[0], i[1]), right, i[1], r[0]), F32
+        ),
+        accumulate=F32,
+        name=f"{b.name}_product",
+    )
+
+
+def _in_blocks(b: Builder, x: Value, y: Value, left: Scales, right: Scales) -> Value:
     """Blocks of the summed dim, each multiplied as it is, scaled, and added up."""
-    (m, k), n = shape_of(x), shape_of(y)[1]
-    size = k // left.blocks
+    (m, k), n, size = shape_of(x), shape_of(y)[1], left.size
     parts = b.reduce(
         "sum",
-        (m, n, left.blocks),
+        (m, n, k // size),
         (size,),
         lambda i, r: b.products.multiply(read(x, (i[0], i[2] * size + r[0])), read(y, (i[2] * size + r[0], i[1])), F32),
         accumulate=F32,
         name=f"{b.name}_parts",
     )
-    total = b.reduce(
-        "sum",
-        (m, n),
-        (left.blocks,),
-        lambda i, r: apply("mul", read(parts, (*i, r[0])), apply("mul", left.at(i[0], r[0]), right.at(i[1], r[0]))),
-        accumulate=F32,
-        name=f"{b.name}_product",
-    )
-    return b.compute((m, n), lambda i: _finished(b, read(total, i), bias, i[1]))
 
+    def scaled(i: Point, r: Point) -> Scalar:
+        both = apply("mul", left.of_blocks(i[0], r[0] * size), right.of_blocks(i[1], r[0] * size))
+        return apply("mul", read(parts, (*i, r[0])), both)
 
-class _Scale:
-    """The scales of an operand: of its kept dim in groups of `group` (0: one for all), of the summed dim in `blocks`."""
-
-    def __init__(self, value: Value, group: int, blocks: int, side: int) -> None:
-        self.value, self.group, self.blocks, self.side = value, group, blocks, side
-
-    def at(self, kept: Index, block: Index | int) -> Scalar:
-        """The scale at an element of the kept dim and a block of the summed one."""
-        place: list[Index | int] = [0] * len(shape_of(self.value))
-        if self.group:
-            place[self.side] = kept // self.group
-        if self.blocks > 1:
-            place[1 - self.side] = block
-        return cast(read(self.value, place), F32)
-
-
-def _blocks(scale: Value, kept: Index, summed: Index, side: int) -> _Scale | None:
-    """How a scale's shape covers an operand whose kept dim is at `side` of it: one for all, rows, or blocks of 128; None for other layouts."""
-    shape = shape_of(scale)
-    if all(size == 1 for size in shape):
-        return _Scale(scale, 0, 1, side)
-    if len(shape) != 2 or not (summed.is_constant and all(size.is_constant for size in shape)):
-        return None
-    rows, blocks = shape[side], shape[1 - side].constant
-    if blocks > 1 and summed.constant != blocks * BLOCK:
-        return None
-    for group in (1, BLOCK):
-        if rows == (kept + group - 1) // group:
-            return _Scale(scale, group, blocks, side)
-    return None
-
-
-BLOCK = 128
-"""Elements of the summed dim that share a scale (and rows, where these do): the blocks of `torch._scaled_mm` that are no MX formats."""
+    return b.reduce("sum", (m, n), (k // size,), scaled, accumulate=F32, name=f"{b.name}_product")
 
 
 @lower("aten._weight_int8pack_mm.default")
