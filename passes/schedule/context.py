@@ -55,6 +55,20 @@ class Context:
         self.batches.append((batch, cost))
         return cost
 
+    def leanest(self, share: float) -> tuple[Schedule, float] | None:
+        """Of the schedules whose time is within a share of the best, the one that moves the fewest bytes of DRAM, with its time."""
+        found: tuple[float, float, Schedule] | None = None
+        best = min((float(cost.seconds.min()) for _, cost in self.batches if len(cost)), default=np.inf)
+        for batch, cost in self.batches:
+            near = np.flatnonzero(cost.seconds <= best * (1.0 + share))
+            if not len(near) or not np.isfinite(best):
+                continue
+            row = int(near[np.lexsort((cost.seconds[near], cost.dram_bytes[near]))[0]])
+            moved, seconds = float(cost.dram_bytes[row]), float(cost.seconds[row])
+            if found is None or (moved, seconds) < found[:2]:
+                found = (moved, seconds, batch.row(row))
+        return None if found is None else (found[2], found[1])
+
     def top(self, count: int) -> list[Candidate]:
         """The best distinct schedules evaluated so far, fastest first."""
         return self._distinct(count, count, frozenset())

@@ -156,7 +156,10 @@ def test_the_model_agrees_with_the_simulator(machine: str) -> None:
         assert cost.joules[0] == pytest.approx(run.joules, rel=0.06), tiles
 
 
-@pytest.mark.parametrize(("machine", "m", "n", "k"), [("maia100", 4096, 4096, 4096), ("tpu_v4", 2048, 8192, 1024)])
+@pytest.mark.parametrize(
+    ("machine", "m", "n", "k"),
+    [("maia100", 4096, 4096, 4096), ("maia200", 8192, 8192, 4096), ("tpu_v4", 2048, 8192, 1024)],
+)
 def test_a_large_product_reads_its_operands_hardly_more_than_once(machine: str, m: int, n: int, k: int) -> None:
     tuned = Tuner(load_machine(machine)).tune(groups.gemm(m, n, k))
     operands = (m * k + k * n) * 2
