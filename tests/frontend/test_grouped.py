@@ -25,7 +25,8 @@ class Grouped(nn.Module):
     """Rows by their groups' matrices, which are stored transposed."""
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
-        return torch.ops.aten._grouped_mm(x, w.transpose(1, 2), ends)
+        product: torch.Tensor = torch.ops.aten._grouped_mm(x, w.transpose(1, 2), ends)
+        return product
 
 
 def expected(x: torch.Tensor, w: torch.Tensor, ends: Sequence[int]) -> torch.Tensor:
