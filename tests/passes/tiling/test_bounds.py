@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from codesign.ir.core import Module
-from codesign.ir.dtypes import F16
-from codesign.ir.index import index
-from codesign.ir.scalar import IndexValue, Scalar, apply
+from codesign.ir.core import Module, Value
+from codesign.ir.dtypes import F16, F32
+from codesign.ir.index import Bounds, index
+from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, select
 from codesign.ir.schedule import Schedule
+from codesign.ir.tensor import Compute
 from codesign.ir.text import parse, print_module
 from codesign.ir.tile import For, Kernel
+from codesign.ir.types import tensor
 from codesign.passes.tile import lower
+from codesign.passes.tiling.split import split_reduction, splittable
 from tests.passes.tiling import groups
 
 ROW, COLUMN, DEPTH = index("i"), index("j"), index("k")
@@ -87,3 +90,32 @@ def test_what_is_masked_is_not_read() -> None:
     a[:, 48:], b[48:] = np.nan, np.inf
     (found,) = groups.run_tiles(kernel, [a, b])
     np.testing.assert_array_equal(found[:48, 0], np.arange(1, 49))
+
+
+@pytest.mark.parametrize("mask", [groups.below("k"), groups.below("i", "k")], ids=["lower", "upper"])
+def test_parts_of_a_masked_reduction_are_cut_each(mask: Scalar) -> None:
+    """Some programs have nothing to do at all: their loops end before they begin."""
+    group = groups.masked_product(64, 32, 300, mask)
+    where = splittable(group)
+    assert where is not None
+    partial, combination = split_reduction(group, where, 4)
+    first = lower(partial, Schedule({"i": 16, "j": 16, "k": 16}))
+    assert all({"pi", "pk_part"} <= (loop.lower.variables() | loop.upper.variables()) for loop in loops(first))
+    arrays = groups.random_inputs(group, 0)
+    parts = groups.run_tiles(first, arrays)
+    (found,) = groups.run_tiles(lower(combination, Schedule({"i": 16, "j": 16})), parts)
+    np.testing.assert_allclose(found, groups.reference(group, arrays)[0], atol=1e-3)
+
+
+def test_open_sizes() -> None:
+    a, b = Value(tensor(F32, "n", "n"), "a"), Value(tensor(F32, "n", 16), "b")
+    left = select(groups.below("k"), Read(a, ["i", "k"]), Literal(0, F32))
+    body = apply("mul", left, Read(b, ["k", "j"]))
+    out = Compute(groups.dims(i="n", j=16), body, reductions=groups.dims(k="n"), monoid="sum", name="out")
+    kernel = lower(
+        groups.group([out], [out]), Schedule({"i": 16, "j": 16, "k": 16}), bounds=Bounds(symbols={"n": (1, 512)})
+    )
+    assert [str(loop.upper) for loop in loops(kernel)] == ["min(pi*16 + 16, n)"]
+    x, y = np.random.default_rng(0).standard_normal((2, 50, 50)).astype(np.float32)
+    (found,) = groups.run_tiles(kernel, [x, y[:, :16].copy()], {"n": 50})
+    np.testing.assert_allclose(found, np.tril(x) @ y[:, :16], atol=1e-4)
