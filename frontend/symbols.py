@@ -88,17 +88,7 @@ class SymbolTable:
         if e.is_Integer:
             return index(int(e))
         if e.is_Symbol:
-            name = str(e)
-            if name in self.unbacked:
-                return self.unbacked[name]
-            if name not in self.names or self.names[name] not in self.symbols:
-                if name.startswith("u"):
-                    raise UnsupportedError(
-                        f"a size depends on data ({name})",
-                        hint="make the shape independent of values, or pad to a bound",
-                    )
-                self.declare(name, 0, None, None)
-            return index(self.names[name])
+            return self._symbol(str(e))
         args = e.args
         if isinstance(e, sympy.Add):
             total = index(0)
@@ -127,6 +117,16 @@ class SymbolTable:
         raise UnsupportedError(
             f"the size expression {e} has no index form", hint="fix the dimension (drop it from dynamic_shapes)"
         )
+
+    def _symbol(self, name: str) -> Index:
+        if name in self.unbacked:
+            return self.unbacked[name]
+        if name not in self.names or self.names[name] not in self.symbols:
+            if name.startswith("u"):
+                hint = "make the shape independent of values, or pad to a bound"
+                raise UnsupportedError(f"a size depends on data ({name})", hint=hint)
+            self.declare(name, 0, None, None)
+        return index(self.names[name])
 
     def _product(self, e: Any, floor: bool = False) -> Index:
         numerator, denominator = e.as_numer_denom()

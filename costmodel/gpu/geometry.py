@@ -257,13 +257,7 @@ def work(
             total.shared_loads = total.shared_loads + moved * (1.0 - 1.0 / _sharers(access, g))
             if any(dim in g.trips for dim in access.dims):
                 trip_bytes = trip_bytes + size
-        for access in nest.stores:
-            size = footprint(access, mean) * access.dtype.bytes * _times(access, g)
-            total.request_bytes = total.request_bytes + size
-            if access.kind == "atomic":
-                total.atomic_bytes = total.atomic_bytes + size
-            else:
-                total.store_bytes = total.store_bytes + size
+        _stores(nest, g, mean, total)
         total.trip_bytes = np.maximum(total.trip_bytes, trip_bytes)
         steps: Array = 1.0
         for dim in (*nest.dims, *nest.reductions):
@@ -287,6 +281,17 @@ def work(
         rescaled = 0.0 if any(nest.steps for nest in kernel.nests) else total.trips
         total.vector = total.vector + total.accumulators * (rescaled + EPILOGUE)
     return total
+
+
+def _stores(nest: Nest, g: Geometry, mean: Mapping[str, Array], total: Work) -> None:
+    """Bytes that a nest stores."""
+    for access in nest.stores:
+        size = footprint(access, mean) * access.dtype.bytes * _times(access, g)
+        total.request_bytes = total.request_bytes + size
+        if access.kind == "atomic":
+            total.atomic_bytes = total.atomic_bytes + size
+        else:
+            total.store_bytes = total.store_bytes + size
 
 
 DIVISION_INTEGER, DIVISION_SPECIAL = 20.0, 8.0

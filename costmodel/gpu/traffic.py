@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -73,8 +73,7 @@ def traffic(
     the operand, with what streams past it, fits. A further sweep over an operand finds what the wave has not pushed out
     since. Of a result that fits L2, DRAM takes the share `absorbed` only after the kernel. `halved`: L2 is in two halves.
     """
-    wave = np.minimum(slots, g.grid)
-    waves = g.grid / wave
+    waves = g.grid / (wave := np.minimum(slots, g.grid))
     box = box_of(kernel, g, wave / np.minimum(g.split, wave), group, order)
     streaming = not any(nest.contraction for nest in kernel.nests)
     runs = side_by_side(g, box) if streaming else g
@@ -90,9 +89,7 @@ def traffic(
             if (access.tensor, access.index) in seen:
                 continue
             seen.add((access.tensor, access.index))
-            left: Array = access.dtype.bytes
-            for dim in kept_by_masks(access, kernel.reach, kernel.extents):
-                left = left * g.left.get(dim, 1.0)
+            left = _left_by_masks(kernel, access, g)
             once, each = footprint(access, whole) * left, footprint(access, per_wave) * left
             entries.append((access, once, each))
             flow = flow + each
@@ -101,9 +98,7 @@ def traffic(
         write_effort = write_effort * (1.0 - absorbed * np.clip(1.5 - write / (0.5 * l2_bytes), 0.0, 1.0))
     elif "fresh" in kernel.notes:
         write_effort = write_effort * np.minimum(write / (STREAM_KEPT * l2_bytes), 1.0)
-    totals: dict[str, Array] = {}
-    for access, once, _ in entries:
-        totals[access.tensor] = totals.get(access.tensor, 0.0) + once
+    totals = _by_tensor((access, once) for access, once, _ in entries)
     loads, flow = flow, flow + write / waves
     fresh = sum(once for access, once, _ in entries if noted(kernel, "fresh", access))
     read: Array = 0.0
@@ -118,10 +113,9 @@ def traffic(
     stays = kept_between_sweeps(loads + write / waves, l2_bytes)
     read_effort: Array = 0.0
     for access, once, each in entries:
-        tensor = access.dtype.bytes
-        for extent in access.shape:
-            tensor = tensor * extent.evaluate(g.symbols)
-        share = np.minimum(tensor / totals[access.tensor], 1.0)  # several accesses of one tensor read it once
+        share = np.minimum(
+            _tensor_bytes(access, g) / totals[access.tensor], 1.0
+        )  # several accesses of one tensor read it once
         once, each = once * share, each * share
         again = np.maximum(each * waves - once, 0.0)
         kept = np.minimum(KEPT * l2_bytes / (once + flow - each), 1.0)
@@ -140,6 +134,30 @@ def traffic(
         if any(np.any(g.online[dim]) for dim in access.dims if dim in g.online):
             online = online + once
     return Traffic(read, write, read_effort, write_effort, least, online, cycle if timed and not halved else 1.0)
+
+
+def _left_by_masks(kernel: KernelSummary, access: Access, g: Geometry) -> Array:
+    """Bytes of an element, as far as masks leave elements to load."""
+    left: Array = access.dtype.bytes
+    for dim in kept_by_masks(access, kernel.reach, kernel.extents):
+        left = left * g.left.get(dim, 1.0)
+    return left
+
+
+def _by_tensor(entries: Iterable[tuple[Access, Array]]) -> dict[str, Array]:
+    """Bytes of all accesses of each tensor."""
+    totals: dict[str, Array] = {}
+    for access, once in entries:
+        totals[access.tensor] = totals.get(access.tensor, 0.0) + once
+    return totals
+
+
+def _tensor_bytes(access: Access, g: Geometry) -> Array:
+    """Of the whole tensor."""
+    total: Array = access.dtype.bytes
+    for extent in access.shape:
+        total = total * extent.evaluate(g.symbols)
+    return total
 
 
 def _written(
