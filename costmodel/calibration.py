@@ -39,8 +39,16 @@ kernels a token, a pass over the queries and a launch, and the share of the tens
 GENERATED_FIT = ("fill_latency", "tensor_efficiency", "extra_query_passes")
 """The same where a compiler of tiles made the kernel: its share of the tensor rate is its own."""
 
-QUANTISED_FIT = ("quantise_seconds", "quantise_passes", "tensor_efficiency", "step_clocks")
-"""The same for a product of quantised operands: its small kernels before it, and what its own multiplies reach."""
+QUANTISED_FIT = (
+    "quantise_seconds",
+    "quantise_passes",
+    "tensor_efficiency",
+    "tile_overhead",
+    "step_clocks",
+    "write_gap",
+)
+"""The same for a product of quantised operands: its small kernels before it, and what its own multiplies and stores
+reach."""
 
 IMPLEMENTED = {"vector_efficiency": 1.0, "extra_passes": 2.0}
 """Held for every implementation: special functions at their peak; new keys and values are read and written once more

@@ -113,7 +113,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "tile_overhead": (0.0, 64.0),
     "l2_efficiency": (0.2, 1.2),
     "dram_efficiency": (0.6, 1.0),
-    "write_gap": (0.0, 600.0),
+    "write_gap": (0.0, 2000.0),
     "fill_latency": (0.3, 20.0),
     "exposed": (0.02, 1.0),
     "sharpness": (1.5, 12.0),
