@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from typer.testing import CliRunner
 
 pytest.importorskip("sqlalchemy")
 from codesign.ir.errors import CodesignError
+from codesign.lab.board import read_leaderboard
 from codesign.lab.face import application
 from codesign.lab.kernels import problems
 from codesign.lab.measured import cache_text, read_space
-from codesign.lab.plan import make_plan
+from codesign.lab.plan import make_plan, read_plan
+from codesign.passes.schedule.policy import POLICIES
 from tests.codesign.lab.studies import measured, plan_file
 
 MODEL = """
@@ -198,3 +201,21 @@ def test_fusion_policies_are_compared_on_whole_models(tmp_path: Path) -> None:
     rows = json.loads(run("run", tmp_path / "f.toml", "--json"))["rows"]
     assert [row["policy"] for row in rows] == ["fusion greedy", "fusion none"]
     assert rows[0]["regret"] == 0.0 < rows[1]["regret"]
+
+
+def test_the_leaderboard_that_is_committed_has_every_policy_and_random_search_at_nothing(root_dir: Path) -> None:
+    board = read_leaderboard(root_dir / "benchmarks" / "results" / "leaderboard.json")
+    scores = {row.policy: row.score or 0.0 for row in board.rows}
+    assert set(scores) == set(POLICIES)
+    assert abs(scores["random"]) < 0.2
+    assert scores["exhaustive"] < scores["random"] < scores["default"]
+    plan = read_plan(root_dir / "benchmarks" / "leaderboard.toml")
+    assert len(board.problems) == len(plan.kernels) * len(plan.machines)
+
+
+def test_the_study_of_the_readme_is_a_plan(root_dir: Path) -> None:
+    text = (root_dir / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```toml\n(policies.*?)```", text, re.S)
+    plan = make_plan(tomllib.loads(blocks[0]))
+    assert plan.policies[0].policy == "lab:Sampler"
+    assert len(problems(plan.model_copy(update={"policies": plan.policies[1:]}))) == 6
