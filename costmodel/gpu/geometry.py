@@ -272,8 +272,8 @@ def work(
                 total.again_trips = total.again_trips + steps
         if _gathers(nest, g):
             total.gathered_trips = np.maximum(total.gathered_trips, steps)
-        if nest.reductions and nest.contraction is None:
-            total.barriers = total.barriers + 1.0
+        if nest.reductions and nest.contraction is None:  # over lanes after the loop, or in each step of a fold's
+            total.barriers = total.barriers + (steps if nest.steps else 1.0)
     if "unflatten" in g.thread:
         _unflatten(kernel, g, total)
     if sum(nest.contraction is not None for nest in kernel.nests) > 1:

@@ -41,6 +41,11 @@ def folds(fusion: Fusion) -> tuple[Fold, ...]:
     return tuple(found)
 
 
+def alone(compute: Compute) -> Fold:
+    """A reduction by itself as a fold."""
+    return Fold(tuple(dim.name for dim in compute.reductions), (_plain(compute, compute),))
+
+
 class _Chain:
     """The reductions of a group over one set of dims; each joins the fold of those that it needs, or begins another."""
 
@@ -95,7 +100,7 @@ class _Builder:
         results = {part.compute.result: part for part in self.parts if part.compute is not None}
         forms = Forms(self.members, frozenset(self.dims), frozenset(results))
         if not forms.is_late(compute.body):
-            self.parts.append(self._plain(compute, compute))
+            self.parts.append(_plain(compute, compute))
             return True
         body = forms.opened(compute.body)
         made = self._factored(compute, body, Factoring(forms, results, self._extreme))
@@ -115,12 +120,6 @@ class _Builder:
         return with_shared(Fold(self.dims, tuple(self.parts)))
 
     # -- parts --------------------------------------------------------------------------------------------------------
-    def _plain(self, reduced: Compute, compute: Compute | None) -> Part:
-        """A part that needs no earlier one."""
-        total = _stand_in(reduced, "total")
-        read = _whole(total, reduced)
-        return Part(compute, reduced, total, read, read)
-
     def _factored(self, compute: Compute, body: Scalar, factoring: Factoring) -> Part | None:
         """A part whose body is a product of a part of the element and one of earlier results, or for an extremum their sum."""
         if compute.monoid not in _FACTORED or not compute.accumulate.is_float:
@@ -154,7 +153,7 @@ class _Builder:
         if found is None:
             return None
         element, shift = cast(found[0], compute.accumulate), cast(found[1], compute.accumulate)
-        other = self._plain(_like(compute, element, compute.dims, f"{compute.result.name}_other", opposite=True), None)
+        other = _plain(_like(compute, element, compute.dims, f"{compute.result.name}_other", opposite=True), None)
         self.parts.append(other)
         there = self._refer(other, _whole(other.total, compute), _whole(other.total, compute))
         reduced = _like(compute, element, compute.dims, compute.result.name)
@@ -244,7 +243,7 @@ class _Builder:
         used = element.variables()
         dims = tuple(dim for dim in like.dims if dim.name in used)
         name = f"{like.result.name}_shift{len(self.parts)}"
-        part = self._plain(_like(like, element, dims, name), None)
+        part = _plain(_like(like, element, dims, name), None)
         self.parts.append(part)
         return part
 
@@ -272,6 +271,13 @@ def _moved(total: Scalar, count: Scalar, by: list[Scalar], rests: Sequence[Scala
     crossed = apply("add", apply("mul", by[0], rests[1]), apply("mul", by[1], rests[0]))
     both = apply("mul", count, apply("mul", *by))
     return apply("add", total, apply("add", crossed, both))
+
+
+def _plain(reduced: Compute, compute: Compute | None) -> Part:
+    """A part that needs no earlier one."""
+    total = _stand_in(reduced, "total")
+    read = _whole(total, reduced)
+    return Part(compute, reduced, total, read, read)
 
 
 def _like(compute: Compute, body: Scalar, dims: tuple[Dim, ...], name: str, *, opposite: bool = False) -> Compute:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from codesign.ir.core import Block, Op, Value
-from codesign.ir.fold import Fold, folds
+from codesign.ir.fold import Fold, alone, folds
 from codesign.ir.scalar import Read
 from codesign.ir.tensor import Compute, Dim, Fusion
 from codesign.passes.tiling.cut import Cut
@@ -38,27 +38,35 @@ def splittable(fusion: Fusion) -> Splittable | None:
     It is of a constant extent and belongs to one reduction (not an arg-reduction) and to element-wise computes that only feed it, or to a
     fold and what feeds that.
     """
-    found: list[Splittable] = []
     members = {compute.result: compute for compute in fusion.computes}
-    for compute in fusion.computes:
-        if not compute.reductions or compute.monoid in ("argmax", "argmin"):
-            continue
-        feeders = _feeders(compute, members)
-        inside = {compute, *feeders}
-        private = all(
-            other in inside or not any(value.owner in feeders for value in other.operands())
-            for other in fusion.computes
-        )
-        if not private or any(f.reductions or f.result in fusion.body.yields for f in feeders):
-            continue
-        for dim in compute.reductions:
-            elsewhere = any(
-                d.name == dim.name for other in fusion.computes if other not in inside for d in other.domain
-            )
-            if dim.extent.is_constant and not elsewhere:
-                found.append(Splittable(compute, dim.name, dim.extent.constant, feeders))
-    found.extend(one for fold in folds(fusion) if (one := _splittable_fold(fusion, fold, members)) is not None)
-    return max(found, key=lambda candidate: candidate.extent, default=None)
+    known = folds(fusion)
+    rest = [
+        compute
+        for compute in fusion.computes
+        if compute.reductions and not any(fold.part(compute.result) is not None for fold in known)
+    ]
+    found = [_splittable(compute, fusion, members) or _along(alone(compute), members) for compute in rest]
+    found.extend(_along(fold, members) for fold in known)
+    return max((one for one in found if one is not None), key=lambda one: one.extent, default=None)
+
+
+def _splittable(compute: Compute, fusion: Fusion, members: dict[Value, Compute]) -> Splittable | None:
+    """A reduction that nothing else of the group goes along with, nor needs what feeds it."""
+    if compute.monoid in ("argmax", "argmin"):
+        return None
+    feeders = _feeders(compute, members)
+    inside = {compute, *feeders}
+    private = all(
+        other in inside or not any(value.owner in feeders for value in other.operands()) for other in fusion.computes
+    )
+    if not private or any(f.reductions or f.result in fusion.body.yields for f in feeders):
+        return None
+    elsewhere = {dim.name for other in fusion.computes if other not in inside for dim in other.domain}
+    free = [dim for dim in compute.reductions if dim.extent.is_constant and dim.name not in elsewhere]
+    if not free:
+        return None
+    dim = max(free, key=lambda dim: dim.extent.constant)
+    return Splittable(compute, dim.name, dim.extent.constant, feeders)
 
 
 def split_reduction(fusion: Fusion, where: Splittable, parts: int) -> tuple[Fusion, Fusion]:
@@ -80,8 +88,8 @@ def split_reduction(fusion: Fusion, where: Splittable, parts: int) -> tuple[Fusi
     return partial, _combination(fusion, where, totals)
 
 
-def _splittable_fold(fusion: Fusion, fold: Fold, members: dict[Value, Compute]) -> Splittable | None:
-    """A fold that nothing else of the group goes along with."""
+def _along(fold: Fold, members: dict[Value, Compute]) -> Splittable | None:
+    """A fold whose states can be had in parts. What follows along the dim is done with their merge, from the same operands."""
     parts = [part.compute for part in fold.parts if part.compute is not None]
     bodies = (*(part.reduced for part in fold.parts), *fold.shared)
     needed = {one for body in bodies for one in _feeders(body, members)}
@@ -89,30 +97,10 @@ def _splittable_fold(fusion: Fusion, fold: Fold, members: dict[Value, Compute]) 
         return None
     feeders = tuple(one for one in members.values() if one in needed)
     extents = {dim.name: dim.extent for dim in parts[0].reductions if dim.extent.is_constant}
-    after = _after(fusion, fold, members)
-    for name in sorted(extents, key=lambda name: -extents[name].constant):
-        if not any(name in one.extents() for one in after):
-            return Splittable(parts[-1], name, extents[name].constant, feeders, fold)
-    return None
-
-
-def _after(fusion: Fusion, fold: Fold, members: dict[Value, Compute]) -> set[Compute]:
-    """What is computed from a fold's results, or beside it."""
-    found: set[Compute] = set()
-    seen: set[Value] = set()
-    pending = list(fusion.body.yields)
-    while pending:
-        value = pending.pop()
-        if value in seen or value not in members:
-            continue
-        seen.add(value)
-        part = fold.part(value)
-        if part is None:
-            found.add(members[value])
-            pending.extend(members[value].operands())
-        else:
-            pending.extend(read.source for read in part.finish.reads())
-    return found
+    if not extents:
+        return None
+    dim = max(extents, key=lambda name: extents[name].constant)
+    return Splittable(parts[-1], dim, extents[dim].constant, feeders, fold)
 
 
 def _total(compute: Compute, part: Dim, partial: Value) -> Compute:
@@ -138,7 +126,7 @@ def _combination(fusion: Fusion, where: Splittable, totals: dict[Value, list[Com
                 compute.replace(made)
             ops.extend(totals[op.result])
             made[op.result] = totals[op.result][-1].result
-        elif where.dim not in op.extents():
+        elif where.fold is not None or where.dim not in op.extents():
             new = Compute(
                 op.dims,
                 op.body.replace_sources(made),
