@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from codesign.costmodel.events import EventModel
-from codesign.costmodel.gpu.timing import cache_bytes
+from codesign.costmodel.gpu.chip import cache_bytes
 from codesign.costmodel.machine import Machine, load_machine
 from codesign.costmodel.models import cost_model_for
 from codesign.ir.schedule import Schedule, ScheduleBatch
