@@ -13,8 +13,8 @@ from codesign.ir.core import Module, Value, tensor_type
 from codesign.ir.dtypes import DTYPES
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Index
-from codesign.ir.scalar import Scalar
-from codesign.ir.tensor import Call
+from codesign.ir.scalar import Read, Scalar
+from codesign.ir.tensor import Call, Compute
 from codesign.ir.types import TensorType
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ _RANDOM_HINT = "random values of torch have no meaning that another machine coul
 def call_external(b: Builder, name: str, node: Node, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """A `call` op for an operator without a rule, and a warning that names it with its place.
 
-    The attributes hold the operator's arguments in order, with `%0`, `%1`, ... where the tensors go. Operators whose results
+    The attributes hold the operator's arguments in order, with `%0`, `%1`, ... where the tensors go, and `%0:1,0` where one goes
+    transposed. Operators whose results
     can't be described (sizes that depend on data, random numbers, writes into arguments) raise UnsupportedError.
     """
     target = node.target
@@ -55,9 +56,10 @@ def call_external(b: Builder, name: str, node: Node, args: Sequence[Any], kwargs
 
 def _encode(b: Builder, value: Any, inputs: list[Value]) -> Any:
     if isinstance(value, Value):
-        if value not in inputs:
-            inputs.append(value)
-        return f"%{inputs.index(value)}"
+        source, order = _untransposed(value)
+        if source not in inputs:
+            inputs.append(source)
+        return f"%{inputs.index(source)}{':' if order else ''}{','.join(map(str, order))}"
     if isinstance(value, (list, tuple)):
         return tuple(_encode(b, item, inputs) for item in value)
     if isinstance(value, torch.dtype):
@@ -73,13 +75,34 @@ def _encode(b: Builder, value: Any, inputs: list[Value]) -> Any:
     raise b.unsupported(f"it has no lowering and takes {type(value).__name__}")
 
 
+def _untransposed(value: Value) -> tuple[Value, tuple[int, ...]]:
+    """What a tensor transposes, and the order of its dims; a routine takes strides, so that it needs no copy."""
+    order: tuple[int, ...] = ()
+    while isinstance(value.owner, Compute):
+        compute = value.owner
+        read, names = compute.body, [dim.name for dim in compute.dims]
+        if not isinstance(read, Read) or read.dtype is not compute.dtype or compute.reductions:
+            break
+        places = [i.variable for i in read.indices]
+        if sorted(map(str, places)) != sorted(names) or read.source.shape != tuple(
+            compute.dims[names.index(str(name))].extent for name in places
+        ):
+            break
+        step = tuple(places.index(name) for name in names)
+        order = tuple(step[dim] for dim in order) if order else step
+        value = read.source
+    return value, () if order == tuple(range(len(order))) else order
+
+
 def _decode(value: Any, tensors: Sequence[torch.Tensor]) -> Any:
     if isinstance(value, tuple):
         return [_decode(item, tensors) for item in value]
     if not isinstance(value, str):
         return value
     if value.startswith("%"):
-        return tensors[int(value[1:])]
+        position, _, order = value[1:].partition(":")
+        tensor = tensors[int(position)]
+        return tensor.permute([int(dim) for dim in order.split(",")]) if order else tensor
     if value.startswith("dtype:"):
         from codesign.frontend.arrays import to_torch_dtype
 

@@ -377,7 +377,9 @@ class _Writer:
             return f"[{', '.join(self._argument(op, item) for item in value)}]"
         if isinstance(value, str):
             if value.startswith("%"):
-                return self.names[op.inputs[int(value[1:])]]
+                position, _, order = value[1:].partition(":")
+                name = self.names[op.inputs[int(position)]]
+                return f"{name}.permute({', '.join(str(int(dim)) for dim in order.split(','))})" if order else name
             if value.startswith("dtype:"):
                 from codesign.ir.dtypes import DTYPES
 

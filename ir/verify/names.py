@@ -22,6 +22,7 @@ LONGEST = 200
 _NAME = re.compile(r"[A-Za-z0-9_$][A-Za-z0-9_.$-]*", re.ASCII)
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _TARGET = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*", re.ASCII)
+_INPUT = re.compile(r"%([0-9]{1,5})(?::([0-9]{1,2}(?:,[0-9]{1,2})*))?", re.ASCII)
 _CONSTANT = re.compile(r"torch\.[a-z_][a-z0-9_]*", re.ASCII)
 
 
@@ -62,14 +63,22 @@ def _check_value(op: Call, key: str, value: Any) -> None:
     elif isinstance(value, str):
         known = True
         if value.startswith("%"):
-            digits = value[1:]
-            known = digits.isascii() and digits.isdigit() and len(digits) < 6 and int(digits) < len(op.inputs)
+            known = _names_an_input(op, value)
         elif value.startswith("dtype:"):
             known = value.removeprefix("dtype:") in DTYPES
         elif value.startswith("torch."):
             known = _CONSTANT.fullmatch(value) is not None
         if not known:
             fail(op, f"has the argument {key} = {_shown(value)}, which names nothing")
+
+
+def _names_an_input(op: Call, text: str) -> bool:
+    """`%0`, or `%0:1,0` with an order of its dims."""
+    found = _INPUT.fullmatch(text)
+    if found is None or int(found[1]) >= len(op.inputs):
+        return False
+    rank = len(op.inputs[int(found[1])].shape)
+    return found[2] is None or sorted(map(int, found[2].split(","))) == list(range(rank))
 
 
 def _shown(text: str) -> str:
