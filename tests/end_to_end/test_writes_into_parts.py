@@ -15,9 +15,9 @@ from codesign.frontend import Captured, capture
 from codesign.frontend.arrays import to_torch
 from codesign.ir.core import Module, tensor_type
 from codesign.ir.interpreter import evaluate
-from codesign.ir.tensor import Launch, Scatter
+from codesign.ir.tensor import Fusion, Launch, Scatter
 from codesign.ir.text import parse, print_module
-from codesign.passes import Context, optimize
+from codesign.passes import CLEAN_UP, Context, optimize
 from codesign.passes.lowering import tile_module
 from codesign.passes.memory import plan
 from codesign.passes.schedule.tuner import Tuner
@@ -221,3 +221,46 @@ func @main(%k: f32[4], %x: f32[2], %at: i64[]) updates (0: %k) {
     (wanted,), (found,) = evaluate(module, inputs), evaluate(fused, inputs)
     np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(found, [0, 1, 2, 2])
+
+
+DECODER = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("LlamaConfig", DECODER),
+        ("MistralConfig", {**DECODER, "sliding_window": 8}),
+        ("Gemma3TextConfig", {**DECODER, "head_dim": 8, "sliding_window": 8}),
+        ("GPT2Config", {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}),
+    ],
+)
+def test_static_caches_of_language_models_are_written_in_place(kind: str, options: dict[str, Any]) -> None:
+    transformers: Any = pytest.importorskip("transformers")
+    from transformers.integrations.executorch import TorchExportableModuleWithStaticCache
+
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, kind)(**options)).eval()
+    sizes = {"batch_size": 1, "max_cache_len": 32}
+    model.generation_config = transformers.GenerationConfig(
+        use_cache=True, cache_implementation="static", max_length=32, cache_config=sizes
+    )
+    step = TorchExportableModuleWithStaticCache(model)
+    inputs = {"input_ids": torch.tensor([[5]]), "cache_position": torch.tensor([3])}
+    captured = capture(step, (), inputs)
+    fused = optimize(captured.module, pipeline=f"{CLEAN_UP},fuse{{policy=none,prices=roofline}}")
+    groups = [op for op in fused.main.body.ops if isinstance(op, Fusion)]
+    written = sorted(write.base.name for group in groups for write in group.writes.values())
+    assert written == [f"{what}_cache_{layer}" for what in ("key", "value") for layer in (0, 1)]
+    found = evaluate(fused, captured.flatten_inputs((), inputs))
+    with torch.no_grad():
+        np.testing.assert_allclose(found[0], step(**inputs).numpy(), rtol=1e-4, atol=1e-5)
