@@ -106,7 +106,7 @@ def traffic(
     online: Array = 0.0
     working_set = sum(totals.values()) + write
     timed = "rotated" in kernel.notes or ("replayed" in kernel.notes and not halved)
-    cycle = cycled_cold(working_set, l2_bytes, halved)
+    cycle = cycled_cold(working_set, l2_bytes, halved) if timed else 1.0
     if timed and not halved:  # the next timing writes over what was not written back yet
         write_effort = write_effort * cycle
     sweeps = further_sweeps(kernel, g)
