@@ -400,13 +400,20 @@ class _Builder:
 
     def _portions(self, access: Access) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         """Parts of a load's bytes that pass each port outward and inward for one core; positions that depend on data are its own."""
-        dims = self.shape.extents if access.gather else access.dims
+        dims = self.shape.extents if access.gather else self._depends(access)
         return portions(self.target, self.shape.layout.sharers(dims))
+
+    def _depends(self, access: Access) -> set[str]:
+        """Dims that a load depends on, through the ends of its loops too where a mask cuts them."""
+        cut = set(access.dims) & self.shape.looped & self.kernel.reach.keys()
+        return set(access.dims).union(*(self.kernel.reach[dim].variables for dim in cut))
 
     def _kept(self) -> dict[str, Kept]:
         """By load, where its data is kept for later blocks."""
         loads: dict[str, Again] = {}
         for access in (access for nest in self.kernel.nests for access in nest.loads if not access.gather):
+            if set(access.dims) & self.shape.looped & self.kernel.reach.keys():
+                continue  # another part of it in each program
             tiles: Array = 1.0
             for dim in set(access.dims) & self.shape.looped:
                 tiles = tiles * self.shape.trips[dim]
@@ -432,7 +439,7 @@ class _Builder:
 
     def _together(self, access: Access, portions: tuple[Array, ...]) -> Array:
         shared = np.any(np.stack(np.broadcast_arrays(*portions)) < 1.0, axis=0)
-        return np.where(shared, self.shape.layout.reach(access.dims), 0.0) if np.any(shared) else None
+        return np.where(shared, self.shape.layout.reach(self._depends(access)), 0.0) if np.any(shared) else None
 
     def _position_varies(self, access: Access, loops: tuple[str, ...]) -> bool:
         """Whether the positions that a gather needs are loaded in the same stage, so that it waits for them there."""

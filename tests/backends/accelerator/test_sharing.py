@@ -106,3 +106,21 @@ program @alone(%x: f32[64]) -> (%y: f32[64]) on 4 cores {
 """
     with pytest.raises(Deadlock, match=r"waits for others to load 7 together: 4 are there"):
         simulate(parse_program(text), None, MAIA, values=False)
+
+
+def test_a_loop_whose_end_is_another_for_each_program_loads_alone() -> None:
+    """A triangle: rows of programs along `i` need another part of the right operand, so only those along `j` share the left one."""
+    form = normalize(groups.masked_product(512, 256, 512, groups.below("k")))
+    summary = summarize(form.fusion)
+    assert summary.reach
+    rows, columns = summary.outer
+    (inner,) = summary.inner
+    levels = {"cluster": AtLevel({rows: 4, columns: 4}), "core": AtLevel({rows: 2, columns: 2})}
+    schedule = Schedule({rows: 32, columns: 32, inner: 32}, levels, reduce={inner: "looped"}, pipeline=2)
+    program = lower(tile(form.fusion, schedule, outputs=form.outputs), MAIA)
+    loads = [op for op in program.instructions() if isinstance(op, Load)]
+    assert {op.share is not None for op in loads} == {True, False}
+    cost = DataflowModel().predict(summary, MAIA, ScheduleBatch.of([schedule]))
+    run = simulate(program, None, MAIA, values=False)
+    assert cost.dram_bytes[0] == pytest.approx(run.dram_bytes, rel=0.05)
+    assert cost.seconds[0] == pytest.approx(run.seconds, rel=0.15)
