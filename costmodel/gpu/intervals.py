@@ -44,6 +44,9 @@ def holding(pair: tuple[float, float]) -> tuple[float, float]:
 
 def widened(pair: tuple[Any, Any], names: Iterable[str]) -> tuple[Any, Any]:
     """An interval's factors (numbers, or arrays of them) at some distances from what they were measured on."""
+    low, high = np.minimum(pair[0], 1.0), np.maximum(pair[1], 1.0)
     further = sum(distances()[name].spread ** 2 for name in names)
-    low, high = np.log(np.minimum(pair[0], 1.0)), np.log(np.maximum(pair[1], 1.0))
+    if not further:
+        return low, high
+    low, high = np.log(low), np.log(high)
     return np.exp(-np.sqrt(low * low + further)), np.exp(np.sqrt(high * high + further))
