@@ -61,7 +61,9 @@ def _by_meaning(kernels: Mapping[str, KernelInfo]) -> Launcher:
 
 def tolerance(kernels: Mapping[str, KernelInfo], sizes: Mapping[str, int]) -> Allowance:
     """Allowed error of a whole model: errors of its kernels add as independent ones do."""
-    total = together((allowance_of(info.normalized.fusion, sizes), max(round(info.count), 1)) for info in kernels.values())
+    total = together(
+        (allowance_of(info.normalized.fusion, sizes), max(round(info.count), 1)) for info in kernels.values()
+    )
     return total if total.largest else Allowance(1e-6)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ a100_pcie,tanh,f32,1,16384,16384,0,elementwise_kernel,524288,1,1,128,0.001283
 """Of NeuSight's test tables (MIT), rounded."""
 
 
-def table(**changed: object) -> pd.DataFrame:
+def table(**changed: Any) -> pd.DataFrame:
     return pd.read_csv(io.StringIO(ROWS)).assign(**changed)
 
 

@@ -77,10 +77,10 @@ def test_products_of_blocks_are_those_of_the_numbers_they_stand_for(
     recipe = ScalingType.BlockWise1x32 if size == 32 else ScalingType.BlockWise1x16
     order = SwizzleType.SWIZZLE_32_4_4
 
-    def by_shape(x, w, a, c):
+    def by_shape(x: torch.Tensor, w: torch.Tensor, a: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         return torch._scaled_mm(x, w.t(), a, c, out_dtype=torch.float32)
 
-    def by_recipe(x, w, a, c):
+    def by_recipe(x: torch.Tensor, w: torch.Tensor, a: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
         return F.scaled_mm(x, w.t(), a, recipe, c, recipe, order, order, output_dtype=torch.float32)
 
     kinds = [E4 if kind == "f8" else F4] * 2 + [E8 if scale == "e8" else E4] * 2

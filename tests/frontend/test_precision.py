@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -20,13 +20,13 @@ def _flags() -> Iterator[None]:
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
 
 
-def text(function, *inputs) -> str:
+def text(function: Callable[..., torch.Tensor], *inputs: torch.Tensor) -> str:
     return print_module(capture(Of(function), inputs).module)
 
 
 X, W = torch.randn(20, 24), torch.randn(24, 32)
 IMAGE, FILTER = torch.randn(1, 4, 8, 8), torch.randn(4, 4, 3, 3)
-PRODUCTS = {
+PRODUCTS: dict[str, tuple[Callable[..., torch.Tensor], tuple[torch.Tensor, ...]]] = {
     "mm": (lambda x, w: x @ w, (X, W)),
     "linear": (lambda x, w: F.linear(x, w.t()), (X, W)),
     "addmm": (torch.addmm, (torch.randn(32), X, W)),
@@ -34,7 +34,7 @@ PRODUCTS = {
     "einsum": (lambda x, w: torch.einsum("ik,kj->ij", x, w), (X, W)),
     "attention": (F.scaled_dot_product_attention, (torch.randn(1, 2, 16, 8),) * 3),
 }
-CONVOLUTIONS = {
+CONVOLUTIONS: dict[str, tuple[Callable[..., torch.Tensor], tuple[torch.Tensor, ...]]] = {
     "conv2d": (F.conv2d, (IMAGE, FILTER)),
     "transposed": (F.conv_transpose2d, (IMAGE, FILTER)),
     "conv1d": (F.conv1d, (torch.randn(1, 3, 8), FILTER[0])),

@@ -26,14 +26,21 @@ WHOLE = torch.randint(-128, 128, (32, 64), dtype=torch.int8, generator=rng)
 RIGHT = torch.randint(-128, 128, (64, 48), dtype=torch.int8, generator=rng)
 
 
-def scaled(x, w, a, b, *bias, dtype=torch.float32):
-    return torch._scaled_mm(x, w.t(), a, b, *bias, out_dtype=dtype)
+def scaled(
+    x: torch.Tensor,
+    w: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> torch.Tensor:
+    return torch._scaled_mm(x, w.t(), a, b, bias, out_dtype=dtype)
 
 
 CASES: dict[str, tuple[Callable[..., torch.Tensor], tuple[torch.Tensor, ...], DType]] = {
     "one scale": (scaled, (X, W, ONE, ONE), F8E4M3),
     "rows and columns": (scaled, (X, W, ROWS, COLUMNS), F8E4M3),
-    "a bias": (lambda *args: scaled(*args, dtype=torch.bfloat16), (X, W, ONE, ONE, BIAS), F8E4M3),
+    "a bias": (lambda x, w, a, b, bias: scaled(x, w, a, b, bias, torch.bfloat16), (X, W, ONE, ONE, BIAS), F8E4M3),
     "8 bits out": (lambda x, w, a, b: torch._scaled_mm(x, w.t(), a, b), (X, W, ONE, ONE), F8E4M3),
     "two formats": (scaled, (X.float().to(E5), W, ONE, ONE), F16),  # which no unit of the IR multiplies as they are
     "integers": (torch._int_mm, (WHOLE, RIGHT), I8),
@@ -70,7 +77,9 @@ def test_blocks_are_scaled_before_they_are_added(shapes: tuple[tuple[int, int], 
 
 
 def test_a_scale_of_the_result_stays_with_the_routine() -> None:
-    function = lambda x, w, a: torch._scaled_mm(x, w.t(), a, a, scale_result=a)  # noqa: E731
+    def function(x: torch.Tensor, w: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        return torch._scaled_mm(x, w.t(), a, a, scale_result=a)
+
     inputs = (X, W, ONE)
     captured = capture(Of(function), inputs)
     values = evaluate(captured.module, captured.flatten_inputs(inputs), externals=externals(captured.module))

@@ -12,7 +12,7 @@ from codesign.passes import optimize
 from tests.passes import models
 
 
-def folded(data: np.ndarray, dtype=F32):  # type: ignore[no-untyped-def, type-arg]
+def folded(data: np.ndarray, dtype=F32):  # type: ignore[no-untyped-def]
     b = models.Builder()
     names = b.names(data.ndim)
     value = b.constant(data, dtype)

@@ -10,6 +10,7 @@ from codesign.backends.verification import difference
 from codesign.backends.verification.allowance import Allowance, allowance_of, together
 from codesign.frontend import capture
 from codesign.ir.precision import ARITHMETIC, PRECISIONS, Precision
+from codesign.ir.tensor import Fusion
 from codesign.passes import Context, optimize
 
 FP8 = Allowance(base=1e-6, step=0.125)
@@ -53,6 +54,6 @@ def test_without_floats_of_8_bits_nothing_is_added() -> None:
 def test_a_product_is_allowed_what_its_unit_rounds(precision: Precision) -> None:
     module = capture(torch.nn.Linear(64, 32, bias=False), (torch.randn(16, 64),)).module
     passes = f"precision{{products={precision}}},fuse"
-    (group,) = (op for op in optimize(module, Context(), pipeline=passes).main.body.ops if op.opcode == "fusion")
+    (group,) = (op for op in optimize(module, Context(), pipeline=passes).main.body.ops if isinstance(op, Fusion))
     summed = 4 * 64**0.5 * 2.0**-24
     assert allowance_of(group).base == pytest.approx(8 * ARITHMETIC[precision].roundoff + summed)

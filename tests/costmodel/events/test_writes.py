@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from codesign.costmodel.events import Timeline, simulate
-from codesign.costmodel.gpu.timing import cache_bytes
+from codesign.costmodel.gpu.chip import cache_bytes
 from codesign.costmodel.machine import load_machine
 from codesign.ir.schedule import Schedule
 from tests.costmodel.groups import best, group
