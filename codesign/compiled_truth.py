@@ -66,22 +66,19 @@ class _Trials:
         return min(self.done, key=lambda attempt: attempt.seconds)
 
     def following(self) -> Candidate | None:
-        """The next schedule to compile: one that promises more than the best so far, and is not known to share what was wrong."""
-        while self.rest and len(self.done) <= MOST_TRIED:
-            candidate = self.rest.pop(0)
-            if candidate.seconds > WORTH * self.best.seconds:
-                return None
-            if not self._spills_too(candidate.schedule):
-                return candidate
-        return None
-
-    def _spills_too(self, schedule: Schedule) -> bool:
-        """Whether the threads of a schedule hold the same as those of one that spilt or, once two did, results in no less of their
-        registers."""
+        """The next schedule to compile: one that promises more than the best so far and whose threads do not hold the same as those of one
+        that spilt; once two did, one with fewer results in their registers, where there is one."""
+        if len(self.done) > MOST_TRIED:
+            return None
         spilt = [attempt.tuned.schedule for attempt in self.done if attempt.outcome.spills]
-        if any(_what_is_held(schedule) == _what_is_held(other) for other in spilt):
-            return True
-        return len(spilt) > 1 and any(self._filled(schedule) >= self._filled(other) for other in spilt)
+        held = [_what_is_held(schedule) for schedule in spilt]
+        promising = [c for c in self.rest if c.seconds <= WORTH * self.best.seconds]
+        self.rest = [c for c in promising if _what_is_held(c.schedule) not in held]
+        smaller = [c for c in self.rest if all(self._filled(c.schedule) < self._filled(other) for other in spilt)]
+        found = next(iter(smaller if len(spilt) > 1 and smaller else self.rest), None)
+        if found is not None:
+            self.rest.remove(found)
+        return found
 
     def _filled(self, schedule: Schedule) -> float:
         """Results of a program for each register that it may have."""
