@@ -112,11 +112,13 @@ def test_hashes_of_renamed_dims_whose_order_in_text_differs() -> None:
 
 
 def test_operation_counts_are_per_distinct_node() -> None:
-    body = "{ let t = exp(%x[i, 0]); t * t + t / 2.0:f16 }"
+    body = "{ let t = exp(%x[i, 0]); t * t + t / %x[i, 1] }"
     assert operation_counts(compute(f"f16[i: 8] {body}").body) == {
         ("special", F16): 1.0 + 3.0,
         ("fma", F16): 2.0,
     }
+    by_a_constant = operation_counts(compute("f16[i: 8] { %x[i, 0] / 3.0:f16 }").body)
+    assert by_a_constant == {("fma", F16): 1.0}  # a multiplication by its reciprocal
     masked = operation_counts(compute("f16[i: 8] { select(i < 3, %x[i, 0], 0.0:f16) }").body)
     assert masked == {("alu", I64): 1.0, ("alu", F16): 1.0}
 
