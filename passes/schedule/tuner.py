@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from codesign.costmodel.gpu.runs import adjacent_dims
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.models import cost_model_for, informed
 from codesign.costmodel.protocol import CostModel, Reported
-from codesign.costmodel.roofline import Roofline
+from codesign.costmodel.roofline import roofline_bounds
 from codesign.costmodel.summary import Access, KernelSummary, summarize
 from codesign.ir.analysis import structural_hash
 from codesign.ir.errors import ScheduleError, UnsupportedError
@@ -21,7 +22,7 @@ from codesign.ir.index import Bounds, Index, index
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.tensor import Fusion
 from codesign.ir.types import row_major
-from codesign.passes.knobs import Site, foreign, matrix_product, predict, settled
+from codesign.passes.knobs import Site, foreign, predict, settled
 from codesign.passes.normalize import Normalized, normalize
 from codesign.passes.schedule.build import space
 from codesign.passes.schedule.context import Candidate, Context
@@ -116,19 +117,10 @@ class _Search:
         return total
 
     def room(self, machine: Machine) -> float:
-        """How many times as many programs the machine could hold at once: as the chosen ones, or as one a core with large tiles, of
-        the group's matrix product or of all dims, which read what they share once."""
-        summary, sizes = self.context.summary, self.context.sizes
+        """How many times as many programs the machine could hold at once: as the chosen ones, or as one a core with large tiles."""
         cores = machine.instances(machine.core_level().name)
-        room = self._resident() * cores / self.programs()
-        large = [-(-int(summary.extents[dim].evaluate(sizes)) // LARGE) for dim in summary.outer]
-        room = max(room, cores / math.prod(large))
-        for nest in summary.nests:
-            product = matrix_product(nest)
-            if product is not None:
-                sides = ([int(summary.extents[dim].evaluate(sizes)) for dim in side] for side in (product.m, product.n))
-                room = max(room, cores / math.prod(-(-math.prod(side) // LARGE) for side in sides))
-        return room
+        large = _programs_of_large_tiles(self.context.summary, self.context.sizes)
+        return cores * max(self._resident() / self.programs(), 1.0 / large)
 
     def _resident(self) -> float:
         """Programs of the chosen schedule that one core holds at once."""
@@ -143,6 +135,19 @@ class _Search:
         """Seconds of the model's launch term, which another kernel adds at least once more; 0 when it has none."""
         _, cost = self.context.batches[0]
         return float(cost.terms[0, cost.term_names.index("launch")]) if "launch" in cost.term_names else 0.0
+
+
+def _programs_of_large_tiles(summary: KernelSummary, sizes: Mapping[str, int]) -> int:
+    """Programs of a grid whose tiles are large along dims where that saves reads: those that share a load, and those along which
+    neighbours lie together in memory."""
+    loads = [access for nest in summary.nests for access in nest.loads]
+    extents: dict[tuple[frozenset[int], bool], int] = {}
+    for dim in summary.outer:
+        shared = frozenset(number for number, access in enumerate(loads) if dim not in access.dims)
+        together = any(dim in adjacent_dims(access) for access in loads)
+        extent = int(summary.extents[dim].evaluate(sizes))
+        extents[shared, together] = extents.get((shared, together), 1) * extent
+    return math.prod(-(-extent // LARGE) if any(alike) else extent for alike, extent in extents.items())
 
 
 def search(policy: Policy, kernel_space: Space, context: Context) -> Schedule | None:
@@ -326,7 +331,9 @@ class Tuner:
             parts = whole_parts(where.extent, wanted)
             if parts not in seconds:
                 groups = split_reduction(fusion, where, parts)
-                seconds[parts] = sum(self._price(group, split=False) for group in groups)
+                least = sum(found.launch + self._bound(group) for group in groups)
+                slower = least >= min(seconds.values())
+                seconds[parts] = math.inf if slower else sum(self._price(group, split=False) for group in groups)
             return seconds[parts]
 
         most = where.extent // SMALLEST_DOT
@@ -341,10 +348,14 @@ class Tuner:
 
     def _may_gain(self, found: _Search, room: float) -> bool:
         """Whether two launches and the same work spread over the whole machine could take less."""
-        context = found.context
-        bound = Roofline().predict(context.summary, self.machine, ScheduleBatch.of([found.schedule]), context.sizes)
-        spread = max(float(bound.seconds[0]), (found.seconds - found.launch) / room)
+        bound = max(roofline_bounds(found.context.summary, self.machine, found.context.sizes))
+        spread = max(bound, (found.seconds - found.launch) / room)
         return 2.0 * found.launch + spread < WORTHWHILE * found.seconds
+
+    def _bound(self, fusion: Fusion) -> float:
+        """Seconds that no schedule of a group beats."""
+        summary = self._summary(normalize(fusion, self.bounds), "")
+        return max(roofline_bounds(summary, self.machine, self._context(summary).sizes))
 
     def _in_parts(self, fusion: Fusion, whole: Tuned, name: str, parts: int) -> Tuned:
         """The group as two kernels, its reduction in parts."""
