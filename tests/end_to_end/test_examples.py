@@ -17,7 +17,7 @@ from codesign.ir.tile import Map, Store
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ["mlp", "naive_attention", "llama_block", "gpt2", "bert", "resnet", "moe", "dynamic_mlp"]
-ON_ACCELERATOR = ["mlp", "naive_attention", "llama_block"]
+ON_ACCELERATOR = ["mlp", "naive_attention", pytest.param("llama_block", marks=pytest.mark.slow)]
 
 
 @cache
@@ -40,7 +40,7 @@ def check_predictions(document: ModelDocument) -> None:
         assert kernel.source
 
 
-LONG = [pytest.param(name, marks=pytest.mark.slow) if name in ("resnet", "bert") else name for name in EXAMPLES]
+LONG = [pytest.param(name, marks=pytest.mark.slow) if name in ("resnet", "bert", "gpt2") else name for name in EXAMPLES]
 
 
 @pytest.mark.parametrize("name", LONG)
@@ -72,6 +72,7 @@ def test_on_simulated_accelerator(name: str) -> None:
     check_predictions(document)
 
 
+@pytest.mark.slow
 def test_identical_layers_share_kernels() -> None:
     document = compiled(
         "real/gpt2", "h100_sxm", pipeline.Options(verify=False, kernels=False, policy="random", budget=16)

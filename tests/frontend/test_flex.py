@@ -128,11 +128,12 @@ def test_groups_of_heads_and_what_is_returned_besides() -> None:
     check(Attention(soft_cap, causal, enable_gqa=True, return_aux=AuxRequest(lse=True)), *tensors(4, 1))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow), torch.float64])
 def test_types(dtype: torch.dtype) -> None:
     check(Attention(soft_cap, causal), *tensors(dtype=dtype))
 
 
+@pytest.mark.slow
 def test_strict_and_open_sizes_and_two_of_them() -> None:
     check(Attention(soft_cap, causal), *tensors(), strict=True)
     batch = torch.export.Dim("batch", min=2, max=16)
@@ -148,6 +149,7 @@ def test_strict_and_open_sizes_and_two_of_them() -> None:
     check(Two(), *tensors())
 
 
+@pytest.mark.slow
 def test_functions_that_capture_open_sizes_or_make_tensors() -> None:
     class Sized(nn.Module):
         def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:

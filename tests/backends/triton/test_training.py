@@ -17,21 +17,13 @@ from tests.backends.triton.training_models import MODELS, Example
 
 OPTIONS: dict[str, Any] = {"kernels": "reference", "machine": "h100_sxm"}
 QUICK = {
-    "mlp",
     "with_buffers",
     "gated_linear",
-    "swiglu",
     "rms_norm",
     "weight_tied",
-    "weighted_and_ignored",
-    "siamese",
-    "triplet",
     "grouped_transposed",
     "cnn_of_one_dim",
-    "causal_attention",
     "embedding_classifier",
-    "graph_network",
-    "recurrent_cells",
 }
 NARROW = {"mlp_in_bfloat16": 3e-2}
 
