@@ -146,7 +146,9 @@ class Describer:
             return (op.constant,) if self.exact else ()
         if isinstance(op, tensor.Fusion):
             block = self.block(op.body)
-            writes = tuple((k, self.value(w.base), tuple(map(self.index, w.at))) for k, w in op.writes.items())
+            writes = tuple(
+                (k, self.value(w.base), tuple(map(self.index, w.at)), w.within) for k, w in op.writes.items()
+            )
             return block, op.label if self.exact else "", writes
         if isinstance(op, tensor.Scatter):
             dims = self._dims(op.dims)

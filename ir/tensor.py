@@ -104,11 +104,13 @@ class Constant(Op):
 class Write:
     """Where a result of a fusion goes in a tensor that was there before: `%base at [i, %position[0] + j]`, over the dims of the result.
 
-    Points outside the tensor are skipped; of points that share an element, one is written.
+    Points outside the tensor are skipped; where it says `within` instead of `at` they are an error. Of points that share an element, one is
+    written.
     """
 
     base: Value
     at: tuple[Index, ...]
+    within: bool = False
 
     def operands(self) -> tuple[Value, ...]:
         """The tensor written into, and what its indices read."""
@@ -118,7 +120,7 @@ class Write:
     def replaced(self, mapping: Mapping[Value, Value]) -> Write:
         """The same over other values."""
         at = tuple(i.substitute({}, lambda s: s.replace_sources(mapping)) if i.data() else i for i in self.at)
-        return Write(mapping.get(self.base, self.base), at)
+        return Write(mapping.get(self.base, self.base), at, self.within)
 
 
 class Fusion(Op):

@@ -298,7 +298,7 @@ def _rebuild(group: Normalized, values: Mapping[str, Index], joined: Mapping[str
     for name, dim in joined.items():
         merged[dim.name] = (*merged.get(dim.name, ()), *group.merged[name])
     names = [value.name for value in fusion.results]
-    writes = {k: Write(write.base, outputs[k].indices) for k, write in fusion.writes.items()}
+    writes = {k: Write(write.base, outputs[k].indices, write.within) for k, write in fusion.writes.items()}
     new = Fusion(body, names=names, label=fusion.label, writes=writes, location=fusion.location)
     return Normalized(new, outputs, merged)
 

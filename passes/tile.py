@@ -64,7 +64,7 @@ def template(
     ]
     domain = Domain(fusion, schedule, ranges)
     places = tuple((buffer, where.indices) for buffer, where in zip(results, maps, strict=True))
-    program = Program(domain, buffers, fusion.computes, yields, places, fusion.writes.keys())
+    program = Program(domain, buffers, fusion.computes, yields, places, fusion.writes)
     scope = program.run()
     params = [*buffers.values(), *results]
     kernel = Kernel(

@@ -172,6 +172,8 @@ def _written(
     domain = Domain(_spans(value.owner.dims, context), context.symbols)
     result = np.array(env[write.base])
     chosen, target = _targets(write.at, Evaluator(domain, env, op.location), domain.shape, result.shape)
+    if write.within and not chosen.all():
+        raise EvaluationError(f"an index lies outside of %{write.base.name}", place=op.location)
     result[target if result.ndim else ...] = new.reshape(-1)[chosen] if result.ndim else new.reshape(-1)[-1]
     return result
 

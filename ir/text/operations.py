@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lark import Token
+from lark import Token, Tree
 
 from codesign.ir import tensor, tile
 from codesign.ir.core import Block, Op, Value
@@ -47,9 +47,10 @@ def _fusion(b: Builder, node: Node, names: list[str]) -> Op:
     writes: dict[int, tensor.Write] = {}
     for entry in children(listed):
         position, base, at = all_children(entry)
+        within = isinstance(entry, Tree) and entry.data == "write_within"
         if b.integer(position) >= len(inner.yields):
             b.fail(f"result {b.integer(position)} of {len(inner.yields)}", position)
-        writes[b.integer(position)] = tensor.Write(b.value(base), b.indices(at))
+        writes[b.integer(position)] = tensor.Write(b.value(base), b.indices(at), within)
     return tensor.Fusion(inner, names=given, label="" if label is None else b.string(label), writes=writes)
 
 

@@ -278,7 +278,10 @@ class _Printer:
             return f"constant {json.dumps(op.constant)}: {self.type(op.result.type)}"
         if isinstance(op, tensor.Fusion):
             text = f"fusion {json.dumps(op.label) + ' ' if op.label else ''}{self.block(op.body, level)}"
-            writes = (f"{k}: {self.use(w.base)} at {self.indices(w.at)}" for k, w in op.writes.items())
+            writes = (
+                f"{k}: {self.use(w.base)} {'within' if w.within else 'at'} {self.indices(w.at)}"
+                for k, w in op.writes.items()
+            )
             return f"{text} writes ({', '.join(writes)})" if op.writes else text
         if isinstance(op, tensor.Scatter):
             place = "within" if op.within else "at"

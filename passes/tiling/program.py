@@ -5,14 +5,14 @@ Reductions and stores that go along the same looped dims and do not depend on ea
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from codesign.ir.core import Block, Value
 from codesign.ir.fold import Fold
 from codesign.ir.index import Index
 from codesign.ir.location import merge
 from codesign.ir.scalar import cast
-from codesign.ir.tensor import Compute
+from codesign.ir.tensor import Compute, Write
 from codesign.ir.tile import For
 from codesign.passes.tiling.bounds import loop_bounds
 from codesign.passes.tiling.domain import Domain
@@ -34,13 +34,13 @@ class Program(Values):
         computes: Iterable[Compute],
         yields: tuple[Value, ...],
         outputs: tuple[Output, ...],
-        written: Collection[int] = (),
+        writes: Mapping[int, Write] | None = None,
     ) -> None:
         listed = tuple(computes)
         shared = (compute for fold in domain.folds for compute in fold.shared)
         super().__init__(domain, buffers, {compute.result: compute for compute in (*listed, *shared)})
         self.outputs = outputs
-        self.written = written
+        self.writes = writes or {}
         """Results, by position, that are written into a tensor from before, where a point may fall outside."""
         self._level = _levels(listed, domain)
         live = _reachable(yields, self.members)

@@ -259,8 +259,10 @@ class StoreTask:
             elif name not in dims and plan.kind == "grid" and not plan.sole:
                 guards.append(Guard(index(plan.variable), None, index(1)))
         buffer, indices = program.outputs[self.output]
-        if self.output in program.written:
-            guards += program.inside(indices, buffer.shape, scope)
+        write = program.writes.get(self.output)
+        if write is not None:
+            guarded = [(i, n) for i, n in zip(indices, buffer.shape, strict=True) if not (write.within and i.data())]
+            guards += program.inside([i for i, _ in guarded], [n for _, n in guarded], scope)
         places = [program.lane(i, scope) for i in indices]
         axes = program.domain.axes(tile.axes)
         scope.ops.append(Store(tile.value, buffer, axes, places, guards=guards, location=self.compute.location))

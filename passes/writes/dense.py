@@ -20,9 +20,10 @@ class _Along:
 
 
 def dense(op: Scatter, outer: Bounds) -> Compute | None:
-    """The write as a compute over the whole tensor, where its points form a box with constant steps; None where they do not."""
+    """The write as a compute over the whole tensor, where its points form a box with constant steps; None where they do not, or where one that
+    lies outside is an error, which a select would leave unseen."""
     along = _box(op)
-    if op.combine != "set" or along is None:
+    if op.combine != "set" or along is None or _may_fail(op, outer):
         return None
     dims = tuple(Dim(f"o{k}", size) for k, size in enumerate(op.init.shape))
     bounds = outer.with_extents({dim.name: dim.extent for dim in dims})
@@ -44,6 +45,15 @@ def dense(op: Scatter, outer: Bounds) -> Compute | None:
         if not (isinstance(condition, Literal) and condition.value is True):
             body = select(condition, body, old)
     return Compute(dims, body, dtype=op.result.type.dtype, name=op.result.name, location=op.location)
+
+
+def _may_fail(op: Scatter, outer: Bounds) -> bool:
+    """Whether places read from data have to be checked."""
+    bounds = outer.with_extents(op.extents())
+    return op.within and any(
+        i.data() and not (i.proves_at_least(0, bounds) and i.proves_less(size, bounds))
+        for i, size in zip(op.target, op.init.shape, strict=True)
+    )
 
 
 def _box(op: Scatter) -> list[_Along] | None:

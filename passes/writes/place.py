@@ -69,7 +69,7 @@ def _copied(value: Value) -> Fusion:
 
 
 def _group_of(compute: Compute, op: Scatter) -> Fusion:
-    write = Write(op.init, op.target)
+    write = Write(op.init, op.target, op.within)
     body = Block([], [compute], [compute.result])
     return Fusion(body, names=[op.result.name], writes={0: write}, location=op.location)
 
@@ -102,7 +102,7 @@ def _for_results(maker: Fusion, moved: Value, op: Scatter) -> Write:
     made = maker.body.yields[maker.results.index(moved)].owner
     assert isinstance(made, Compute)
     names: dict[str, Index] = {a.name: index(b.name) for a, b in zip(op.dims, made.dims, strict=True)}
-    return Write(op.init, tuple(i.substitute(names) for i in op.target))
+    return Write(op.init, tuple(i.substitute(names) for i in op.target), op.within)
 
 
 def _hosted(block: Block, maker: Fusion, moved: Value, op: Scatter) -> None:

@@ -184,6 +184,25 @@ def test_a_scatter_within_its_tensor_has_no_targets_outside(outside: int) -> Non
         run(text, floats(4), np.array([3, outside]))
 
 
+@pytest.mark.parametrize("outside", [4, -1])
+def test_a_group_that_writes_within_a_tensor_has_no_places_outside(outside: int) -> None:
+    text = """func @main(%x: f32[4], %ids: i64[2]) {
+      %y = fusion {
+        %ones = compute f32[i: 2] { 1.0 }
+        yield %ones
+      } writes (0: %x PLACE [%ids[i]])
+      return %y
+    }"""
+    within, anywhere = text.replace("PLACE", "within"), text.replace("PLACE", "at")
+    assert print_module(parse(within)) != print_module(parse(anywhere))
+    assert print_module(parse(print_module(parse(within)))) == print_module(parse(within))
+    ids = np.array([3, outside])
+    (found,) = run(anywhere, floats(4), ids)
+    assert found[3] == 1
+    with pytest.raises(EvaluationError, match="outside of %x"):
+        run(within, floats(4), ids)
+
+
 SCANS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "sum": lambda x: x.cumsum(1),
     "prod": lambda x: x.cumprod(1),

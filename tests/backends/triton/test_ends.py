@@ -75,6 +75,15 @@ def test_a_write_outside_of_the_tensor_is_an_error(write: str) -> None:
             compiled(x, torch.tensor([0, 4]))
 
 
+def test_a_write_of_one_row_outside_of_the_tensor_is_an_error() -> None:
+    compiled = torch.compile(lambda x, ids, row: x.index_copy(0, ids, row) * 2, backend="codesign")
+    x, row = torch.randn(4, 3), torch.ones(1, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x, torch.tensor([3]), row), x.index_copy(0, torch.tensor([3]), row) * 2)
+        with pytest.raises(Exception, match=r"test_ends\.py:\d+.*outside"):
+            compiled(x, torch.tensor([4]), row)
+
+
 @pytest.mark.parametrize("outside", [6, -7, 2**40])
 def test_an_index_past_the_table_is_an_error(outside: int) -> None:
     compiled = torch.compile(lambda ids, table: torch.nn.functional.embedding(ids, table) * 2, backend="codesign")
