@@ -12,15 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from codesign.costmodel import workloads
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.schedule import REDUCE_MODES
+
+if TYPE_CHECKING:  # the prices read this module's figures where no tables are installed
+    import pandas as pd
 
 Floats = npt.NDArray[np.float64]
 Knobs = dict[str, float]
@@ -118,9 +120,13 @@ def _alike(
     picked: npt.NDArray[np.bool_], *keys: npt.NDArray[Any]
 ) -> Iterator[tuple[tuple[Any, ...], npt.NDArray[np.bool_]]]:
     """The picked rows of equal keys."""
-    index = pd.MultiIndex.from_arrays(keys)
-    for key in index[picked].unique():
-        yield key, picked & np.asarray(index == key)
+    found: dict[tuple[Any, ...], list[int]] = {}
+    for row in np.flatnonzero(picked).tolist():
+        found.setdefault(tuple(values[row] for values in keys), []).append(row)
+    for key, rows in found.items():
+        alike = np.zeros(len(picked), dtype=np.bool_)
+        alike[rows] = True
+        yield key, alike
 
 
 def _tile(name: str) -> tuple[float, float, float] | None:
