@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 from codesign.frontend.flex_nodes import name_literals_of_functions
 from codesign.frontend.load import ModelSource
 from codesign.frontend.quantization import decompositions_of_quantisation
+from codesign.frontend.settings import settings_kept
 from codesign.frontend.structures import make_known, outputs_made_known, remark
 from codesign.ir.errors import CodesignError
 
@@ -107,7 +108,7 @@ def export_program(source: ModelSource, dynamic_shapes: Any, strict: bool | None
         watched = nullcontext() if mode else outputs_made_known(source.model, known)  # strict traces no hooks
         started = time.perf_counter()
         try:
-            with torch.no_grad(), whole_stacks(), _quiet():
+            with torch.no_grad(), settings_kept(), whole_stacks(), _quiet():
                 with watched:
                     program = torch.export.export(
                         source.model, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=mode
@@ -132,7 +133,7 @@ def traced_program(source: ModelSource, dynamic_shapes: Any, failure: ExportFail
     mode, reason = failure.reasons[0]
     started = time.perf_counter()
     try:
-        with warnings.catch_warnings(), torch.no_grad(), _quiet():
+        with warnings.catch_warnings(), torch.no_grad(), settings_kept(), _quiet():
             warnings.simplefilter("ignore")
             traced = torch.fx.symbolic_trace(source.model)
             program = torch.export.export(

@@ -16,6 +16,7 @@ EXACT = "codesign_exact"
 """In the meta of a graph's node: its product is part of our own form of an operator that torch does not round so."""
 
 Kind = Literal["matmul", "convolution"]
+KINDS: tuple[Kind, ...] = ("matmul", "convolution")
 
 
 @dataclass
@@ -33,10 +34,15 @@ class Allowed:
 
 
 def allowed_by_torch() -> Allowed:
-    """What torch is told of CUDA's products: `torch.backends.cuda.matmul` (or `set_float32_matmul_precision`) and `torch.backends.cudnn.conv`."""
+    """What torch is told of CUDA's products: `torch.backends.cuda.matmul` (or `set_float32_matmul_precision`) and `torch.backends.cudnn.conv`.
+
+    `fp32_precision` answers for both of torch's interfaces; `allow_tf32` raises once the newer one was used, and is asked only of a torch
+    that has no other."""
     backends: Any = torch.backends
-    told: dict[Kind, str] = {
-        "matmul": backends.cuda.matmul.fp32_precision,
-        "convolution": backends.cudnn.conv.fp32_precision,
-    }
+    told: dict[Kind, str]
+    try:
+        told = {"matmul": backends.cuda.matmul.fp32_precision, "convolution": backends.cudnn.conv.fp32_precision}
+    except AttributeError:  # torch before 2.9
+        rounds = {"matmul": backends.cuda.matmul.allow_tf32, "convolution": backends.cudnn.allow_tf32}
+        told = {kind: "tf32" for kind in KINDS if rounds[kind]}
     return Allowed({kind: found for kind, name in told.items() for found in PRECISIONS if found == name})

@@ -1,0 +1,44 @@
+"""Torch's settings through a capture: torch.export turns libraries off and on again, and leaves all else as the user said it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """No setting of cuDNN and oneDNN is read or written inside but whether they are on.
+
+    torch.export turns them off by `set_flags`, which reads and writes their other settings too. Reading raises where the precision of
+    float32 was set by torch's newer interface, for all operators or for one kind; writing makes what was inherited a setting of its own.
+    """
+    core: Any = torch._C
+    switches: dict[Any, tuple[Callable[[], bool], Callable[[bool], None]]] = {
+        torch.backends.cudnn: (core._get_cudnn_enabled, core._set_cudnn_enabled),
+        torch.backends.mkldnn: (core._get_mkldnn_enabled, core._set_mkldnn_enabled),
+    }
+    with_own = [library for library in switches if "set_flags" in vars(library)]  # a capture inside of a capture
+    for library, (get, put) in switches.items():
+        if library not in with_own:
+            library.set_flags = _switch(get, put)
+    try:
+        yield
+    finally:
+        for library in switches:
+            if library not in with_own:
+                del library.set_flags
+
+
+def _switch(get: Callable[[], bool], put: Callable[[bool], None]) -> Callable[[bool], tuple[bool]]:
+    """What turns a library on or off, and returns what it was: `set_flags` of torch, of that one setting."""
+
+    def set_flags(enabled: bool) -> tuple[bool]:
+        before = get()
+        put(enabled)
+        return (before,)
+
+    return set_flags
