@@ -150,7 +150,8 @@ def plain_path(c: Case, q: Computing, m: Moving) -> Path:
     if np.any(m.waiting):  # a loop that waits for its loads overlaps nothing but the waiting of other blocks
         computing = overlap((q.compute, q.requests), INNER)
         together = np.where(m.waiting, computing + np.maximum(moving, chain), together)
-    ahead = chip.bulk and bool(chip.wide) and not c.summing  # warps that only load go on during the epilogue
+    # a product's warps that only load go on during the epilogue
+    ahead = c.contractions > 0 and chip.bulk and bool(chip.wide) and not c.summing
     fill = (1.0 if ahead else c.rounds) * p.fill_latency * chip.dram_latency
     serial = fill + np.where(m.waiting, together, working + m.store)
     followed = 0.0 if chip.wide == 2 and not c.compiled else p.exposed  # tensor memory holds two blocks' results
