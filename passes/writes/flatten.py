@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from codesign.ir.core import Block, Op, Value
-from codesign.ir.index import Bounds, Index, index, product
+from codesign.ir.index import Bounds, Index, index
 from codesign.ir.scalar import Read
 from codesign.ir.tensor import Compute, Scatter
 from codesign.ir.types import row_major
 from codesign.passes.memory import same_bytes
+from codesign.passes.writes.dense import unsure
 
 
 def flatten_writes(block: Block, outer: Bounds) -> None:
@@ -87,21 +88,28 @@ def _seen_through(value: Value, point: Sequence[Index], bounds: Bounds) -> tuple
 
 
 def _through_reshape(op: Scatter, outer: Bounds) -> list[Op] | None:
-    """A write into a reshaped tensor as one into the tensor, and the reshape of what that gives."""
+    """A write into a reshaped tensor as one into the tensor, and the reshape of what that gives; None where a place outside of the reshaped
+    tensor could be one inside of the tensor."""
     reshape = op.init.owner
     if not isinstance(reshape, Compute):
         return None
     whole = same_bytes(reshape)
     if whole is None:
         return None
-    flat = index(0)
-    for i, stride in zip(op.target, row_major(op.init.shape), strict=True):
-        flat = flat + i * stride
-    bounds = outer.with_extents(op.extents())
+    flat, bounds = index(0), outer.with_extents(op.extents())
+    there = {dim for dim in zip(row_major(whole.shape), whole.shape, strict=True) if dim[1] != 1}
+    kept: dict[tuple[Index, Index], Index] = {}
+    for position, (i, stride, size) in enumerate(zip(op.target, row_major(op.init.shape), op.init.shape, strict=True)):
+        if (stride, size) in there:
+            kept[stride, size] = i
+        elif unsure(i, size, bounds) and (position or size == 1):
+            return None
+        else:
+            flat = flat + i * stride
     places: list[Index] = []
-    for position, size in enumerate(whole.shape):
-        digit = flat // product(whole.shape[position + 1 :])
-        places.append((digit % size if position else digit).simplify(bounds))
+    for position, (stride, size) in enumerate(zip(row_major(whole.shape), whole.shape, strict=True)):
+        digit = kept.get((stride, size), flat // stride % size if position else flat // stride)
+        places.append(digit.simplify(bounds))
     name = op.result.name
     written = Scatter("set", whole, op.dims, places, op.body, within=op.within, name=name, location=op.location)
     ops: list[Op] = _through_reshape(written, outer) or [written]

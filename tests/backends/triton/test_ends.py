@@ -84,6 +84,17 @@ def test_a_write_of_one_row_outside_of_the_tensor_is_an_error() -> None:
             compiled(x, torch.tensor([4]), row)
 
 
+def test_a_write_outside_of_a_row_of_a_reshaped_tensor_is_an_error() -> None:
+    def function(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        return x.reshape(2, 2, 3).index_put((row, column), torch.ones(3)).reshape(4, 3)
+
+    compiled, x, row = torch.compile(function, backend="codesign"), torch.randn(4, 3), torch.tensor([0])
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x, row, torch.tensor([1])), function(x, row, torch.tensor([1])))
+        with pytest.raises(Exception, match=r"test_ends\.py:\d+.*outside"):
+            compiled(x, row, torch.tensor([2]))
+
+
 @pytest.mark.parametrize("outside", [6, -7, 2**40])
 def test_an_index_past_the_table_is_an_error(outside: int) -> None:
     compiled = torch.compile(lambda ids, table: torch.nn.functional.embedding(ids, table) * 2, backend="codesign")
