@@ -52,7 +52,7 @@ func @main(%x: f32[6, 128], %y: f32[6, 128]) {
 class Forgetful(Pass):
     """exp as exp2, the base forgotten."""
 
-    name: ClassVar[str] = "forgetful"
+    name: ClassVar[str] = "forgets_the_base"
 
     def run(self, module: Module, context: Context) -> Module:
         def change(node: Scalar) -> Scalar | None:
