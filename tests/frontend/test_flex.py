@@ -185,7 +185,10 @@ def test_places_are_the_users() -> None:
     assert {file.rsplit("/", 1)[-1] for file in files} == {"test_flex.py"}
 
 
-@pytest.mark.parametrize("model", [Attention(soft_cap, starved, enable_gqa=True, return_lse=True), Biased()])
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(Attention(soft_cap, starved, enable_gqa=True, return_lse=True), marks=pytest.mark.slow), Biased()],
+)
 def test_through_torch_compile(model: nn.Module) -> None:
     inputs = tensors(4, 2 if isinstance(model, Attention) else 4)
     with torch.no_grad():

@@ -30,7 +30,12 @@ def run(source: ModelSource, name: str, budget: int | None = None) -> tuple[Capt
 
 @pytest.mark.parametrize(
     ("example", "machine"),
-    [("mlp", "maia100"), ("naive_attention", "maia100"), ("llama_block", "maia100"), ("mlp", "systolic_16x16")],
+    [
+        ("mlp", "maia100"),
+        ("naive_attention", "maia100"),
+        pytest.param("llama_block", "maia100", marks=pytest.mark.slow),
+        ("mlp", "systolic_16x16"),
+    ],
 )
 def test_an_example_agrees_with_torch(root_dir: Path, example: str, machine: str) -> None:
     source = load_model(root_dir / "examples" / f"{example}.py")
