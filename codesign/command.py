@@ -95,6 +95,13 @@ def need_tables(*files: Path, pictures: bool = False) -> None:
         need("tables", "matplotlib")
 
 
+def page_at(path: Path | None) -> None:
+    """See, before the work that it is to show, that a page can be drawn and written there; CodesignError otherwise."""
+    if path is not None:
+        need("lab", "jinja2", "matplotlib")
+        output_directory(path.parent)
+
+
 def print_json(document: Any) -> None:
     """One JSON document on stdout, and nothing else there."""
     sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")

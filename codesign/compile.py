@@ -170,9 +170,7 @@ def _run(
     forms = _forms(shown.emit, machines)
     folder = command.output_directory(shown.output)
     to_stdout = bool(forms) and folder is None
-    if shown.page is not None:
-        command.need("lab", "jinja2", "matplotlib")
-        command.output_directory(shown.page.parent)
+    command.page_at(shown.page)
     if to_stdout and shown.as_json:
         raise CodesignError("--emit with --json needs a folder for the files", hint="add -o DIR")
     if not path.is_file():

@@ -43,8 +43,7 @@ def _experiment(
     for path in models:
         if not path.is_file():
             raise CodesignError("no such file" if not path.exists() else "not a file", place=str(path))
-    if report is not None:
-        command.need("lab", "jinja2", "matplotlib")
+    command.page_at(report)
     from codesign.lab.passes.experiment import Pipeline, experiment, failures
     from codesign.pipeline import Options
 
@@ -55,7 +54,6 @@ def _experiment(
     if report is not None:
         from codesign.lab.passes.page import experiment_page
 
-        command.output_directory(report.parent)
         command.write_text(report, experiment_page(outcome))
     if as_json:
         command.print_json(outcome.model_dump(mode="json"))

@@ -65,8 +65,7 @@ def _whatif(
     machine = load_machine(target)
     if sobol is not None and sobol & (sobol - 1):
         raise CodesignError(f"--sobol {sobol} is not a power of two", hint="as in --sobol 32")
-    if report is not None:
-        command.need("lab", "jinja2", "matplotlib")
+    command.page_at(report)
     if pareto:
         command.need("lab", "optuna")
     from codesign.lab.machines.ask import Questions, answer
@@ -91,7 +90,6 @@ def _whatif(
     if report is not None:
         from codesign.lab.machines.page import whatif_page
 
-        command.output_directory(report.parent)
         command.write_text(report, whatif_page(answers))
     if as_json:
         command.print_json(answers.model_dump(mode="json"))

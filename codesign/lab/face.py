@@ -146,11 +146,10 @@ def _export(
 
 
 def _give(board: Leaderboard, as_json: bool, report: Path | None, *, quiet: bool = False) -> None:
+    command.page_at(report)
     if report is not None:
-        command.need("lab", "jinja2", "matplotlib")
         from codesign.lab.study_page import study_page
 
-        command.output_directory(report.parent)
         command.write_text(report, study_page(board))
     if as_json:
         command.print_json(board.model_dump(mode="json"))
