@@ -9,7 +9,7 @@ from pathlib import Path
 
 from codesign.command import Steps
 from codesign.costmodel.machine import Machine
-from codesign.lab.machines.document import WhatIf, document
+from codesign.lab.machines.document import WhatIf
 from codesign.lab.machines.search import Blame, blame, front
 from codesign.lab.machines.sensitivity import STEP, Sensitivity, adjustable, sensitivities
 from codesign.lab.machines.sweep import Range, crossovers, fusion_crossovers, sweep
@@ -72,7 +72,17 @@ def answer(workload: Workload, asked: Questions, steps: Steps | None = None) -> 
         steps.step("assumed figures")
         shares, low, high = blame(workload, asked.samples, choose=asked.chosen, seed=asked.seed)
         ends = (low, high)
-    return document(workload, slopes, crossings, points, designs, shares, ends)
+    return WhatIf(
+        model=workload.name,
+        target=workload.machine.name,
+        seconds=workload.base.seconds,
+        sensitivities=slopes,
+        crossovers=crossings,
+        sweep=points,
+        front=designs,
+        sobol=shares,
+        sobol_seconds=ends,
+    )
 
 
 def _continuous(figure: str) -> bool:
