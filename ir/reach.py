@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from codesign.ir.atoms import Atom, Monomial
 from codesign.ir.core import Value
 from codesign.ir.dtypes import BOOL
 from codesign.ir.functions import FUNCTIONS
@@ -356,12 +357,12 @@ def extremes(value: Index, ends: Ends) -> tuple[Index | None, Index | None]:
     return low, high
 
 
-def _of_monomial(monomial: tuple[object, ...], ends: Ends) -> tuple[Index | None, Index | None]:
-    moving = [atom for atom in monomial if not Index.atom(atom).variables().isdisjoint(ends)]  # type: ignore[arg-type]
+def _of_monomial(monomial: Monomial, ends: Ends) -> tuple[Index | None, Index | None]:
+    moving = [atom for atom in monomial if not Index.atom(atom).variables().isdisjoint(ends)]
     factor = index(1)
     for atom in monomial:
         if atom not in moving:
-            factor = factor * Index.atom(atom)  # type: ignore[arg-type]
+            factor = factor * Index.atom(atom)
     if not moving:
         return factor, factor
     if len(moving) > 1 or not all(isinstance(atom, Var) or atom in moving for atom in monomial):
@@ -370,7 +371,7 @@ def _of_monomial(monomial: tuple[object, ...], ends: Ends) -> tuple[Index | None
     return None if low is None else low * factor, None if high is None else high * factor
 
 
-def _of_atom(atom: object, ends: Ends) -> tuple[Index | None, Index | None]:
+def _of_atom(atom: Atom, ends: Ends) -> tuple[Index | None, Index | None]:
     if isinstance(atom, Var):
         first, last = ends[atom.name]
         return index(first), index(last)

@@ -41,8 +41,10 @@ class ExhaustiveFusion:
                     ):
                         continue
                     branch = state.branch()
-                    twins = (branch.graph.slots[one.place] for one in (first, second))
-                    if branch.accept(*twins) is None or _signature(branch) in seen:  # type: ignore[arg-type]
+                    left, right = (branch.graph.slots[one.place] for one in (first, second))
+                    assert left is not None
+                    assert right is not None
+                    if branch.accept(left, right) is None or _signature(branch) in seen:
                         continue
                     seen.add(_signature(branch))
                     if len(seen) > MOST_PARTITIONS:

@@ -186,12 +186,13 @@ def changed_kernels(first: Compilation, second: Compilation) -> list[ChangedKern
 
 
 def _changed(kind: str, one: PlannedKernel | None, other: PlannedKernel | None) -> ChangedKernel:
-    ops = list((one or other).fuses)  # type: ignore[union-attr]
+    kernel = one or other
+    assert kernel is not None
     return ChangedKernel(
         kind=kind,
         first=one.name if one else None,
         second=other.name if other else None,
-        ops=ops,
+        ops=list(kernel.fuses),
         first_seconds=one.seconds if one else None,
         second_seconds=other.seconds if other else None,
     )
