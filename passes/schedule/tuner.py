@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from codesign.ir.types import row_major
 from codesign.passes.knobs import Site, foreign, predict, settled
 from codesign.passes.normalize import Normalized, normalize
 from codesign.passes.schedule.build import space
+from codesign.passes.schedule.choice import from_json, to_json
 from codesign.passes.schedule.context import Candidate, Context
 from codesign.passes.schedule.policy import POLICIES, Policy, make_policy
 from codesign.passes.schedule.space import Space
@@ -97,6 +98,14 @@ AS_FAST = 1e-3
 
 LARGE = 128
 """Rows and columns of a tile of a matrix product at which operands are read seldom enough on all machines here."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A group in normal form, and what the cost models read of it."""
+
+    normalized: Normalized
+    summary: KernelSummary
 
 
 @dataclass(frozen=True)
@@ -220,13 +229,13 @@ class Tuner:
 
     def _choose(self, fusion: Fusion, name: str, key: str, split: bool) -> tuple[Tuned, int]:
         """The group as one kernel, and into how many parts its reduction is better split."""
-        found = self._search(fusion, name)
+        found = self._search(self._form(fusion, name))
         if isinstance(found, ScheduleError):
             raise found
         whole = self._result(found)
         parts = self._best_split(fusion, found)[0] if split else 1
         if self.store is not None:
-            self.store.put("schedule", key, {**_to_json(whole), "parts": parts})
+            self.store.put("schedule", key, {**to_json(whole), "parts": parts})
         return whole, parts
 
     def _chosen_before(self, fusion: Fusion, name: str, key: str) -> tuple[Tuned, int] | None:
@@ -235,7 +244,7 @@ class Tuner:
         if data is None:
             return None
         try:
-            choice = _from_json(data)
+            choice = from_json(data)
             tuned = self.predict(normalize(fusion, self.bounds), choice.schedule, name)
             parts = int(data["parts"])
         except (ScheduleError, KeyError, TypeError, ValueError):
@@ -257,14 +266,14 @@ class Tuner:
         except (ScheduleError, UnsupportedError) as error:
             return str(error)
 
-    def _price(self, fusion: Fusion, *, split: bool) -> float:
+    def _price(self, fusion: Fusion, form: _Form | None = None, *, split: bool) -> float:
         key = structural_hash(fusion) + ("" if split else " whole")
         if key not in self._prices and self.store is not None:
             before = self.store.get("price", key)
             if isinstance(before, float):
                 self._prices[key] = before
         if key not in self._prices:
-            found = self._search(fusion, "")
+            found = self._search(form or self._form(fusion))
             if isinstance(found, ScheduleError):
                 self._prices[key] = float("inf")
             else:
@@ -293,15 +302,22 @@ class Tuner:
         summary = summarize(normalized.fusion, name, places=places)
         return summary if all(extent != 0 for extent in summary.extents.values()) else _of_a_point(summary)
 
-    def _context(self, summary: KernelSummary, model: CostModel | None = None) -> Context:
-        sizes = {name: value for name, value in self.sizes.items() if name in summary.symbols}
-        return Context(summary, self.machine, model or self.model, sizes, self.budget, np.random.default_rng(self.seed))
+    def _sizes(self, summary: KernelSummary) -> dict[str, int]:
+        return {name: value for name, value in self.sizes.items() if name in summary.symbols}
 
-    def _search(self, fusion: Fusion, name: str) -> _Search | ScheduleError:
+    def _context(self, summary: KernelSummary, model: CostModel | None = None) -> Context:
+        rng = np.random.default_rng(self.seed)
+        return Context(summary, self.machine, model or self.model, self._sizes(summary), self.budget, rng)
+
+    def _form(self, fusion: Fusion, name: str = "") -> _Form:
+        """A group as it is searched and priced."""
+        normalized = normalize(fusion, self.bounds)
+        return _Form(normalized, self._summary(normalized, name))
+
+    def _search(self, form: _Form) -> _Search | ScheduleError:
         """The policy's choice for a group as one kernel, or why it has none."""
+        normalized, summary = form.normalized, form.summary
         try:
-            normalized = normalize(fusion, self.bounds)
-            summary = self._summary(normalized, name)
             kernel_space = space(summary, self.machine, self.sizes)
             context = self._context(summary)
             best = search(make_policy(self.policy), kernel_space, context)
@@ -331,9 +347,11 @@ class Tuner:
             parts = whole_parts(where.extent, wanted)
             if parts not in seconds:
                 groups = split_reduction(fusion, where, parts)
-                least = sum(found.launch + self._bound(group) for group in groups)
+                forms = [self._form(group) for group in groups]
+                least = sum(found.launch + self._bound(form.summary) for form in forms)
                 slower = least >= min(seconds.values())
-                seconds[parts] = math.inf if slower else sum(self._price(group, split=False) for group in groups)
+                priced = (self._price(*pair, split=False) for pair in zip(groups, forms, strict=True))
+                seconds[parts] = math.inf if slower else sum(priced)
             return seconds[parts]
 
         most = where.extent // SMALLEST_DOT
@@ -348,14 +366,12 @@ class Tuner:
 
     def _may_gain(self, found: _Search, room: float) -> bool:
         """Whether two launches and the same work spread over the whole machine could take less."""
-        bound = max(roofline_bounds(found.context.summary, self.machine, found.context.sizes))
-        spread = max(bound, (found.seconds - found.launch) / room)
+        spread = max(self._bound(found.context.summary), (found.seconds - found.launch) / room)
         return 2.0 * found.launch + spread < WORTHWHILE * found.seconds
 
-    def _bound(self, fusion: Fusion) -> float:
+    def _bound(self, summary: KernelSummary) -> float:
         """Seconds that no schedule of a group beats."""
-        summary = self._summary(normalize(fusion, self.bounds), "")
-        return max(roofline_bounds(summary, self.machine, self._context(summary).sizes))
+        return max(roofline_bounds(summary, self.machine, self._sizes(summary)))
 
     def _in_parts(self, fusion: Fusion, whole: Tuned, name: str, parts: int) -> Tuned:
         """The group as two kernels, its reduction in parts."""
@@ -400,49 +416,6 @@ class Tuner:
             programs=tuple(c for c in context.programs(PROGRAMS) if c.schedule != schedule),
             rejected=context.rejected(),
         )
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """What is kept of a search."""
-
-    schedule: Schedule
-    evaluated: int
-    space_size: int
-    runners_up: tuple[Candidate, ...]
-    programs: tuple[Candidate, ...]
-    rejected: Mapping[str, tuple[int, str]]
-
-
-def _to_json(tuned: Tuned) -> dict[str, Any]:
-    return {
-        "schedule": tuned.schedule.to_json(),
-        "evaluated": tuned.evaluated,
-        "space_size": tuned.space_size,
-        "runners_up": [_listed(other) for other in tuned.runners_up],
-        "programs": [_listed(other) for other in tuned.programs],
-        "rejected": {kind: list(entry) for kind, entry in tuned.rejected.items()},
-    }
-
-
-def _from_json(data: Mapping[str, Any]) -> _Choice:
-    """ScheduleError, KeyError, TypeError or ValueError for what `_to_json` would not have made."""
-    return _Choice(
-        schedule=Schedule.from_json(data["schedule"]),
-        evaluated=int(data["evaluated"]),
-        space_size=int(data["space_size"]),
-        runners_up=_candidates(data["runners_up"]),
-        programs=_candidates(data["programs"]),
-        rejected={str(kind): (int(count), str(example)) for kind, (count, example) in data["rejected"].items()},
-    )
-
-
-def _listed(candidate: Candidate) -> list[Any]:
-    return [candidate.schedule.to_json(), candidate.seconds]
-
-
-def _candidates(data: Sequence[Any]) -> tuple[Candidate, ...]:
-    return tuple(Candidate(Schedule.from_json(schedule), float(seconds)) for schedule, seconds in data)
 
 
 def _of_a_point(summary: KernelSummary) -> KernelSummary:
