@@ -25,9 +25,10 @@ from benchmarks.compiled_truth import MACHINES, blocks_per_sm, groups
 from codesign.backends.triton.aot import Compiled
 from codesign.costmodel.gpu import needs
 from codesign.costmodel.gpu.generated import Held, alive, held_by, needs_of, products_of, tiles_of, units_of
-from codesign.costmodel.gpu.geometry import Work, geometry
+from codesign.costmodel.gpu.geometry import geometry
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.occupancy import occupancy
+from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine, load_machine
 from codesign.costmodel.summary import KernelSummary, summarize
 from codesign.ir.schedule import Schedule, ScheduleBatch

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from codesign.costmodel.gpu.chains import ISSUED_LANES, ChainBlock
 from codesign.costmodel.gpu.chip import cache_bytes, memory_bandwidth
-from codesign.costmodel.gpu.geometry import Geometry, Work, halved_l2, port_bytes_per_clock, wide_of
+from codesign.costmodel.gpu.geometry import Geometry, halved_l2, port_bytes_per_clock, wide_of
 from codesign.costmodel.gpu.lanes import Lanes
 from codesign.costmodel.gpu.occupancy import Occupancy
 from codesign.costmodel.gpu.overlap import CHAINED, INNER
@@ -20,6 +20,7 @@ from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.paths import BARRIER_CLOCKS, trip_depth
 from codesign.costmodel.gpu.streaming import ARRIVAL, request_clocks, trip_seconds
 from codesign.costmodel.gpu.timing import STREAM_LOAD, spilled_bytes, tensor_seconds
+from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
 
 PIPES = ("tensor", "operands", "vector", "special", "port", "requests")

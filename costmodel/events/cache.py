@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.events.walk import PART, Ints, Walk
-from codesign.costmodel.gpu.geometry import Geometry, further_sweeps
+from codesign.costmodel.gpu.geometry import Geometry
 from codesign.costmodel.gpu.runs import run_bytes
 from codesign.costmodel.gpu.traffic import KEPT, READ_GAP, cold_share, kept_between_sweeps, noted, replayed_cold
+from codesign.costmodel.gpu.work import further_sweeps
 from codesign.costmodel.summary import KernelSummary, footprint
 
 Floats = npt.NDArray[np.float64]

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codesign.costmodel.gpu.geometry import FOLD, Array, Geometry, Work
+from codesign.costmodel.gpu.geometry import FOLD, Array, Geometry
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.traffic import Traffic, cycled_cold
+from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.summary import KernelSummary
 
 MEET_INSIDE, MEET_LAUNCHED, MEET_ALWAYS = 0.0, 1.0, 2.0

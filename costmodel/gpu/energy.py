@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from codesign.costmodel.gpu.geometry import Array, Work
+from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.streaming import REQUEST_BYTES
+from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine, as_shipped
 
 STATIC_POWER = 0.15

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from codesign.costmodel.gpu.energy import power_limit, static_watts
-from codesign.costmodel.gpu.geometry import Work
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.occupancy import known
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.timing import Estimate, estimate, tensor_seconds
+from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import Reported
 from codesign.costmodel.roofline import kernel_flops

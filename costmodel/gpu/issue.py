@@ -13,10 +13,11 @@ from dataclasses import replace
 import numpy as np
 
 from codesign.costmodel.gpu.generated import Held, Tiles, held_by, tiles_of, vector_bytes
-from codesign.costmodel.gpu.geometry import Array, Geometry, Work, sector_bytes, wide_of, work
+from codesign.costmodel.gpu.geometry import Array, Geometry, sector_bytes, wide_of
 from codesign.costmodel.gpu.phases import Fetch, Phase, phases_of
 from codesign.costmodel.gpu.runs import lines_of_a_request
 from codesign.costmodel.gpu.streaming import REQUEST_BYTES, REQUEST_CLOCKS
+from codesign.costmodel.gpu.work import Work, work
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import Access, KernelSummary
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codesign.costmodel.gpu.geometry import Array, Work
+from codesign.costmodel.gpu.geometry import Array
+from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
 from codesign.ir.errors import UnsupportedError
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.gpu.generated import Held
-from codesign.costmodel.gpu.geometry import Array, Work, wide_of
+from codesign.costmodel.gpu.geometry import Array, wide_of
+from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import Reported
 from codesign.ir.schedule import Schedule

@@ -9,12 +9,13 @@ import numpy as np
 
 from codesign.costmodel.gpu.chains import SUMS_IN_FLIGHT, chain_block, meeting_seconds
 from codesign.costmodel.gpu.chip import Chip
-from codesign.costmodel.gpu.geometry import Array, Geometry, Work
+from codesign.costmodel.gpu.geometry import Array, Geometry
 from codesign.costmodel.gpu.occupancy import Occupancy
 from codesign.costmodel.gpu.overlap import INNER, overlap
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.streaming import ARRIVAL, trip_seconds
 from codesign.costmodel.gpu.traffic import Traffic
+from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations
 
-from codesign.costmodel.gpu.geometry import stages_of
+from codesign.costmodel.gpu.work import stages_of
 from codesign.costmodel.summary import Access, KernelSummary, Nest
 from codesign.ir.index import Atom, FloorDiv, Index, Mod, Var, index
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from codesign.costmodel.gpu.geometry import Array, Work
+from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.parameters import Parameters
+from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
 
 ARRIVAL = 1.5

@@ -20,7 +20,7 @@ from codesign.costmodel.gpu.chains import (
 )
 from codesign.costmodel.gpu.chip import Chip
 from codesign.costmodel.gpu.energy import power_seconds, work_joules
-from codesign.costmodel.gpu.geometry import Array, Geometry, Work, geometry
+from codesign.costmodel.gpu.geometry import Array, Geometry, geometry
 from codesign.costmodel.gpu.issue import block_work
 from codesign.costmodel.gpu.occupancy import Known, Occupancy, as_reported, occupancy
 from codesign.costmodel.gpu.overlap import CHAINED, INNER, THREADED, THROTTLE, overlap
@@ -28,6 +28,7 @@ from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.paths import Case, Computing, Moving, chained_path, plain_path
 from codesign.costmodel.gpu.streaming import request_clocks, sustained_clock
 from codesign.costmodel.gpu.traffic import Traffic, drain_seconds, traffic
+from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import UnsupportedError

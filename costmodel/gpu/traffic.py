@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from codesign.costmodel.gpu.geometry import Array, Geometry, further_sweeps
+from codesign.costmodel.gpu.geometry import Array, Geometry
 from codesign.costmodel.gpu.runs import run_bytes
+from codesign.costmodel.gpu.work import further_sweeps
 from codesign.costmodel.summary import Access, KernelSummary, footprint, kept_by_masks
 
 FRESH = (0.05, 0.6)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from codesign.costmodel.features import Features, features
-from codesign.costmodel.gpu.geometry import geometry, work
+from codesign.costmodel.gpu.geometry import geometry
+from codesign.costmodel.gpu.work import work
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.summary import summarize
 from codesign.ir.dtypes import BF16, F32

@@ -7,7 +7,8 @@ import pytest
 
 from codesign.costmodel import workloads
 from codesign.costmodel.features import features
-from codesign.costmodel.gpu.geometry import geometry, work
+from codesign.costmodel.gpu.geometry import geometry
+from codesign.costmodel.gpu.work import work
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.roofline import roofline_bounds
 from codesign.costmodel.summary import footprint, summarize

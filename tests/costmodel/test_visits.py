@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from codesign.costmodel.features import features
-from codesign.costmodel.gpu.geometry import geometry, work
+from codesign.costmodel.gpu.geometry import geometry
+from codesign.costmodel.gpu.work import work
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.roofline import kernel_flops

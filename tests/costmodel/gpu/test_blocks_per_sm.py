@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from codesign.costmodel.gpu.geometry import Work
 from codesign.costmodel.gpu.occupancy import occupancy
+from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import load_machine
 
 H100 = load_machine("h100_sxm")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from codesign.costmodel.gpu.energy import power_seconds, slot_joules, static_watts, total_joules, work_joules
-from codesign.costmodel.gpu.geometry import Work
 from codesign.costmodel.gpu.parameters import load_calibration
+from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import load_machine
 
 H100 = load_machine("h100_sxm")

@@ -10,13 +10,14 @@ import pytest
 from codesign.costmodel import workloads
 from codesign.costmodel.fitting import Prepared
 from codesign.costmodel.gpu.formulas import formulas
-from codesign.costmodel.gpu.geometry import DIVISION_INTEGER, DIVISION_SPECIAL, geometry, work
+from codesign.costmodel.gpu.geometry import geometry
 from codesign.costmodel.gpu.library import library
 from codesign.costmodel.gpu.model import BANDS, TERM_NAMES, cells, family_of, spread_of
 from codesign.costmodel.gpu.parameters import BOUNDS, Calibration, Parameters, load_calibration
 from codesign.costmodel.gpu.streaming import ARRIVAL, REQUEST_CLOCKS, request_clocks, sustained_clock
 from codesign.costmodel.gpu.timing import estimate
 from codesign.costmodel.gpu.traffic import FRESH, cold_share, traffic
+from codesign.costmodel.gpu.work import DIVISION_INTEGER, DIVISION_SPECIAL, work
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.summary import KernelSummary
 from codesign.costmodel.tables import Rows

@@ -1,0 +1,411 @@
+"""The work and the bytes of one block of a tiling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from codesign.costmodel.gpu.geometry import SECTOR_BYTES, Array, Geometry
+from codesign.costmodel.gpu.runs import sector_waste
+from codesign.costmodel.gpu.threads import (
+    thread_registers,
+    thread_requests,
+    threads_held,
+    window_bytes,
+    window_clocks,
+    window_of,
+)
+from codesign.costmodel.summary import Access, KernelSummary, Nest, footprint, index_range
+from codesign.ir.functions import Unit
+from codesign.ir.index import Index
+
+EPILOGUE = 4.0
+"""Instructions of a chain's results at the end of a block: cleared, normalised, converted, staged, stored."""
+
+
+@dataclass
+class Work:
+    """Work of one block: `tensor[dtype]` multiply-adds on padded tiles, `vector`, `double` (FP64), `integer` and `special`
+    operations; multiply-adds of the vector unit in f32 (`ieee`) and in FP64 (`double_products`, part of `double`);
+    `operand_clocks` of the load path for the operands of single threads, `operand_waits` of its warps for them, and
+    `cache_waits` where they come from L2 each time; `request_bytes` that its load and store instructions ask for, or the
+    `request_clocks` that they take where the code is known; bytes
+    that it loads through L2 (sector waste included) and stores; `first_trips` of loops that wait for DRAM, `again_trips`
+    of loops over data that was loaded before, `gathered_trips` of loops that load an index first; the bytes of one trip
+    of its longest loop, the trips it makes, and barriers."""
+
+    tensor: dict[str, Array] = field(default_factory=dict)
+    ieee: Array = 0.0
+    vector: Array = 0.0
+    double: Array = 0.0
+    double_products: Array = 0.0
+    integer: Array = 0.0
+    special: Array = 0.0
+    load_bytes: Array = 0.0
+    store_bytes: Array = 0.0
+    atomic_bytes: Array = 0.0
+    trip_bytes: Array = 0.0
+    trips: Array = 1.0
+    barriers: Array = 0.0
+    staged_bytes: Array = 0.0
+    static_bytes: Array = 0.0
+    live_elements: Array = 0.0
+    accumulators: Array = 0.0
+    tensor_m: Array = 0.0
+    tensor_n: Array = 0.0
+    tensor_k: Array = 0.0
+    tensor_bits: Array = 16.0
+    operand_bytes: Array = 0.0
+    shared_loads: Array = 0.0
+    request_bytes: Array = 0.0
+    request_clocks: Array | None = None
+    operand_clocks: Array = 0.0
+    operand_waits: Array = 0.0
+    cache_waits: Array = 0.0
+    thread_registers: Array = 0.0
+    spill_steps: Array = 0.0
+    first_trips: Array = 0.0
+    again_trips: Array = 0.0
+    gathered_trips: Array = 0.0
+
+
+def work(
+    kernel: KernelSummary,
+    g: Geometry,
+    vector_unit: Array = 0.0,
+    warps: Array = 4.0,
+    wide: int = 0,
+    sector: float = SECTOR_BYTES,
+    threads: Array = 1.0,
+) -> Work:
+    """Operations and bytes of one block of the tiling; `vector_unit` 1 does contractions on the vector unit, as a
+    matrix-vector kernel does. `sector`: bytes that memory moves at the least. In generated code all `threads` of a block
+    issue, however small the tile."""
+    total = Work()
+    repeats = _repeats(kernel, g)
+    mean = g.sizes(g.mean)
+    seen: dict[tuple[Any, ...], set[int]] = {}
+    stages = stages_of(kernel)
+    looping: set[int] = set()
+    for nest in kernel.nests:
+        again = repeats[nest.name]
+        _operations(nest, g, again, total, vector_unit, warps, wide, threads)
+        trip_bytes: Array = 0.0
+        fresh = False
+        for access in nest.loads:
+            key = _covers(access, g)
+            times, first = _times(access, g), seen.get(key)
+            elements = footprint(access, mean)
+            size = elements * access.dtype.bytes * sector_waste(access, g, sector)
+            moved = size * times * again
+            if first is None or stages[nest.name] not in first:  # a loop asks once for what several nests read
+                total.request_bytes = total.request_bytes + moved
+            fresh = fresh or (first is None and any(dim in g.blocks for dim in access.dims))
+            if first is not None:  # read again by another nest: kept on chip when resident, else loaded again
+                kept = True if stages[nest.name] in first else _resident(access, g)  # loops of one stage are one loop
+                moved = np.where(kept, 0.0, moved) if np.ndim(kept) or not kept else 0.0
+            seen.setdefault(key, set()).add(stages[nest.name])
+            total.load_bytes = total.load_bytes + moved
+            total.shared_loads = total.shared_loads + moved * (1.0 - 1.0 / _sharers(access, g))
+            if any(dim in g.trips for dim in access.dims):
+                trip_bytes = trip_bytes + size
+        _stores(nest, g, mean, total)
+        total.trip_bytes = np.maximum(total.trip_bytes, trip_bytes)
+        steps: Array = 1.0
+        for dim in (*nest.dims, *nest.reductions):
+            if dim in g.trips:
+                steps = steps * g.trips[dim]
+        total.trips = np.maximum(total.trips, steps)
+        if nest.loads and stages[nest.name] not in looping:
+            looping.add(stages[nest.name])
+            if fresh:
+                total.first_trips = total.first_trips + steps
+            else:
+                total.again_trips = total.again_trips + steps
+        if _gathers(nest, g):
+            total.gathered_trips = np.maximum(total.gathered_trips, steps)
+        if nest.reductions and nest.contraction is None:  # over lanes after the loop, or in each step of a fold's
+            total.barriers = total.barriers + (steps if nest.steps else 1.0)
+    if "unflatten" in g.thread:
+        _unflatten(kernel, g, total)
+    if sum(nest.contraction is not None for nest in kernel.nests) > 1:
+        # running results are scaled anew every trip (a fold's nests say so themselves), and pass through registers and shared memory at the end
+        rescaled = 0.0 if any(nest.steps for nest in kernel.nests) else total.trips
+        total.vector = total.vector + total.accumulators * (rescaled + EPILOGUE)
+    return total
+
+
+def _stores(nest: Nest, g: Geometry, mean: Mapping[str, Array], total: Work) -> None:
+    """Bytes that a nest stores."""
+    for access in nest.stores:
+        size = footprint(access, mean) * access.dtype.bytes * _times(access, g)
+        total.request_bytes = total.request_bytes + size
+        if access.kind == "atomic":
+            total.atomic_bytes = total.atomic_bytes + size
+        else:
+            total.store_bytes = total.store_bytes + size
+
+
+DIVISION_INTEGER, DIVISION_SPECIAL = 20.0, 8.0
+"""Issue slots of a 32-bit quotient and remainder by a number that the compiler does not know: conversions and
+reciprocals on the special unit, corrections on the integer one."""
+
+
+def _unflatten(kernel: KernelSummary, g: Geometry, total: Work) -> None:
+    """Divisions by which threads that walk over collapsed dims find their coordinates."""
+    points: Array = g.thread["unflatten"]
+    for dim in kernel.outer:
+        points = points * g.tile[dim] * g.trips.get(dim, 1.0)
+    total.integer = total.integer + points * DIVISION_INTEGER
+    total.special = total.special + points * DIVISION_SPECIAL
+
+
+def _gathers(nest: Nest, g: Geometry) -> bool:
+    """True when the address of a load is found by another load in every trip of the nest's loops."""
+    for access in nest.loads:
+        by = {dim for part in access.index for scalar in part.data() for dim in scalar.variables()}
+        if any(dim in g.trips for dim in by):
+            return True
+    return False
+
+
+def _operations(
+    nest: Nest,
+    g: Geometry,
+    again: Array,
+    total: Work,
+    vector_unit: Array,
+    warps: Array,
+    wide: int,
+    threads: Array,
+) -> None:
+    elements: Array = 1.0
+    for dim in nest.dims:
+        elements = elements * g.tile[dim]
+    for dims, operations in (((*nest.dims, *nest.reductions), nest.operations), *nest.hoisted):
+        if not operations:
+            continue
+        lanes: Array = 1.0
+        loops: Array = again
+        for dim in dims:
+            lanes, loops = lanes * g.tile[dim], loops * g.trips.get(dim, 1.0)
+        _count(operations, np.maximum(lanes, threads) * loops, total)
+    for dims, operations in nest.steps:
+        lanes, loops = 1.0, again
+        for dim in dims:
+            lanes = lanes * g.tile[dim]
+        for dim in (*nest.dims, *nest.reductions):
+            loops = loops * g.trips.get(dim, 1.0)
+        _count(operations, np.maximum(lanes, threads) * loops, total)
+    if nest.contraction is not None:
+        _contraction(nest, g, again, total, vector_unit, warps, wide)
+        return
+    tile_points: Array = elements
+    for dim in nest.reductions:
+        tile_points = tile_points * g.tile[dim]
+    total.live_elements = np.maximum(total.live_elements, tile_points)
+
+
+def _contraction(
+    nest: Nest, g: Geometry, again: Array, total: Work, vector_unit: Array, warps: Array, wide: int
+) -> None:
+    found = nest.contraction
+    assert found is not None
+    m, n, k, batch, loops = 1.0, 1.0, 1.0, 1.0, again
+    for dim in found.m:
+        m = m * g.tile[dim]
+    for dim in found.n:
+        n = n * g.tile[dim]
+    for dim in found.k:
+        k = k * g.tile[dim]
+    for dim in found.batch:
+        batch = batch * g.tile[dim]
+    for dim in (*nest.dims, *nest.reductions):
+        if dim in g.trips:
+            loops = loops * g.trips[dim]
+    width = found.operand
+    window = window_of(nest) if g.threaded else None
+    if window is not None:  # operands go by the window that a thread reads, not by rows and columns
+        total.ieee = total.ieee + threads_held(window, g) * 32.0 * warps * k * batch * loops
+        clocks, waits = window_clocks(window, g, warps)
+        total.operand_clocks = total.operand_clocks + clocks * batch * loops
+        total.operand_waits = total.operand_waits + waits * batch * loops
+        total.static_bytes = total.static_bytes + window_bytes(window, g)
+        total.accumulators = total.accumulators + m * n * batch
+        return
+    if found.ieee:
+        if width.name == "f64":
+            total.double = total.double + m * n * k * batch * loops
+            total.double_products = total.double_products + m * n * k * batch * loops
+        else:
+            total.ieee = total.ieee + m * n * k * batch * loops
+        total.thread_registers = total.thread_registers + thread_registers(nest, g)
+        total.spill_steps = total.spill_steps + k * loops
+        total.operand_clocks = total.operand_clocks + thread_requests(nest, g, m, n, warps) * k * batch * loops * warps
+        if g.threaded:  # loads of the elements of k that are unrolled go together
+            waits = k / g.thread.get(f"inner.thread.{found.k[-1]}", 1.0) * batch * loops * warps
+            staged = g.thread.get(f"staged.{found.m[-1]}", 1.0) * g.thread.get(f"staged.{found.n[-1]}", 1.0)
+            total.operand_waits = total.operand_waits + np.where(np.greater(staged, 0.0), waits, 0.0)
+            total.cache_waits = total.cache_waits + np.where(np.greater(staged, 0.0), 0.0, waits)
+    else:
+        k_least = 16.0 if width.bits >= 16 else 32.0
+        padded = np.maximum(m, 16.0) * np.maximum(n, 8.0) * np.maximum(k, k_least) * batch * loops
+        total.tensor_bits = float(width.bits)
+        if np.ndim(vector_unit) or vector_unit:
+            total.ieee = total.ieee + vector_unit * 2.0 * m * n * k * batch * loops
+            padded = padded * (1.0 - vector_unit)
+        total.tensor[found.rate] = total.tensor.get(found.rate, 0.0) + padded * found.products
+        total.operand_bytes = total.operand_bytes + _operand_bytes(
+            m, n, warps, wide
+        ) * k * batch * loops * width.bytes * (1.0 - vector_unit)
+    total.accumulators = total.accumulators + m * n * batch
+    loads = {dim for access in nest.loads for dim in access.dims}
+    for side, rows, dtype in ((found.m, m, found.left), (found.n, n, found.right)):
+        if nest.internal and not any(dim in loads for dim in side):
+            continue  # a value of the group: it stays in registers
+        size = rows * k * batch * dtype.bytes
+        moves: Array = 1.0
+        for dim in (*side, *found.k):
+            moves = moves * g.trips.get(dim, 1.0)
+        looped = np.greater(moves, 1.0) | np.equal(loops, 1.0)
+        total.staged_bytes = total.staged_bytes + np.where(looped, size, 0.0)
+        total.static_bytes = total.static_bytes + np.where(looped, 0.0, size)
+    total.tensor_m = np.maximum(total.tensor_m, m)
+    total.tensor_n = np.maximum(total.tensor_n, n)
+    total.tensor_k = np.maximum(total.tensor_k, k * (1.0 - vector_unit))
+
+
+def _operand_bytes(m: Array, n: Array, warps: Array, wide: int) -> Array:
+    """Elements that shared memory gives and takes per element of k: what each warp reads for its part of the tile,
+    and the tile once written (not where units with tensor memory read: there bulk copies go beside them).
+
+    Warps that hold fragments in registers (Ampere's mma) read them for their own nearly square part; a warp group's
+    mma reads 64 rows and all columns from shared memory directly.
+    """
+    if wide == 2:  # tensor memory: pairs of SMs hold half of the second operand each, and read each operand once
+        return m + 0.5 * n
+    if wide:
+        return np.maximum(m / 64.0, 1.0) * (64.0 + n) * 0.5 + m + n
+    side = np.sqrt(m * n / warps)
+    rows, columns = np.minimum(side, m), np.minimum(side, n)
+    return m * np.maximum(n / columns, 1.0) + n * np.maximum(m / rows, 1.0) + m + n
+
+
+DOUBLE_SPECIAL = 20.0
+"""FP64 instructions for an issue slot of the special unit in f32: there is no such unit for FP64, and functions are
+polynomials. The median of what ptxas 13 makes of ten functions for sm_90: exp 19, log 31, square root 23, its reciprocal
+17, tanh 35, pow 23, log1p 23 a slot, a division 8."""
+
+
+def _count(operations: Mapping[tuple[Unit, str], float], points: Array, total: Work) -> None:
+    """Add operations to the lanes that do them; integers of 64 bits are done in halves."""
+    for (unit, dtype), cost in operations.items():
+        if dtype == "f64":
+            total.double = total.double + points * cost * (DOUBLE_SPECIAL if unit == "special" else 1.0)
+        elif unit == "special":
+            total.special = total.special + points * cost
+        elif unit == "integer" or dtype.startswith(("i", "u", "bool")):
+            total.integer = total.integer + points * cost * (2.0 if dtype in ("i64", "u64") else 1.0)
+        else:
+            total.vector = total.vector + points * cost
+
+
+def _repeats(kernel: KernelSummary, g: Geometry) -> dict[str, Array]:
+    """How often each nest is evaluated: once per loop that needs it, when it carries a looped dim and nothing keeps
+    its tile."""
+    inner = set(kernel.inner)
+    loops = _loops_of(kernel)
+    repeats: dict[str, Array] = {}
+    for nest in kernel.nests:
+        again: Array = False
+        for dim in (dim for dim in nest.dims if dim in inner):
+            again = np.logical_or(again, np.logical_and(g.looped[dim], np.logical_not(g.online[dim])))
+            again = np.logical_and(again, np.greater(g.trips[dim], 1.0))
+        repeats[nest.name] = np.where(again, max(float(len(loops[nest.name])), 1.0), 1.0)
+    return repeats
+
+
+def _loops_of(kernel: KernelSummary) -> dict[str, set[object]]:
+    """The loops that evaluate each nest which carries a looped dim: reductions of one stage over the same dims share one, and a
+    store goes along in the loop of a reduction that reads it."""
+    inner = set(kernel.inner)
+    stages = stages_of(kernel)
+    loops: dict[str, set[object]] = {nest.name: set() for nest in kernel.nests}
+    reduced: set[str] = set()
+    for nest in reversed(kernel.nests):
+        if nest.stores and nest.name not in reduced:
+            loops[nest.name].add(nest.name)
+        for name in nest.internal:
+            carried = {dim for dim in next(one.dims for one in kernel.nests if one.name == name) if dim in inner}
+            if carried & {*nest.reductions}:
+                reduced.add(name)
+                loops[name].add((stages[nest.name], nest.reductions))
+            else:
+                loops[name] |= loops[nest.name]
+    return loops
+
+
+def stages_of(kernel: KernelSummary) -> dict[str, int]:
+    """How many reductions lie on the longest path below each nest: those of equal stage go along in one loop."""
+    levels: dict[str, int] = {}
+    stages: dict[str, int] = {}
+    for nest in kernel.nests:
+        stages[nest.name] = max((levels[name] for name in nest.internal), default=0)
+        levels[nest.name] = stages[nest.name] + (1 if nest.reductions else 0)
+    return stages
+
+
+def further_sweeps(kernel: KernelSummary, g: Geometry) -> dict[tuple[str, tuple[Index, ...]], Array]:
+    """How often a block goes over an operand again, by its tensor and index: loops of later reductions load it anew unless
+    its tile stays on chip."""
+    repeats, stages = _repeats(kernel, g), stages_of(kernel)
+    sweeps: dict[tuple[str, tuple[Index, ...]], Array] = {}
+    seen: dict[tuple[str, tuple[Index, ...]], set[int]] = {}
+    for nest in kernel.nests:
+        for access in nest.loads:
+            key = access.tensor, access.index
+            before = seen.setdefault(key, set())
+            if stages[nest.name] not in before:
+                loops = repeats[nest.name] if before else repeats[nest.name] - 1.0
+                sweeps[key] = sweeps.get(key, 0.0) + np.where(_resident(access, g), 0.0, loops)
+            before.add(stages[nest.name])
+    return sweeps
+
+
+def _sharers(access: Access, g: Geometry) -> Array:
+    """Blocks of one cluster that get the same data by one multicast read of L2."""
+    together: Array = 1.0
+    for dim, size in g.cluster.items():
+        if dim not in access.dims:
+            together = together * np.minimum(size, g.blocks[dim])
+    return together
+
+
+def _times(access: Access, g: Geometry) -> Array:
+    times: Array = 1.0
+    for dim in access.dims:
+        if dim in g.trips:
+            times = times * g.trips[dim]
+    return times
+
+
+def _resident(access: Access, g: Geometry) -> Array:
+    kept: Array = True
+    for dim in access.dims:
+        if dim in g.trips:
+            kept = np.logical_and(kept, np.logical_or(g.online[dim], np.less_equal(g.trips[dim], 1.0)))
+    return kept
+
+
+def _covers(access: Access, g: Geometry) -> tuple[Any, ...]:
+    """What part of a tensor a tile touches, as a key: accesses that cover a whole extent in different order touch the
+    same data."""
+    sizes = g.sizes(g.tile)
+    parts: list[Any] = [access.tensor]
+    for expression, extent in zip(access.index, access.shape, strict=True):
+        whole = np.greater_equal(index_range(expression, sizes), extent.evaluate(g.symbols))
+        parts.append("whole" if np.all(whole) else expression)
+    return tuple(parts)
