@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from codesign.costmodel.protocol import CostBatch
 from codesign.ir.errors import CodesignError
@@ -20,6 +21,9 @@ from codesign.passes.schedule.space import Ints, Space, unique_rows
 
 if TYPE_CHECKING:
     from codesign.passes.schedule.context import Context
+
+
+Floats = npt.NDArray[np.float64]
 
 
 class Policy(Protocol):
@@ -59,6 +63,15 @@ class Tracking:
 
     def best(self) -> Schedule | None:
         return self._best
+
+
+def leading(
+    count: int, held: tuple[Ints, Floats], more: tuple[Ints, Floats]
+) -> tuple[Ints, Floats, npt.NDArray[np.bool_]]:
+    """The fastest `count` codes of two lots with their seconds, fastest first, and which of them are of the second lot."""
+    codes, seconds = (np.concatenate(pair) for pair in zip(held, more, strict=True))
+    order = np.argsort(seconds, kind="stable")[:count]
+    return codes[order], seconds[order], order >= len(held[0])
 
 
 class Exhaustive(Tracking):
@@ -141,12 +154,11 @@ class Descent(Tracking):
     def observe(self, batch: ScheduleBatch, cost: CostBatch) -> None:
         super().observe(batch, cost)
         assert self._pending is not None
-        codes = np.concatenate([self._front, self._pending])
-        seconds = np.concatenate([self._front_seconds, cost.seconds])
-        order = np.argsort(seconds, kind="stable")[: self.keep]
-        order = order[np.isfinite(seconds[order])]
-        self._improved = bool((order >= len(self._front)).any())
-        self._front, self._front_seconds = codes[order], seconds[order]
+        held, pending = (self._front, self._front_seconds), (self._pending, cost.seconds)
+        codes, seconds, new = leading(self.keep, held, pending)
+        fits = np.isfinite(seconds)
+        self._improved = bool((new & fits).any())
+        self._front, self._front_seconds = codes[fits], seconds[fits]
 
     def _first(self) -> Ints:
         """Every value, every other or every third of the tile and warp knobs, as finely as `coarse` allows; plus a random handful."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from codesign.ir.schedule import ScheduleBatch
-from codesign.passes.schedule.policies.fresh import Floats, Fresh
+from codesign.passes.schedule.policies.fresh import Fresh
+from codesign.passes.schedule.policy import Floats, leading
 from codesign.passes.schedule.space import Ints, Space
 
 if TYPE_CHECKING:
@@ -50,9 +51,6 @@ class Beam(Fresh):
                 return batch
 
     def learn(self, codes: Ints, seconds: Floats) -> None:
-        together = np.concatenate([self._beam, codes])
-        costs = np.concatenate([self._costs, seconds])
-        order = np.argsort(costs, kind="stable")[: self.width]
-        if (order >= len(self._beam)).any():
+        self._beam, self._costs, new = leading(self.width, (self._beam, self._costs), (codes, seconds))
+        if new.any():
             self._idle = 0
-        self._beam, self._costs = together[order], costs[order]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from codesign.ir.schedule import ScheduleBatch
-from codesign.passes.schedule.policies.fresh import Floats, Fresh
+from codesign.passes.schedule.policies.fresh import Fresh
+from codesign.passes.schedule.policy import Floats, leading
 from codesign.passes.schedule.space import Ints, Space
 
 if TYPE_CHECKING:
@@ -41,10 +42,7 @@ class Evolutionary(Fresh):
         return self.ask(self.draw(min(self.population, count)), count)
 
     def learn(self, codes: Ints, seconds: Floats) -> None:
-        together = np.concatenate([self._people, codes])
-        costs = np.concatenate([self._costs, seconds])
-        order = np.argsort(costs, kind="stable")[: self.population]
-        self._people, self._costs = together[order], costs[order]
+        self._people, self._costs, _ = leading(self.population, (self._people, self._costs), (codes, seconds))
 
     def _children(self, count: int) -> Ints:
         rng, knobs = self.context.rng, len(self._sizes)

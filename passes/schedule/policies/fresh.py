@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from codesign.costmodel.protocol import CostBatch
 from codesign.ir.schedule import ScheduleBatch
-from codesign.passes.schedule.policy import Tracking
+from codesign.passes.schedule.policy import Floats, Tracking
 from codesign.passes.schedule.space import Ints, Space, unique_rows
 
 if TYPE_CHECKING:
     from codesign.passes.schedule.context import Context
-
-Floats = npt.NDArray[np.float64]
 
 
 class Fresh(Tracking):

@@ -12,7 +12,8 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from codesign.ir.schedule import ScheduleBatch
-from codesign.passes.schedule.policies.fresh import Floats, Fresh, badness
+from codesign.passes.schedule.policies.fresh import Fresh, badness
+from codesign.passes.schedule.policy import Floats
 from codesign.passes.schedule.space import Ints, Space
 
 if TYPE_CHECKING:

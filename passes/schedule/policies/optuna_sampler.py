@@ -9,7 +9,8 @@ import numpy as np
 import optuna
 
 from codesign.ir.schedule import ScheduleBatch
-from codesign.passes.schedule.policies.fresh import Floats, Fresh
+from codesign.passes.schedule.policies.fresh import Fresh
+from codesign.passes.schedule.policy import Floats
 from codesign.passes.schedule.space import Ints, Space
 
 if TYPE_CHECKING:
