@@ -12,13 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from codesign.ir.analysis import contraction
-from codesign.ir.core import Block, Op, Value, tensor_type
+from codesign.ir.core import Block, Op, Value
 from codesign.ir.dtypes import BOOL, I64
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Bounds, Index, index, product
 from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, cast
 from codesign.ir.tensor import Compute, Dim, Fusion, Write
-from codesign.ir.types import TensorType, row_major
+from codesign.ir.tiling.outputs import OutputMap, output_maps
+from codesign.ir.types import row_major
 
 WIDE = 128
 """Lanes along one side of a matrix product that fill a tile of any machine here; narrower sides are made of several dims."""
@@ -28,36 +29,12 @@ WASTE = 1.125
 
 
 @dataclass(frozen=True)
-class OutputMap:
-    """Where a result of a group goes in memory: the tensor's type, and per dim of it the index over the result's dims."""
-
-    type: TensorType
-    indices: tuple[Index, ...]
-
-
-@dataclass(frozen=True)
 class Normalized:
     """A group in normal form, the maps of its results, and how its dims follow from the original ones (in original terms)."""
 
     fusion: Fusion
     outputs: tuple[OutputMap, ...]
     merged: Mapping[str, tuple[str, ...]]
-
-
-def own_shape(value: Value) -> OutputMap:
-    """The map of a result that goes to memory as it is."""
-    compute = value.owner
-    if not isinstance(compute, Compute):
-        raise UnsupportedError(f"a fused kernel yields %{value.name}, which it does not compute")
-    return OutputMap(tensor_type(value), tuple(index(dim.name) for dim in compute.dims))
-
-
-def output_maps(fusion: Fusion) -> tuple[OutputMap, ...]:
-    """The maps of the results of a group that is not normalised: as they are, or into the tensors that they are written into."""
-    return tuple(
-        OutputMap(tensor_type(fusion.writes[k].base), fusion.writes[k].at) if k in fusion.writes else own_shape(value)
-        for k, value in enumerate(fusion.body.yields)
-    )
 
 
 def normalize(fusion: Fusion, bounds: Bounds | None = None) -> Normalized:

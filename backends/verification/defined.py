@@ -18,7 +18,7 @@ from codesign.ir.index import Bounds
 from codesign.ir.reach import Reach, reaches
 from codesign.ir.scalar import Apply, IndexValue, Scalar, apply, literal, select
 from codesign.ir.tensor import Compute, Fusion
-from codesign.passes.tiling import monoids
+from codesign.ir.tiling import monoids
 
 SHIFTS = ("shl", "shr")
 

@@ -16,8 +16,9 @@ from codesign.ir.index import Bounds, Index, index
 from codesign.ir.scalar import IndexValue, Read, Scalar
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Compute, Dim, Fusion
+from codesign.ir.tiling.outputs import OutputMap
 from codesign.ir.types import TensorType
-from codesign.passes.normalize import Normalized, OutputMap
+from codesign.passes.normalize import Normalized
 
 FEW_POINTS = 1 << 22
 """Points of the iteration domain that are verified as they are."""

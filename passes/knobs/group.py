@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from codesign.ir.schedule import LARGEST
+from codesign.ir.tiling.domain import SMALLEST_DOT, next_power_of_two
 from codesign.passes.knobs.room import Room, Value, register
 from codesign.passes.knobs.site import Site
 from codesign.passes.schedule.space import Knob, nearest, powers_of_two
-from codesign.passes.tiling.domain import SMALLEST_DOT, next_power_of_two
 
 
 @register

@@ -10,7 +10,7 @@ from codesign.costmodel.gpu.runs import adjacent_dims
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import Contraction, KernelSummary, Nest
 from codesign.ir.errors import ScheduleError
-from codesign.passes.tiling.domain import SMALLEST_DOT
+from codesign.ir.tiling.domain import SMALLEST_DOT
 
 
 class Roles:

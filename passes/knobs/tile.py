@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 
 from codesign.ir.schedule import Schedule
+from codesign.ir.tiling.domain import LARGEST_TILE, SMALLEST_DOT, next_power_of_two
 from codesign.passes.knobs.room import Read, Room, Value, register
 from codesign.passes.knobs.site import Site
 from codesign.passes.schedule.space import Knob, nearest, powers_of_two
-from codesign.passes.tiling.domain import LARGEST_TILE, SMALLEST_DOT, next_power_of_two
 
 
 @register

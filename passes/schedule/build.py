@@ -9,10 +9,10 @@ import numpy as np
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.schedule import Schedule
+from codesign.ir.tiling.domain import next_power_of_two
 from codesign.passes.knobs import Room, Site, matrix_product, rooms
 from codesign.passes.knobs.order import order_of
 from codesign.passes.schedule.space import Columns, Constraint, Ints, Space, columns_product
-from codesign.passes.tiling.domain import next_power_of_two
 
 
 def space(

@@ -21,6 +21,7 @@ from codesign.ir.errors import ScheduleError, UnsupportedError
 from codesign.ir.index import Bounds, Index, index
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.tensor import Fusion
+from codesign.ir.tiling.domain import SMALLEST_DOT, Domain
 from codesign.ir.types import row_major
 from codesign.passes.knobs import Site, foreign, predict, settled
 from codesign.passes.normalize import Normalized, normalize
@@ -31,7 +32,6 @@ from codesign.passes.schedule.policy import POLICIES, Policy, make_policy
 from codesign.passes.schedule.space import Space
 from codesign.passes.schedule.store import Store
 from codesign.passes.tiling.cut import whole_parts
-from codesign.passes.tiling.domain import SMALLEST_DOT, Domain
 from codesign.passes.tiling.split import split_reduction, splittable
 
 

@@ -14,7 +14,7 @@ from codesign.ir.index import Index, index, minimum
 from codesign.ir.precision import precision_of
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, apply, cast, select
 from codesign.ir.tensor import Compute, Dim, Fusion
-from codesign.passes.tiling import monoids
+from codesign.ir.tiling import monoids
 
 STEP = 64
 """Parts that are not all of one length are of a multiple of this many elements: whole steps and whole lines of memory but in the last."""

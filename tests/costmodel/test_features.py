@@ -15,9 +15,9 @@ from codesign.costmodel.summary import summarize
 from codesign.ir.dtypes import BF16, F32
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.template import instantiate
+from codesign.ir.tiling.templates import template
 from codesign.passes.normalize import normalize
 from codesign.passes.schedule.build import space
-from codesign.passes.tile import template
 from tests.costmodel.counting import count
 from tests.passes.tiling import groups
 

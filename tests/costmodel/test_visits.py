@@ -20,7 +20,7 @@ from codesign.ir.index import index, maximum
 from codesign.ir.reach import Reach
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.tensor import Fusion
-from codesign.passes.tile import template
+from codesign.ir.tiling.templates import template
 from tests.passes.tiling import groups
 from tests.passes.tiling.test_bounds import window
 

@@ -17,10 +17,11 @@ from codesign.ir.structure import equal
 from codesign.ir.template import Template, instantiate
 from codesign.ir.tensor import Fusion
 from codesign.ir.text import parse, print_module
+from codesign.ir.tiling.templates import template
 from codesign.ir.verify import verify
 from codesign.passes.normalize import normalize
 from codesign.passes.schedule.build import space
-from codesign.passes.tile import lower, template
+from codesign.passes.tile import lower
 from tests.passes.tiling import groups
 
 GROUPS = {

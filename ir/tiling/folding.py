@@ -9,11 +9,11 @@ from codesign.ir.core import Value
 from codesign.ir.fold import AFTER, BEFORE, Fold, Part
 from codesign.ir.index import Index, index, minimum, product
 from codesign.ir.scalar import Read, Scalar
-from codesign.passes.tiling.reductions import Task, reduction
-from codesign.passes.tiling.values import Scope, Tile
+from codesign.ir.tiling.reductions import Task, reduction
+from codesign.ir.tiling.values import Scope, Tile
 
 if TYPE_CHECKING:
-    from codesign.passes.tiling.program import Program
+    from codesign.ir.tiling.program import Program
 
 
 def tasks_of(program: Program, fold: Fold, live: Iterable[Value]) -> list[Task]:

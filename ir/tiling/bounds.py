@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from codesign.ir.index import Bounds, Index, index
 from codesign.ir.reach import Ends
-from codesign.passes.tiling.domain import DimPlan, Domain
+from codesign.ir.tiling.domain import DimPlan, Domain
 
 
 def loop_bounds(domain: Domain, plan: DimPlan) -> tuple[Index, Index]:

@@ -16,7 +16,7 @@ from codesign.ir.precision import precision_of
 from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, cast, select
 from codesign.ir.tensor import Compute
 from codesign.ir.tile import Guard, Load, Map
-from codesign.passes.tiling.domain import DimPlan, Domain
+from codesign.ir.tiling.domain import DimPlan, Domain
 
 _SMALL = 1 << 30
 """Extents below this are compared in 32 bits: a tile's idle lanes cannot overflow."""

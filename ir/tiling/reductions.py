@@ -12,11 +12,11 @@ from codesign.ir.index import index
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, cast
 from codesign.ir.tensor import Compute, Monoid
 from codesign.ir.tile import Dot, Guard, Reduce, Store
-from codesign.passes.tiling import monoids
-from codesign.passes.tiling.values import Scope, Tile
+from codesign.ir.tiling import monoids
+from codesign.ir.tiling.values import Scope, Tile
 
 if TYPE_CHECKING:
-    from codesign.passes.tiling.program import Program
+    from codesign.ir.tiling.program import Program
 
 
 class Task(Protocol):

@@ -14,11 +14,11 @@ from codesign.ir.location import merge
 from codesign.ir.scalar import cast
 from codesign.ir.tensor import Compute, Write
 from codesign.ir.tile import For
-from codesign.passes.tiling.bounds import loop_bounds
-from codesign.passes.tiling.domain import Domain
-from codesign.passes.tiling.folding import tasks_of
-from codesign.passes.tiling.reductions import StoreTask, Task, reduction
-from codesign.passes.tiling.values import Scope, Tile, Values
+from codesign.ir.tiling.bounds import loop_bounds
+from codesign.ir.tiling.domain import Domain
+from codesign.ir.tiling.folding import tasks_of
+from codesign.ir.tiling.reductions import StoreTask, Task, reduction
+from codesign.ir.tiling.values import Scope, Tile, Values
 
 Output = tuple[Value, tuple[Index, ...]]
 """A buffer and where a result goes in it: one index per buffer dim over the result's dims."""
