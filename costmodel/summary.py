@@ -148,6 +148,15 @@ class KernelSummary:
     folded: KernelSummary | None = None
     """The group as its folds do it (`ir.fold`), where it has some: what a schedule that folds performs."""
 
+    @property
+    def chained(self) -> int:
+        """Most contractions of which each needs the one before: 1 for products side by side, 2 for attention's."""
+        depth: dict[str, int] = {}
+        for nest in self.nests:
+            before = max((depth.get(name, 0) for name in nest.internal), default=0)
+            depth[nest.name] = before + (nest.contraction is not None)
+        return max(depth.values(), default=0)
+
 
 Counts = dict[tuple[Unit, str], float]
 

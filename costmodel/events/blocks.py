@@ -139,14 +139,14 @@ class Knobs:
 @dataclass(frozen=True)
 class Around:
     """What a block's own work does not say: the share of its distinct operands that L2 does not have, the seconds that
-    its reads and writes take of its SM's share of DRAM, how many contractions its kernel chains, and the chain's own steps if it is
+    its reads and writes take of its SM's share of DRAM, how many contractions of its kernel are chained, and the chain's own steps if it is
     one.
     """
 
     missed: float
     read_seconds: float
     write_seconds: float
-    contractions: int = 1
+    chained: int = 1
     chain: ChainBlock | None = None
     bulk: bool = False
     """Whether tiles come and go by bulk copies."""
@@ -159,9 +159,9 @@ def block_of(
 
     Raises UnsupportedError when the machine has no rate for a dtype of the contraction.
     """
-    pipes, alone = _compute(w, found, machine, p, chip, knobs, around.contractions > 1)
+    pipes, alone = _compute(w, found, machine, p, chip, knobs, around.chained > 1)
     # contractions that feed each other take turns with the vector unit; other blocks fill the gaps
-    order = CHAINED if around.contractions > 1 else INNER
+    order = CHAINED if around.chained > 1 else INNER
     tensor = (pipes[0] ** INNER + pipes[1] ** INNER) ** (1.0 / INNER)
     computing = (tensor**order + alone**order) ** (1.0 / order)
     trips, load = float(w.trips), float(w.load_bytes)

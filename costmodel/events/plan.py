@@ -142,9 +142,8 @@ def plan_columns(
     distinct, online = _bytes_of(panels)
     sharing = min(walk.blocks, chip.sms)
     missed = min(from_dram.total / max(distinct, 1.0), 1.0)
-    contractions = sum(nest.contraction is not None for nest in kernel.nests)
     chain, meeting = None, None
-    if contractions > 1:
+    if kernel.chained > 1:
         chain = chain_block(
             w, columns, values, p,
             missed=missed, in_flight_bytes=in_flight_bytes(w, columns, found.threads, pipeline - stages_consumed(w, wide)),
@@ -161,7 +160,7 @@ def plan_columns(
         missed=missed,
         read_seconds=from_dram.per_block(0, walk.blocks) * sharing / chip.read_bandwidth,
         write_seconds=float(w.store_bytes) * sharing / chip.write_bandwidth,
-        contractions=contractions,
+        chained=kernel.chained,
         chain=chain,
         bulk=bool(machine.features.get("tma", False)) and not compiled,
     )

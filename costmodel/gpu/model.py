@@ -198,9 +198,8 @@ def regime_of(terms: Floats) -> npt.NDArray[np.object_]:
 def family_of(kernel: KernelSummary) -> str:
     """What a kernel is made of, for its interval: one `contraction`, a `chain` of them, or none and a `reduction`, a
     `gather`, or neither (`elementwise`)."""
-    count = sum(nest.contraction is not None for nest in kernel.nests)
-    if count:
-        return "contraction" if count == 1 else "chain"
+    if kernel.chained:
+        return "contraction" if kernel.chained == 1 else "chain"
     if any(nest.reductions for nest in kernel.nests):
         return "reduction"
     return "gather" if any(access.gather for nest in kernel.nests for access in nest.loads) else "elementwise"

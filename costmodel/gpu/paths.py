@@ -31,7 +31,8 @@ Hopper GPU Architecture, 2024)."""
 @dataclass
 class Case:
     """A kernel under schedules on a chip: the `work` of a block, the `tiling`, what blocks read and write, how many are `resident` on an SM
-    and in the chip's `slots`, how many the `busiest` SM has and in how many `rounds`. `idle`: blocks that have nothing to do."""
+    and in the chip's `slots`, how many the `busiest` SM has and in how many `rounds`. `idle`: blocks that have nothing to do. `chained`: the most
+    contractions of which each needs the one before."""
 
     kernel: KernelSummary
     machine: Machine
@@ -40,7 +41,7 @@ class Case:
     p: Parameters
     compiled: bool
     chip: Chip
-    contractions: int
+    chained: int
     idle: Array
     tiling: Geometry
     work: Work
@@ -138,7 +139,7 @@ def plain_path(c: Case, q: Computing, m: Moving) -> Path:
         alone = trip_seconds(w, c.occupancy.threads, t.missed, chip.clock, chip.l2_latency, chip.dram_latency)
         step, turns = np.where(m.waiting, alone, step), np.where(m.waiting, np.ceil(c.rounds), c.rounds)
     chain = turns * (step + w.barriers * c.warps * BARRIER_CLOCKS / chip.clock)
-    if c.contractions:
+    if c.chained:
         single = m.tiled & np.less_equal(c.pipeline - m.consumed, 1.0)  # one buffer: a block loads and computes in turn
         if c.compiled:  # what has one step has no loop, and no pipeline
             single = single & np.greater(w.trips, 1.0)
@@ -152,7 +153,7 @@ def plain_path(c: Case, q: Computing, m: Moving) -> Path:
         computing = overlap((q.compute, q.requests), INNER)
         together = np.where(m.waiting, computing + np.maximum(moving, chain), together)
     # a product's warps that only load go on during the epilogue
-    ahead = c.contractions > 0 and chip.bulk and bool(chip.wide) and not c.summing
+    ahead = c.chained > 0 and chip.bulk and bool(chip.wide) and not c.summing
     fill = (1.0 if ahead else c.rounds) * p.fill_latency * chip.dram_latency
     serial = fill + np.where(m.waiting, together, working + m.store)
     followed = 0.0 if chip.wide == 2 and not c.compiled else p.exposed  # tensor memory holds two blocks' results

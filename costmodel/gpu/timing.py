@@ -115,7 +115,7 @@ def estimate(
     chip = Chip.of(machine, p, sustained_clock(machine, sizes.get("run_operations", 0.0), p))
     c = _case(kernel, machine, knobs, sizes, p, chip, order, compiled, report)
     computing, moving = _computing(c), _moving(c)
-    path = chained_path(c, computing, moving) if c.contractions > 1 else plain_path(c, computing, moving)
+    path = chained_path(c, computing, moving) if c.chained > 1 else plain_path(c, computing, moving)
     w, g, t = c.work, c.tiling, c.traffic
     further = further_launches(g, c.knobs, c.idle)
     launch = p.launch_seconds + p.helper_seconds * further
@@ -205,7 +205,7 @@ def _case(
         p=p,
         compiled=compiled,
         chip=chip,
-        contractions=sum(nest.contraction is not None for nest in kernel.nests),
+        chained=kernel.chained,
         idle=idle,
         tiling=g,
         work=w,
@@ -223,7 +223,7 @@ def _case(
 def _computing(c: Case) -> Computing:
     """What one SM computes and is fed with."""
     w, g, p, chip, knobs = c.work, c.tiling, c.p, c.chip, c.knobs
-    chained = c.contractions > 1
+    chained = c.chained > 1
     overhead = 0.0 if chained else p.tile_overhead  # a chain's tile of keys serves a whole tile of rows
     delivery = 1.0 + overhead * (1.0 / np.maximum(w.tensor_m, 1.0) + 1.0 / np.maximum(w.tensor_n, 1.0))
     efficiency = p.tensor_efficiency * chip.slower / delivery
@@ -256,9 +256,9 @@ def _moving(c: Case) -> Moving:
     in_flight_block = in_flight_bytes(w, c.knobs, c.occupancy.threads, c.pipeline - consumed)
     in_flight = np.maximum(np.minimum(g.grid, c.slots) * in_flight_block, 1.0)
     read = t.read_effort / chip.dram
-    if c.contractions:
+    if c.chained:
         read = read + np.maximum(chip.dram_latency * t.read / in_flight - chip.dram_latency, 0.0)
-        if c.contractions == 1:
+        if c.chained == 1:
             ready = in_flight * p.dram_efficiency / (chip.dram * chip.dram_latency)
             read = read + drain_seconds(read, np.maximum(g.grid / c.slots, 1.0), ready)
     else:

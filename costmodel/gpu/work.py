@@ -131,7 +131,7 @@ def work(
             total.barriers = total.barriers + (steps if nest.steps else 1.0)
     if "unflatten" in g.thread:
         _unflatten(kernel, g, total)
-    if sum(nest.contraction is not None for nest in kernel.nests) > 1:
+    if kernel.chained > 1:
         # running results are scaled anew every trip (a fold's nests say so themselves), and pass through registers and shared memory at the end
         rescaled = 0.0 if any(nest.steps for nest in kernel.nests) else total.trips
         total.vector = total.vector + total.accumulators * (rescaled + EPILOGUE)
