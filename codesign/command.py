@@ -99,7 +99,15 @@ def page_at(path: Path | None) -> None:
     """See, before the work that it is to show, that a page can be drawn and written there; CodesignError otherwise."""
     if path is not None:
         need("lab", "jinja2", "matplotlib")
+        file_at(path)
+
+
+def file_at(path: Path | None) -> None:
+    """See, before the work that it is to hold, that a file can be written there; CodesignError otherwise."""
+    if path is not None:
         output_directory(path.parent)
+        if path.is_dir():
+            raise CodesignError("a folder, where a file is to be written", place=str(path))
 
 
 def print_json(document: Any) -> None:

@@ -79,6 +79,12 @@ _Page = Annotated[
     Path | None,
     typer.Option("--report", help="Write one self-contained HTML page (one for each target).", show_default=False),
 ]
+_Trace = Annotated[
+    Path | None,
+    typer.Option(
+        "--trace", help="Write the predicted run as a Perfetto trace (one for each target).", show_default=False
+    ),
+]
 _Verify = Annotated[
     bool,
     typer.Option(
@@ -126,6 +132,7 @@ def _compile(
     why: _Why = None,
     show_all: Annotated[bool, typer.Option("--all", help="Report every kernel.")] = False,
     page: _Page = None,
+    trace: _Trace = None,
     list_ops: Annotated[bool, typer.Option("--list-ops", help="List the operators that the front end claims.")] = False,
     list_targets: Annotated[bool, typer.Option("--list-targets", help="List the machines that are shipped.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
@@ -139,13 +146,13 @@ def _compile(
     search = {"policy": policy, "budget": budget, "fusion": fusion, "seed": seed, "reuse": reuse, "dynamic": dynamic}
     search["explain_fusion"] = explain_fusion or page is not None
     checks = {"verify": verify, "kernels": kernels, "sizes": _bindings(bind or [])}
-    shown = _Shown(emit or [], output, as_json, show_all, why or [], explain_fusion, page)
+    shown = _Shown(emit or [], output, as_json, show_all, why or [], explain_fusion, page, trace)
     return _run(model, target or ["h100_sxm"], {**search, **checks}, passes, schedules, shown)
 
 
 @dataclass
 class _Shown:
-    """What is written and printed: forms of the code, the folder, JSON, all kernels, the kernels to explain, why what is fused, a page."""
+    """What is written and printed: forms of the code, the folder, JSON, all kernels, the kernels to explain, why what is fused, a page, a trace."""
 
     emit: list[str]
     output: Path | None
@@ -154,6 +161,7 @@ class _Shown:
     why: list[str]
     edges: bool
     page: Path | None
+    trace: Path | None
 
 
 def _run(
@@ -171,6 +179,7 @@ def _run(
     folder = command.output_directory(shown.output)
     to_stdout = bool(forms) and folder is None
     command.page_at(shown.page)
+    command.file_at(shown.trace)
     if to_stdout and shown.as_json:
         raise CodesignError("--emit with --json needs a folder for the files", hint="add -o DIR")
     if not path.is_file():
@@ -199,8 +208,7 @@ def _run(
             compilations.append(compiled)
     if folder is not None:
         settle(folder, written)
-    if shown.page is not None:
-        _write_pages(compilations, shown.page)
+    _write_beside(compilations, shown)
     if to_stdout:
         for compiled in compilations:
             for form in sorted(forms):
@@ -211,13 +219,22 @@ def _run(
     return command.INTERNAL_ERROR if any(failed(compiled.document) for compiled in compilations) else 0
 
 
-def _write_pages(compilations: list[Compilation], page: Path) -> None:
-    """One page, or one for each target with its name before the suffix."""
-    from codesign.lab.compile_page import compile_page
+def _write_beside(compilations: list[Compilation], shown: _Shown) -> None:
+    """The page and the trace, one each, or one for each target with its name before the suffix."""
+    if shown.page is not None:
+        from codesign.lab.compile_page import compile_page
 
-    for compiled in compilations:
-        one = page if len(compilations) == 1 else page.with_suffix(f".{compiled.machine.name}{page.suffix}")
-        command.write_text(one, compile_page(compiled))
+        for compiled in compilations:
+            command.write_text(_of_target(shown.page, compiled, compilations), compile_page(compiled))
+    if shown.trace is not None:
+        from codesign.trace import write_trace
+
+        for compiled in compilations:
+            write_trace(compiled, _of_target(shown.trace, compiled, compilations))
+
+
+def _of_target(path: Path, compiled: Compilation, compilations: list[Compilation]) -> Path:
+    return path if len(compilations) == 1 else path.with_suffix(f".{compiled.machine.name}{path.suffix}")
 
 
 def _print(compilations: list[Compilation], shown: _Shown, folder: Path | None) -> None:
@@ -245,6 +262,8 @@ def _print(compilations: list[Compilation], shown: _Shown, folder: Path | None) 
         console.print(f"files are in {folder}", highlight=False)
     if shown.page is not None:
         console.print(f"the page is {shown.page}", highlight=False)
+    if shown.trace is not None:
+        console.print(f"the trace is {shown.trace}", highlight=False)
 
 
 def failed(document: ModelDocument) -> bool:

@@ -7,50 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from codesign.costmodel.events import simulate
 from codesign.costmodel.events.timeline import Timeline
-from codesign.costmodel.external import external_seconds
 from codesign.costmodel.machine import Machine
 from codesign.document import KernelDocument, ModelDocument
-from codesign.documents import EXTERNAL
-from codesign.ir.errors import CodesignError
-from codesign.ir.tensor import Launch
 from codesign.lab.figures import COLOURS, svg
 from codesign.passes.memory import MemoryPlan
-from codesign.pipeline import Compilation
-from codesign.totals import times_run
+from codesign.trace import Running
 
 MOST_LAUNCHES = 2000
 MOST_SPANS = 3000
 MOST_NAMED = 12
 
 
-def launches(compilation: Compilation) -> list[tuple[str, float, float]]:
-    """What runs, one after the other: name, start and seconds (of all times that a loop runs it)."""
-    seconds = {kernel.name: kernel.seconds for kernel in compilation.document.kernels}
-    found, now = [], 0.0
-    sizes = compilation.document.symbols
-    for op, times in times_run(compilation.tiled.main.body, sizes):
-        if isinstance(op, Launch):
-            name, took = op.kernel, times * seconds[op.kernel]
-        elif isinstance(op, EXTERNAL):
-            took = times * external_seconds(op, compilation.machine, sizes).seconds
-            name = f"{op.opcode} (external)"
-        else:
-            continue
-        found.append((name, now, took))
-        now += took
-    return found
-
-
-def timeline(found: Sequence[tuple[str, float, float]]) -> str:
+def timeline(found: Sequence[Running]) -> str:
     """Launches as bars, a row for each kernel."""
     shown = found[:MOST_LAUNCHES]
-    names = list(dict.fromkeys(name for name, _, _ in shown))
+    names = list(dict.fromkeys(one.name for one in shown))
 
     def draw(axes: Any) -> None:
         for position, name in enumerate(names):
-            bars = [(start * 1e6, took * 1e6) for other, start, took in shown if other == name]
+            bars = [(one.start * 1e6, one.seconds * 1e6) for one in shown if one.name == name]
             axes.broken_barh(bars, (len(names) - position - 1.4, 0.8), facecolors=COLOURS[position % len(COLOURS)])
         axes.set_yticks(np.arange(len(names)) - 0.0, names[::-1])
         axes.set(xlabel="µs", ylim=(-0.6, len(names) - 0.4), xlim=(0, None))
@@ -125,18 +101,6 @@ def memory(plan: MemoryPlan) -> str:
         axes.legend(frameon=False)
 
     return svg(draw, height=3.2)
-
-
-def blocks(compilation: Compilation, kernel: str) -> Timeline | None:
-    """One launch of a kernel in the event simulation; None where the machine has none or it can't be simulated."""
-    info = compilation.kernels[kernel]
-    if compilation.machine.kind != "gpu":
-        return None
-    sizes = {k: v for k, v in compilation.document.symbols.items() if k in info.tuned.summary.symbols}
-    try:
-        return simulate(info.tuned.summary, compilation.machine, info.tuned.schedule, sizes)
-    except CodesignError:
-        return None
 
 
 def waves(found: Timeline) -> str:

@@ -15,6 +15,7 @@ from codesign.lab.figures import stacked
 from codesign.lab.page import Section, page, picture, table, texts
 from codesign.pipeline import Compilation
 from codesign.report import bytes_text, joules_text, schedule_text, seconds_text
+from codesign.trace import blocks, launches
 
 MOST_TEXTS = 60
 """Kernels whose texts are on the page: those that take most time."""
@@ -71,13 +72,13 @@ def _kernels(compilation: Compilation, ordered: list[KernelDocument]) -> Section
 
 
 def _timeline(compilation: Compilation, ordered: list[KernelDocument]) -> Section:
-    found = figures.launches(compilation)
-    rows = [[name, seconds_text(start), seconds_text(took)] for name, start, took in found[: figures.MOST_LAUNCHES]]
+    found = launches(compilation)
+    rows = [[one.name, seconds_text(one.start), seconds_text(one.seconds)] for one in found[: figures.MOST_LAUNCHES]]
     section = Section(
         "Timeline", [], [picture("Predicted launches, one after the other", figures.timeline(found))] if found else []
     )
     if ordered:
-        seen = figures.blocks(compilation, ordered[0].name)
+        seen = blocks(compilation, ordered[0].name)
         if seen is not None:
             label = (
                 f"One launch of {seen.kernel} in the event simulation: blocks on {seen.sms} SMs, {seen.waves:.2f} waves"

@@ -1,0 +1,160 @@
+"""The predicted run of a compiled model on a GPU or an accelerator as a Chrome/Perfetto trace.
+
+One process is the machine as a profiler of it would see it: its kernels one after the other on a stream, with DRAM bytes a second
+and what the time is spent on as counters. Below it each GPU kernel's first launch is shown from inside: what its blocks do on the first
+SMs, as the event simulation has it, fitted to the predicted time of the launch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codesign import command
+from codesign.costmodel.events import simulate
+from codesign.costmodel.events.timeline import Timeline
+from codesign.costmodel.external import external_seconds
+from codesign.costmodel.trace_time import microseconds, nanoseconds, slice_times
+from codesign.document import KernelDocument
+from codesign.documents import EXTERNAL
+from codesign.ir.errors import CodesignError
+from codesign.ir.tensor import Launch
+from codesign.pipeline import Compilation
+from codesign.totals import times_run
+
+MACHINE = 1
+"""Process of the machine; those of the SMs follow. Readers take process and thread 0 for others."""
+MOST_SLICES = 50_000
+"""Of blocks on SMs, in all: what a browser still opens at once."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A kernel or an external call that runs from `start` on for `seconds`, which are `times` runs where a loop comes by more often."""
+
+    name: str
+    start: float
+    seconds: float
+    times: float
+    external: bool
+
+
+def launches(compilation: Compilation) -> list[Running]:
+    """What runs, one after the other, by the model's predicted times."""
+    seconds = {kernel.name: kernel.seconds for kernel in compilation.document.kernels}
+    sizes = compilation.document.symbols
+    found, now = [], 0.0
+    for op, times in times_run(compilation.tiled.main.body, sizes):
+        if isinstance(op, Launch):
+            one = Running(op.kernel, now, times * seconds[op.kernel], times, external=False)
+        elif isinstance(op, EXTERNAL):
+            took = times * external_seconds(op, compilation.machine, sizes).seconds
+            one = Running(f"{op.opcode} (external)", now, took, times, external=True)
+        else:
+            continue
+        found.append(one)
+        now += one.seconds
+    return found
+
+
+def blocks(compilation: Compilation, kernel: str) -> Timeline | None:
+    """One launch of a kernel in the event simulation; None where the machine has none or it can't be simulated."""
+    info = compilation.kernels[kernel]
+    if compilation.machine.kind != "gpu":
+        return None
+    sizes = {k: v for k, v in compilation.document.symbols.items() if k in info.tuned.summary.symbols}
+    try:
+        return simulate(info.tuned.summary, compilation.machine, info.tuned.schedule, sizes)
+    except CodesignError:
+        return None
+
+
+def model_trace(compilation: Compilation, sms: int = 4) -> dict[str, Any]:
+    """The trace as a JSON document; times are in microseconds, as the format asks.
+
+    `sms`: how many SMs are shown. Slices of blocks are no slices of category `kernel` and of no stream, so that a reader which adds up
+    kernels counts each once.
+    """
+    document = compilation.document
+    kernels = {kernel.name: kernel for kernel in document.kernels}
+    running = launches(compilation)
+    events = [_name("process_name", MACHINE, 0, f"{document.model} on {document.target}, predicted")]
+    events.append(_name("thread_name", MACHINE, 1, "stream 0"))
+    for number, one in enumerate(running):
+        events.append(_launch(number, one, kernels.get(one.name)))
+        events.extend(_shares(one, kernels.get(one.name)))
+    if running:
+        events.extend(_counters(running[-1].start + running[-1].seconds, 0.0, {}))
+    inside = list(_inside(compilation, running, sms))
+    for sm in sorted({event["pid"] for event in inside}):
+        events.append(_name("process_name", sm, 0, f"SM {sm - MACHINE - 1}"))
+    about = {"model": document.model, "machine": document.target, "seconds": document.seconds, "predicted": True}
+    return {"traceEvents": events + inside, "displayTimeUnit": "ns", "otherData": about}
+
+
+def write_trace(compilation: Compilation, path: Path) -> None:
+    """Write the trace; it opens in ui.perfetto.dev and chrome://tracing."""
+    command.write_text(path, json.dumps(model_trace(compilation)))
+
+
+def _name(kind: str, process: int, thread: int, text: str) -> dict[str, Any]:
+    place = {"pid": process, "tid": thread} if thread else {"pid": process}
+    return {"ph": "M", "name": kind, **place, "args": {"name": text}}
+
+
+def _launch(number: int, one: Running, kernel: KernelDocument | None) -> dict[str, Any]:
+    args: dict[str, Any] = {"stream": 0, "launch": number, "runs": one.times}
+    if kernel is not None:
+        args |= {"bound by": kernel.bound, "roofline": kernel.roofline_share}
+        args |= {"DRAM bytes": kernel.dram_bytes, "from": ", ".join(kernel.source), "schedule": kernel.schedule}
+        args["terms, µs"] = {name: round(seconds * 1e6, 3) for name, seconds in kernel.terms.items()}
+    place = {"ph": "X", "cat": "kernel", "pid": MACHINE, "tid": 1}
+    return {"name": one.name, **place, **slice_times(one.start, one.start + one.seconds), "args": args}
+
+
+def _shares(one: Running, kernel: KernelDocument | None) -> Iterator[dict[str, Any]]:
+    """Counters from a launch on: DRAM bytes a second, and the share of its time that each term of the model is."""
+    if kernel is None or kernel.seconds <= 0.0:
+        return _counters(one.start, 0.0, {})
+    shares = {name: seconds / kernel.seconds for name, seconds in kernel.terms.items()}
+    return _counters(one.start, kernel.dram_bytes / kernel.seconds, shares)
+
+
+def _counters(start: float, rate: float, shares: dict[str, float]) -> Iterator[dict[str, Any]]:
+    place = {"ph": "C", "pid": MACHINE, "ts": microseconds(nanoseconds(start))}
+    yield {"name": "DRAM, GB/s", **place, "args": {"value": round(rate / 1e9, 3)}}
+    if shares:
+        yield {
+            "name": "time spent on, %",
+            **place,
+            "args": {name: round(100.0 * share, 2) for name, share in shares.items()},
+        }
+
+
+def _inside(compilation: Compilation, running: list[Running], sms: int) -> Iterator[dict[str, Any]]:
+    """Blocks of the first launch of each kernel on the first SMs."""
+    room, seen = MOST_SLICES, set()
+    for one in running:
+        if one.external or one.name in seen or room <= 0:
+            continue
+        seen.add(one.name)
+        found = blocks(compilation, one.name)
+        if found is None or found.seconds <= 0.0:
+            continue
+        scale = one.seconds / one.times / found.seconds
+        for span in found.spans:
+            for sm in range(span.sm, min(span.sm + span.sms, sms)):
+                first = span.block + (sm - span.sm) * span.blocks
+                args: dict[str, Any] = {
+                    "kernel": one.name,
+                    "blocks": [first, first + span.blocks - 1],
+                    "limit": span.limit,
+                }
+                args["simulated µs"] = (span.end - span.start) * 1e6
+                times = slice_times(one.start + scale * span.start, one.start + scale * span.end)
+                place = {"ph": "X", "cat": "block", "pid": MACHINE + 1 + sm, "tid": span.slot + 1}
+                yield {"name": span.phase, **place, **times, "args": args}
+                room -= 1

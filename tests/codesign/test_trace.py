@@ -1,0 +1,74 @@
+"""The predicted run of a model as a trace: whole to its readers, as long as the prediction, kernels apart from their blocks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from codesign import compile as command
+from codesign.ir.errors import CodesignError
+from tests import readers
+
+MODEL = """
+import torch
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(256, 512), torch.nn.Linear(512, 64)
+
+    def forward(self, x):
+        return torch.sort(self.second(torch.relu(self.first(x)))).values.softmax(-1)
+
+model = Model()
+example_inputs = (torch.randn(96, 256),)
+"""
+
+
+@pytest.fixture(scope="module", params=["h100_sxm", "tpu_v4"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    """A compile's report and trace, on a machine whose kernels' blocks can be simulated and on one that has none."""
+    folder = tmp_path_factory.mktemp("trace")
+    (folder / "model.py").write_text(MODEL)
+    arguments = [folder / "model.py", "--target", request.param, "--trace", folder / "t.json", "-o", folder / "out"]
+    result = CliRunner().invoke(command.application, [*map(str, arguments), "--no-verify", "--no-kernels"])
+    assert result.exit_code == 0, result.output
+    return json.loads((folder / "out" / "report.json").read_text()), json.loads((folder / "t.json").read_text())
+
+
+def test_launches_fill_the_predicted_time_and_readers_keep_them(run: tuple[Any, Any]) -> None:
+    report, trace = run
+    events = trace["traceEvents"]
+    kernels = [event for event in events if event.get("cat") == "kernel"]
+    names = [kernel["name"] for kernel in report["kernels"] for _ in range(kernel["count"])]
+    assert sorted(event["name"] for event in kernels if "(external)" not in event["name"]) == sorted(names)
+    assert any("(external)" in event["name"] for event in kernels)
+    assert sum(event["dur"] for event in kernels) == pytest.approx(report["seconds"] * 1e6, rel=1e-3)
+    assert readers.slices_of_perfetto(events) == sum(event["ph"] == "X" for event in events)
+    assert readers.slices_of_trace_analysis(events) == len(kernels)
+
+
+def test_blocks_lie_within_their_launch(run: tuple[Any, Any]) -> None:
+    report, trace = run
+    launches: dict[str, Any] = {}
+    for event in trace["traceEvents"]:
+        if event.get("cat") == "kernel":
+            launches.setdefault(event["name"], event)
+    blocks = [event for event in trace["traceEvents"] if event.get("cat") == "block"]
+    assert bool(blocks) == (report["target"] == "h100_sxm")
+    for block in blocks:
+        launch = launches[block["args"]["kernel"]]
+        assert launch["ts"] - 2e-3 <= block["ts"]
+        assert block["ts"] + block["dur"] <= launch["ts"] + launch["dur"] + 2e-3
+
+
+@pytest.mark.parametrize("option", ["--trace", "--report"])
+def test_a_folder_in_place_of_the_file_is_said_before_the_work(option: str, tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("raise SystemExit('was run')")
+    result = CliRunner().invoke(command.application, [str(tmp_path / "model.py"), option, str(tmp_path)])
+    assert isinstance(result.exception, CodesignError)
+    assert "a folder" in str(result.exception)
