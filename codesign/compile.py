@@ -1,7 +1,8 @@
 """`python -m codesign.compile model.py`: from a PyTorch model to verified kernels with costed schedules.
 
 The file model.py is your own code and is run. It holds `model` and `example_inputs`, or `get_model()` and `get_inputs()`, or a
-class `Model` with `get_inputs()` and `get_init_inputs()`; an optional `dynamic_shapes` goes to `torch.export`.
+class `Model` with `get_inputs()` and `get_init_inputs()`; an optional `dynamic_shapes` goes to `torch.export`. A model.pt2, as
+`torch.export.save` writes it, is read as data.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def _forms(emit: list[str], machines: list[Machine]) -> set[str]:
     return set(emit)
 
 
-_ModelFile = Annotated[Path | None, typer.Argument(help="The file with the model; it is run.", show_default=False)]
+_ModelFile = Annotated[
+    Path | None, typer.Argument(help="model.py, which is run, or an exported model.pt2, as data.", show_default=False)
+]
 _Targets = Annotated[
     list[str] | None,
     typer.Option(

@@ -26,7 +26,7 @@ application = typer.Typer(add_completion=False, rich_markup_mode=None)
 def _experiment(
     first: Annotated[str, typer.Argument(help="A pipeline, or `default`.", show_default=False)],
     second: Annotated[str, typer.Argument(help="Another.", show_default=False)],
-    models: Annotated[list[Path], typer.Option("--models", "-m", help="A model file, which is run (repeatable).", show_default=False)],
+    models: Annotated[list[Path], typer.Option("--models", "-m", help="model.py, which is run, or model.pt2 (repeatable).", show_default=False)],
     target: Annotated[
         list[str] | None,
         typer.Option("--target", "-t", help="Machine name or file (repeatable). [default: h100_sxm]", show_default=False),

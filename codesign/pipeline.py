@@ -81,11 +81,17 @@ class Compilation:
 
 
 def capture(path: Path, options: Options, steps: Steps) -> Model:
-    """Load `model.py` (which runs it) and capture the model."""
+    """Load `model.py` (which runs it) or `model.pt2` (which does not) and capture the model."""
     clock = Clock()
     steps.step(f"loading {path.name}")
     with clock.phase("load"):
         source = load_model(path)
+    if options.dynamic and source.program is not None:
+        raise CodesignError(
+            "--dynamic: an exported program keeps the sizes that it was exported with",
+            place=str(path),
+            hint="export it with dynamic_shapes",
+        )
     if options.dynamic and source.dynamic_shapes is None:
         source.dynamic_shapes = _first_sizes_dynamic(source)
     steps.step(f"capturing {source.name} with torch.export")

@@ -1,7 +1,8 @@
 """`python -m codesign.reduce file.tile --passes P`: the smallest module on which a pass still breaks, or something of yours still holds.
 
 A pass breaks a module when it fails, leaves invalid IR or changes results on random inputs. With --predicate package.module:function that
-function is asked instead: it gets a module and says whether it is still interesting. A model.py is captured first; it is run.
+function is asked instead: it gets a module and says whether it is still interesting. A model.py (which is run) or an
+exported model.pt2 is captured first.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ application = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @application.command(help=__doc__)
 def _reduce(
-    file: Annotated[Path, typer.Argument(help="A .tile file, or a model.py.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="A .tile file, a model.py or a model.pt2.", show_default=False)],
     passes: Annotated[str | None, typer.Option(help="The pipeline that breaks it.", show_default=False)] = None,
     predicate: Annotated[
         str | None, typer.Option(help="package.module:function from a module to whether it is interesting.", show_default=False)
@@ -111,7 +112,7 @@ def _predicate(name: str) -> Callable[[Module], bool]:
 
 
 def _module(file: Path) -> Module:
-    if file.suffix == ".py":
+    if file.suffix in (".py", ".pt2"):
         from codesign.lab.models import captured
 
         return captured(file).captured.module

@@ -1,7 +1,7 @@
 """`python -m codesign.whatif model.py --target FILE`: what a model's time hangs on in a machine.
 
 Sensitivities of every figure with schedules held and chosen again, crossovers, sweeps, Pareto fronts, and what assumed figures are to blame
-for. The file model.py is your own code and is run.
+for. The file model.py is your own code and is run; an exported model.pt2 is data.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ application = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @application.command(help=__doc__)
 def _whatif(
-    model: Annotated[Path, typer.Argument(help="The file with the model; it is run.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="model.py, which is run, or an exported model.pt2.", show_default=False)],
     target: Annotated[str, typer.Option("--target", "-t", help="Machine name or machine file.")] = "h100_sxm",
     sensitivities: Annotated[
         bool, typer.Option("--sensitivities/--no-sensitivities", help="Change every figure a little, one at a time.")

@@ -100,6 +100,8 @@ class Exported:
 
 def export_program(source: ModelSource, dynamic_shapes: Any, strict: bool | None) -> Exported:
     """The program in core ATen by the first mode of torch.export that can be traced and decomposed; ExportFailure when none can."""
+    if source.program is not None:
+        return _decomposed(source.program)
     modes = [False, True] if strict is None else [strict]
     reasons: list[tuple[str, BaseException]] = []
     known = make_known((source.inputs, source.kwargs))
@@ -122,6 +124,22 @@ def export_program(source: ModelSource, dynamic_shapes: Any, strict: bool | None
         seconds = (traced - started, time.perf_counter() - traced)
         return Exported(program, label, seconds, (remark(known),) if known else ())
     raise ExportFailure(reasons)
+
+
+def _decomposed(program: ExportedProgram) -> Exported:
+    """A program that was exported before, in core ATen; CodesignError with torch's reason when it can't be decomposed."""
+    started = time.perf_counter()
+    try:
+        with torch.no_grad(), settings_kept(), _quiet():
+            name_literals_of_functions(program.graph_module)
+            program = program.run_decompositions(decompositions())
+    except Exception as error:
+        raise CodesignError(
+            f"torch can't decompose the exported program: {shortened(error)}",
+            place=place_of(error),
+            hint="export the model again in this version of torch",
+        ) from error
+    return Exported(program, "an exported program", (0.0, time.perf_counter() - started))
 
 
 def traced_program(source: ModelSource, dynamic_shapes: Any, failure: ExportFailure) -> Exported:

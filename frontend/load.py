@@ -3,6 +3,7 @@
 Three conventions: `model` and `example_inputs`; `get_model()` and `get_inputs()`; a class `Model` with `get_inputs()` and
 `get_init_inputs()` beside it. An optional `dynamic_shapes` is passed to `torch.export`; `training = True` keeps a module in
 training mode (otherwise it is put in evaluation mode); `get_fresh_inputs(seed)` makes other inputs to check the model on.
+A file `model.pt2` is an exported program (`codesign.frontend.archive`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from codesign.ir.errors import CodesignError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from torch.export import ExportedProgram
+
 _CONVENTIONS = (
     "define `model` and `example_inputs`, or `get_model()` and `get_inputs()`, or a class `Model` with `get_inputs()`"
 )
@@ -36,7 +39,7 @@ class ModelSource:
     """A model and the inputs to capture it with.
 
     `inputs`, `kwargs`: positional and keyword arguments of one call. `dynamic_shapes`: as `torch.export` takes it. `again`: makes inputs once
-    more, as the file does. `fresh`: the file's own way to other inputs, by seed.
+    more, as the file does. `fresh`: the file's own way to other inputs, by seed. `program`: the model, where it came exported.
     """
 
     model: torch.nn.Module
@@ -47,6 +50,7 @@ class ModelSource:
     path: Path | None = None
     again: Callable[[], Arguments] | None = None
     fresh: Callable[[int], Arguments] | None = None
+    program: ExportedProgram | None = None
 
 
 class FunctionModule(torch.nn.Module):
@@ -67,6 +71,10 @@ def load_model(path: str | Path) -> ModelSource:
         raise CodesignError(f"no such file: {file}", hint="give the path of a Python file that holds a model")
     if file.is_dir():
         raise CodesignError(f"{file} is a folder", hint="give the path of a Python file that holds a model")
+    if file.suffix == ".pt2":
+        from codesign.frontend.archive import load_archive
+
+        return load_archive(file)
     namespace = _execute(file)
     with _blame(file):
         model, make = _find(namespace, file)
