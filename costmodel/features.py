@@ -45,7 +45,9 @@ class Move:
 
     `tensor`: position among the kernel's buffers. `element_bytes`: of one lane. `lanes`: of one execution; `times`: executions by one
     program. `passes`: how often a program sweeps the same data, by the loops around that the access does not follow. `masks`: comparisons
-    of a lane. `sharers`: grid dims along which programs touch the same data. `gathers`: an index is data.
+    of a lane. `sharers`: grid dims along which programs touch the same data. `gathers`: an index is data. `follows`: variables of the grid,
+    of loops and of axes that its addresses follow, through positions that are data too. `bounds`: those of the grid that the loops around
+    begin or end with. `axes`: of its lanes.
     """
 
     kind: Kind
@@ -57,6 +59,9 @@ class Move:
     masks: int
     sharers: tuple[str, ...]
     gathers: bool
+    follows: frozenset[str]
+    bounds: frozenset[str]
+    axes: tuple[Axis, ...]
 
     @property
     def bytes(self) -> Index:
@@ -114,6 +119,8 @@ class Features:
     slots: Mapping[Slot, tuple[tuple[float, Index], ...]]
     lives: tuple[Index, ...] = field(repr=False)
     """Bytes of the tiles that live at each op of the text."""
+    of: Mapping[Op, Move | Product | Loop] = field(repr=False)
+    """By op of the text."""
 
     @property
     def programs(self) -> Index:
@@ -175,10 +182,12 @@ class _Walk:
         self.moves: list[Move] = []
         self.products: list[Product] = []
         self.loops: list[Loop] = []
+        self.of: dict[Op, Move | Product | Loop] = {}
         self.reductions = index(0)
         self.slots: dict[Slot, dict[float, Index]] = {}
         self.around: list[tuple[str, Index]] = []
         """Variables and trips of the loops around."""
+        self.programs = frozenset(dim.name for dim in kernel.grid)
 
     def result(self) -> Features:
         self.block(self.kernel.body, index(1))
@@ -190,6 +199,7 @@ class _Walk:
             reductions=self.reductions,
             slots={key: tuple(costs.items()) for key, costs in self.slots.items()},
             lives=tuple(_Lives(self.kernel).found),
+            of=self.of,
         )
 
     def block(self, block: Block, times: Index) -> None:
@@ -199,9 +209,10 @@ class _Walk:
     def op(self, op: Op, times: Index) -> None:
         if isinstance(op, For):
             trips = ceildiv(op.upper - op.lower, op.step)
-            if trips.variables() & {dim.name for dim in self.kernel.grid}:  # of some programs a mask leaves nothing
+            if trips.variables() & self.programs:  # of some programs a mask leaves nothing
                 trips = maximum(trips, 0)
-            self.loops.append(Loop(op.variable, trips, times, op.depth, len(op.initial)))
+            found = self.of[op] = Loop(op.variable, trips, times, op.depth, len(op.initial))
+            self.loops.append(found)
             self.around.append((op.variable, trips))
             self.block(op.body, times * trips)
             self.around.pop()
@@ -218,7 +229,8 @@ class _Walk:
         elif isinstance(op, Dot):
             (m, k), n = op.a.type.extents, op.b.type.extents[1]
             dtypes = op.a.type.dtype.name, op.accumulator.type.dtype.name
-            self.products.append(Product(m, n, k, times, *dtypes, op.precision))
+            multiply = self.of[op] = Product(m, n, k, times, *dtypes, op.precision)
+            self.products.append(multiply)
 
     def move(self, op: Load | Store, times: Index) -> None:
         kind: Kind = "load" if isinstance(op, Load) else "store" if op.atomic is None else "atomic"
@@ -234,8 +246,12 @@ class _Walk:
             masks=sum((guard.low is not None) + (guard.high is not None) for guard in op.guards),
             sharers=tuple(dim.name for dim in self.kernel.grid if dim.name not in names),
             gathers=any(i.data() for i in op.indices),
+            follows=names,
+            bounds=frozenset(name for _, trips in self.around for name in trips.variables() & self.programs),
+            axes=op.axes,
         )
         self.moves.append(found)
+        self.of[op] = found
 
     def followed(self, op: Load | Store) -> frozenset[str]:
         """Variables that the address of an access follows, those of the tiles that it reads positions from included."""

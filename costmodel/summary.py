@@ -21,7 +21,8 @@ from codesign.ir.reach import Reach, reaches
 from codesign.ir.scalar import Apply, Read, Scalar
 from codesign.ir.scalar import Literal as Constant
 from codesign.ir.tensor import Compute, Fusion
-from codesign.ir.types import BufferType, row_major
+from codesign.ir.tiling.outputs import OutputMap
+from codesign.ir.types import BufferType, TensorType, row_major
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,10 @@ class KernelSummary:
     """Dims along which reductions can go on in one pass though they need each other."""
     folded: KernelSummary | None = None
     """The group as its folds do it (`ir.fold`), where it has some: what a schedule that folds performs."""
+    group: Fusion | None = field(default=None, repr=False, compare=False)
+    """The group itself, from which its templates are made."""
+    outputs: tuple[OutputMap, ...] = field(default=(), repr=False)
+    """Where its results go in memory."""
 
     @property
     def chained(self) -> int:
@@ -182,7 +187,8 @@ def summarize(fusion: Fusion, name: str = "", key: str = "", places: Sequence[Pl
         own[position] = write.base.shape, write.at
     stored = dict(zip(fusion.body.yields, places or own, strict=True))
     nests = tuple(_nest(compute, inside, stored.get(compute.result)) for compute in fusion.computes)
-    whole = _summary(fusion, name, key, nests)
+    outputs = [OutputMap(TensorType(value.type.dtype, shape), at) for value, (shape, at) in stored.items()]
+    whole = replace(_summary(fusion, name, key, nests), group=fusion, outputs=tuple(outputs))
     account = accounts(fusion)
     if account is None:
         return whole

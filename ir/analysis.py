@@ -165,17 +165,35 @@ def operation_counts(scalar: Scalar) -> dict[tuple[Unit, DType], float]:
     """
     slots: dict[tuple[Unit, DType], float] = {}
     for node in scalar.walk():
-        key: tuple[Unit, DType]
-        if isinstance(node, Apply):
-            unit, dtype, cost = slot_of(node)
-            key = unit, node.args[0].dtype if node.function == "cast" else dtype
-        elif isinstance(node, IndexValue):
-            key, cost = ("integer", node.dtype), float(index_operation_count(node.index))
-        else:
-            continue
-        if cost and key[0] != "free":
+        found = _issued(node)
+        if found is not None:
+            key, cost = found
             slots[key] = slots.get(key, 0.0) + cost
     return slots
+
+
+def operations_by_names(body: Scalar, names: Set[str]) -> dict[frozenset[str], dict[tuple[Unit, DType], float]]:
+    """Issue slots as `operation_counts` has them, by the names that they depend on."""
+    counts: dict[frozenset[str], dict[tuple[Unit, DType], float]] = {}
+    for node, used in dependence(body, names):
+        found = _issued(node)
+        if found is not None:
+            key, cost = found
+            slots = counts.setdefault(used, {})
+            slots[key] = slots.get(key, 0.0) + cost
+    return counts
+
+
+def _issued(node: Scalar) -> tuple[tuple[Unit, DType], float] | None:
+    """Unit, dtype and issue slots of one node; None where it takes none."""
+    if isinstance(node, Apply):
+        unit, dtype, cost = slot_of(node)
+        key = unit, node.args[0].dtype if node.function == "cast" else dtype
+    elif isinstance(node, IndexValue):
+        key, cost = ("integer", node.dtype), float(index_operation_count(node.index))
+    else:
+        return None
+    return (key, cost) if cost and key[0] != "free" else None
 
 
 def index_operation_count(expression: Index) -> int:

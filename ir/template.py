@@ -22,14 +22,15 @@ class Template:
     """All kernels of one structure.
 
     `kernel`: its text, over the size symbols. `tiles`: the symbol of each dim that has a tile axis. `depth`: the symbol of its loops' depth,
-    empty where it has no loop. `bounds`: ranges of the module's own size symbols. `structure`: equal for templates of one group that are the
-    same text.
+    empty where it has no loop. `bounds`: ranges of the module's own size symbols. `along`: the dim that each index of the grid and of a loop
+    goes along. `structure`: equal for templates of one group that are the same text.
     """
 
     kernel: Kernel
     tiles: Mapping[str, str]
     depth: str
     bounds: Bounds
+    along: Mapping[str, str]
     structure: Hashable = ()
 
     @property

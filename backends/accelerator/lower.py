@@ -32,6 +32,7 @@ from codesign.ir.program import (
     Vector,
     scratch,
 )
+from codesign.ir.reuse import count_uses, in_place, only_accumulates
 from codesign.ir.scalar import Apply, IndexValue, Read, Scalar, cast
 from codesign.ir.scalar import Literal as ScalarLiteral
 from codesign.ir.tile import Axis, Dot, For, Kernel, Map, Reduce
@@ -110,7 +111,7 @@ class _Lowering:
         self.around: list[For] = []
         """The loops around the op that is lowered, outermost first."""
         self.keeping = Keeping(kernel, self.grid, target, lambda i: i.substitute(self.sizes))
-        self.uses = _count_uses(kernel)
+        self.uses = count_uses(kernel)
         self.ranges = self._ranges()
         self.forced: dict[Value, Scratch] = {}
         self.depths: dict[int, int] = {}
@@ -300,7 +301,7 @@ class _Lowering:
             start = self._place(initial)
             if isinstance(start, _Fill):
                 place = self._new_place(_tile_type(arg), arg.name or "carried")
-                if runs and start.value.value == 0 and self._only_accumulates(op, position):
+                if runs and start.value.value == 0 and only_accumulates(op, position, self.uses):
                     firsts[op.body.yields[position]] = position
                 else:
                     out.append(self._copy(initial, place))
@@ -312,7 +313,7 @@ class _Lowering:
             self.places[arg] = _Place(place.scratch, place.template, mutable=True)
             carried.append(place.scratch)
         for position, value in enumerate(op.body.yields):
-            if self._in_place(op, position):
+            if in_place(op, position):
                 self.forced[value] = carried[position]
         body: list[Statement] = []
         self.around.append(op)
@@ -348,37 +349,11 @@ class _Lowering:
                 moves[position] = (held, place)
         body.extend(self._copy(value, place) for value, place in moves)
 
-    def _only_accumulates(self, op: For, position: int) -> bool:
-        """Whether the carried value is used by nothing but a dot of this block that adds to it and is yielded in its place."""
-        arg, value = op.body.args[position], op.body.yields[position]
-        maker = value.owner
-        return isinstance(maker, Dot) and maker.accumulator is arg and maker in op.body.ops and self.uses[arg] == 1
-
     def _start_at_first(self, body: list[Statement], place: _Place | _Fill, first: Index) -> None:
         assert isinstance(place, _Place)
         for statement in body:
             if isinstance(statement, Matmul) and statement.target.source is place.scratch.value:
                 statement.first = first
-
-    def _in_place(self, op: For, position: int) -> bool:
-        """Whether the yielded value can be written over the carried one: nothing reads the old value later."""
-        arg, value = op.body.args[position], op.body.yields[position]
-        maker = value.owner
-        if maker not in op.body.ops or op.body.yields.count(value) > 1 or isinstance(maker, For):
-            return False
-        when = op.body.ops.index(maker)
-        if any(arg in later.uses() for later in op.body.ops[when + 1 :]) or arg in op.body.yields:
-            return False
-        if not isinstance(maker, Map | Reduce | Dot):
-            return False
-        if arg not in maker.uses():
-            return True
-        if isinstance(maker, Dot):
-            return maker.accumulator is arg and arg not in (maker.a, maker.b)
-        if isinstance(maker, Map):
-            own = tuple(index(axis.name) for axis in maker.axes)
-            return all(read.indices == own for read in maker.body.reads() if read.source is arg)
-        return False
 
     def _adoptable(self, value: Value, place: _Place) -> bool:
         """Whether a value's storage can be taken over: this is its only use, and it is made anew whenever this is reached."""
@@ -546,20 +521,3 @@ def _names(kernel: Kernel) -> set[str]:
         names |= {axis.name for axis in (*getattr(op, "axes", ()), *getattr(op, "reduced", ()))}
         names |= {op.variable} if isinstance(op, For) else set()
     return names
-
-
-def _count_uses(kernel: Kernel) -> dict[Value, int]:
-    """How many ops read each value, yields of loops included."""
-    counts: dict[Value, int] = {}
-
-    def visit(ops: list[Op]) -> None:
-        for op in ops:
-            for value in op.operands():
-                counts[value] = counts.get(value, 0) + 1
-            for block in op.blocks():
-                visit(block.ops)
-                for value in block.yields:
-                    counts[value] = counts.get(value, 0) + 1
-
-    visit(kernel.body.ops)
-    return counts

@@ -1,7 +1,7 @@
 """Fidelity 1 for dataflow accelerators: the work of each engine in a program's steps, put on a timeline of two cores.
 
-What a step does follows from the tiling (`structure`), what its transfers cost from how their addresses go through memory (`transfer`,
-`runs`), and when it happens from a few steps that are followed engine by engine before the loops repeat themselves (`timeline`).
+What a step does follows from the kernel's template (`selection`, `work`), what its transfers cost from how their addresses go through memory
+(`transfer`, `runs`), and when it happens from a few steps that are followed engine by engine before the loops repeat themselves (`timeline`).
 """
 
 from __future__ import annotations
@@ -15,24 +15,23 @@ import numpy.typing as npt
 
 from codesign.costmodel.dataflow.shape import Array, Shape
 from codesign.costmodel.dataflow.space import layout, users
-from codesign.costmodel.dataflow.structure import Work, work_of
+from codesign.costmodel.dataflow.structures import structures
 from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.dataflow.timeline import Timeline, shared_clocks
+from codesign.costmodel.dataflow.work import Work, busiest, work_of
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.performed import by_performance
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import KernelSummary
 from codesign.costmodel.visits import visited
 from codesign.ir.errors import ScheduleError
-from codesign.ir.schedule import REDUCE_MODES, ScheduleBatch
+from codesign.ir.schedule import ScheduleBatch
 
 TERM_NAMES = ("launch", "fill", "tensor", "vector", "load", "store", "dram", "latency", "control", "power")
 _ENGINES = np.array([TERM_NAMES.index(name) for name in ("tensor", "vector", "load", "store", "dram", "control")])
-TOGETHER = 2048
+TOGETHER = 4096
 """Schedules whose arrays (some dozens at a time) fit the second cache of a CPU's core."""
 MOSTLY = 0.7
 """Share of the time that the busiest engine works when it is what the time goes to; else the engines wait for each other."""
-LOOPED, RESIDENT = REDUCE_MODES.index("looped"), REDUCE_MODES.index("resident")
 BAND = (0.88, 1.14)
 """Interval around the prediction that holds 90 % of simulated times of random kernels and schedules (tests/costmodel/dataflow)."""
 
@@ -47,11 +46,6 @@ class DataflowModel:
         self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None = None
     ) -> CostBatch:
         """Cost of each schedule; see CostModel."""
-        return by_performance(kernel, schedules, lambda which, some: self._predict(which, machine, some, sizes))
-
-    def _predict(
-        self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None
-    ) -> CostBatch:
         missing = [symbol for symbol in kernel.symbols if symbol not in (sizes or {})]
         if missing:
             raise ScheduleError(f"{kernel.name}: no value for size {', '.join(missing)}", hint="give sizes={...}")
@@ -59,18 +53,21 @@ class DataflowModel:
         count = len(schedules)
         columns = _columns(schedules, count)
         extents = {dim: int(extent.evaluate(sizes or {})) for dim, extent in kernel.extents.items()}
-        patterns = _patterns(kernel, extents, columns, count)
         terms = np.zeros((count, len(TERM_NAMES)))
         joules, dram, scratch = np.zeros(count), np.zeros(count), np.zeros(count)
         reason = np.full(count, "", dtype=object)
         dataflow = str(schedules.common.extras.get("dataflow", ""))
-        for pattern, rows in _pieces(patterns):
-            looped = frozenset(dim for i, dim in enumerate(kernel.inner) if pattern >> i & 1)
-            shape = _shape(target, kernel, extents, {k: v[rows] for k, v in columns.items()}, looped, sizes or {})
-            work = work_of(kernel, target, shape, dataflow)
-            found = _compose(target, shape, work, len(rows))
-            terms[rows], joules[rows], dram[rows] = found.terms, found.joules, found.dram
-            scratch[rows], reason[rows] = found.scratch, found.reason
+        for structure in structures(kernel, extents, columns, count, sizes or {}):
+            if structure.selection is None:
+                reason[structure.rows] = structure.reason
+                continue
+            for rows in _pieces(structure.rows):
+                given = {k: v[rows] for k, v in columns.items()}
+                shape = _shape(target, kernel, extents, given, structure.looped, sizes or {})
+                work = work_of(structure.selection, target, shape, dataflow)
+                found = _compose(target, shape, work, len(rows))
+                terms[rows], joules[rows], dram[rows] = found.terms, found.joules, found.dram
+                scratch[rows], reason[rows] = found.scratch, found.reason
         for dim in kernel.inner:
             split = columns.get(f"split.{dim}")
             if split is not None:
@@ -106,24 +103,10 @@ def _columns(schedules: ScheduleBatch, count: int) -> dict[str, npt.NDArray[np.i
     return {name: np.broadcast_to(np.asarray(column, dtype=np.int64), (count,)) for name, column in found.items()}
 
 
-def _patterns(
-    kernel: KernelSummary, extents: Mapping[str, int], columns: Mapping[str, npt.NDArray[np.int64]], count: int
-) -> npt.NDArray[np.int64]:
-    """For each schedule, bit i says whether it loops over inner dim i."""
-    total = np.zeros(count, dtype=np.int64)
-    for i, dim in enumerate(kernel.inner):
-        mode = columns.get(f"reduce.{dim}", np.full(1, LOOPED))
-        tile = columns.get(f"tile.{dim}", np.ones(1, dtype=np.int64))
-        total = total | (((mode != RESIDENT) & (tile < extents[dim])).astype(np.int64) << i)
-    return np.broadcast_to(total, (count,))
-
-
-def _pieces(patterns: npt.NDArray[np.int64]) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """Rows that are priced together: of one pattern, and no more than what stays in a core's cache."""
-    for pattern in np.unique(patterns):
-        rows = np.flatnonzero(patterns == pattern)
-        for start in range(0, len(rows), TOGETHER):
-            yield int(pattern), rows[start : start + TOGETHER]
+def _pieces(rows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+    """Rows that are priced together: no more than what stays in a core's cache."""
+    for start in range(0, len(rows), TOGETHER):
+        yield rows[start : start + TOGETHER]
 
 
 def _parts(columns: Mapping[str, npt.NDArray[np.int64]], programs: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
@@ -204,30 +187,31 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     fits = [need <= limit for need, *_ in needs]
     held, turns, depth, apart = (np.select(fits, [need[i] for need in needs], needs[-1][i]) for i in range(4))
 
-    load = tensor = vector = store = control = written = joules = np.zeros(1)
+    control = written = joules = np.zeros(1)
     read: tuple[Array, ...] = (np.zeros(1),) * len(target.ports)
     for stage in work.stages:
         trips = stage.trips
-        load, tensor, vector = load + stage.load * trips, tensor + stage.tensor * trips, vector + stage.vector * trips
-        store, written = store + stage.store * trips, written + stage.written * trips
+        written = written + stage.written * trips
         passing = stage.read or (0.0,) * len(read)
         read = tuple(before + more * trips for before, more in zip(read, passing, strict=True))
         control = control + (stage.instructions + 1) * target.issue_clocks * trips
         joules = joules + stage.joules * trips
     dram = shared_clocks(target, most, shape.grid / programs, np.zeros(1), read, written)
-    busy = np.stack(np.broadcast_arrays(tensor, vector, load, store, dram, control), axis=-1)
+    total = busiest(work.stages)
+    engines = (total.get(engine, np.zeros(1)) for engine in ("tensor", "vector", "load", "store"))
+    busy = np.stack(np.broadcast_arrays(*engines, dram, control), axis=-1)
     line = Timeline(target, count, cores, most, turns, depth, np.asarray(apart, dtype=np.bool_))
-    total = np.maximum(
+    clocks = np.maximum(
         line.run(work, shape.grid, programs, busy.max(axis=-1)), dram * programs + 2.0 * target.latency_clocks
     )
-    fill = np.minimum(_first_load(work, target, most, cores) + target.latency_clocks, total)
+    fill = np.minimum(_first_load(work, target, most, cores) + target.latency_clocks, clocks)
 
     terms = np.zeros((count, len(TERM_NAMES)))
     terms[:, 0] = target.launch_seconds
     terms[:, 1] = np.broadcast_to(fill / target.clock_hz, (count,))
-    waiting = busy.max(axis=-1) * programs < MOSTLY * (total - fill)
+    waiting = busy.max(axis=-1) * programs < MOSTLY * (clocks - fill)
     bound = np.broadcast_to(np.where(waiting, TERM_NAMES.index("latency"), _ENGINES[busy.argmax(axis=-1)]), (count,))
-    terms[np.arange(count), bound] = np.broadcast_to((total - fill) / target.clock_hz, (count,))
+    terms[np.arange(count), bound] = np.broadcast_to((clocks - fill) / target.clock_hz, (count,))
 
     needed = np.broadcast_to(needs[-1][0], (count,))
     reason = np.full(count, "", dtype=object)
@@ -249,6 +233,6 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
 def _first_load(work: Work, target: Target, most: list[Array], cores: Array) -> Array:
     """Clocks until the first operands are under way: the loads of the first stage that has any."""
     for stage in work.stages:
-        if stage.loads:
-            return shared_clocks(target, most, cores, stage.load, stage.read, 0.0)
+        if "load" in stage.busy:
+            return shared_clocks(target, most, cores, stage.busy["load"], stage.read, 0.0)
     return np.zeros(1)

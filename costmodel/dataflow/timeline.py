@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.dataflow.shape import Array
-from codesign.costmodel.dataflow.structure import Stage, Task, Work
 from codesign.costmodel.dataflow.target import Target
+from codesign.costmodel.dataflow.work import Stage, Task, Work
 
 DEEPEST = 4
 """Iterations in flight that are told apart."""
@@ -29,17 +29,26 @@ _OTHER = {"load": ("store",), "store": ("load",)}
 Times = npt.NDArray[np.float64]
 
 
+class _Back:
+    """How many steps back to look, for each schedule (1: the last one)."""
+
+    def __init__(self, steps: Array) -> None:
+        self.steps = np.asarray(steps)
+        masks = ((number, self.steps >= number) for number in range(2, DEEPEST + 1))
+        self.masks = [(number, mask) for number, mask in masks if np.any(mask)]
+
+
 @dataclass
 class _Ring:
     """Ends of the last steps, latest first."""
 
     ends: list[Times]
 
-    def back(self, steps: Array) -> Times:
-        """The end of the step so many steps ago (1: the last one)."""
+    def back(self, steps: _Back) -> Times:
+        """The end of the step so many steps ago."""
         found: Times = self.ends[0]
-        for number in range(2, len(self.ends) + 1):
-            found = np.where(steps >= number, self.ends[number - 1], found)
+        for number, mask in steps.masks:
+            found = np.where(mask, self.ends[number - 1], found)
         return found
 
     def push(self, end: Times, active: npt.NDArray[np.bool_] | None) -> None:
@@ -51,13 +60,18 @@ class _Ring:
 
 @dataclass
 class _Port:
-    """A queue at the memories above the cores: when the last transfer of all cores came, from the first and from the last of them, when it
-    was begun, and the clocks that it takes for all."""
+    """A queue at the memories above the cores: when the last transfer of all cores came, from the first of them; when it was begun; the clocks
+    that it takes for all, and how many of them go by for each clock that another comes later than the first."""
 
     first: Times
-    last: Times
     begun: Times
     length: Times
+    slope: Times
+
+    def free(self, came: Times) -> Times:
+        """When the port is done with what was there before one that came at a time."""
+        late = came - self.first
+        return np.where(late >= 0.0, self.begun + np.minimum(late * self.slope, self.length), 0.0)
 
 
 @dataclass
@@ -73,6 +87,8 @@ class Timeline:
     depth: Array
     apart: npt.NDArray[np.bool_]
     """Whether what is loaded shares its addresses with nothing, so that loads may run ahead of other loops."""
+    back_turns: _Back = field(init=False)
+    back_depth: _Back = field(init=False)
     control: Times = field(init=False)
     chain: Times = field(init=False)
     ready: Times = field(init=False)
@@ -83,9 +99,14 @@ class Timeline:
     ports: dict[str, _Port] = field(init=False, default_factory=dict)
     periods: dict[int, Times] = field(init=False, default_factory=dict)
     rings: dict[tuple[int, str], _Ring] = field(init=False, default_factory=dict)
+    lengths: dict[int, tuple[Array, Array]] = field(init=False, default_factory=dict)
+    """By transfer, clocks of the ports for one core, and for all that are at work."""
+    issues: dict[int, Array] = field(init=False, default_factory=dict)
+    """By instruction, clocks of the control processor: none where it takes no clocks."""
 
     def __post_init__(self) -> None:
         zero = np.zeros((2, self.count))
+        self.back_turns, self.back_depth = _Back(self.turns), _Back(self.depth)
         self.control = self.chain = self.ready = self.stored = self.opened = self.gate = zero
         self.free = dict.fromkeys(("load", "tensor", "vector", "store"), zero)
 
@@ -104,8 +125,10 @@ class Timeline:
             active = None if np.all(programs > number) else np.asarray(programs > number)
             if active is not None and not np.any(active):
                 break
-            self.opened = ring.back(self.turns) if number else np.zeros(1)
-            self.cores = np.where((programs == number + 1) & (number > 0), last, cores)
+            self.opened = ring.back(self.back_turns) if number else np.zeros(1)
+            ending = np.asarray(programs == number + 1)
+            if number and np.any(ending):
+                self.cores, self.lengths = np.where(ending, last, cores), {}
             for stage in outer:
                 self._stage(stage, inner, active)
             ring.push(self.chain, active)
@@ -124,7 +147,7 @@ class Timeline:
         again = min(most, AGAIN) if id(stage) in self.periods else most
         followed = np.where(np.asarray(total) > most, again, most)  # a short loop is followed to its end each time
         straight = bool(np.all(np.asarray(total) == 1))
-        depth = self.turns if straight and stage.around is None else self.depth
+        depth = self.back_turns if straight and stage.around is None else self.back_depth
         ends: list[Times] = [self.chain]
         if stage.around is None:
             self.gate = np.where(self.apart, 0.0, self.chain)
@@ -135,7 +158,7 @@ class Timeline:
             now = active if np.all(going) else (going if active is None else going & active)
             if not straight:
                 self.chain = self._set(self.chain, np.zeros(1), now)
-                self._issue(now)
+                self.control = self._set(self.control, self.control + self.target.issue_clocks, now)
             for child in children:
                 self._stage(child, inner, now)
             self._step(stage, depth, now)
@@ -156,7 +179,9 @@ class Timeline:
 
     def _least(self, stage: Stage) -> Array:
         """Clocks that a step takes when no engine ever waits."""
-        busy = np.maximum(np.maximum(stage.tensor, stage.vector), np.maximum(stage.store, stage.load))
+        busy: Array = 0.0
+        for clocks in stage.busy.values():
+            busy = np.maximum(busy, clocks)
         busy = shared_clocks(self.target, self.most, self.cores, busy, stage.read, stage.written)
         return np.maximum(busy, (stage.instructions + 1) * self.target.issue_clocks)
 
@@ -168,14 +193,12 @@ class Timeline:
         )
         late = np.broadcast_to(clocks, (2, self.count))
         for way, port in self.ports.items():
-            self.ports[way] = _Port(
-                port.first + late[0], port.last + late[1], port.begun + late.max(axis=0), port.length
-            )
+            self.ports[way] = _Port(port.first + late[0], port.begun + late.max(axis=0), port.length, port.slope)
         for ring in self.rings.values():
             ring.ends = [end + clocks for end in ring.ends]
 
     # -- one step ------------------------------------------------------------------------------------------------
-    def _step(self, stage: Stage, depth: Array, active: npt.NDArray[np.bool_] | None) -> None:
+    def _step(self, stage: Stage, depth: _Back, active: npt.NDArray[np.bool_] | None) -> None:
         key = id(stage)
         engines = {task.engine for task in stage.tasks}
         crosses = {"tensor", "vector"} <= engines
@@ -185,14 +208,14 @@ class Timeline:
         computed = False
         last = max((i for i, task in enumerate(stage.tasks) if task.engine in ("tensor", "vector")), default=-1)
         for position, task in enumerate(stage.tasks):
-            self._issue(active, task.clocks)
+            self._issue(task, active)
             if task.engine == "load":
                 if computed:
                     self._ring(key, f"used{group}").push(self.chain, active)
                     group, computed = group + 1, False
                 slot = self._ring(key, f"used{group}").back(depth)
                 if (user := _signalled(stage.tasks, position)) is not None:
-                    slot = np.where(depth > 1, slot, np.maximum(slot, self.free[user]))
+                    slot = np.where(depth.steps > 1, slot, np.maximum(slot, self.free[user]))
                 self._load(task, np.maximum(slot, self.gate), active)
             elif task.engine == "store":
                 self._store(task, active)
@@ -229,24 +252,29 @@ class Timeline:
 
     def _transfer(self, task: Task, start: Times, active: npt.NDArray[np.bool_] | None) -> Times:
         """End of a transfer that all cores make: the engine's own, or when the ports have served those that came before."""
-        start = np.broadcast_to(start, (2, self.count))
-        end = start + task.clocks
-        one: Array = 0.0
-        whole: Array = 0.0
-        portions = task.portions or (1.0,) * len(self.target.ports)
         if task.shared is not None:  # begins when the last of them can
             first, last = start
             start = np.stack([first + np.maximum(last - first, 0.0) * task.shared, last])
-            end = start + task.clocks
-        for port, most, portion in zip(self.target.ports, self.most, portions, strict=True):
-            rate = port.write_bytes_per_clock if task.engine == "store" else 0.0
-            each = np.asarray(task.moved) / (rate or port.bytes_per_clock)
-            one = np.maximum(one, each)
-            whole = np.maximum(whole, each * np.maximum(np.minimum(self.cores, most) * portion, 1.0))
-        shared = self.target.ports and not self.target.ports[0].write_bytes_per_clock
+        ports = self.target.ports
+        shared = ports and not ports[0].write_bytes_per_clock
         ways = [task.engine, *(_OTHER[task.engine] if shared else ())]
-        served: Times = np.maximum(end, self._served(ways, start, one, whole, active))
+        served: Times = np.maximum(start + task.clocks, self._served(ways, start, *self._lengths(task), active))
         return served
+
+    def _lengths(self, task: Task) -> tuple[Array, Array]:
+        """Clocks of the ports for a transfer of one core, and for those of all that are at work."""
+        known = self.lengths.get(id(task))
+        if known is None:
+            one: Array = 0.0
+            whole: Array = 0.0
+            portions = task.portions or (1.0,) * len(self.target.ports)
+            for port, most, portion in zip(self.target.ports, self.most, portions, strict=True):
+                rate = port.write_bytes_per_clock if task.engine == "store" else 0.0
+                each = np.asarray(task.moved) / (rate or port.bytes_per_clock)
+                one = np.maximum(one, each)
+                whole = np.maximum(whole, each * np.maximum(np.minimum(self.cores, most) * portion, 1.0))
+            known = self.lengths[id(task)] = (one, whole)
+        return known
 
     def _served(
         self, ways: list[str], start: Times, one: Array, whole: Array, active: npt.NDArray[np.bool_] | None
@@ -255,27 +283,30 @@ class Timeline:
 
         `ways`: its own queue, and those that it shares the port with, where what came before this is served first.
         """
-        none = np.zeros(self.count)
         first, last = start
         begins = first
         for way in ways:
-            before = self.ports.get(way, _Port(none, none, none, none))
-            came = np.minimum((first - before.first) / np.maximum(before.last - before.first, 1e-9), 1.0)
-            begins = np.maximum(begins, np.where(came >= 0.0, before.begun + before.length * came, 0.0))
-        old = self.ports.get(ways[0], _Port(none, none, none, none))
-        self.ports[ways[0]] = _Port(
-            self._set(old.first, first, active),
-            self._set(old.last, np.maximum(last, first), active),
-            self._set(old.begun, begins, active),
-            self._set(old.length, whole, active),
-        )
+            if way in self.ports:
+                begins = np.maximum(begins, self.ports[way].free(first))
+        slope = whole / np.maximum(last - first, 1e-9)
+        new: tuple[Times, ...] = (first, begins, np.broadcast_to(whole, first.shape), slope)
+        if active is not None:
+            none = np.zeros(self.count)
+            before = self.ports.get(ways[0], _Port(none, none, none, none))
+            old = (before.first, before.begun, before.length, before.slope)
+            new = tuple(np.where(active, after, past) for after, past in zip(new, old, strict=True))
+        self.ports[ways[0]] = _Port(*new)
         served = np.empty((2, self.count))
         served[0], served[1] = begins + one, np.maximum(begins + whole, last + one)
         return served
 
-    def _issue(self, active: npt.NDArray[np.bool_] | None, clocks: Array = 1.0) -> None:
-        """The control processor's time for one instruction, or for none where it takes no clocks."""
-        step = np.where(np.asarray(clocks) > 0, self.target.issue_clocks, 0.0)
+    def _issue(self, task: Task, active: npt.NDArray[np.bool_] | None) -> None:
+        """The control processor's time for one instruction."""
+        step = self.issues.get(id(task))
+        if step is None:
+            some = np.asarray(task.clocks) > 0
+            clocks = self.target.issue_clocks
+            step = self.issues[id(task)] = clocks if np.all(some) else np.where(some, clocks, 0.0)
         self.control = self._set(self.control, self.control + step, active)
 
     def _set(self, old: Times, new: Array, active: npt.NDArray[np.bool_] | None) -> Times:

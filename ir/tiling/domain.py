@@ -65,6 +65,7 @@ class Domain:
     """The plan of every dim, over size symbols; raises ScheduleError for a schedule that does not apply to the group.
 
     `sizes`: what the schedule gives the symbols. `tiles`: the symbol of each tiled dim. `depth`: the symbol of its loops' depth.
+    `along`: the dim of each index of the grid and of loops.
     `reach`: the part of reduced dims that masks leave. `folds`: reductions that go on in one pass.
     """
 
@@ -78,6 +79,7 @@ class Domain:
         _check_names(schedule, extents)
         inner = set(fusion.inner_dims())
         self.tiles: dict[str, str] = {}
+        self.along: dict[str, str] = {}
         self.sizes: dict[str, int] = {}
         self.plans: Mapping[str, DimPlan] = {
             name: self._inner(name, extent) if name in inner else self._outer(name, extent)
@@ -110,6 +112,12 @@ class Domain:
         self._taken.add(candidate)
         return candidate
 
+    def variable(self, dim: str, name: str) -> str:
+        """A name that nothing else uses, for an index along a dim."""
+        found = self.fresh(name)
+        self.along[found] = dim
+        return found
+
     def _symbol(self, name: str, size: int) -> Index:
         """What stands for the lanes of a dim: a new symbol, where it has more than one."""
         if size == 1:
@@ -126,7 +134,7 @@ class Domain:
             return DimPlan(name, extent, lanes, kind, remainder, tiled, wide)
         sole = ceildiv(extent, size).simplify(self.bounds) == 1
         programs = ONE if sole else ceildiv(extent, lanes)
-        variable = self.fresh(grid_variable(name))
+        variable = self.variable(name, grid_variable(name))
         return DimPlan(name, extent, lanes, kind, remainder, tiled, wide, variable, programs, sole)
 
     def _outer(self, name: str, extent: Index) -> DimPlan:
@@ -162,7 +170,16 @@ class Domain:
                 f"reduce.{name}: fold: no reduction along it needs another that it could go on with", hint="use looped"
             )
         looped = {name for name, plan in self.plans.items() if plan.kind == "loop"}
-        return tuple(fold for fold in known if wanted & looped & {*fold.dims})
+        found = tuple(fold for fold in known if wanted & looped & {*fold.dims})
+        for fold in found:
+            carried = [looped & {dim.name for dim in part.reduced.dims} for part in fold.parts]
+            some: set[str] = set().union(*carried)
+            for other in sorted(dim for dim in some if any(dim not in dims for dims in carried)):
+                raise ScheduleError(
+                    f"reduce.{fold.dims[0]}: fold: only some of its reductions are made in the steps of the loop along {other}",
+                    hint=f"reduce.{other}=resident, or reduce.{fold.dims[0]}=looped",
+                )
+        return found
 
     def fold_of(self, value: Value) -> Fold | None:
         """The fold that a reduction's result is made in."""

@@ -131,7 +131,7 @@ class Program(Values):
         if not loops:
             return [task.step(scope, values) for task, values in zip(tasks, carried, strict=True)]
         plan = self.domain.plans[loops[0]]
-        variable = self.domain.fresh(f"k{plan.name}")
+        variable = self.domain.variable(plan.name, f"k{plan.name}")
         args = [[Value(value.type, value.name) for value in values] for values in carried]
         inner = Scope(scope, plan.name, {**scope.loops, plan.name: variable})
         last = self._nest(inner, loops[1:], tasks, args)

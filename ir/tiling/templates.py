@@ -62,7 +62,7 @@ def template(
         location=fusion.location,
         overwrites={k: inputs.index(write.base) for k, write in fusion.writes.items()},
     )
-    return Template(kernel, domain.tiles, domain.depth, ranges, domain.structure), domain.sizes
+    return Template(kernel, domain.tiles, domain.depth, ranges, domain.along, domain.structure), domain.sizes
 
 
 def _buffer(type: TensorType, name: str, taken: set[str]) -> Value:

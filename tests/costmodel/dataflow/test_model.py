@@ -76,7 +76,7 @@ def test_time_agrees_with_the_simulator() -> None:
     assert len(rows) >= 50
     predicted, simulated = (np.array([row[i] for row in rows]) for i in (0, 1))
     ratio = predicted / simulated
-    assert np.median(np.abs(ratio - 1)) <= 0.03
+    assert np.median(np.abs(ratio - 1)) <= 0.015
     assert np.quantile(np.abs(ratio - 1), 0.95) <= 0.15
     assert np.mean((simulated > predicted * BAND[0]) & (simulated < predicted * BAND[1])) >= 0.9
     assert spearmanr(predicted, simulated).statistic > 0.98
@@ -89,10 +89,11 @@ def test_each_kernel_is_near(name: str) -> None:
 
 
 def test_traffic_and_energy_agree_with_the_simulator() -> None:
-    for name in ("matmul", "f32 matmul", "batched matmul", "softmax", "layer norm", "row sums", "element-wise"):
-        for *_, traffic, energy, _ in pairs()[name]:
-            assert traffic == pytest.approx(1.0, abs=0.03), name
-            assert energy == pytest.approx(1.0, abs=0.3), name
+    """Both read the same text: bytes and joules of most kernels are equal, and near where lanes are hoisted or windows hang over."""
+    for name, rows in pairs().items():
+        for *_, traffic, energy, _ in rows:
+            assert traffic == pytest.approx(1.0, abs=0.02 if name == "convolution" else 1e-9), name
+            assert energy == pytest.approx(1.0, abs=0.06 if name == "attention" else 0.02), name
 
 
 def test_terms_sum_to_seconds_and_the_interval_holds_them() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from codesign.costmodel.dataflow import target_of
-from codesign.costmodel.dataflow.structure import Stage, Task, Work
 from codesign.costmodel.dataflow.timeline import Timeline
+from codesign.costmodel.dataflow.work import Stage, Task, Work
 from codesign.costmodel.machine import load_machine
 
 MAIA = target_of(load_machine("maia100"))
@@ -15,12 +15,10 @@ LATENCY, ISSUE = MAIA.latency_clocks, MAIA.issue_clocks
 
 
 def stage(trips: float, *tasks: Task) -> Stage:
-    sums = {
-        engine: sum(t.clocks for t in tasks if t.engine == engine) for engine in ("load", "tensor", "vector", "store")
-    }
+    sums = {t.engine: sum(o.clocks for o in tasks if o.engine == t.engine) for t in tasks}
     read, written = (sum(t.moved for t in tasks if t.engine == engine) for engine in ("load", "store"))
     passing = (read,) * len(MAIA.ports)
-    return Stage(trips=trips, instructions=len(tasks), read=passing, written=written, tasks=list(tasks), **sums)
+    return Stage(trips=trips, instructions=len(tasks), read=passing, written=written, tasks=list(tasks), busy=sums)
 
 
 def clocks(stages: list[Stage], *, cores: float = 1, programs: float = 1, turns: float = 1, depth: float = 1) -> float:

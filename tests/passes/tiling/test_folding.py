@@ -10,6 +10,7 @@ import pytest
 
 from codesign.ir.core import Block
 from codesign.ir.dtypes import DTYPES
+from codesign.ir.errors import ScheduleError
 from codesign.ir.numerics import round_to
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Compute, Fusion
@@ -152,3 +153,19 @@ def test_rows_with_infinities_and_nan_are_what_they_are_as_written(name: str, ti
     with np.errstate(all="ignore"):
         (written,) = groups.reference(fusion, [x])
         np.testing.assert_allclose(folded(fusion, tile, x), written, rtol=2e-6, atol=1e-6, equal_nan=True)
+
+
+def test_a_fold_of_which_a_part_is_made_in_the_steps_of_another_loop_is_refused() -> None:
+    """A norm and the product of what it normalises go on together along j, but not where another loop asks for the product in each step."""
+    fusion = group(
+        "%x: f32[32, 64], %u: f32[48, 64], %d: f32[64, 48]",
+        "%t = compute f32[i: 32] sum(j: 64) { %x[i, j] * %x[i, j] }",
+        "%r = compute f32[i: 32] { rsqrt(%t[i] * 0.015625 + 1e-5) }",
+        "%n = compute f32[i: 32, j: 64] { %x[i, j] * %r[i] }",
+        "%h = compute f32[i: 32, k: 48] sum(j: 64) { %n[i, j] * %u[k, j] }",
+        "%y = compute f32[i: 32, j: 64] sum(k: 48) { %h[i, k] * %d[j, k] }",
+    )
+    tiles = {"i": 16, "j": 16, "k": 16}
+    with pytest.raises(ScheduleError, match=r"reduce\.j: fold: only some .* along k"):
+        lower(fusion, Schedule(tiles, reduce={"j": "fold"}))
+    lower(fusion, Schedule(tiles, reduce={"j": "fold", "k": "resident"}))

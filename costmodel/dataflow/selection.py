@@ -1,0 +1,494 @@
+"""Which instructions the text of a kernel becomes on a dataflow machine, and what they keep in scratchpad.
+
+Text is walked once for all schedules of a structure; sizes stay expressions. What costs nothing there: constants, which take no storage until
+something needs it; element-wise work that its only user does in passing; sums that stay where they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from codesign.costmodel.features import Features, Move, Product
+from codesign.costmodel.features import Loop as LoopFeature
+from codesign.costmodel.summary import Access
+from codesign.ir.analysis import operations_by_names
+from codesign.ir.core import Block, Op, Value
+from codesign.ir.dtypes import I32, I64
+from codesign.ir.index import Index, index, product
+from codesign.ir.reuse import count_uses, in_place, only_accumulates
+from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, cast
+from codesign.ir.template import Template
+from codesign.ir.tile import Axis, Dot, For, Load, Map, Reduce, Store
+from codesign.ir.types import BufferType, TileType
+
+Slots = Mapping[tuple[str, str], float]
+"""Issue slots of a point by unit and dtype."""
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Scratchpad of one value. `home`: the innermost loop that has every access to it (None: the loop over programs)."""
+
+    size: Index
+    engines: set[str] = field(default_factory=set)
+    paths: list[tuple[Section, ...]] = field(default_factory=list)
+    first: int = 1 << 30
+    last: int = -1
+    summed: bool = False
+    operand: bool = False
+    """A matrix product adds to it; or reads it."""
+
+    @property
+    def home(self) -> Section | None:
+        common = self.paths[0] if self.paths else ()
+        for path in self.paths[1:]:
+            length = sum(1 for ours, theirs in zip(common, path, strict=False) if ours is theirs)
+            common = common[:length]
+        return common[-1] if common else None
+
+
+@dataclass(frozen=True, eq=False)
+class Transfer:
+    """A load or store of a tile. `varies`: it depends on the loop around; `follows`: it waits for positions that the same steps load."""
+
+    kind: str
+    move: Move
+    access: Access
+    filled: Index
+    varies: bool = False
+    follows: bool = False
+    cut: bool = False
+    """Loops around it end where a mask says."""
+
+
+@dataclass(frozen=True, eq=False)
+class Multiply:
+    """A matrix product that adds to a buffer."""
+
+    product: Product
+    result: Buffer
+    accumulates: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """Element-wise work at `points`, or a reduction of them. `parts`: slots of expressions by the points that they depend on (the first of
+    all of them). Bytes that it reads and writes."""
+
+    points: Index
+    parts: tuple[tuple[Index, Slots], ...]
+    read: Index
+    written: Index
+    width: int
+    reduces: bool
+
+
+Item = Transfer | Multiply | Vectors
+
+
+@dataclass(eq=False)
+class Section:
+    """Straight code, or the steps of a loop. `loops`: those along which it goes, outermost first, with those of the section `around`."""
+
+    loops: tuple[LoopFeature, ...] = ()
+    dims: tuple[str, ...] = ()
+    items: list[Item] = field(default_factory=list)
+    around: Section | None = None
+    span: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """All sections in order of their work, a loop before what the steps around it do besides; and the buffers."""
+
+    template: Template
+    features: Features
+    sections: tuple[Section, ...]
+    buffers: tuple[Buffer, ...]
+    together: tuple[Index, ...]
+    """Bytes of what one engine uses alone, of all that live at once."""
+
+
+def select(template: Template, features: Features, extents: Mapping[str, Index]) -> Selection:
+    """The instructions of a template's kernels. `extents`: of the group's dims."""
+    return _Selector(template, features, extents).result()
+
+
+@dataclass(frozen=True)
+class _Inline:
+    axes: tuple[Axis, ...]
+    body: Scalar
+
+
+@dataclass(frozen=True)
+class _Held:
+    buffer: Buffer
+    mutable: bool = False
+    alias: bool = False
+
+
+class _Selector:
+    def __init__(self, template: Template, features: Features, extents: Mapping[str, Index]) -> None:
+        self.template = template
+        self.features = features
+        self.extents = extents
+        self.kernel = template.kernel
+        self.uses = count_uses(self.kernel)
+        self.places: dict[Value, _Held | _Inline | Literal] = {}
+        self.forced: dict[Value, Buffer] = {}
+        self.users: dict[Value, Op] = {}
+        self.local: set[Value] = set()
+        self.buffers: list[Buffer] = []
+        self.sections: list[Section] = []
+        self.path: tuple[Section, ...] = ()
+        self.section = Section()
+        self.loaded: dict[Value, Section] = {}
+        self.position = 0
+
+    def result(self) -> Selection:
+        self._open(Section())
+        self._block(self.kernel.body)
+        used = [
+            section for section in self.sections if section.items or any(s.around is section for s in self.sections)
+        ]
+        found = [buffer for buffer in self.buffers if buffer.paths]
+        return Selection(self.template, self.features, tuple(used), tuple(found), _together(found))
+
+    def _open(self, section: Section) -> None:
+        self.section = section
+        self.sections.append(section)
+
+    def _block(self, block: Block) -> None:
+        outside, self.local = self.local, {*block.args, *(value for op in block.ops for value in op.results)}
+        self.users.update((value, op) for op in block.ops for value in op.operands())
+        for op in block.ops:
+            self.position += 1
+            if isinstance(op, Load | Store):
+                self._transfer(op)
+            elif isinstance(op, Map):
+                self._map(op)
+            elif isinstance(op, Reduce):
+                buffer = self._target(op.result)
+                axes = (*op.axes, *op.reduced)
+                self._vectors(self._scalar(op.body), axes, buffer, _points(op.axes), monoid=op.monoid)
+            elif isinstance(op, Dot):
+                self._dot(op)
+            elif isinstance(op, For):
+                self._for(op)
+        self.local = outside
+
+    # -- memory --------------------------------------------------------------------------------------------------
+    def _transfer(self, op: Load | Store) -> None:
+        move = self.features.of[op]
+        assert isinstance(move, Move)
+        kind = "load" if isinstance(op, Load) else "store"
+        for expression in op.indices:
+            for scalar in expression.data():
+                self._positions(scalar, op.axes)
+        if isinstance(op, Load):
+            buffer = self._target(op.result)
+            self.loaded[op.result] = self.section
+        else:
+            buffer = self._stored(op.value)
+        self._touch(buffer, kind)
+        varies = any(loop.variable in move.follows for loop in self.section.loops)
+        sources = [read.source for i in op.indices for scalar in i.data() for read in scalar.reads()]
+        follows = any(self.loaded.get(source) is self.section for source in sources)
+        variables = {dim.name for dim in self.kernel.grid}
+        cut = any(loop.trips.variables() & variables for loop in self.section.loops)
+        item = Transfer(kind, move, self._access(op, move), buffer.size, varies, follows, cut)
+        self.section.items.append(item)
+
+    def _positions(self, scalar: Scalar, axes: tuple[Axis, ...]) -> None:
+        """Positions that are worked out from data go through the vector unit first."""
+        body = self._scalar(scalar)
+        if not isinstance(body, Read):
+            used = tuple(axis for axis in axes if axis.name in body.variables())
+            buffer = self._buffer(_points(used) * int(body.dtype.bytes))
+            self._vectors(body, used, buffer, _points(used))
+        else:
+            self._read(body, "load")
+
+    def _access(self, op: Load | Store, move: Move) -> Access:
+        """The access over dims in place of indices of programs, loops and lanes."""
+        axes = {axis.name for axis in op.axes}
+        dims = {variable: index(0) if dim in axes else index(dim) for variable, dim in self.template.along.items()}
+
+        def over(expression: Index) -> Index:
+            return expression.substitute(dims)
+
+        kind = op.buffer.type
+        assert isinstance(kind, BufferType)
+        place = tuple(over(i) for i in op.indices)
+        inside = any(
+            guard.low is not None
+            or guard.high is None
+            or self.extents.get(over(guard.value).variable or "") != guard.high
+            for guard in op.guards
+        )
+        used = axes | {name for i in place for name in i.variables() & self.extents.keys()}
+        return Access(
+            tensor=op.buffer.name,
+            kind="load" if isinstance(op, Load) else "store",
+            dtype=kind.dtype,
+            shape=kind.shape,
+            strides=kind.strides,
+            index=place,
+            dims=tuple(sorted(used)),
+            gather=("data",) if move.gathers else (),
+            padded=inside and isinstance(op, Load),
+        )
+
+    # -- the vector unit -----------------------------------------------------------------------------------------
+    def _map(self, op: Map) -> None:
+        body = self._scalar(op.body)
+        dtype = op.result.type.dtype
+        if op.result not in self.forced and body.dtype is dtype:
+            if isinstance(body, Literal):
+                self.places[op.result] = body
+                return
+            if isinstance(op.body, Read) and isinstance(held := self.places[op.body.source], _Held):
+                if not held.mutable and all(i.variable for i in op.body.indices):
+                    self.places[op.result] = _Held(held.buffer, alias=True)
+                    return
+        if self._inlinable(op):
+            self.places[op.result] = _Inline(op.axes, cast(body, dtype))
+            return
+        self._vectors(body, op.axes, self._target(op.result), _points(op.axes))
+
+    def _inlinable(self, op: Map) -> bool:
+        """Whether the only user is element-wise work on as many points, and what is read will still be there."""
+        user = self.users.get(op.result)
+        if self.uses.get(op.result) != 1 or op.result in self.forced or not isinstance(user, Map | Reduce):
+            return False
+        axes = (*user.axes, *(user.reduced if isinstance(user, Reduce) else ()))
+        if _points(axes) != _points(op.axes):
+            return False
+        places = [self.places[value] for value in op.operands()]
+        return not any(isinstance(place, _Held) and place.mutable for place in places)
+
+    def _vectors(
+        self, body: Scalar, axes: tuple[Axis, ...], buffer: Buffer, written: Index, *, monoid: str | None = None
+    ) -> None:
+        names = {axis.name: axis.extent for axis in axes}
+        counts = operations_by_names(body, frozenset(names))
+        whole = {(str(unit), dtype.name): cost for (unit, dtype), cost in counts.pop(frozenset(names), {}).items()}
+        if monoid is not None:
+            key = ("fma" if monoid in ("sum", "prod") else "alu", body.dtype.name)
+            whole[key] = whole.get(key, 0.0) + 1.0
+        elif not whole and not counts:
+            whole = {("alu", body.dtype.name): 1.0}  # a copy or a fill passes the pipe once
+        points = _points(axes)
+        parts: list[tuple[Index, Slots]] = [(points, whole)]
+        for used, slots in counts.items():
+            lanes = product(names[name] for name in sorted(used))
+            parts.append((lanes, {(str(unit), dtype.name): cost for (unit, dtype), cost in slots.items()}))
+        read = index(0)
+        for node in body.reads():
+            touched = {name for i in node.indices for name in i.variables()}
+            read = read + product(names[name] for name in names if name in touched) * int(node.dtype.bytes)
+            self._read(node, "vector")
+        self._touch(buffer, "vector")
+        width = buffer_width(body)
+        self.section.items.append(
+            Vectors(
+                points,
+                tuple(parts),
+                read,
+                buffer.size if monoid is None else written * width,
+                width,
+                monoid is not None,
+            )
+        )
+
+    def _copy(self, value: Value, buffer: Buffer) -> None:
+        kind = value.type
+        assert isinstance(kind, TileType)
+        place, points = self.places[value], product(kind.extents)
+        read = index(0)
+        if isinstance(place, _Held):
+            self._touch(place.buffer, "vector")
+            read = buffer.size
+        self._touch(buffer, "vector")
+        parts = ((points, {("alu", kind.dtype.name): 1.0}),)
+        self.section.items.append(Vectors(points, parts, read, buffer.size, int(kind.dtype.bytes), False))
+
+    def _scalar(self, body: Scalar) -> Scalar:
+        """The expression with what is constant or done in passing in place."""
+
+        def change(node: Scalar) -> Scalar | None:
+            if isinstance(node, Apply) and node.function in _COMPARISONS:
+                return _narrow(node)
+            if not isinstance(node, Read) or node.source not in self.places:
+                return None
+            place = self.places[node.source]
+            if isinstance(place, _Inline):
+                return place.body.substitute({a.name: i for a, i in zip(place.axes, node.indices, strict=True)})
+            return place if isinstance(place, Literal) else None
+
+        return body.rewrite(change)
+
+    # -- products ------------------------------------------------------------------------------------------------
+    def _dot(self, op: Dot) -> None:
+        for value in (op.a, op.b):
+            buffer = self._stored(value)
+            self._touch(buffer, "tensor")
+            buffer.operand = True
+        start = self.places[op.accumulator]
+        accumulates = not (isinstance(start, Literal) and start.value == 0)
+        forced = self.forced.get(op.result)
+        if isinstance(start, _Held) and (
+            start.buffer is forced or (forced is None and self._adoptable(op.accumulator, start))
+        ):
+            buffer = start.buffer
+        else:
+            buffer = self._target(op.result)
+            if accumulates:
+                self._copy(op.accumulator, buffer)
+        self.places[op.result] = _Held(buffer)
+        self._touch(buffer, "tensor")
+        buffer.summed = True
+        found = self.features.of[op]
+        assert isinstance(found, Product)
+        self.section.items.append(Multiply(found, buffer, accumulates))
+
+    # -- loops ---------------------------------------------------------------------------------------------------
+    def _for(self, op: For) -> None:
+        carried: list[Buffer] = []
+        for position, (arg, initial) in enumerate(zip(op.body.args, op.initial, strict=True)):
+            start = self.places[initial]
+            if isinstance(start, _Held) and self._adoptable(initial, start):
+                buffer = start.buffer
+            else:
+                buffer = self._buffer(_bytes(arg))
+                first = isinstance(start, Literal) and start.value == 0 and only_accumulates(op, position, self.uses)
+                if not first:
+                    self._copy(initial, buffer)
+            self.places[arg] = _Held(buffer, mutable=True)
+            carried.append(buffer)
+        for position, value in enumerate(op.body.yields):
+            if in_place(op, position):
+                self.forced[value] = carried[position]
+        before, path = self.section, self.path
+        self._enter(op)
+        begun = self.position
+        self._block(op.body)
+        for value, buffer in zip(op.body.yields, carried, strict=True):
+            place = self.places[value]
+            if not (isinstance(place, _Held) and place.buffer is buffer and not place.alias):
+                self._copy(value, buffer)
+        self.position += 1
+        inside = self.section
+        inside.span = (begun, self.position)
+        self.path = path
+        self._leave(before, inside)
+        for result, buffer in zip(op.results, carried, strict=True):
+            self.places[result] = _Held(buffer)
+
+    def _enter(self, op: For) -> None:
+        loop = self.features.of[op]
+        assert isinstance(loop, LoopFeature)
+        outer = self.section if self.path else None
+        dims = (*(outer.dims if outer else ()), self.template.along[op.variable])
+        section = Section((*(outer.loops if outer else ()), loop), dims, around=outer)
+        self._open(section)
+        self.path = (*self.path, section)
+
+    def _leave(self, before: Section, inside: Section) -> None:
+        """Go on after a loop: in the steps of the loop around, which come after it in the order of work, or in straight code."""
+        if before.loops:
+            self.sections.remove(before)
+            self.sections.append(before)
+            self.section = before
+        else:
+            self._open(Section())
+
+    # -- scratchpad ----------------------------------------------------------------------------------------------
+    def _adoptable(self, value: Value, held: _Held) -> bool:
+        """Whether a value's storage can be taken over: this is its only use, and it is made anew whenever this is reached."""
+        return not held.alias and self.uses[value] == 1 and value in self.local
+
+    def _stored(self, value: Value) -> Buffer:
+        """Where a value lies, filled now when it is a constant."""
+        place = self.places[value]
+        if isinstance(place, _Held):
+            return place.buffer
+        buffer = self._buffer(_bytes(value))
+        self._copy(value, buffer)
+        return buffer
+
+    def _target(self, value: Value) -> Buffer:
+        buffer = self.forced.get(value) or self._buffer(_bytes(value))
+        self.places[value] = _Held(buffer)
+        return buffer
+
+    def _buffer(self, size: Index) -> Buffer:
+        made = Buffer(size)
+        self.buffers.append(made)
+        return made
+
+    def _read(self, node: Read, engine: str) -> None:
+        place = self.places.get(node.source)
+        if isinstance(place, _Held):
+            self._touch(place.buffer, engine)
+
+    def _touch(self, buffer: Buffer, engine: str) -> None:
+        buffer.engines.add(engine)
+        buffer.paths.append(self.path)
+        buffer.first, buffer.last = min(buffer.first, self.position), max(buffer.last, self.position)
+
+
+def buffer_width(body: Scalar) -> int:
+    """Bytes of one value."""
+    return int(body.dtype.bytes)
+
+
+def _together(buffers: Iterable[Buffer]) -> tuple[Index, ...]:
+    """Sums of the sizes of what one engine uses alone, of all sets that live at once."""
+    alone = [buffer for buffer in buffers if len(buffer.engines) == 1]
+    lives: list[tuple[int, int, Buffer]] = []
+    for buffer in alone:
+        home = buffer.home
+        first, last = buffer.first, buffer.last
+        for path in buffer.paths:
+            inside = path[path.index(home) + 1 :] if home is not None else path
+            for section in inside:
+                first, last = min(first, section.span[0]), max(last, section.span[1])
+        lives.append((first, last, buffer))
+    sets = {frozenset(id(b) for low, high, b in lives if low <= at <= high) for at, _, _ in lives}
+    sizes = {id(buffer): buffer.size for buffer in alone}
+    largest = [one for one in sets if not any(one < other for other in sets)]
+    found = []
+    for one in largest:
+        total = index(0)
+        for key in sorted(one, key=list(sizes).index):
+            total = total + sizes[key]
+        found.append(total)
+    return tuple(dict.fromkeys(found))
+
+
+def _narrow(node: Apply) -> Scalar | None:
+    """Positions are compared as i32: the vector unit's lanes are 32 bits wide."""
+    narrow: list[Scalar] = []
+    for arg in node.args:
+        if isinstance(arg, Literal) and arg.dtype is I64 and abs(int(arg.value)) < 1 << 31:
+            narrow.append(Literal(arg.value, I32))
+        elif isinstance(arg, IndexValue) and arg.dtype is I64 and not arg.children():
+            narrow.append(IndexValue(arg.index, I32))
+        else:
+            return None
+    return Apply(node.function, narrow, node.dtype)
+
+
+_COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
+
+
+def _points(axes: Iterable[Axis]) -> Index:
+    return product(axis.extent for axis in axes)
+
+
+def _bytes(value: Value) -> Index:
+    kind = value.type
+    assert isinstance(kind, TileType)
+    return product(kind.extents) * int(kind.dtype.bytes)

@@ -1,0 +1,263 @@
+"""What a program of a dataflow machine does for one kernel: its loops, and per step of each the work of every engine.
+
+Composed of the instructions of the kernel's text (`selection`), whose sizes take the numbers of a batch of schedules here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from codesign.costmodel.dataflow.engines import apart, matmul_clocks, matmul_reads, vector_clocks, vector_joules
+from codesign.costmodel.dataflow.keeping import Again, Kept, holders, kept
+from codesign.costmodel.dataflow.selection import Item, Multiply, Section, Selection, Transfer, Vectors
+from codesign.costmodel.dataflow.shape import Array, Shape
+from codesign.costmodel.dataflow.space import portions
+from codesign.costmodel.dataflow.target import Target
+from codesign.costmodel.dataflow.transfer import transfer
+from codesign.ir.dtypes import DTYPES
+from codesign.ir.index import Index
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One instruction of a step: clocks on its engine, and for transfers the bytes of lines that pass the ports.
+
+    `portions`: of the bytes, for each port, which pass it for this core; the rest comes with what others load. `shared`: how far among all cores the
+    first ones reach that begin it together (None: each begins its own). `follows`: a gather that waits for positions which a load before it brings.
+    """
+
+    engine: str
+    clocks: Array
+    moved: Array = 0.0
+    portions: tuple[Array, ...] = ()
+    shared: Array = None
+    follows: bool = False
+
+
+@dataclass(eq=False)
+class Stage:
+    """A loop (or straight code, one trip) of a program: clocks of one step on each engine (`busy`), and what it moves.
+
+    `tasks` in program order. A loop inside the steps of another one (`around`) comes first in them; its `trips` count those of both.
+    """
+
+    trips: Array = 1.0
+    busy: dict[str, Array] = field(default_factory=dict)
+    instructions: Array = 0.0
+    read: tuple[Array, ...] = ()
+    """For each port, what passes it outward for this core; nothing where it is empty."""
+    written: Array = 0.0
+    joules: Array = 0.0
+    tasks: list[Task] = field(default_factory=list)
+    around: Stage | None = None
+
+    def add(self, task: Task) -> None:
+        """Add an instruction; one that takes no clocks under any schedule is none."""
+        if np.any(task.clocks):
+            self.busy[task.engine] = self.busy.get(task.engine, 0.0) + task.clocks
+            self.instructions = self.instructions + (np.asarray(task.clocks) > 0)
+            self.tasks.append(task)
+
+
+@dataclass
+class Work:
+    """All stages of one program instance in order, and the bytes of its buffers.
+
+    `run_ahead`: buffers of loads inside loops, one slot (`largest_ahead`: of the loop that has most); `turn`: buffers that
+    want a slot per program in flight; `fixed`: the rest, which needs one. `accumulators` may live in the array's own memory.
+    """
+
+    stages: list[Stage] = field(default_factory=list)
+    run_ahead: Array = 0.0
+    largest_ahead: Array = 0.0
+    turn: Array = 0.0
+    fixed: Array = 0.0
+    accumulators: Array = 0.0
+
+
+def work_of(selection: Selection, target: Target, shape: Shape, dataflow: str = "") -> Work:
+    """The work of one program instance."""
+    return _Composer(selection, target, shape, dataflow).work()
+
+
+class _Composer:
+    def __init__(self, selection: Selection, target: Target, shape: Shape, dataflow: str) -> None:
+        self.selection = selection
+        self.target = target
+        self.shape = shape
+        self.dataflow = dataflow
+        tiles = selection.template.tiles
+        self.sizes: dict[str, Array] = {**shape.symbols, **{symbol: shape.tile[dim] for dim, symbol in tiles.items()}}
+        self.known: dict[Index, Array] = {}
+        self.kept = self._kept()
+
+    def work(self) -> Work:
+        stages: dict[int, Stage] = {}
+        for section in self.selection.sections:
+            stages[id(section)] = Stage(trips=self._trips(section))
+        for section in self.selection.sections:
+            stage = stages[id(section)]
+            stage.around = stages[id(section.around)] if section.around is not None else None
+            for item in section.items:
+                self._item(item, section, stage)
+        work = Work(list(stages.values()))
+        self._buffers(work)
+        return work
+
+    def at(self, expression: Index) -> Array:
+        """The value of an expression under the schedules."""
+        if expression not in self.known:
+            self.known[expression] = expression.evaluate(self.sizes)
+        return self.known[expression]
+
+    def _trips(self, section: Section) -> Array:
+        trips: Array = 1.0
+        for dim in section.dims:
+            trips = trips * self.shape.made[dim]
+        return trips
+
+    def _item(self, item: Item, section: Section, stage: Stage) -> None:
+        if isinstance(item, Transfer):
+            self._transfer(item, section, stage)
+        elif isinstance(item, Multiply):
+            self._multiply(item, stage)
+        else:
+            self._vectors(item, stage)
+
+    # -- compute -------------------------------------------------------------------------------------------------
+    def _multiply(self, item: Multiply, stage: Stage) -> None:
+        target, found = self.target, item.product
+        m, n, k = (self.at(side) for side in (found.m, found.n, found.k))
+        dtype = DTYPES[found.operand]
+        stage.add(Task("tensor", matmul_clocks(target, m, n, k, dtype, self.dataflow)))
+        a, b = matmul_reads(target, m, n, k, self.dataflow)
+        each = target.array.joules.get(dtype.name, target.array.joules.get("bf16", float("nan")))
+        result = self.at(item.result.size)
+        near = result * np.minimum(self.shape.pipeline, 2.0) <= target.capacity.get("array", 0)
+        accumulating = np.where(near, 0.0, result * (target.scratch_read_joules + target.scratch_write_joules))
+        stage.joules = stage.joules + 2.0 * m * n * k * each + (a + b) * dtype.bytes * target.scratch_read_joules
+        stage.joules = stage.joules + accumulating
+
+    def _vectors(self, item: Vectors, stage: Stage) -> None:
+        """Element-wise work; parts that need fewer points by instructions of their own, where that pays."""
+        target = self.target
+        points, read, written = (self.at(part) for part in (item.points, item.read, item.written))
+        (_, slots), *fewer = item.parts
+        operations: dict[tuple[str, str], Array] = dict(slots)
+        for size, extra in fewer:
+            lanes = self.at(size)
+            alone = apart(points, lanes, sum(extra.values()))
+            moved = 2.0 * lanes * item.width
+            stage.add(Task("vector", np.where(alone, vector_clocks(target, lanes, extra, moved), 0.0)))
+            stage.joules = stage.joules + np.where(alone, self._vector_joules(lanes, extra, moved / 2, moved / 2), 0.0)
+            for key, cost in extra.items():
+                operations[key] = operations.get(key, 0.0) + np.where(alone, 0.0, cost)
+        stage.add(Task("vector", vector_clocks(target, points, operations, read + written, reduces=item.reduces)))
+        stage.joules = stage.joules + self._vector_joules(points, operations, read, written)
+
+    def _vector_joules(
+        self, points: Array, operations: Mapping[tuple[str, str], Array], read: Array, written: Array
+    ) -> Array:
+        target = self.target
+        scratch = read * target.scratch_read_joules + written * target.scratch_write_joules
+        return vector_joules(target, points, operations) + scratch
+
+    # -- memory --------------------------------------------------------------------------------------------------
+    def _transfer(self, item: Transfer, section: Section, stage: Stage) -> None:
+        target = self.target
+        clocks, moved, wanted = transfer(item.access, target, self.shape)
+        if item.kind == "store":
+            stage.written = stage.written + moved
+            stage.add(Task("store", clocks, moved))
+            path = sum((port.read_joules + port.write_joules) * wanted for port in target.ports[1:])
+            stage.joules = stage.joules + moved * target.dram.write_joules + path + wanted * target.scratch_read_joules
+            return
+        leaves, arrives = self._portions(item)
+        together = self._together(item, leaves)
+        leaves, arrives = self._less_what_is_kept(item, leaves, arrives)
+        passing = stage.read or (0.0,) * len(leaves)
+        stage.read = tuple(before + moved * share for before, share in zip(passing, leaves, strict=True))
+        stage.add(Task("load", clocks, moved, leaves, together, item.follows))
+        path = sum(
+            (port.read_joules * out + port.write_joules * into) * wanted
+            for port, out, into in zip(target.ports[1:], leaves[1:], arrives[1:], strict=True)
+        )
+        from_dram = moved * leaves[0] * target.dram.read_joules
+        stage.joules = stage.joules + from_dram + path + self.at(item.filled) * target.scratch_write_joules
+
+    def _dims(self, item: Transfer) -> set[str]:
+        """Dims that a load depends on, through the ends of the loops around it too where a mask cuts them."""
+        along = self.selection.template.along
+        names = item.move.follows | item.move.bounds
+        return {along.get(name, name) for name in names} & self.shape.extents.keys()
+
+    def _portions(self, item: Transfer) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """Parts of a load's bytes that pass each port outward and inward for one core; positions that depend on data are its own."""
+        dims = set(self.shape.extents) if item.move.gathers else self._dims(item)
+        return portions(self.target, self.shape.layout.sharers(dims))
+
+    def _together(self, item: Transfer, leaves: tuple[Array, ...]) -> Array:
+        shared = np.any(np.stack(np.broadcast_arrays(*leaves)) < 1.0, axis=0)
+        return np.where(shared, self.shape.layout.reach(self._dims(item)), 0.0) if np.any(shared) else None
+
+    def _kept(self) -> dict[int, Kept]:
+        """By load, where its data is kept for later blocks."""
+        found = [
+            item
+            for section in self.selection.sections
+            for item in section.items
+            if isinstance(item, Transfer) and item.kind == "load" and not item.move.gathers and not item.cut
+        ]
+        loads: list[Again] = []
+        for item in found:
+            dims = self._dims(item)
+            tiles: Array = 1.0
+            for dim in dims & self.shape.looped:
+                tiles = tiles * self.shape.trips[dim]
+            grid = frozenset(dims) & self.shape.layout.blocks.keys()
+            loads.append(Again(grid, tiles, self.at(item.filled)))
+        where = kept(self.target, self.shape.layout, self.shape.layout.blocks, loads)
+        return {id(item): one for item, one in zip(found, where, strict=True)}
+
+    def _less_what_is_kept(
+        self, item: Transfer, leaves: tuple[Array, ...], arrives: tuple[Array, ...]
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """The parts that pass each port when what a memory inside of it keeps passes once."""
+        found = self.kept.get(id(item))
+        if found is None or not np.any(found.port):
+            return leaves, arrives
+        scaled = [np.where(found.port > i, 1.0 / found.times, 1.0) for i in range(len(leaves) + 1)]
+        out = tuple(share * scaled[i] for i, share in enumerate(leaves))
+        # what is spread over many instances passes from the one that holds it to the others
+        passed = (np.where(found.port == i, holders(self.target, i) > 1, False) for i in range(1, len(arrives)))
+        into = (np.where(again, scaled[i], scaled[i - 1]) for i, again in enumerate(passed, 1))
+        return out, (arrives[0], *(share * part for share, part in zip(arrives[1:], into, strict=True)))
+
+    def _buffers(self, work: Work) -> None:
+        """What lies in scratchpad, by how many slots it takes: what two engines touch has one for each step in flight."""
+        ahead: dict[int, Array] = {}
+        for buffer in self.selection.buffers:
+            size = self.at(buffer.size)
+            if buffer.summed and not buffer.operand and buffer.engines <= {"tensor", "vector"}:
+                work.accumulators = work.accumulators + size
+            elif len(buffer.engines) > 1 and (home := buffer.home) is not None:
+                work.run_ahead = work.run_ahead + size
+                ahead[id(home)] = ahead.get(id(home), 0.0) + size
+            elif len(buffer.engines) > 1:
+                work.turn = work.turn + size
+        for size in ahead.values():
+            work.largest_ahead = np.maximum(work.largest_ahead, size)
+        for together in self.selection.together:
+            work.fixed = np.maximum(work.fixed, self.at(together))
+
+
+def busiest(stages: Sequence[Stage]) -> dict[str, Array]:
+    """Clocks of a whole program on each engine."""
+    total: dict[str, Array] = {}
+    for stage in stages:
+        for engine, clocks in stage.busy.items():
+            total[engine] = total.get(engine, 0.0) + clocks * stage.trips
+    return total
