@@ -104,6 +104,11 @@ class FusionSearch:
             found = self.offers[key] = self._make_offer(first, second)
         return found
 
+    def most(self, first: Node, second: Node) -> float:
+        """Seconds that merging the pair can save: what it saves where that is known, else those of the two apart."""
+        known = self.offers.get(self.pair_key(first, second))
+        return self.node_seconds(first) + self.node_seconds(second) if known is None else known.gain
+
     def _make_offer(self, first: Node, second: Node) -> Offer:
         apart = self.node_seconds(first) + self.node_seconds(second)
         assert first.group is not None
@@ -264,25 +269,25 @@ class GreedyFusion:
         heap: list[tuple[int, float, int, Node, Node]] = []
 
         def push(first: Node, second: Node) -> None:
-            gain = search.offer(first, second).gain
-            if gain > 0:
-                tier = 0 if _belongs_to_reader(search, first, second, gain) else _tier(first, second)
+            most = search.most(first, second)
+            if most > 0:
+                tier = 0 if _belongs_to_reader(search, first, second) else _tier(first, second)
                 if tier < self.tiers:
-                    heapq.heappush(heap, (tier, -gain, next(ticket), first, second))
+                    heapq.heappush(heap, (tier, -most, next(ticket), first, second))
 
         for node in list(search.graph.groups()):
             for first, second in search.neighbours(node):
                 if first is node:  # each pair once
                     push(first, second)
         while heap:
-            tier, negative, _, first, second = heapq.heappop(heap)
+            tier, negative, place, first, second = heapq.heappop(heap)
             if not search.allowed(first, second):
                 continue
-            now = search.offer(first, second).gain  # users may have changed since it was pushed
+            now = search.offer(first, second).gain  # priced only now, and users may have changed since it was pushed
             if now <= 0:
                 continue
             if now < -negative:
-                heapq.heappush(heap, (tier, -now, next(ticket), first, second))
+                heapq.heappush(heap, (tier, -now, place, first, second))
                 continue
             merged = search.accept(first, second)
             if merged is not None:
@@ -295,7 +300,7 @@ def _tier(first: Node, second: Node) -> int:
     return 2 if _reduces(second) else 1 if _reduces(first) else 0
 
 
-def _belongs_to_reader(search: FusionSearch, first: Node, second: Node, gain: float) -> bool:
+def _belongs_to_reader(search: FusionSearch, first: Node, second: Node) -> bool:
     """Whether the first is element-wise work that only the second reads, a reduction, and saves more there than with any producer.
 
     Not so of a matrix product, each tile of which would do it again.
@@ -305,7 +310,7 @@ def _belongs_to_reader(search: FusionSearch, first: Node, second: Node, gain: fl
     if any(search.graph.needed_outside(value, (first, second)) for value in first.gives):
         return False
     producers = (one for one in first.before if one.group is not None and search.allowed(one, first))
-    return gain > max((search.offer(one, first).gain for one in producers), default=0.0)
+    return search.offer(first, second).gain > max((search.offer(one, first).gain for one in producers), default=0.0)
 
 
 def _reduces(node: Node) -> bool:

@@ -34,6 +34,9 @@ class Offers:
             if self.names.get(node, "") in pair:
                 yield self.nodes[pair[0]], self.nodes[pair[1]]
 
+    def most(self, first: Node, second: Node) -> float:
+        return self.offer(first, second).gain
+
     def offer(self, first: Node, second: Node) -> Offer:
         left = self.gains[self.names[first] + self.names[second]]
         return Offer(0.0, left.pop(0) if len(left) > 1 else left[0])

@@ -19,7 +19,7 @@ from codesign.passes.fusion.beam import BeamFusion
 from codesign.passes.fusion.chains import ChainFusion, chains
 from codesign.passes.fusion.exhaustive import ExhaustiveFusion
 from codesign.passes.fusion.explain import edges
-from codesign.passes.fusion.graph import GroupGraph
+from codesign.passes.fusion.graph import GroupGraph, Node
 from codesign.passes.fusion.policy import FusionPolicy, FusionSearch, GreedyFusion, policy_named
 from codesign.passes.fusion.pricing import RooflinePricer
 from codesign.passes.fusion.room import peak_bytes
@@ -91,6 +91,34 @@ def test_no_search_is_worse_than_greedy(model: Callable[[], Module]) -> None:
     greedy = searched(model(), roofline, GreedyFusion()).total
     for policy in (BeamFusion(), ChainFusion()):
         assert searched(model(), roofline, policy).total <= greedy * (1 + 1e-12)
+
+
+class Pricing(FusionSearch):
+    """A search that prices each pair when it comes up, not when it is its turn."""
+
+    def most(self, first: Node, second: Node) -> float:
+        return self.offer(first, second).gain
+
+
+@pytest.mark.parametrize("model", [models.mlp, models.layer_norm, models.softmax, models.attention])
+@pytest.mark.parametrize("salt", [0, 7, 11])
+def test_pairs_priced_in_their_turn_are_merged_as_if_all_were_priced_at_once(
+    model: Callable[[], Module], salt: int
+) -> None:
+    """By the roofline's prices, and by prices in no order; with fewer groups priced."""
+    asked: list[int] = [0, 0]
+    totals = []
+    for turn, kind in enumerate((FusionSearch, Pricing)):
+
+        def pricer(fusion: Fusion, turn: int = turn) -> float:
+            asked[turn] += 1
+            return roofline(fusion) if not salt else (work(fusion) * salt % 8) / 4.0 + 0.5
+
+        search = kind(GroupGraph(optimize(model(), pipeline=CLEAN_UP).main.body, Bounds()), pricer)
+        GreedyFusion().decide(search)
+        totals.append(search.total)
+    assert totals[0] == totals[1]
+    assert asked[0] <= asked[1]
 
 
 def test_exhaustive_search_of_a_large_graph_is_refused() -> None:
