@@ -180,7 +180,7 @@ class Store(Instruction):
     axes: tuple[Axis, ...]
     source: Read
     guards: tuple[Guard, ...] = ()
-    atomic: Literal["add", "max", "min"] | None = None
+    atomic: Literal["add", "mul", "max", "min"] | None = None
 
     @property
     def engine(self) -> Engine:

@@ -147,7 +147,7 @@ class Describer:
         if isinstance(op, tensor.Fusion):
             block = self.block(op.body)
             writes = tuple(
-                (k, self.value(w.base), tuple(map(self.index, w.at)), w.within) for k, w in op.writes.items()
+                (k, self.value(w.base), tuple(map(self.index, w.at)), w.within, w.combine) for k, w in op.writes.items()
             )
             return block, op.label if self.exact else "", writes
         if isinstance(op, tensor.Scatter):

@@ -100,17 +100,22 @@ class Constant(Op):
         super().__init__((Value(type, name or constant),), location)
 
 
+Combine = Literal["set", "add", "mul", "max", "min"]
+"""What a write makes of an element and of what was there before."""
+
+
 @dataclass(frozen=True)
 class Write:
     """Where a result of a fusion goes in a tensor that was there before: `%base at [i, %position[0] + j]`, over the dims of the result.
 
     Points outside the tensor are skipped; where it says `within` instead of `at` they are an error. Of points that share an element, one is
-    written.
+    written, or with another `combine` than "set" all are combined with what was there (`add %base at ...`), each once and in any order.
     """
 
     base: Value
     at: tuple[Index, ...]
     within: bool = False
+    combine: Combine = "set"
 
     def operands(self) -> tuple[Value, ...]:
         """The tensor written into, and what its indices read."""
@@ -120,7 +125,7 @@ class Write:
     def replaced(self, mapping: Mapping[Value, Value]) -> Write:
         """The same over other values."""
         at = tuple(i.substitute({}, lambda s: s.replace_sources(mapping)) if i.data() else i for i in self.at)
-        return Write(mapping.get(self.base, self.base), at, self.within)
+        return Write(mapping.get(self.base, self.base), at, self.within, self.combine)
 
 
 class Fusion(Op):
@@ -190,7 +195,7 @@ class Scatter(Op):
 
     def __init__(
         self,
-        combine: Literal["set", "add", "mul", "max", "min"],
+        combine: Combine,
         init: Value,
         dims: Iterable[Dim],
         target: Iterable[Index],

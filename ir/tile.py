@@ -160,7 +160,7 @@ class Load(_Access):
 
 
 class Store(_Access):
-    """`store %t[m, n] -> %out [m: 128, n: 64] at [...] where ...`; `atomic` combines ("add", "max", "min") instead of
+    """`store %t[m, n] -> %out [m: 128, n: 64] at [...] where ...`; `atomic` combines ("add", "mul", "max", "min") instead of
     writing.
 
     `value` is a tile whose axes are `axes` in order.
@@ -176,7 +176,7 @@ class Store(_Access):
         indices: Iterable[IndexLike],
         *,
         guards: Iterable[Guard] = (),
-        atomic: Literal["add", "max", "min"] | None = None,
+        atomic: Literal["add", "mul", "max", "min"] | None = None,
         location: Location = UNKNOWN,
     ) -> None:
         self.value = value

@@ -17,7 +17,7 @@ from codesign.ir.dtypes import BOOL, I64
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Bounds, Index, index, product
 from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, cast
-from codesign.ir.tensor import Compute, Dim, Fusion, Write
+from codesign.ir.tensor import Compute, Dim, Fusion
 from codesign.ir.tiling.outputs import OutputMap, output_maps
 from codesign.ir.types import row_major
 
@@ -275,7 +275,7 @@ def _rebuild(group: Normalized, values: Mapping[str, Index], joined: Mapping[str
     for name, dim in joined.items():
         merged[dim.name] = (*merged.get(dim.name, ()), *group.merged[name])
     names = [value.name for value in fusion.results]
-    writes = {k: Write(write.base, outputs[k].indices, write.within) for k, write in fusion.writes.items()}
+    writes = {k: replace(write, at=outputs[k].indices) for k, write in fusion.writes.items()}
     new = Fusion(body, names=names, label=fusion.label, writes=writes, location=fusion.location)
     return Normalized(new, outputs, merged)
 

@@ -474,7 +474,8 @@ class _Lowering:
 _COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 _KEYWORDS = """
 scratch semaphore for in to step count set load store vector matmul sync where else reduce first precision wait signal
-let and min max data index true false inf nan shared by kept again program on cores dataflow strides at atomic_add atomic_max atomic_min loc of fused
+let and min max data index true false inf nan shared by kept again program on cores dataflow strides at
+atomic_add atomic_mul atomic_max atomic_min loc of fused
 """
 _RESERVED = frozenset(_KEYWORDS.split())
 

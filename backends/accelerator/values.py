@@ -161,7 +161,7 @@ class Values:
         if op.atomic is None:
             memory[places] = values
             return
-        combiner: Any = {"add": np.add, "max": np.maximum, "min": np.minimum}[op.atomic]
+        combiner: Any = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}[op.atomic]
         with np.errstate(all="ignore"):
             combiner.at(memory, places, values)
             if dtype.is_float and dtype.bits < 32:

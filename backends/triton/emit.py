@@ -14,7 +14,7 @@ from codesign.backends.triton.expressions import Expressions, Term
 from codesign.backends.triton.functions import PRECEDENCE, compute_dtype
 from codesign.backends.triton.launch import Launch, header_of, launcher_of, write_grid
 from codesign.backends.triton.names import Namer, pointer_type, triton_type
-from codesign.backends.triton.quoting import comment, dotted
+from codesign.backends.triton.quoting import comment
 from codesign.backends.triton.source import device_functions, short, wrapped
 from codesign.backends.triton.writer import Writer
 from codesign.ir.core import Block, Op, Value
@@ -229,8 +229,9 @@ class _Emitter:
     def _guarded(self, op: Load | Store) -> Term | None:
         """Which lanes touch memory: those that the op's guards leave, and of them those whose places read from data lie in the buffer.
 
-        A place outside is an assertion where Triton checks those (its interpreter, and debug mode); elsewhere such a load gives the idle
-        value, and such a store is dropped. Places are compared in 64 bits, before they are cut to the width of an offset.
+        A place outside is an assertion, which Triton checks in its interpreter, in debug mode and in every kernel that stores to such places (as
+        torch's own kernels do); elsewhere such a load gives the idle value. No store is made outside. Places are compared in 64 bits, before they
+        are cut to the width of an offset.
         """
         self.terms.wide = self.wide or any(guard.value.data() for guard in op.guards)
         active = self._mask(op.guards, op.axes)
@@ -255,6 +256,8 @@ class _Emitter:
         where = short(op.location) or short(self.kernel.location) or self.kernel.name
         message = json.dumps(comment(f"{where}: an index lies outside of {op.buffer.name}"))
         self.writer.line(f"tl.device_assert({text}, {message})")
+        if isinstance(op, Store):
+            self.options |= {"debug": True, "sanitize_overflow": False}
         if active is None:
             return inside
         names = tuple(a.name for a in op.axes if a.name in active.axes or a.name in inside.axes)
@@ -325,10 +328,16 @@ class _Emitter:
             axes = tuple(axis.name for axis in op.axes)
             value = self.terms.convert(Term(value, axes, PRECEDENCE["atom"], source), target).text
         masked = f", mask={mask.text}" if mask else ""
-        if op.atomic:
-            self.writer.line(f'tl.atomic_{dotted(op.atomic, 1, 1)}({where}, {value}{masked}, sem="relaxed")')
-        else:
+        if op.atomic is None:
             self.writer.line(f"tl.store({where}, {value}{masked})")
+        elif op.atomic == "add" or (op.atomic != "mul" and target.is_integer):
+            self.writer.line(f'tl.atomic_{op.atomic}({where}, {value}{masked}, sem="relaxed")')
+        else:
+            shape = f"[{', '.join(str(axis.size) for axis in op.axes) or '1'}]"
+            lanes = [f"tl.broadcast_to({text}, {shape})" for text in (where, value, *([mask.text] if mask else []))]
+            lanes += [] if mask else [f"tl.full({shape}, 1, tl.int1)"]
+            how = {"mul": "_product", "max": "_max_nan", "min": "_min_nan"}[op.atomic]
+            self.writer.line(f"_swapped({self.pointers[op.buffer]}, {', '.join(lanes)}, {how})")
 
     def _dot(self, op: Dot) -> str:
         a, b, accumulator = (value.type.dtype for value in (op.a, op.b, op.accumulator))

@@ -97,13 +97,14 @@ def launcher_of(launch: Launch) -> str:
 
 def _atomic_outputs(kernel: Kernel) -> dict[Value, str]:
     """What outputs that are combined into start with."""
-    start = {"add": "0", "max": "-inf", "min": "inf"}
+    start = {"add": "0", "mul": "1", "max": "-inf", "min": "inf"}
+    old = {kernel.results[position] for position in kernel.overwrites}
     found: dict[Value, str] = {}
     for op in kernel.body.walk():
-        if isinstance(op, Store) and op.atomic:
+        if isinstance(op, Store) and op.atomic and op.buffer not in old:
             dtype = op.buffer.type.dtype
-            if dtype.is_float or op.atomic == "add":
-                text = start[op.atomic] if op.atomic == "add" else f'float("{start[op.atomic]}")'
+            if dtype.is_float or op.atomic in ("add", "mul"):
+                text = f'float("{start[op.atomic]}")' if "inf" in start[op.atomic] else start[op.atomic]
             else:
                 text = f"torch.iinfo({torch_type(dtype)}).{'min' if op.atomic == 'max' else 'max'}"
             found[op.buffer] = text

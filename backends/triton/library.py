@@ -37,6 +37,26 @@ def _product(a, b):
     return a * b
 
 
+@triton.jit
+def _swapped(base, where, value, active, combine):
+    """Combine with the elements that pointers lead to, by comparing and swapping until nobody else was faster; lanes that are not active
+    swap the first element (of `base`) for itself."""
+    bits: tl.constexpr = tl.core.get_int_dtype(value.dtype.primitive_bitwidth, True)
+    place = tl.where(active, where, base).to(tl.pointer_type(bits), bitcast=True)
+    old = tl.load(place, mask=active, other=0)
+    pending = active.to(tl.int32)
+    while tl.max(pending) > 0:
+        held = old.to(value.dtype, bitcast=True)
+        if value.dtype.is_floating() and value.dtype.primitive_bitwidth == 16:
+            new = combine(held.to(tl.float32), value.to(tl.float32)).to(value.dtype)
+        else:
+            new = combine(held, value)
+        new = tl.where(pending > 0, new.to(bits, bitcast=True), old)
+        seen = tl.atomic_cas(place, old, new, sem="relaxed")
+        pending = pending & (seen != old).to(tl.int32)
+        old = seen
+
+
 # ---------------------------------------------------------------------------------------------------------- integers
 
 

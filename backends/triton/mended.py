@@ -102,6 +102,7 @@ def mend() -> None:
     - bfloat16 and float8 tiles are multiplied as numbers (the interpreter multiplies bfloat16's bit patterns), and float32 ones with what
       their precision rounds (the interpreter keeps all bits);
     - the result of a comparison is a bool (the interpreter labels it with its operands' type, and spreads it as that);
+    - float16 and bfloat16 are added to memory atomically (the interpreter refuses them);
     - an assertion of the kernel is checked (the interpreter leaves them out);
     - a reduction with a function of the kernel's own works on whole slices (the interpreter takes element by element: hours);
     - the language is prepared for interpretation once (the interpreter does it at every launch and every call of a function);
@@ -115,6 +116,7 @@ def mend() -> None:
         debug=True, sanitize_overflow=False, allowed_dot_input_precisions=PRECISIONS
     )
     builder.create_assert = _create_assert
+    _mend_atomics(builder)
     interpreter.ReduceOps.generic_reduce = _generic_reduce
     interpreter.GridExecutor._init_args_hst = lambda self, args, kwargs: (args, kwargs)
     interpreter.GridExecutor._restore_args_dev = lambda self, args, args_host, kwargs, kwargs_host: None
@@ -169,6 +171,33 @@ def _mend_comparisons(builder: Any) -> None:
 
     for name in [name for name in vars(builder) if name.startswith(("create_icmp", "create_fcmp"))]:
         setattr(builder, name, comparison(getattr(builder, name)))
+
+
+def _mend_atomics(builder: Any) -> None:
+    handle, native, plain = interpreter.TensorHandle, interpreter._interpreter, builder.create_atomic_rmw
+
+    def create_atomic_rmw(self: Any, operation: Any, ptr: Any, val: Any, mask: Any, sem: Any, scope: Any) -> Any:
+        kind = val.dtype.scalar
+        if kind not in (tl.float16, tl.bfloat16):
+            return plain(self, operation, ptr, val, mask, sem, scope)
+        places, values, before = ptr.data.reshape(-1), val.data.reshape(-1), np.zeros_like(val.data.reshape(-1))
+        pending = np.flatnonzero(np.broadcast_to(mask.data, ptr.data.shape).reshape(-1))
+        while pending.size:  # of lanes that share an element, one after the other
+            first = np.unique(places[pending], return_index=True)[1]
+            now = pending[first]
+            every = np.ones(len(now), np.bool_)
+            old = native.load(places[now], every, np.zeros(len(now), values.dtype), values.dtype)
+            new = _number(old, kind) + _number(values[now], kind)
+            native.store(places[now], _narrow(new, kind) if kind in _HELD else new.astype(values.dtype), every)
+            before[now], pending = old, np.delete(pending, first)
+        return handle(before.reshape(val.data.shape), kind)
+
+    builder.create_atomic_rmw = create_atomic_rmw
+
+
+def _number(data: Array, kind: Any) -> Array:
+    """Values in float32."""
+    return _widen(data, kind) if kind in _HELD else data.astype(np.float32)
 
 
 def _create_assert(self: Any, condition: Any, message: Any) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from codesign.ir import tensor
-from codesign.ir.core import Block, Module, Op, Value
+from codesign.ir.core import Block, Module, Op, Value, tensor_type
+from codesign.ir.dtypes import DType
 from codesign.ir.errors import EvaluationError
 from codesign.ir.index import Index
 from codesign.ir.interpreter.philox import draw
@@ -174,8 +175,21 @@ def _written(
     chosen, target = _targets(write.at, Evaluator(domain, env, op.location), domain.shape, result.shape)
     if write.within and not chosen.all():
         raise EvaluationError(f"an index lies outside of %{write.base.name}", place=op.location)
-    result[target if result.ndim else ...] = new.reshape(-1)[chosen] if result.ndim else new.reshape(-1)[-1]
-    return result
+    return _combined(write.combine, result, target, new.reshape(-1)[chosen], tensor_type(write.base).dtype)
+
+
+def _combined(combine: tensor.Combine, into: Array, places: tuple[Array, ...], new: Array, dtype: DType) -> Array:
+    """A tensor with new elements written or combined into it."""
+    result = into
+    if not into.ndim:  # all of them fall on the one element
+        places, result = (np.zeros(len(new), np.int64),), into.reshape(1)
+    with np.errstate(all="ignore"):
+        if combine == "set":
+            result[places] = new
+        else:
+            combiner = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}[combine]
+            combiner.at(result, places, new)
+    return convert(result.reshape(into.shape), dtype)
 
 
 def _targets(
@@ -202,16 +216,7 @@ def _scatter(op: tensor.Scatter, env: dict[Value, Array], context: Context) -> l
     chosen, target = _targets(op.target, evaluator, domain.shape, result.shape)
     if op.within and not chosen.all():
         raise EvaluationError(f"an index lies outside of %{op.init.name}", place=op.location)
-    if not result.ndim:  # every point of the domain falls on the one element
-        target, result = (np.zeros(int(chosen.sum()), np.int64),), result.reshape(1)
-    picked = values[chosen]
-    with np.errstate(all="ignore"):
-        if op.combine == "set":
-            result[target] = picked
-        else:
-            combiner = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}[op.combine]
-            combiner.at(result, target, picked)
-    return [convert(result.reshape(env[op.init].shape), dtype)]
+    return [_combined(op.combine, result, target, values[chosen], dtype)]
 
 
 def _scan(op: tensor.Scan, env: dict[Value, Array], context: Context) -> list[Array]:

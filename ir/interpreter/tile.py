@@ -117,7 +117,7 @@ def _store(op: tile.Store, env: dict[Value, Array], variables: Mapping[str, int]
     if op.atomic is None:
         buffer[places] = values
         return []
-    combiner: Any = {"add": np.add, "max": np.maximum, "min": np.minimum}[op.atomic]
+    combiner: Any = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}[op.atomic]
     with np.errstate(all="ignore"):
         combiner.at(buffer, places, values)
         if dtype.is_float and dtype.bits < 32:

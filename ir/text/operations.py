@@ -19,7 +19,7 @@ SCATTER_COMBINERS = ("set", "add", "mul", "max", "min")
 SCAN_MONOIDS = ("sum", "prod", "max", "min", "argmax", "argmin", "logsumexp")
 DISTRIBUTIONS = ("uniform", "normal", "bits")
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast")
-ATOMICS = ("add", "max", "min")
+ATOMICS = ("add", "mul", "max", "min")
 
 
 # -- tensor level -----------------------------------------------------------------------------------------------------
@@ -46,11 +46,12 @@ def _fusion(b: Builder, node: Node, names: list[str]) -> Op:
     given = names if len(names) == len(inner.yields) else []  # a wrong count is told by who called this
     writes: dict[int, tensor.Write] = {}
     for entry in children(listed):
-        position, base, at = all_children(entry)
+        position, combine, base, at = all_children(entry)
         within = isinstance(entry, Tree) and entry.data == "write_within"
         if b.integer(position) >= len(inner.yields):
             b.fail(f"result {b.integer(position)} of {len(inner.yields)}", position)
-        writes[b.integer(position)] = tensor.Write(b.value(base), b.indices(at), within)
+        kind: tensor.Combine = "set" if combine is None else b.one_of(combine, SCATTER_COMBINERS, "combiner")
+        writes[b.integer(position)] = tensor.Write(b.value(base), b.indices(at), within, kind)
     return tensor.Fusion(inner, names=given, label="" if label is None else b.string(label), writes=writes)
 
 

@@ -279,7 +279,8 @@ class _Printer:
         if isinstance(op, tensor.Fusion):
             text = f"fusion {json.dumps(op.label) + ' ' if op.label else ''}{self.block(op.body, level)}"
             writes = (
-                f"{k}: {self.use(w.base)} {'within' if w.within else 'at'} {self.indices(w.at)}"
+                f"{k}: {'' if w.combine == 'set' else w.combine + ' '}{self.use(w.base)} "
+                f"{'within' if w.within else 'at'} {self.indices(w.at)}"
                 for k, w in op.writes.items()
             )
             return f"{text} writes ({', '.join(writes)})" if op.writes else text

@@ -135,7 +135,7 @@ class ProgramBuilder(lark.Transformer[Any, Any]):
     def store(self, *items: Any) -> Store:
         atomic = None
         if isinstance(items[0], lark.Token):
-            atomic = cast(Literal["add", "max", "min"], str(items[0]).removeprefix("atomic_"))
+            atomic = cast(Literal["add", "mul", "max", "min"], str(items[0]).removeprefix("atomic_"))
             items = items[1:]
         (target, indices), axes, source, guards, *rest = items
         return self._with(Store(target, indices, axes, source, guards, atomic), rest)

@@ -265,7 +265,9 @@ class StoreTask:
             guards += program.inside([i for i, _ in guarded], [n for _, n in guarded], scope)
         places = [program.lane(i, scope) for i in indices]
         axes = program.domain.axes(tile.axes)
-        scope.ops.append(Store(tile.value, buffer, axes, places, guards=guards, location=self.compute.location))
+        atomic = None if write is None or write.combine == "set" else write.combine
+        place = self.compute.location
+        scope.ops.append(Store(tile.value, buffer, axes, places, guards=guards, atomic=atomic, location=place))
 
 
 def accumulator_dtype(form: ContractionForm) -> DType:

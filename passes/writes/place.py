@@ -19,13 +19,21 @@ def write_values_apart(block: Block) -> None:
     """
     ops: list[Op] = []
     for op in block.ops:
-        if isinstance(op, Scatter) and op.combine == "set" and not _moves_a_compute(op):
+        if isinstance(op, Scatter) and _by_groups(op) and not _moves_a_compute(op):
             name = f"{op.result.name}_new"
             new = Compute(op.dims, op.body, dtype=op.init.type.dtype, name=name, location=op.location)
             op.body = Read(new.result, [dim.name for dim in op.dims])
             ops.append(new)
         ops.append(op)
     block.ops = ops
+
+
+def _by_groups(op: Scatter) -> bool:
+    """Whether groups make a write: no machine combines elements of fewer than 16 bits in its memory, and where there is nothing to write into
+    there is nothing to combine with."""
+    if op.combine == "set":
+        return True
+    return op.init.type.dtype.bits >= 16 and all(size != 0 for size in op.init.shape)
 
 
 def _moves_a_compute(op: Scatter) -> bool:
@@ -46,12 +54,12 @@ def write_in_groups(block: Block, updates: Mapping[int, int | str]) -> None:
     where its old value is still wanted, of a copy of it."""
     for op in [op for op in block.ops if isinstance(op, Scatter)]:
         moved = _moved(op)
-        if op.combine != "set" or moved is None:
+        if moved is None or not _by_groups(op):
             continue
         owned = Ownership(block, updates)
         if not owned.may_overwrite(op):
             copy = _copied(op.init)
-            block.ops.insert(block.ops.index(op), copy)
+            block.ops.insert(_early(block, op, moved), copy)
             op.init = copy.result
             owned = Ownership(block, updates)
         maker = moved.owner
@@ -62,6 +70,13 @@ def write_in_groups(block: Block, updates: Mapping[int, int | str]) -> None:
             _replace(block, {op: alone}, {op.result: alone.result})
 
 
+def _early(block: Block, op: Scatter, moved: Value) -> int:
+    """Where a copy goes: before the group that makes what is written, which may then write it, if what is copied is there by then."""
+    place = {other: position for position, other in enumerate(block.ops)}
+    here, maker = place[op], first_place(moved, place)
+    return maker if first_place(op.init, place) < maker < here else here
+
+
 def _copied(value: Value) -> Fusion:
     dims = [Dim(f"i{k}", size) for k, size in enumerate(value.shape)]
     copy = Compute(dims, Read(value, [dim.name for dim in dims]), name=f"{value.name}_copy")
@@ -69,14 +84,14 @@ def _copied(value: Value) -> Fusion:
 
 
 def _group_of(compute: Compute, op: Scatter) -> Fusion:
-    write = Write(op.init, op.target, op.within)
+    write = Write(op.init, op.target, op.within, op.combine)
     body = Block([], [compute], [compute.result])
     return Fusion(body, names=[op.result.name], writes={0: write}, location=op.location)
 
 
 def _can_write(maker: Fusion, moved: Value, op: Scatter, owned: Ownership) -> bool:
     """Whether the group that makes the values can write them: all that the write needs is there before, nobody wants the old value between,
-    and the group itself reads it at most where it writes."""
+    and the group itself reads it at most where it writes, and not at all where others may write before it reads."""
     here, there = owned.place[maker], owned.place[op]
     write = _for_results(maker, moved, op)
     if any(first_place(value, owned.place) >= here for value in write.operands()):
@@ -90,7 +105,9 @@ def _can_write(maker: Fusion, moved: Value, op: Scatter, owned: Ownership) -> bo
     assert isinstance(made, Compute)
     extents = {dim.name for dim in made.dims}
     return all(
-        read.indices == write.at and extents >= {name for i in read.indices for name in i.variables()}
+        op.combine == "set"
+        and read.indices == write.at
+        and extents >= {name for i in read.indices for name in i.variables()}
         for compute in maker.computes
         for read in compute.body.reads()
         if owned.root(read.source) is root
@@ -102,7 +119,7 @@ def _for_results(maker: Fusion, moved: Value, op: Scatter) -> Write:
     made = maker.body.yields[maker.results.index(moved)].owner
     assert isinstance(made, Compute)
     names: dict[str, Index] = {a.name: index(b.name) for a, b in zip(op.dims, made.dims, strict=True)}
-    return Write(op.init, tuple(i.substitute(names) for i in op.target), op.within)
+    return Write(op.init, tuple(i.substitute(names) for i in op.target), op.within, op.combine)
 
 
 def _hosted(block: Block, maker: Fusion, moved: Value, op: Scatter) -> None:

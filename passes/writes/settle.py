@@ -41,10 +41,10 @@ class SettleWrites(FunctionPass, Pass):
         ops: list[Op] = []
         for op in block.ops:
             new: Op | None = op
+            if isinstance(op, Scatter) and any(dim.extent == 0 for dim in op.dims):
+                mapping[op.result] = mapping.get(op.init, op.init)
+                continue
             if isinstance(op, Scatter) and op.combine == "set":
-                if any(dim.extent == 0 for dim in op.dims):
-                    mapping[op.result] = mapping.get(op.init, op.init)
-                    continue
                 select = dense(op, module.bounds())
                 in_memory = owned.may_overwrite(op) and (owned.renews(op.result) or lengths[op] >= CHAIN)
                 whole = select is not None and op.init not in select.operands()

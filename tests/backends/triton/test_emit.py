@@ -138,7 +138,7 @@ def test_gather_with_masked_border() -> None:
     agree(tested, [generator.integers(0, 50, 13), held(generator.random((50, 8)), F32)])
 
 
-@pytest.mark.parametrize("combine", ["add", "max", "min"])
+@pytest.mark.parametrize("combine", ["add", "mul", "max", "min"])
 def test_atomics_start_from_the_identity(combine: str) -> None:
     i = Axis("i", 16)
     x, out = buffer("x", F32, 4, 16), buffer("out", F32, 16)
@@ -146,8 +146,29 @@ def test_atomics_start_from_the_identity(combine: str) -> None:
     store = Store(load.result, out, [i], ["i"], atomic=combine)  # type: ignore[arg-type]
     values = held(rng().standard_normal((4, 16)), F32)
     (got,) = run_interpreted(kernel("atomic", [x, out], 1, [load, store], {"p": 4}), [values])
-    want = {"add": values.sum(axis=0), "max": values.max(axis=0), "min": values.min(axis=0)}[combine]
+    want = {
+        "add": values.sum(axis=0),
+        "mul": values.prod(axis=0),
+        "max": values.max(axis=0),
+        "min": values.min(axis=0),
+    }[combine]
     np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [F16, BF16])
+@pytest.mark.parametrize("combine", ["add", "mul", "max"])
+def test_lanes_of_16_bits_that_share_an_element(dtype: DType, combine: str) -> None:
+    """Whole numbers that the type holds, so that no order rounds; lanes that are not active touch nothing."""
+    i = Axis("i", 16)
+    x, out = buffer("x", dtype, 16), buffer("out", dtype, 4)
+    load = Load(x, [i], ["i"], name="t")
+    place, guard = index("i") % 4, Guard(index("i"), None, index(12))
+    store = Store(load.result, out, [i], [place], guards=[guard], atomic=combine)  # type: ignore[arg-type]
+    values = held(np.arange(1.0, 17.0).clip(max=7), dtype)
+    (got,) = run_interpreted(kernel("sharing", [x, out], 1, [load, store], {"p": 1}), [values])
+    rows = np.arange(1.0, 13.0).clip(max=7).reshape(3, 4)
+    want = {"add": rows.sum(axis=0), "mul": rows.prod(axis=0), "max": rows.max(axis=0)}[combine]
+    np.testing.assert_array_equal(np.asarray(got, np.float32), want)
 
 
 def test_carried_values_that_change_places() -> None:
