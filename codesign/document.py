@@ -78,11 +78,20 @@ class Assumed(_Document):
     seconds: tuple[float, float]
 
 
+class IntervalPart(_Document):
+    """One part of an interval: the factors on the time that it alone would leave open, and how much of it (of its square) all kernels
+    with a part of its name share."""
+
+    low: float
+    high: float
+    common: float
+
+
 class KernelDocument(_Document):
     """One distinct kernel. `seconds`, bytes, flops and joules are of one launch; it is launched `count` times (by half in a branch).
 
     `seconds_low` and `seconds_high` hold the model's own error and what the machine's assumed figures leave open; `assumptions`: those that
-    move the time most.
+    move the time most. `interval`: what the two are made of, the residual of the model's fit and what widened it.
     """
 
     name: str
@@ -101,6 +110,7 @@ class KernelDocument(_Document):
     min_dram_bytes: float
     energy_joules: float | None
     terms: dict[str, float]
+    interval: dict[str, IntervalPart] = Field(default_factory=dict)
     assumptions: list[Assumed] = Field(default_factory=list)
     issued: Issued
     schedule: dict[str, Any]
@@ -135,7 +145,8 @@ class FusionEdge(_Document):
 
 
 class ModelDocument(_Document):
-    """One model compiled for one machine."""
+    """One model compiled for one machine. The interval of `seconds` is that of a sum: what kernels share of their errors adds up, the rest
+    adds in squares."""
 
     model: str
     target: str

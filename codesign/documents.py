@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from codesign.compiler import Compiled
@@ -13,7 +14,17 @@ from codesign.costmodel.features import features
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.roofline import Roofline, kernel_flops, points_of
-from codesign.document import Assumed, ExternalCall, FusionEdge, Issued, KernelDocument, ModelDocument, Verified
+from codesign.costmodel.sums import Part, Time, time_of_parts
+from codesign.document import (
+    Assumed,
+    ExternalCall,
+    FusionEdge,
+    IntervalPart,
+    Issued,
+    KernelDocument,
+    ModelDocument,
+    Verified,
+)
 from codesign.document import Compiled as Outcome
 from codesign.ir.core import Module, Op
 from codesign.ir.schedule import ScheduleBatch
@@ -21,7 +32,7 @@ from codesign.ir.tensor import Call, Collective, Constant, Launch, Random, Scan,
 from codesign.ir.tile import Kernel
 from codesign.passes.lowering import KernelInfo, whole
 from codesign.passes.schedule.tuner import Tuned
-from codesign.totals import Time, remarks_of, time_of, times_run
+from codesign.totals import remarks_of, time_of, times_run
 
 EXTERNAL = (Call, Collective, Random, Scan, Scatter, Sort)
 
@@ -40,7 +51,7 @@ def document_of(
         for kernel, info in planned.kernels.items()
     ]
     calls = _external_calls(planned.module, machine, sizes)
-    prices = {k.name: Time(k.seconds, k.seconds_low, k.seconds_high) for k in documents}
+    prices = {k.name: _time_of(k) for k in documents}
 
     def price(op: Op) -> Time:
         if isinstance(op, Launch):
@@ -48,7 +59,7 @@ def document_of(
         if not isinstance(op, EXTERNAL):
             return Time()
         estimate = external_seconds(op, machine, sizes)
-        return Time(estimate.seconds, estimate.low, estimate.high)
+        return Time(estimate.seconds, estimate.low, estimate.high, {estimate.rule: (1.0, 1.0)})
 
     run = time_of(planned.module.main.body, price, sizes)
     joules = [k.energy_joules for k in documents]
@@ -83,6 +94,12 @@ def document_of(
     )
 
 
+def _time_of(kernel: KernelDocument) -> Time:
+    """The time of one launch with what its interval shares with those of other kernels."""
+    parts = {name: Part(part.low, part.high, part.common) for name, part in kernel.interval.items()}
+    return time_of_parts(kernel.seconds, kernel.seconds_low, kernel.seconds_high, parts, kernel.name)
+
+
 def _at(assumed: Assumption, tuned: Tuned) -> tuple[float, float]:
     """Seconds at the two ends of a figure's range."""
     return assumed.at[0] * tuned.seconds, assumed.at[1] * tuned.seconds
@@ -102,6 +119,7 @@ def _kernel_document(
         runner_up = {"schedule": other.schedule.to_json(), "seconds": float(other.seconds)}
     assumed = assumptions(cost_model_for(machine), tuned.summary, machine, tuned.schedule, sizes)
     low, high = spread(assumed)
+    parts = {**tuned.parts, **{one.figure: Part(min(*one.at), max(*one.at)) for one in assumed}}
     return KernelDocument(
         name=info.kernel.name,
         count=info.count,
@@ -110,6 +128,7 @@ def _kernel_document(
         seconds=tuned.seconds,
         seconds_low=tuned.low * low,
         seconds_high=tuned.high * high,
+        interval={name: IntervalPart(**asdict(part)) for name, part in parts.items()},
         assumptions=[Assumed(figure=one.figure, range=one.range, seconds=_at(one, tuned)) for one in assumed[:8]],
         bound=tuned.bound,
         roofline_seconds=roofline,

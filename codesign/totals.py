@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 
+from codesign.costmodel.sums import Time, total
 from codesign.ir.core import Block, Op
 from codesign.ir.tensor import If, While
 
 
-@dataclass(frozen=True)
-class Time:
-    """Seconds with their interval."""
-
-    seconds: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
-
-    def __add__(self, other: Time) -> Time:
-        return Time(self.seconds + other.seconds, self.low + other.low, self.high + other.high)
-
-    def __mul__(self, times: float) -> Time:
-        return Time(self.seconds * times, self.low * times, self.high * times)
-
-
 def time_of(block: Block, price: Callable[[Op], Time], sizes: Mapping[str, int]) -> Time:
     """Time of a block: loops by how often they run, of branches the mean, from the low end of one to the high end of the other."""
-    total = Time()
+    return total(_times(block, price, sizes, 1.0))
+
+
+def _times(
+    block: Block, price: Callable[[Op], Time], sizes: Mapping[str, int], times: float
+) -> Iterator[tuple[Time, float]]:
+    """The time of every op of a block, and how often it runs."""
     for op in block.ops:
-        parts = [time_of(inner, price, sizes) for inner in op.blocks()]
         if isinstance(op, If):
-            then, otherwise = parts
+            then, otherwise = (time_of(inner, price, sizes) for inner in op.blocks())
             mean = (then.seconds + otherwise.seconds) / 2
-            total = total + Time(mean, min(then.low, otherwise.low), max(then.high, otherwise.high))
-        else:
-            total = total + price(op)
-            for part, times in zip(parts, op.runs(sizes), strict=True):
-                total = total + part * times
-    return total
+            ends = min(then.low, otherwise.low), max(then.high, otherwise.high)
+            yield Time(mean, *ends, name=f"branch {id(op)}"), times
+            continue
+        if (own := price(op)).seconds:
+            yield replace(own, name=own.name or f"op {id(op)}"), times
+        for inner, more in zip(op.blocks(), op.runs(sizes), strict=True):
+            yield from _times(inner, price, sizes, times * more)
 
 
 def times_run(block: Block, sizes: Mapping[str, int], times: float = 1.0) -> Iterator[tuple[Op, float]]:

@@ -1,7 +1,7 @@
 """Calibration of a machine: which tables fit which parameters, cross-validated errors, and intervals from the rows
 held out.
 
-The machine's thirteen parameters come from library GEMMs and from profiled transformer kernels. A serving system's
+The machine's fourteen parameters come from library GEMMs and from profiled transformer kernels. A serving system's
 attention keeps constants of its own (helper kernels, passes over the cache, shares of the peaks): those are fitted
 per implementation on top of the machine's parameters.
 """
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from codesign.costmodel.fitting import Floats, Prepared, cross_validate, fit, prepare
+from codesign.costmodel.fitting import PHYSICAL, Floats, Prepared, cross_validate, fit, prepare
 from codesign.costmodel.gpu.library import Best, chosen, library
 from codesign.costmodel.gpu.model import cells, family_of, ledger, regime_of
 from codesign.costmodel.gpu.parameters import FITTED, TYPICAL, Calibration, Parameters, watts_per_operation
@@ -24,7 +24,7 @@ from codesign.costmodel.machine import Machine
 from codesign.costmodel.tables import Rows, TableError, kernels_of, machine_rows
 
 LIBRARY_FIT = tuple(name for name in FITTED if not name.startswith("profiled") and name != "vector_efficiency")
-PROFILED_FIT = ("vector_efficiency", "profiled_launch_seconds", "profiled_clock")
+PROFILED_FIT = ("vector_efficiency", "profiled_launch_seconds", "profiled_fill_latency", "profiled_clock")
 IMPLEMENTATION_FIT = (
     "fill_latency",
     "step_clocks",
@@ -75,13 +75,25 @@ def _constants(rows: Sequence[Rows], machine: Parameters) -> tuple[tuple[str, ..
     return IMPLEMENTATION_FIT, first
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """What was fitted to which kernels: names of `parameters`, of which all are here, and what the fit pulled them towards (`prior`)."""
+
+    what: str
+    names: tuple[str, ...]
+    parameters: Parameters
+    prior: Parameters
+    prepared: list[Prepared]
+
+
 @dataclass
 class Calibrated:
-    """The result of calibrating: the calibration, and per op the rows, in-sample and cross-validated mean absolute
-    percentage errors."""
+    """The result of calibrating: the calibration, per op the rows, in-sample and cross-validated mean absolute
+    percentage errors, and each fit."""
 
     calibration: Calibration
     ops: list[dict[str, Any]] = field(default_factory=list)
+    fits: list[Fitted] = field(default_factory=list)
 
 
 def calibrate(
@@ -103,6 +115,7 @@ def calibrate(
     measured = {rows.implementation for rows in everything if rows.implementation}
     implementations = dict(start.implementations)
     ops: list[dict[str, Any]] = []
+    fits: list[Fitted] = []
     held: list[tuple[Prepared, Floats, Calibration]] = []
     plain = [rows for rows in everything if not rows.implementation and rows.method != "schedule"]
     for method, names in (("graph", LIBRARY_FIT), ("profiled", PROFILED_FIT)):
@@ -116,6 +129,7 @@ def calibrate(
         _say(progress, "cross-validating by site")
         out = cross_validate(group, machine, found.parameters, names, folds=folds, limit=limit, progress=progress)
         parameters = found.parameters
+        fits.append(Fitted(f"{method} kernels", names, parameters, PHYSICAL, group))
         now = Calibration(machine.name, parameters, {}, {})
         for entry, predicted in zip(group, out, strict=True):
             held.append((entry, predicted, now))
@@ -135,6 +149,7 @@ def calibrate(
         out = cross_validate(
             group, machine, found.parameters, names, folds=folds, limit=limit // 2, prior=first, progress=progress
         )
+        fits.append(Fitted(name, names, found.parameters, first, group))
         kept = dict.fromkeys(names if names == QUANTISED_FIT else (*names, *EXPECTED, *IMPLEMENTED))
         implementations[name] = {key: float(f"{getattr(found.parameters, key):.5g}") for key in kept}
         now = Calibration(machine.name, found.parameters, {}, {})
@@ -147,9 +162,10 @@ def calibrate(
         implementations[TYPICAL] = {key: float(f"{np.median([own[key] for own in middle]):.5g}") for key in middle[0]}
     for op in dict.fromkeys(error["op"] for error in served):
         ops.append(_merged([error for error in served if error["op"] == op]))
-    spread = {**start.spread, **_spread(machine, held)}
+    before = {key: pair for key, pair in start.spread.items() if key.split(":")[0] not in start.far}
+    spread = {key: pair for key, pair in before.items() if not key.startswith("eager ")} | _spread(machine, held)
     rounded = Parameters(**{key: float(f"{value:.5g}") for key, value in asdict(parameters).items()})
-    return Calibrated(Calibration(machine.name, rounded, spread, {}, "", implementations), ops)
+    return Calibrated(Calibration(machine.name, rounded, spread, {}, "", implementations), ops, fits)
 
 
 def _say(progress: Callable[[str], None] | None, text: str) -> None:

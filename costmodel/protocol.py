@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from codesign.costmodel.sums import Part
 from codesign.ir.schedule import ScheduleBatch
 
 if TYPE_CHECKING:
@@ -50,6 +52,10 @@ class CostBatch:
     dram_bytes: Floats
     details: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    spreads: Mapping[str, float] = field(default_factory=dict)
+    """What widened the intervals, by a name that all kernels have which err together by it, in the logarithm of both sides."""
+    residual: tuple[str, float] = ("residual", 0.0)
+    """The name of the rest of the intervals, and how much of it (of its square) kernels have in common on one machine."""
 
     def __len__(self) -> int:
         return len(self.seconds)
@@ -57,6 +63,15 @@ class CostBatch:
     def bound(self, row: int) -> str:
         """The name of the largest term of a row."""
         return self.term_names[int(np.argmax(self.terms[row]))]
+
+    def parts(self, row: int) -> dict[str, Part]:
+        """What the interval of a row that fits is made of."""
+        further = sum(spread**2 for spread in self.spreads.values())
+        down, up = (math.log(side[row] / self.seconds[row]) for side in (self.low, self.high))
+        down, up = (math.sqrt(max(each**2 - further, 0.0)) for each in (down, up))
+        name, common = self.residual
+        found = {name: Part(math.exp(-down), math.exp(up), common)}
+        return found | {name: Part(math.exp(-spread), math.exp(spread)) for name, spread in self.spreads.items()}
 
 
 class CostModel(Protocol):

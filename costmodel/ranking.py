@@ -72,8 +72,15 @@ _CLBLAST = ("MWG", "NWG", "KWG", "KWI", "MDIMC", "NDIMC", "MDIMA", "NDIMB", "VWM
 
 
 def _filtered(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:
-    """A filter over an image on the vector unit (Kernel Tuner's kernel): threads of a block lie in rows, hold results a
-    block apart, and read the image through shared memory, L1 or the texture path; taps come from constant memory.
+    """Rank quality on the space of a filter over an image."""
+    predicted, fits = filtered_image(table, machine)
+    return quality(table.seconds.to_numpy(dtype=np.float64), np.where(fits, predicted, np.inf))
+
+
+def filtered_image(table: pd.DataFrame, machine: Machine) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Predicted seconds of a filter over an image on the vector unit (Kernel Tuner's kernel): threads of a block lie in rows, hold results a
+    block apart, and read the image through shared memory, L1 or the texture path; taps come from constant memory. And which schedules
+    fit the machine.
 
     With `use_padding` the rows of shared memory are as far apart as puts a warp's two rows beside each other.
     """
@@ -104,7 +111,7 @@ def _filtered(table: pd.DataFrame, machine: Machine) -> dict[str, Any]:
     parameters = load_calibration(machine).parameters
     found = estimate(workloads.filtered_image("f32"), machine, knobs, sizes, parameters, ("y", "x"), compiled=False)
     fits = (found.occupancy.blocks >= 1.0) & (found.occupancy.shared_bytes <= found.occupancy.shared_limit)
-    return quality(table.seconds.to_numpy(dtype=np.float64), np.where(fits, found.total, np.inf))
+    return np.broadcast_to(found.total, len(table)), np.broadcast_to(fits, len(table))
 
 
 _FILTER = (

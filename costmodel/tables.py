@@ -58,6 +58,11 @@ class Rows:
     assumed: bool = False
     split: bool = True
 
+    @property
+    def part_of_attention(self) -> bool:
+        """Whether the rows are a named implementation of attention."""
+        return bool(self.implementation) and "quantised" not in self.sizes
+
 
 def read_table(path: str | Path, clock_hz: float | None = None) -> pd.DataFrame:
     """A parquet or CSV table; TableError when it cannot be read or has no `seconds`, nor `cycles` of a clock that is given."""

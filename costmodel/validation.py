@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from codesign.costmodel.calibration import regimes, spread_name
 from codesign.costmodel.fitting import prepare
-from codesign.costmodel.gpu.intervals import widened
+from codesign.costmodel.gpu.intervals import distances, widened
 from codesign.costmodel.gpu.model import distances_of, family_of, spread_of
 from codesign.costmodel.gpu.parameters import Calibration, load_calibration
 from codesign.costmodel.machine import Machine
@@ -44,10 +44,12 @@ def _predicted(rows: Rows, machine: Machine, calibration: Calibration) -> pd.Dat
     best, terms, regime = regimes(rows, machine, parameters, space)
     name = spread_name(rows)
     own = name in calibration.spread
-    far = [] if own else list(distances_of(rows.kernel, calibration))
-    if rows.implementation and (rows.assumed or not own):  # measured on other implementations
-        far.append("implementation")
     family = name if own else family_of(rows.kernel)
+    far = list(distances_of(rows.kernel, calibration, family))
+    if own:  # of what its type and kind are, its own residual tells
+        far = [each for each in far if each.name in ("machine", "generation")]
+    if rows.implementation and (rows.assumed or not own):  # measured on other implementations
+        far.append(distances()["implementation"].widening(family_of(rows.kernel)))
     low, high = widened(spread_of(calibration, terms, family), far)
     seconds = best.seconds * rows.launches
     return pd.DataFrame(

@@ -197,7 +197,10 @@ def block_of(
     split = float(g.split) > 1.0
     partial = (4.0 * float(w.accumulators) or 2.0 * float(w.store_bytes)) if split else 0.0
     out = (partial if split else float(w.store_bytes)) + 2.0 * float(w.atomic_bytes)
-    through_l2 = out if split or not halved_l2(machine) else out + float(w.store_bytes)  # a write goes to both halves
+    both = (
+        halved_l2(machine) and float(w.tensor_k) > 0.0 and not split
+    )  # a write of a product's tile goes to both halves
+    through_l2 = out + (float(w.store_bytes) if both else 0.0)
     written = 0.0 if split else float(w.store_bytes) + float(w.atomic_bytes)
     port = port_bytes_per_clock(machine) * chip.clock
     through = (load - float(w.shared_loads)) / chip.l2_bandwidth

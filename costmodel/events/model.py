@@ -61,7 +61,8 @@ class EventModel:
                 details[f"busy.{name}"][row] = value
             details["busy.sm"][row] = 1.0 - seen.idle
         seconds = np.where(below.reason == "", terms.sum(axis=1), np.inf)
-        low, high = widened(spread_of(calibration, terms, family_of(kernel)), distances_of(kernel, calibration))
+        far = distances_of(kernel, calibration)
+        low, high = widened(spread_of(calibration, terms, family_of(kernel)), far)
         return CostBatch(
             seconds=seconds,
             terms=terms,
@@ -74,4 +75,6 @@ class EventModel:
             dram_bytes=dram,
             details={**below.details, **details},
             remarks=(*below.remarks, REMARK),
+            spreads=below.spreads,
+            residual=below.residual,
         )

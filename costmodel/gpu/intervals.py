@@ -8,8 +8,8 @@ the factors are added in squares. The prediction itself always lies inside.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,23 @@ DISTANCES = Path(__file__).resolve().parent.parent / "parameters" / "distances.t
 
 @dataclass(frozen=True)
 class Distance:
-    """One way to differ from what was measured: what it adds to the logarithm of each side of a 90 % interval, and in words."""
+    """One way to differ from what was measured: what it adds to the logarithm of each side of a 90 % interval, by family of kernels or type of
+    operands where that is known (`of`), and in words."""
+
+    name: str
+    spread: float
+    why: str
+    of: Mapping[str, float] = field(default_factory=dict)
+
+    def widening(self, family: str, what: str = "") -> Widening:
+        """What it adds to kernels of a family; `what` tells those apart that don't err together."""
+        text = f"{self.why} ({what})" if what else self.why
+        return Widening(f"{self.name} {what}".strip(), self.of.get(what, self.of.get(family, self.spread)), text)
+
+
+@dataclass(frozen=True)
+class Widening:
+    """What widens an interval: a name, which all kernels have that err together by it, how far (in the logarithm), and in words."""
 
     name: str
     spread: float
@@ -29,10 +45,21 @@ class Distance:
 
 
 @lru_cache(maxsize=1)
+def _rows() -> dict[str, Any]:
+    return tomllib.loads(DISTANCES.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=1)
 def distances() -> dict[str, Distance]:
     """All ways to differ, by name."""
-    rows = tomllib.loads(DISTANCES.read_text(encoding="utf-8"))
-    return {name: Distance(name, row["spread"], row["why"]) for name, row in rows.items()}
+    rows = {name: row for name, row in _rows().items() if "spread" in row}
+    return {name: Distance(name, row["spread"], row["why"], row.get("of", {})) for name, row in rows.items()}
+
+
+def common_share(family: str) -> float:
+    """How much of the residual (of its square) kernels of a family have in common on one machine."""
+    row = _rows()["residual"]
+    return float(row.get("of", {}).get(family, row["common"]))
 
 
 def holding(pair: tuple[float, float]) -> tuple[float, float]:
@@ -42,10 +69,10 @@ def holding(pair: tuple[float, float]) -> tuple[float, float]:
     return min(low, 1.0), max(high, 1.0)
 
 
-def widened(pair: tuple[Any, Any], names: Iterable[str]) -> tuple[Any, Any]:
+def widened(pair: tuple[Any, Any], widenings: Iterable[Widening]) -> tuple[Any, Any]:
     """An interval's factors (numbers, or arrays of them) at some distances from what they were measured on."""
     low, high = np.minimum(pair[0], 1.0), np.maximum(pair[1], 1.0)
-    further = sum(distances()[name].spread ** 2 for name in names)
+    further = sum(each.spread**2 for each in widenings)
     if not further:
         return low, high
     low, high = np.log(low), np.log(high)

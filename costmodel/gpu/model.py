@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.gpu.energy import total_joules
-from codesign.costmodel.gpu.intervals import distances, holding, widened
+from codesign.costmodel.gpu.intervals import Widening, common_share, distances, holding, widened
 from codesign.costmodel.gpu.occupancy import known, reasons
 from codesign.costmodel.gpu.overlap import THROTTLE
 from codesign.costmodel.gpu.parameters import Calibration, load_calibration
@@ -104,7 +104,9 @@ class GpuTileModel:
             joules=joules,
             dram_bytes=read + write,
             details=details,
-            remarks=(*remarks, *widening_remarks(far, machine, calibration)),
+            remarks=(*remarks, *widening_remarks(far)),
+            spreads={each.name: each.spread for each in far},
+            residual=residual_of(kernel),
         )
 
 
@@ -225,12 +227,10 @@ def _names(family: str) -> list[list[str]]:
 
 
 def spread_of(calibration: Calibration, terms: Floats, family: str = "contraction") -> tuple[Floats, Floats]:
-    """Factors from the predicted time to its 90 % interval, which holds it: those of its cell, else of its family and
-    regime, else of the family, else the default. A family of which only profiled times are known takes theirs."""
-    spread = calibration.spread
-    if family not in spread and f"profiled {family}" in spread:
-        family = f"profiled {family}"
-    default = spread.get(family, spread.get("default", (0.6, 1.7)))
+    """Factors from the predicted time to its 90 % interval where it was measured, which holds it: those of its cell, else of its family
+    and regime, else of the family, else of products."""
+    spread, family = calibration.spread, calibration.measured(family)
+    default = next((spread[name] for name in (family, "default", "contraction") if name in spread), (0.6, 1.7))
     pairs = np.array(
         [
             [holding(spread.get(name, spread.get(name.rsplit(":", 1)[0], default))) for name in row]
@@ -241,18 +241,25 @@ def spread_of(calibration: Calibration, terms: Floats, family: str = "contractio
     return pairs[regimes, bands, 0], pairs[regimes, bands, 1]
 
 
-def distances_of(kernel: KernelSummary, calibration: Calibration) -> tuple[str, ...]:
-    """In which ways a kernel differs from those that its interval was measured on, besides the machine (whose distance its
-    calibration's intervals hold): the kind of kernel, and the type of what is multiplied."""
-    found = []
+def residual_of(kernel: KernelSummary) -> tuple[str, float]:
+    """The name of the residual that a kernel's interval begins with, and how much of it kernels of its family share."""
     family = family_of(kernel)
-    if family not in calibration.spread and f"profiled {family}" not in calibration.spread:
-        found.append("kind")
+    return f"residual {family}", common_share(family)
+
+
+def distances_of(kernel: KernelSummary, calibration: Calibration, name: str = "") -> tuple[Widening, ...]:
+    """In which ways a kernel differs from those that its interval (of its family, or of `name`) was measured on: the machine, the kind
+    of kernel, and the type of what is multiplied."""
+    family, known = family_of(kernel), distances()
+    measured = calibration.measured(name or family)
+    found = [known[far].widening(family) for far in (calibration.far.get(measured, ""),) if far]
+    if measured not in calibration.spread:
+        found.append(known["kind"].widening(family, family))
     elif any(_slides(nest) for nest in kernel.nests):
-        found.append("kind")
+        found.append(known["kind"].widening("window", "window"))
     operands = {nest.contraction.operand for nest in kernel.nests if nest.contraction is not None}
-    if any(operand.bits != 16 for operand in operands):
-        found.append("dtype")
+    if other := sorted(str(operand) for operand in operands if operand.bits != 16):
+        found.append(known["dtype"].widening(family, ", ".join(other)))
     return tuple(found)
 
 
@@ -263,14 +270,9 @@ def _slides(nest: Nest) -> bool:
     return any(part & outer and part & inner for part in names)
 
 
-def widening_remarks(far: tuple[str, ...], machine: Machine, calibration: Calibration) -> tuple[str, ...]:
-    """What widened an interval, in words."""
-    remarks = [f"interval widened: {distances()[name].why}" for name in far]
-    if calibration.transferred:
-        remarks.append(
-            f"interval widened: {machine.name} was not measured, its parameters are {calibration.transferred}'s"
-        )
-    return tuple(remarks)
+def widening_remarks(far: Iterable[Widening]) -> tuple[str, ...]:
+    """What widened an interval, and by how much, in words."""
+    return tuple(f"interval widened by {np.expm1(each.spread):.0%}: {each.why}" for each in far)
 
 
 def domain_remarks(kernel: KernelSummary, machine: Machine, calibration: Calibration) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The physical parameters of the tile model: what each means, its bounds, and where its value comes from.
 
-Thirteen are fitted per machine. A machine that was not calibrated takes the parameters of the calibrated
+Fourteen are fitted per machine. A machine that was not calibrated takes the parameters of the calibrated
 machine whose way of working is nearest (who multiplies, how operands are copied, how L2 is built); all are ratios to figures of the machine
 file or clock counts, so they carry over.
 """
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from codesign.costmodel.gpu.geometry import wide_of
-from codesign.costmodel.gpu.intervals import widened
 from codesign.costmodel.launched import intervals as launched_intervals
 from codesign.costmodel.launched import launch_seconds
 from codesign.costmodel.machine import Machine, as_shipped, load_machine
@@ -61,6 +60,8 @@ class Parameters:
 
     profiled_launch_seconds: float = 1.0e-6
     """What a profiler's kernel time still holds of start and end (a table of `profiled` times)."""
+    profiled_fill_latency: float = 2.0
+    """`fill_latency` of a kernel in an eager run, whose code and pages are not at hand (a table of `profiled` times)."""
     profiled_clock: float = 0.85
     """Clock that power management leaves under the load of a long eager run, over the clock of short ones (a table of
     `profiled` times)."""
@@ -96,9 +97,10 @@ FITTED = (
     "step_clocks",
     "vector_efficiency",
     "profiled_launch_seconds",
+    "profiled_fill_latency",
     "profiled_clock",
 )
-"""The parameters that calibration fits: thirteen. The others hold on every GPU that was looked at."""
+"""The parameters that calibration fits: fourteen. The others hold on every GPU that was looked at."""
 
 PRODUCT = "gemm "
 """How names of quantised products begin among the implementations; the others are of attention."""
@@ -129,6 +131,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "convert_passes": (0.0, 8.0),
     "extra_query_passes": (0.02, 8.0),
     "profiled_launch_seconds": (0.1e-6, 3e-6),
+    "profiled_fill_latency": (0.3, 20.0),
     "profiled_clock": (0.6, 1.0),
 }
 
@@ -149,6 +152,13 @@ class Calibration:
     implementations: dict[str, dict[str, float]] = field(default_factory=dict)
     """Constants of named implementations (a serving system's attention) that differ from the machine's: the latency of
     a block, helper kernels' work. Those of `typical` stand for an implementation that is not known."""
+    far: dict[str, str] = field(default_factory=dict)
+    """Families of `spread` that were measured on another machine, and its distance: `machine` or `generation`."""
+
+    def measured(self, family: str) -> str:
+        """The name of the intervals of a family: where only profiled times of it are known, of those."""
+        profiled = f"profiled {family}"
+        return profiled if family not in self.spread and profiled in self.spread else family
 
     def of(self, implementation: str = "", method: str = "graph") -> Parameters:
         """The parameters for an implementation ("" for the machine's own) and a way of measuring.
@@ -163,7 +173,7 @@ class Calibration:
             return replace(found, launch_seconds=launch_seconds())
         if method != "profiled":
             return found
-        return replace(found, launch_seconds=found.profiled_launch_seconds)
+        return replace(found, launch_seconds=found.profiled_launch_seconds, fill_latency=found.profiled_fill_latency)
 
 
 def load_calibration(machine: Machine) -> Calibration:
@@ -184,7 +194,7 @@ _LOADED: dict[int, tuple[Machine, Calibration]] = {}
 def _of_machine(machine: Machine) -> Calibration:
     own = _read(machine.name)
     found = _completed(own if own is not None else transferred(_read(donor_of(machine)), machine), machine)
-    found = replace(found, spread=found.spread | _of_eager_streams(machine.name))
+    found = _with_eager_streams(found)
     return replace(found, parameters=_started(found.parameters, machine, found.transferred or found.machine))
 
 
@@ -199,27 +209,31 @@ def _started(p: Parameters, machine: Machine, fitted_on: str) -> Parameters:
 
 def _completed(found: Calibration, machine: Machine) -> Calibration:
     """With intervals of kinds of kernels that were measured on other machines only, wider as for any other machine."""
-    spread = dict(found.spread)
+    spread, far = dict(found.spread), dict(found.far)
     for name in calibrations():
         other = _read(name)
         kinds = {key.split(":")[0] for key in spread}
         if other is not None:
             name = "generation" if _unlike(machine, load_machine(other.machine))[0] else "machine"
-            for key, pair in other.spread.items():
-                if key.split(":")[0] not in kinds:
-                    spread[key] = widened(pair, [name])
-    return replace(found, spread=spread)
+            further = {key: pair for key, pair in other.spread.items() if key.split(":")[0] not in kinds}
+            spread |= further
+            far |= {key.split(":")[0]: name for key in further}
+    return replace(found, spread=spread, far=far)
 
 
-def _of_eager_streams(machine: str) -> dict[str, tuple[float, float]]:
-    """Intervals of kernels timed on an eager stream: those measured on the machine, and wider ones of other machines' kinds."""
-    known = launched_intervals()
-    others: dict[str, tuple[float, float]] = {}
-    for kind, (low, high) in ((kind, pair) for kinds in known.values() for kind, pair in kinds.items()):
-        least, most = others.get(f"eager {kind}", (1.0, 1.0))
-        others[f"eager {kind}"] = min(low, least), max(high, most)
-    own = {f"eager {kind}": pair for kind, pair in known.get(machine, {}).items()}
-    return {kind: widened(pair, ["machine"]) for kind, pair in others.items()} | own
+def _with_eager_streams(found: Calibration) -> Calibration:
+    """With intervals of kernels timed on an eager stream: those measured on the machine, and the widest of other machines' kinds."""
+    machine, known = load_machine(found.machine), launched_intervals()
+    spread, far = dict(found.spread), dict(found.far)
+    for kind in {f"eager {kind}" for kinds in known.values() for kind in kinds}:
+        measured = [name for name, kinds in known.items() if kind.removeprefix("eager ") in kinds]
+        own = [name for name in measured if name == machine.name]
+        alike = [name for name in measured if load_machine(name).architecture == machine.architecture]
+        pairs = [known[name][kind.removeprefix("eager ")] for name in own or alike or measured]
+        spread[kind] = min(low for low, _ in pairs), max(high for _, high in pairs)
+        if not own:
+            far[kind] = "machine" if alike else "generation"
+    return replace(found, spread=spread, far=far)
 
 
 def calibrations() -> list[str]:
@@ -249,16 +263,16 @@ def transferred(donor: Calibration | None, machine: Machine) -> Calibration:
         wide = {"default": (0.6, 1.7)}
         return Calibration(machine.name, Parameters(), wide, {"rule": "physical defaults, no calibration shipped"})
     here, there = load_machine(donor.machine), machine
-    far = ["generation" if here.architecture != there.architecture else "machine"]
-    spread = {key: widened(pair, far) for key, pair in donor.spread.items()}
+    distance = "generation" if here.architecture != there.architecture else "machine"
+    far = {key.split(":")[0]: distance for key in donor.spread}
     provenance = {
         "rule": f"shares and clock counts fitted on {donor.machine}; figures of {machine.name}",
         "from": donor.provenance,
     }
     scale = _scales(here, there)
     parameters = replace(donor.parameters, **_scaled(asdict(donor.parameters), scale))
-    implementations = donor.implementations
-    return Calibration(machine.name, parameters, spread, provenance, donor.machine, implementations)
+    own = donor.implementations
+    return Calibration(machine.name, parameters, donor.spread, provenance, donor.machine, own, far)
 
 
 def _scales(donor: Machine, machine: Machine) -> dict[str, float]:
@@ -274,6 +288,7 @@ def _scales(donor: Machine, machine: Machine) -> dict[str, float]:
         "helper_seconds": clock,
         "profiled_launch_seconds": clock,
         "fill_latency": clock * latency,
+        "profiled_fill_latency": clock * latency,
     }
     if machine.features.get("tensor_memory") and not donor.features.get("tensor_memory"):
         scales["tensor_joules"] = watts_per_operation(machine) / watts_per_operation(donor)
@@ -326,6 +341,7 @@ def calibration_from(data: dict[str, Any], origin: str) -> Calibration:
         provenance=data.get("provenance", {}),
         transferred=data.get("transferred", ""),
         implementations=data.get("implementations", {}),
+        far=data.get("far", {}),
     )
 
 
@@ -336,7 +352,7 @@ def _check_plain(data: Any, origin: str) -> None:
     for key in ("machine", "transferred"):
         if not isinstance(data.get(key, ""), str):
             raise MachineError(f"{origin}: {key}: must be a text")
-    for key in ("parameters", "spread", "provenance", "implementations"):
+    for key in ("parameters", "spread", "provenance", "implementations", "far"):
         if not isinstance(data.get(key, {}), dict):
             raise MachineError(f"{origin}: {key}: must be a table")
     for name, value in data.get("parameters", {}).items():
@@ -345,6 +361,9 @@ def _check_plain(data: Any, origin: str) -> None:
     for regime, pair in data.get("spread", {}).items():
         if not isinstance(pair, list) or len(pair) != 2 or not all(map(_finite, pair)) or not 0 < pair[0] <= pair[1]:
             raise MachineError(f"{origin}: spread.{regime}: must be two factors, the low one first")
+    for family, distance in data.get("far", {}).items():
+        if distance not in ("machine", "generation"):
+            raise MachineError(f"{origin}: far.{family}: must be 'machine' or 'generation'")
     for name, constants in data.get("implementations", {}).items():
         if not isinstance(constants, dict) or not all(map(_finite, constants.values())):
             raise MachineError(f"{origin}: implementations.{name}: must be a table of finite numbers")
@@ -362,4 +381,4 @@ def calibration_to(calibration: Calibration) -> dict[str, Any]:
         "implementations": calibration.implementations,
         "spread": {regime: list(pair) for regime, pair in calibration.spread.items()},
         "provenance": calibration.provenance,
-    }
+    } | ({"far": calibration.far} if calibration.far else {})

@@ -16,6 +16,7 @@ from codesign.costmodel.models import cost_model_for, informed
 from codesign.costmodel.protocol import CostModel, Reported
 from codesign.costmodel.roofline import roofline_bounds
 from codesign.costmodel.summary import Access, KernelSummary, summarize
+from codesign.costmodel.sums import Part, time_of_parts, total
 from codesign.ir.analysis import structural_hash
 from codesign.ir.errors import ScheduleError, UnsupportedError
 from codesign.ir.index import Bounds, Index, index
@@ -64,6 +65,8 @@ class Tuned:
     rejected: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     programs: tuple[Candidate, ...] = ()
     reported: Reported | None = None
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    """What the interval is made of."""
     phases: tuple[Phase, ...] = ()
     """When a reduction is split: the group of partial results and the group that combines them, instead of the one group."""
 
@@ -410,6 +413,7 @@ class Tuner:
             details=details,
             in_domain=bool(cost.in_domain[0]),
             remarks=cost.remarks,
+            parts=cost.parts(0),
             evaluated=context.evaluated,
             space_size=found.space_size,
             runners_up=(apart or others)[:16],
@@ -438,12 +442,14 @@ def _together(whole: Tuned, phases: tuple[Phase, ...], dim: str, parts: int) -> 
     terms = dict(first.terms)
     for term, seconds in second.terms.items():
         terms[term] = terms.get(term, 0.0) + seconds
+    times = (time_of_parts(tuned.seconds, tuned.low, tuned.high, tuned.parts) for tuned in (first, second))
+    both = total((time, 1.0) for time in times)
     return replace(
         whole,
         schedule=replace(first.schedule, split={dim: parts}),
-        seconds=first.seconds + second.seconds,
-        low=first.low + second.low,
-        high=first.high + second.high,
+        seconds=both.seconds,
+        low=both.low,
+        high=both.high,
         terms=terms,
         bound=max(terms, key=lambda term: terms[term]),
         joules=first.joules + second.joules,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from torch._higher_order_ops.while_loop import while_loop
 
 from codesign.backends.triton.runner import write_runner
 from codesign.costmodel.machine import load_machine
+from codesign.costmodel.sums import Time
 from codesign.frontend import capture
 from codesign.ir.core import Module
 from codesign.ir.interpreter import evaluate
@@ -27,7 +29,7 @@ from codesign.ir.text import parse, print_module
 from codesign.passes import Context, optimize
 from codesign.passes.lowering import KernelInfo, tile_module
 from codesign.passes.schedule.tuner import Tuner
-from codesign.totals import Time, remarks_of, time_of
+from codesign.totals import remarks_of, time_of
 from tests.commands.invoke import run
 
 
@@ -153,7 +155,8 @@ def test_branches_are_half_each_and_the_interval_holds_both() -> None:
 
     found = time_of(made.main.body, price, {})
     several = sum(op.opcode == "launch" for op in then.ops)
-    assert found == Time((4.0 * several + 2.0) / 2, 1.0, 5.0 * several)
+    assert (found.seconds, found.low) == ((4.0 * several + 2.0) / 2, 1.0)
+    assert found.high == pytest.approx(4.0 * several + math.sqrt(several))  # launches that have nothing in common
     assert "branches" in remarks_of(made.main.body, {})[0]
 
 
