@@ -34,8 +34,8 @@ from codesign.costmodel.tables import Rows, kernels_of, machine_rows
 @dataclass(frozen=True)
 class Left:
     """Rows predicted without what was measured of them: at which `distance` they lie ("" at none), of which `family` of kernels
-    (or type of operands), which `group` was left out, the logarithms of measured over predicted time and of the ends of the interval that the prediction begins with, and
-    what rows of one run have in common (`together`)."""
+    (or type of operands), which `group` was left out, the logarithms of measured over predicted time and of the ends of the interval
+    that the prediction begins with, and what rows of one run have in common (`together`)."""
 
     distance: str
     family: str

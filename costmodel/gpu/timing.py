@@ -246,7 +246,7 @@ def _moving(c: Case) -> Moving:
     """L2 and DRAM, which all SMs share."""
     w, g, t, p, chip = c.work, c.tiling, c.traffic, c.p, c.chip
     arriving = w.load_bytes - w.shared_loads if chip.wide == 2 else w.load_bytes  # a pair of SMs keeps half each
-    both = chip.halved and c.contractions > 0  # of a halved L2: streams are written where they are read next
+    both = chip.halved and c.chained > 0  # of a halved L2: streams are written where they are read next
     stored = w.store_bytes * (2.0 if both else 1.0)
     l2_bytes = g.grid * (w.load_bytes - w.shared_loads + stored + 2.0 * w.atomic_bytes)
     port_bytes = c.busiest * arriving
