@@ -2,7 +2,8 @@
 
 from codesign.backends.accelerator.lower import lower
 from codesign.backends.accelerator.model import ModelRun, run_module
+from codesign.backends.accelerator.order import Deadlock
 from codesign.backends.accelerator.races import Race
-from codesign.backends.accelerator.simulate import Deadlock, SimulationResult, simulate
+from codesign.backends.accelerator.simulate import SimulationResult, simulate
 
 __all__ = ["Deadlock", "ModelRun", "Race", "SimulationResult", "lower", "run_module", "simulate"]

@@ -7,17 +7,17 @@ from math import prod
 
 import numpy as np
 
-from codesign.backends.accelerator.control import Prepared
 from codesign.backends.accelerator.dma import Counts, Transfer, TransferShape, clipping
+from codesign.backends.accelerator.prepare import Prepared
 from codesign.costmodel.dataflow.engines import matmul_clocks, matmul_reads, vector_clocks, vector_joules
 from codesign.costmodel.dataflow.keeping import holders
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.analysis import operation_counts
-from codesign.ir.core import Value
+from codesign.ir.index import Index
 from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
-from codesign.ir.numerics import Array
 from codesign.ir.program import Load, Matmul, Program, Store, Vector
 from codesign.ir.scalar import Read, Scalar
+from codesign.ir.tile import Guard
 from codesign.ir.types import BufferType
 
 Timed = tuple[float, float, float, float]
@@ -32,7 +32,8 @@ class InstructionCost:
         self.target = target
         self.fixed: float | None = None
         self.fixed_joules = 0.0
-        self.whole: Timed | None = None
+        self.needs: tuple[str, ...] = ()
+        """The controls that a transfer's cost depends on."""
         op = item.instruction
         if isinstance(op, Matmul):
             self._matmul(op, program)
@@ -47,8 +48,9 @@ class InstructionCost:
             self.loads = isinstance(op, Load)
             self.external = isinstance(memory.type, BufferType)
             self.filled = prod(axis.size for axis in op.axes) * memory.type.dtype.bytes
-            self.counts: dict[tuple[int, ...], Timed] = {}
-            self.whole = None if op.guards or self.shape.controls else self._timed(self.shape.full, {})
+            inside = {axis.name for axis in op.axes}
+            guards = {name for guard in op.guards for side in _sides(guard) for name in side.variables()}
+            self.needs = tuple(sorted({*self.shape.controls, *guards} - inside))
         else:
             self.fixed = 0.0
 
@@ -75,18 +77,13 @@ class InstructionCost:
         joules = float(vector_joules(target, points, counts))
         self.fixed_joules = joules + read * target.scratch_read_joules + written * target.scratch_write_joules
 
-    def transfer(self, controls: tuple[int, ...], data: Mapping[Value, Array] | None) -> Timed:
+    def transfer(self, values: Mapping[str, int], share: float | None = None) -> Timed:
         """Clocks of the DMA engine, bytes moved, joules and bytes wanted of one execution.
 
-        `data` lets guards that depend on values be counted (else all lanes are taken).
+        `share` of the lanes inside the box of its guards that the others leave, where that is known; else it is counted, all taken where it
+        depends on data.
         """
-        if self.whole is not None:
-            return self.whole
-        found = self.counts.get(controls)
-        if found is None:
-            values = dict(zip(self.item.controls, controls, strict=True))
-            found = self.counts[controls] = self._timed(self._active(values), values, self._share(values, data))
-        return found
+        return self._timed(self._active(values), values, self._share(values) if share is None else share)
 
     def _timed(self, counts: Counts, values: Mapping[str, int], share: float = 1.0) -> Timed:
         transfer = self.shape.cost(counts, values)
@@ -99,14 +96,17 @@ class InstructionCost:
         assert self.clip is not None
         return self.clip(fixed)
 
-    def _share(self, fixed: Mapping[str, int], data: Mapping[Value, Array] | None) -> float:
+    def depends_on_data(self) -> bool:
+        """Whether data says how many lanes are active."""
+        return self.fixed is None and any(side.data() for guard in self.others for side in _sides(guard))
+
+    def _share(self, fixed: Mapping[str, int]) -> float:
         """Share of the box's lanes that the other guards leave active."""
         op = self.item.instruction
         assert isinstance(op, Load | Store)
-        sides = [s for g in self.others for s in (g.value, g.low, g.high) if s is not None]
-        if not self.others or (data is None and any(side.data() for side in sides)):
+        if not self.others or self.depends_on_data():
             return 1.0
-        evaluator = Evaluator(Domain([Span(a.name, 0, a.size) for a in op.axes], fixed), data or {})
+        evaluator = Evaluator(Domain([Span(a.name, 0, a.size) for a in op.axes], fixed), {})
         shape = [axis.size for axis in op.axes]
         boxed = np.broadcast_to(evaluator.active(guard for guard in op.guards if guard not in self.others), shape)
         active = boxed & evaluator.active(self.others)
@@ -158,6 +158,10 @@ def _extent(read: Read, op: Vector) -> float:
 
     used = {name for i in read.indices for name in i.variables()}
     return prod(a.size for a in (*op.axes, *op.reduced) if a.name in used) * read.dtype.bytes
+
+
+def _sides(guard: Guard) -> list[Index]:
+    return [side for side in (guard.value, guard.low, guard.high) if side is not None]
 
 
 def cost_of(item: Prepared, program: Program, target: Target) -> InstructionCost:

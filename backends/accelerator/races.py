@@ -1,15 +1,23 @@
-"""Finds races while a program runs: two engines of a core on the same scratchpad bytes at the same time, one of them writing."""
+"""Finds races before a program runs: two engines of a core on the same scratchpad bytes, one of them writing, that nothing orders.
+
+Each issue knows of what is done when it begins: all that its engine did before it, what signalled the semaphores that it waits for, and what
+those knew. Whatever another engine was asked for beyond that may be under way at the same time.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from math import prod
 
-from codesign.backends.accelerator.control import Prepared
+import numpy as np
+
+from codesign.backends.accelerator.flat import Flat, Ints
+from codesign.backends.accelerator.prepare import Prepared
 from codesign.ir.core import Value
 from codesign.ir.errors import EvaluationError
 from codesign.ir.index import Index, index
-from codesign.ir.program import Program, Scratch
+from codesign.ir.program import ENGINES, Instruction, Matmul, Program, Scratch
 from codesign.ir.scalar import Read
 
 
@@ -28,57 +36,175 @@ class _Region:
     writes: bool
 
 
-Busy = tuple[str, int, int, bool, str]
-"""Memory, first byte, byte after the last, whether it is written, and the scratch's name."""
+_Known = list[int]
+"""By engine, how many of its issues are done."""
+_Touch = tuple[int, int, int, int, bool, str]
+"""Position among its engine's issues, instruction, first byte, byte after the last, whether it is written, and the scratch's name."""
 
 
-class RaceDetector:
-    """Knows what every core's engines are touching; `begin` raises Race when a new instruction collides with one under way.
+def check_scratchpads(program: Program, flat: Flat, order: Sequence[Ints]) -> None:
+    """Race for two engines at the same bytes, EvaluationError for what is read and was not written.
 
-    Memories that cores share are checked within each core only: what cores do to each other is ordered by shared semaphores.
+    `order`: for each core, its issues in an order in which they can be carried out. Memories that cores share are checked within each core
+    only: what cores do to each other is ordered by shared semaphores. Cores that do the same are checked once.
     """
+    scratches = {s.value: s for s in program.scratches}
+    regions = [_regions(item, scratches) for item in flat.prepared]
+    places = [
+        [_starts(region, rows.controls, len(rows.places)) for region in regions[number]]
+        for number, rows in enumerate(flat.rows)
+    ]
+    known: set[int] = set()
+    for core, mine in enumerate(order):
+        if not len(mine):
+            continue
+        looks = _signature(flat, core, mine, places)
+        if looks not in known:
+            known.add(looks)
+            _Core(program, flat, core, regions, places).check(mine)
 
-    def __init__(self, program: Program, prepared: list[Prepared]) -> None:
-        scratches = {s.value: s for s in program.scratches}
-        self.program = program
-        self.prepared = prepared
-        self.regions = [_regions(item, scratches) for item in prepared]
-        self.active: list[dict[tuple[int, int], list[Busy]]] = [{} for _ in range(program.cores)]
 
-    def begin(self, core: int, number: int, controls: tuple[int, ...], ticket: int) -> None:
-        """An instruction starts; `ticket` tells its executions apart."""
-        fixed = dict(zip(self.prepared[number].controls, controls, strict=True))
-        mine: list[Busy] = []
-        for region in self.regions[number]:
-            start = region.scratch.address + region.offset.evaluate(fixed)
-            mine.append(
-                (region.scratch.level, start + region.low, start + region.high, region.writes, region.scratch.name)
-            )
-        engine = self.prepared[number].source.engine
-        for (other, _), busy in self.active[core].items():
-            if self.prepared[other].source.engine == engine:
+def _signature(flat: Flat, core: int, order: Ints, places: list[list[Ints]]) -> int:
+    """What tells cores apart: instructions, waits, what the tensor unit overwrites, and addresses."""
+    low, high = flat.first[core], flat.first[core + 1]
+    parts = [(order - low).tobytes(), flat.number[low:high].tobytes()]
+    for item, rows, starts in zip(flat.prepared, flat.rows, places, strict=True):
+        begin, end = np.searchsorted(rows.places, [low, high])
+        columns = [*rows.waits, *starts]
+        if isinstance(item.instruction, Matmul) and item.instruction.first is not None:
+            columns.append(rows.controls[str(item.instruction.first)] == 0)
+        parts += [column[begin:end].tobytes() for column in columns]
+    return hash(tuple(parts))
+
+
+@dataclass
+class _Signalled:
+    """A semaphore of one core: by engine, which of its issues signal it."""
+
+    by: dict[int, list[int]] = field(default_factory=dict)
+
+
+class _Core:
+    def __init__(
+        self, program: Program, flat: Flat, core: int, regions: list[list[_Region]], places: list[list[Ints]]
+    ) -> None:
+        self.program, self.flat, self.core, self.regions, self.places = program, flat, core, regions, places
+        self.engine = [ENGINES.index(item.source.engine) for item in flat.prepared]
+        self.overlaps = {
+            a.value: [
+                b.value
+                for b in program.scratches
+                if b is not a and a.level == b.level and a.address < b.end and b.address < a.end
+            ]
+            for a in program.scratches
+        }
+        self.good: set[Value] = set()
+        self.knows: list[list[_Known]] = [[] for _ in ENGINES]
+        self.touched: dict[str, list[list[_Touch]]] = {}
+        self.semaphores = {s.name: _Signalled() for s in program.semaphores if s.scope == "core"}
+
+    def check(self, order: Ints) -> None:
+        self._collect(order)
+        for place in order.tolist():
+            number = int(self.flat.number[place])
+            row = int(np.searchsorted(self.flat.rows[number].places, place))
+            knows = self._known(number, row)
+            self._written(number, row)
+            self._touch(number, row, knows)
+            self.knows[self.engine[number]].append(knows)
+
+    def _collect(self, order: Ints) -> None:
+        """Which issues of each engine signal each semaphore."""
+        counts = [0] * len(ENGINES)
+        for place in order.tolist():
+            number = int(self.flat.number[place])
+            engine = self.engine[number]
+            for name in self.flat.prepared[number].source.signals:
+                if name in self.semaphores:
+                    self.semaphores[name].by.setdefault(engine, []).append(counts[engine])
+            counts[engine] += 1
+
+    def _known(self, number: int, row: int) -> _Known:
+        """What is done when an issue begins."""
+        engine = self.engine[number]
+        before = self.knows[engine]
+        knows = [0] * len(ENGINES) if not before else before[-1][:]
+        knows[engine] = len(before)
+        rows = self.flat.rows[number]
+        for position, wait in enumerate(self.flat.prepared[number].source.waits):
+            semaphore = self.semaphores.get(wait.name)
+            if semaphore is None:
                 continue
-            for level, low, high, writes, name in mine:
-                for their_level, their_low, their_high, they_write, their_name in busy:
-                    if level == their_level and low < their_high and their_low < high and (writes or they_write):
-                        self._fail(core, (number, name, writes), (other, their_name, they_write), max(low, their_low))
-        self.active[core][number, ticket] = mine
+            least = int(rows.waits[position][row])
+            for by, signals in semaphore.by.items():
+                sure = least - sum(len(others) for other, others in semaphore.by.items() if other != by)
+                if sure < 1 or signals[sure - 1] >= len(self.knows[by]):
+                    continue
+                last = signals[sure - 1]
+                knows = [max(a, b) for a, b in zip(knows, self.knows[by][last], strict=True)]
+                knows[by] = max(knows[by], last + 1)
+        return knows
 
-    def end(self, core: int, number: int, ticket: int) -> None:
-        """An instruction is done."""
-        self.active[core].pop((number, ticket), None)
+    def _written(self, number: int, row: int) -> None:
+        """EvaluationError when something is read that is not there."""
+        op = self.flat.prepared[number].instruction
+        for read in self._reads(op, number, row):
+            if read.source not in self.good and read.source in self.overlaps:
+                raise EvaluationError(
+                    f"{op.engine} instruction {number} reads scratch {read.source.name}, which core {self.core} has not "
+                    "written, or has overwritten through another scratch at the same address",
+                    place=self._place(number),
+                )
+        for write in op.writes():
+            self.good.difference_update(self.overlaps[write.source])
+            self.good.add(write.source)
 
-    def _fail(self, core: int, new: tuple[int, str, bool], old: tuple[int, str, bool], byte: int) -> None:
-        def said(what: tuple[int, str, bool]) -> str:
-            number, name, writes = what
-            engine = self.prepared[number].source.engine
+    def _reads(self, op: Instruction, number: int, row: int) -> Sequence[Read]:
+        if isinstance(op, Matmul) and op.first is not None and not self.flat.rows[number].controls[str(op.first)][row]:
+            return (op.a, op.b)
+        return op.reads()
+
+    def _touch(self, number: int, row: int, knows: _Known) -> None:
+        engine = self.engine[number]
+        mine: list[tuple[str, _Touch]] = []
+        position = len(self.knows[engine])
+        for region, starts in zip(self.regions[number], self.places[number], strict=True):
+            low, high = int(starts[row]) + region.low, int(starts[row]) + region.high
+            touch = (position, number, low, high, region.writes, region.scratch.name)
+            mine.append((region.scratch.level, touch))
+            for other, touches in enumerate(self.touched.get(region.scratch.level, ())):
+                if other == engine:
+                    continue
+                for there in reversed(touches):
+                    if there[0] < knows[other]:
+                        break
+                    if low < there[3] and there[2] < high and (region.writes or there[4]):
+                        self._fail(touch, there)
+        for level, touch in mine:
+            self.touched.setdefault(level, [[] for _ in ENGINES])[engine].append(touch)
+
+    def _fail(self, new: _Touch, old: _Touch) -> None:
+        def said(touch: _Touch) -> str:
+            _, number, _, _, writes, name = touch
+            engine = self.flat.prepared[number].source.engine
             return f"{engine} instruction {number} {'writes' if writes else 'reads'} {name}"
 
+        byte = max(new[2], old[2])
         raise Race(
-            f"race in @{self.program.name} on core {core} at scratchpad byte {byte:,}: {said(new)} while {said(old)}",
-            place=self.prepared[new[0]].source.location,
+            f"race in @{self.program.name} on core {self.core} at scratchpad byte {byte:,}: {said(new)} while {said(old)}",
+            place=self._place(new[1]),
             hint="order them with a semaphore",
         )
+
+    def _place(self, number: int) -> str:
+        location = self.flat.prepared[number].source.location
+        return str(location) if location.known else f"@{self.program.name}"
+
+
+def _starts(region: _Region, controls: dict[str, Ints], count: int) -> Ints:
+    """The offset of a region in its memory, in each execution."""
+    found = np.asarray(region.offset.evaluate(controls), dtype=np.int64) + region.scratch.address
+    return np.broadcast_to(found, (count,))
 
 
 def _regions(item: Prepared, scratches: dict[Value, Scratch]) -> list[_Region]:

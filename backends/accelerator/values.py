@@ -1,35 +1,53 @@
 """What instructions compute: the contents of scratchpads and DRAM, in NumPy, with the interpreter's arithmetic.
 
-A scratch that has been overwritten through another one at the same addresses is poisoned until it is written again, and
-reading it is an error: overlapping lives do not go unseen because arrays are kept apart here.
+Executions that nothing orders are carried out at once: each core has its own part of one array for each scratch, and an instruction of many
+cores is one operation over an axis more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from codesign.backends.accelerator.control import Prepared
+from codesign.backends.accelerator.flat import Flat, Ints
+from codesign.backends.accelerator.order import Batch
+from codesign.backends.accelerator.prepare import Prepared
+from codesign.backends.accelerator.rewrite import map_reads
+from codesign.backends.accelerator.windows import BatchDomain, BatchEvaluator, places_of, window_of
+from codesign.costmodel.dataflow.target import Target
 from codesign.ir.core import Value
 from codesign.ir.dtypes import F32
 from codesign.ir.errors import EvaluationError
-from codesign.ir.index import Index
+from codesign.ir.index import Index, index
 from codesign.ir.interpreter.reduction import reduce_array
-from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
 from codesign.ir.numerics import Array, convert, finish
 from codesign.ir.precision import multiply
 from codesign.ir.program import Instruction, Load, Matmul, Program, Store, Vector
 from codesign.ir.scalar import Read
-from codesign.ir.tile import Axis
+from codesign.ir.tile import Axis, Guard
+
+_CORE, _CLUSTER = "@core", "@cluster"
 
 
 class Values:
-    """The memories of one run. `buffers`: one array per parameter of the program, results included; written in place."""
+    """The memories of one run. `buffers`: one array per parameter of the program, results included; written in place.
 
-    def __init__(self, program: Program, buffers: Sequence[Array], clusters: Sequence[int]) -> None:
-        self.program = program
+    `lanes`: of each transfer whose guards depend on data, the share of lanes that they leave, by execution. `counted`: those guards by
+    instruction, as (the others, these).
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        flat: Flat,
+        target: Target,
+        buffers: Sequence[Array],
+        counted: Mapping[int, tuple[tuple[Guard, ...], tuple[Guard, ...]]],
+    ) -> None:
+        self.program, self.flat, self.target, self.counted = program, flat, target, counted
         for value, array in zip(program.params, buffers, strict=True):
             shape = tuple(size.constant for size in value.shape)
             if tuple(array.shape) != shape or array.dtype != value.type.dtype.numpy:
@@ -37,127 +55,136 @@ class Values:
                     f"buffer %{value.name} of @{program.name} is {value.type.dtype}{list(shape)}, "
                     f"got {array.dtype}{list(array.shape)}"
                 )
-        dram = dict(zip(program.params, buffers, strict=True))
-        shared: dict[tuple[str, int, str], Array] = {}
-        self.data: list[dict[Value, Array]] = []
-        for core, cluster in enumerate(clusters):
-            mine = dict(dram)
-            for item in program.scratches:
-                owner = 0 if item.over > 1 else {"chip": 0, "cluster": cluster}.get(item.level, core)
-                key = (item.level, owner, item.name)
-                if key not in shared:
-                    shared[key] = np.zeros(item.shape, item.dtype.numpy)
-                mine[item.value] = shared[key]
-            self.data.append(mine)
-        self.overlaps = {
-            a.value: [
-                b.value
-                for b in program.scratches
-                if b is not a and a.level == b.level and a.address < b.end and b.address < a.end
-            ]
-            for a in program.scratches
-        }
-        self.good: list[set[Value]] = [set() for _ in clusters]
+        self.data: dict[Value, Array] = dict(zip(program.params, buffers, strict=True))
+        self.owner: dict[Value, Index] = {}
+        clusters = -(-flat.cores // target.cores_per_cluster)
+        for item in program.scratches:
+            shared = item.over > 1 or item.level == "chip"
+            name, count = (_CLUSTER, clusters) if item.level == "cluster" else (_CORE, flat.cores)
+            self.owner[item.value] = index(0) if shared else index(name)
+            self.data[item.value] = np.zeros((1 if shared else count, *item.shape), item.dtype.numpy)
+        self.instructions = [self._placed(item.instruction) for item in flat.prepared]
+        self.lanes = {number: np.ones(len(flat.rows[number].places)) for number in counted}
 
-    def execute(self, item: Prepared, core: int, controls: tuple[int, ...]) -> None:
-        """Run one instruction to its end."""
-        op = item.instruction
-        fixed = dict(zip(item.controls, controls, strict=True))
-        data = self.data[core]
+    def _placed(self, op: Instruction) -> Instruction:
+        """The instruction with the owner as the first index of each scratch."""
+
+        def change(read: Read) -> Read:
+            owner = self.owner.get(read.source)
+            return read if owner is None else Read(read.source, (owner, *read.indices))
+
+        placed = map_reads(op, change)
+        if isinstance(placed, Load):
+            if placed.source in self.owner:
+                placed = replace(placed, indices=(self.owner[placed.source], *placed.indices))
+            if placed.keep is not None:
+                placed = replace(placed, keep=replace(placed.keep, place=change(placed.keep.place)))
+        return placed
+
+    def execute(self, batch: Batch) -> None:
+        """Carry out one instruction for several cores."""
+        rows = self.flat.rows[batch.number]
+        self._execute(self.flat.prepared[batch.number], np.searchsorted(rows.places, batch.places))
+
+    def _execute(self, item: Prepared, chosen: Ints) -> None:
+        op, rows = self.instructions[item.number], self.flat.rows[item.number]
+        for switch in self._switches(op):
+            on = rows.controls[switch][chosen] != 0
+            if on.any() and not on.all():
+                self._execute(item, chosen[~on])
+                self._execute(item, chosen[on])
+                return
+        core = self.flat.core_of(rows.places[chosen])
+        values = {name: column[chosen] for name, column in rows.controls.items()}
+        values |= {_CORE: core, _CLUSTER: core // self.target.cores_per_cluster}
+        fixed = {name: int(v[0]) if (v == v[0]).all() else v for name, v in values.items()}
         try:
             if isinstance(op, Matmul):
-                first = op.first is not None and op.first.evaluate(fixed) == 0
-                self._check(op, item, core, (op.a, op.b) if first or not op.accumulate else (op.a, op.b, op.target))
-                self._matmul(op, fixed, data, overwrite=first or not op.accumulate)
+                self._matmul(op, fixed, len(chosen))
             elif isinstance(op, Vector):
-                self._check(op, item, core, op.reads())
-                self._vector(op, fixed, data)
+                self._vector(op, fixed, len(chosen))
             elif isinstance(op, Load):
-                self._check(op, item, core, op.reads())
-                self._load(op, fixed, data)
+                self._load(op, fixed, item.number, chosen)
             elif isinstance(op, Store):
-                self._check(op, item, core, op.reads())
-                self._store(op, fixed, data)
+                self._store(op, fixed, item.number, chosen)
         except EvaluationError as error:
             place = item.source.location if item.source.location.known else f"@{self.program.name}"
             raise EvaluationError(error.message, place=place) from error
 
-    def _check(self, op: Instruction, item: Prepared, core: int, reads: Sequence[Read]) -> None:
-        good = self.good[core]
-        for read in reads:
-            if read.source not in good and read.source in self.overlaps:
-                raise EvaluationError(
-                    f"{op.engine} instruction {item.number} reads scratch {read.source.name}, which core {core} has not "
-                    "written, or has overwritten through another scratch at the same address"
-                )
-        for write in op.writes():
-            good.difference_update(self.overlaps[write.source])
-            good.add(write.source)
+    @staticmethod
+    def _switches(op: Instruction) -> list[str]:
+        """Controls that say which of two things an instruction does."""
+        found = [op.first] if isinstance(op, Matmul) else [op.keep and op.keep.again] if isinstance(op, Load) else []
+        return [str(value) for value in found if value is not None]
 
-    def _vector(self, op: Vector, fixed: Mapping[str, int], data: Mapping[Value, Array]) -> None:
-        domain = _domain((*op.axes, *op.reduced), fixed)
-        evaluator = Evaluator(domain, data)
-        value = np.broadcast_to(evaluator.scalar(op.body), domain.shape)
+    def _vector(self, op: Vector, fixed: Mapping[str, Any], count: int) -> None:
+        domain = BatchDomain((*op.axes, *op.reduced), fixed, count)
+        value: Array = np.asarray(BatchEvaluator(domain, self.data).scalar(op.body))
         if op.monoid is not None:
-            rank, value = len(op.axes), np.ascontiguousarray(value)  # NumPy's order of summation follows the layout
+            rank = 1 + len(op.axes)
+            wide = value.shape[0] if value.ndim else 1
+            value = np.ascontiguousarray(np.broadcast_to(value, (wide, *domain.shape[1:])))
             value = reduce_array(value, tuple(range(rank, rank + len(op.reduced))), op.monoid, op.body.dtype)
-        _write(op.target, op.axes, fixed, data, value)
+        self._write(op.target, op.axes, fixed, count, value)
 
-    def _matmul(self, op: Matmul, fixed: Mapping[str, int], data: Mapping[Value, Array], *, overwrite: bool) -> None:
+    def _matmul(self, op: Matmul, fixed: Mapping[str, Any], count: int) -> None:
         m, n, k = op.axes
         dtype = op.target.source.type.dtype
-        a = _window(op.a, (m, k), fixed, data)
-        b = _window(op.b, (k, n), fixed, data)
+        overwrite = not op.accumulate or (op.first is not None and fixed[str(op.first)] == 0)
         precision = op.precision if op.a.dtype is F32 else "ieee"
         with np.errstate(all="ignore"):
-            left, right = (np.ascontiguousarray(convert(x, dtype)) for x in (a, b))
+            left, right = (
+                np.ascontiguousarray(convert(self._read(side, axes, fixed, count), dtype))
+                for side, axes in ((op.a, (m, k)), (op.b, (k, n)))
+            )
             product = multiply(left, right, precision)
             if not overwrite:
-                product = product + _window(op.target, (m, n), fixed, data)
-            _write(op.target, (m, n), fixed, data, finish(product, dtype))
+                product = product + self._read(op.target, (m, n), fixed, count)
+            self._write(op.target, (m, n), fixed, count, finish(product, dtype))
 
-    def _load(self, op: Load, fixed: Mapping[str, int], data: Mapping[Value, Array]) -> None:
-        domain = _domain(op.axes, fixed)
-        evaluator = Evaluator(domain, data)
-        if op.keep is not None and op.keep.again.evaluate(fixed):
-            _write(op.target, op.axes, fixed, data, _window(op.keep.place, op.axes, fixed, data))
+    def _load(self, op: Load, fixed: Mapping[str, Any], number: int, chosen: Ints) -> None:
+        count = len(chosen)
+        if op.keep is not None and fixed[str(op.keep.again)]:
+            self._write(op.target, op.axes, fixed, count, self._read(op.keep.place, op.axes, fixed, count))
             return
+        domain = BatchDomain(op.axes, fixed, count)
+        evaluator = BatchEvaluator(domain, self.data)
         active = evaluator.active(op.guards)
-        dtype = op.target.source.type.dtype
-        idle = convert(0 if op.otherwise is None else op.otherwise.value, dtype)
-        memory = data[op.source]
+        self._count(evaluator, number, chosen)
+        idle = convert(0 if op.otherwise is None else op.otherwise.value, op.target.source.type.dtype)
+        memory = self.data[op.source]
         if active is True:
             try:
                 lanes = evaluator.scalar(Read(op.source, op.indices))
             except EvaluationError:
-                _places(op.source, op.indices, evaluator, memory, active)  # says which address is out of range
+                places_of(op.source, op.indices, evaluator, memory, active)  # says which address is out of range
                 raise
         elif not np.any(active) or memory.size == 0:
             lanes = idle
         else:
-            gathered = memory[_places(op.source, op.indices, evaluator, memory, active)]
+            gathered = memory[places_of(op.source, op.indices, evaluator, memory, active)]
             lanes = np.where(active, gathered, idle)
         for place in (op.target, *(() if op.keep is None else (op.keep.place,))):
-            _write(place, op.axes, fixed, data, lanes)
+            self._write(place, op.axes, fixed, count, lanes)
 
-    def _store(self, op: Store, fixed: Mapping[str, int], data: Mapping[Value, Array]) -> None:
-        domain = _domain(op.axes, fixed)
-        evaluator = Evaluator(domain, data)
+    def _store(self, op: Store, fixed: Mapping[str, Any], number: int, chosen: Ints) -> None:
+        domain = BatchDomain(op.axes, fixed, len(chosen))
+        evaluator = BatchEvaluator(domain, self.data)
         active = evaluator.active(op.guards)
-        memory = data[op.target]
-        dtype = op.target.type.dtype
+        self._count(evaluator, number, chosen)
+        memory, dtype = self.data[op.target], op.target.type.dtype
         if not np.any(active):
             return
         values = np.broadcast_to(convert(evaluator.scalar(op.source), dtype), domain.shape)
-        window = _view(op.indices, domain, memory) if active is True and op.atomic is None else None
+        window = window_of(op.indices, domain, memory) if active is True and op.atomic is None else None
         if window is not None:
-            window[...] = values
+            window.write(values)
             return
-        found = _places(op.target, op.indices, evaluator, memory, active)
+        found = places_of(op.target, op.indices, evaluator, memory, active)
         places = tuple(np.broadcast_to(place, domain.shape) for place in found)
         if active is not True:
-            chosen = np.broadcast_to(active, domain.shape)
-            places, values = tuple(place[chosen] for place in places), values[chosen]
+            lanes = np.broadcast_to(active, domain.shape)
+            places, values = tuple(place[lanes] for place in places), values[lanes]
         if op.atomic is None:
             memory[places] = values
             return
@@ -167,82 +194,32 @@ class Values:
             if dtype.is_float and dtype.bits < 32:
                 memory[places] = convert(memory[places], dtype)
 
+    def _count(self, evaluator: BatchEvaluator, number: int, chosen: Ints) -> None:
+        """Note which share of its lanes data leaves each execution."""
+        if number not in self.counted:
+            return
+        boxes, others = self.counted[number]
+        shape = evaluator.domain.shape
+        boxed = np.broadcast_to(evaluator.active(boxes), shape).reshape(len(chosen), -1)
+        active = boxed & np.broadcast_to(evaluator.active(others), shape).reshape(len(chosen), -1)
+        self.lanes[number][chosen] = active.sum(axis=1) / np.maximum(boxed.sum(axis=1), 1)
 
-def _domain(axes: Sequence[Axis], fixed: Mapping[str, int]) -> Domain:
-    return Domain([Span(axis.name, 0, axis.size) for axis in axes], fixed)
+    def _read(self, read: Read, axes: Sequence[Axis], fixed: Mapping[str, Any], count: int) -> Array:
+        """A part of a scratch for each execution, of the axes' shape."""
+        domain = BatchDomain(axes, fixed, count)
+        window = window_of(read.indices, domain, self.data[read.source])
+        found = BatchEvaluator(domain, self.data).scalar(read) if window is None else window.read()
+        return np.broadcast_to(found, (found.shape[0], *domain.shape[1:]))
 
-
-def _places(
-    memory: Value, indices: Sequence[Index], evaluator: Evaluator, array: Array, active: bool | Array
-) -> tuple[int | Array, ...]:
-    """The index of every lane along each dimension, idle lanes moved inside; EvaluationError when an active one is outside."""
-    places: list[int | Array] = []
-    for axis, (expression, size) in enumerate(zip(indices, array.shape, strict=True)):
-        place = evaluator.index(expression)
-        if np.min(place) < 0 or np.max(place) >= size:
-            outside = (np.asarray(place) < 0) | (np.asarray(place) >= size)
-            if np.any(outside & active):
-                raise EvaluationError(
-                    f"address out of range: index {np.min(place)}..{np.max(place)} along dim {axis} of %{memory.name}, "
-                    f"whose size is {size}"
-                )
-            place = np.clip(place, 0, max(size - 1, 0))
-        places.append(place)
-    return tuple(places)
-
-
-def _view(indices: Sequence[Index], domain: Domain, array: Array) -> Array | None:
-    """The part of an array that the domain reaches, as a view of the domain's shape; None when it is not one."""
-    picks: list[slice] = []
-    axes: list[int] = []
-    positions: list[int] = []
-    for position, (expression, size) in enumerate(zip(indices, array.shape, strict=True)):
-        form = domain.linear(expression)
-        if form is None:
-            return None
-        name, step, start = form
-        if not name:
-            if not 0 <= start < size:
-                return None
-            picks.append(slice(start, start + 1))
-            continue
-        axis = domain.axis[name]
-        last = start + step * (domain.spans[axis].size - 1)
-        if axis in axes or step < 1 or start < 0 or last >= size:
-            return None
-        picks.append(slice(start, last + 1, step))
-        axes.append(axis)
-        positions.append(position)
-    if any(span.size != 1 for axis, span in enumerate(domain.spans) if axis not in axes):
-        return None
-    if not picks:
-        return array.reshape(domain.shape)
-    order = [position for _, position in sorted(zip(axes, positions, strict=True))]
-    rest = [position for position in range(len(picks)) if position not in positions]
-    return array[tuple(picks)].transpose([*rest, *order]).reshape(domain.shape)
-
-
-def _window(read: Read, axes: Sequence[Axis], fixed: Mapping[str, int], data: Mapping[Value, Array]) -> Array:
-    domain = _domain(axes, fixed)
-    view = _view(read.indices, domain, data[read.source])
-    if view is not None:
-        return view
-    return np.broadcast_to(Evaluator(domain, data).scalar(read), domain.shape)
-
-
-def _write(
-    target: Read, axes: Sequence[Axis], fixed: Mapping[str, int], data: Mapping[Value, Array], value: Any
-) -> None:
-    """Put values into scratchpad, converted to its dtype."""
-    domain = _domain(axes, fixed)
-    array = data[target.source]
-    converted = convert(value, target.source.type.dtype)
-    view = _view(target.indices, domain, array)
-    if view is not None:
-        view[...] = converted
-        return
-    evaluator = Evaluator(domain, data)
-    places = tuple(
-        np.broadcast_to(p, domain.shape) for p in _places(target.source, target.indices, evaluator, array, True)
-    )
-    array[places] = np.broadcast_to(converted, domain.shape)
+    def _write(self, target: Read, axes: Sequence[Axis], fixed: Mapping[str, Any], count: int, value: Any) -> None:
+        """Put values into scratchpad, converted to its dtype."""
+        domain = BatchDomain(axes, fixed, count)
+        array = self.data[target.source]
+        converted = np.broadcast_to(convert(value, target.source.type.dtype), domain.shape)
+        window = window_of(target.indices, domain, array)
+        if window is not None:
+            window.write(converted)
+            return
+        evaluator = BatchEvaluator(domain, self.data)
+        found = places_of(target.source, target.indices, evaluator, array, True)
+        array[tuple(np.broadcast_to(place, domain.shape) for place in found)] = converted
