@@ -15,9 +15,9 @@ import numpy as np
 from codesign.ir.analysis import dependence, slot_of
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.functions import Unit
-from codesign.ir.index import Index, ceildiv, index, maximum, product
+from codesign.ir.index import Index, ceildiv, index, maximum, minimum, product
 from codesign.ir.scalar import Apply, Scalar
-from codesign.ir.tile import Axis, Dot, For, GridDim, Kernel, Load, Map, Reduce, Store
+from codesign.ir.tile import Axis, Band, Dot, For, GridDim, Kernel, Load, Map, Reduce, Store
 from codesign.ir.types import TileType
 
 Array = Any
@@ -188,6 +188,10 @@ class _Walk:
         self.around: list[tuple[str, Index]] = []
         """Variables and trips of the loops around."""
         self.programs = frozenset(dim.name for dim in kernel.grid)
+        self.grid = kernel.grid
+        """That of the band, inside of one."""
+        self.places: dict[str, Index] = {}
+        """Indices of a band's grid, by the program's number."""
 
     def result(self) -> Features:
         self.block(self.kernel.body, index(1))
@@ -208,7 +212,7 @@ class _Walk:
 
     def op(self, op: Op, times: Index) -> None:
         if isinstance(op, For):
-            trips = ceildiv(op.upper - op.lower, op.step)
+            trips = ceildiv((op.upper - op.lower).substitute(self.places), op.step)
             if trips.variables() & self.programs:  # of some programs a mask leaves nothing
                 trips = maximum(trips, 0)
             found = self.of[op] = Loop(op.variable, trips, times, op.depth, len(op.initial))
@@ -216,6 +220,8 @@ class _Walk:
             self.around.append((op.variable, trips))
             self.block(op.body, times * trips)
             self.around.pop()
+        elif isinstance(op, Band):
+            self.band(op, times)
         elif isinstance(op, (Load, Store)):
             self.move(op, times)
         elif isinstance(op, Map):
@@ -232,6 +238,13 @@ class _Walk:
             multiply = self.of[op] = Product(m, n, k, times, *dtypes, op.precision)
             self.products.append(multiply)
 
+    def band(self, op: Band, times: Index) -> None:
+        """Its ops, once for each of its programs and never for the others."""
+        begun, ended = (maximum(minimum(index(op.variable) - edge + 1, 1), 0) for edge in (op.first, op.end))
+        self.grid, self.places = op.grid, op.places()
+        self.block(op.body, times * (begun - ended))
+        self.grid, self.places = self.kernel.grid, {}
+
     def move(self, op: Load | Store, times: Index) -> None:
         kind: Kind = "load" if isinstance(op, Load) else "store" if op.atomic is None else "atomic"
         names = self.followed(op)
@@ -244,7 +257,7 @@ class _Walk:
             times=times,
             passes=passes,
             masks=sum((guard.low is not None) + (guard.high is not None) for guard in op.guards),
-            sharers=tuple(dim.name for dim in self.kernel.grid if dim.name not in names),
+            sharers=tuple(dim.name for dim in self.grid if dim.name not in names),
             gathers=any(i.data() for i in op.indices),
             follows=names,
             bounds=frozenset(name for _, trips in self.around for name in trips.variables() & self.programs),
@@ -305,6 +318,8 @@ class _Lives:
         alive: dict[Value, Index] = {value: _bytes(value) for value in block.args}
         for position, op in enumerate(block.ops):
             held = outside + _total(alive.values())
+            if isinstance(op, Band):
+                self.block(op.body, held)
             if isinstance(op, For):
                 initial = dict.fromkeys(op.initial)
                 carried = _total(_bytes(value) for value in initial if last[value] == position and value in alive)

@@ -172,7 +172,7 @@ def _terms(
     facts = {name: float(column[row]) for name, column in costs.details.items() if column.dtype.kind in "fiub"}
     facts["dram_bytes"] = float(costs.dram_bytes[row])
     made: dict[str, Formula] = {}
-    if machine.kind == "gpu" and model.fidelity > 0:
+    if machine.kind == "gpu" and model.fidelity > 0 and not kernel.strands:
         calibration = getattr(model, "calibration", None) or load_calibration(machine)
         reported = getattr(model, "reported", None)
         made, grid = formulas(kernel, machine, schedule, sizes, calibration.parameters, reported)

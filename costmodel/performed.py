@@ -15,6 +15,9 @@ from codesign.ir.schedule import REDUCE_MODES, Schedule, ScheduleBatch
 LOOPED, FOLD = REDUCE_MODES.index("looped"), REDUCE_MODES.index("fold")
 
 
+Rows = npt.NDArray[np.intp]
+
+
 def performed(kernel: KernelSummary, schedule: Schedule) -> tuple[KernelSummary, Schedule]:
     """The kernel as one schedule performs it, and the schedule without folding."""
     if "fold" not in schedule.reduce.values():
@@ -24,22 +27,24 @@ def performed(kernel: KernelSummary, schedule: Schedule) -> tuple[KernelSummary,
 
 
 def by_performance(
-    kernel: KernelSummary, schedules: ScheduleBatch, predict: Callable[[KernelSummary, ScheduleBatch], CostBatch]
+    kernel: KernelSummary, schedules: ScheduleBatch, predict: Callable[[KernelSummary, ScheduleBatch, Rows], CostBatch]
 ) -> CostBatch:
-    """The prediction of a batch whose schedules fold or don't, each of what it performs."""
+    """The prediction of a batch whose schedules fold or don't, each of what it performs; `predict` is told which rows of the batch it gets."""
     folds = _folding(schedules)
+    every = np.arange(len(schedules))
     if not folds.any():
-        return predict(kernel, schedules)
+        return predict(kernel, schedules, every)
     columns = {
         name: np.where(column == FOLD, LOOPED, column) if name.startswith("reduce.") else column
         for name, column in schedules.columns.items()
     }
     plain = ScheduleBatch(columns, schedules.common)
     if folds.all():
-        return predict(kernel.folded or kernel, plain)
+        return predict(kernel.folded or kernel, plain, every)
     rows = [np.flatnonzero(folds), np.flatnonzero(~folds)]
     parts = [
-        predict(which, plain.take(some)) for which, some in zip((kernel.folded or kernel, kernel), rows, strict=True)
+        predict(which, plain.take(some), some)
+        for which, some in zip((kernel.folded or kernel, kernel), rows, strict=True)
     ]
     return joined(parts, np.argsort(np.concatenate(rows), kind="stable"))
 

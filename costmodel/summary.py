@@ -22,6 +22,7 @@ from codesign.ir.scalar import Apply, Read, Scalar
 from codesign.ir.scalar import Literal as Constant
 from codesign.ir.tensor import Compute, Fusion
 from codesign.ir.tiling.outputs import OutputMap
+from codesign.ir.tiling.strands import strands
 from codesign.ir.types import BufferType, TensorType, row_major
 
 
@@ -152,6 +153,8 @@ class KernelSummary:
     """The group itself, from which its templates are made."""
     outputs: tuple[OutputMap, ...] = field(default=(), repr=False)
     """Where its results go in memory."""
+    strands: tuple[KernelSummary, ...] = ()
+    """The parts of a group whose programs lie side by side on the grid (`ir.tiling.strands`), where there are several."""
 
     @property
     def chained(self) -> int:
@@ -188,11 +191,18 @@ def summarize(fusion: Fusion, name: str = "", key: str = "", places: Sequence[Pl
     stored = dict(zip(fusion.body.yields, places or own, strict=True))
     nests = tuple(_nest(compute, inside, stored.get(compute.result)) for compute in fusion.computes)
     outputs = [OutputMap(TensorType(value.type.dtype, shape), at) for value, (shape, at) in stored.items()]
-    whole = replace(_summary(fusion, name, key, nests), group=fusion, outputs=tuple(outputs))
+    beside = _strands(fusion, name, places)
+    whole = replace(_summary(fusion, name, key, nests), group=fusion, outputs=tuple(outputs), strands=beside)
     account = accounts(fusion)
     if account is None:
         return whole
     return replace(whole, folding=account.dims, folded=replace(whole, nests=_folded_nests(account, stored)))
+
+
+def _strands(fusion: Fusion, name: str, places: Sequence[Place]) -> tuple[KernelSummary, ...]:
+    found = strands(fusion)
+    own = [[places[k] for k in strand.results] if places else [] for strand in found]
+    return tuple(summarize(one.fusion, name, places=at) for one, at in zip(found, own, strict=True) if len(found) > 1)
 
 
 def _folded_nests(account: Account, stored: Mapping[Value, Place]) -> tuple[Nest, ...]:

@@ -13,7 +13,7 @@ from codesign.ir.core import Block, Op, Value
 from codesign.ir.index import Bounds, Extremum, FloorDiv, Index, Mod, Var, ceildiv, index
 from codesign.ir.scalar import IndexValue, Read, Scalar
 from codesign.ir.schedule import Schedule
-from codesign.ir.tile import Axis, Dot, For, GridDim, Guard, Kernel, Load, Map, Reduce, Store
+from codesign.ir.tile import Axis, Band, Dot, For, GridDim, Guard, Kernel, Load, Map, Reduce, Store
 from codesign.ir.types import TileType
 
 
@@ -120,6 +120,8 @@ class _Instance:
             return Dot(a, b, accumulator, precision=op.precision, location=op.location)
         if isinstance(op, For):
             return self.loop(op)
+        if isinstance(op, Band):
+            return self.band(op)
         raise TypeError(f"a template has no {op!r}")
 
     def loop(self, op: For) -> For:
@@ -130,6 +132,12 @@ class _Instance:
         del self.loops[op.variable]
         depth = self.sized(op.depth)
         return For(op.variable, lower, upper, step, initial, body, pipeline=depth, location=op.location)
+
+    def band(self, op: Band) -> Band:
+        bounds = self.template.bounds
+        grid = tuple(GridDim(dim.name, self.sized(dim.extent).simplify(bounds)) for dim in op.grid)
+        self.extents.update({dim.name: dim.extent for dim in grid})
+        return Band(op.variable, self.sized(op.first).simplify(bounds), grid, self.block(op.body), location=op.location)
 
     def sized(self, expression: Index) -> Index:
         return expression.substitute(self.sizes)

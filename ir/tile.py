@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.dtypes import DType
-from codesign.ir.index import Index, IndexLike, index
+from codesign.ir.index import Index, IndexLike, index, product
 from codesign.ir.location import UNKNOWN, Location
 from codesign.ir.precision import Precision
 from codesign.ir.scalar import Literal as ScalarLiteral
@@ -335,3 +335,49 @@ class For(Op):
     def replace(self, mapping: Mapping[Value, Value]) -> None:
         self.initial = tuple(mapping.get(value, value) for value in self.initial)
         super().replace(mapping)
+
+
+class Band(Op):
+    """`band p from 512 (pi: 32, pj: 4) { ... }`: what the programs `512 <= p < 512 + 32 * 4` do, each at its place in a grid of the band's own.
+
+    `variable` is the kernel's only grid dim. A kernel of bands has nothing else in its body, and each begins where the one before ends: every
+    program is of one band, so all its threads take the same way.
+    """
+
+    opcode: ClassVar[str] = "band"
+
+    def __init__(
+        self,
+        variable: str,
+        first: IndexLike,
+        grid: Iterable[GridDim],
+        body: Block,
+        *,
+        location: Location = UNKNOWN,
+    ) -> None:
+        self.variable = variable
+        self.first = index(first)
+        self.grid = tuple(grid)
+        self.body = body
+        super().__init__((), location)
+
+    @property
+    def programs(self) -> Index:
+        """How many there are."""
+        return product(dim.extent for dim in self.grid)
+
+    @property
+    def end(self) -> Index:
+        """The first program that is no longer of the band."""
+        return self.first + self.programs
+
+    def places(self) -> dict[str, Index]:
+        """The indices of its grid, by the program's number."""
+        rest, found = index(self.variable) - self.first, {}
+        for position, dim in reversed(list(enumerate(self.grid))):
+            found[dim.name] = rest % dim.extent if position else rest
+            rest = rest // dim.extent
+        return found
+
+    def blocks(self) -> tuple[Block, ...]:
+        return (self.body,)

@@ -15,7 +15,7 @@ from codesign.passes.fusion import beam, chains, exhaustive  # noqa: F401 (polic
 from codesign.passes.fusion.explain import edges
 from codesign.passes.fusion.graph import GroupGraph
 from codesign.passes.fusion.kept import block_key, replayed
-from codesign.passes.fusion.policy import FusionSearch, policy_named
+from codesign.passes.fusion.policy import FusionSearch, lay_side_by_side, policy_named
 from codesign.passes.fusion.pricing import RooflinePricer
 from codesign.passes.manager import FunctionPass, Pass, register
 from codesign.passes.schedule.tuner import Tuner
@@ -33,7 +33,8 @@ class Fuse(FunctionPass, Pass):
 
     `policy`: who decides (none, greedy, beam, dp, exhaustive, a registered one, or package.module:Class). `prices`: seconds of a group
     "tuned" over its schedules, or the quick "roofline"; a context with a pricer of its own overrides it. `chain`: matrix products that may feed each
-    other in one group. `explain`: leave in the context why each producer and consumer are together or apart.
+    other in one group. `beside`: groups that share no loop may get one launch, their programs side by side. `explain`: leave in the context why
+    each producer and consumer are together or apart.
     """
 
     name: ClassVar[str] = "fuse"
@@ -41,6 +42,7 @@ class Fuse(FunctionPass, Pass):
     policy: str = "greedy"
     prices: str = "tuned"
     chain: int = 2
+    beside: bool = True
     explain: bool = False
 
     def run_block(self, module: Module, block: Block, context: Context) -> None:
@@ -52,13 +54,15 @@ class Fuse(FunctionPass, Pass):
         pricer = pricer_of(context, self.prices, module.bounds())
         graph = GroupGraph(block, module.bounds())
         kept = context.kept if not self.explain and self.policy in OWN else None
-        key = block_key(block, graph, self.policy, self.prices, self.chain) if kept is not None else ""
+        key = block_key(block, graph, self.policy, self.prices, self.chain, self.beside) if kept is not None else ""
         before = kept.get("fusion", key) if kept is not None else None
         if before is None or not replayed(graph, before):
             graph = graph if before is None else GroupGraph(block, module.bounds())
             memory = context.target().levels[0].capacity_bytes.value or math.inf
             search = FusionSearch(graph, pricer, chain=self.chain, memory=memory, sizes=context.sizes)
             policy.decide(search)
+            if self.beside and self.policy != "none":
+                lay_side_by_side(search)
             graph = search.graph
             if self.explain:
                 context.fusion.extend(edges(search, context.why))

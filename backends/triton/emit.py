@@ -12,7 +12,7 @@ from codesign.backends.triton.carried import assignable, seeds
 from codesign.backends.triton.descriptors import block_of
 from codesign.backends.triton.expressions import Expressions, Term
 from codesign.backends.triton.functions import PRECEDENCE, compute_dtype
-from codesign.backends.triton.launch import Launch, header_of, launcher_of, write_grid
+from codesign.backends.triton.launch import Launch, extent_text, header_of, launcher_of, write_grid
 from codesign.backends.triton.names import Namer, pointer_type, triton_type
 from codesign.backends.triton.quoting import comment
 from codesign.backends.triton.source import device_functions, short, wrapped
@@ -22,7 +22,7 @@ from codesign.ir.dtypes import BOOL, F32, I32, DType
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Bounds, FloorDiv, Index, Mod, index, product
 from codesign.ir.scalar import Literal, Scalar
-from codesign.ir.tile import Axis, Dot, For, Guard, Kernel, Load, Map, Reduce, Store
+from codesign.ir.tile import Axis, Band, Dot, For, Guard, Kernel, Load, Map, Reduce, Store
 from codesign.ir.types import BufferType
 from codesign.passes.knobs import launch_options
 
@@ -143,7 +143,8 @@ class _Emitter:
 
     def _grid(self, program: str) -> None:
         given = f"tl.cast({program}, tl.int64)" if self.wide else program
-        write_grid(self.writer, self.namer, self.kernel, given, self._index_text)
+        group = self.kernel.schedule.extra("group", 1)
+        write_grid(self.writer, self.namer, self.kernel.grid, group, given, self._index_text)
 
     def _index_text(self, value: Index) -> str:
         return str(value.substitute({name: index(safe) for name, safe in self.symbols.items() if safe != name}))
@@ -172,6 +173,8 @@ class _Emitter:
             self._define(op.result, self._dot(op), targets)
         elif isinstance(op, For):
             self._for(op)
+        elif isinstance(op, Band):
+            self._band(op)
         else:
             raise UnsupportedError(f"tile operation {op.opcode!r} has no Triton form", place=op.location)
 
@@ -435,6 +438,20 @@ class _Emitter:
             self._carry(op.body, names)
         self.bounds = self.terms.bounds = outer
         self.values.update(zip(op.results, names.values(), strict=True))
+
+    def _band(self, op: Band) -> None:
+        """What the programs of a band do: all threads of a program go one way."""
+        outer, number = self.bounds, self.terms.index(index(op.variable), ()).text
+        self.bounds = self.terms.bounds = outer.with_extents({dim.name: dim.extent for dim in op.grid})
+        first, end = (extent_text(edge, self._index_text) for edge in (op.first, op.end))
+        limits = [f"{number} >= {first}"] if op.first != 0 else []
+        limits += [f"{number} < {end}"] if op.end != self.kernel.grid[0].extent else []
+        with self.writer.nested(f"if {' and '.join(limits) or 'True'}:"):
+            program = number if op.first == 0 else f"{number} - {first}"
+            group = self.kernel.schedule.extra("group", 1)
+            write_grid(self.writer, self.namer, op.grid, group, program, self._index_text)
+            self._block(op.body)
+        self.bounds = self.terms.bounds = outer
 
     def _carry(self, body: Block, names: dict[Value, str]) -> None:
         moves = [(names[a], self.values[y]) for a, y in zip(body.args, body.yields, strict=True)]

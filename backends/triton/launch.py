@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from codesign.backends.triton.source import by_line, source_line, wrapped
 from codesign.backends.triton.writer import Writer
 from codesign.ir.core import Value
 from codesign.ir.index import Index, product
-from codesign.ir.tile import Kernel, Store
+from codesign.ir.tile import GridDim, Kernel, Store
 
 
 @dataclass(frozen=True)
@@ -111,21 +111,22 @@ def _atomic_outputs(kernel: Kernel) -> dict[Value, str]:
     return found
 
 
-def write_grid(writer: Writer, namer: Namer, kernel: Kernel, program: str, text: Callable[[Index], str]) -> None:
-    """Program number to grid indices; with `group`, tiles of the second-last dim walk together so that they share L2."""
+def write_grid(
+    writer: Writer, namer: Namer, grid: Sequence[GridDim], group: int, program: str, text: Callable[[Index], str]
+) -> None:
+    """Program number to grid indices; with a `group`, so many tiles of the second-last dim walk together so that they share L2."""
     scope = writer.depth
-    dims = [dim for dim in kernel.grid if dim.extent != 1]
+    dims = [dim for dim in grid if dim.extent != 1]
     names = {dim.name: namer.fresh(dim.name) for dim in dims}
-    bound = {dim.name: ("0", scope) for dim in kernel.grid if dim.extent == 1}
+    bound = {dim.name: ("0", scope) for dim in grid if dim.extent == 1}
     if len(dims) == 1:
         writer.line(f"{names[dims[0].name]} = {program}")
     elif dims:
         pid = namer.fresh("pid")
         writer.line(f"{pid} = {program}")
-        group = kernel.schedule.extra("group", 1)
         inner = dims[-2:] if group > 1 else dims[-1:]
         if group > 1:
-            plane = _extent(product(dim.extent for dim in inner), text)
+            plane = extent_text(product(dim.extent for dim in inner), text)
             rest = f"({pid} % {plane})" if len(dims) > 2 else pid
             _grouped(
                 writer,
@@ -133,22 +134,23 @@ def write_grid(writer: Writer, namer: Namer, kernel: Kernel, program: str, text:
                 rest,
                 group,
                 [names[dim.name] for dim in inner],
-                [_extent(dim.extent, text) for dim in inner],
+                [extent_text(dim.extent, text) for dim in inner],
             )
         else:
-            writer.line(f"{names[inner[0].name]} = {pid} % {_extent(inner[0].extent, text)}")
+            writer.line(f"{names[inner[0].name]} = {pid} % {extent_text(inner[0].extent, text)}")
         below = product(dim.extent for dim in inner)
         outer = dims[: -len(inner)]
         for position, dim in reversed(list(enumerate(outer))):
-            place = f"{pid} // {_extent(below, text)}"
-            place += f" % {_extent(dim.extent, text)}" if position else ""
+            place = f"{pid} // {extent_text(below, text)}"
+            place += f" % {extent_text(dim.extent, text)}" if position else ""
             writer.line(f"{names[dim.name]} = {place}")
             below = below * dim.extent
     bound |= {dim.name: (names[dim.name], scope) for dim in dims}
     writer.bind(bound)
 
 
-def _extent(value: Index, text: Callable[[Index], str]) -> str:
+def extent_text(value: Index, text: Callable[[Index], str]) -> str:
+    """A number of programs as part of a larger expression."""
     return text(value) if value.is_constant else f"({text(value)})"
 
 

@@ -46,6 +46,8 @@ class DataflowModel:
         self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None = None
     ) -> CostBatch:
         """Cost of each schedule; see CostModel."""
+        if kernel.strands:
+            return _refused(len(schedules), "side by side: every core of an accelerator walks one loop nest")
         missing = [symbol for symbol in kernel.symbols if symbol not in (sizes or {})]
         if missing:
             raise ScheduleError(f"{kernel.name}: no value for size {', '.join(missing)}", hint="give sizes={...}")
@@ -86,6 +88,22 @@ class DataflowModel:
             details={"scratch_bytes": scratch},
             remarks=() if np.isfinite(joules).all() else (f"{target.name} lacks energy figures",),
         )
+
+
+def _refused(count: int, reason: str) -> CostBatch:
+    """The cost of schedules none of which fits."""
+    never = np.full(count, np.inf)
+    return CostBatch(
+        seconds=never,
+        terms=np.zeros((count, len(TERM_NAMES))),
+        term_names=TERM_NAMES,
+        low=never,
+        high=never,
+        in_domain=np.ones(count, dtype=np.bool_),
+        reason=np.full(count, reason, dtype=object),
+        joules=np.full(count, np.nan),
+        dram_bytes=np.zeros(count),
+    )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from codesign.costmodel.gpu.energy import total_joules
 from codesign.costmodel.gpu.intervals import widened
 from codesign.costmodel.gpu.model import GpuTileModel, distances_of, family_of, spread_of
 from codesign.costmodel.gpu.parameters import Calibration
+from codesign.costmodel.gpu.strands import side_by_side
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.performed import performed
 from codesign.costmodel.protocol import CostBatch
@@ -38,6 +39,10 @@ class EventModel:
         self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None = None
     ) -> CostBatch:
         """Simulate every schedule that fits; see CostModel. Milliseconds a schedule."""
+        if kernel.strands:
+            return side_by_side(
+                kernel, machine, schedules, lambda strand, some, _: self.predict(strand, machine, some, sizes)
+            )
         analytic = GpuTileModel(self.calibration, self.compiled)
         below = analytic.predict(kernel, machine, schedules, sizes)
         calibration = analytic.parameters(machine)

@@ -11,12 +11,13 @@ import numpy.typing as npt
 
 from codesign.costmodel.gpu.energy import total_joules
 from codesign.costmodel.gpu.intervals import Widening, common_share, distances, holding, widened
-from codesign.costmodel.gpu.occupancy import known, reasons
+from codesign.costmodel.gpu.occupancy import Known, known, reasons
 from codesign.costmodel.gpu.overlap import THROTTLE
 from codesign.costmodel.gpu.parameters import Calibration, load_calibration
+from codesign.costmodel.gpu.strands import side_by_side
 from codesign.costmodel.gpu.timing import Estimate, estimate
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.performed import by_performance
+from codesign.costmodel.performed import Rows, by_performance
 from codesign.costmodel.protocol import CostBatch, Floats, Reported
 from codesign.costmodel.summary import KernelSummary, Nest
 from codesign.ir.errors import MachineError
@@ -44,12 +45,39 @@ class GpuTileModel:
         self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None = None
     ) -> CostBatch:
         """Seconds of each schedule with terms, interval, domain and reasons; see CostModel."""
-        if self.compiled:
-            return by_performance(kernel, schedules, lambda which, some: self._predict(which, machine, some, sizes))
-        return self._predict(kernel, machine, schedules, sizes)
+        report = known(self.reported, [schedules.row(k) for k in range(len(schedules))]) if self.reported else None
+        if not kernel.strands:
+            return self._performed(kernel, machine, schedules, sizes, report)
+
+        def strand(which: KernelSummary, some: ScheduleBatch, held: Known | None) -> CostBatch:
+            return self._performed(which, machine, some, sizes, held if report is None else report)
+
+        return side_by_side(kernel, machine, schedules, strand)
+
+    def _performed(
+        self,
+        kernel: KernelSummary,
+        machine: Machine,
+        schedules: ScheduleBatch,
+        sizes: Mapping[str, int] | None,
+        report: Known | None,
+    ) -> CostBatch:
+        """Seconds of schedules of one loop nest; `report`: of each row, what a block of its code holds."""
+        if not self.compiled:
+            return self._predict(kernel, machine, schedules, sizes, report)
+
+        def predict(which: KernelSummary, some: ScheduleBatch, rows: Rows) -> CostBatch:
+            return self._predict(which, machine, some, sizes, None if report is None else report.take(rows))
+
+        return by_performance(kernel, schedules, predict)
 
     def _predict(
-        self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None
+        self,
+        kernel: KernelSummary,
+        machine: Machine,
+        schedules: ScheduleBatch,
+        sizes: Mapping[str, int] | None,
+        report: Known | None,
     ) -> CostBatch:
         if machine.kind != "gpu":
             raise MachineError(
@@ -74,12 +102,9 @@ class GpuTileModel:
         for start in range(0, count, CHUNK):
             rows = slice(start, min(start + CHUNK, count))
             part = {name: column[rows] if len(column) > 1 else column for name, column in knobs.items()}
-            report = None
-            if self.reported:
-                report = known(self.reported, [schedules.row(row) for row in range(rows.start, rows.stop)])
-            found = estimate(
-                kernel, machine, part, values, calibration.parameters, schedules.common.order, self.compiled, report
-            )
+            told = None if report is None else report.take(rows)
+            order = schedules.common.order
+            found = estimate(kernel, machine, part, values, calibration.parameters, order, self.compiled, told)
             ledger(found, rows.stop - start, terms[rows])
             joules[rows] = found.joules
             for name, value in _details(found).items():

@@ -84,6 +84,10 @@ class Known:
     shared_bytes: Array
     spilled_bytes: Array
 
+    def take(self, rows: Array) -> Known:
+        """What is known of some schedules of the batch."""
+        return Known(self.registers[rows], self.warps[rows], self.shared_bytes[rows], self.spilled_bytes[rows])
+
 
 def known(reports: Mapping[Schedule, Reported], schedules: Sequence[Schedule]) -> Known:
     """The reports of those of the schedules that have one."""

@@ -157,6 +157,14 @@ def _for(op: tile.For, env: dict[Value, Array], variables: dict[str, int]) -> li
     return carried
 
 
+def _band(op: tile.Band, env: dict[Value, Array], variables: dict[str, int]) -> list[Array]:
+    first, end = (int(i.evaluate(variables)) for i in (op.first, op.end))
+    if first <= variables[op.variable] < end:
+        place = {name: int(i.evaluate(variables)) for name, i in op.places().items()}
+        run_block(op.body, dict(env), {**variables, **place})
+    return []
+
+
 _RULES: dict[type[Op], Callable[[Any, dict[Value, Array], dict[str, int]], list[Array]]] = {
     tile.Load: _load,
     tile.Store: _store,
@@ -164,4 +172,5 @@ _RULES: dict[type[Op], Callable[[Any, dict[Value, Array], dict[str, int]], list[
     tile.Reduce: _reduce,
     tile.Dot: _dot,
     tile.For: _for,
+    tile.Band: _band,
 }

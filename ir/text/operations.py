@@ -218,6 +218,12 @@ def _for(b: Builder, node: Node, names: list[str]) -> Op:
     )
 
 
+def _band(b: Builder, node: Node, names: list[str]) -> Op:
+    variable, first, dims, body = node.children
+    grid = [tile.GridDim(dim.name, dim.extent) for dim in b.dims(dims)]
+    return tile.Band(b.name(variable), b.index(first), grid, b.block(body))
+
+
 OPERATIONS: Mapping[str, Rule] = {
     "compute": _compute,
     "constant": _constant,
@@ -238,4 +244,5 @@ OPERATIONS: Mapping[str, Rule] = {
     "reduce": _reduce,
     "dot": _dot,
     "for": _for,
+    "band": _band,
 }

@@ -20,8 +20,8 @@ from codesign.ir.types import TensorType, TileType, Type
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z_0-9.$]*")
 _RESERVED = frozenset(
-    """at atomic bool buffer call collective compute cond constant data descending dim do dot else example false for
-    func fused fusion grid if in index inf keep kernel launch let load loc map module nan none notes null of offset over
+    """at atomic band bool buffer call collective compute cond constant data descending dim do dot else example false for
+    from func fused fusion grid if in index inf keep kernel launch let load loc map module nan none notes null of offset over
     pipeline precision program random reduce return scan scatter schedule seed sort step store strides symbol symbols
     to true where while within yield i8 i16 i32 i64 u8 u16 u32 u64 f8e4m3 f8e5m2 f8e4m3fnuz f8e5m2fnuz f8e8m0 f4x2 f16 bf16 f32 f64""".split()  # noqa: SIM905
 )
@@ -354,6 +354,11 @@ class _Printer:
             limits = f"{self.index(op.lower)} to {self.index(op.upper)} step {step}"
             pipeline = "" if op.depth == 1 else f" pipeline {self.index(op.depth)}"
             return f"for {_name(op.variable)} in {limits} ({bindings}){pipeline} {self.block(op.body, level)}"
+        if isinstance(op, tile.Band):
+            grid = ", ".join(f"{_name(dim.name)}: {self.index(dim.extent)}" for dim in op.grid)
+            first = self.index(op.first)
+            first = first if op.first.is_constant else f"({first})"  # a name before the grid would read as a call
+            return f"band {_name(op.variable)} from {first} ({grid}) {self.block(op.body, level)}"
         raise TypeError(f"no text known for {op!r}")
 
     def _guard(self, guard: tile.Guard) -> str:

@@ -66,17 +66,19 @@ class Domain:
 
     `sizes`: what the schedule gives the symbols. `tiles`: the symbol of each tiled dim. `depth`: the symbol of its loops' depth.
     `along`: the dim of each index of the grid and of loops.
-    `reach`: the part of reduced dims that masks leave. `folds`: reductions that go on in one pass.
+    `reach`: the part of reduced dims that masks leave. `folds`: reductions that go on in one pass. A domain `beside` another is of the same
+    kernel: no name is in both, and loops are of one depth.
     """
 
-    def __init__(self, fusion: Fusion, schedule: Schedule, bounds: Bounds) -> None:
+    def __init__(self, fusion: Fusion, schedule: Schedule, bounds: Bounds, beside: Domain | None = None) -> None:
         self.schedule = schedule
         self.bounds = bounds
         extents = {name: extent.simplify(bounds) for name, extent in fusion.dims().items()}
-        self._taken = set(extents) | set(bounds.symbols)
+        self._taken: set[str] = beside._taken if beside is not None else set(bounds.symbols)
+        self._taken |= set(extents)
         for extent in extents.values():
             self._taken |= extent.variables()
-        _check_names(schedule, extents)
+        check_names(schedule, extents)
         inner = set(fusion.inner_dims())
         self.tiles: dict[str, str] = {}
         self.along: dict[str, str] = {}
@@ -92,7 +94,7 @@ class Domain:
             if not self.plans[name].sole
         )
         self.reach = reaches(fusion.computes, {*fusion.body.yields}, bounds)
-        self.depth = self.fresh("depth")
+        self.depth: str = beside.depth if beside is not None else self.fresh("depth")
         self.sizes[self.depth] = schedule.pipeline
 
     @property
@@ -218,7 +220,8 @@ def _divides(extent: Index, size: int) -> bool:
     return (extent % size) == 0
 
 
-def _check_names(schedule: Schedule, extents: Mapping[str, Index]) -> None:
+def check_names(schedule: Schedule, extents: Mapping[str, Index]) -> None:
+    """ScheduleError for a dim that the kernel doesn't have, or that is cut into parts."""
     known = ", ".join(extents)
     for field, mapping in (("tiles", schedule.tiles), ("reduce", schedule.reduce), ("split", schedule.split)):
         for name in mapping:

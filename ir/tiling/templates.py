@@ -6,18 +6,19 @@ group's dims with power-of-two tiles gives a right kernel: lanes beyond an exten
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from codesign.ir.core import Block, Value, tensor_type
+from codesign.ir.core import Block, Op, Value, tensor_type
 from codesign.ir.errors import UnsupportedError
-from codesign.ir.index import Bounds
+from codesign.ir.index import Bounds, index
 from codesign.ir.schedule import Schedule
 from codesign.ir.template import Template
 from codesign.ir.tensor import Compute, Fusion
-from codesign.ir.tile import Kernel
-from codesign.ir.tiling.domain import Domain
+from codesign.ir.tile import Band, GridDim, Kernel
+from codesign.ir.tiling.domain import Domain, check_names, grid_order
 from codesign.ir.tiling.outputs import OutputMap, output_maps
-from codesign.ir.tiling.program import Program
+from codesign.ir.tiling.program import Output, Program
+from codesign.ir.tiling.strands import restricted, strands
 from codesign.ir.types import BufferType, TensorType
 
 
@@ -38,7 +39,6 @@ def template(
     for op in fusion.body.ops:
         if not isinstance(op, Compute):
             raise UnsupportedError(f"a {op.opcode} cannot be part of a fused kernel", place=op.location)
-    yields = fusion.body.yields
     maps = outputs or output_maps(fusion)
     inputs = fusion.uses()
     taken: set[str] = set()
@@ -46,23 +46,61 @@ def template(
     results = [
         _buffer(where.type, value.name or "out", taken) for value, where in zip(fusion.results, maps, strict=True)
     ]
-    domain = Domain(fusion, schedule, ranges)
-    places = tuple((buffer, where.indices) for buffer, where in zip(results, maps, strict=True))
-    program = Program(domain, buffers, fusion.computes, yields, places, fusion.writes)
-    scope = program.run()
     params = [*buffers.values(), *results]
+    places = tuple((buffer, where.indices) for buffer, where in zip(results, maps, strict=True))
+    check_names(schedule, fusion.dims())
+    nests = _nests(fusion, schedule, ranges, buffers, places)
+    grid, body = _side_by_side(nests) if len(nests) > 1 else (nests[0][0].grid, Block(ops=nests[0][1]))
+    sizes = {symbol: size for domain, _ in nests for symbol, size in domain.sizes.items()}
     kernel = Kernel(
         name=name,
         params=params,
         outputs=len(results),
-        grid=domain.grid,
-        body=Block(ops=scope.ops),
+        grid=grid,
+        body=body,
         schedule=Schedule(),
-        symbols=(*_symbols(fusion, params), *domain.sizes),
+        symbols=(*_symbols(fusion, params), *sizes),
         location=fusion.location,
         overwrites={k: inputs.index(write.base) for k, write in fusion.writes.items()},
     )
-    return Template(kernel, domain.tiles, domain.depth, ranges, domain.along, domain.structure), domain.sizes
+    along = {name: dim for domain, _ in nests for name, dim in domain.along.items()}
+    tiles = {dim: symbol for domain, _ in nests for dim, symbol in domain.tiles.items()}
+    first = nests[0][0]
+    structure = first.structure if len(nests) == 1 else tuple(domain.structure for domain, _ in nests)
+    return Template(kernel, tiles, first.depth, ranges, along, structure), sizes
+
+
+def _nests(
+    fusion: Fusion,
+    schedule: Schedule,
+    bounds: Bounds,
+    buffers: Mapping[Value, Value],
+    places: Sequence[Output],
+) -> list[tuple[Domain, list[Op]]]:
+    """The loop nests of a group, one for each of its strands: their domains and what a program of each does."""
+    found: list[tuple[Domain, list[Op]]] = []
+    parts = strands(fusion)
+    if len(parts) > 1:
+        grid_order(fusion, schedule)  # that it names no others
+    for strand in parts:
+        own = restricted(schedule, strand.fusion) if len(parts) > 1 else schedule
+        domain = Domain(strand.fusion, own, bounds, found[0][0] if found else None)
+        outputs = tuple(places[k] for k in strand.results)
+        yields = strand.fusion.body.yields
+        program = Program(domain, buffers, strand.fusion.computes, yields, outputs, strand.fusion.writes)
+        found.append((domain, program.run().ops))
+    return found
+
+
+def _side_by_side(nests: Sequence[tuple[Domain, list[Op]]]) -> tuple[tuple[GridDim, ...], Block]:
+    """A grid of the programs of all nests one after the other, and a band of it for each."""
+    variable, first = nests[0][0].fresh("number"), index(0)
+    bands: list[Op] = []
+    for domain, ops in nests:
+        band = Band(variable, first, domain.grid, Block(ops=ops))
+        bands.append(band)
+        first = band.end
+    return (GridDim(variable, first),), Block(ops=bands)
 
 
 def _buffer(type: TensorType, name: str, taken: set[str]) -> Value:

@@ -10,7 +10,7 @@ import numpy as np
 from codesign.ir import tile
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.errors import VerificationError
-from codesign.ir.index import Bounds, Index
+from codesign.ir.index import Bounds, Index, index
 from codesign.ir.numerics import Array
 from codesign.ir.scalar import Read, Scalar
 from codesign.ir.tensor import MONOIDS
@@ -47,12 +47,30 @@ class KernelVerifier:
             self._fail("names a grid dim twice")
         for dim in kernel.grid:
             self.loops[dim.name] = range(dim.extent.constant) if dim.extent.is_constant else None
+        self._bands()
         self.block(kernel.body, set(kernel.params), set())
         if kernel.body.yields or kernel.body.args:
             self._fail("its body takes and yields nothing")
 
     def _fail(self, message: str) -> NoReturn:
         raise VerificationError(f"kernel @{self.kernel.name}: {message}", place=self.kernel.location)
+
+    def _bands(self) -> None:
+        """Bands share out the programs: each begins where the one before ends, and the last ends where the grid does."""
+        bands = [op for op in self.kernel.body.walk() if isinstance(op, tile.Band)]
+        if not bands:
+            return
+        if bands != self.kernel.body.ops:
+            self._fail("has bands of programs and other ops beside or around them")
+        if len(self.kernel.grid) != 1:
+            self._fail(f"has bands of programs on a grid of {len(self.kernel.grid)} dims, must be one")
+        ends = [*(band.end for band in bands)]
+        for band, begin in zip(bands, [index(0), *ends], strict=False):
+            if band.first != begin and (band.first - begin).simplify(self.bounds) != 0:
+                fail(band, f"begins at program {band.first}, must be {begin}")
+        total = self.kernel.grid[0].extent
+        if ends[-1] != total and (ends[-1] - total).simplify(self.bounds) != 0:
+            self._fail(f"its bands end at program {ends[-1]} of {total}")
 
     def _sizes(self, sizes: Sequence[Index], symbols: frozenset[str], what: str) -> None:
         for size in sizes:
@@ -221,6 +239,23 @@ def _for(v: KernelVerifier, op: tile.For, defined: set[Value]) -> None:
     del v.loops[op.variable]
 
 
+def _band(v: KernelVerifier, op: tile.Band, defined: set[Value]) -> None:
+    if [dim.name for dim in v.kernel.grid] != [op.variable]:
+        fail(op, f"counts programs by {op.variable!r}, which is not the grid's only dim")
+    known = frozenset(v.kernel.symbols)
+    check_index(op, op.first, known)
+    for dim in op.grid:
+        check_index(op, dim.extent, known)
+        if dim.name in v.names(()):
+            fail(op, f"its grid dim {dim.name!r} is in use outside")
+        v.loops[dim.name] = range(dim.extent.constant) if dim.extent.is_constant else None
+    v.block(op.body, defined, set())
+    if op.body.yields or op.body.args:
+        fail(op, "its body takes and yields nothing")
+    for dim in op.grid:
+        del v.loops[dim.name]
+
+
 _RULES: Mapping[type[Op], Callable[[KernelVerifier, Any, set[Value]], None]] = {
     tile.Load: _load,
     tile.Store: _store,
@@ -228,4 +263,5 @@ _RULES: Mapping[type[Op], Callable[[KernelVerifier, Any, set[Value]], None]] = {
     tile.Reduce: _reduce,
     tile.Dot: _dot,
     tile.For: _for,
+    tile.Band: _band,
 }

@@ -16,7 +16,7 @@ from codesign.ir.scalar import Read, Scalar
 from codesign.ir.tensor import Compute, Dim
 from codesign.passes.algebra import Rewriting, simplify_scalar
 from codesign.passes.fusion.group import Group, NotFusable, fresh_name, shown
-from codesign.passes.fusion.tidy import tidy
+from codesign.passes.fusion.tidy import spread_apart, tidy
 from codesign.passes.rebase import Split, digits_asked_for, mixed_radix, rebased
 from codesign.passes.views import inline
 
@@ -124,6 +124,8 @@ def _join(
         _share_loops(basis, leftover, first.computes, consumers)
         if not flows and not basis.names:
             _same_shapes(basis, leftover, first, second, consumers)
+    if not flows and spread_apart(first.computes, second.computes, basis.names):
+        basis = _Basis()
     moved, mapping = rebased(first.computes, basis.names, basis.first_splits, outer)
     dims_of = {op.result: tuple(index(dim.name) for dim in op.dims) for op in moved}
 

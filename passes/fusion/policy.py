@@ -19,6 +19,7 @@ from typing import Protocol, cast
 from codesign.ir.analysis import contraction
 from codesign.ir.core import Value
 from codesign.ir.errors import CodesignError, UnsupportedError
+from codesign.ir.tiling.strands import nests
 from codesign.passes.context import Pricer
 from codesign.passes.fusion.graph import GroupGraph, Node
 from codesign.passes.fusion.group import Group, NotFusable
@@ -96,20 +97,25 @@ class FusionSearch:
         assert node.group is not None
         return self.seconds(node.group, self.key(node))
 
-    def offer(self, first: Node, second: Node) -> Offer:
-        """What merging the pair brings (not whether the graph allows it: see `allowed`)."""
-        key = self.pair_key(first, second)
+    def offer(self, first: Node, second: Node, *, beside: bool = False) -> Offer:
+        """What merging the pair brings (not whether the graph allows it: see `allowed`).
+
+        `beside`: their programs may only lie side by side in one kernel; else they are to share a loop nest.
+        """
+        key = (self.pair_key(first, second), beside)
         found = self.offers.get(key)
         if found is None:
-            found = self.offers[key] = self._make_offer(first, second)
+            found = self.offers[key] = self._make_offer(first, second, beside)
         return found
 
-    def most(self, first: Node, second: Node) -> float:
-        """Seconds that merging the pair can save: what it saves where that is known, else those of the two apart."""
-        known = self.offers.get(self.pair_key(first, second))
-        return self.node_seconds(first) + self.node_seconds(second) if known is None else known.gain
+    def most(self, first: Node, second: Node, *, beside: bool = False) -> float:
+        """Seconds that merging the pair can save: what it saves where that is known, else those of the two apart, or beside each other of
+        the one that takes less."""
+        known = self.offers.get((self.pair_key(first, second), beside))
+        apart = self.node_seconds(first), self.node_seconds(second)
+        return (min(apart) if beside else sum(apart)) if known is None else known.gain
 
-    def _make_offer(self, first: Node, second: Node) -> Offer:
+    def _make_offer(self, first: Node, second: Node, beside: bool) -> Offer:
         apart = self.node_seconds(first) + self.node_seconds(second)
         assert first.group is not None
         assert second.group is not None
@@ -119,6 +125,9 @@ class FusionSearch:
             merged = self.graph.try_merge(first, second)
         except NotFusable as reason:
             return Offer(math.inf, apart, str(reason))
+        given = len(nests(first.group.computes)), len(nests(second.group.computes))
+        if beside != (len(nests(merged.computes)) > max(given)):
+            return Offer(math.inf, apart, "their programs share loops" if beside else "they share no loop")
         depth = chain_length(merged)
         if depth > self.chain:
             return Offer(math.inf, apart, f"{depth} matrix products in a chain, limit {self.chain}")
@@ -143,8 +152,8 @@ class FusionSearch:
             return second not in first.before and not self.graph.indirect_path(second, first)
         return not self.graph.indirect_path(first, second)
 
-    def accept(self, first: Node, second: Node) -> Node | None:
-        """Merge the pair; None when it turns out that it can't be."""
+    def accept(self, first: Node, second: Node, *, beside: bool = False) -> Node | None:
+        """Merge the pair, which was offered so; None when it turns out that it can't be."""
         try:
             merged = self.graph.try_merge(first, second)
         except NotFusable:
@@ -153,7 +162,9 @@ class FusionSearch:
         key = self.pair_key(first, second)
         known = self.made.get(key)
         names = (first.gives[-1].name, second.gives[-1].name)
-        self.made[key] = replace(known, count=known.count + 1) if known else Merge(*names, self.offer(first, second))
+        self.made[key] = (
+            replace(known, count=known.count + 1) if known else Merge(*names, self.offer(first, second, beside=beside))
+        )
         return self.graph.put(first, second, merged)
 
     def branch(self) -> FusionSearch:
@@ -265,34 +276,49 @@ class GreedyFusion:
         self.tiers = tiers
 
     def decide(self, search: FusionSearch) -> None:
-        ticket = itertools.count()
-        heap: list[tuple[int, float, int, Node, Node]] = []
+        def tier(first: Node, second: Node) -> int | None:
+            found = 0 if _belongs_to_reader(search, first, second) else _tier(first, second)
+            return found if found < self.tiers else None
 
-        def push(first: Node, second: Node) -> None:
-            most = search.most(first, second)
-            if most > 0:
-                tier = 0 if _belongs_to_reader(search, first, second) else _tier(first, second)
-                if tier < self.tiers:
-                    heapq.heappush(heap, (tier, -most, next(ticket), first, second))
+        merge_best_first(search, tier)
 
-        for node in list(search.graph.groups()):
-            for first, second in search.neighbours(node):
-                if first is node:  # each pair once
-                    push(first, second)
-        while heap:
-            tier, negative, place, first, second = heapq.heappop(heap)
-            if not search.allowed(first, second):
-                continue
-            now = search.offer(first, second).gain  # priced only now, and users may have changed since it was pushed
-            if now <= 0:
-                continue
-            if now < -negative:
-                heapq.heappush(heap, (tier, -now, place, first, second))
-                continue
-            merged = search.accept(first, second)
-            if merged is not None:
-                for pair in search.neighbours(merged):
-                    push(*pair)
+
+def merge_best_first(search: FusionSearch, tier: Callable[[Node, Node], int | None], *, beside: bool = False) -> None:
+    """Merge the pair of the lowest tier that saves most, again and again, while any saves; no pair of tier None."""
+    ticket = itertools.count()
+    heap: list[tuple[int, float, int, Node, Node]] = []
+
+    def push(first: Node, second: Node) -> None:
+        most = search.most(first, second, beside=beside)
+        level = tier(first, second) if most > 0 else None
+        if level is not None:
+            heapq.heappush(heap, (level, -most, next(ticket), first, second))
+
+    for node in list(search.graph.groups()):
+        for first, second in search.neighbours(node):
+            if first is node:  # each pair once
+                push(first, second)
+    while heap:
+        level, negative, place, first, second = heapq.heappop(heap)
+        if not search.allowed(first, second):
+            continue
+        now = search.offer(
+            first, second, beside=beside
+        ).gain  # priced only now; users may have changed since it was pushed
+        if now <= 0:
+            continue
+        if now < -negative:
+            heapq.heappush(heap, (level, -now, place, first, second))
+            continue
+        merged = search.accept(first, second, beside=beside)
+        if merged is not None:
+            for pair in search.neighbours(merged):
+                push(*pair)
+
+
+def lay_side_by_side(search: FusionSearch) -> None:
+    """Give groups one launch whose programs have no loops in common, last of all: it forecloses every other way to merge them."""
+    merge_best_first(search, lambda first, second: 0, beside=True)
 
 
 def _tier(first: Node, second: Node) -> int:

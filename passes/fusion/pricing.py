@@ -35,6 +35,9 @@ class RooflinePricer:
         return self.price(summarize(fusion))
 
     def price(self, kernel: KernelSummary) -> float:
+        if kernel.strands:  # of one launch
+            further = len(kernel.strands) - 1
+            return sum(self.price(strand) for strand in kernel.strands) - further * launch_seconds(self.machine)
         extents = {name: float(extent.evaluate(self.sizes)) for name, extent in kernel.extents.items()}
         resident = _resident(kernel, extents)
         level = self.machine.core_level()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence, Set
 
 from codesign.ir.core import Value
 from codesign.ir.index import Bounds, Index
@@ -11,6 +12,7 @@ from codesign.ir.location import merge as merge_locations
 from codesign.ir.precision import precision_of
 from codesign.ir.scalar import Read, Scalar
 from codesign.ir.tensor import Compute
+from codesign.ir.tiling.strands import nests, outer_dims
 from codesign.passes.algebra import Rewriting, simplify_scalar
 from codesign.passes.fusion.group import Group, NotFusable, shown
 from codesign.passes.rebase import rebased
@@ -50,11 +52,16 @@ def tidy(computes: list[Compute], outputs: dict[Value, Value], location: Locatio
 
 
 def _check_results(group: Group) -> None:
-    """Each result has every outer dim of the group: else many programs would write one element."""
-    inner = {dim.name for op in group.computes for dim in op.reductions}
-    wide = {dim.name: dim.extent for op in group.computes for dim in op.dims if dim.name not in inner}
+    """Each result has every outer dim of its loop nest: else many programs would write one element."""
     provided = set(group.outputs.values())
-    for op in group.computes:
+    for nest in nests(group.computes):
+        _check_nest(nest, provided)
+
+
+def _check_nest(nest: list[Compute], provided: Set[Value]) -> None:
+    outer = outer_dims(nest)
+    wide = {dim.name: dim.extent for op in nest for dim in op.dims if dim.name in outer}
+    for op in nest:
         if op.result in provided:
             mine = {dim.name for dim in op.dims}
             lacking = [name for name, extent in wide.items() if name not in mine and extent != 1]
@@ -90,6 +97,8 @@ def _same_loops(computes: tuple[Compute, ...]) -> dict[str, str]:
         for read in op.body.reads():
             seen.setdefault(read.source, {})[read.indices] = None
     inside = {op.result for op in computes}
+    apart = nests(computes)
+    nest_of = {dim.name: number for number, nest in enumerate(apart) for op in nest for dim in op.domain}
     for source, places in seen.items():
         if source in inside:
             continue
@@ -100,9 +109,24 @@ def _same_loops(computes: tuple[Compute, ...]) -> dict[str, str]:
             ((old, new),) = pairs
             if old is None or new is None or old not in extents or new not in extents:
                 continue
-            if extents[old] == extents[new] and new not in together[old]:
-                return {old: new}
+            if extents[old] != extents[new] or new in together[old]:
+                continue
+            if nest_of[old] != nest_of[new] and spread_apart(apart[nest_of[old]], apart[nest_of[new]], {old: new}):
+                continue
+            return {old: new}
     return {}
+
+
+def spread_apart(first: Sequence[Compute], second: Sequence[Compute], names: Mapping[str, str]) -> bool:
+    """Whether each of two nests has a dim for the grid that the other lacks, with the `names` that some of the first's dims get.
+
+    In one nest each would do its work again for every tile of the other's dim.
+    """
+    reduced = {dim.name for op in (*first, *second) for dim in op.reductions}
+    reduced |= {names.get(name, name) for name in reduced}
+    mine = {names.get(dim.name, dim.name) for op in first for dim in op.domain} - reduced
+    theirs = {dim.name for op in second for dim in op.domain} - reduced
+    return bool(mine - theirs) and bool(theirs - mine)
 
 
 def _without_copies(computes: list[Compute], outputs: dict[Value, Value]) -> list[Compute]:

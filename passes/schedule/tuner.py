@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from codesign.costmodel.gpu.runs import adjacent_dims
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.models import cost_model_for, informed
 from codesign.costmodel.protocol import CostModel, Reported
@@ -23,15 +22,18 @@ from codesign.ir.index import Bounds, Index, index
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.tensor import Fusion
 from codesign.ir.tiling.domain import SMALLEST_DOT, Domain
+from codesign.ir.tiling.strands import strands
 from codesign.ir.types import row_major
 from codesign.passes.knobs import Site, foreign, predict, settled
 from codesign.passes.normalize import Normalized, normalize
 from codesign.passes.schedule.build import space
 from codesign.passes.schedule.choice import from_json, to_json
 from codesign.passes.schedule.context import Candidate, Context
+from codesign.passes.schedule.large import programs_of_large_tiles
 from codesign.passes.schedule.policy import POLICIES, Policy, make_policy
 from codesign.passes.schedule.space import Space
 from codesign.passes.schedule.store import Store
+from codesign.passes.schedule.strands import Alone, combined, renamed
 from codesign.passes.tiling.cut import whole_parts
 from codesign.passes.tiling.split import split_reduction, splittable
 
@@ -99,9 +101,6 @@ WORTHWHILE = 0.9
 AS_FAST = 1e-3
 """Share of its time by which an accelerator's schedule may be slower than the best for fewer bytes of DRAM: less than its model knows."""
 
-LARGE = 128
-"""Rows and columns of a tile of a matrix product at which operands are read seldom enough on all machines here."""
-
 
 @dataclass(frozen=True)
 class _Form:
@@ -131,7 +130,7 @@ class _Search:
     def room(self, machine: Machine) -> float:
         """How many times as many programs the machine could hold at once: as the chosen ones, or as one a core with large tiles."""
         cores = machine.instances(machine.core_level().name)
-        large = _programs_of_large_tiles(self.context.summary, self.context.sizes)
+        large = programs_of_large_tiles(self.context.summary, self.context.sizes)
         return cores * max(self._resident() / self.programs(), 1.0 / large)
 
     def _resident(self) -> float:
@@ -147,19 +146,6 @@ class _Search:
         """Seconds of the model's launch term, which another kernel adds at least once more; 0 when it has none."""
         _, cost = self.context.batches[0]
         return float(cost.terms[0, cost.term_names.index("launch")]) if "launch" in cost.term_names else 0.0
-
-
-def _programs_of_large_tiles(summary: KernelSummary, sizes: Mapping[str, int]) -> int:
-    """Programs of a grid whose tiles are large along dims where that saves reads: those that share a load, and those along which
-    neighbours lie together in memory."""
-    loads = [access for nest in summary.nests for access in nest.loads]
-    extents: dict[tuple[frozenset[int], bool], int] = {}
-    for dim in summary.outer:
-        shared = frozenset(number for number, access in enumerate(loads) if dim not in access.dims)
-        together = any(dim in adjacent_dims(access) for access in loads)
-        extent = int(summary.extents[dim].evaluate(sizes))
-        extents[shared, together] = extents.get((shared, together), 1) * extent
-    return math.prod(-(-extent // LARGE) if any(alike) else extent for alike, extent in extents.items())
 
 
 def search(policy: Policy, kernel_space: Space, context: Context) -> Schedule | None:
@@ -202,6 +188,8 @@ class Tuner:
         self.seed = seed
         self._prices: dict[str, float] = {}
         self._tuned: dict[str, Tuned] = {}
+        self._alone: dict[str, _Search | ScheduleError] = {}
+        """Searches for strands, by structure."""
         self.store: Store | None = None
         if kept is not None and model is None and isinstance(policy, str) and policy in POLICIES:
             ranges = sorted(self.bounds.symbols.items())
@@ -320,6 +308,8 @@ class Tuner:
     def _search(self, form: _Form) -> _Search | ScheduleError:
         """The policy's choice for a group as one kernel, or why it has none."""
         normalized, summary = form.normalized, form.summary
+        if summary.strands:
+            return self._search_strands(form)
         try:
             kernel_space = space(summary, self.machine, self.sizes)
             context = self._context(summary)
@@ -334,12 +324,39 @@ class Tuner:
         except ScheduleError as error:
             return error
 
+    def _search_strands(self, form: _Form) -> _Search | ScheduleError:
+        """The best of the schedules that are put together from those of each strand."""
+        context, size = self._context(form.summary), 0
+        alone: list[Alone] = []
+        for part, summary in zip(strands(form.normalized.fusion), form.summary.strands, strict=True):
+            outputs = tuple(form.normalized.outputs[k] for k in part.results)
+            found = self._strand(_Form(Normalized(part.fusion, outputs, {}), summary))
+            if isinstance(found, ScheduleError):
+                return found
+            names = dict(zip(found.normalized.fusion.dims(), part.fusion.dims(), strict=True))
+            alone.append(Alone([Candidate(renamed(c.schedule, names), c.seconds) for c in found.context.top(64)]))
+            size += found.space_size
+        batch = ScheduleBatch.of(combined(alone)[: max(context.remaining, 1)])
+        cost = context.evaluate(batch)
+        row = int(np.argmin(cost.seconds))
+        if not np.isfinite(cost.seconds[row]):
+            return no_fit(form.summary, self.machine, context)
+        return _Search(form.normalized, context, batch.row(row), float(cost.seconds[row]), size)
+
+    def _strand(self, form: _Form) -> _Search | ScheduleError:
+        """The search for one strand, done once for those of the same structure."""
+        key = structural_hash(form.normalized.fusion)
+        found = self._alone[key] = self._alone.get(key) or self._search(form)
+        return found
+
     def _best_split(self, fusion: Fusion, found: _Search) -> tuple[int, float]:
         """Into how many parts to split the group's reduction (1: not at all) and the seconds that it then takes.
 
         Each number of parts is priced at tiles of its own. Only looked into when there is room for more programs, and using it could
         save more than another launch costs.
         """
+        if found.context.summary.strands:
+            return 1, found.seconds
         room = found.room(self.machine)
         where = splittable(fusion) if room > 1.0 and self._may_gain(found, room) else None
         if where is None:

@@ -23,6 +23,7 @@ from codesign.ir.location import UNKNOWN
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, apply, cast
 from codesign.ir.structure import structural_hash
 from codesign.ir.tensor import Compute, Dim, Fusion, Monoid, Sort
+from codesign.ir.tiling.strands import strands
 from codesign.ir.types import tensor
 from codesign.passes import CLEAN_UP, Context, optimize
 from codesign.passes.fusion.graph import GroupGraph
@@ -59,9 +60,10 @@ def check_legal(module: Module) -> None:
                     assert read.otherwise is None
                     assert tuple(i.variable for i in read.indices) == made[read.source]
             made[op.result] = tuple(dim.name for dim in op.dims)
-        outer = {name for name in fusion.outer_dims() if extents[name] != 1}
-        for value in fusion.body.yields:
-            assert outer <= set(made[value])
+        for strand in strands(fusion):
+            outer = {name for name in strand.fusion.outer_dims() if extents[name] != 1}
+            for value in strand.fusion.body.yields:
+                assert outer <= set(made[value])
     defined = set(module.main.args)
     for op in module.main.body.ops:  # no group before what it reads
         assert set(op.uses()) <= defined

@@ -34,10 +34,11 @@ class Offers:
             if self.names.get(node, "") in pair:
                 yield self.nodes[pair[0]], self.nodes[pair[1]]
 
-    def most(self, first: Node, second: Node) -> float:
+    def most(self, first: Node, second: Node, *, beside: bool = False) -> float:
         return self.offer(first, second).gain
 
-    def offer(self, first: Node, second: Node) -> Offer:
+    def offer(self, first: Node, second: Node, *, beside: bool = False) -> Offer:
+        assert not beside
         left = self.gains[self.names[first] + self.names[second]]
         return Offer(0.0, left.pop(0) if len(left) > 1 else left[0])
 
@@ -45,7 +46,7 @@ class Offers:
         gone = "".join(self.merged)
         return self.names[first] not in gone and self.names[second] not in gone
 
-    def accept(self, first: Node, second: Node) -> Node:
+    def accept(self, first: Node, second: Node, *, beside: bool = False) -> Node:
         self.merged.append(self.names[first] + self.names[second])
         return Node(None, Group((), {}, UNKNOWN), 99, (), ())
 

@@ -96,8 +96,8 @@ def test_no_search_is_worse_than_greedy(model: Callable[[], Module]) -> None:
 class Pricing(FusionSearch):
     """A search that prices each pair when it comes up, not when it is its turn."""
 
-    def most(self, first: Node, second: Node) -> float:
-        return self.offer(first, second).gain
+    def most(self, first: Node, second: Node, *, beside: bool = False) -> float:
+        return self.offer(first, second, beside=beside).gain
 
 
 @pytest.mark.parametrize("model", [models.mlp, models.layer_norm, models.softmax, models.attention])

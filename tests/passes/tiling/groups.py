@@ -15,6 +15,7 @@ from codesign.ir.numerics import round_to
 from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, cast, literal, select
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Compute, Dim, Fusion, Monoid
+from codesign.ir.text import parse
 from codesign.ir.tile import Kernel
 from codesign.ir.types import tensor
 from codesign.passes.normalize import normalize
@@ -49,6 +50,29 @@ def gemm(
     names = [d.name for d in grid]
     added = apply("add", Read(product.result, names), Read(bias, ["j"]))
     return group([product, relu := Compute(grid, apply("max", added, Literal(0, dtype)), name="r")], [relu])
+
+
+def products(rows: int, depth: int, columns: list[int], dtype: str = "f32", further: int = 0) -> Fusion:
+    """Products of one operand side by side, each of its own columns; the last has an epilogue. With `further`, as many exponentials."""
+    params, ops, results = [f"%x: {dtype}[{rows}, {depth}]"], [], []
+    for n, width in enumerate(columns):
+        params.append(f"%w{n}: {dtype}[{width}, {depth}]")
+        body = f"{{ f32(%x[i{n}, k{n}]) * f32(%w{n}[j{n}, k{n}]) }}"
+        ops.append(f"%a{n} = compute {dtype}[i{n}: {rows}, j{n}: {width}] sum(k{n}: {depth}) in f32 {body}")
+        results.append(f"%a{n}")
+    last = len(columns) - 1
+    ends = f"%e = compute {dtype}[i{last}: {rows}, j{last}: {columns[-1]}]"
+    ops.append(f"{ends} {{ {dtype}(f32(%a{last}[i{last}, j{last}]) + 1.0) }}")
+    results[-1] = "%e"
+    if further:
+        params.append(f"%p: f32[{further}]")
+        ops.append(f"%c = compute f32[m: {further}] {{ exp(%p[m]) }}")
+        results.append("%c")
+    given, lines = ", ".join(results), "\n".join(ops)
+    text = f"func @f({', '.join(params)}) {{\n{given} = fusion {{\n{lines}\nyield {given}\n}}\nreturn {given}\n}}"
+    (fusion,) = parse(text).main.body.ops
+    assert isinstance(fusion, Fusion)
+    return fusion
 
 
 def softmax(rows: int, columns: int, *, causal: bool = False) -> Fusion:
