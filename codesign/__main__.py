@@ -13,6 +13,7 @@ COMMANDS = {
     "compile": "compile a PyTorch model: kernels, schedules, predicted time, and why",
     "opt": "run passes on a .tile file",
     "simulate": "run an accelerator program on a simulated machine",
+    "map": "the best mapping of a product onto every level of an accelerator",
     "validate": "compare a cost model with a table of measured times",
     "calibrate": "fit a machine's parameters to a table of measured times",
     "ladder": "the same kernels through every fidelity of the cost model",

@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -79,6 +80,34 @@ class Energy(_Data):
     write_joules_per_byte: Figure
 
 
+Role = Literal["input", "weight", "output"]
+"""An operand of a product: its first factor, its second, its result."""
+
+
+class AxisInSpace(_Data):
+    """Instances of a level side by side: only dims that the operand `shares` does not depend on lie along it (any, where it is absent), and one
+    transfer serves all along it, of that operand (of any), unless there is no `multicast`. `full`: only mappings that use as many of them as the
+    sizes of a product allow are wanted."""
+
+    name: str
+    size: Count
+    shares: Role | None = None
+    multicast: Flag = True
+    full: Flag = False
+
+
+class Holds(_Data):
+    """Which operands a level always `keeps` and which it `may` hold, in how many `values` where it is made for single ones, and how many times as
+    `wide` as elsewhere; whether reads and writes take `one_port` in turn; and along which axes its instances lie."""
+
+    keeps: tuple[Role, ...] = ()
+    may: tuple[Role, ...] = ()
+    values: Count | None = None
+    wide: dict[Role, Annotated[float, Field(ge=0.125, le=64.0)]] = Field(default_factory=dict)
+    one_port: Flag = False
+    axes: tuple[AxisInSpace, ...] = ()
+
+
 class Level(_Data):
     """A memory level; levels are listed from the outermost to the innermost.
 
@@ -86,7 +115,7 @@ class Level(_Data):
     name of the spatial unit that owns an instance (`sm`, `cluster`, `core`), which is what a schedule binds
     dimensions to. Capacity, bandwidth (bytes per second, both directions together unless `write_bandwidth` is given)
     and latency are per instance. `efficiency`: the share of the bandwidth that a long transfer reaches (1 where it is absent).
-    `multicast`: one transfer out of it reaches any number of the instances inside.
+    `multicast`: one transfer out of it reaches any number of the instances inside. `holds`: what of a product may be there (`costmodel.mapping`).
     """
 
     name: str
@@ -101,6 +130,13 @@ class Level(_Data):
     line_bytes: Figure | None = None
     energy: Energy | None = None
     multicast: Flag = False
+    holds: Holds | None = None
+
+    @model_validator(mode="after")
+    def _axes_make_fanout(self) -> Level:
+        if self.holds is not None and self.holds.axes and prod(axis.size for axis in self.holds.axes) != self.fanout:
+            raise ValueError(f"holds.axes: their sizes must make the fanout of {self.fanout}")
+        return self
 
 
 class Unit(_Data):

@@ -1,0 +1,223 @@
+"""What a mapping costs: bytes that pass at each memory by operand, seconds that each is busy, joules; vectorised over mappings.
+
+A mapping comes as four numbers at each point where data arrives (`Factors`): how often its tile is loaded anew (`loops`: the loops in time around it
+over dims that it does not depend on), into how many instances (`space`), how many of these each take one transfer (`sent`: less than
+`space` where the network sends to many, or merges), and the values of a tile (`tile` along axes of one dim, `window` along the others). A result
+is read back before it is added to, except the first time. What holds for any machine is here; what is a convention of counting is in `Counting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import inf, prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.costmodel.mapping.hierarchy import Store
+from codesign.costmodel.mapping.nest import Nest, Point
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Bytes = dict[tuple[int, str], Floats]
+"""By store and operand."""
+
+
+@dataclass(frozen=True)
+class Counting:
+    """Conventions of counting.
+
+    `partial_bytes`: width of sums that are not complete (None: as wide as the result). `buffers`: tiles of an operand that a memory holds at
+    once so that the next arrives behind the present one, as far as it is not all of the operand. `start`: whether loading the first tiles and
+    storing the last takes time of its own (else the busiest part alone decides).
+    """
+
+    name: str
+    partial_bytes: float | None
+    buffers: int
+    start: bool
+
+
+OWN = Counting("own", 4.0, 2, True)
+"""Sums in f32, double buffering, and a beginning and an end that nothing hides."""
+ACCELFORGE = Counting("accelforge", None, 1, False)
+"""As AccelForge 1.0.467 counts: sums as wide as the result, one tile of each operand, even a single tile overlaps with its own transfer."""
+COUNTINGS = {counting.name: counting for counting in (OWN, ACCELFORGE)}
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Mappings of a nest: for each point `loops`, `space`, `sent`, `tile` and `window`, for each axis in space how many are `used`.
+
+    Arrays that broadcast with each other to the shape of the mappings: what only some dims decide is computed once for all the others'. Costs grow
+    with all of them but `used`.
+    """
+
+    loops: Sequence[Floats]
+    space: Sequence[Floats]
+    sent: Sequence[Floats]
+    tile: Sequence[Floats]
+    window: Sequence[Floats]
+    used: Sequence[Floats]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Of mappings: `reads` and `writes` in bytes over all instances, `busy` in seconds by part (stores, then the multipliers), `seconds`, `joules`,
+    `held` in bytes by store, and which mappings `fit`. Arrays as in `Factors`."""
+
+    reads: Bytes
+    writes: Bytes
+    busy: Sequence[Floats]
+    seconds: Floats
+    joules: Floats
+    held: Sequence[Floats]
+    fit: Bools
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """A nest under a convention of counting."""
+
+    nest: Nest
+    counting: Counting
+
+    @cached_property
+    def _whole(self) -> list[float]:
+        """Values that arrive at each point when its tile is loaded once, windows aside."""
+        extents = self.nest.problem.extents
+        return [
+            float(prod(extents[dim] for dim in point.operand.dims - point.operand.window_dims))
+            for point in self.nest.points
+        ]
+
+    def _widths(self, point: Point, store: int) -> tuple[float, float]:
+        """In a store, bytes of a value of a point's operand that is complete, and of one that is not."""
+        stores, operand = self.nest.hierarchy.stores, point.operand
+        width = operand.bytes * (stores[store].wide.get(operand.role, 1.0) if store < len(stores) else 1.0)
+        part = self.counting.partial_bytes
+        return width, width if part is None or operand.role != "output" else max(part, width)
+
+    def costs(self, factors: Factors) -> Costs:
+        """Costs of mappings."""
+        problem, hierarchy = self.nest.problem, self.nest.hierarchy
+        reads, writes = self._traffic(factors)
+        instances = self._instances(factors)
+        busy: list[Floats] = []
+        for number, store in enumerate(hierarchy.stores):
+            if store.read_bandwidth:
+                read, write = (_sum(v for (at, _), v in bytes_.items() if at == number) for bytes_ in (reads, writes))
+                busy.append(busy_seconds(store, read, write) / instances[number])
+            else:
+                busy.append(np.zeros(1))
+        busy.append(problem.macs / hierarchy.rate / instances[-1])
+        seconds = busy[-1]
+        for part, store in zip(busy, hierarchy.stores, strict=False):
+            seconds = np.maximum(seconds, part) if store.read_bandwidth else seconds
+        if self.counting.start:
+            seconds = seconds + self._start(factors)
+        by_operand = (self._joules(reads, writes, operand.name) for operand in problem.operands)
+        joules = _sum(by_operand) + (problem.macs * hierarchy.joules)
+        if hierarchy.static_watts:
+            joules = joules + hierarchy.static_watts * seconds
+        held = self._held(factors)
+        return Costs(reads, writes, busy, seconds, joules, held, self._fit(factors, held))
+
+    def _traffic(self, factors: Factors) -> tuple[Bytes, Bytes]:
+        reads: Bytes = {}
+        writes: Bytes = {}
+        for number, point in enumerate(self.nest.points):
+            sent, space, loops = factors.sent[number], factors.space[number], factors.loops[number]
+            outside, here = (point.parent, point.operand.name), (point.store, point.operand.name)
+            inside = point.store < len(self.nest.hierarchy.stores)
+            (full, part), (full_here, part_here) = self._widths(point, point.parent), self._widths(point, point.store)
+            whole = self._whole[number]
+            if point.operand.role != "output":
+                times = whole * loops * factors.window[number]
+                _add(reads, outside, (times * full) * sent)
+                if inside:
+                    _add(writes, here, (times * full_here) * space)
+                continue
+            again = whole * (loops - 1.0)
+            _add(writes, outside, (again * part + whole * (full if inside else part)) * sent)
+            _add(reads, outside, (again * part) * sent)
+            if inside:
+                _add(reads, here, (again * part_here + whole * full_here) * space)
+                _add(writes, here, (again * part_here) * space)
+        return reads, writes
+
+    def _joules(self, reads: Bytes, writes: Bytes, name: str) -> Floats:
+        stores = self.nest.hierarchy.stores
+        return _sum(
+            [v * stores[at].read_joules for (at, operand), v in reads.items() if operand == name]
+            + [v * stores[at].write_joules for (at, operand), v in writes.items() if operand == name]
+        )
+
+    def _instances(self, factors: Factors) -> list[Floats]:
+        """Of each store, and of the multipliers."""
+        total, axes = np.ones(1), list(zip(self.nest.hierarchy.axes, factors.used, strict=True))
+        found = []
+        for number in range(len(self.nest.hierarchy.stores) + 1):
+            while axes and axes[0][0].before <= number:
+                total = total * axes.pop(0)[1]
+            found.append(total)
+        return found
+
+    def _held(self, factors: Factors) -> list[Floats]:
+        """Bytes held in each store."""
+        stores = self.nest.hierarchy.stores
+        held: list[list[Floats]] = [[] for _ in stores]
+        for number, point in enumerate(self.nest.points):
+            if point.store >= len(stores):
+                continue
+            tile, width = factors.tile[number] * factors.window[number], max(self._widths(point, point.store))
+            if stores[point.store].values is None and self.counting.buffers > 1:
+                whole = float(point.operand.values(self.nest.problem.extents))
+                tile = np.minimum(tile * self.counting.buffers, whole)
+            held[point.store].append(tile * width)
+        return [_sum(each) for each in held]
+
+    def _fit(self, factors: Factors, held: Sequence[Floats]) -> Bools:
+        stores, fit = self.nest.hierarchy.stores, np.ones(1, dtype=np.bool_)
+        for number, point in enumerate(self.nest.points):
+            values = stores[point.store].values if point.store < len(stores) else None
+            if values is not None:
+                fit = fit & (factors.tile[number] * factors.window[number] <= values)
+        for number, store in enumerate(stores):
+            if store.values is None and store.capacity < inf:
+                fit = fit & (held[number] <= store.capacity)
+        return fit
+
+    def _start(self, factors: Factors) -> Floats:
+        """Seconds of the first loads from the outermost memory, and of the last store to it."""
+        outer = self.nest.hierarchy.stores[0]
+        found = []
+        for number, point in enumerate(self.nest.points):
+            rate = outer.write_bandwidth if point.operand.role == "output" else outer.read_bandwidth
+            if point.parent == 0 and rate:
+                tile = factors.tile[number] * factors.window[number]
+                found.append(tile * factors.sent[number] * (point.operand.bytes / rate))
+        return _sum(found)
+
+
+def busy_seconds(store: Store, read: Floats, write: Floats) -> Floats:
+    """Seconds that one instance of a store is busy with these bytes."""
+    if store.one_port and store.read_bandwidth == store.write_bandwidth:
+        return (read + write) * (1.0 / store.read_bandwidth)
+    reading, writing = read * (1.0 / store.read_bandwidth), write * (1.0 / store.write_bandwidth)
+    return reading + writing if store.one_port else np.maximum(reading, writing)
+
+
+def _add(into: Bytes, key: tuple[int, str], value: Floats) -> None:
+    into[key] = into[key] + value if key in into else value
+
+
+def _sum(values: Any) -> Floats:
+    """Of arrays that broadcast, the smallest first."""
+    total = np.zeros(1)
+    for value in sorted(values, key=lambda array: int(array.size)):
+        total = total + value
+    return total
