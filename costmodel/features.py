@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -117,14 +118,18 @@ class Features:
     loops: tuple[Loop, ...]
     reductions: Index
     slots: Mapping[Slot, tuple[tuple[float, Index], ...]]
-    lives: tuple[Index, ...] = field(repr=False)
-    """Bytes of the tiles that live at each op of the text."""
+    kernel: Kernel = field(repr=False)
     of: Mapping[Op, Move | Product | Loop] = field(repr=False)
     """By op of the text."""
 
     @property
     def programs(self) -> Index:
         return product(dim.extent for dim in self.grid)
+
+    @cached_property
+    def lives(self) -> tuple[Index, ...]:
+        """Bytes of the tiles that live at each op of the text."""
+        return tuple(_Lives(self.kernel).found)
 
     def bytes(self, kind: Kind) -> Index:
         """Bytes that one program moves in moves of a kind."""
@@ -202,7 +207,7 @@ class _Walk:
             loops=tuple(self.loops),
             reductions=self.reductions,
             slots={key: tuple(costs.items()) for key, costs in self.slots.items()},
-            lives=tuple(_Lives(self.kernel).found),
+            kernel=self.kernel,
             of=self.of,
         )
 

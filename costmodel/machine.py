@@ -25,6 +25,8 @@ from codesign.costmodel.allowed import allowed
 from codesign.costmodel.readers import unread
 from codesign.ir.errors import MachineError
 
+NAMED_UNITS = ("tensor", "vector", "special")
+"""Units whose names say what they do."""
 MOST_INSTANCES = 1 << 24
 """Instances of one level that a machine may have."""
 MACHINE_FOLDER = Path(__file__).resolve().parent / "machines"
@@ -144,7 +146,8 @@ class Unit(_Data):
 
     `rate[dtype]` is multiply-adds (or results, for `special`) per unit and clock; `peak[dtype]` is the quoted figure
     of the whole machine in operations per second (a multiply-add is two). Where both are given they must agree within
-    `tolerance`.
+    `tolerance`. `does`: kinds of operations (`ir.functions`) that an accelerator has this unit for, beside those that its name says: `tensor` does
+    matrix products, `special` transcendental functions, and `vector` whatever no other unit does.
     """
 
     name: str
@@ -158,6 +161,7 @@ class Unit(_Data):
     tolerance_reason: str | None = None
     array: dict[Literal["rows", "columns", "depth"], Figure] | None = None
     dataflows: tuple[Literal["output_stationary", "weight_stationary", "input_stationary"], ...] = ()
+    does: tuple[Literal["fma", "alu", "integer", "special"], ...] = ()
     energy_joules_per_operation: dict[str, Figure] = Field(default_factory=dict)
 
 
@@ -217,6 +221,10 @@ class Machine(_Data):
         for index, unit in enumerate(self.units):
             if unit.level not in names:
                 raise ValueError(f"units[{index}].level: '{unit.level}' is not a level; levels are {', '.join(names)}")
+            if self.kind == "dataflow" and unit.name not in NAMED_UNITS and not unit.does:
+                raise ValueError(
+                    f'units[{index}].does: nothing is done on \'{unit.name}\'; say what for: ["fma"], ["alu"], ["integer"], ["special"]'
+                )
             self._check_peaks(index, unit)
         return self
 
@@ -286,6 +294,11 @@ class Machine(_Data):
 
     def has_unit(self, name: str) -> bool:
         return any(entry.name == name for entry in self.units)
+
+    def doing(self, kind: str) -> Unit:
+        """The unit that does a kind of operation: the one that does least else of those that are there for it."""
+        found = [unit for unit in self.units if kind in unit.does or unit.name == kind]
+        return min(found, key=lambda unit: len(unit.does)) if found else self.unit("vector")
 
     def rate(self, unit: str, dtype: str) -> float | None:
         """Operations per second of the whole machine for a unit and dtype; None when the unit lacks the dtype."""

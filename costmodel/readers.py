@@ -51,17 +51,10 @@ DATAFLOW = (
     *(f"levels.*.{name}" for name in ("latency_seconds", "write_bandwidth")),
     "levels.dram.line_bytes",
     "levels.dram.efficiency",
-    "units.tensor.clock_hz",
     *(f"units.tensor.array.{side}" for side in ("rows", "columns", "depth")),
     *(f"units.tensor.energy_joules_per_operation.{dtype}" for dtype in _PRODUCTS),
-    *(f"units.{unit}.clock_hz" for unit in ("vector", "special")),
-    *(
-        f"units.{unit}.{table}.{dtype}"
-        for unit in ("vector", "special")
-        for table in ("rate", "peak")
-        for dtype in DTYPES
-    ),
-    *(f"units.vector.energy_joules_per_operation.{dtype}" for dtype in DTYPES),
+    "units.*.clock_hz",
+    *(f"units.*.{table}.{dtype}" for table in ("rate", "peak", "energy_joules_per_operation") for dtype in DTYPES),
     "limits.semaphores_per_core",
     "limits.queue_depth",
     "limits.dma_descriptor_dims",

@@ -88,15 +88,14 @@ def roofline_bounds(
 ) -> tuple[float, float, float, float]:
     """Least seconds on the tensor, vector and special units and at the outermost memory."""
     tensor = vector = special = 0.0
-    vector_rate = machine.rate("vector", "f32") or 0.0
-    special_rate = (
-        (machine.rate("special", "f32") or vector_rate / 4.0) if machine.has_unit("special") else vector_rate / 4.0
-    )
+    adding, beside = machine.doing("fma").name, machine.doing("special").name
+    vector_rate = machine.rate(adding, "f32") or 0.0
+    special_rate = (machine.rate(beside, "f32") if beside != "vector" else None) or vector_rate / 4.0
     if not vector_rate:
         raise UnsupportedError(
             f"{machine.name}: no f32 rate on the vector unit", hint="add units.vector.rate.f32 to the machine file"
         )
-    double_rate = machine.rate("vector", "f64") or vector_rate
+    double_rate = machine.rate(adding, "f64") or vector_rate
     for nest in kernel.nests:
         points = points_of(kernel, nest, sizes)
         if nest.contraction is not None:

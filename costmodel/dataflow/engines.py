@@ -116,38 +116,34 @@ def vector_clocks(
 ) -> Floats:
     """Clocks of one `vector` instruction over `points`.
 
-    `operations`: issue slots per point by (unit, dtype name), as `codesign.ir.analysis.operation_counts` gives. The arithmetic
-    pipe, the transcendental pipe and the scratchpad port work side by side; the slowest decides. A reduction ends with a tree across
-    the lanes.
+    `operations`: issue slots per point by (unit, dtype name), as `codesign.ir.analysis.operation_counts` gives. The pipes of the machine's
+    units and the scratchpad port work side by side; the slowest decides. A reduction ends with a tree across the lanes.
     """
     points = np.asarray(points, dtype=np.float64)
-    arithmetic, special = vector_slots(target, operations)
-    moved = np.asarray(bytes_moved, dtype=np.float64) / target.scratch_bytes_per_clock
-    busy = np.maximum(np.maximum(np.ceil(points * arithmetic), np.ceil(points * special)), moved)
-    tree = np.log2(max(max(target.lanes.values()), 2.0)) if reduces else 0.0
+    busy = np.asarray(bytes_moved, dtype=np.float64) / target.scratch_bytes_per_clock
+    for each in pipe_clocks(target, operations).values():
+        busy = np.maximum(busy, np.ceil(points * each))
+    tree = np.log2(max(max(target.pipes["alu"].lanes.values()), 2.0)) if reduces else 0.0
     return np.asarray(target.vector_startup_clocks + busy + np.ceil(tree), dtype=np.float64)
 
 
-def vector_slots(target: Target, operations: Mapping[tuple[str, str], Numbers]) -> tuple[Floats, Floats]:
-    """Clocks per point of the arithmetic pipe and of the transcendental pipe."""
-    arithmetic = special = np.zeros((), dtype=np.float64)
-    for (unit, dtype), slots in operations.items():
-        if unit == "free" or not np.any(slots):
-            continue
-        if unit == "special":
-            special = special + np.asarray(slots) / target.special_rate(DTYPES[dtype])
-        else:
-            arithmetic = arithmetic + np.asarray(slots) / target.vector_lanes(DTYPES[dtype])
-    return arithmetic, special
+def pipe_clocks(target: Target, operations: Mapping[tuple[str, str], Numbers]) -> dict[str, Floats]:
+    """Clocks per point of each pipe that has something to do."""
+    found: dict[str, Floats] = {}
+    for (kind, dtype), slots in operations.items():
+        if kind != "free" and np.any(slots):
+            pipe = target.pipes[kind]
+            found[pipe.name] = found.get(pipe.name, np.zeros(())) + np.asarray(slots) / pipe.rate(DTYPES[dtype])
+    return found
 
 
 def vector_joules(target: Target, points: Numbers, operations: Mapping[tuple[str, str], Numbers]) -> Floats:
     """Energy of a vector instruction's arithmetic; other dtypes are taken as the f32 figure, NaN when the file has none."""
-    each = target.vector_joules.get("f32", float("nan"))
     total = np.zeros((), dtype=np.float64)
-    for (unit, dtype), slots in operations.items():
-        if unit != "free":
-            total = total + np.asarray(slots) * target.vector_joules.get(dtype, each)
+    for (kind, dtype), slots in operations.items():
+        if kind != "free":
+            known = target.pipes[kind].joules
+            total = total + np.asarray(slots) * known.get(dtype, known.get("f32", float("nan")))
     return np.asarray(np.asarray(points, dtype=np.float64) * total, dtype=np.float64)
 
 

@@ -6,6 +6,7 @@ The analytic model, the lowering and the simulator all work on this, so that the
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ from codesign.costmodel.launches import launch_seconds
 from codesign.costmodel.machine import Level, Machine, Unit
 from codesign.ir.dtypes import DTYPES, DType
 from codesign.ir.errors import MachineError, UnsupportedError
+
+KINDS = ("fma", "alu", "integer", "special")
+"""Of operations of element-wise work (`ir.functions`)."""
 
 Floats = Any
 """A number or an array of them."""
@@ -68,6 +72,20 @@ class Array:
 
 
 @dataclass(frozen=True)
+class Pipe:
+    """A unit of a core that element-wise instructions pass, with others side by side. `lanes`: results a clock by dtype; `joules`: of one."""
+
+    machine: str
+    name: str
+    lanes: Mapping[str, float]
+    joules: Mapping[str, float]
+
+    def rate(self, dtype: DType) -> float:
+        """Results a clock; narrower types run as f32 or i32, 64-bit integers at half of i32."""
+        return _lanes(self.machine, self.name, self.lanes, dtype)
+
+
+@dataclass(frozen=True)
 class Target:
     """One core and what surrounds it. Times are clocks of the tensor unit (`clock_hz`).
 
@@ -81,10 +99,9 @@ class Target:
     places: tuple[tuple[str, int], ...]
     cores_per_cluster: int
     array: Array
-    lanes: dict[str, float]
-    special_lanes: dict[str, float]
+    pipes: Mapping[str, Pipe]
+    """By kind of operation."""
     vector_startup_clocks: float
-    vector_joules: dict[str, float]
     scratch_bytes_per_clock: float
     scratch_read_joules: float
     scratch_write_joules: float
@@ -114,14 +131,6 @@ class Target:
         """From a core's request to the first byte out of DRAM."""
         return sum(port.latency_clocks for port in self.ports)
 
-    def vector_lanes(self, dtype: DType) -> float:
-        """Results of the vector unit a clock; narrower types run as f32 or i32, 64-bit integers at half of i32."""
-        return _lanes(self.name, "vector", self.lanes, dtype)
-
-    def special_rate(self, dtype: DType) -> float:
-        """Transcendental results a clock."""
-        return _lanes(self.name, "special", self.special_lanes, dtype)
-
     def tensor_slowdown(self, dtype: DType) -> float:
         """Clocks per step of the array for operands of a dtype, relative to its full rate."""
         if dtype.name not in self.array.slowdown:
@@ -133,7 +142,7 @@ class Target:
         return self.array.slowdown[dtype.name]
 
 
-def _lanes(machine: str, unit: str, rates: dict[str, float], dtype: DType) -> float:
+def _lanes(machine: str, unit: str, rates: Mapping[str, float], dtype: DType) -> float:
     if dtype.name in rates:
         return rates[dtype.name]
     if dtype.is_float and dtype.bits <= 32 and "f32" in rates:
@@ -162,6 +171,14 @@ def _rates(machine: Machine, unit: Unit, clock_hz: float, per_core: float) -> di
     }
 
 
+def _pipe(machine: Machine, unit: Unit, clock: float, cores: int) -> Pipe:
+    """A unit's pipe; its energies are those of the vector unit where its own are not known."""
+    known = unit.energy_joules_per_operation or machine.unit("vector").energy_joules_per_operation
+    joules = {dtype: figure.value for dtype, figure in known.items() if figure.value is not None}
+    per_core = machine.instances(unit.level) * unit.count / cores
+    return Pipe(machine.name, unit.name, _rates(machine, unit, clock, per_core), joules)
+
+
 def target_of(machine: Machine) -> Target:
     """The figures of a dataflow machine; MachineError names what its file lacks."""
     known = _KNOWN.get(id(machine))
@@ -178,8 +195,7 @@ def _target(machine: Machine) -> Target:
         raise MachineError(f"{machine.name} is a {machine.kind}, not a dataflow machine", hint="try maia100")
     core = machine.core_level()
     cores = machine.instances(core.name)
-    tensor, vector = machine.unit("tensor"), machine.unit("vector")
-    special = machine.unit("special") if machine.has_unit("special") else vector
+    tensor = machine.unit("tensor")
     clock = machine.need(tensor.clock_hz, "units.tensor.clock_hz")
     position = machine.levels.index(core)
     clusters = machine.instances(machine.above(core).name)
@@ -191,10 +207,8 @@ def _target(machine: Machine) -> Target:
         places=_places(machine.levels[: position + 1]),
         cores_per_cluster=cores // clusters,
         array=_array(machine, tensor, cores),
-        lanes=_rates(machine, vector, clock, machine.instances(vector.level) * vector.count / cores),
-        special_lanes=_rates(machine, special, clock, machine.instances(special.level) * special.count / cores),
+        pipes={kind: _pipe(machine, machine.doing(kind), clock, cores) for kind in KINDS},
         vector_startup_clocks=machine.limit("vector_startup_clocks"),
-        vector_joules={k: f.value for k, f in vector.energy_joules_per_operation.items() if f.value is not None},
         scratch_bytes_per_clock=machine.need(core.bandwidth, f"levels.{core.name}.bandwidth") / clock,
         scratch_read_joules=_joules(machine, core, False),
         scratch_write_joules=_joules(machine, core, True),

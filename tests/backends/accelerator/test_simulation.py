@@ -210,4 +210,4 @@ def test_what_depends_on_few_points_is_computed_apart() -> None:
     arrays = groups.random_inputs(fusion)
     result = simulate(program, arrays, MAIA)
     np.testing.assert_array_equal(result.outputs[0], groups.reference(fusion, arrays)[0])
-    assert result.busy["vector"] < 128 * 128 * 2 / target_of(MAIA).special_rate(F32), "not a sine per point"
+    assert result.busy["vector"] < 128 * 128 * 2 / target_of(MAIA).pipes["special"].rate(F32), "not a sine per point"

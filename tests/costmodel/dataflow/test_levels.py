@@ -11,6 +11,7 @@ from codesign.backends.accelerator import lower, simulate
 from codesign.costmodel.dataflow import DataflowModel, target_of
 from codesign.costmodel.machine import MACHINE_FOLDER, Machine, load_machine
 from codesign.costmodel.summary import summarize
+from codesign.ir.errors import MachineError
 from codesign.ir.schedule import AtLevel, Schedule, ScheduleBatch
 from codesign.passes.knobs.site import Site
 from codesign.passes.normalize import normalize
@@ -37,6 +38,23 @@ place = "lane"
 fanout = 16
 capacity_bytes = { value = 1024, source = "ASSUMED" }
 bandwidth = { value = 1e12, source = "ASSUMED" }
+
+"""
+
+
+COMPARE = """[[units]]
+name = "compare"
+level = "core"
+count = 1
+does = ["alu"]
+clock_hz = { value = 1.7e9, source = "ASSUMED" }
+
+[units.rate]
+f32 = { value = 512, source = "ASSUMED" }
+bf16 = { value = 512, source = "ASSUMED" }
+
+[units.energy_joules_per_operation]
+f32 = { value = 1e-13, source = "ASSUMED" }
 
 """
 
@@ -113,3 +131,35 @@ def test_a_level_more_costs_its_way(shapes: dict[str, Machine]) -> None:
     plain, more = (DataflowModel().predict(kernel, m, batch) for m in (load_machine("maia100"), shapes["more"]))
     assert more.seconds[0] > plain.seconds[0], "the latency of one more memory"
     assert more.joules[0] > plain.joules[0], "and the energy of passing it"
+
+
+def test_a_unit_more_takes_what_it_is_there_for(tmp_path: Path) -> None:
+    """Maxima of columns compare and nothing else: a unit for that, eight times as wide as the vector unit, does it faster."""
+    text = (MACHINE_FOLDER / "maia100.toml").read_text()
+    at = text.index("[[links]]")
+    plain, more = load_machine("maia100"), machine(tmp_path, "compares", text[:at] + COMPARE + text[at:])
+    assert {kind: pipe.name for kind, pipe in target_of(more).pipes.items()} == {
+        "fma": "vector",
+        "alu": "compare",
+        "integer": "vector",
+        "special": "special",
+    }
+    form = normalize(groups.reduction(1000, 1000, "max", over_rows=True))
+    schedule = Schedule({"i": 16, "j": 128}, reduce={"i": "looped"}, pipeline=2)
+    costs, runs = [], []
+    for found in (plain, more):
+        costs.append(DataflowModel().predict(summarize(form.fusion), found, ScheduleBatch.of([schedule])))
+        program = lower(tile(form.fusion, schedule, outputs=form.outputs), found)
+        runs.append(simulate(program, None, found, values=False))
+    for cost, run in zip(costs, runs, strict=True):
+        assert cost.seconds[0] == pytest.approx(run.seconds, rel=0.05)
+        assert cost.joules[0] == pytest.approx(run.joules, rel=0.01)
+    assert runs[1].busy["vector"] < 0.8 * runs[0].busy["vector"], "the port of the scratchpad is what bounds now"
+    assert costs[1].joules[0] < costs[0].joules[0]
+
+
+def test_a_unit_that_is_there_for_nothing_is_refused(tmp_path: Path) -> None:
+    text = (MACHINE_FOLDER / "maia100.toml").read_text()
+    at = text.index("[[links]]")
+    with pytest.raises(MachineError, match=r"units\[3\].does: nothing is done on 'compare'"):
+        machine(tmp_path, "idle", text[:at] + COMPARE.replace('does = ["alu"]\n', "") + text[at:])
