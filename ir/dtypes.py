@@ -73,6 +73,10 @@ F8E4M3 = _dtype("f8e4m3", "float", 8, 3, np.float32)
 F8E5M2 = _dtype("f8e5m2", "float", 8, 2, np.float32)
 F8E4M3FNUZ = _dtype("f8e4m3fnuz", "float", 8, 3, np.float32)
 F8E5M2FNUZ = _dtype("f8e5m2fnuz", "float", 8, 2, np.float32)
+F6E2M3 = _dtype("f6e2m3", "float", 6, 3, np.float32)
+F6E3M2 = _dtype("f6e3m2", "float", 6, 2, np.float32)
+F4E2M1 = _dtype("f4e2m1", "float", 4, 1, np.float32)
+"""Elements of blocks with a scale (`ir.microscaling`); they have neither infinities nor NaN."""
 F8E8M0 = _dtype("f8e8m0", "uint", 8, 0, np.uint8)
 F4X2 = _dtype("f4x2", "uint", 8, 0, np.uint8)
 """Scales of blocks (an exponent) and pairs of 4-bit floats, the first in the lower half: bytes, whose numbers are worked out where they are
@@ -86,6 +90,6 @@ DTYPES: dict[str, DType] = {
     d.name: d
     for d in (
         *(BOOL, I8, I16, I32, I64, U8, U16, U32, U64),
-        *(F8E4M3, F8E5M2, F8E4M3FNUZ, F8E5M2FNUZ, F8E8M0, F4X2, F16, BF16, F32, F64),
+        *(F8E4M3, F8E5M2, F8E4M3FNUZ, F8E5M2FNUZ, F6E2M3, F6E3M2, F4E2M1, F8E8M0, F4X2, F16, BF16, F32, F64),
     )
 }

@@ -1,6 +1,6 @@
 """How values of each element type are held in NumPy, rounded, and converted into each other.
 
-Formats that NumPy lacks (bf16, the 8-bit floats) are held in float32 arrays whose every element is a value of the
+Formats that NumPy lacks (bf16, the floats of 8 bits and fewer) are held in float32 arrays whose every element is a value of the
 format. Rounding is to nearest, ties to even. Conversions follow PyTorch on a CPU.
 """
 
@@ -11,15 +11,33 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign.ir.dtypes import BF16, BOOL, F8E4M3, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F16, DType
+from codesign.ir.dtypes import (
+    BF16,
+    BOOL,
+    F4E2M1,
+    F6E2M3,
+    F6E3M2,
+    F8E4M3,
+    F8E4M3FNUZ,
+    F8E5M2,
+    F8E5M2FNUZ,
+    F16,
+    DType,
+)
 
 Array = npt.NDArray[Any]
 
-_LEAST_EXPONENT = {F8E4M3: -6, F8E5M2: -14, F8E4M3FNUZ: -7, F8E5M2FNUZ: -15}
-GREATEST = {F8E4M3: 448.0, F8E5M2: 57344.0, F8E4M3FNUZ: 240.0, F8E5M2FNUZ: 57344.0}
-"""The largest finite number of each 8-bit float."""
+_LEAST_EXPONENT = {F8E4M3: -6, F8E5M2: -14, F8E4M3FNUZ: -7, F8E5M2FNUZ: -15, F6E2M3: 0, F6E3M2: -2, F4E2M1: 0}
+GREATEST = {
+    F8E4M3: 448.0, F8E5M2: 57344.0, F8E4M3FNUZ: 240.0, F8E5M2FNUZ: 57344.0,
+    F6E2M3: 7.5, F6E3M2: 28.0, F4E2M1: 6.0,
+}
+"""The largest finite number of each small float."""
 
-_BEYOND = {F8E4M3: 448.0, F8E5M2: np.inf, F8E4M3FNUZ: np.nan, F8E5M2FNUZ: np.nan}
+_BEYOND = {
+    F8E4M3: 448.0, F8E5M2: np.inf, F8E4M3FNUZ: np.nan, F8E5M2FNUZ: np.nan,
+    F6E2M3: 7.5, F6E3M2: 28.0, F4E2M1: 6.0,
+}
 _ONE_ZERO = (F8E4M3FNUZ, F8E5M2FNUZ)
 """The formats of AMD's CDNA 3 have neither infinities nor a negative zero, whose pattern is their only NaN."""
 
@@ -28,8 +46,8 @@ def round_to(array: npt.ArrayLike, dtype: DType) -> Array:
     """The array's numbers rounded to the nearest value of a float format, in the NumPy dtype that holds it.
 
     Too large values become infinite; in f8e4m3, which has no infinity, the greatest value (as conversion instructions
-    and PyTorch saturate); in the fnuz formats NaN. Narrow formats are reached through float32, as in PyTorch: a float64
-    is rounded twice.
+    and PyTorch saturate), and in the floats of 6 and 4 bits too; in the fnuz formats NaN. Narrow formats are reached through
+    float32, as in PyTorch: a float64 is rounded twice.
     """
     values = np.asarray(array)
     with np.errstate(over="ignore", invalid="ignore"):

@@ -219,7 +219,8 @@ class Vector(Instruction):
 class Matmul(Instruction):
     """`matmul acc[m, n] += a[i % 2, m, k] @ b[i % 2, k, n] [m: 64, n: 64, k: 64]` on the tensor unit.
 
-    The operands may be stored in any order of their axes. With `accumulate` false the product overwrites the target; with `first`
+    The operands may be stored in any order of their axes. With `a[m, k] scaled s[m, k // 32]` each element counts times a power of two of its
+    block, an exponent of type f8e8m0 (`ir.microscaling`). With `accumulate` false the product overwrites the target; with `first`
     given it overwrites when that expression is zero (the first step of a loop) and adds otherwise.
     """
 
@@ -230,13 +231,18 @@ class Matmul(Instruction):
     accumulate: bool = True
     first: Index | None = None
     precision: Precision = "ieee"
+    scales: tuple[Read | None, Read | None] = (None, None)
 
     @property
     def engine(self) -> Engine:
         return "tensor"
 
+    def factors(self) -> tuple[Read, ...]:
+        """The operands and their scales."""
+        return (self.a, self.b, *(scale for scale in self.scales if scale is not None))
+
     def reads(self) -> tuple[Read, ...]:
-        return (self.a, self.b, self.target) if self.accumulate else (self.a, self.b)
+        return (*self.factors(), self.target) if self.accumulate else self.factors()
 
     def writes(self) -> tuple[Read, ...]:
         return (self.target,)

@@ -89,5 +89,7 @@ def prepare(number: int, op: Instruction) -> Prepared:
     elif isinstance(op, Matmul):
         first = None if op.first is None else name(op.first)
         places = (in_place(op.target), in_place(op.a), in_place(op.b))
-        item.instruction = Matmul(*places, op.axes, op.accumulate, first, op.precision)
+        left, right = op.scales
+        scales = (left and in_place(left), right and in_place(right))
+        item.instruction = Matmul(*places, op.axes, op.accumulate, first, op.precision, scales)
     return item

@@ -161,7 +161,7 @@ class _Core:
 
     def _reads(self, op: Instruction, number: int, row: int) -> Sequence[Read]:
         if isinstance(op, Matmul) and op.first is not None and not self.flat.rows[number].controls[str(op.first)][row]:
-            return (op.a, op.b)
+            return op.factors()
         return op.reads()
 
     def _touch(self, number: int, row: int, knows: _Known) -> None:

@@ -38,7 +38,9 @@ def map_reads(instruction: Instruction, change: Callable[[Read], Read]) -> Instr
         return replace(instruction, target=change(instruction.target), body=in_scalar(instruction.body))
     if isinstance(instruction, Matmul):
         a, b = change(instruction.a), change(instruction.b)
-        return replace(instruction, target=change(instruction.target), a=a, b=b)
+        left, right = instruction.scales
+        scales = (left and change(left), right and change(right))
+        return replace(instruction, target=change(instruction.target), a=a, b=b, scales=scales)
     return instruction
 
 

@@ -142,8 +142,7 @@ def _values(
         cost = cost_of(item, program, target)
         if cost.depends_on_data():
             assert isinstance(item.instruction, Load | Store)
-            boxes = tuple(guard for guard in item.instruction.guards if guard not in cost.others)
-            counted[item.number] = (boxes, cost.others)
+            counted[item.number] = [guard in cost.others for guard in item.instruction.guards]
     memories = Values(program, flat, target, given, counted)
     for batch in checked(program, flat, gangs, target):
         memories.execute(batch)

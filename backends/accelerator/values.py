@@ -23,6 +23,7 @@ from codesign.ir.dtypes import F32
 from codesign.ir.errors import EvaluationError
 from codesign.ir.index import Index, index
 from codesign.ir.interpreter.reduction import reduce_array
+from codesign.ir.microscaling import power_of_two
 from codesign.ir.numerics import Array, convert, finish
 from codesign.ir.precision import multiply
 from codesign.ir.program import Instruction, Load, Matmul, Program, Store, Vector
@@ -35,8 +36,8 @@ _CORE, _CLUSTER = "@core", "@cluster"
 class Values:
     """The memories of one run. `buffers`: one array per parameter of the program, results included; written in place.
 
-    `lanes`: of each transfer whose guards depend on data, the share of lanes that they leave, by execution. `counted`: those guards by
-    instruction, as (the others, these).
+    `lanes`: of each transfer whose guards depend on data, the share of lanes that they leave, by execution. `counted`: such instructions, and of
+    each guard whether it is one of these; the others cut a box out.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Values:
         flat: Flat,
         target: Target,
         buffers: Sequence[Array],
-        counted: Mapping[int, tuple[tuple[Guard, ...], tuple[Guard, ...]]],
+        counted: Mapping[int, Sequence[bool]],
     ) -> None:
         self.program, self.flat, self.target, self.counted = program, flat, target, counted
         for value, array in zip(program.params, buffers, strict=True):
@@ -134,13 +135,20 @@ class Values:
         precision = op.precision if op.a.dtype is F32 else "ieee"
         with np.errstate(all="ignore"):
             left, right = (
-                np.ascontiguousarray(convert(self._read(side, axes, fixed, count), dtype))
-                for side, axes in ((op.a, (m, k)), (op.b, (k, n)))
+                np.ascontiguousarray(convert(self._factor(*factor, fixed, count), dtype))
+                for factor in ((op.a, op.scales[0], (m, k)), (op.b, op.scales[1], (k, n)))
             )
             product = multiply(left, right, precision)
             if not overwrite:
                 product = product + self._read(op.target, (m, n), fixed, count)
             self._write(op.target, (m, n), fixed, count, finish(product, dtype))
+
+    def _factor(
+        self, factor: Read, scale: Read | None, axes: Sequence[Axis], fixed: Mapping[str, Any], count: int
+    ) -> Array:
+        """An operand of a product, times the scales of its blocks."""
+        numbers = self._read(factor, axes, fixed, count)
+        return numbers if scale is None else numbers * power_of_two(self._read(scale, axes, fixed, count))
 
     def _load(self, op: Load, fixed: Mapping[str, Any], number: int, chosen: Ints) -> None:
         count = len(chosen)
@@ -150,7 +158,7 @@ class Values:
         domain = BatchDomain(op.axes, fixed, count)
         evaluator = BatchEvaluator(domain, self.data)
         active = evaluator.active(op.guards)
-        self._count(evaluator, number, chosen)
+        self._count(evaluator, op.guards, number, chosen)
         idle = convert(0 if op.otherwise is None else op.otherwise.value, op.target.source.type.dtype)
         memory = self.data[op.source]
         if active is True:
@@ -171,7 +179,7 @@ class Values:
         domain = BatchDomain(op.axes, fixed, len(chosen))
         evaluator = BatchEvaluator(domain, self.data)
         active = evaluator.active(op.guards)
-        self._count(evaluator, number, chosen)
+        self._count(evaluator, op.guards, number, chosen)
         memory, dtype = self.data[op.target], op.target.type.dtype
         if not np.any(active):
             return
@@ -194,11 +202,12 @@ class Values:
             if dtype.is_float and dtype.bits < 32:
                 memory[places] = convert(memory[places], dtype)
 
-    def _count(self, evaluator: BatchEvaluator, number: int, chosen: Ints) -> None:
+    def _count(self, evaluator: BatchEvaluator, guards: Sequence[Guard], number: int, chosen: Ints) -> None:
         """Note which share of its lanes data leaves each execution."""
         if number not in self.counted:
             return
-        boxes, others = self.counted[number]
+        boxes = [guard for guard, counts in zip(guards, self.counted[number], strict=True) if not counts]
+        others = [guard for guard, counts in zip(guards, self.counted[number], strict=True) if counts]
         shape = evaluator.domain.shape
         boxed = np.broadcast_to(evaluator.active(boxes), shape).reshape(len(chosen), -1)
         active = boxed & np.broadcast_to(evaluator.active(others), shape).reshape(len(chosen), -1)

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, cast
 import lark
 
 from codesign.ir.core import Value
-from codesign.ir.dtypes import DTYPES, F32, I64, DType
+from codesign.ir.dtypes import DTYPES, F8E8M0, F32, I64, DType
 from codesign.ir.functions import FUNCTIONS, result_dtype
 from codesign.ir.index import Index, index, maximum, minimum
 from codesign.ir.location import UNKNOWN, Location
@@ -145,11 +145,19 @@ class ProgramBuilder(lark.Transformer[Any, Any]):
         return self._with(Vector(target, axes, body, reduced, monoid), rest)
 
     def matmul(
-        self, target: Read, sign: str, a: Read, b: Read, axes: Any, first: Any, precision: Any, *rest: Any
+        self, target: Read, sign: str, a: Any, b: Any, axes: Any, first: Any, precision: Any, *rest: Any
     ) -> Matmul:
         if len(axes) != 3:
             raise ValueError(f"matmul needs three axes (m, n, k), got {len(axes)}")
-        return self._with(Matmul(target, a, b, axes, sign == "+=", first, precision or "ieee"), rest)
+        (left, left_scale), (right, right_scale) = a, b
+        for scale in (left_scale, right_scale):
+            if scale is not None and scale.dtype is not F8E8M0:
+                raise ValueError(f"a scale is of type f8e8m0, {scale.source.name} is {scale.dtype}")
+        scales = (left_scale, right_scale)
+        return self._with(Matmul(target, left, right, axes, sign == "+=", first, precision or "ieee", scales), rest)
+
+    def factor(self, place: Read, scale: Read | None) -> tuple[Read, Read | None]:
+        return place, scale
 
     def sync(self, engine: str, *rest: Any) -> Sync:
         if engine not in ENGINES:

@@ -88,7 +88,11 @@ def _instruction(op: Instruction) -> str:
         text = f"vector {_place(op.target)} {_axes(op.axes)}{reduce} = {_scalar(op.body)}"
     elif isinstance(op, Matmul):
         sign = "+=" if op.accumulate else "="
-        text = f"matmul {_place(op.target)} {sign} {_place(op.a)} @ {_place(op.b)} {_axes(op.axes)}"
+        a, b = (
+            _place(factor) + (f" scaled {_place(scale)}" if scale is not None else "")
+            for factor, scale in zip((op.a, op.b), op.scales, strict=True)
+        )
+        text = f"matmul {_place(op.target)} {sign} {a} @ {b} {_axes(op.axes)}"
         text += f" first {_text(op.first)}" if op.first is not None else ""
         text += f" precision {op.precision}" if op.precision != "ieee" else ""
     else:

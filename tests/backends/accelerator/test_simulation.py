@@ -211,3 +211,23 @@ def test_what_depends_on_few_points_is_computed_apart() -> None:
     result = simulate(program, arrays, MAIA)
     np.testing.assert_array_equal(result.outputs[0], groups.reference(fusion, arrays)[0])
     assert result.busy["vector"] < 128 * 128 * 2 / target_of(MAIA).pipes["special"].rate(F32), "not a sine per point"
+
+
+def test_lanes_that_data_switches_off_are_not_moved() -> None:
+    """A guard on what was loaded before: the transfer brings, and takes the time of, the lanes that it leaves."""
+    program = parse_program("""
+program @pick(%x: f32[64], %many: i32[1]) -> (%y: f32[64]) on 2 cores {
+  scratch a: f32[64] at 0
+  scratch n: i32[1] at 256
+  semaphore here
+  load n[m] [m: 1] = %many[m] signal here
+  load a[m] [m: 64] = %x[m] where m < data(n[0]) else 7.0 wait here >= 1 signal here
+  store %y[m] [m: 64] = a[m] wait here >= 2
+}""")
+    x = np.arange(64, dtype=np.float32)
+    moved = {}
+    for many in (0, 32, 64):
+        result = simulate(program, [x, np.array([many], np.int32)], MAIA)
+        np.testing.assert_array_equal(result.outputs[0], np.where(np.arange(64) < many, x, 7.0))
+        moved[many] = result.dram_bytes
+    assert moved[64] - moved[32] == moved[32] - moved[0] == 2 * 32 * 4

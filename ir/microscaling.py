@@ -1,0 +1,151 @@
+"""Block formats: numbers that share a scale, their values, bits and bytes.
+
+The MX formats are those of the OCP Microscaling Formats (MX) Specification 1.0: blocks of 32 elements with one exponent of 8 bits (f8e8m0).
+`mx9` and `mx6` have a second, shared exponent of one bit for each pair of elements in a block of 16 (Rouhani et al., "With Shared
+Microexponents, A Little Shifting Goes a Long Way", ISCA 2023); that Microsoft's Maia holds them so is an assumption, its layout is not public.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.ir.dtypes import F4E2M1, F6E2M3, F6E3M2, F8E4M3, F8E5M2, DType
+from codesign.ir.numerics import GREATEST, Array, round_to
+
+Bytes = npt.NDArray[np.uint8]
+NOT_A_NUMBER = 255
+"""The exponent of a block that holds a NaN."""
+BIAS = 127
+
+_EXPONENT_BITS = {F8E4M3: 4, F8E5M2: 5, F6E2M3: 2, F6E3M2: 3, F4E2M1: 2}
+
+
+@dataclass(frozen=True)
+class BlockFormat:
+    """`block` elements along the last axis share a scale of 8 bits. `element` is their float type, or None for integers of `bits`, sign
+    included, whose point is behind the first bit of the magnitude. `pair`: elements that share a further exponent of one bit (0: none)."""
+
+    name: str
+    block: int
+    element: DType | None
+    bits: int
+    pair: int = 0
+
+    @property
+    def greatest_exponent(self) -> int:
+        """Of the largest normal number of an element (`emax` of the specification)."""
+        return int(np.frexp(GREATEST[self.element])[1]) - 1 if self.element is not None else 0
+
+    def bytes(self, count: int) -> int:
+        """Storage of so many elements and their scales; a block that is not full takes all of its own."""
+        blocks = -(-count // self.block)
+        shared = 8 + (self.block // self.pair if self.pair else 0)
+        return -(-blocks * (shared + self.block * self.bits) // 8)
+
+
+FORMATS: Mapping[str, BlockFormat] = {
+    form.name: form
+    for form in (
+        BlockFormat("mxfp8_e4m3", 32, F8E4M3, 8),
+        BlockFormat("mxfp8_e5m2", 32, F8E5M2, 8),
+        BlockFormat("mxfp6_e2m3", 32, F6E2M3, 6),
+        BlockFormat("mxfp6_e3m2", 32, F6E3M2, 6),
+        BlockFormat("mxfp4", 32, F4E2M1, 4),
+        BlockFormat("mxint8", 32, None, 8),
+        BlockFormat("mx9", 16, None, 8, pair=2),
+        BlockFormat("mx6", 16, None, 5, pair=2),
+    )
+}
+
+
+def power_of_two(exponents: Array) -> Array:
+    """The numbers of f8e8m0 in float32: 2 ** (bits - 127), and NaN for 255."""
+    with np.errstate(over="ignore"):
+        numbers = np.ldexp(np.float32(1), exponents.astype(np.int32) - BIAS)
+    return np.where(exponents == NOT_A_NUMBER, np.float32(np.nan), numbers).astype(np.float32)
+
+
+def quantise(array: npt.ArrayLike, form: BlockFormat) -> tuple[Bytes, Array]:
+    """The scales of an array's blocks along its last axis, and its elements (in float32), as section 6.3 of the specification has it.
+
+    The scale is the power of two of the block's largest number over that of the format's; elements beyond the greatest are that one. A block
+    with a NaN is all NaN; an infinity counts as the power of two beyond the largest number. The last axis is a multiple of the block.
+    """
+    values = np.asarray(array, np.float32)
+    if values.shape[-1] % form.block:
+        raise ValueError(f"{form.name} has blocks of {form.block}, the last axis has {values.shape[-1]}")
+    blocks = values.reshape(*values.shape[:-1], -1, form.block)
+    largest = np.max(np.abs(blocks), axis=-1)
+    power = np.where(np.isinf(largest), 128, np.frexp(np.where(np.isfinite(largest), largest, 1.0))[1] - 1)
+    power = np.where(largest == 0.0, -BIAS, power - form.greatest_exponent)
+    scales = np.clip(power, -BIAS, BIAS) + BIAS
+    scales = np.where(np.isnan(largest), NOT_A_NUMBER, scales).astype(np.uint8)
+    with np.errstate(invalid="ignore"):
+        scaled = np.ldexp(blocks.astype(np.float64), BIAS - scales.astype(np.int32)[..., None])
+    elements = _elements(scaled, form)
+    return scales, elements.reshape(values.shape)
+
+
+def _elements(scaled: Array, form: BlockFormat) -> Array:
+    if form.element is not None:
+        greatest = GREATEST[form.element]
+        return np.asarray(round_to(np.clip(scaled, -greatest, greatest), form.element))
+    step = np.ldexp(1.0, np.full(scaled.shape, 2 - form.bits))
+    if form.pair:
+        pairs = np.abs(scaled).reshape(*scaled.shape[:-1], -1, form.pair)
+        small = np.repeat(np.max(pairs, axis=-1) < 1.0, form.pair, axis=-1)
+        step = np.where(small, step / 2, step)
+    most = step * (2 ** (form.bits - 1) - 1)
+    rounded = np.rint(scaled / step) * step
+    return np.asarray(np.clip(rounded, -most, most), np.float32)
+
+
+def dequantise(scales: Bytes, elements: Array, form: BlockFormat) -> Array:
+    """The numbers of a block format in float32."""
+    with np.errstate(over="ignore"):
+        numbers = elements.reshape(*elements.shape[:-1], -1, form.block) * power_of_two(scales)[..., None]
+    return np.asarray(numbers.reshape(elements.shape), np.float32)
+
+
+def encode(elements: Array, dtype: DType) -> Bytes:
+    """The bits of small floats, one in each byte: sign, exponent, mantissa."""
+    table = decode(np.arange(1 << (dtype.bits - 1), dtype=np.uint8), dtype)
+    codes = np.searchsorted(np.where(np.isnan(table), np.inf, table), np.abs(elements)).astype(np.uint8)
+    codes = np.where(np.isnan(elements), np.uint8((1 << (dtype.bits - 1)) - 1), codes)
+    return (codes | (np.signbit(elements).astype(np.uint8) << (dtype.bits - 1))).astype(np.uint8)
+
+
+def decode(codes: Bytes, dtype: DType) -> Array:
+    """The numbers of small floats from their bits, in float32."""
+    exponent_bits, mantissa = _EXPONENT_BITS[dtype], dtype.mantissa
+    bias = (1 << (exponent_bits - 1)) - 1
+    wide = codes.astype(np.int32)
+    power = (wide >> mantissa) & ((1 << exponent_bits) - 1)
+    part = wide & ((1 << mantissa) - 1)
+    number = np.ldexp(
+        part + np.where(power > 0, 1 << mantissa, 0).astype(np.float64), np.maximum(power, 1) - bias - mantissa
+    )
+    top = power == (1 << exponent_bits) - 1
+    if dtype is F8E5M2:
+        number = np.where(top, np.where(part == 0, np.inf, np.nan), number)
+    elif dtype is F8E4M3:
+        number = np.where(top & (part == 7), np.nan, number)
+    sign = np.where((wide >> (dtype.bits - 1)) & 1, -1.0, 1.0)
+    return np.asarray(number * sign, np.float32)
+
+
+def pack(codes: Bytes, bits: int) -> Bytes:
+    """Codes of so many bits one after the other along the last axis, the first in the lowest bits."""
+    each = (codes[..., None] >> np.arange(bits, dtype=np.uint8)) & np.uint8(1)
+    return np.packbits(each.reshape(*codes.shape[:-1], -1), axis=-1, bitorder="little")
+
+
+def unpack(packed: Bytes, bits: int, count: int) -> Bytes:
+    """The first `count` codes of what `pack` made."""
+    each = np.unpackbits(packed, axis=-1, bitorder="little", count=count * bits)
+    weights = np.left_shift(1, np.arange(bits)).astype(np.uint8)
+    return np.asarray((each.reshape(*packed.shape[:-1], count, bits) * weights).sum(axis=-1), np.uint8)
