@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 Pricer = Callable[[Fusion], float]
 """Predicted seconds of a fused group at its best schedule, launch included; infinite when no schedule fits the machine."""
 
+LimitedPricer = Callable[[Fusion, float], float]
+"""The same where it is below a limit; where it is not, any number that isn't either."""
+
 
 @dataclass
 class Context:
@@ -24,7 +27,7 @@ class Context:
     `machine`: what is compiled for (None: passes that need one use `default_machine`). `pricer`: seconds of a group (None: the
     roofline of the machine). `sizes`: values at which symbolic sizes are costed. `remarks`: lines that passes leave for the user. `why`: what
     bounds a group, or what no schedule of it fits. `fusion`: what fusion says of each edge, where it was asked. `kept`: decisions of earlier
-    runs by that pricer.
+    runs by that pricer. `below`: that pricer, for who only wants to know prices below a limit.
     """
 
     machine: Machine | None = None
@@ -35,6 +38,7 @@ class Context:
     fusion: list[Edge] = field(default_factory=list)
     default_machine: str = "h100_sxm"
     kept: Kept | None = None
+    below: LimitedPricer | None = None
 
     def target(self) -> Machine:
         """The machine, loaded by its default name when none was given."""

@@ -59,7 +59,9 @@ class Fuse(FunctionPass, Pass):
         if before is None or not replayed(graph, before):
             graph = graph if before is None else GroupGraph(block, module.bounds())
             memory = context.target().levels[0].capacity_bytes.value or math.inf
-            search = FusionSearch(graph, pricer, chain=self.chain, memory=memory, sizes=context.sizes)
+            search = FusionSearch(
+                graph, pricer, chain=self.chain, memory=memory, sizes=context.sizes, below=context.below
+            )
             policy.decide(search)
             if self.beside and self.policy != "none":
                 lay_side_by_side(search)

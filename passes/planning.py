@@ -103,7 +103,7 @@ def plan_module(
     clock, remarks = clock or Clock(), [] if remarks is None else remarks
     sizes = sizes_of(module, choices.sizes)
     tuner = tuner_for(module, machine, choices, sizes)
-    context = Context(machine, tuner.price, sizes, remarks, why=tuner.why, kept=tuner.store)
+    context = Context(machine, tuner.price, sizes, remarks, why=tuner.why, kept=tuner.store, below=tuner.price)
     step(f"fusing for {machine.name}")
     with clock.phase("passes"):
         observers = [Verifier()] if choices.passes else []

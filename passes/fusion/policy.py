@@ -20,7 +20,7 @@ from codesign.ir.analysis import contraction
 from codesign.ir.core import Value
 from codesign.ir.errors import CodesignError, UnsupportedError
 from codesign.ir.tiling.strands import nests
-from codesign.passes.context import Pricer
+from codesign.passes.context import LimitedPricer, Pricer
 from codesign.passes.fusion.graph import GroupGraph, Node
 from codesign.passes.fusion.group import Group, NotFusable
 from codesign.passes.fusion.keys import group_key
@@ -29,11 +29,15 @@ from codesign.passes.fusion.room import peak_bytes
 
 @dataclass(frozen=True)
 class Offer:
-    """What merging a pair would bring: predicted seconds of the merged group and of the two apart, or why it can't be."""
+    """What merging a pair would bring: predicted seconds of the merged group and of the two apart, or why it can't be.
+
+    `sure`: the merged group takes these seconds; else these at the least, and no fewer than the two apart.
+    """
 
     seconds: float
     apart: float
     reason: str = ""
+    sure: bool = True
 
     @property
     def gain(self) -> float:
@@ -70,6 +74,8 @@ class FusionSearch:
     sizes: Mapping[str, int] = field(default_factory=dict)
     made: dict[Hashable, Merge] = field(default_factory=dict)
     """The merges that were accepted, equal ones once."""
+    below: LimitedPricer | None = None
+    """The pricer, for who only wants to know prices below a limit."""
 
     @property
     def merges(self) -> int:
@@ -97,15 +103,16 @@ class FusionSearch:
         assert node.group is not None
         return self.seconds(node.group, self.key(node))
 
-    def offer(self, first: Node, second: Node, *, beside: bool = False) -> Offer:
+    def offer(self, first: Node, second: Node, *, beside: bool = False, sure: bool = True) -> Offer:
         """What merging the pair brings (not whether the graph allows it: see `allowed`).
 
-        `beside`: their programs may only lie side by side in one kernel; else they are to share a loop nest.
+        `beside`: their programs may only lie side by side in one kernel; else they are to share a loop nest. Not `sure`: what an offer
+        that saves nothing is about is not worked out to its end.
         """
         key = (self.pair_key(first, second), beside)
         found = self.offers.get(key)
-        if found is None:
-            found = self.offers[key] = self._make_offer(first, second, beside)
+        if found is None or (sure and not found.sure):
+            found = self.offers[key] = self._make_offer(first, second, beside, sure)
         return found
 
     def most(self, first: Node, second: Node, *, beside: bool = False) -> float:
@@ -115,7 +122,7 @@ class FusionSearch:
         apart = self.node_seconds(first), self.node_seconds(second)
         return (min(apart) if beside else sum(apart)) if known is None else known.gain
 
-    def _make_offer(self, first: Node, second: Node, beside: bool) -> Offer:
+    def _make_offer(self, first: Node, second: Node, beside: bool, sure: bool) -> Offer:
         apart = self.node_seconds(first) + self.node_seconds(second)
         assert first.group is not None
         assert second.group is not None
@@ -131,7 +138,16 @@ class FusionSearch:
         depth = chain_length(merged)
         if depth > self.chain:
             return Offer(math.inf, apart, f"{depth} matrix products in a chain, limit {self.chain}")
-        return Offer(self.seconds(merged, group_key(merged)), apart)
+        key = group_key(merged)
+        if sure or self.below is None or key in self.prices:
+            return Offer(self.seconds(merged, key), apart)
+        try:
+            seconds = self.below(merged.fusion(), apart)
+        except UnsupportedError:
+            seconds = math.inf
+        if seconds < apart or math.isinf(seconds):
+            self.prices[key] = seconds
+        return Offer(seconds, apart, sure=key in self.prices)
 
     def pair_key(self, first: Node, second: Node) -> Hashable:
         """Equal for pairs of equal groups that are connected equally, and whose first group's values are needed equally."""
@@ -302,9 +318,8 @@ def merge_best_first(search: FusionSearch, tier: Callable[[Node, Node], int | No
         level, negative, place, first, second = heapq.heappop(heap)
         if not search.allowed(first, second):
             continue
-        now = search.offer(
-            first, second, beside=beside
-        ).gain  # priced only now; users may have changed since it was pushed
+        offer = search.offer(first, second, beside=beside, sure=False)
+        now = offer.gain  # priced only now, and users may have changed since it was pushed
         if now <= 0:
             continue
         if now < -negative:
@@ -336,7 +351,8 @@ def _belongs_to_reader(search: FusionSearch, first: Node, second: Node) -> bool:
     if any(search.graph.needed_outside(value, (first, second)) for value in first.gives):
         return False
     producers = (one for one in first.before if one.group is not None and search.allowed(one, first))
-    return search.offer(first, second).gain > max((search.offer(one, first).gain for one in producers), default=0.0)
+    others = (search.offer(one, first, sure=False).gain for one in producers)
+    return search.offer(first, second, sure=False).gain > max(others, default=0.0)
 
 
 def _reduces(node: Node) -> bool:

@@ -111,17 +111,19 @@ class Random(Tracking):
 
 
 class Descent(Tracking):
-    """The fast default: a coarse grid over tiles and warps, then steps from the best few until none of them is bettered.
+    """The fast default: a coarse grid over tiles and warps, then steps from the best few until the best of them stay.
 
     A space of at most `whole` points is looked at in one batch, which takes less time than a second one would. `coarse`:
-    schedules of the first grid at most; `keep`: how many are refined side by side. A budget that the first batch would use up is
+    schedules of the first grid at most; `keep`: how many are refined side by side; `settled`: how many of these stay in a batch that is
+    the last, as is the second that leaves the best one. A budget that the first batch would use up is
     spent to a third on schedules spread evenly over it, and the rest on steps.
     """
 
-    def __init__(self, coarse: int = 1024, keep: int = 8, whole: int = 8192) -> None:
+    def __init__(self, coarse: int = 1024, keep: int = 8, whole: int = 8192, settled: int = 4) -> None:
         super().__init__()
         self.coarse = coarse
         self.keep = keep
+        self.settled = settled
         self.whole = whole
 
     def start(self, space: Space, context: Context) -> None:
@@ -129,7 +131,9 @@ class Descent(Tracking):
         self._pending: Ints | None = None
         self._front = np.zeros((0, len(space.knobs)), np.int64)
         self._front_seconds = np.zeros(0)
-        self._seen: set[bytes] = set()
+        self._seen: set[int] = set()
+        self._places = space.places()
+        self._stayed = 0
         self._improved = True
         self._partial = True
 
@@ -143,21 +147,24 @@ class Descent(Tracking):
             codes = self.space.neighbours(self._front)
         else:
             return None
-        fresh = [row for row, code in enumerate(codes) if code.tobytes() not in self._seen]
-        codes = codes[fresh][:count]
-        if not len(codes):
+        numbers = (codes @ self._places).tolist()
+        fresh = [row for row, number in enumerate(numbers) if number not in self._seen][:count]
+        if not fresh:
             return None
-        self._seen.update(code.tobytes() for code in codes)
+        codes = codes[fresh]
+        self._seen.update(numbers[row] for row in fresh)
         self._pending = codes
         return self.space.batch(codes)
 
     def observe(self, batch: ScheduleBatch, cost: CostBatch) -> None:
+        before = self._seconds
         super().observe(batch, cost)
         assert self._pending is not None
+        self._stayed = 0 if self._seconds < before else self._stayed + 1
         held, pending = (self._front, self._front_seconds), (self._pending, cost.seconds)
         codes, seconds, new = leading(self.keep, held, pending)
         fits = np.isfinite(seconds)
-        self._improved = bool((new & fits).any())
+        self._improved = self._stayed < 2 and bool((new & fits)[: self.settled].any())
         self._front, self._front_seconds = codes[fits], seconds[fits]
 
     def _first(self) -> Ints:

@@ -66,6 +66,12 @@ class Space:
             total *= len(knob.values)
         return total
 
+    def places(self) -> npt.NDArray[Any]:
+        """What each knob's position counts in the number of a code among the points of the space."""
+        sizes = [len(knob.values) for knob in self.knobs]
+        counts = [math.prod(sizes[place + 1 :]) for place in range(len(sizes))]
+        return np.array(counts, dtype=np.int64 if len(self) < 1 << 62 else object)
+
     def batch(self, codes: Ints) -> ScheduleBatch:
         """Schedules of codes."""
         return CodedBatch(self._columns(codes), self.common, codes)

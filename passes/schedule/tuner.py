@@ -21,7 +21,7 @@ from codesign.ir.errors import ScheduleError, UnsupportedError
 from codesign.ir.index import Bounds, Index, index
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.tensor import Fusion
-from codesign.ir.tiling.domain import SMALLEST_DOT, Domain
+from codesign.ir.tiling.domain import Domain
 from codesign.ir.tiling.strands import strands
 from codesign.ir.types import row_major
 from codesign.passes.knobs import Site, foreign, predict, settled
@@ -29,12 +29,11 @@ from codesign.passes.normalize import Normalized, normalize
 from codesign.passes.schedule.build import space
 from codesign.passes.schedule.choice import from_json, to_json
 from codesign.passes.schedule.context import Candidate, Context
-from codesign.passes.schedule.large import programs_of_large_tiles
+from codesign.passes.schedule.found import Form, Found, Recent, search
+from codesign.passes.schedule.parts import best_parts
 from codesign.passes.schedule.policy import POLICIES, Policy, make_policy
-from codesign.passes.schedule.space import Space
 from codesign.passes.schedule.store import Store
 from codesign.passes.schedule.strands import Alone, combined, renamed
-from codesign.passes.tiling.cut import whole_parts
 from codesign.passes.tiling.split import split_reduction, splittable
 
 
@@ -95,68 +94,11 @@ class Phase:
 PROGRAMS = 48
 """Schedules of other code that are kept beside the best one, in case a compiler makes of that what was not expected."""
 
-WORTHWHILE = 0.9
-"""A split is looked into when the idle cores it fills could bring the time below this share."""
+WHOLE = " whole"
+"""What the key of a group that is not to be split ends with."""
 
 AS_FAST = 1e-3
 """Share of its time by which an accelerator's schedule may be slower than the best for fewer bytes of DRAM: less than its model knows."""
-
-
-@dataclass(frozen=True)
-class _Form:
-    """A group in normal form, and what the cost models read of it."""
-
-    normalized: Normalized
-    summary: KernelSummary
-
-
-@dataclass(frozen=True)
-class _Search:
-    """What a policy found for a group as one kernel."""
-
-    normalized: Normalized
-    context: Context
-    schedule: Schedule
-    seconds: float
-    space_size: int
-
-    def programs(self) -> int:
-        """Programs of the grid."""
-        total, context = 1, self.context
-        for dim in context.summary.outer:
-            total *= -(-int(context.summary.extents[dim].evaluate(context.sizes)) // self.schedule.tiles.get(dim, 1))
-        return total
-
-    def room(self, machine: Machine) -> float:
-        """How many times as many programs the machine could hold at once: as the chosen ones, or as one a core with large tiles."""
-        cores = machine.instances(machine.core_level().name)
-        large = programs_of_large_tiles(self.context.summary, self.context.sizes)
-        return cores * max(self._resident() / self.programs(), 1.0 / large)
-
-    def _resident(self) -> float:
-        """Programs of the chosen schedule that one core holds at once."""
-        for _, cost in self.context.batches:
-            row = int(np.argmin(cost.seconds))
-            if cost.seconds[row] == self.seconds and "blocks_per_sm" in cost.details:
-                return max(float(cost.details["blocks_per_sm"][row]), 1.0)
-        return 1.0
-
-    @property
-    def launch(self) -> float:
-        """Seconds of the model's launch term, which another kernel adds at least once more; 0 when it has none."""
-        _, cost = self.context.batches[0]
-        return float(cost.terms[0, cost.term_names.index("launch")]) if "launch" in cost.term_names else 0.0
-
-
-def search(policy: Policy, kernel_space: Space, context: Context) -> Schedule | None:
-    """Run a policy on a space until it is done or the budget is spent; its best schedule."""
-    policy.start(kernel_space, context)
-    while context.remaining > 0:
-        batch = policy.propose(min(context.remaining, 1 << 16))
-        if batch is None:
-            break
-        policy.observe(batch, context.evaluate(batch))
-    return policy.best()
 
 
 class Tuner:
@@ -187,8 +129,10 @@ class Tuner:
         self.bounds = bounds or Bounds()
         self.seed = seed
         self._prices: dict[str, float] = {}
+        self._at_least: dict[str, float] = {}
+        self._recent = Recent()
         self._tuned: dict[str, Tuned] = {}
-        self._alone: dict[str, _Search | ScheduleError] = {}
+        self._alone: dict[str, Found | ScheduleError] = {}
         """Searches for strands, by structure."""
         self.store: Store | None = None
         if kept is not None and model is None and isinstance(policy, str) and policy in POLICIES:
@@ -212,7 +156,7 @@ class Tuner:
 
         `split` lets a long reduction become two kernels.
         """
-        key = structural_hash(fusion) + ("" if split else " whole")
+        key = structural_hash(fusion) + ("" if split else WHOLE)
         if key not in self._tuned:
             whole, parts = self._chosen_before(fusion, name, key) or self._choose(fusion, name, key, split)
             self._tuned[key] = self._in_parts(fusion, whole, name, parts) if parts > 1 else whole
@@ -220,11 +164,14 @@ class Tuner:
 
     def _choose(self, fusion: Fusion, name: str, key: str, split: bool) -> tuple[Tuned, int]:
         """The group as one kernel, and into how many parts its reduction is better split."""
-        found = self._search(self._form(fusion, name))
+        before, parts = self._recent.get(key)
+        form = self.form(fusion, name)
+        found = self._search(form) if before is None else before.of(form)
         if isinstance(found, ScheduleError):
             raise found
         whole = self._result(found)
-        parts = self._best_split(fusion, found)[0] if split else 1
+        if parts is None:
+            parts = best_parts(self, fusion, found)[0] if split else 1
         if self.store is not None:
             self.store.put("schedule", key, {**to_json(whole), "parts": parts})
         return whole, parts
@@ -246,9 +193,51 @@ class Tuner:
         searched = replace(tuned, evaluated=choice.evaluated, space_size=choice.space_size, rejected=choice.rejected)
         return replace(searched, runners_up=choice.runners_up, programs=choice.programs), parts
 
-    def price(self, fusion: Fusion) -> float:
-        """Predicted seconds of a group at its best schedule (two kernels where its reduction is split); infinite when none fits."""
-        return self._price(fusion, split=True)
+    def price(self, fusion: Fusion, below: float = math.inf) -> float:
+        """Predicted seconds of a group at its best schedule (two kernels where its reduction is split); infinite when none fits.
+
+        Where that is not `below` a limit, any number that isn't either: a split that can't be is not priced to its end.
+        """
+        key = structural_hash(fusion)
+        if self._known(key) is None and self._at_least.get(key, -math.inf) < below:
+            found, _ = self._recent.get(key)
+            searched = self._search(self.form(fusion)) if found is None else found
+            if isinstance(searched, ScheduleError):
+                self._enter(key, math.inf)
+            else:
+                parts, seconds, sure = best_parts(self, fusion, searched, below)
+                self._recent.keep(key, searched, parts if sure else None)
+                if sure:
+                    self._enter(key, seconds)
+                else:
+                    self._at_least[key] = below
+        known = self._known(key)
+        return self._at_least[key] if known is None else known
+
+    def price_whole(self, fusion: Fusion, form: Form) -> float:
+        """Predicted seconds of a group, and what is read of it, as one kernel."""
+        key = structural_hash(fusion) + WHOLE
+        known = self._known(key)
+        if known is None:
+            found = self._search(form)
+            if isinstance(found, Found):
+                self._recent.keep(key, found, 1)
+            known = self._enter(key, found.seconds if isinstance(found, Found) else math.inf)
+        return known
+
+    def _known(self, key: str) -> float | None:
+        """The price of a group where it was found, in this run or one before."""
+        if key not in self._prices and self.store is not None:
+            before = self.store.get("price", key)
+            if isinstance(before, float):
+                self._prices[key] = before
+        return self._prices.get(key)
+
+    def _enter(self, key: str, seconds: float) -> float:
+        self._prices[key] = seconds
+        if self.store is not None:
+            self.store.put("price", key, seconds)
+        return seconds
 
     def why(self, fusion: Fusion) -> str:
         """What bounds a group at its best schedule, or what no schedule of it fits."""
@@ -256,22 +245,6 @@ class Tuner:
             return f"bound by {self.tune(fusion).bound}"
         except (ScheduleError, UnsupportedError) as error:
             return str(error)
-
-    def _price(self, fusion: Fusion, form: _Form | None = None, *, split: bool) -> float:
-        key = structural_hash(fusion) + ("" if split else " whole")
-        if key not in self._prices and self.store is not None:
-            before = self.store.get("price", key)
-            if isinstance(before, float):
-                self._prices[key] = before
-        if key not in self._prices:
-            found = self._search(form or self._form(fusion))
-            if isinstance(found, ScheduleError):
-                self._prices[key] = float("inf")
-            else:
-                self._prices[key] = self._best_split(fusion, found)[1] if split else found.seconds
-            if self.store is not None:
-                self.store.put("price", key, self._prices[key])
-        return self._prices[key]
 
     def predict(
         self, normalized: Normalized, schedule: Schedule, name: str = "", reported: Reported | None = None
@@ -284,7 +257,7 @@ class Tuner:
         model = self.model if reported is None else informed(self.model, {schedule: reported})
         context = self._context(summary, model)
         cost = context.evaluate(ScheduleBatch.of([schedule]))
-        tuned = self._result(_Search(normalized, context, schedule, float(cost.seconds[0]), 1))
+        tuned = self._result(Found(normalized, context, schedule, float(cost.seconds[0]), 1))
         return replace(tuned, reported=reported)
 
     def _summary(self, normalized: Normalized, name: str) -> KernelSummary:
@@ -300,12 +273,12 @@ class Tuner:
         rng = np.random.default_rng(self.seed)
         return Context(summary, self.machine, model or self.model, self._sizes(summary), self.budget, rng)
 
-    def _form(self, fusion: Fusion, name: str = "") -> _Form:
+    def form(self, fusion: Fusion, name: str = "") -> Form:
         """A group as it is searched and priced."""
         normalized = normalize(fusion, self.bounds)
-        return _Form(normalized, self._summary(normalized, name))
+        return Form(normalized, self._summary(normalized, name))
 
-    def _search(self, form: _Form) -> _Search | ScheduleError:
+    def _search(self, form: Form) -> Found | ScheduleError:
         """The policy's choice for a group as one kernel, or why it has none."""
         normalized, summary = form.normalized, form.summary
         if summary.strands:
@@ -320,17 +293,17 @@ class Tuner:
             own = isinstance(self.policy, str) and self.policy in POLICIES
             if own and self.machine.kind == "dataflow" and (lean := context.leanest(AS_FAST)) is not None:
                 best, seconds = lean
-            return _Search(normalized, context, best, seconds, len(kernel_space))
+            return Found(normalized, context, best, seconds, len(kernel_space))
         except ScheduleError as error:
             return error
 
-    def _search_strands(self, form: _Form) -> _Search | ScheduleError:
+    def _search_strands(self, form: Form) -> Found | ScheduleError:
         """The best of the schedules that are put together from those of each strand."""
         context, size = self._context(form.summary), 0
         alone: list[Alone] = []
         for part, summary in zip(strands(form.normalized.fusion), form.summary.strands, strict=True):
             outputs = tuple(form.normalized.outputs[k] for k in part.results)
-            found = self._strand(_Form(Normalized(part.fusion, outputs, {}), summary))
+            found = self._strand(Form(Normalized(part.fusion, outputs, {}), summary))
             if isinstance(found, ScheduleError):
                 return found
             names = dict(zip(found.normalized.fusion.dims(), part.fusion.dims(), strict=True))
@@ -341,55 +314,15 @@ class Tuner:
         row = int(np.argmin(cost.seconds))
         if not np.isfinite(cost.seconds[row]):
             return no_fit(form.summary, self.machine, context)
-        return _Search(form.normalized, context, batch.row(row), float(cost.seconds[row]), size)
+        return Found(form.normalized, context, batch.row(row), float(cost.seconds[row]), size)
 
-    def _strand(self, form: _Form) -> _Search | ScheduleError:
+    def _strand(self, form: Form) -> Found | ScheduleError:
         """The search for one strand, done once for those of the same structure."""
         key = structural_hash(form.normalized.fusion)
         found = self._alone[key] = self._alone.get(key) or self._search(form)
         return found
 
-    def _best_split(self, fusion: Fusion, found: _Search) -> tuple[int, float]:
-        """Into how many parts to split the group's reduction (1: not at all) and the seconds that it then takes.
-
-        Each number of parts is priced at tiles of its own. Only looked into when there is room for more programs, and using it could
-        save more than another launch costs.
-        """
-        if found.context.summary.strands:
-            return 1, found.seconds
-        room = found.room(self.machine)
-        where = splittable(fusion) if room > 1.0 and self._may_gain(found, room) else None
-        if where is None:
-            return 1, found.seconds
-        seconds: dict[int, float] = {1: found.seconds}
-
-        def price(wanted: int) -> float:
-            parts = whole_parts(where.extent, wanted)
-            if parts not in seconds:
-                groups = split_reduction(fusion, where, parts)
-                forms = [self._form(group) for group in groups]
-                least = sum(found.launch + self._bound(form.summary) for form in forms)
-                slower = least >= min(seconds.values())
-                priced = (self._price(*pair, split=False) for pair in zip(groups, forms, strict=True))
-                seconds[parts] = math.inf if slower else sum(priced)
-            return seconds[parts]
-
-        most = where.extent // SMALLEST_DOT
-        filled = max(min(int(room), most), 1)
-        start = parts = 1 << filled.bit_length() - 1
-        while 2 * parts <= most and price(2 * parts) < price(parts):
-            parts *= 2
-        while parts == start and start >= 4 and price(start // 2) < price(start):
-            parts = start = start // 2
-        price(filled)
-        return min(seconds.items(), key=lambda pair: (pair[1], pair[0]))
-
-    def _may_gain(self, found: _Search, room: float) -> bool:
-        """Whether two launches and the same work spread over the whole machine could take less."""
-        spread = max(self._bound(found.context.summary), (found.seconds - found.launch) / room)
-        return 2.0 * found.launch + spread < WORTHWHILE * found.seconds
-
-    def _bound(self, summary: KernelSummary) -> float:
+    def bound(self, summary: KernelSummary) -> float:
         """Seconds that no schedule of a group beats."""
         return max(roofline_bounds(summary, self.machine, self._sizes(summary)))
 
@@ -402,7 +335,7 @@ class Tuner:
         phases = (Phase(partial, first), Phase(combination, self.tune(combination, name, split=False)))
         return _together(whole, phases, where.dim, parts)
 
-    def _result(self, found: _Search) -> Tuned:
+    def _result(self, found: Found) -> Tuned:
         """The choice at its price; ScheduleError where it does not fit after all."""
         context, schedule = found.context, found.schedule
         summary = context.summary

@@ -37,7 +37,7 @@ class Offers:
     def most(self, first: Node, second: Node, *, beside: bool = False) -> float:
         return self.offer(first, second).gain
 
-    def offer(self, first: Node, second: Node, *, beside: bool = False) -> Offer:
+    def offer(self, first: Node, second: Node, *, beside: bool = False, sure: bool = True) -> Offer:
         assert not beside
         left = self.gains[self.names[first] + self.names[second]]
         return Offer(0.0, left.pop(0) if len(left) > 1 else left[0])

@@ -20,8 +20,8 @@ from codesign.lab.machines.sweep import Range, crossovers, sweep
 from codesign.lab.machines.workload import Part, Workload
 from codesign.passes.schedule.build import space
 from codesign.passes.schedule.context import Context
+from codesign.passes.schedule.found import search
 from codesign.passes.schedule.policy import Descent
-from codesign.passes.schedule.tuner import search
 
 H100 = load_machine("h100_sxm")
 

@@ -255,6 +255,42 @@ def test_tile_and_split_are_chosen_together(dtype: DType) -> None:
     assert found.phases[0].tuned.schedule.tiles["i"] * found.phases[0].tuned.schedule.tiles["j"] >= 64 * 64
 
 
+LIMITED = {
+    "splits": groups.gemm(16, 16, 65536),
+    "does not": groups.gemm(1024, 1024, 1024),
+    "chain": groups.softmax(64, 4096),
+}
+
+
+@pytest.mark.parametrize("share", [0.5, 0.99, 1.01, 3.0])
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_price_is_the_same_whatever_the_limit_below_which_it_lies(name: str, share: float) -> None:
+    fusion = LIMITED[name]
+    seconds = Tuner(H100).price(fusion)
+    limited = Tuner(H100)
+    found = limited.price(fusion, share * seconds)
+    if share > 1.0:
+        assert found == seconds
+    else:
+        assert found >= share * seconds
+    assert limited.price(fusion) == seconds, "asked again without a limit"
+    assert limited.tune(fusion).seconds == pytest.approx(seconds, rel=1e-12)
+
+
+@pytest.mark.parametrize("k", [4096, 65536])
+def test_splits_that_are_not_priced_to_their_end_are_no_better(k: int) -> None:
+    """The parts that are chosen against all powers of two of them, each priced in full."""
+    fusion = groups.gemm(128, 64, k)
+    tuner = Tuner(H100)
+    where = splittable(fusion)
+    assert where is not None
+    every = {1: tuner.price_whole(fusion, tuner.form(fusion))}
+    for parts in (2**power for power in range(1, (k // 16).bit_length())):
+        pair = split_reduction(fusion, where, parts)
+        every[parts] = sum(tuner.price_whole(group, tuner.form(group)) for group in pair)
+    assert Tuner(H100).price(fusion) <= min(every.values()) * (1 + 1e-12)
+
+
 # -- modules --------------------------------------------------------------------------------------------------------------
 def test_groups_of_one_structure_share_a_kernel() -> None:
     first, second, other = groups.gemm(40, 24, 33), groups.gemm(40, 24, 33), groups.softmax(8, 50)

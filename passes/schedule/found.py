@@ -1,0 +1,103 @@
+"""What a policy found for a group as one kernel, and the searches that were made last."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from codesign.costmodel.machine import Machine
+from codesign.costmodel.summary import KernelSummary
+from codesign.ir.schedule import Schedule
+from codesign.passes.normalize import Normalized
+from codesign.passes.schedule.context import Context
+from codesign.passes.schedule.large import programs_of_large_tiles
+from codesign.passes.schedule.policy import Policy
+from codesign.passes.schedule.space import Space
+
+
+@dataclass(frozen=True)
+class Form:
+    """A group in normal form, and what the cost models read of it."""
+
+    normalized: Normalized
+    summary: KernelSummary
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a policy found for a group as one kernel."""
+
+    normalized: Normalized
+    context: Context
+    schedule: Schedule
+    seconds: float
+    space_size: int
+
+    def of(self, form: Form) -> Found:
+        """The same search for a group of equal structure."""
+        return replace(self, normalized=form.normalized, context=replace(self.context, summary=form.summary))
+
+    def programs(self) -> int:
+        """Programs of the grid."""
+        total, context = 1, self.context
+        for dim in context.summary.outer:
+            total *= -(-int(context.summary.extents[dim].evaluate(context.sizes)) // self.schedule.tiles.get(dim, 1))
+        return total
+
+    def room(self, machine: Machine) -> float:
+        """How many times as many programs the machine could hold at once: as the chosen ones, or as one a core with large tiles."""
+        cores = machine.instances(machine.core_level().name)
+        large = programs_of_large_tiles(self.context.summary, self.context.sizes)
+        return cores * max(self._resident() / self.programs(), 1.0 / large)
+
+    def _resident(self) -> float:
+        """Programs of the chosen schedule that one core holds at once."""
+        for _, cost in self.context.batches:
+            row = int(np.argmin(cost.seconds))
+            if cost.seconds[row] == self.seconds and "blocks_per_sm" in cost.details:
+                return max(float(cost.details["blocks_per_sm"][row]), 1.0)
+        return 1.0
+
+    @property
+    def launch(self) -> float:
+        """Seconds of the model's launch term, which another kernel adds at least once more; 0 when it has none."""
+        _, cost = self.context.batches[0]
+        return float(cost.terms[0, cost.term_names.index("launch")]) if "launch" in cost.term_names else 0.0
+
+
+def search(policy: Policy, kernel_space: Space, context: Context) -> Schedule | None:
+    """Run a policy on a space until it is done or the budget is spent; its best schedule."""
+    policy.start(kernel_space, context)
+    while context.remaining > 0:
+        batch = policy.propose(min(context.remaining, 1 << 16))
+        if batch is None:
+            break
+        policy.observe(batch, context.evaluate(batch))
+    return policy.best()
+
+
+class Recent:
+    """The searches that were made last, as far as they hold no more than `most` schedules together, by a key.
+
+    Each with the parts into which the group's reduction is better split, where that was found out.
+    """
+
+    def __init__(self, most: int = 1 << 17) -> None:
+        self.most = most
+        self._held = 0
+        self._searches: OrderedDict[str, tuple[Found, int | None]] = OrderedDict()
+
+    def get(self, key: str) -> tuple[Found | None, int | None]:
+        """A search that is held."""
+        return self._searches.get(key, (None, None))
+
+    def keep(self, key: str, found: Found, parts: int | None) -> None:
+        """Hold a search, and let go of the oldest."""
+        before, _ = self._searches.pop(key, (None, None))
+        self._held += found.context.evaluated - (before.context.evaluated if before else 0)
+        self._searches[key] = found, parts
+        while self._held > self.most:
+            _, (oldest, _) = self._searches.popitem(last=False)
+            self._held -= oldest.context.evaluated

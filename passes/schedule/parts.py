@@ -1,0 +1,79 @@
+"""Into how many parts to split a group's reduction: each number of parts is priced as two kernels, at tiles of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from codesign.ir.tensor import Fusion
+from codesign.ir.tiling.domain import SMALLEST_DOT
+from codesign.passes.schedule.found import Found
+from codesign.passes.tiling.cut import whole_parts
+from codesign.passes.tiling.split import split_reduction, splittable
+
+if TYPE_CHECKING:
+    from codesign.passes.schedule.tuner import Tuner
+
+WORTHWHILE = 0.9
+"""A split is looked into when the idle cores it fills could bring the time below this share."""
+
+
+def best_parts(tuner: Tuner, fusion: Fusion, found: Found, below: float = math.inf) -> tuple[int, float, bool]:
+    """Into how many parts to split the group's reduction (1: not at all), the seconds that it then takes, and whether that is sure.
+
+    `found`: the group as one kernel. Only looked into when there is room for more programs, and using it could save more than another
+    launch costs. Nothing is priced to its end that is not `below` a limit; it is not sure, then, that no other split is faster.
+    """
+    if found.context.summary.strands:
+        return 1, found.seconds, True
+    room = found.room(tuner.machine)
+    where = splittable(fusion) if room > 1.0 and _may_gain(tuner, found, room) else None
+    if where is None:
+        return 1, found.seconds, True
+    seconds: dict[int, float] = {1: found.seconds}
+    least: dict[int, float] = {}
+    limited = False
+
+    def price(wanted: int) -> float:
+        """Seconds in so many parts, or what they take at the least where that is enough to know that they are not the best."""
+        nonlocal limited
+        parts = whole_parts(where.extent, wanted)
+        if parts not in seconds and parts not in least:
+            best = min(seconds.values())
+            taken, whole = _in_two(tuner, split_reduction(fusion, where, parts), found.launch, min(best, below))
+            (seconds if whole else least)[parts] = taken
+            limited = limited or (not whole and taken < best)
+        return seconds[parts] if parts in seconds else least[parts]
+
+    _climb(price, room, where.extent // SMALLEST_DOT)
+    taken, parts = min((taken, parts) for parts, taken in seconds.items())
+    return parts, taken, taken < below or not limited
+
+
+def _climb(price: Callable[[int], float], room: float, most: int) -> None:
+    """Price numbers of parts from the one that fills the machine on, up and down while that is faster."""
+    filled = max(min(int(room), most), 1)
+    start = parts = 1 << filled.bit_length() - 1
+    while 2 * parts <= most and price(2 * parts) < price(parts):
+        parts *= 2
+    while parts == start and start >= 4 and price(start // 2) < price(start):
+        parts = start = start // 2
+    price(filled)
+
+
+def _in_two(tuner: Tuner, groups: tuple[Fusion, Fusion], launch: float, limit: float) -> tuple[float, bool]:
+    """Seconds of two kernels one after the other, or (False) what they take at the least, where that is not below a limit already."""
+    forms = [tuner.form(group) for group in groups]
+    seconds = [launch + tuner.bound(form.summary) for form in forms]
+    for place, (group, form) in enumerate(zip(groups, forms, strict=True)):
+        if sum(seconds) >= limit:
+            return sum(seconds), False
+        seconds[place] = tuner.price_whole(group, form)
+    return sum(seconds), True
+
+
+def _may_gain(tuner: Tuner, found: Found, room: float) -> bool:
+    """Whether two launches and the same work spread over the whole machine could take less."""
+    spread = max(tuner.bound(found.context.summary), (found.seconds - found.launch) / room)
+    return 2.0 * found.launch + spread < WORTHWHILE * found.seconds
