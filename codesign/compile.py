@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -88,6 +89,19 @@ _Trace = Annotated[
         "--trace", help="Write the predicted run as a Perfetto trace (one for each target).", show_default=False
     ),
 ]
+
+
+class Frontend(StrEnum):
+    """What lowers the exported model."""
+
+    TORCH = "torch"
+    TORCH_MLIR = "torch-mlir"
+
+
+_Frontend = Annotated[
+    Frontend,
+    typer.Option(help="What lowers the exported model: our rules, or torch-mlir's passes, whose linalg is read."),
+]
 _Verify = Annotated[
     bool,
     typer.Option(
@@ -129,6 +143,7 @@ def _compile(
         list[str] | None,
         typer.Option(help="Value of a dynamic size when costing, NAME=SIZE (repeatable).", show_default=False),
     ] = None,
+    frontend: _Frontend = Frontend.TORCH,
     seed: Annotated[int, typer.Option(help="Seed of the random inputs and of the policy.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write files into this folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
@@ -147,6 +162,7 @@ def _compile(
     if model is None:
         raise CodesignError("no model given", hint="python -m codesign.compile model.py --target h100_sxm")
     search = {"policy": policy, "budget": budget, "fusion": fusion, "seed": seed, "reuse": reuse, "dynamic": dynamic}
+    search["frontend"] = frontend.value
     search["explain_fusion"] = explain_fusion or page is not None
     checks = {"verify": verify, "kernels": kernels, "sizes": _bindings(bind or [])}
     shown = _Shown(emit or [], output, as_json, show_all, why or [], explain_fusion, page, trace)

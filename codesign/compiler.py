@@ -12,6 +12,7 @@ from codesign.backends.cache import choices_file
 from codesign.command import Steps
 from codesign.costmodel.machine import Machine
 from codesign.document import Compiled as Outcome
+from codesign.frontend import Frontend
 from codesign.ir.core import Module
 from codesign.ir.plan import Plan
 from codesign.ir.schedule import Schedule
@@ -26,7 +27,7 @@ class Options:
     `policy`, `budget`: of the schedule search. `fusion`: policy of fusion, which is explained with `explain_fusion`. `verify`: run kernels and
     the model. `kernels`: compile kernels for the target. `sizes`: values of dynamic sizes when costing. `dynamic`: make the first size of every
     input dynamic. `schedules`: by kernel name, replayed instead of searched for. `passes`: run after clean-up and before fusion. `reuse`: take
-    over what earlier runs chose.
+    over what earlier runs chose. `frontend`: what lowers the exported model, `torch` (rules of ours) or `torch-mlir`.
     """
 
     policy: str = "default"
@@ -41,6 +42,7 @@ class Options:
     schedules: Mapping[str, Schedule] = field(default_factory=dict)
     passes: Sequence[Pass] = ()
     reuse: bool = True
+    frontend: Frontend = "torch"
 
     def choices(self) -> Choices:
         """Those of the plan."""

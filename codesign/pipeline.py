@@ -95,7 +95,7 @@ def capture(path: Path, options: Options, steps: Steps) -> Model:
     if options.dynamic and source.dynamic_shapes is None:
         source.dynamic_shapes = _first_sizes_dynamic(source)
     steps.step(f"capturing {source.name} with torch.export")
-    captured = capture_model(source)
+    captured = capture_model(source, frontend=options.frontend)
     return Model(source, captured, {**clock.seconds, **captured.seconds})
 
 

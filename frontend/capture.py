@@ -17,14 +17,16 @@ from torch.utils import _pytree as pytree
 
 from codesign.frontend.arrays import to_numpy, to_torch
 from codesign.frontend.complex import complex_outputs, real_form
-from codesign.frontend.export import ExportFailure, export_program, traced_program
+from codesign.frontend.export import ExportFailure, Table, export_program, traced_program
 from codesign.frontend.load import ModelSource
 from codesign.frontend.lowering.products import allowed_by_torch
 from codesign.frontend.symbols import SymbolTable
-from codesign.frontend.translate import Translation, as_output, translate
+from codesign.frontend.translate import Lowering, Translation, as_output, translate
 from codesign.frontend.trips import SMALL, count_trips
 from codesign.ir.core import Module, Value, tensor_type
 from codesign.ir.errors import CodesignError
+
+Frontend = Literal["torch", "torch-mlir"]
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,13 @@ def capture(
     dynamic_shapes: Any = None,
     strict: bool | None = None,
     name: str | None = None,
+    frontend: Frontend = "torch",
 ) -> Captured:
     """The model as tensor IR.
 
     `inputs`, `kwargs`: of one call (those of the `ModelSource` by default). `strict`: how torch.export traces; by default
-    without Python analysis first (`strict=False`), then with it, then by `torch.fx.symbolic_trace`. Raises CodesignError with torch's
-    reason when none works.
+    without Python analysis first (`strict=False`), then with it, then by `torch.fx.symbolic_trace`. `frontend`: what
+    lowers the exported program, our rules or torch-mlir. Raises CodesignError with torch's reason when none works.
     """
     source = model if isinstance(model, ModelSource) else ModelSource(model, ())
     if inputs is not None:
@@ -126,14 +129,15 @@ def capture(
     elif kwargs is not None:
         source = ModelSource(source.model, source.inputs, dict(kwargs), source.dynamic_shapes, source.name)
     dynamic = source.dynamic_shapes if dynamic_shapes is None else dynamic_shapes
+    table, lowering = (None, Translation.run) if frontend == "torch" else _torch_mlir()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            exported = export_program(source, dynamic, strict)
+            exported = export_program(source, dynamic, strict, table)
     except ExportFailure as failure:
-        exported = traced_program(source, dynamic, failure)
+        exported = traced_program(source, dynamic, failure, table)
     started = time.perf_counter()
-    captured = from_exported(exported.program, name or source.name, dynamic)
+    captured = from_exported(exported.program, name or source.name, dynamic, lowering)
     captured.method = exported.method
     captured.warnings[:0] = exported.notes
     captured.seconds = {
@@ -144,7 +148,20 @@ def capture(
     return captured
 
 
-def from_exported(program: ExportedProgram, name: str = "model", dynamic_shapes: Any = None) -> Captured:
+def _torch_mlir() -> tuple[Table, Lowering]:
+    """torch-mlir's decompositions and its lowering; CodesignError where the package is not installed."""
+    from codesign.frontend import mlir
+
+    if not mlir.installed():
+        raise CodesignError(
+            "torch_mlir is not installed, and --frontend torch-mlir needs it", hint='pip install "codesign[torch-mlir]"'
+        )
+    return mlir.decompositions, mlir.by_torch_mlir
+
+
+def from_exported(
+    program: ExportedProgram, name: str = "model", dynamic_shapes: Any = None, lowering: Lowering = Translation.run
+) -> Captured:
     """An exported and decomposed program as tensor IR."""
     signature = program.graph_signature
     specs = {_name(spec.arg): spec for spec in signature.input_specs}
@@ -182,7 +199,9 @@ def from_exported(program: ExportedProgram, name: str = "model", dynamic_shapes:
         )
 
     graph = real_form(program.graph_module)
-    module, results, notes = translate(graph, bind, name=name, symbols=table, products=allowed_by_torch())
+    module, results, notes = translate(
+        graph, bind, name=name, symbols=table, products=allowed_by_torch(), lowering=lowering
+    )
     outputs, mutations, yields = _outputs(signature, list(results), complex_outputs(program.graph_module))
     module.main.body.yields = tuple(yields)
     module.main.updates = {

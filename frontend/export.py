@@ -7,7 +7,7 @@ import logging
 import re
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,9 @@ class ExportFailure(Exception):
         self.reasons = reasons
         super().__init__("; ".join(f"{mode}: {shortened(error)}" for mode, error in reasons))
 
+
+Table = Callable[[], Any]
+"""Makes a table of decompositions."""
 
 KEPT_WHOLE = (
     "linear",
@@ -98,10 +101,15 @@ class Exported:
     notes: tuple[str, ...] = ()
 
 
-def export_program(source: ModelSource, dynamic_shapes: Any, strict: bool | None) -> Exported:
-    """The program in core ATen by the first mode of torch.export that can be traced and decomposed; ExportFailure when none can."""
+def export_program(
+    source: ModelSource, dynamic_shapes: Any, strict: bool | None, table: Table | None = None
+) -> Exported:
+    """The program in core ATen by the first mode of torch.export that can be traced and decomposed; ExportFailure when none can.
+
+    `table`: makes the decompositions (ours by default)."""
+    table = table or decompositions
     if source.program is not None:
-        return _decomposed(source.program)
+        return _decomposed(source.program, table)
     modes = [False, True] if strict is None else [strict]
     reasons: list[tuple[str, BaseException]] = []
     known = make_known((source.inputs, source.kwargs))
@@ -117,7 +125,7 @@ def export_program(source: ModelSource, dynamic_shapes: Any, strict: bool | None
                     )
                 traced = time.perf_counter()
                 name_literals_of_functions(program.graph_module)
-                program = program.run_decompositions(decompositions())
+                program = program.run_decompositions(table())
         except Exception as error:
             reasons.append((label, error))
             continue
@@ -126,13 +134,13 @@ def export_program(source: ModelSource, dynamic_shapes: Any, strict: bool | None
     raise ExportFailure(reasons)
 
 
-def _decomposed(program: ExportedProgram) -> Exported:
+def _decomposed(program: ExportedProgram, table: Table) -> Exported:
     """A program that was exported before, in core ATen; CodesignError with torch's reason when it can't be decomposed."""
     started = time.perf_counter()
     try:
         with torch.no_grad(), settings_kept(), _quiet():
             name_literals_of_functions(program.graph_module)
-            program = program.run_decompositions(decompositions())
+            program = program.run_decompositions(table())
     except Exception as error:
         raise CodesignError(
             f"torch can't decompose the exported program: {shortened(error)}",
@@ -142,7 +150,9 @@ def _decomposed(program: ExportedProgram) -> Exported:
     return Exported(program, "an exported program", (0.0, time.perf_counter() - started))
 
 
-def traced_program(source: ModelSource, dynamic_shapes: Any, failure: ExportFailure) -> Exported:
+def traced_program(
+    source: ModelSource, dynamic_shapes: Any, failure: ExportFailure, table: Table | None = None
+) -> Exported:
     """The model through `torch.fx.symbolic_trace`, and a note that says why it came to that.
 
     The traced module has no Python control flow left, so that what stood in the way of torch.export may be gone.
@@ -159,7 +169,7 @@ def traced_program(source: ModelSource, dynamic_shapes: Any, failure: ExportFail
             )
             exported = time.perf_counter()
             name_literals_of_functions(program.graph_module)
-            program = program.run_decompositions(decompositions())
+            program = program.run_decompositions((table or decompositions)())
     except Exception as error:
         place = place_of(reason)
         raise CodesignError(

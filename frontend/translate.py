@@ -347,6 +347,10 @@ def _check(b: Builder, name: str, result: Any) -> None:
             raise RuntimeError(f"the lowering rule of {name} gives {found}, torch says {kind} (at {b.location})")
 
 
+Lowering = Callable[[Translation, GraphModule], Any]
+"""What makes a graph's ops in the translation's builder, where placeholders have values; gives the arguments of its output."""
+
+
 def translate(
     graph: GraphModule,
     bind: Callable[[Translation, Node], Any],
@@ -355,13 +359,14 @@ def translate(
     symbols: SymbolTable | None = None,
     key: Value | None = None,
     products: Allowed | None = None,
+    lowering: Lowering = Translation.run,
 ) -> tuple[Module, Any, list[str]]:
     """A graph as a module with one function `main`.
 
     `bind(translation, placeholder)` gives each placeholder's value: a new `Value` is an input of the function, anything else (a
     constant, a number) is not. `key`: what random numbers depend on, the function's last argument where it draws some. `products`: what
-    may be rounded of those of float32 (nothing by default). Returns the module, the translated outputs (the function yields nothing yet)
-    and warnings.
+    may be rounded of those of float32 (nothing by default). `lowering`: what makes ops of the nodes, by default the rules of ATen. Returns
+    the module, the translated outputs (the function yields nothing yet) and warnings.
     """
     table = symbols or SymbolTable()
     module = Module(name, symbols=table.symbols)
@@ -375,7 +380,7 @@ def translate(
         translation.env[node] = value
         if isinstance(value, Value) and value.owner is None:
             inputs.append(value)
-    outputs = translation.run(graph)
+    outputs = lowering(translation, graph)
     if key is not None and translation.builder.draws:
         inputs.append(key)
     module.functions["main"] = Function("main", Block(inputs, translation.builder.ops))
