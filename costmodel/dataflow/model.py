@@ -17,7 +17,7 @@ from codesign.costmodel.dataflow.shape import Array, Shape
 from codesign.costmodel.dataflow.space import layout, users
 from codesign.costmodel.dataflow.structures import structures
 from codesign.costmodel.dataflow.target import Target, target_of
-from codesign.costmodel.dataflow.timeline import Timeline, shared_clocks
+from codesign.costmodel.dataflow.timeline import DEEPEST, PROGRAMS, STEPS, Timeline, shared_clocks
 from codesign.costmodel.dataflow.work import Work, busiest, work_of
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import CostBatch
@@ -30,6 +30,7 @@ TERM_NAMES = ("launch", "fill", "tensor", "vector", "load", "store", "dram", "la
 _ENGINES = np.array([TERM_NAMES.index(name) for name in ("tensor", "vector", "load", "store", "dram", "control")])
 TOGETHER = 4096
 """Schedules whose arrays (some dozens at a time) fit the second cache of a CPU's core."""
+Rows = npt.NDArray[np.int64]
 MOSTLY = 0.7
 """Share of the time that the busiest engine works when it is what the time goes to; else the engines wait for each other."""
 BAND = (0.88, 1.14)
@@ -63,7 +64,7 @@ class DataflowModel:
             if structure.selection is None:
                 reason[structure.rows] = structure.reason
                 continue
-            for rows in _pieces(structure.rows):
+            for rows in _pieces(structure.rows, _alike(kernel, extents, columns, target)):
                 given = {k: v[rows] for k, v in columns.items()}
                 shape = _shape(target, kernel, extents, given, structure.looped, sizes or {})
                 work = work_of(structure.selection, target, shape, dataflow)
@@ -121,10 +122,29 @@ def _columns(schedules: ScheduleBatch, count: int) -> dict[str, npt.NDArray[np.i
     return {name: np.broadcast_to(np.asarray(column, dtype=np.int64), (count,)) for name, column in found.items()}
 
 
-def _pieces(rows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    """Rows that are priced together: no more than what stays in a core's cache."""
+def _pieces(rows: Rows, alike: npt.NDArray[np.int64]) -> Iterator[Rows]:
+    """Rows that are priced together: no more than what stays in a core's cache, and then those that are followed equally far."""
+    if len(rows) > TOGETHER:
+        rows = rows[np.argsort(alike[rows], kind="stable")]
     for start in range(0, len(rows), TOGETHER):
         yield rows[start : start + TOGETHER]
+
+
+def _alike(
+    kernel: KernelSummary, extents: Mapping[str, int], columns: Mapping[str, npt.NDArray[np.int64]], target: Target
+) -> npt.NDArray[np.int64]:
+    """A number for each schedule that is the same for those whose timelines go alike: by programs of a core and steps of loops, as far as
+    they are followed one by one, and by the depth of loops."""
+    steps = {
+        dim: -(-extent // np.maximum(columns.get(f"tile.{dim}", np.ones(1, dtype=np.int64)), 1))
+        for dim, extent in extents.items()
+    }
+    programs = np.prod(np.broadcast_arrays(np.ones(1), *(steps[dim] for dim in kernel.outer)), axis=0)
+    code = np.minimum(np.ceil(programs / target.cores), PROGRAMS + 1.0)
+    for dim in kernel.inner:
+        code = code * (STEPS + 2) + np.minimum(steps[dim], STEPS + 1)
+    code = code * (DEEPEST + 1) + np.minimum(columns.get("pipeline", np.ones(1)), DEEPEST)
+    return np.broadcast_to(code.astype(np.int64), (max(len(column) for column in columns.values()),))
 
 
 def _parts(columns: Mapping[str, npt.NDArray[np.int64]], programs: Mapping[str, Array]) -> dict[str, dict[str, Array]]:

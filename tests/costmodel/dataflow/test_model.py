@@ -166,6 +166,17 @@ def test_a_batch_is_its_schedules_one_by_one() -> None:
         assert one.reason[0] == whole.reason[i]
 
 
+def test_a_price_does_not_depend_on_how_a_batch_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel, sizes = workloads.gemm("bf16"), {"M": 1500, "N": 2048, "K": 3000}
+    knobs = space(kernel, MAIA, sizes)
+    batch = knobs.batch(knobs.sample(300, np.random.default_rng(5)))
+    whole = DataflowModel().predict(kernel, MAIA, batch, sizes)
+    monkeypatch.setattr("codesign.costmodel.dataflow.model.TOGETHER", 32)
+    cut = DataflowModel().predict(kernel, MAIA, batch, sizes)
+    np.testing.assert_array_equal(whole.seconds, cut.seconds)
+    np.testing.assert_array_equal(whole.dram_bytes, cut.dram_bytes)
+
+
 def test_it_is_the_model_of_accelerators() -> None:
     assert isinstance(cost_model_for(MAIA), DataflowModel)
 
