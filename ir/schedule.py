@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import factorial
 from typing import Any
 
 import numpy as np
@@ -196,8 +197,8 @@ class ScheduleBatch:
     """Many schedules of one kernel as struct of arrays.
 
     `columns`: knob name -> integer array [N] (or [1], broadcast). Names: `tile.<dim>`, `levels.<place>.split.<dim>` (see AT_LEVEL),
-    `split.<dim>`, `reduce.<dim>` (code in REDUCE_MODES), `pipeline`, and `<extra>` for extras by their own name
-    (booleans as 0/1). What is the same for all is in `common` (its order, and string extras).
+    `split.<dim>`, `reduce.<dim>` (code in REDUCE_MODES), `pipeline`, `order` (which permutation of `common.order`, see `ordered`), and
+    `<extra>` for extras by their own name (booleans as 0/1). What is the same for all is in `common` (its order, and string extras).
     """
 
     columns: Mapping[str, npt.NDArray[np.int64]]
@@ -225,7 +226,7 @@ class ScheduleBatch:
         reduce: dict[str, str] = dict(self.common.reduce)
         split: dict[str, int] = dict(self.common.split)
         extras: dict[str, Knob] = dict(self.common.extras)
-        pipeline = self.common.pipeline
+        pipeline, order = self.common.pipeline, self.common.order
         for name, column in self.columns.items():
             value = int(column[position if len(column) > 1 else 0])
             kind, _, rest = name.partition(".")
@@ -241,21 +242,45 @@ class ScheduleBatch:
                 split[rest] = value
             elif name == "pipeline":
                 pipeline = value
+            elif name == "order":
+                order = ordered(order, value)
             else:
                 extras[name] = value
-        return Schedule(tiles, levels, self.common.order, reduce, split, pipeline, extras)
+        return Schedule(tiles, levels, order, reduce, split, pipeline, extras)
 
     @staticmethod
     def of(schedules: Iterable[Schedule]) -> ScheduleBatch:
-        """A batch of given schedules (which share their order and string extras); a knob that one leaves out is 1 there."""
+        """A batch of given schedules (which share the dims of their order, and string extras); a knob that one leaves out is 1 there."""
         rows = list(schedules)
         if not rows:
             raise ScheduleError("a batch needs at least one schedule")
         flat = [_flatten(schedule) for schedule in rows]
         names = list(dict.fromkeys(name for row in flat for name in row))
         columns = {name: np.array([row.get(name, 1) for row in flat], dtype=np.int64) for name in names}
+        first = rows[0].order
+        if any(row.order != first for row in rows) and all(set(row.order) == set(first) for row in rows):
+            columns["order"] = np.array([rank_of(first, row.order) for row in rows], dtype=np.int64)
         strings = {k: v for k, v in rows[0].extras.items() if isinstance(v, str)}
         return ScheduleBatch(columns, Schedule(order=rows[0].order, extras=strings))
+
+
+def ordered(dims: Sequence[str], rank: int) -> tuple[str, ...]:
+    """The permutation of some dims with this number, counted in lexicographic order of their positions; 0 leaves them as they are."""
+    left, found = list(dims), []
+    while left:
+        below = factorial(len(left) - 1)
+        found.append(left.pop(rank // below % len(left)))
+        rank %= below
+    return tuple(found)
+
+
+def rank_of(dims: Sequence[str], permutation: Sequence[str]) -> int:
+    """The number of a permutation of some dims: `ordered(dims, rank_of(dims, p)) == p`."""
+    left, rank = list(dims), 0
+    for dim in permutation:
+        rank += left.index(dim) * factorial(len(left) - 1)
+        left.remove(dim)
+    return rank
 
 
 def _flatten(schedule: Schedule) -> dict[str, int]:

@@ -6,7 +6,7 @@ What a step does follows from the kernel's template (`selection`, `work`), what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,7 +24,7 @@ from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import KernelSummary
 from codesign.costmodel.visits import visited
 from codesign.ir.errors import ScheduleError
-from codesign.ir.schedule import ScheduleBatch
+from codesign.ir.schedule import ScheduleBatch, ordered
 
 TERM_NAMES = ("launch", "fill", "tensor", "vector", "load", "store", "dram", "latency", "control", "power")
 _ENGINES = np.array([TERM_NAMES.index(name) for name in ("tensor", "vector", "load", "store", "dram", "control")])
@@ -64,9 +64,10 @@ class DataflowModel:
             if structure.selection is None:
                 reason[structure.rows] = structure.reason
                 continue
-            for rows in _pieces(structure.rows, _alike(kernel, extents, columns, target)):
+            alike = _alike(kernel, extents, columns, target)
+            for rows, order in _pieces(structure.rows, alike, schedules.common.order, columns.get("order")):
                 given = {k: v[rows] for k, v in columns.items()}
-                shape = _shape(target, kernel, extents, given, structure.looped, sizes or {})
+                shape = _shape(target, kernel, extents, given, structure.looped, sizes or {}, order)
                 work = work_of(structure.selection, target, shape, dataflow)
                 found = _compose(target, shape, work, len(rows))
                 terms[rows], joules[rows], dram[rows] = found.terms, found.joules, found.dram
@@ -122,12 +123,17 @@ def _columns(schedules: ScheduleBatch, count: int) -> dict[str, npt.NDArray[np.i
     return {name: np.broadcast_to(np.asarray(column, dtype=np.int64), (count,)) for name, column in found.items()}
 
 
-def _pieces(rows: Rows, alike: npt.NDArray[np.int64]) -> Iterator[Rows]:
-    """Rows that are priced together: no more than what stays in a core's cache, and then those that are followed equally far."""
-    if len(rows) > TOGETHER:
-        rows = rows[np.argsort(alike[rows], kind="stable")]
-    for start in range(0, len(rows), TOGETHER):
-        yield rows[start : start + TOGETHER]
+def _pieces(
+    rows: Rows, alike: npt.NDArray[np.int64], dims: Sequence[str], orders: npt.NDArray[np.int64] | None
+) -> Iterator[tuple[Rows, Sequence[str]]]:
+    """Rows that are priced together, and the order (of outer dims, slowest first) in which they walk the grid: no more than what stays in a
+    core's cache, and then those that are followed equally far."""
+    for number in [0] if orders is None else np.unique(orders[rows]).tolist():
+        some = rows if orders is None else rows[orders[rows] == number]
+        if len(some) > TOGETHER:
+            some = some[np.argsort(alike[some], kind="stable")]
+        for start in range(0, len(some), TOGETHER):
+            yield some[start : start + TOGETHER], ordered(dims, number)
 
 
 def _alike(
@@ -166,6 +172,7 @@ def _shape(
     columns: Mapping[str, npt.NDArray[np.int64]],
     looped: frozenset[str],
     sizes: Mapping[str, int],
+    order: Sequence[str],
 ) -> Shape:
     tile: dict[str, Array] = {}
     mean: dict[str, Array] = {}
@@ -179,6 +186,7 @@ def _shape(
         tile[dim], mean[dim], trips[dim] = size, extent / steps, steps
         if dim not in kernel.inner:
             programs[dim] = steps
+    programs = {dim: programs[dim] for dim in dict.fromkeys((*order, *programs)) if dim in programs}
     grid: Array = np.prod(np.broadcast_arrays(np.ones(1), *programs.values()), axis=0)
     made = dict(trips)
     for dim, reach in kernel.reach.items():

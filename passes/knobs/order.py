@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from codesign.ir.schedule import Schedule
+from codesign.costmodel.dataflow.target import target_of
+from codesign.ir.schedule import Schedule, rank_of
 from codesign.passes.knobs.room import Read, Room, Value, register
 from codesign.passes.knobs.site import Site, matrix_product
 from codesign.passes.schedule.space import Knob
@@ -30,15 +31,32 @@ def order_of(site: Site) -> tuple[str, ...]:
 
 @register
 class Order(Room):
-    """Outer dims, slowest first, as a GPU's grid walks them; no choice of a search. Accelerators keep the kernel's own order."""
+    """Outer dims, slowest first, as programs walk the grid. What a later block reads again stays in the memories on its way where there is room
+    until then, so on accelerators the order decides what is read twice; a GPU's is no choice of a search."""
 
     name = "order"
+
+    def unread(self, site: Site) -> str:
+        if not site.gpu and len(target_of(site.machine).ports) < 2:
+            return f"{site.machine.name} has no memory between DRAM and its cores that keeps what is read again"
+        return ""
 
     def values(self, site: Site | None, dim: str = "") -> Sequence[Value]:
         return ()
 
     def offered(self, site: Site) -> Iterable[Knob]:
-        return ()
+        """Where two loads depend on different dims of the grid: any dim slowest, the others as the kernel has them."""
+        outer = order_of(site)
+        loads = {
+            frozenset(load.dims) & {*outer} for nest in site.summary.nests for load in nest.loads if not load.gather
+        }
+        if site.gpu or self.unread(site) or len(loads) < 2:
+            return
+        first = [dim for dim in outer if site.extents[dim] > 1 and any(dim not in dims for dims in loads)]
+        ranks = {rank_of(outer, (dim, *(other for other in outer if other != dim))) for dim in first}
+        values = tuple(sorted({0, *ranks}))
+        if len(values) > 1:
+            yield Knob(self.name, values, 0)
 
     def said(self, schedule: Schedule) -> Iterator[Read]:
         if schedule.order:
@@ -47,10 +65,8 @@ class Order(Room):
     def wrong(self, value: Value, site: Site | None, dim: str = "") -> str:
         if site is None:
             return ""
-        names, outer = str(value).split(", "), site.summary.outer
-        for name in names:
-            if name not in outer:
-                return f"{name!r} is not an outer dim of the kernel; outer dims: {', '.join(outer)}"
-        if not site.gpu and names != [name for name in outer if name in names]:
-            return f"programs of {site.machine.name} walk the grid in the order {', '.join(outer)}"
-        return ""
+        for name in str(value).split(", "):
+            if name not in site.summary.outer:
+                return f"{name!r} is not an outer dim of the kernel; outer dims: {', '.join(site.summary.outer)}"
+        own = [name for name in site.summary.outer if name in str(value).split(", ")]
+        return "" if own == str(value).split(", ") else self.unread(site)

@@ -83,7 +83,7 @@ def site(group: Fusion, machine: str) -> Site:
             "programs of maia100 have no warps; leave it out; read here: ",
         ),
         (PRODUCT, "maia100", Schedule(extras={"group": 4}), "programs of maia100 walk the grid in its own order"),
-        (PRODUCT, "maia100", Schedule(order=("j", "i")), "programs of maia100 walk the grid in the order i, j"),
+        (PRODUCT, "maia100", Schedule(order=("j", "k")), "'k' is not an outer dim of the kernel; outer dims: i, j"),
         (SUM, "systolic_16x16", Schedule(extras={"dataflow": "weight_stationary"}), "the kernel has no matrix product"),
     ],
 )

@@ -16,7 +16,7 @@ from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.summary import KernelSummary, summarize
 from codesign.ir.dtypes import F16, F32
 from codesign.ir.errors import ScheduleError
-from codesign.ir.schedule import Knob, Schedule, ScheduleBatch
+from codesign.ir.schedule import AtLevel, Knob, Schedule, ScheduleBatch
 from codesign.ir.text.program import print_program
 from codesign.passes.knobs import Site, check, rooms
 from codesign.passes.normalize import Normalized, normalize
@@ -28,11 +28,15 @@ SMALL_CACHE = {"levels.l2.capacity_bytes": 1e6}
 MACHINES = {
     "h100_sxm": load_machine("h100_sxm").with_figures(SMALL_CACHE),
     "a100_sxm": load_machine("a100_sxm").with_figures(SMALL_CACHE),
-    "maia100": load_machine("maia100"),
+    "maia100": load_machine("maia100").with_figures({"levels.cluster.capacity_bytes": 65536.0}),
     "systolic_16x16": load_machine("systolic_16x16"),
 }
 GROUPS = {
     "product": (groups.gemm(8192, 4096, 1024, F16), Schedule({"i": 64, "j": 64, "k": 64}, pipeline=2)),
+    "split product": (
+        groups.gemm(4096, 2048, 512, F16),
+        Schedule({"i": 64, "j": 64, "k": 64}, {"cluster": AtLevel({"i": 16}), "core": AtLevel({"j": 4})}, pipeline=2),
+    ),
     "whole product": (groups.gemm(300, 200, 64, F32), Schedule({"i": 32, "j": 16, "k": 64}, reduce={"k": "resident"})),
     "softmax": (groups.softmax(256, 512), Schedule({"i": 4, "j": 64}, pipeline=2)),
     "sum": (groups.reduction(64, 3000, "sum"), Schedule({"i": 1, "j": 256})),
