@@ -73,7 +73,7 @@ conformance: $(STAMP)  ## Every sample of PyTorch's own operator tests through t
 .PHONY: gpu
 gpu: $(STAMP)  ## On a machine with a GPU: its tests, then its benchmarks (benchmarks/gpu/)
 	$(PY) -m pytest -m gpu --timeout=1800 $(ARGS) || test $$? -eq 5
-	@set -e; for file in $(wildcard benchmarks/gpu/[a-z]*.py); do echo "$(PY) $$file"; $(PY) $$file; done
+	@set -e; for file in $(filter-out benchmarks/gpu/measure.py,$(wildcard benchmarks/gpu/[a-z]*.py)); do echo "$(PY) $$file"; $(PY) $$file; done
 
 .PHONY: bench
 bench: $(STAMP)  ## Every figure that the README quotes (benchmarks/)

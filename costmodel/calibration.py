@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from codesign.costmodel.fitting import PHYSICAL, Floats, Prepared, cross_validate, fit, prepare
+from codesign.costmodel.fitting import PHYSICAL, Floats, Prepared, cross_validate, fit, prepare, weight_of
 from codesign.costmodel.gpu.library import Best, chosen, library
 from codesign.costmodel.gpu.model import cells, family_of, ledger, regime_of
 from codesign.costmodel.gpu.parameters import FITTED, TYPICAL, Calibration, Parameters, watts_per_operation
@@ -42,6 +42,7 @@ GENERATED_FIT = ("fill_latency", "tensor_efficiency", "extra_query_passes")
 QUANTISED_FIT = (
     "quantise_seconds",
     "quantise_passes",
+    "result_passes",
     "tensor_efficiency",
     "tile_overhead",
     "step_clocks",
@@ -68,7 +69,7 @@ def fitted_of(implementation: Mapping[str, float]) -> tuple[str, ...]:
 def _constants(rows: Sequence[Rows], machine: Parameters) -> tuple[tuple[str, ...], Parameters]:
     """Which constants of an implementation are fitted, and all parameters to begin with."""
     if "quantised" in rows[0].sizes:
-        return QUANTISED_FIT, machine
+        return QUANTISED_FIT, replace(machine, result_passes=1.0)
     first = replace(machine, **IMPLEMENTED, **EXPECTED)
     if rows[0].generated:
         return GENERATED_FIT, replace(first, tensor_efficiency=0.3, step_clocks=100.0)
@@ -84,6 +85,8 @@ class Fitted:
     parameters: Parameters
     prior: Parameters
     prepared: list[Prepared]
+    weight: float
+    """How much a row's squared error counts against the pull towards the prior."""
 
 
 @dataclass
@@ -129,7 +132,7 @@ def calibrate(
         _say(progress, "cross-validating by site")
         out = cross_validate(group, machine, found.parameters, names, folds=folds, limit=limit, progress=progress)
         parameters = found.parameters
-        fits.append(Fitted(f"{method} kernels", names, parameters, PHYSICAL, group))
+        fits.append(Fitted(f"{method} kernels", names, parameters, PHYSICAL, group, weight_of(group, limit)))
         now = Calibration(machine.name, parameters, {}, {})
         for entry, predicted in zip(group, out, strict=True):
             held.append((entry, predicted, now))
@@ -149,7 +152,7 @@ def calibrate(
         out = cross_validate(
             group, machine, found.parameters, names, folds=folds, limit=limit // 2, prior=first, progress=progress
         )
-        fits.append(Fitted(name, names, found.parameters, first, group))
+        fits.append(Fitted(name, names, found.parameters, first, group, weight_of(group, limit)))
         kept = dict.fromkeys(names if names == QUANTISED_FIT else (*names, *EXPECTED, *IMPLEMENTED))
         implementations[name] = {key: float(f"{getattr(found.parameters, key):.5g}") for key in kept}
         now = Calibration(machine.name, found.parameters, {}, {})

@@ -2,7 +2,7 @@
 
 A distance's spread brings the coverage of the 90 % intervals to 90 %, each group that was left out (a machine, an operator) weighing the
 same. It is learned for each family of kernels of which groups were left out. Where these are few, all their rows are to be held; a family of
-which nothing was left out takes as much as the furthest.
+which nothing was left out takes what all groups together need.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def learn(left: Sequence[Left]) -> list[Learned]:
         covered = {group: _covered(parts, of[parts[0].family]) for group, parts in _groups(mine).items()}
         without = float(np.mean([_covered(parts, 0.0) for parts in _groups(mine).values()]))
         rows = sum(len(one.error) for one in mine)
-        found.append(Learned(name, max(of.values()), of, len(covered), rows, without, covered))
+        found.append(Learned(name, _spread(mine), of, len(covered), rows, without, covered))
     return found
 
 

@@ -77,9 +77,12 @@ def prepare(rows: Rows, machine: Machine, start: Parameters) -> Prepared:
         ),
     ]
     columns = rows.columns
-    if columns is None and not rows.split:
+    if columns is None and (not rows.split or any(rows.tiles)):
         space = library_space(rows.kernel, machine)
-        columns = {name: column[space["split.k"] == 1.0] for name, column in space.items()}
+        has = space["split.k"] == 1.0 if not rows.split else np.ones(len(space["split.k"]), dtype=np.bool_)
+        for side, sizes in zip(("tile.m", "tile.n"), rows.tiles, strict=True):
+            has &= np.isin(space[side], sizes) if sizes else True
+        columns = {name: column[has] for name, column in space.items()}
     if rows.columns is not None and len(next(iter(rows.columns.values()))) == 1:
         return Prepared(rows, rows.columns)
     return Prepared(rows, thin(rows.kernel, machine, rows.sizes, spread, columns))
@@ -123,8 +126,6 @@ def fit(
     origin = np.clip(np.log([max(getattr(start, name), 1e-15) for name in names]), low + 1e-6, high - 1e-6)
     physical = np.clip(np.log([max(getattr(prior, name), 1e-15) for name in names]), low + 1e-6, high - 1e-6)
 
-    total = sum(len(entry.rows.seconds) for entry in prepared)
-
     def make(x: Floats) -> Parameters:
         return replace(start, **{name: float(np.exp(value)) for name, value in zip(names, x, strict=True)})
 
@@ -133,9 +134,8 @@ def fit(
         parts: list[Any] = []
         for entry, pick, log in zip(prepared, picks, logs, strict=True):
             if len(pick):
-                weight = np.sqrt(
-                    limit / len(pick) * len(entry.rows.seconds) / total
-                )  # every measured row counts the same
+                seen = len(pick) / len(entry.rows.seconds)
+                weight = np.sqrt(weight_of(prepared, limit) / seen)  # every measured row counts the same
                 parts.append(weight * (np.log(entry.predict(machine, parameters, pick)) - log))
         parts.append(PRIOR_WEIGHT * (x - physical))
         if progress is not None:
@@ -170,6 +170,11 @@ def fit(
         ]
     )
     return Fit(parameters, float(errors.mean()), int(sum(map(len, picks))))
+
+
+def weight_of(prepared: Sequence[Prepared], limit: int) -> float:
+    """How much the squared error of a measured row counts against the pull of one parameter: all rows as much as `limit` of them."""
+    return limit / sum(len(entry.rows.seconds) for entry in prepared)
 
 
 def folds_of(rows: Rows, folds: int, among: Sequence[Rows] = ()) -> npt.NDArray[np.int64]:

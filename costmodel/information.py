@@ -68,10 +68,8 @@ def identify(fitted: Fitted, machine: Machine) -> list[Identified]:
     names, p = fitted.names, fitted.parameters
     felt = slopes(fitted.prepared, machine, p, names)
     errors = [np.log(entry.predict(machine, p) / entry.rows.seconds) for entry in fitted.prepared]
-    pull = PRIOR_WEIGHT**2 * np.eye(len(names))
-    known = sum((each.T @ each for each in felt), pull)
-    inverse = np.linalg.inv(known)
-    spread = inverse @ _of_sites(fitted.prepared, felt, errors) @ inverse
+    inverse = np.linalg.inv(known_of(felt, fitted.weight))
+    spread = inverse @ _of_sites(fitted.prepared, felt, errors) @ inverse * fitted.weight**2
     told = 1.0 - PRIOR_WEIGHT**2 * np.diag(inverse)
     scale = np.sqrt(np.diag(inverse))
     alike = inverse / scale[:, None] / scale[None, :]
@@ -91,6 +89,12 @@ def identify(fitted: Fitted, machine: Machine) -> list[Identified]:
         }
         found.append(Identified(name, value, float(ends[0]), float(ends[1]), float(told[row]), others, at_bound))
     return found
+
+
+def known_of(felt: Sequence[Floats], weight: float) -> Floats:
+    """The information of a fit: that of its rows and that of its pull."""
+    pull: Floats = PRIOR_WEIGHT**2 * np.eye(felt[0].shape[1])
+    return sum((weight * (each.T @ each) for each in felt), pull)
 
 
 def _of_sites(prepared: Sequence[Prepared], felt: Sequence[Floats], errors: Sequence[Floats]) -> Floats:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from codesign.costmodel.achievable import published
@@ -51,6 +52,15 @@ class Left:
         side = np.where(self.error < 0.0, self.low, self.high)
         found: Floats = np.sqrt(np.maximum(self.error**2 - side**2, 0.0))
         return found
+
+    def of(self, rows: npt.NDArray[np.bool_]) -> Left:
+        """Some of the rows."""
+        arrays = (self.error, self.low, self.high, self.together)
+        return Left(self.distance, self.family, self.group, *(array[rows] for array in arrays))
+
+
+LONG = 20.0
+"""Times as long as the small kernels of a quantised product from which on they hardly count."""
 
 
 def left_out(
@@ -173,7 +183,9 @@ def _operands(found: Sequence[Rows], machine: Machine) -> Iterator[Left]:
         if family == "contraction" and ("quantised" in part.sizes or part.method == "eager"):
             p, plain = known.of(method=part.method), replace(part, columns=None)
             (operand,) = {str(nest.contraction.operand) for nest in part.kernel.nests if nest.contraction}
-            yield _left("dtype", f"{machine.name} {part.op}", plain, machine, p, known, "contraction", operand)
+            left = _left("dtype", f"{machine.name} {part.op}", plain, machine, p, known, "contraction", operand)
+            # small kernels that quantise are no matter of the type: of long products they are a small part
+            yield left.of(part.seconds > LONG * p.quantise_seconds) if "quantised" in part.sizes else left
 
 
 def _chains(found: Sequence[Rows], machine: Machine) -> Iterator[Left]:
@@ -210,12 +222,14 @@ def _eager(found: Sequence[Rows], machine: Machine) -> Iterator[Left]:
 
 
 def _published() -> Iterator[Left]:
-    """Products that others published of machines which were not measured, in a type that was."""
+    """Products that others published: of machines which were not measured in a type that was, and the other way round."""
     for one in published():
         known = load_calibration(load_machine(one.machine))
-        if known.far.get("contraction") == "machine" and one.dtype == "bf16":
-            error = np.array([np.log(one.predicted() / one.teraflops)])
-            yield _of("machine", "contraction", f"{one.machine} published", error, known.spread["contraction:compute"])
+        other_type, other_machine = one.dtype != "bf16", known.far.get("contraction", "") == "machine"
+        if other_type != other_machine:
+            error, pair = np.array([np.log(one.predicted() / one.teraflops)]), known.spread["contraction:compute"]
+            distance, family = ("dtype", one.dtype) if other_type else ("machine", "contraction")
+            yield _of(distance, family, f"{one.machine} published", error, pair)
 
 
 def _spaces(table: pd.DataFrame, most: int) -> Iterator[Left]:

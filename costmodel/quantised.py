@@ -16,17 +16,24 @@ FORMATS = Path(__file__).resolve().parent / "quantised.toml"
 
 @dataclass(frozen=True)
 class Format:
-    """A format of a quantised product: the `operand` dtype that the tensor unit multiplies, elements in a `group` of one
-    scale that is read beside them (0: none), and whether the library offers parts of the reduction (`split`)."""
+    """A format of a quantised product: the `operand` dtype that the tensor unit multiplies, elements in a `group` of one scale that is read
+    beside them (0: none), whether the library offers parts of the reduction (`split`), and the sides of its tiles, `rows` x `columns`
+    (none: any)."""
 
     name: str
     operand: str
     group: int = 0
     split: bool = True
+    rows: tuple[int, ...] = ()
+    columns: tuple[int, ...] = ()
 
 
 @lru_cache(maxsize=1)
 def formats() -> dict[str, Format]:
     """The formats that are known, by the name that tables give them."""
     rows = tomllib.loads(FORMATS.read_text(encoding="utf-8"))["format"]
-    return {name: Format(name, row["operand"], row["group"], row["split"]) for row in rows for name in row["of"]}
+    found = {}
+    for row in rows:
+        sides = (tuple(row.get(side, ())) for side in ("rows", "columns"))
+        found |= {name: Format(name, row["operand"], row["group"], row["split"], *sides) for name in row["of"]}
+    return found

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from codesign.costmodel.calibration import LIBRARY_FIT, Fitted
-from codesign.costmodel.fitting import PRIOR_WEIGHT, Floats, prepare
+from codesign.costmodel.fitting import prepare
 from codesign.costmodel.gpu.parameters import Parameters
-from codesign.costmodel.information import design, slopes
+from codesign.costmodel.information import design, known_of, slopes
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.tables import kernels_of
 
@@ -43,11 +43,10 @@ def suggest(machine: Machine, p: Parameters, fits: list[Fitted], count: int) -> 
     table = candidates(machine)
     (rows,) = kernels_of(table, machine)
     fitted = next((each for each in fits if each.names == LIBRARY_FIT), None)
-    known: Floats = PRIOR_WEIGHT**2 * np.eye(len(LIBRARY_FIT))
-    if fitted is not None:
-        known = sum((each.T @ each for each in slopes(fitted.prepared, machine, p, LIBRARY_FIT)), known)
     (felt,) = slopes([prepare(rows, machine, p)], machine, p, LIBRARY_FIT)
-    chosen = design(known, felt, rows.site, LIBRARY_FIT, count)
+    before = [felt[:0]] if fitted is None else slopes(fitted.prepared, machine, p, LIBRARY_FIT)
+    weight = 1.0 if fitted is None else fitted.weight
+    chosen = design(known_of(before, weight), felt * np.sqrt(weight), rows.site, LIBRARY_FIT, count)
     picked = table.iloc[[each.row for each in chosen]].drop(columns="seconds")
     informs = [f"{each.parameter} -{each.lowers:.0%}" for each in chosen]
     return picked.assign(gain=[round(each.gain, 4) for each in chosen], informs=informs).reset_index(drop=True)

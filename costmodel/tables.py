@@ -57,6 +57,8 @@ class Rows:
     launches: int = 1
     assumed: bool = False
     split: bool = True
+    tiles: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    """Rows and columns of the tiles that its library has; none: any."""
 
     @property
     def part_of_attention(self) -> bool:
@@ -352,8 +354,10 @@ def _gemm(table: pd.DataFrame) -> Iterator[Rows]:
             continue
         kernel = workloads.quantised_gemm(form.operand, form.group)
         sizes["quantised"] = sizes["M"] * sizes["K"]
+        sizes["results"] = sizes["M"] * sizes["N"]
         op = f"gemm {form.name}"
-        yield _rows(op, kernel, part, sizes, site, regime_size=sizes["M"], implementation=op, split=form.split)
+        library = {"split": form.split, "tiles": (form.rows, form.columns)}
+        yield _rows(op, kernel, part, sizes, site, regime_size=sizes["M"], implementation=op, **library)
 
 
 def _launched(table: pd.DataFrame) -> Iterator[Rows]:

@@ -158,13 +158,16 @@ def quantising_seconds(
     cache_bytes: float,
     halved: bool,
 ) -> Array:
-    """Seconds of the kernels that quantise a product's activations before it: `quantised` elements of 16 bits, found in L2
-    as far as they and what is written of them fit."""
+    """Seconds of the kernels around a product that quantise its activations before it, and copy or scale its results after it: `quantised` and
+    `results` elements of 16 bits, found in L2 as far as they and what is written of them fit."""
     if "quantised" not in sizes:
         return 0.0
-    size = 2.0 * sizes["quantised"]
-    cold = cycled_cold(1.5 * size, cache_bytes, halved)
-    return p.quantise_seconds + p.quantise_passes * size * (cold / dram_bandwidth + (1.0 - cold) / l2_bandwidth)
+    seconds: Array = p.quantise_seconds
+    for name, passes in (("quantised", p.quantise_passes), ("results", p.result_passes)):
+        size = 2.0 * sizes[name]
+        cold = cycled_cold(1.5 * size, cache_bytes, halved)
+        seconds = seconds + passes * size * (cold / dram_bandwidth + (1.0 - cold) / l2_bandwidth)
+    return seconds
 
 
 def helper_seconds(

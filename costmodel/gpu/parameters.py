@@ -78,6 +78,8 @@ class Parameters:
     """Floor of the small kernels that quantise the activations of a product before it, where the call does."""
     quantise_passes: float = 1.5
     """Passes over these activations (of 16 bits) that they take: reads for the scale, a read and a narrower write."""
+    result_passes: float = 0.0
+    """Passes over the results (of 16 bits) of such a product by what follows it in the call: a copy, a scale."""
     convert_passes: float = 2.0
     """Passes over queries and results where queries are converted to the type of the keys by a kernel of its own."""
     extra_query_passes: float = 0.0
@@ -112,7 +114,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "launch_seconds": (0.8e-6, 40e-6),
     "tensor_efficiency": (0.02, 1.0),
     "tensor_joules": (0.2e-12, 2e-12),
-    "tile_overhead": (0.0, 64.0),
+    "tile_overhead": (0.0, 256.0),
     "l2_efficiency": (0.2, 1.2),
     "dram_efficiency": (0.6, 1.0),
     "write_gap": (0.0, 2000.0),
@@ -128,6 +130,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "token_seconds": (0.05e-9, 20e-9),
     "quantise_seconds": (0.2e-6, 40e-6),
     "quantise_passes": (0.2, 8.0),
+    "result_passes": (0.01, 8.0),
     "convert_passes": (0.0, 8.0),
     "extra_query_passes": (0.02, 8.0),
     "profiled_launch_seconds": (0.1e-6, 3e-6),

@@ -12,9 +12,12 @@ import pandas as pd
 import pytest
 
 from codesign.costmodel.fitting import folds_of
+from codesign.costmodel.gpu.intervals import common_share
+from codesign.costmodel.gpu.model import family_of
 from codesign.costmodel.gpu.parameters import calibration_like
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.ranking import quality, rankings
+from codesign.costmodel.sums import Part, time_of_parts, total
 from codesign.costmodel.tables import TableError, kernels_of, read_table, visited
 from codesign.costmodel.validation import predictions, report
 
@@ -50,6 +53,29 @@ def test_every_op_of_a_profiled_model(measured: Path) -> None:
         assert op["mape"] < 0.085, name
         assert 0.84 <= op["coverage"] <= 0.97, name
         assert op["spearman"] > 0.98, name
+
+
+@pytest.mark.slow
+def test_the_interval_of_a_layer_is_that_of_a_sum(measured: Path) -> None:
+    """The ten operators of a layer together: nine in ten sums lie inside, of an interval that is half as wide as the intervals' sum."""
+    machine, table = load_machine("a100_sxm"), read_table(measured / "gpu_transformer_ops_a100.parquet")
+    keys = ["n_embd", "n_head", "n_kv_head", "n_expanded_embd", "num_tensor_parallel_workers", "num_tokens"]
+    layer = table.groupby(keys).ngroup()
+    picked = table[layer.isin(np.random.default_rng(1).permutation(layer.max() + 1)[:200])]
+    family = {rows.op: family_of(rows.kernel) for rows in kernels_of(picked, machine)}
+    found = predictions(picked, machine).set_index("row")
+    inside, wide = [], []
+    for _, rows in found.groupby(layer.loc[found.index]):
+        columns = (rows[name].to_numpy() for name in ("op", "predicted", "low", "high"))
+        times = []
+        for op, seconds, low, high in zip(*columns, strict=True):
+            part = Part(low / seconds, high / seconds, common_share(family[op]))
+            times.append((time_of_parts(seconds, low, high, {family[op]: part}, op), 1.0))
+        whole = total(times)
+        inside.append(whole.low <= rows.measured.sum() <= whole.high)
+        wide.append((whole.high - whole.low) / (rows.high.sum() - rows.low.sum()))
+    assert 0.82 <= np.mean(inside) <= 0.96
+    assert np.median(wide) < 0.6
 
 
 def test_a_model_without_gated_units_has_other_kernels(measured: Path) -> None:

@@ -61,3 +61,23 @@ def test_libraries_without_parts_of_k_are_given_none() -> None:
     assert spaces["fp8"] is not None
     assert set(spaces["nvfp4"]["split.k"].tolist()) == {1.0}
     assert spaces["fp8"]["split.k"].max() > 1.0
+
+
+@pytest.mark.parametrize(("machine", "dtype"), [("b300_sxm", "nvfp4"), ("h100_sxm", "fp8_block")])
+def test_a_library_has_the_tiles_that_its_row_says(machine: str, dtype: str) -> None:
+    target, form = load_machine(machine), formats()[dtype]
+    parameters = load_calibration(target).parameters
+    for m, n, k in ((1, 4096, 4096), (4096, 16384, 512)):
+        space = prepare(_rows(dtype, m, n, k), target, parameters).space
+        assert space is not None
+        assert {*space["tile.m"]} <= {*form.rows}
+        assert {*space["tile.n"]} <= {*form.columns}
+
+
+def test_what_follows_a_product_passes_over_its_results() -> None:
+    machine = load_machine("b300_sxm")
+    p = replace(load_calibration(machine).parameters, result_passes=0.0)
+    prepared = prepare(_rows("nvfp4", 16384, 32768, 128), machine, p)
+    once, twice = (prepared.predict(machine, replace(p, result_passes=passes))[0] for passes in (1.0, 2.0))
+    written = 2.0 * 16384 * 32768 / 7.75e12  # far more than L2 holds
+    assert written < twice - once < written / 0.7
