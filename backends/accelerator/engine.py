@@ -147,6 +147,13 @@ class Clock:
             self.waits.append([[(needs[i], find(w.name)) for i, w in enumerate(p.source.waits)] for p in prepared])
             self.signals.append([[find(name) for name in p.source.signals] for p in prepared])
         self.semaphores = list(known.values())
+        places = [[[semaphore.place for _, semaphore in waits] for waits in at] for at in self.waits]
+        none = len(self.semaphores)
+        self.waited = [
+            np.array([[of[position] if position < len(of) else none for of in at] for at in places], np.int64)
+            for position in range(len(needs))
+        ]
+        """For each position of a wait, by core and instruction, the number of the semaphore."""
         self.several = self._several()
 
     def _several(self) -> set[int]:

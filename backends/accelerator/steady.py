@@ -5,21 +5,22 @@ it comes again, a period later, and the cores' next issues are those of that per
 period), it comes again for as long as they are. All times move on by so many periods; nothing is estimated. Memories that are contended
 are part of the state, so a steady contention is skipped too.
 
-Times that lie before now decide nothing any more (all starts are at now or later), but for those of what is queued already: the time that it
-was ready, from which its wait is counted, moves on or stays.
+Times that lie before now decide nothing any more (all starts are at now or later), but for the one from which the wait of the head of a queue is
+counted: it moves on or stays.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
 
 from codesign.backends.accelerator.engine import KINDS, Clock, Gang
+from codesign.backends.accelerator.flat import Ints
 from codesign.backends.accelerator.timing import LONGEST
 from codesign.ir.program import ENGINES
 
@@ -28,10 +29,14 @@ _KEPT = 256
 _SELDOM, _OFTEN = 16, 4
 """Transfers of a core between states that are remembered unasked, and where the core looks as it has before: writing one down costs about
 one transfer of each core."""
+_PATIENCE = 5
+"""After so many states that looked as before and were not, only each 16th is looked at."""
+_WORTH = 12
+"""Issues of a core that must be skipped at least for what it takes to be worth it."""
 _LOAD, _STORE = ENGINES.index("load"), ENGINES.index("store")
 
 Mark = tuple[object, ...]
-"""What one core looks like: where it differs, so do the states."""
+"""What one core looks like, and how far all transfers are: where it differs, so do the states."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,8 @@ class State:
     shape: tuple[object, ...]
     strict: npt.NDArray[np.float64]
     loose: npt.NDArray[np.float64]
-    at: npt.NDArray[np.int64]
-    signals: npt.NDArray[np.int64]
+    at: Ints
+    signals: Ints
     busy: list[float]
     stalled: list[float]
     loaded: Counter[Gang]
@@ -69,6 +74,7 @@ class _Watch:
         self.states: dict[Mark, State] = {}
         self.seen: set[Mark] = set()
         self.passed = 0
+        self.pause = self.failures = 0
 
     def look(self) -> None:
         """Skip what repeats from here on, or remember how it is here."""
@@ -77,19 +83,25 @@ class _Watch:
         if now > LONGEST:
             return
         self.passed += 1
+        if self.pause:
+            self.pause -= 1
+            return
         mark = self._mark(now)
         old = self.states.get(mark)
         if old is not None:
-            at = clock.at[self.core]
             issue = clock.queues[self.engine][0][0]
-            period = at - int(old.at[self.core])
-            if _periods(clock, self.core, issue - period, period, None, at) > 0:
+            period = clock.at[self.core] - int(old.at[self.core])
+            one = np.array([self.core]), np.array([issue - period]), np.array([clock.at[self.core]])
+            if period and periods(clock, *one, period, None) * period >= _WORTH:
                 new = state_of(clock, now)
                 times = repetitions(clock, old, new)
                 if times > 0:
                     _skip(clock, old, new, times)
+                    self.failures = 0
                 else:
                     self._remember(mark, new)
+                    self.failures = min(self.failures + 1, _PATIENCE)
+                    self.pause = (1 << self.failures) >> 1
         elif self.passed >= _SELDOM or (self.passed >= _OFTEN and mark in self.seen):
             self._remember(mark, state_of(clock, now))
         self.seen.add(mark)
@@ -108,6 +120,8 @@ class _Watch:
             clock.feature[clock.queues[self.engine][0][0]],
             *(len(clock.queues[engine]) for engine in engines),
             *(max(clock.free[engine] - now, 0.0) for engine in engines),
+            len(clock.heap),
+            sum([entry[0] for entry in clock.heap]) - now * len(clock.heap),
         )
 
 
@@ -118,7 +132,7 @@ def state_of(clock: Clock, now: float) -> State:
         if past:
             del semaphore.times[:past]
             semaphore.before += past
-    pending = sorted(clock.heap, key=lambda entry: entry[1:])
+    pending = sorted(clock.heap, key=itemgetter(1, 2))
     shape = (
         [len(queue) for queue in clock.queues],
         [entry[1:] for entry in pending],
@@ -127,36 +141,40 @@ def state_of(clock: Clock, now: float) -> State:
         sorted(clock.meetings.values()),
         [free > now for free in clock.free],
     )
-    strict = np.fromiter(_strict(clock), np.float64)
-    loose = np.fromiter(_loose(clock, now), np.float64)
+    strict = np.array(_strict(clock))
+    loose = np.array(_loose(clock, now))
     signals = np.array([semaphore.before + len(semaphore.times) for semaphore in clock.semaphores], np.int64)
     at = np.array(clock.at, np.int64)
     figures = (clock.busy[:], clock.stalled[:], clock.loaded.copy(), clock.end[0])
     return State(now, shape, strict, loose, at, signals, *figures)
 
 
-def _strict(clock: Clock) -> Iterator[float]:
-    for engine, queue in enumerate(clock.queues):
-        if queue:
-            yield clock.free[engine]
-            for _, ready, _ in queue:
-                yield ready
+def _strict(clock: Clock) -> list[float]:
+    """Since when engines with something to do could have begun it."""
+    return [max(free, queue[0][1]) for free, queue in zip(clock.free, clock.queues, strict=True) if queue]
 
 
-def _loose(clock: Clock, now: float) -> Iterator[float]:
-    for entry in sorted(clock.heap, key=lambda entry: entry[1:]):
-        yield entry[0]
-    for engine, queue in enumerate(clock.queues):
-        if not queue:
-            yield clock.free[engine]
-        if clock.free[engine] > now:
-            yield from clock.starts[engine]
+def _loose(clock: Clock, now: float) -> list[float]:
+    """When transfers can start, engines and ports are free, what is queued was ready, queues had room, control processors go on, and signals
+    come."""
+    found = [entry[0] for entry in sorted(clock.heap, key=itemgetter(1, 2))]
+    found += clock.free
+    found += [ready for queue in clock.queues for _, ready, _ in queue]
+    for free, starts in zip(clock.free, clock.starts, strict=True):
+        if free > now:
+            found += starts
     for core, issue in enumerate(clock.at):
-        yield clock.issued[core] + (clock.gap_of[clock.code[issue]] if issue < clock.stop[core] else 0.0)
+        found.append(clock.issued[core] + (clock.gap_of[clock.code[issue]] if issue < clock.stop[core] else 0.0))
     for semaphore in clock.semaphores:
-        yield from semaphore.times
-    for way in (*clock.inward, *(way for way in clock.outward if all(way is not other for other in clock.inward))):
-        yield from way
+        found += semaphore.times
+    for way in _ways(clock):
+        found += way
+    return found
+
+
+def _ways(clock: Clock) -> list[list[float]]:
+    """The ports, each once."""
+    return list({id(way): way for way in (*clock.inward, *clock.outward)}.values())
 
 
 def repetitions(clock: Clock, old: State, new: State) -> int:
@@ -169,54 +187,48 @@ def repetitions(clock: Clock, old: State, new: State) -> int:
     if not (np.all(moved | stayed) and np.all(ahead)):
         return 0
     most = int((LONGEST - new.now) / (new.now - old.now))
-    signalled = new.signals - old.signals
-    for core, (before, at) in enumerate(zip(old.at.tolist(), new.at.tolist(), strict=True)):
-        if at == before:
-            continue
-        begin = min([queue[0][0] for queue in clock.queues[KINDS * core : KINDS * core + KINDS] if queue] + [at])
-        most = min(most, _periods(clock, core, begin - (at - before), at - before, signalled, at))
+    begin = new.at.copy()
+    for engine, queue in enumerate(clock.queues):
+        if queue:
+            begin[engine // KINDS] = min(begin[engine // KINDS], queue[0][0])
+    each = new.at - old.at
+    for period in np.unique(each[each > 0]).tolist():
+        cores = np.flatnonzero(each == period)
+        most = min(most, periods(clock, cores, (begin - each)[cores], new.at[cores], period, new.signals - old.signals))
         if most <= 0:
             return 0
     return most
 
 
-def _periods(
-    clock: Clock, core: int, begin: int, period: int, signalled: npt.NDArray[np.int64] | None, at: int | None = None
-) -> int:
-    """How many periods of issues follow each other from `begin` on, beyond those that were issued up to `at`.
+def periods(clock: Clock, cores: Ints, begin: Ints, at: Ints, period: int, signalled: Ints | None) -> int:
+    """How many periods of issues follow each other on all of these cores, from `begin` on, beyond those that were issued up to `at`.
 
     `signalled`: by how much each semaphore moves on in one; None leaves the waits alone.
     """
-    if period <= 0:
-        return 0
-    stop = clock.stop[core]
-    begin = max(begin, int(clock.flat.first[core]))
-    done = begin if at is None else at
-    reach, width = begin, 4 * period
-    while reach + period < stop:
-        high = min(reach + width, stop - period)
-        same = clock.feature[reach:high] == clock.feature[reach + period : high + period]
+    stop = clock.flat.first[cores + 1]
+    begin = np.maximum(begin, clock.flat.first[cores])
+    reach, width = 0, 4 * period
+    while True:
+        issues = begin[:, None] + np.arange(reach, reach + width)
+        inside = issues + period < stop[:, None]
+        issues = np.where(inside, issues, begin[:, None])
+        later = np.where(inside, issues + period, begin[:, None])
+        same = inside & (clock.feature[issues] == clock.feature[later])
         if signalled is not None:
-            same &= _waits_move(clock, core, reach, high, period, signalled)
+            same &= _waits_move(clock, cores, issues, later, signalled)
         if not same.all():
-            reach += int(np.argmin(same))
-            break
-        reach, width = high, 2 * width
-    return (reach + period - 1 - done) // period
+            first = np.where(same.all(axis=1), width, np.argmin(same, axis=1))
+            return int(np.min((begin + reach + first + period - 1 - at) // period))
+        reach, width = reach + width, 2 * width
 
 
-def _waits_move(
-    clock: Clock, core: int, low: int, high: int, period: int, signalled: npt.NDArray[np.int64]
-) -> npt.NDArray[np.bool_]:
+def _waits_move(clock: Clock, cores: Ints, issues: Ints, later: Ints, signalled: Ints) -> npt.NDArray[np.bool_]:
     """Whether each issue waits, a period later, for as many signals more as a period brings."""
-    same = np.ones(high - low, np.bool_)
-    number = clock.flat.number[low:high]
-    for position, needs in enumerate(clock.needs):
-        by_number = np.array(
-            [signalled[waits[position][1].place] if position < len(waits) else 0 for waits in clock.waits[core]],
-            np.int64,
-        )
-        same &= needs[low + period : high + period] - needs[low:high] == by_number[number]
+    same = np.ones(issues.shape, np.bool_)
+    number = clock.flat.number[issues]
+    more = np.append(signalled, 0)
+    for needs, semaphores in zip(clock.needs, clock.waited, strict=True):
+        same &= needs[later] - needs[issues] == more[semaphores[cores[:, None], number]]
     return same
 
 
@@ -225,23 +237,23 @@ def _skip(clock: Clock, old: State, new: State, times: int) -> None:
     further = times * (new.now - old.now)
     issues = (times * (new.at - old.at)).tolist()
     moved = new.strict - new.now == old.strict - old.now
-    strict = iter(np.where(moved, new.strict + further, new.strict).tolist())
+    stays = iter((~moved).tolist())
     for engine, queue in enumerate(clock.queues):
+        held = bool(queue) and next(stays)
         if queue:
-            clock.free[engine] = next(strict)
-            clock.queues[engine] = deque(
-                (issue + issues[engine // KINDS], next(strict), plan) for issue, _, plan in queue
-            )
-        else:
-            clock.free[engine] += further
-        clock.starts[engine] = deque((start + further for start in clock.starts[engine]), clock.depth)
+            more = issues[engine // KINDS]
+            later = [(issue + more, ready + further, plan) for issue, ready, plan in queue]
+            if held:  # ready and free as long ago as it was
+                later[0] = (later[0][0], queue[0][1], queue[0][2])
+            clock.queues[engine] = deque(later)
+        clock.free[engine] += 0.0 if held else further
+        clock.starts[engine] = deque([start + further for start in clock.starts[engine]], clock.depth)
     clock.at[:] = [at + more for at, more in zip(clock.at, issues, strict=True)]
     clock.issued[:] = [issued + further for issued in clock.issued]
     for semaphore, more in zip(clock.semaphores, (new.signals - old.signals).tolist(), strict=True):
         semaphore.times[:] = [time + further for time in semaphore.times]
         semaphore.before += times * more
-    ways = {id(way): way for way in (*clock.inward, *clock.outward)}
-    for way in ways.values():
+    for way in _ways(clock):
         way[:] = [free + further for free in way]
     clock.heap[:] = [(time + further, phase, engine) for time, phase, engine in clock.heap]
     clock.meetings = {clock.gang(clock.queues[group[0]][0][0]): group for group in clock.meetings.values()}
