@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from codesign import command
-from codesign.backends.accelerator import SimulationResult, simulate
+from codesign.backends.accelerator import SimulationResult, check, simulate
 from codesign.backends.accelerator.trace import write_trace
 from codesign.costmodel.launches import launch_seconds
 from codesign.costmodel.machine import Machine, load_machine
@@ -69,6 +69,8 @@ def _simulate(
     for item in chosen:
         buffers = _buffers(item, given, seed) if values else None
         started = time.perf_counter()
+        if not values:  # else simulate does
+            check(item, target)
         result = simulate(item, buffers, target, values=values, trace=bool(trace or folder))
         elapsed = time.perf_counter() - started
         files = _write(result, values, trace, outputs, folder)

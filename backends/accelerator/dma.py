@@ -148,3 +148,20 @@ def clipping(axes: tuple[Axis, ...], guards: tuple[Guard, ...]) -> Callable[[Map
         return tuple(max(high - low, 0) for low, high in zip(lows, highs, strict=True))
 
     return count
+
+
+def memory_order(axes: tuple[Axis, ...], indices: tuple[Index, ...], buffer: Value) -> tuple[int, ...]:
+    """Positions of the axes by falling stride in memory, so that what is contiguous there is contiguous in scratchpad."""
+    kind = buffer.type
+    assert isinstance(kind, BufferType)
+
+    def stride(axis: Axis) -> int:
+        total = 0
+        for expression, step in zip(indices, kind.strides, strict=True):
+            factor = expression.coefficient(axis.name)
+            if factor is None or not factor.is_constant:
+                return 1 << 62
+            total += factor.constant * step.constant
+        return abs(total)
+
+    return tuple(sorted(range(len(axes)), key=lambda i: -stride(axes[i])))

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from math import prod
 
 from codesign.backends.accelerator.allocate import arrange
+from codesign.backends.accelerator.dma import memory_order
 from codesign.backends.accelerator.grid import Grid
 from codesign.backends.accelerator.keep import Keeping
+from codesign.backends.accelerator.naming import RESERVED, names_of, spelled
 from codesign.backends.accelerator.rewrite import map_guards
 from codesign.backends.accelerator.synchronise import synchronise
 from codesign.costmodel.dataflow.engines import apart
@@ -105,7 +107,7 @@ class _Lowering:
             raise ScheduleError(f"kernel @{kernel.name}: the grid has unknown size {total}", hint="give it in `sizes`")
         self.places: dict[Value, _Place | _Fill | _Inline] = {}
         self.scratches: list[Scratch] = []
-        self.names = {"core", "cores", "m", "n", "k", *_names(kernel)}
+        self.names = {"core", "cores", "m", "n", "k", *names_of(kernel)}
         known = {name: extent.constant for name, extent in self.extents.items()}
         self.grid = Grid(known, kernel.schedule, target, cores, self._fresh)
         self.around: list[For] = []
@@ -126,7 +128,7 @@ class _Lowering:
         statements, inner = self.grid.loop(body)
         self.depths[id(inner)] = depth
         program = Program(
-            _spelled(self.kernel.name),
+            spelled(self.kernel.name),
             [self.buffers[value] for value in self.kernel.params],
             self.kernel.outputs,
             self.grid.cores,
@@ -192,7 +194,7 @@ class _Lowering:
         indices = tuple(self._index(i, out, op.axes) for i in op.indices)
         guards = map_guards(op.guards, lambda i: self._index(i, out, op.axes))
         buffer = self.buffers[op.buffer]
-        order = _memory_order(op.axes, indices, buffer)
+        order = memory_order(op.axes, indices, buffer)
         place = self._target_place(op.result, op.axes, order)
         otherwise = op.otherwise if guards else None
         share = None if any(i.data() for i in _expressions(op)) else self.grid.share(self._depends(op))
@@ -400,10 +402,10 @@ class _Lowering:
         return _Place(made, tuple(index(f"${i}") for i in positions))
 
     def _fresh(self, name: str) -> str:
-        base = _spelled(name).replace(".", "_")
+        base = spelled(name).replace(".", "_")
         base = base if base and not base[0].isdigit() else f"v{base}"
         found, number = base, 2
-        while found in self.names or found in _RESERVED:
+        while found in self.names or found in RESERVED:
             found, number = f"{base}_{number}", number + 1
         self.names.add(found)
         return found
@@ -416,9 +418,9 @@ class _Lowering:
         for size in (*shape, *strides):
             if not size.is_constant:
                 raise ScheduleError(f"buffer %{value.name} has unknown size {size}", hint="give it in `sizes`")
-        name, number = _spelled(value.name), 2
+        name, number = spelled(value.name), 2
         while name in self.buffer_names:
-            name, number = f"{_spelled(value.name)}_{number}", number + 1
+            name, number = f"{spelled(value.name)}_{number}", number + 1
         self.buffer_names.add(name)
         return Value(BufferType(kind.dtype, shape, strides), name)
 
@@ -472,19 +474,6 @@ class _Lowering:
 
 
 _COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
-_KEYWORDS = """
-scratch semaphore for in to step count set load store vector matmul sync where else reduce first precision wait signal
-let and min max data index true false inf nan shared by kept again program on cores dataflow strides at
-atomic_add atomic_mul atomic_max atomic_min loc of fused
-"""
-_RESERVED = frozenset(_KEYWORDS.split())
-
-
-def _spelled(name: str) -> str:
-    """A name that the text format takes."""
-    return (
-        "".join(letter if (letter.isalnum() and letter.isascii()) or letter in "_." else "_" for letter in name) or "_"
-    )
 
 
 def _tile_type(value: Value) -> TileType:
@@ -496,29 +485,3 @@ def _expressions(op: TileLoad) -> tuple[Index, ...]:
     """What says which elements a load brings."""
     sides = (side for guard in op.guards for side in (guard.value, guard.low, guard.high) if side is not None)
     return (*op.indices, *sides)
-
-
-def _memory_order(axes: tuple[Axis, ...], indices: tuple[Index, ...], buffer: Value) -> tuple[int, ...]:
-    """Positions of the axes by falling stride in memory, so that what is contiguous there is contiguous in scratchpad."""
-    kind = buffer.type
-    assert isinstance(kind, BufferType)
-
-    def stride(axis: Axis) -> int:
-        total = 0
-        for expression, step in zip(indices, kind.strides, strict=True):
-            factor = expression.coefficient(axis.name)
-            if factor is None or not factor.is_constant:
-                return 1 << 62
-            total += factor.constant * step.constant
-        return abs(total)
-
-    return tuple(sorted(range(len(axes)), key=lambda i: -stride(axes[i])))
-
-
-def _names(kernel: Kernel) -> set[str]:
-    """Names of the kernel's axes, loop variables and grid indices, which nothing else may have."""
-    names = {dim.name for dim in kernel.grid}
-    for op in kernel.body.walk():
-        names |= {axis.name for axis in (*getattr(op, "axes", ()), *getattr(op, "reduced", ()))}
-        names |= {op.variable} if isinstance(op, For) else set()
-    return names

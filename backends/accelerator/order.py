@@ -8,7 +8,7 @@ through it side by side, and what several of them do next is one batch.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,13 +58,13 @@ def batches(program: Program, flat: Flat, gangs: Gangs, target: Target) -> Itera
     if in_text_order(program, flat):
         yield from _side_by_side(program, flat, gangs, target)
         return
-    for place in _Run(program, flat, gangs, target).order():
+    for place in Untimed(program, flat, gangs, target).order():
         yield Batch(int(flat.number[place]), np.array([place]))
 
 
 def check_ends(program: Program, flat: Flat, gangs: Gangs, target: Target) -> None:
     """Deadlock for a program that doesn't come to its end."""
-    _Run(program, flat, gangs, target).order()
+    Untimed(program, flat, gangs, target).order()
 
 
 def _side_by_side(program: Program, flat: Flat, gangs: Gangs, target: Target) -> Iterator[Batch]:
@@ -91,7 +91,7 @@ def _side_by_side(program: Program, flat: Flat, gangs: Gangs, target: Target) ->
         at[going] += 1
 
 
-class _Run:
+class Untimed:
     """The program without its clocks: heads of queues begin as soon as they may, and are done at once."""
 
     def __init__(self, program: Program, flat: Flat, gangs: Gangs, target: Target) -> None:
@@ -124,21 +124,18 @@ class _Run:
                     needs[place] = tuple(values)
         return needs
 
-    def order(self) -> list[int]:
-        """The issues in the order in which they are done."""
+    def order(self, choose: Callable[[list[int]], int] = list.pop) -> list[int]:
+        """The issues in the order in which they are done; `choose` takes the engine out that goes on next."""
         done: list[int] = []
         work = list(range(len(self.queues)))
         for core in range(self.flat.cores):
             self._issue(core, work)
         while work:
-            engine = work.pop()
+            engine = choose(work)
             queue = self.queues[engine]
-            while queue and self._ready(engine, queue[0]):
-                group = self._group(engine, queue[0])
-                for member in group:
+            if queue and self._ready(engine, queue[0]):
+                for member in self._group(engine, queue[0]):
                     self._finish(member, done, work)
-                if not group:
-                    break
         self._check()
         return done
 
