@@ -133,7 +133,8 @@ def rebased(
             body = body.substitute(mine)
             touched = touched or any(dim.name in splits for dim in op.domain)
         dims, reductions = _cut(op.dims, names, splits), _cut(op.reductions, names, splits)
-        body = body.rewrite(lambda node: _own_dims(node, mapping, dims_of))
+        if any(read.source in mapping for read in body.reads()):
+            body = body.rewrite(lambda node: _own_dims(node, mapping, dims_of))
         if touched:
             extents = {dim.name: dim.extent for dim in (*dims, *reductions)}
             body = simplify_scalar(body, Rewriting(outer.with_extents(extents)))

@@ -136,7 +136,7 @@ def _join(
                 return Read(new, dims_of[new])
             return None
 
-        return body.rewrite(change)
+        return body.rewrite(change) if any(read.source in mapping for read in body.reads()) else body
 
     changed, second_mapping = rebased(consumers, {}, {}, outer, own)
     provided = {value: mapping[inner] for value, inner in first.outputs.items() if value in kept}

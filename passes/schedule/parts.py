@@ -28,23 +28,26 @@ def best_parts(tuner: Tuner, fusion: Fusion, found: Found, below: float = math.i
     if found.context.summary.strands:
         return 1, found.seconds, True
     room = found.room(tuner.machine)
-    where = splittable(fusion) if room > 1.0 and _may_gain(tuner, found, room) else None
-    if where is None:
+    where = splittable(fusion) if room > 1.0 else None
+    least = _least(tuner, found, room)
+    if where is None or least >= WORTHWHILE * found.seconds:
         return 1, found.seconds, True
+    if least >= below:
+        return 1, found.seconds, found.seconds < below
     seconds: dict[int, float] = {1: found.seconds}
-    least: dict[int, float] = {}
+    pruned: dict[int, float] = {}
     limited = False
 
     def price(wanted: int) -> float:
         """Seconds in so many parts, or what they take at the least where that is enough to know that they are not the best."""
         nonlocal limited
         parts = whole_parts(where.extent, wanted)
-        if parts not in seconds and parts not in least:
+        if parts not in seconds and parts not in pruned:
             best = min(seconds.values())
             taken, whole = _in_two(tuner, split_reduction(fusion, where, parts), found.launch, min(best, below))
-            (seconds if whole else least)[parts] = taken
+            (seconds if whole else pruned)[parts] = taken
             limited = limited or (not whole and taken < best)
-        return seconds[parts] if parts in seconds else least[parts]
+        return seconds[parts] if parts in seconds else pruned[parts]
 
     _climb(price, room, where.extent // SMALLEST_DOT)
     taken, parts = min((taken, parts) for parts, taken in seconds.items())
@@ -55,9 +58,9 @@ def _climb(price: Callable[[int], float], room: float, most: int) -> None:
     """Price numbers of parts from the one that fills the machine on, up and down while that is faster."""
     filled = max(min(int(room), most), 1)
     start = parts = 1 << filled.bit_length() - 1
-    while 2 * parts <= most and price(2 * parts) < price(parts):
+    while 2 * parts <= most and price(parts) > price(2 * parts):
         parts *= 2
-    while parts == start and start >= 4 and price(start // 2) < price(start):
+    while parts == start and start >= 4 and price(start) > price(start // 2):
         parts = start = start // 2
     price(filled)
 
@@ -73,7 +76,6 @@ def _in_two(tuner: Tuner, groups: tuple[Fusion, Fusion], launch: float, limit: f
     return sum(seconds), True
 
 
-def _may_gain(tuner: Tuner, found: Found, room: float) -> bool:
-    """Whether two launches and the same work spread over the whole machine could take less."""
-    spread = max(tuner.bound(found.context.summary), (found.seconds - found.launch) / room)
-    return 2.0 * found.launch + spread < WORTHWHILE * found.seconds
+def _least(tuner: Tuner, found: Found, room: float) -> float:
+    """Seconds of two launches and the same work spread over the whole machine."""
+    return 2.0 * found.launch + max(tuner.bound(found.context.summary), (found.seconds - found.launch) / room)
