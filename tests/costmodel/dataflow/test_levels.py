@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +124,32 @@ def test_such_a_machine_is_priced_and_simulated(shapes: dict[str, Machine], shap
     np.testing.assert_allclose(cost.joules, [run.joules for run in runs], rtol=0.1)
     split = {knob.name for knob in space(kernel, target).knobs if knob.name.startswith("levels.")}
     assert split == {f"levels.{place}.split.{dim}" for place in places for dim in "ij"}
+
+
+@pytest.mark.parametrize("multicast", [True, False])
+def test_three_scratchpads_hold_what_their_cores_share(tmp_path: Path, multicast: bool) -> None:
+    """Groups of clusters whose own scratchpads have next to no room: what is read again is kept in the groups', one copy for all cores of each."""
+    text = (MACHINE_FOLDER / "maia100.toml").read_text()
+    cluster = text.index('[[levels]]\nname = "cluster"')
+    inner = text[cluster:].replace("fanout = 16", "fanout = 4", 1)
+    full = re.sub(
+        r"capacity_bytes = \{[^}]*\}", 'capacity_bytes = { value = 1024, source = "ASSUMED" }', inner, count=1
+    )
+    chip = text[:cluster] if multicast else text[:cluster].replace("multicast = true", "multicast = false")
+    target = machine(tmp_path, "three_scratchpads", chip + GROUP + full)
+    fusion = groups.gemm(1024, 128, 64)
+    form = normalize(fusion)
+    levels = {"group": AtLevel({"i": 4}), "cluster": AtLevel({"i": 4}), "core": AtLevel({"i": 2, "j": 2})}
+    schedule = Schedule({"i": 16, "j": 16, "k": 32}, levels, reduce={"k": "looped"})
+    kernel = tile(form.fusion, schedule, outputs=form.outputs)
+    program = lower(kernel, target)
+    assert "group" in {item.level for item in program.scratches}
+    arrays = groups.random_inputs(fusion)
+    run = simulate(program, arrays, target)
+    np.testing.assert_allclose(run.outputs[0], groups.run_tiles(kernel, arrays)[0], rtol=2e-2, atol=2e-2)
+    cost = DataflowModel().predict(summarize(form.fusion), target, ScheduleBatch.of([schedule]))
+    assert cost.dram_bytes[0] == pytest.approx(run.dram_bytes, rel=0.01)
+    assert cost.seconds[0] == pytest.approx(run.seconds, rel=0.15)
 
 
 def test_a_level_more_costs_its_way(shapes: dict[str, Machine]) -> None:
