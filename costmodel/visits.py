@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,51 @@ def visited(
     symbols: Mapping[str, Array],
 ) -> tuple[Array, Array]:
     """Mean and most steps of a loop along a dim, for schedules with these tiles and programs (`blocks`) along the dims of the grid."""
+    mean, most = _over_programs(
+        reach, dim, tile, blocks, extents, symbols, {}, lambda steps, _: (steps.mean(), steps.max())
+    )
+    return mean, most
+
+
+def slowest(
+    reach: Reach,
+    dim: str,
+    tile: Mapping[str, Array],
+    blocks: Mapping[str, Array],
+    extents: Mapping[str, Array],
+    symbols: Mapping[str, Array],
+    parts: Mapping[str, Array],
+) -> Array:
+    """Steps of a loop along a dim in the mean over the programs of one core, of the core that makes most.
+
+    `parts`: into how many neighbours each dim of the grid is cut, which are worked on side by side; a core takes the same one of each.
+    """
+
+    def most(steps: Steps, cut: list[int]) -> tuple[float]:
+        for axis, many in enumerate(cut):
+            count = steps.shape[axis]
+            own = [steps.take(range(part, count, many), axis).mean(axis) for part in range(min(many, count))]
+            steps = np.stack(own, axis)
+        return (steps.max(),)
+
+    (found,) = _over_programs(reach, dim, tile, blocks, extents, symbols, parts, most)
+    return found
+
+
+Steps = np.ndarray[Any, np.dtype[Any]]
+
+
+def _over_programs(
+    reach: Reach,
+    dim: str,
+    tile: Mapping[str, Array],
+    blocks: Mapping[str, Array],
+    extents: Mapping[str, Array],
+    symbols: Mapping[str, Array],
+    parts: Mapping[str, Array],
+    figures: Callable[[Steps, list[int]], tuple[float, ...]],
+) -> list[Array]:
+    """Figures of the steps of all programs along the dims of the grid that a reach hangs on (and of their parts), for each schedule."""
     names = sorted((reach.variables & extents.keys()) - {dim})
     ends = {name: (f"{name} first", f"{name} last") for name in names}
     lower, upper = reach.over(ends, "extent", "step")
@@ -34,12 +79,13 @@ def visited(
     given = {"step": tile[dim], "extent": extents[dim], **symbols}
     given |= {f"{name} tile": tile[name] for name in along} | {f"{name} blocks": blocks[name] for name in along}
     given |= {f"{name} extent": extents[name] for name in names}
+    given |= {f"{name} parts": parts[name] for name in along if name in parts}
     columns = [np.asarray(value, dtype=np.float64) for value in given.values()]
     shape = np.broadcast_shapes(*(column.shape for column in columns))
     rows = np.stack([np.broadcast_to(column, shape).ravel() for column in columns], axis=-1)
     different, places = np.unique(rows, axis=0, return_inverse=True)
-    mean, most = np.empty(len(different)), np.empty(len(different))
-    for row, values in enumerate(different.astype(np.int64)):
+    results: list[tuple[float, ...]] = []
+    for values in different.astype(np.int64):
         known: dict[str, Any] = dict(zip(given, values.tolist(), strict=True))
         counts = [known[f"{name} blocks"] for name in along]
         programs = np.meshgrid(*(_programs(count) for count in counts), indexing="ij", sparse=True)
@@ -50,10 +96,10 @@ def visited(
                 known[f"{name} first"] = each * known[f"{name} tile"]
                 known[f"{name} last"] = known[f"{name} first"] + known[f"{name} tile"] - 1
         found = np.asarray(index(trips).evaluate(known))
-        mean[row], most[row] = found.mean(), found.max()
-    if not shape:
-        return float(mean[0]), float(most[0])
-    return mean[places].reshape(shape), most[places].reshape(shape)
+        steps = np.broadcast_to(found, [each.size for each in programs])
+        results.append(figures(steps, [known.get(f"{name} parts", 1) for name in along]))
+    columns = [np.array(column, dtype=np.float64) for column in zip(*results, strict=True)]
+    return [column[places].reshape(shape) if shape else float(column[0]) for column in columns]
 
 
 def shares_left(

@@ -135,10 +135,9 @@ class Clock:
         self.waits: list[list[list[tuple[list[int], Counted]]]] = []
         self.signals: list[list[list[Counted]]] = []
         for core in range(self.cores):
-            owners = {"chip": 0, "cluster": core // self.target.cores_per_cluster}
 
-            def find(name: str, core: int = core, owners: dict[str, int] = owners) -> Counted:
-                key = (name, owners.get(scopes[name], core))
+            def find(name: str, core: int = core) -> Counted:
+                key = (name, core // self.target.sharing.get(scopes[name], 1))
                 if key not in known:
                     known[key] = Counted(name, len(known))
                 return known[key]

@@ -103,11 +103,7 @@ class Untimed:
         self.stop = flat.first[1:].tolist()
         scopes = {s.name: s.scope for s in program.semaphores}
         self.owner = [
-            {
-                name: {"chip": -1, "cluster": -2 - core // target.cores_per_cluster}.get(s, core)
-                for name, s in scopes.items()
-            }
-            for core in range(flat.cores)
+            {name: core // target.sharing.get(scope, 1) for name, scope in scopes.items()} for core in range(flat.cores)
         ]
         self.counts: dict[tuple[str, int], int] = {}
         self.blocked: dict[tuple[str, int], list[int]] = {}

@@ -30,8 +30,6 @@ from codesign.ir.program import Instruction, Load, Matmul, Program, Store, Vecto
 from codesign.ir.scalar import Read
 from codesign.ir.tile import Axis, Guard
 
-_CORE, _CLUSTER = "@core", "@cluster"
-
 
 class Values:
     """The memories of one run. `buffers`: one array per parameter of the program, results included; written in place.
@@ -58,12 +56,11 @@ class Values:
                 )
         self.data: dict[Value, Array] = dict(zip(program.params, buffers, strict=True))
         self.owner: dict[Value, Index] = {}
-        clusters = -(-flat.cores // target.cores_per_cluster)
+        self.sharing = {item.level: target.sharing.get(item.level, 1) for item in program.scratches}
         for item in program.scratches:
-            shared = item.over > 1 or item.level == "chip"
-            name, count = (_CLUSTER, clusters) if item.level == "cluster" else (_CORE, flat.cores)
-            self.owner[item.value] = index(0) if shared else index(name)
-            self.data[item.value] = np.zeros((1 if shared else count, *item.shape), item.dtype.numpy)
+            instances = 1 if item.over > 1 else -(-flat.cores // self.sharing[item.level])
+            self.owner[item.value] = index(0) if instances == 1 else index(f"@{item.level}")
+            self.data[item.value] = np.zeros((instances, *item.shape), item.dtype.numpy)
         self.instructions = [self._placed(item.instruction) for item in flat.prepared]
         self.lanes = {number: np.ones(len(flat.rows[number].places)) for number in counted}
 
@@ -97,7 +94,7 @@ class Values:
                 return
         core = self.flat.core_of(rows.places[chosen])
         values = {name: column[chosen] for name, column in rows.controls.items()}
-        values |= {_CORE: core, _CLUSTER: core // self.target.cores_per_cluster}
+        values |= {f"@{level}": core // cores for level, cores in self.sharing.items()}
         fixed = {name: int(v[0]) if (v == v[0]).all() else v for name, v in values.items()}
         try:
             if isinstance(op, Matmul):

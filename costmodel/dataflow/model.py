@@ -22,7 +22,7 @@ from codesign.costmodel.dataflow.work import Work, busiest, work_of
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import KernelSummary
-from codesign.costmodel.visits import visited
+from codesign.costmodel.visits import slowest, visited
 from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import ScheduleBatch, ordered
 
@@ -188,20 +188,24 @@ def _shape(
             programs[dim] = steps
     programs = {dim: programs[dim] for dim in dict.fromkeys((*order, *programs)) if dim in programs}
     grid: Array = np.prod(np.broadcast_arrays(np.ones(1), *programs.values()), axis=0)
-    made = dict(trips)
+    lay = layout(target, programs, _parts(columns, programs))
+    made, longest = dict(trips), dict(trips)
     for dim, reach in kernel.reach.items():
         if dim in looped:
             needed = {name: sizes[name] for name in reach.variables - extents.keys()}
-            made[dim], _ = visited(reach, dim, tile, programs, extents, needed)
+            made[dim], most = visited(reach, dim, tile, programs, extents, needed)
+            several = slowest(reach, dim, tile, programs, extents, needed, lay.whole)
+            longest[dim] = np.where(lay.rounds > 1, several, most)
     return Shape(
         tile,
         mean,
         trips,
         made,
+        longest,
         looped,
         frozenset(kernel.inner),
         grid,
-        layout(target, programs, _parts(columns, programs)),
+        lay,
         columns.get("pipeline", np.ones(1)).astype(np.float64),
         columns.get("partial", np.ones(1)).astype(np.float64),
         {name: float(value) for name, value in sizes.items()},

@@ -18,13 +18,15 @@ class Shape:
     """Sizes under a set of schedules that loop over the same dims.
 
     By dim: `tile` lanes, `mean` average of those inside the extent (`extents`), `trips` steps that cover it, `made` steps of a loop
-    along it in the mean over the grid, fewer where a mask cuts it. `grid`: program instances, which lie on the cores as `layout` says.
+    along it in the mean over the grid, fewer where a mask cuts it, and `longest` those of the core that makes
+    most. `grid`: program instances, which lie on the cores as `layout` says.
     """
 
     tile: dict[str, Array]
     mean: dict[str, Array]
     trips: dict[str, Array]
     made: dict[str, Array]
+    longest: dict[str, Array]
     looped: frozenset[str]
     inner: frozenset[str]
     grid: Array

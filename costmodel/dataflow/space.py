@@ -26,7 +26,7 @@ class Layout:
 
     `parts`: by place (all of the machine's, outermost first), the parts of each dim. `used[place][dim]`: how many of them have a program to
     work on, in the mean over blocks. `gangs`: of cores that work on a block together. `rounds`: programs that a core works on at most.
-    `cores`: in use at once, in the mean. `blocks`: of programs along each dim, the slowest first.
+    `cores`: in use at once, in the mean. `blocks`: of programs along each dim, the slowest first, `whole`: programs of a block along it.
     """
 
     parts: Sequence[Mapping[str, Array]]
@@ -35,6 +35,7 @@ class Layout:
     rounds: Array
     cores: Array
     blocks: Mapping[str, Array]
+    whole: Mapping[str, Array]
 
     def sharers(self, dims: Iterable[str]) -> list[Array]:
         """For each place, how many of its instances read together what depends on these dims only."""
@@ -63,7 +64,7 @@ def layout(target: Target, grid: Mapping[str, Array], parts: Parts) -> Layout:
     gangs = np.minimum(gangs, total)
     used = _used(split, {dim: np.asarray(extent) / blocks[dim] for dim, extent in grid.items()})
     rounds = np.ceil(total / gangs)
-    return Layout(split, used, gangs, rounds, gangs * _product(_product(at.values()) for at in used), blocks)
+    return Layout(split, used, gangs, rounds, gangs * _product(_product(at.values()) for at in used), blocks, whole)
 
 
 def _used(split: Sequence[Mapping[str, Array]], needed: Mapping[str, Array]) -> list[dict[str, Array]]:

@@ -90,14 +90,15 @@ class Target:
     """One core and what surrounds it. Times are clocks of the tensor unit (`clock_hz`).
 
     `places`: the places between the chip and the core that have several instances, outermost first, with how many one instance of the place
-    around has; a core's number counts them in this order.
+    around has; a core's number counts them in this order. `sharing`: by a memory's place, as programs name it, how many cores share one instance
+    (`cluster` is the memory above a core's own, whatever its name).
     """
 
     name: str
     clock_hz: float
     cores: int
     places: tuple[tuple[str, int], ...]
-    cores_per_cluster: int
+    sharing: Mapping[str, int]
     array: Array
     pipes: Mapping[str, Pipe]
     """By kind of operation."""
@@ -198,14 +199,17 @@ def _target(machine: Machine) -> Target:
     tensor = machine.unit("tensor")
     clock = machine.need(tensor.clock_hz, "units.tensor.clock_hz")
     position = machine.levels.index(core)
-    clusters = machine.instances(machine.above(core).name)
     capacity = _capacities(machine, core, cores)
     return Target(
         name=machine.name,
         clock_hz=clock,
         cores=cores,
         places=_places(machine.levels[: position + 1]),
-        cores_per_cluster=cores // clusters,
+        sharing={
+            "cluster": cores // machine.instances(machine.above(core).name),
+            **{level.place: cores // machine.instances(level.name) for level in machine.levels[:position]},
+            "chip": cores,
+        },
         array=_array(machine, tensor, cores),
         pipes={kind: _pipe(machine, machine.doing(kind), clock, cores) for kind in KINDS},
         vector_startup_clocks=machine.limit("vector_startup_clocks"),

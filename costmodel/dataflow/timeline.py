@@ -142,7 +142,7 @@ class Timeline:
     # -- loops ---------------------------------------------------------------------------------------------------
     def _stage(self, stage: Stage, inner: dict[int, list[Stage]], active: npt.NDArray[np.bool_] | None) -> None:
         children = inner.get(id(stage), [])
-        total = stage.trips if stage.around is None else np.asarray(stage.trips) / np.asarray(stage.around.trips)
+        total = stage.steps if stage.around is None else np.asarray(stage.steps) / np.asarray(stage.around.steps)
         most = NESTED_STEPS if children or stage.around is not None else STEPS
         again = min(most, AGAIN) if id(stage) in self.periods else most
         followed = np.where(np.asarray(total) > most, again, most)  # a short loop is followed to its end each time

@@ -41,10 +41,12 @@ class Task:
 class Stage:
     """A loop (or straight code, one trip) of a program: clocks of one step on each engine (`busy`), and what it moves.
 
-    `tasks` in program order. A loop inside the steps of another one (`around`) comes first in them; its `trips` count those of both.
+    `tasks` in program order. A loop inside the steps of another one (`around`) comes first in them; its `trips` count those of both, in the
+    mean over all cores, its `steps` those of the core that makes most (default: as many).
     """
 
     trips: Array = 1.0
+    steps: Array = None
     busy: dict[str, Array] = field(default_factory=dict)
     instructions: Array = 0.0
     read: tuple[Array, ...] = ()
@@ -53,6 +55,10 @@ class Stage:
     joules: Array = 0.0
     tasks: list[Task] = field(default_factory=list)
     around: Stage | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is None:
+            self.steps = self.trips
 
     def add(self, task: Task) -> None:
         """Add an instruction; one that takes no clocks under any schedule is none."""
@@ -97,7 +103,8 @@ class _Composer:
     def work(self) -> Work:
         stages: dict[int, Stage] = {}
         for section in self.selection.sections:
-            stages[id(section)] = Stage(trips=self._trips(section))
+            trips, steps = (self._times(section, each) for each in (self.shape.made, self.shape.longest))
+            stages[id(section)] = Stage(trips=trips, steps=steps)
         for section in self.selection.sections:
             stage = stages[id(section)]
             stage.around = stages[id(section.around)] if section.around is not None else None
@@ -113,11 +120,11 @@ class _Composer:
             self.known[expression] = expression.evaluate(self.sizes)
         return self.known[expression]
 
-    def _trips(self, section: Section) -> Array:
-        trips: Array = 1.0
+    def _times(self, section: Section, along: Mapping[str, Array]) -> Array:
+        times: Array = 1.0
         for dim in section.dims:
-            trips = trips * self.shape.made[dim]
-        return trips
+            times = times * along[dim]
+        return times
 
     def _item(self, item: Item, section: Section, stage: Stage) -> None:
         if isinstance(item, Transfer):

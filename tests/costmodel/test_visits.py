@@ -14,7 +14,7 @@ from codesign.costmodel.machine import load_machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.roofline import kernel_flops
 from codesign.costmodel.summary import summarize
-from codesign.costmodel.visits import shares_left, visited
+from codesign.costmodel.visits import shares_left, slowest, visited
 from codesign.ir.dtypes import BF16
 from codesign.ir.index import index, maximum
 from codesign.ir.reach import Reach
@@ -100,3 +100,10 @@ def test_least_work_and_bytes_are_those_that_masks_leave() -> None:
 def test_one_wave_takes_as_long_as_its_longest_program() -> None:
     alone, whole = (seconds(groups.attention(1, 4096, 4096, 64, mask), "h100_sxm") for mask in (groups.below(), None))
     assert alone > 0.8 * whole
+
+
+@pytest.mark.parametrize(("parts", "steps"), [(1, 4.5), (2, 5.0), (8, 8.0), (4, 6.0)])
+def test_the_slowest_of_cores_that_take_turns_at_a_triangle(parts: int, steps: float) -> None:
+    """Eight blocks of rows make 1 to 8 steps; of `parts` cores the last takes every `parts`-th block."""
+    sizes = {"i": 512.0, "k": 512.0}
+    assert slowest(CAUSAL, "k", {"i": 64.0, "k": 64.0}, {"i": 8.0}, sizes, {}, {"i": parts}) == steps

@@ -80,7 +80,7 @@ class PlainClock:
 
     def _owner(self, name: str, core: int) -> int:
         scope = next(s.scope for s in self.program.semaphores if s.name == name)
-        return {"chip": 0, "cluster": core // self.target.cores_per_cluster}.get(scope, core)
+        return core // self.target.sharing.get(scope, 1)
 
     def _issue(self, now: float) -> bool:
         """Every control processor goes on until a queue is full; it knows of room from this moment on."""

@@ -92,7 +92,7 @@ def test_the_core_is_where_the_vector_unit_is(shapes: dict[str, Machine]) -> Non
     for found in shapes.values():
         target = target_of(found)
         assert target.cores == 64
-        assert target.cores_per_cluster == 4
+        assert target.sharing["cluster"] == 4
         assert target.capacity["core"] == 2097152
         assert target.capacity["array"] == 131072
         assert (site(found).lanes, site(found).cores) == (site(plain).lanes, site(plain).cores)
