@@ -13,6 +13,7 @@ in silently. Files are read with `tomllib`, so a stranger's file is data and nev
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from functools import lru_cache
 from math import prod
@@ -179,7 +180,8 @@ class Machine(_Data):
     """A machine as its file describes it; `origin` is the path it was read from.
 
     `kind`: the family of cost models. `backend`: what makes code for it, by its registered name (default: by `kind`); `target`: the chip
-    that this compiles for.
+    that this compiles for. `calibration`: parameters that were fitted to measurements of it (a file of `codesign.calibrate` beside the
+    machine's, by its name), in place of those that ship.
     """
 
     schema_version: Annotated[int, Field(strict=True, ge=1, le=1)]
@@ -199,6 +201,7 @@ class Machine(_Data):
     launch: dict[str, Figure] = Field(default_factory=dict)
     power_watts: Figure | None = None
     static_watts: Figure | None = None
+    calibration: dict[str, Any] = Field(default_factory=dict)
 
     _origin: str = PrivateAttr(default="")
 
@@ -457,4 +460,22 @@ def load_machine(name: str) -> Machine:
         raise MachineError(f"{path}: tables or lists nested too deep") from None
     except (OSError, ValueError) as error:  # Python refuses integers of thousands of digits
         raise MachineError(f"{path}: cannot be read: {error}") from None
+    if isinstance(beside := data.get("calibration"), str):
+        data["calibration"] = _calibration(path, beside)
     return _validated(data, path.name if path.parent == MACHINE_FOLDER else str(path))
+
+
+def _calibration(path: Path, name: str) -> dict[str, Any]:
+    """The calibration that a machine file names; MachineError where there is none."""
+    file = path.parent / name
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        raise MachineError(
+            f"{path}: calibration: no such file: {file}", hint="codesign.calibrate -o writes it"
+        ) from None
+    except (ValueError, RecursionError):
+        raise MachineError(f"{path}: calibration: {file} is not a JSON document") from None
+    if not isinstance(found, dict):
+        raise MachineError(f"{path}: calibration: {file} is not a calibration file")
+    return found

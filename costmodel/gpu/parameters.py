@@ -114,7 +114,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "launch_seconds": (0.8e-6, 40e-6),
     "tensor_efficiency": (0.02, 1.0),
     "tensor_joules": (0.2e-12, 2e-12),
-    "tile_overhead": (0.0, 256.0),
+    "tile_overhead": (0.0, 64.0),
     "l2_efficiency": (0.2, 1.2),
     "dram_efficiency": (0.6, 1.0),
     "write_gap": (0.0, 2000.0),
@@ -195,9 +195,11 @@ _LOADED: dict[int, tuple[Machine, Calibration]] = {}
 
 
 def _of_machine(machine: Machine) -> Calibration:
-    own = _read(machine.name)
+    own = calibration_from(machine.calibration, machine.origin) if machine.calibration else _read(machine.name)
     found = _completed(own if own is not None else transferred(_read(donor_of(machine)), machine), machine)
-    found = _with_eager_streams(found)
+    found = _with_eager_streams(found, machine)
+    if machine.calibration:  # as it was measured: the launch too
+        return found
     return replace(found, parameters=_started(found.parameters, machine, found.transferred or found.machine))
 
 
@@ -224,9 +226,9 @@ def _completed(found: Calibration, machine: Machine) -> Calibration:
     return replace(found, spread=spread, far=far)
 
 
-def _with_eager_streams(found: Calibration) -> Calibration:
+def _with_eager_streams(found: Calibration, machine: Machine) -> Calibration:
     """With intervals of kernels timed on an eager stream: those measured on the machine, and the widest of other machines' kinds."""
-    machine, known = load_machine(found.machine), launched_intervals()
+    known = launched_intervals()
     spread, far = dict(found.spread), dict(found.far)
     for kind in {f"eager {kind}" for kinds in known.values() for kind in kinds}:
         measured = [name for name, kinds in known.items() if kind.removeprefix("eager ") in kinds]

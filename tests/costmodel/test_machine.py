@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from codesign.costmodel.machine import MACHINE_FOLDER, _validated, figures_of, load_machine, machine_names
+from codesign.costmodel.gpu.parameters import calibration_to, load_calibration
+from codesign.costmodel.machine import MACHINE_FOLDER, Machine, _validated, figures_of, load_machine, machine_names
 from codesign.ir.errors import MachineError
 
 REQUIRED = {
@@ -205,3 +208,32 @@ def test_a_figure_that_no_model_reads_names_the_nearest(tmp_path: Path) -> None:
 def test_a_what_if_value_is_held_to_the_same_ranges(figure: str, value: float) -> None:
     with pytest.raises(MachineError, match=figure.replace(".", r"\.")):
         load_machine("maia100").with_figures({figure: value})
+
+
+def test_a_machine_file_takes_the_calibration_that_it_names(tmp_path: Path) -> None:
+    """What codesign.calibrate wrote for a machine that nobody else has; without it the nearest calibration is transferred."""
+    text = (MACHINE_FOLDER / "h100_sxm.toml").read_text().replace('name = "h100_sxm"', 'name = "mine"', 1)
+    (tmp_path / "mine.toml").write_text(text)
+    before = load_calibration(load_machine(str(tmp_path / "mine.toml")))
+    assert before.transferred == "h100_sxm"
+    own = replace(before, parameters=replace(before.parameters, dram_efficiency=0.71), transferred="", far={})
+    (tmp_path / "mine.json").write_text(json.dumps(calibration_to(own)))
+    first, rest = text.split("\n", 1)
+    named = f'{first}\ncalibration = "mine.json"\n{rest}'
+
+    def machine(number: int) -> Machine:
+        """From a file of its own, as files are read once."""
+        (tmp_path / f"own{number}.toml").write_text(named)
+        return load_machine(str(tmp_path / f"own{number}.toml"))
+
+    after = load_calibration(machine(0).with_figures({"levels.dram.bandwidth": 3e12}))
+    assert (after.parameters.dram_efficiency, after.transferred) == (0.71, "")
+    assert "contraction" not in after.far
+    wrong = [("[1]", "not a calibration file"), ("{", "not a JSON document"), ('{"machine": 1}', "must be a text")]
+    for number, (content, told) in enumerate(wrong, 1):
+        (tmp_path / "mine.json").write_text(content)
+        with pytest.raises(MachineError, match=told):
+            load_calibration(machine(number))
+    (tmp_path / "mine.json").unlink()
+    with pytest.raises(MachineError, match="no such file"):
+        machine(4)
