@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,6 +13,7 @@ from codesign.ir.location import Location, merge
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Compute, Fusion, Launch
 from codesign.ir.tile import Kernel
+from codesign.passes.naming import kernel_name
 from codesign.passes.normalize import Normalized, normalize
 from codesign.passes.schedule.replay import Schedules
 from codesign.passes.schedule.tuner import Tuned, Tuner
@@ -131,6 +131,7 @@ class _Lowering:
         where = splittable(fusion)
         assert where is not None
         partial, combination = split_reduction(fusion, where, tuned.schedule.split[where.dim])
+        partial.label, combination.label = f"{kernel_name(fusion)}_parts", kernel_name(fusion)
         first = self.launch(partial, tuned.phases[0].tuned)
         combination.body.replace(dict(zip(partial.results, first.results, strict=True)))
         return [first, self.launch(combination, tuned.phases[1].tuned)]
@@ -141,7 +142,7 @@ class _Lowering:
         name = self._by_structure.get(key)
         given = fusion.uses()
         if name is None:
-            name = self._name(fusion)
+            name = self._name(fusion, key)
             normalized = normalize(fusion, self.bounds)
             replayed = self._replay(normalized, name, key)
             tuned = replayed or tuned
@@ -177,14 +178,12 @@ class _Lowering:
         self.replayed.add(entry)
         return tuned
 
-    def _name(self, fusion: Fusion) -> str:
-        given = fusion.label or "_".join(value.name for value in fusion.body.yields[:1]) or "kernel"
-        base = re.sub(r"\W+", "_", given).strip("_") or "kernel"
-        base = f"k_{base}" if base[0].isdigit() else base
-        name, count = base, 1
+    def _name(self, fusion: Fusion, structure: str) -> str:
+        """The group's own name, with the beginning of its structural hash where another kernel has that."""
+        base = name = kernel_name(fusion)
+        digits = 4
         while name in self.module.kernels:
-            count += 1
-            name = f"{base}_{count}"
+            name, digits = f"{base}_{structure[:digits]}", digits + 1
         return name
 
 
