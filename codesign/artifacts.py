@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from codesign.backend import backend_name
+from codesign.backends.mlir import mlir_text
 from codesign.backends.triton.names import file_names
 from codesign.backends.triton.runner import write_runner
 from codesign.command import write_text
@@ -25,6 +26,8 @@ def texts(compilation: Compilation, form: str) -> dict[str, str]:
     """The files of one form: name -> text."""
     if form == "tensor":
         return {"model.tensor.tile": print_module(compilation.tensor)}
+    if form == "mlir":
+        return {"model.mlir": mlir_text(compilation.tensor)}
     if form == "tile":
         return {"model.tile": print_module(compilation.tiled)}
     if form != compilation.backend.form:

@@ -40,7 +40,7 @@ def _bindings(bind: list[str]) -> dict[str, int]:
 
 def _forms(emit: list[str], machines: list[Machine]) -> set[str]:
     """The forms asked for; CodesignError for one that no backend of these machines makes."""
-    known = ["tensor", "tile", *sorted({"triton", "accelerator", *(m.backend for m in machines if m.backend)})]
+    known = ["tensor", "tile", "mlir", *sorted({"triton", "accelerator", *(m.backend for m in machines if m.backend)})]
     for form in emit:
         if form not in known:
             raise CodesignError(f"--emit {form}: no such form", hint=f"forms: {', '.join(known)}")

@@ -102,4 +102,4 @@ def test_commands_go_by_it(folder: Path) -> None:
     assert len(list((folder / "out" / "toys").glob("*.toy"))) == len(report["kernels"])
     done = run("compile", "model.py", "--target", "toy.toml", "--emit", "toys", cwd=folder)
     assert done.returncode == 2
-    assert "--emit toys: no such form; forms: tensor, tile, accelerator, toy, triton" in done.stderr
+    assert "--emit toys: no such form; forms: tensor, tile, mlir, accelerator, toy, triton" in done.stderr
