@@ -27,6 +27,8 @@ KINDS = len(ENGINES)
 _SURE, _TRANSFER = 0, 1
 Gang = tuple[int, tuple[int, ...], tuple[int, ...], int]
 """What cores load together: the class, how often it leaves each port and arrives behind it, and the number of cores."""
+Route = list[tuple[list[float], int, float]]
+"""The ports in the way of a transfer, each as (when its instances are free, which one, clocks that it takes there)."""
 Queue = deque[tuple[int, float, "Plan"]]
 """Issues that an engine has not begun, each with the clock at which it was ready."""
 
@@ -60,8 +62,7 @@ class Plan:
     """What issues of a core that are alike do.
 
     `gap`: clocks of the control processor before it. `waits`: for each, what every issue needs, and the semaphore. `clocks` of the engine.
-    `route`: of a transfer the ports in its way, each as (when its instances are free, which one, clocks that it takes there); None of one
-    that computes.
+    `route` of a transfer; None of what computes.
     """
 
     engine: int
@@ -69,7 +70,7 @@ class Plan:
     waits: list[tuple[list[int], Counted]]
     unsure: bool
     clocks: float
-    route: list[tuple[list[float], int, float]] | None
+    route: Route | None
     shared: bool
     signals: list[Counted]
 
@@ -101,6 +102,7 @@ class Clock:
         self.heap: list[tuple[float, int, int]] = []
         self.busy, self.stalled = [0.0] * KINDS, [0.0] * KINDS
         self.loaded: Counter[Gang] = Counter()
+        self.routes: dict[tuple[int, tuple[int, ...]], tuple[Gang, Route]] = {}
         self.end = [0.0]
         self.spans: list[Span] | None = [] if tracing else None
 
@@ -350,18 +352,31 @@ class Clock:
             return
         del self.meetings[gang]
         cls = self.class_of[self.code[issue]]
-        outer, (clocks, moved, *_) = self.classes.outer[cls], self.classes.timed[cls]
-        cores = [engine // KINDS for engine in group]
-        leaves, arrives = passes(self.target, cores)
-        finish = now + clocks
-        for position in range(outer, len(self.inward)):
-            way, port = self.inward[position], self.target.ports[position]
-            takes = on_grid(moved / port.bytes_per_clock * leaves[position] / arrives[position])
-            for place in dict.fromkeys(core // port.cores for core in cores):
-                way[place] = (way[place] if way[place] > now else now) + takes
-                finish = max(finish, way[place])
-        self.loaded[cls, leaves, arrives, len(group)] += 1
+        cores = tuple(sorted([engine // KINDS for engine in group]))
+        known = self.routes.get((cls, cores))
+        if known is None:
+            known = self.routes[cls, cores] = self._route_together(cls, cores)
+        what, route = known
+        finish = now + self.classes.timed[cls][0]
+        for way, place, takes in route:
+            served = way[place]
+            served = (served if served > now else now) + takes
+            way[place] = served
+            if served > finish:
+                finish = served
+        self.loaded[what] += 1
         self._begin_together(group, now, finish)
+
+    def _route_together(self, cls: int, cores: tuple[int, ...]) -> tuple[Gang, Route]:
+        """The ports in the way of a load that these cores make together, and the clocks that it takes at each."""
+        leaves, arrives = passes(self.target, cores)
+        moved = self.classes.timed[cls][1]
+        route = []
+        for position in range(self.classes.outer[cls], len(self.inward)):
+            port = self.target.ports[position]
+            takes = on_grid(moved / port.bytes_per_clock * leaves[position] / arrives[position])
+            route += [(self.inward[position], place, takes) for place in sorted({core // port.cores for core in cores})]
+        return (cls, leaves, arrives, len(cores)), route
 
     def _begin_together(self, group: list[int], now: float, finish: float) -> None:
         work: list[int] = []
