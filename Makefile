@@ -70,6 +70,11 @@ mutants: $(STAMP)  ## Wrong lines, planted one at a time, that the tests must fi
 conformance: $(STAMP)  ## Every sample of PyTorch's own operator tests through the tensor IR, and a table (LIMIT=5: fewer samples)
 	$(PY) -m codesign.frontend.conformance $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
 
+.PHONY: zoo
+zoo: $(STAMP)  ## Architectures at tiny sizes, compiled for a GPU and an accelerator, their values compared whole: hours (ARGS="llama vit" for some)
+	$(PY) -m pip install --quiet -e ".[zoo]"
+	$(PY) benchmarks/zoo.py $(ARGS)
+
 .PHONY: gpu
 gpu: $(STAMP)  ## On a machine with a GPU: its tests, then its benchmarks (benchmarks/gpu/)
 	$(PY) -m pytest -m gpu --timeout=1800 $(ARGS) || test $$? -eq 5
@@ -77,7 +82,7 @@ gpu: $(STAMP)  ## On a machine with a GPU: its tests, then its benchmarks (bench
 
 .PHONY: bench
 bench: $(STAMP)  ## Every figure that the README quotes (benchmarks/)
-	@set -e; for file in $(filter-out benchmarks/mutants.py benchmarks/fit_registers.py benchmarks/frontends.py,$(wildcard benchmarks/[a-z]*.py)); do echo "$(PY) $$file"; $(PY) $$file; done
+	@set -e; for file in $(filter-out benchmarks/mutants.py benchmarks/fit_registers.py benchmarks/frontends.py benchmarks/zoo.py,$(wildcard benchmarks/[a-z]*.py)); do echo "$(PY) $$file"; $(PY) $$file; done
 
 ##@ Housekeeping
 

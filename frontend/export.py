@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from codesign.frontend.decompose import decomposed
 from codesign.frontend.flex_nodes import name_literals_of_functions
 from codesign.frontend.load import ModelSource
 from codesign.frontend.quantization import decompositions_of_quantisation
@@ -125,7 +126,7 @@ def export_program(
                     )
                 traced = time.perf_counter()
                 name_literals_of_functions(program.graph_module)
-                program = program.run_decompositions(table())
+                program = decomposed(program, table())
         except Exception as error:
             reasons.append((label, error))
             continue
@@ -140,7 +141,7 @@ def _decomposed(program: ExportedProgram, table: Table) -> Exported:
     try:
         with torch.no_grad(), settings_kept(), _quiet():
             name_literals_of_functions(program.graph_module)
-            program = program.run_decompositions(table())
+            program = decomposed(program, table())
     except Exception as error:
         raise CodesignError(
             f"torch can't decompose the exported program: {shortened(error)}",
@@ -169,7 +170,7 @@ def traced_program(
             )
             exported = time.perf_counter()
             name_literals_of_functions(program.graph_module)
-            program = program.run_decompositions((table or decompositions)())
+            program = decomposed(program, (table or decompositions)())
     except Exception as error:
         place = place_of(reason)
         raise CodesignError(

@@ -62,7 +62,7 @@ def shrink(group: Normalized, schedule: Schedule) -> Shrunk:
         new = tile * (2 if name in inner else 1) + (extent % tile or (0 if name in inner else tile))
         if new < extent:
             shorter[name] = new
-    return _with_extents(group, shorter, fixed)
+    return _with_extents(group, shorter, fixed) if shorter else Shrunk(group, {}, {v: v for v in fusion.uses()})
 
 
 def _resident(name: str, schedule: Schedule) -> bool:
