@@ -26,7 +26,7 @@ from codesign.ir.program import ENGINES
 
 _KEPT = 256
 """States that are remembered at most."""
-_SELDOM, _OFTEN = 16, 4
+_SELDOM, _OFTEN = 24, 8
 """Transfers of a core between states that are remembered unasked, and where the core looks as it has before: writing one down costs about
 one transfer of each core."""
 _PATIENCE = 5
@@ -74,6 +74,8 @@ class _Watch:
         self.states: dict[Mark, State] = {}
         self.seen: set[Mark] = set()
         self.passed = 0
+        self.repeats: dict[int, tuple[int, int]] = {}
+        """By period, the last stretch of issues that repeat with it."""
         self.pause = self.failures = 0
 
     def look(self) -> None:
@@ -91,8 +93,7 @@ class _Watch:
         if old is not None:
             issue = clock.queues[self.engine][0][0]
             period = clock.at[self.core] - int(old.at[self.core])
-            one = np.array([self.core]), np.array([issue - period]), np.array([clock.at[self.core]])
-            if period and periods(clock, *one, period, None) * period >= _WORTH:
+            if period and self._ahead(issue - period, period) - clock.at[self.core] >= max(period, _WORTH):
                 new = state_of(clock, now)
                 times = repetitions(clock, old, new)
                 if times > 0:
@@ -105,6 +106,22 @@ class _Watch:
         elif self.passed >= _SELDOM or (self.passed >= _OFTEN and mark in self.seen):
             self._remember(mark, state_of(clock, now))
         self.seen.add(mark)
+
+    def _ahead(self, begin: int, period: int) -> int:
+        """Up to where the core's issues from `begin` on repeat with a period."""
+        first, end = self.repeats.get(period, (0, -1))
+        if not first <= begin <= end:
+            feature, stop = self.clock.feature, self.clock.stop[self.core] - period
+            end, width = max(begin, 0), 4 * period
+            while end < stop:
+                high = min(end + width, stop)
+                same = feature[end:high] == feature[end + period : high + period]
+                if not same.all():
+                    end += int(np.argmin(same))
+                    break
+                end, width = high, 2 * width
+            self.repeats[period] = (begin, end)
+        return end + period
 
     def _remember(self, mark: Mark, state: State) -> None:
         self.states.pop(mark, None)
@@ -200,10 +217,10 @@ def repetitions(clock: Clock, old: State, new: State) -> int:
     return most
 
 
-def periods(clock: Clock, cores: Ints, begin: Ints, at: Ints, period: int, signalled: Ints | None) -> int:
+def periods(clock: Clock, cores: Ints, begin: Ints, at: Ints, period: int, signalled: Ints) -> int:
     """How many periods of issues follow each other on all of these cores, from `begin` on, beyond those that were issued up to `at`.
 
-    `signalled`: by how much each semaphore moves on in one; None leaves the waits alone.
+    `signalled`: by how much each semaphore moves on in one.
     """
     stop = clock.flat.first[cores + 1]
     begin = np.maximum(begin, clock.flat.first[cores])
@@ -214,8 +231,7 @@ def periods(clock: Clock, cores: Ints, begin: Ints, at: Ints, period: int, signa
         issues = np.where(inside, issues, begin[:, None])
         later = np.where(inside, issues + period, begin[:, None])
         same = inside & (clock.feature[issues] == clock.feature[later])
-        if signalled is not None:
-            same &= _waits_move(clock, cores, issues, later, signalled)
+        same &= _waits_move(clock, cores, issues, later, signalled)
         if not same.all():
             first = np.where(same.all(axis=1), width, np.argmin(same, axis=1))
             return int(np.min((begin + reach + first + period - 1 - at) // period))
