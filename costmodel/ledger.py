@@ -21,6 +21,7 @@ from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import CostBatch, CostModel
 from codesign.costmodel.roofline import TERM_NAMES, roofline_bounds
 from codesign.costmodel.summary import KernelSummary
+from codesign.costmodel.sums import Part
 from codesign.costmodel.whatif import changes
 from codesign.ir.errors import CodesignError, ScheduleError
 from codesign.ir.schedule import Schedule, ScheduleBatch
@@ -97,6 +98,8 @@ class Ledger:
     runner_up: RunnerUp | None
     assumptions: tuple[Assumption, ...] = ()
     """Assumed figures of the machine that move the time, those that move it most first."""
+    interval: Mapping[str, Part] = field(default_factory=dict)
+    """What the interval is made of: the residual of the model's fit and what widened it, the widest first."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; terms sum to seconds, and what is unbounded or unknown is None."""
@@ -156,6 +159,7 @@ def explain(
         counterfactuals=_counterfactuals(kernel, machine, rivals, model, values, seconds),
         runner_up=_runner_up(schedules, costs, row, fitting),
         assumptions=assumed,
+        interval=dict(sorted(costs.parts(row).items(), key=lambda part: part[1].low / part[1].high)),
     )
 
 

@@ -38,6 +38,7 @@ def tree_of(ledger: Ledger) -> Tree:
         for name, value in ledger.facts.items():
             facts.add(quantity(name, value))
     _what_if(tree, ledger)
+    _interval(tree, ledger)
     _assumed(tree, ledger)
     if ledger.runner_up is not None:
         _runner_up(tree, ledger.runner_up, ledger)
@@ -76,6 +77,15 @@ def _what_if(tree: Tree, ledger: Ledger) -> None:
         branch.add(line)
     if unfelt:
         branch.add(f"[dim]no difference: {escape(', '.join(unfelt))}[/]")
+
+
+def _interval(tree: Tree, ledger: Ledger) -> None:
+    if not ledger.interval:
+        return
+    branch = tree.add("what its interval is made of (parts that are independent add in squares of the logarithm)")
+    for name, part in ledger.interval.items():
+        shared = f", {part.common:.0%} of it shared by all such kernels" if 0.0 < part.common < 1.0 else ""
+        branch.add(f"{escape(name)}: [bold]{part.low - 1.0:+.1%}[/] to [bold]{part.high - 1.0:+.1%}[/]{shared}")
 
 
 def _assumed(tree: Tree, ledger: Ledger) -> None:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 
+LEAST = 1e-30
+"""Seconds below which an end of an interval is none."""
+
+
 @dataclass(frozen=True)
 class Reported:
     """What a compiler says of the code that it made of one schedule: `registers` and `spilled_bytes` of a thread, `warps` and
@@ -67,8 +71,9 @@ class CostBatch:
     def parts(self, row: int) -> dict[str, Part]:
         """What the interval of a row that fits is made of."""
         further = sum(spread**2 for spread in self.spreads.values())
-        down, up = (math.log(side[row] / self.seconds[row]) for side in (self.low, self.high))
-        down, up = (math.sqrt(max(each**2 - further, 0.0)) for each in (down, up))
+        seconds = max(float(self.seconds[row]), LEAST)
+        ends = (math.log(max(float(side[row]), LEAST) / seconds) for side in (self.low, self.high))
+        down, up = (math.sqrt(max(each**2 - further, 0.0)) for each in ends)
         name, common = self.residual
         found = {name: Part(math.exp(-down), math.exp(up), common)}
         return found | {name: Part(math.exp(-spread), math.exp(spread)) for name, spread in self.spreads.items()}

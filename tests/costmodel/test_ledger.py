@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -206,6 +207,18 @@ def test_it_is_shown_as_a_tree_and_written_as_json(fidelity: int) -> None:
         assert "with twice the tensor rate: -" in text
         assert "of 3 schedules" in text
         assert "(1 more do not fit)" in text
+
+
+def test_it_says_what_its_interval_is_made_of() -> None:
+    found = explain(workloads.gemm("f8e4m3"), load_machine("h200_sxm"), TILES, 0, GpuTileModel(), SQUARE)
+    assert {*found.interval} == {"residual contraction", "machine", "dtype f8e4m3"}
+    for side, end in (("low", found.low), ("high", found.high)):
+        squares = sum(math.log(getattr(part, side)) ** 2 for part in found.interval.values())
+        assert math.log(end / found.seconds) ** 2 == pytest.approx(squares)
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(found.to_tree())
+    wide = found.interval["dtype f8e4m3"]
+    assert f"dtype f8e4m3: {wide.low - 1:+.1%} to {wide.high - 1:+.1%}" in console.export_text()
 
 
 def test_accelerators_have_ledgers_too() -> None:
