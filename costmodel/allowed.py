@@ -76,6 +76,7 @@ _FIELDS = {
     "capacity_bytes": _BYTES,
     "bandwidth": Allowed(1.0, 1e21),
     "write_bandwidth": Allowed(1.0, 1e21),
+    "link_bandwidth": Allowed(1.0, 1e21),
     "efficiency": Allowed(0.0, 1.0, open=True),
     "latency_seconds": Allowed(0.0, 3600.0, open=True),
     "line_bytes": _count(1e9),

@@ -90,13 +90,16 @@ Role = Literal["input", "weight", "output"]
 class AxisInSpace(_Data):
     """Instances of a level side by side: only dims that the operand `shares` does not depend on lie along it (any, where it is absent), and one
     transfer serves all along it, of that operand (of any), unless there is no `multicast`. `full`: only mappings that use as many of them as the
-    sizes of a product allow are wanted."""
+    sizes of a product allow are wanted. `topology`: what connects them to the level outside: a `bus`, or links from each to the next, as a `line`
+    that its port is at one end of or as a `ring` with the port in it; `link_bandwidth`: bytes a second of one link, both ways together."""
 
     name: str
     size: Count
     shares: Role | None = None
     multicast: Flag = True
     full: Flag = False
+    topology: Literal["bus", "line", "ring"] = "bus"
+    link_bandwidth: Figure | None = None
 
 
 class Holds(_Data):

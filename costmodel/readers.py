@@ -51,6 +51,7 @@ DATAFLOW = (
     *(f"levels.*.{name}" for name in ("latency_seconds", "write_bandwidth")),
     "levels.dram.line_bytes",
     "levels.dram.efficiency",
+    "levels.*.holds.axes.*.link_bandwidth",
     *(f"units.tensor.array.{side}" for side in ("rows", "columns", "depth")),
     *(f"units.tensor.energy_joules_per_operation.{dtype}" for dtype in _PRODUCTS),
     "units.*.clock_hz",
@@ -77,7 +78,7 @@ def _inside(path: str, place: str) -> bool:
     name = path.split(".")[2]
     if place == "core":
         return name in ("latency_seconds", "write_bandwidth")
-    return place == "array" and name != "capacity_bytes"
+    return place == "array" and name not in ("capacity_bytes", "holds")
 
 
 def unread(kind: str, paths: Iterable[str], places: dict[str, str]) -> list[tuple[str, str]]:

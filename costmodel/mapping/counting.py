@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from math import inf, prod
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.mapping.hierarchy import Store
-from codesign.costmodel.mapping.nest import Nest, Point
+from codesign.costmodel.mapping.nest import Loop, Nest, Point
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -53,7 +54,7 @@ class Factors:
     """Mappings of a nest: for each point `loops`, `space`, `sent`, `tile` and `window`, for each axis in space how many are `used`.
 
     Arrays that broadcast with each other to the shape of the mappings: what only some dims decide is computed once for all the others'. Costs grow
-    with all of them but `used`.
+    with all of them but `used`, which bounds of mappings that are not complete have too high.
     """
 
     loops: Sequence[Floats]
@@ -66,11 +67,13 @@ class Factors:
 
 @dataclass(frozen=True)
 class Costs:
-    """Of mappings: `reads` and `writes` in bytes over all instances, `busy` in seconds by part (stores, then the multipliers), `seconds`, `joules`,
-    `held` in bytes by store, and which mappings `fit`. Arrays as in `Factors`."""
+    """Of mappings: `reads` and `writes` in bytes over all instances, `links` the seconds of the links at each axis' port by operand, `busy` the
+    seconds of each part (stores, then the multipliers, then axes that have links), `seconds`, `joules`, `held` in bytes by store, and which
+    mappings `fit`. Arrays as in `Factors`."""
 
     reads: Bytes
     writes: Bytes
+    links: Bytes
     busy: Sequence[Floats]
     seconds: Floats
     joules: Floats
@@ -114,17 +117,22 @@ class Pricing:
             else:
                 busy.append(np.zeros(1))
         busy.append(problem.macs / hierarchy.rate / instances[-1])
-        seconds = busy[-1]
-        for part, store in zip(busy, hierarchy.stores, strict=False):
-            seconds = np.maximum(seconds, part) if store.read_bandwidth else seconds
+        links = self._links(factors, instances)
+        waits = [store.read_bandwidth > 0.0 for store in hierarchy.stores]
+        for number, axis in enumerate(hierarchy.axes):
+            if axis.link_bandwidth:
+                busy.append(_sum(seconds for (at, _), seconds in links.items() if at == number))
+        seconds = busy[len(waits)]
+        for part, wait in zip(busy, [*waits, *[True] * (len(busy) - len(waits))], strict=True):
+            seconds = np.maximum(seconds, part) if wait else seconds
         if self.counting.start:
             seconds = seconds + self._start(factors)
-        by_operand = (self._joules(reads, writes, operand.name) for operand in problem.operands)
+        by_operand = [self._joules(reads, writes, operand.name) for operand in problem.operands]
         joules = _sum(by_operand) + (problem.macs * hierarchy.joules)
         if hierarchy.static_watts:
             joules = joules + hierarchy.static_watts * seconds
         held = self._held(factors)
-        return Costs(reads, writes, busy, seconds, joules, held, self._fit(factors, held))
+        return Costs(reads, writes, links, busy, seconds, joules, held, self._fit(factors, held))
 
     def _traffic(self, factors: Factors) -> tuple[Bytes, Bytes]:
         reads: Bytes = {}
@@ -148,6 +156,31 @@ class Pricing:
                 _add(reads, here, (again * part_here + whole * full_here) * space)
                 _add(writes, here, (again * part_here) * space)
         return reads, writes
+
+    def _links(self, factors: Factors, instances: Sequence[Floats]) -> dict[tuple[int, str], Floats]:
+        """By axis and operand, seconds of the links at the port, which all bytes pass; what all instances need passes once and goes on from each to
+        the next. The two of a ring share the bytes."""
+        found: dict[tuple[int, str], Floats] = {}
+        entries, axes = self.nest.entries, self.nest.hierarchy.axes
+        at = {
+            entry.axis: place
+            for place, entry in enumerate(entries)
+            if isinstance(entry, Loop) and entry.axis is not None
+        }
+        for (number, axis), (place, point) in product(enumerate(axes), enumerate(self.nest.points)):
+            if not axis.link_bandwidth or not point.above_parent < at[number] < point.above:
+                continue
+            role, width = point.operand.role, max(self._widths(point, point.parent))
+            times = factors.loops[place] if role != "output" else factors.loops[place] * 2.0 - 1.0
+            total = (self._whole[place] * width) * times * factors.window[place] * factors.sent[place]
+            groups = instances[point.parent]
+            for other in range(number):
+                if at[other] > point.above_parent and role not in axes[other].carries:
+                    groups = groups * factors.used[other]
+            seconds = total / groups * (1.0 / (axis.link_bandwidth * axis.ports))
+            key = number, point.operand.name
+            found[key] = found[key] + seconds if key in found else seconds
+        return found
 
     def _joules(self, reads: Bytes, writes: Bytes, name: str) -> Floats:
         stores = self.nest.hierarchy.stores

@@ -44,6 +44,7 @@ class Axis:
 
     `shares`: only dims that this role's operand does not depend on lie along it (any, where empty). `carries`: roles of which one transfer serves
     all along it: sent to all of them, or merged on the way out. `full`: as many are used as the sizes of a product allow.
+    `ports`: links that leave its port (two of a ring), of `link_bandwidth` bytes a second (0: no links, and no wait).
     """
 
     name: str
@@ -52,6 +53,8 @@ class Axis:
     shares: str
     carries: frozenset[str]
     full: bool = False
+    ports: int = 1
+    link_bandwidth: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,16 @@ def _or_zero(figure: Figure | None) -> float:
 def _axes(machine: Machine, level: Level, before: int) -> list[Axis]:
     if level.holds is not None and level.holds.axes:
         return [
-            Axis(axis.name, axis.size, before, axis.shares or "", _carried(axis.shares, axis.multicast), axis.full)
+            Axis(
+                axis.name,
+                axis.size,
+                before,
+                axis.shares or "",
+                _carried(axis.shares, axis.multicast),
+                axis.full,
+                2 if axis.topology == "ring" else 1,
+                0.0 if axis.topology == "bus" else _or_zero(axis.link_bandwidth),
+            )
             for axis in level.holds.axes
         ]
     return [Axis(level.place, level.fanout, before, "", ALL if machine.above(level).multicast else frozenset())]

@@ -147,7 +147,7 @@ def wanted_of(nest: Nest, parts: Sequence[Chains], every: bool) -> list[float]:
     allow, the innermost axis first."""
     axes = nest.hierarchy.axes
     wanted = [1.0] * len(axes)
-    if not every and not any(axis.full for axis in axes):
+    if not axes or (not every and not any(axis.full for axis in axes)):
         return wanted
     sizes = np.array([axis.size for axis in axes], dtype=np.float64)[:, None]
     reached = np.ones((len(axes), 1))

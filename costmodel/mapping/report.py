@@ -14,7 +14,8 @@ def mapping_document(nest: Nest, counting: Counting, costs: Costs, schedule: Sch
     """Of one mapping: what each level reads, writes, holds and how long it is busy, and its DRAM traffic beside the least there can be."""
     hierarchy, problem = nest.hierarchy, nest.problem
     seconds, busy = costs.seconds.item(), [part.item() for part in costs.busy]
-    parts = [*(store.name for store in hierarchy.stores), "multipliers"]
+    linked = [axis.name for axis in hierarchy.axes if axis.link_bandwidth]
+    parts = [*(store.name for store in hierarchy.stores), "multipliers", *(f"{name} links" for name in linked)]
     fits = bool(costs.fit.item())
     outer = hierarchy.stores[0].name
     capacity = _capacity(nest)
@@ -29,7 +30,8 @@ def mapping_document(nest: Nest, counting: Counting, costs: Costs, schedule: Sch
         "utilisation": problem.macs / (hierarchy.rate * hierarchy.multipliers) / seconds,
         "dataflow": nest.stationary,
         "levels": [_level(nest, costs, number) for number in range(len(hierarchy.stores))],
-        "multiply_seconds": busy[-1],
+        "multiply_seconds": busy[len(hierarchy.stores)],
+        "link_seconds": dict(zip(linked, busy[len(hierarchy.stores) + 1 :], strict=True)),
         "dram": {
             "level": outer,
             "bytes": _of(costs.reads, 0) + _of(costs.writes, 0),

@@ -237,12 +237,13 @@ def _costs_alone(pricing: Pricing, part: Chains, names: set[str], timed: bool) -
     nest = pricing.nest
     costs = pricing.costs(State.none(nest).joined(nest, part).factors(nest))
     joules, columns = np.zeros(len(part)), list[Floats]()
+    zero = np.zeros(len(part))
     for number, store in enumerate(nest.hierarchy.stores):
-        zero = np.zeros(len(part))
         read = sum((v[0] for (at, name), v in costs.reads.items() if at == number and name in names), zero)
         write = sum((v[0] for (at, name), v in costs.writes.items() if at == number and name in names), zero)
         joules = joules + read * store.read_joules + write * store.write_joules
         if store.read_bandwidth and timed:
             reading, writing = read / store.read_bandwidth, write / store.write_bandwidth
             columns += [reading + writing] if store.one_port else [reading, writing]
+    columns += [seconds[0] + zero for (_, name), seconds in costs.links.items() if name in names and timed]
     return [joules, *columns]
