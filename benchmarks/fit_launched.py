@@ -87,12 +87,15 @@ def main(path: str) -> None:
     for position, family in enumerate(table.families):
         values = (value * unit for value, unit in zip(x[1 + 3 * position : 4 + 3 * position], SCALE, strict=True))
         print(family, {name: float(f"{value:.3g}") for name, value in zip(NAMES, values, strict=True)})
-    kinds: dict[tuple[str, str], list[Floats]] = {}
+    kinds: dict[tuple[str, str], dict[str, list[Floats]]] = {}
     for machine, found, error, _ in table.errors(x):
-        kinds.setdefault((machine, family_of(found.kernel)), []).append(error)
-    for (machine, kind), parts in kinds.items():
-        ratio = np.exp(-np.concatenate(parts))
-        low, high = np.quantile(ratio, [TAIL, 1 - TAIL])
+        kinds.setdefault((machine, family_of(found.kernel)), {}).setdefault(found.op, []).append(error)
+    for (machine, kind), ops in kinds.items():
+        ratio = np.exp(-np.concatenate([part for parts in ops.values() for part in parts]))
+        each = [
+            np.random.default_rng(0).choice(np.concatenate(parts), 2000) for parts in ops.values()
+        ]  # weigh the same
+        low, high = np.quantile(np.exp(-np.concatenate(each)), [TAIL, 1 - TAIL])
         print(
             f"{machine} {kind}: {len(ratio)} rows, MAPE {np.abs(1 / ratio - 1).mean():.1%}, interval [{low:.3g}, {high:.3g}]"
         )
