@@ -134,6 +134,7 @@ class Descent(Tracking):
         self._seen: set[int] = set()
         self._places = space.places()
         self._stayed = 0
+        self._stepped = False
         self._improved = True
         self._partial = True
 
@@ -144,7 +145,7 @@ class Descent(Tracking):
             if len(codes) > count:
                 codes = codes[np.linspace(0, len(codes) - 1, max(count // 3, 1)).astype(np.int64)]
         elif self._improved and len(self._front) and self._partial:
-            codes = self.space.neighbours(self._front)
+            codes = self._steps()
         else:
             return None
         numbers = (codes @ self._places).tolist()
@@ -166,6 +167,17 @@ class Descent(Tracking):
         fits = np.isfinite(seconds)
         self._improved = self._stayed < 2 and bool((new & fits)[: self.settled].any())
         self._front, self._front_seconds = codes[fits], seconds[fits]
+
+    def _steps(self) -> Ints:
+        """Steps from the best few; from the second on, a way to reduce that all of them share is not left any more."""
+        codes = self.space.neighbours(self._front)
+        if self._stepped:
+            for place, knob in enumerate(self.space.knobs):
+                shared = self._front[0, place]
+                if knob.name.startswith("reduce.") and (self._front[:, place] == shared).all():
+                    codes = codes[codes[:, place] == shared]
+        self._stepped = True
+        return codes
 
     def _first(self) -> Ints:
         """Every value, every other or every third of the tile and warp knobs, as finely as `coarse` allows; plus a random handful."""
