@@ -114,9 +114,8 @@ class Descent(Tracking):
     """The fast default: a coarse grid over tiles and warps, then steps from the best few until the best of them stay.
 
     A space of at most `whole` points is looked at in one batch, which takes less time than a second one would. `coarse`:
-    schedules of the first grid at most; `keep`: how many are refined side by side; `settled`: how many of these stay in a batch that is
-    the last, as is the second that leaves the best one. A budget that the first batch would use up is
-    spent to a third on schedules spread evenly over it, and the rest on steps.
+    schedules of the first grid at most; `keep`: how many are refined side by side; `settled`: how many of these stay where it
+    ends. A budget that the first batch would use up is spent to a third on schedules spread evenly over it, and the rest on steps.
     """
 
     def __init__(self, coarse: int = 1024, keep: int = 8, whole: int = 8192, settled: int = 4) -> None:
@@ -133,7 +132,6 @@ class Descent(Tracking):
         self._front_seconds = np.zeros(0)
         self._seen: set[int] = set()
         self._places = space.places()
-        self._stayed = 0
         self._stepped = False
         self._improved = True
         self._partial = True
@@ -158,14 +156,12 @@ class Descent(Tracking):
         return self.space.batch(codes)
 
     def observe(self, batch: ScheduleBatch, cost: CostBatch) -> None:
-        before = self._seconds
         super().observe(batch, cost)
         assert self._pending is not None
-        self._stayed = 0 if self._seconds < before else self._stayed + 1
         held, pending = (self._front, self._front_seconds), (self._pending, cost.seconds)
         codes, seconds, new = leading(self.keep, held, pending)
         fits = np.isfinite(seconds)
-        self._improved = self._stayed < 2 and bool((new & fits)[: self.settled].any())
+        self._improved = bool((new & fits)[: self.settled].any())
         self._front, self._front_seconds = codes[fits], seconds[fits]
 
     def _steps(self) -> Ints:
