@@ -219,10 +219,10 @@ def _completed(found: Calibration, machine: Machine) -> Calibration:
         other = _read(name)
         kinds = {key.split(":")[0] for key in spread}
         if other is not None:
-            name = "generation" if _unlike(machine, load_machine(other.machine))[0] else "machine"
+            alike = load_machine(other.machine).architecture == machine.architecture
             further = {key: pair for key, pair in other.spread.items() if key.split(":")[0] not in kinds}
             spread |= further
-            far |= {key.split(":")[0]: name for key in further}
+            far |= {key.split(":")[0]: "machine" if alike else "generation" for key in further}
     return replace(found, spread=spread, far=far)
 
 
