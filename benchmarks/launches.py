@@ -1,4 +1,5 @@
-"""Kernel launches and bytes beside TorchInductor's, without a GPU: `python benchmarks/launches.py [NAME ...]` (of examples/real).
+"""Kernel launches and bytes beside TorchInductor's, without a GPU: `python benchmarks/launches.py [NAME ...]`: of examples/real, or of
+benchmarks/models.
 
 Inductor makes Triton code for a named target of compute capability 9.0 through a driver that owns no device, and stops before anything runs;
 calls of libraries count as launches. Its bytes are those that it counts itself: what each kernel reads and writes, once. Ours are counted alike
@@ -123,7 +124,10 @@ def ours(path: Path, target: str, fusion: str) -> dict[str, float]:
 
 def compared(name: str, target: str, fusion: str, library_attention: bool) -> dict[str, Any]:
     """Both for one model; Inductor in a process of its own."""
-    path = ROOT / "examples" / "real" / f"{name}.py"
+    places = [folder / f"{name}.py" for folder in (ROOT / "examples" / "real", ROOT / "benchmarks" / "models")]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise SystemExit(f"no model {name!r} in examples/real or benchmarks/models")
     argv = [sys.executable, __file__, "--inductor", str(path), *(["--library-attention"] if library_attention else [])]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode:
