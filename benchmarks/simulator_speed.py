@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PRODUCTS = {
     "small tiles": ((1024, 1024, 512), 16, 3, False),
     "long sums": ((1024, 1024, 4096), 32, 2, False),
-    "shared loads": ((4096, 4096, 4096), 128, 2, True),
+    "shared loads": ((2048, 2048, 2048), 64, 2, True),
 }
 
 
