@@ -67,8 +67,9 @@ mutants: $(STAMP)  ## Wrong lines, planted one at a time, that the tests must fi
 	$(PY) benchmarks/mutants.py $(ARGS)
 
 .PHONY: conformance
-conformance: $(STAMP)  ## Every sample of PyTorch's own operator tests through the tensor IR, and a table (LIMIT=5: fewer samples)
+conformance: $(STAMP)  ## Every sample of PyTorch's own operator tests through the tensor IR, then through kernels: two tables (LIMIT=5: fewer samples)
 	$(PY) -m codesign.frontend.conformance $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
+	$(PY) benchmarks/tiled_conformance.py $(if $(LIMIT),--limit $(LIMIT)) $(ARGS)
 
 .PHONY: zoo
 zoo: $(STAMP)  ## Architectures at tiny sizes, compiled for a GPU and an accelerator, their values compared whole: hours (ARGS="llama vit" for some)

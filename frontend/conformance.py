@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +35,16 @@ from codesign.ir.interpreter import evaluate
 from codesign.ir.tensor import Call, Random
 from codesign.ir.verify import verify
 
-DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.bool)
+DTYPES = (
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+    torch.bool,
+    torch.complex64,
+)
 
 STATUSES = ("passed", "random", "external", "unsupported", "untraceable", "failed", "crashed")
 """`external`: right, but through a call to torch. `random`: only shape and dtype agree, by nature. `untraceable`: torch itself
@@ -132,7 +141,16 @@ def _clone(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone() if tensor.layout is torch.strided else tensor
 
 
-def run_sample(sample: Sample) -> tuple[str, str]:
+Runner = Callable[[Module, Sequence[Any]], Sequence[Any]]
+"""Makes a module's results of its inputs."""
+
+
+def interpreted(module: Module, arrays: Sequence[Any]) -> Sequence[Any]:
+    """By the interpreter of the tensor IR; external calls by torch."""
+    return evaluate(module, arrays, externals=externals(module))
+
+
+def run_sample(sample: Sample, run: Runner = interpreted) -> tuple[str, str]:
     """How one sample ends (one of `STATUSES`), and why."""
     if any(t.layout is not torch.strided or t.is_quantized for t in sample.tensors):
         return "unsupported", "sparse or quantised tensors"
@@ -149,7 +167,7 @@ def run_sample(sample: Sample) -> tuple[str, str]:
     external = any(isinstance(op, Call) for op in module.main.body.walk())
     try:
         verify(module)
-        results = unpack(evaluate(module, arrays, externals=externals(module)))
+        results = unpack(list(run(module, arrays)))
     except UnsupportedError as error:
         return "unsupported", error.message
     except Exception as error:
@@ -317,7 +335,9 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__
 
 
-def check_operator(info: Any, dtypes: Sequence[torch.dtype] = DTYPES, limit: int | None = None) -> Tally:
+def check_operator(
+    info: Any, dtypes: Sequence[torch.dtype] = DTYPES, limit: int | None = None, run: Runner = interpreted
+) -> Tally:
     """All samples of one `OpInfo` in every dtype that it has."""
     tally = Tally(info.name if not info.variant_test_name else f"{info.name}.{info.variant_test_name}")
     for dtype in dtypes:
@@ -326,7 +346,7 @@ def check_operator(info: Any, dtypes: Sequence[torch.dtype] = DTYPES, limit: int
         torch.manual_seed(0)
         try:
             for sample in samples_of(info, dtype, limit):
-                status, reason = run_sample(sample)
+                status, reason = run_sample(sample, run)
                 tally.add(status, reason, str(dtype).removeprefix("torch."))
         except Exception as error:  # the sample generator itself fails for some operators without a GPU
             tally.reasons.setdefault("untraceable", f"{dtype}: no samples: {_first_line(error)}")
@@ -379,12 +399,33 @@ def quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def is_core(info: Any) -> bool:
+    """Whether an operator of `op_db` is one of core ATen."""
+    packet: Any = getattr(torch.ops.aten, info.aten_name or info.name.rpartition(".")[2], None)
+    if not isinstance(packet, torch._ops.OpOverloadPacket):
+        return False
+    names: Sequence[str] = packet.overloads()  # type: ignore[no-untyped-call]
+    return any(torch.Tag.core in getattr(packet, name).tags for name in names)
+
+
+def share_of_core(tallies: Sequence[Tally], chosen: Sequence[Any]) -> str:
+    """How many samples of core ATen that torch can trace are right, and how many of those without a call."""
+    total: Counter[str] = Counter()
+    for tally, info in zip(tallies, chosen, strict=True):
+        if is_core(info):
+            total.update(tally.counts)
+    tried = sum(total.values()) - total["untraceable"]
+    whole, right = total["passed"] + total["random"], total["passed"] + total["random"] + total["external"]
+    shares = [f"{100 * part / max(tried, 1):.1f} %" for part in (right, whole)]
+    return f"core ATen: {tried} samples, {shares[0]} right, {shares[1]} without an external call"
+
+
+def main(argv: Sequence[str] | None = None, run: Runner = interpreted) -> int:
     """`python -m codesign.frontend.conformance [operator ...]`: run the samples and print the table."""
     parser = argparse.ArgumentParser(prog="python -m codesign.frontend.conformance", description=main.__doc__)
     parser.add_argument("operators", nargs="*", help="names as in op_db (all of them by default)")
     parser.add_argument("--limit", type=int, help="samples per operator and dtype")
-    parser.add_argument("--dtype", action="append", help="float32, float16, bfloat16, int64, bool (repeatable)")
+    parser.add_argument("--dtype", action="append", help="float32, uint8, complex64, ... (repeatable)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args(argv)
     dtypes = [getattr(torch, name) for name in options.dtype] if options.dtype else DTYPES
@@ -399,13 +440,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(heading(width))
     for info in chosen:
         with quiet():
-            tallies.append(check_operator(info, dtypes, options.limit))
+            tallies.append(check_operator(info, dtypes, options.limit, run))
         if not options.json:
             print(row(tallies[-1], width), flush=True)
     if options.json:
         print(json.dumps([{"name": t.name, "counts": dict(t.counts), "reasons": t.reasons} for t in tallies], indent=1))
     else:
         print(totals(tallies, width))
+        print(share_of_core(tallies, chosen))
         print(f"{time.perf_counter() - started:.0f} s")
     return 1 if any(t.counts["failed"] or t.counts["crashed"] for t in tallies) else 0
 
