@@ -56,7 +56,9 @@ class Describer:
         """An index expression over canonical names."""
         if not self.exact or expression.data():
             expression = expression.substitute(self._names, self._renamed)
-        return self._index(expression)
+        known = len(self._nodes)
+        found = self._index(expression)
+        return (tuple(list(self._nodes)[known:]), found) if expression.data() else found
 
     def _index(self, expression: Index) -> Any:
         if not expression.data():

@@ -43,6 +43,10 @@ def step_of(model: nn.Module, inputs: dict[str, Tensor]) -> Example:
 
     tensors = [*(weight.detach().clone() for weight in weights.values()), *inputs.values()]
     traced = make_fx(step)(*tensors)
+    for name, value in list(vars(traced).items()):
+        if isinstance(value, Tensor):  # a constant of the model, which export knows as a buffer only
+            delattr(traced, name)
+            traced.register_buffer(name, value)
     names = [f"x{k}" for k in range(len(tensors))]
     return Step(traced), dict(zip(names, tensors, strict=True))
 

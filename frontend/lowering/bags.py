@@ -198,3 +198,32 @@ def embedding_bag_weights_backward(
         return where(apply("eq", cast(read(ids, i), I64), literal(padding_idx, I64)), literal(0, compute), value)
 
     return b.reduce("sum", b.shape, shape_of(table)[1:], body, accumulate=compute, dtype=b.dtype)
+
+
+@lower("aten._embedding_bag_backward.default")
+def embedding_bag_backward_of_offsets(
+    b: Builder,
+    grad: Value,
+    ids: Value,
+    offsets: Value,
+    bag: Value,
+    sizes: Value,
+    greatest: Value,
+    rows: IndexLike,
+    scale_grad_by_freq: bool,
+    mode: int,
+    sparse: bool,
+    weights: Value | None,
+    padding_idx: int = -1,
+) -> Value:
+    """The same, where the forward may have left it to the backward to find the bag of every row."""
+    if sparse:
+        raise b.unsupported("its result is a sparse tensor", "make the bag with sparse=False")
+    (count,) = shape_of(ids)
+    if shape_of(bag)[0] == 0 and count != 0:
+        started = _started(b, count, offsets)
+        last = lambda i: apply("sub", read(started, i), literal(1, I64))  # noqa: E731
+        bag = b.compute((count,), last, name=f"{b.name}_of_row")
+    return embedding_bag_backward(
+        b, grad, ids, bag, sizes, greatest, rows, scale_grad_by_freq, mode, weights, padding_idx
+    )

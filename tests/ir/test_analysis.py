@@ -146,3 +146,20 @@ def test_users() -> None:
     module: Module = parse(CHAIN)
     a, b, c = module.main.body.ops
     assert users(module.main.body)[a.result] == [b, c]
+
+
+def test_places_read_from_data_tell_writes_apart() -> None:
+    """Though all else is alike: a kernel that writes by row 0 of a table of places is none that writes by row 1."""
+
+    def hashed(row: int) -> str:
+        return fusion_hash(f"""module @m
+func @main(%base: f32[50], %new: f32[9], %at: i64[3, 9]) {{
+  %y = fusion {{
+    %v = compute f32[i: 9] {{ exp(%new[i]) }}
+    yield %v
+  }} writes (0: %base at [%at[{row}, i]])
+  return %y
+}}""")
+
+    assert hashed(1) == hashed(1)
+    assert hashed(0) != hashed(1)
