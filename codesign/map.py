@@ -26,6 +26,7 @@ from codesign.costmodel.mapping import (
     hierarchy_of,
     parse_problem,
     search,
+    search_filled,
 )
 from codesign.costmodel.mapping.accelforge import Result, read_mapping, read_result
 from codesign.costmodel.mapping.given import mapping_of, schedule_of
@@ -135,7 +136,7 @@ def _problem(sides: str, product: str, sizes: list[str], dtype: str) -> Problem:
 
 
 def _best(problem: Problem, hierarchy: Hierarchy, counting: Counting, objective: str, slack: float) -> dict[str, Any]:
-    found = search(problem, hierarchy, counting, objective, slack)
+    found = search_filled(problem, hierarchy, counting, objective, slack)
     searched = {
         "objective": objective,
         "seconds": found.elapsed,
@@ -146,7 +147,7 @@ def _best(problem: Problem, hierarchy: Hierarchy, counting: Counting, objective:
         "priced_in_part": found.bounded,
     }
     schedule = schedule_of(found.nest, found.factors, counting)
-    return {**mapping_document(found.nest, counting, found.costs, schedule), "search": searched}
+    return {**mapping_document(found.nest, counting, found.costs, schedule, problem), "search": searched}
 
 
 def _priced(problem: Problem, hierarchy: Hierarchy, counting: Counting, path: Path) -> dict[str, Any]:
@@ -229,6 +230,12 @@ def _print(document: dict[str, Any]) -> None:
     console.print(
         f"{document['dataflow']}; bound by {document['bound']}; {document['utilisation']:.1%} of the multipliers' peak"
     )
+    if document["filled"]:
+        sizes = {**document["extents"], **document["filled"]}
+        console.print(
+            f"the product is filled up with zeros to {', '.join(f'{dim} {size}' for dim, size in sizes.items())}, "
+            "which has more parts: --mapping reads the schedule for those sizes"
+        )
     view = Table(
         *(
             Column(name, justify="right")

@@ -9,7 +9,7 @@ from codesign.costmodel.mapping.counting import ACCELFORGE, COUNTINGS, OWN, Cost
 from codesign.costmodel.mapping.hierarchy import Axis, Hierarchy, Store, hierarchy_of
 from codesign.costmodel.mapping.nest import Nest, nests
 from codesign.costmodel.mapping.problem import Operand, Problem, batched, gemm, parse_problem
-from codesign.costmodel.mapping.search import OBJECTIVES, Found, search
+from codesign.costmodel.mapping.search import OBJECTIVES, Found, search, search_filled
 
 __all__ = [
     "ACCELFORGE",
@@ -31,4 +31,5 @@ __all__ = [
     "nests",
     "parse_problem",
     "search",
+    "search_filled",
 ]

@@ -33,19 +33,22 @@ class Counting:
 
     `partial_bytes`: width of sums that are not complete (None: as wide as the result). `buffers`: tiles of an operand that a memory holds at
     once so that the next arrives behind the present one, as far as it is not all of the operand. `start`: whether loading the first tiles and
-    storing the last takes time of its own (else the busiest part alone decides).
+    storing the last takes time of its own (else the busiest part alone decides). `fills`: whether a product may be filled up to sizes that have more
+    parts.
     """
 
     name: str
     partial_bytes: float | None
     buffers: int
     start: bool
+    fills: bool
 
 
-OWN = Counting("own", 4.0, 2, True)
+OWN = Counting("own", 4.0, 2, True, True)
 """Sums in f32, double buffering, and a beginning and an end that nothing hides."""
-ACCELFORGE = Counting("accelforge", None, 1, False)
-"""As AccelForge 1.0.467 counts: sums as wide as the result, one tile of each operand, even a single tile overlaps with its own transfer."""
+ACCELFORGE = Counting("accelforge", None, 1, False, False)
+"""As AccelForge 1.0.467 counts: sums as wide as the result, one tile of each operand, even a single tile overlaps with its own transfer, and
+sizes are cut into equal parts only."""
 COUNTINGS = {counting.name: counting for counting in (OWN, ACCELFORGE)}
 
 

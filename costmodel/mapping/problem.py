@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod, sqrt
 
@@ -12,6 +12,9 @@ from codesign.ir.errors import ScheduleError
 
 ROLES = ("input", "weight", "output")
 """What a machine file may say of operands: the first factor, the second, and the result."""
+
+_LARGEST = 2**31
+"""The greatest size of a dim, as in schedules."""
 
 Position = tuple[tuple[str, int], ...]
 """One axis of a tensor: its dims with their coefficients (`2*p + r`)."""
@@ -52,6 +55,14 @@ class Problem:
     operands: tuple[Operand, ...]
     dtype: str
 
+    def __post_init__(self) -> None:
+        if wrong := [dim for dim, extent in self.extents.items() if not 1 <= extent <= _LARGEST]:
+            raise ScheduleError(f"{wrong[0]}: needs a size from 1 to {_LARGEST}, got {self.extents[wrong[0]]}")
+
+    def filled(self) -> Problem:
+        """With each dim filled up with zeros to a multiple of the greatest power of two that adds a sixteenth or less: a prime has no parts."""
+        return replace(self, extents={dim: _filled(extent) for dim, extent in self.extents.items()})
+
     @property
     def macs(self) -> int:
         return prod(self.extents.values())
@@ -89,6 +100,11 @@ def batched(b: int, m: int, n: int, k: int, dtype: str = "bf16", width: float = 
     return parse_problem("c[b, m, n] = a[b, m, k] * w[b, k, n]", {"b": b, "m": m, "n": n, "k": k}, dtype, width)
 
 
+def _filled(extent: int) -> int:
+    steps = (1 << bits for bits in reversed(range(extent.bit_length())))
+    return next(full for step in steps if (full := -(-extent // step) * step) * 16 <= extent * 17)
+
+
 _TENSOR = re.compile(r"\s*(\w+)\s*\[([^\[\]]*)\]\s*")
 _TERM = re.compile(r"\s*(?:(\d+)\s*\*\s*)?([A-Za-z_]\w*)\s*")
 
@@ -107,8 +123,6 @@ def parse_problem(text: str, extents: Mapping[str, int], dtype: str, width: floa
         raise ScheduleError(f"no size for {', '.join(missing)}", hint=f"--size {missing[0]}=...")
     if unused := [dim for dim in extents if dim not in named]:
         raise ScheduleError(f"{', '.join(unused)}: not among the product's dims", hint=f"dims: {', '.join(named)}")
-    if wrong := [dim for dim in named if extents[dim] < 1]:
-        raise ScheduleError(f"{wrong[0]}: needs a size of 1 or more, got {extents[wrong[0]]}")
     if loose := result.dims - operands[0].dims - operands[1].dims:
         raise ScheduleError(f"{', '.join(sorted(loose))}: in the result and in no factor")
     return Problem({dim: extents[dim] for dim in named}, operands, dtype)

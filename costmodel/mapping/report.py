@@ -7,12 +7,17 @@ from typing import Any
 
 from codesign.costmodel.mapping.counting import Bytes, Costs, Counting
 from codesign.costmodel.mapping.nest import Nest
+from codesign.costmodel.mapping.problem import Problem
 from codesign.ir.schedule import Schedule
 
 
-def mapping_document(nest: Nest, counting: Counting, costs: Costs, schedule: Schedule) -> dict[str, Any]:
-    """Of one mapping: what each level reads, writes, holds and how long it is busy, and its DRAM traffic beside the least there can be."""
-    hierarchy, problem = nest.hierarchy, nest.problem
+def mapping_document(
+    nest: Nest, counting: Counting, costs: Costs, schedule: Schedule, asked: Problem | None = None
+) -> dict[str, Any]:
+    """Of one mapping: what each level reads, writes, holds and how long it is busy, and its DRAM traffic beside the least there can be.
+
+    `asked`: the product as it was before its dims were filled up."""
+    hierarchy, problem = nest.hierarchy, asked or nest.problem
     seconds, busy = costs.seconds.item(), [part.item() for part in costs.busy]
     linked = [axis.name for axis in hierarchy.axes if axis.link_bandwidth]
     parts = [*(store.name for store in hierarchy.stores), "multipliers", *(f"{name} links" for name in linked)]
@@ -29,6 +34,8 @@ def mapping_document(nest: Nest, counting: Counting, costs: Costs, schedule: Sch
         "bound": parts[max(range(len(parts)), key=lambda i: busy[i])],
         "utilisation": problem.macs / (hierarchy.rate * hierarchy.multipliers) / seconds,
         "dataflow": nest.stationary,
+        "extents": dict(problem.extents),
+        "filled": {dim: size for dim, size in nest.problem.extents.items() if size != problem.extents[dim]},
         "levels": [_level(nest, costs, number) for number in range(len(hierarchy.stores))],
         "multiply_seconds": busy[len(hierarchy.stores)],
         "link_seconds": dict(zip(linked, busy[len(hierarchy.stores) + 1 :], strict=True)),

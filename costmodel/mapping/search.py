@@ -79,6 +79,27 @@ def search(
     return Found(best.nest, best.factors, costs, best.evaluated, best.bounded, space, len(prepared), searched, elapsed)
 
 
+def search_filled(
+    problem: Problem, hierarchy: Hierarchy, counting: Counting, objective: str = "latency", slack: float = 0.0
+) -> Found:
+    """The best mapping of a product or, where the counting allows it, of the product filled up with zeros; its nest says which."""
+    found = search(problem, hierarchy, counting, objective, slack)
+    filled = problem.filled()
+    if not counting.fills or filled == problem:
+        return found
+    other = search(filled, hierarchy, counting, objective, slack)
+    best = min(found, other, key=lambda each: [float(score.item()) for score in OBJECTIVES[objective](each.costs)])
+    return replace(
+        best,
+        evaluated=found.evaluated + other.evaluated,
+        bounded=found.bounded + other.bounded,
+        space=found.space + other.space,
+        templates=found.templates + other.templates,
+        searched=found.searched + other.searched,
+        elapsed=found.elapsed + other.elapsed,
+    )
+
+
 def _look(best: _Best, prepared: Sequence[_Prepared]) -> int:
     """Search nests, those first that may be best; how many could not be passed over."""
     ordered, searched = sorted(prepared, key=lambda each: (float(each.least[0][0]), float(each.least[1][0]))), 0

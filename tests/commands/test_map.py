@@ -10,6 +10,7 @@ import pytest
 
 from codesign import map as mapping
 from codesign.command import run
+from codesign.costmodel.mapping import gemm
 
 
 def mapped(
@@ -43,6 +44,29 @@ def test_what_it_finds_is_priced_the_same_when_it_is_given(
     assert {key: again[key] for key in ("seconds", "joules", "levels")} == {
         key: found[key] for key in ("seconds", "joules", "levels")
     }
+
+
+def test_a_prime_size_costs_little_more_than_the_size_above_it_and_its_mapping_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--machine", "accelforge_nvdla", "--json", "--gemm")
+    _, out, _ = mapped(monkeypatch, capsys, *where, "127,251,127")
+    prime = json.loads(out)
+    _, out, _ = mapped(monkeypatch, capsys, *where, "128,256,128")
+    above = json.loads(out)
+    assert prime["filled"] == {"m": 128, "n": 256, "k": 128}
+    assert (prime["seconds"], prime["levels"]) == (above["seconds"], above["levels"])
+    assert prime["utilisation"] < above["utilisation"]
+    assert prime["dram"]["compulsory_bytes"] == 127 * 127 + 127 * 251 * 2
+    given = tmp_path / "given.json"
+    given.write_text(json.dumps(prime["schedule"]))
+    code, out, _ = mapped(monkeypatch, capsys, *where, "128,256,128", "--mapping", given)
+    assert (code, json.loads(out)["seconds"]) == (0, prime["seconds"])
+
+
+@pytest.mark.parametrize(("size", "filled"), [(1, 1), (7, 7), (17, 18), (31, 32), (1009, 1024), (1024, 1024)])
+def test_a_size_is_filled_up_by_a_sixteenth_at_the_most(size: int, filled: int) -> None:
+    assert gemm(size, 3, 4, "i8", 1.0).filled().extents == {"m": filled, "k": 4, "n": 3}
 
 
 def test_a_result_of_accelforge_is_set_beside_ours(
@@ -79,6 +103,7 @@ def test_a_result_of_accelforge_is_set_beside_ours(
             "no 'area'; known: energy, latency, edp",
         ),
         (("--machine", "h100_sxm", "--gemm", "8,8,8", "--dtype", "bf16"), "h100_sxm is a gpu"),
+        (("--machine", "accelforge_nvdla", "--gemm", f"{10**20},8,8"), "m: needs a size from 1 to"),
         (("--against", "nowhere.json"), "no AccelForge result"),
     ],
 )
