@@ -60,6 +60,10 @@ def run(application: typer.Typer, *, name: str) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except MemoryError as error:
+        errors.print("[bold red]error:[/] ", end="")
+        errors.print(f"this computer's memory does not hold it: {' '.join(str(error).split())}", markup=False)
+        sys.exit(INPUT_ERROR)
     except Exception as error:
         if isinstance(error, _USAGE_ERROR):
             errors.print("[bold red]error:[/] ", end="")

@@ -144,7 +144,7 @@ def _compile(
         typer.Option(help="Value of a dynamic size when costing, NAME=SIZE (repeatable).", show_default=False),
     ] = None,
     frontend: _Frontend = Frontend.TORCH,
-    seed: Annotated[int, typer.Option(help="Seed of the random inputs and of the policy.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random inputs and of the policy.", min=0, max=2**32 - 1)] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write files into this folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
     why: _Why = None,

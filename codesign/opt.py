@@ -52,7 +52,7 @@ def _opt(
     stop_after: Annotated[
         int | None, typer.Option(help="Run only the first so many passes.", min=0, show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random inputs.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random inputs.", min=0, max=2**32 - 1)] = 0,
     timings: Annotated[bool, typer.Option("--timings", help="Print the time of each pass on stderr.")] = False,
     print_before: Annotated[
         list[str] | None, typer.Option(help="Print the module before these passes (* for all).", show_default=False)

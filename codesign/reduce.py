@@ -31,7 +31,7 @@ def _reduce(
         str | None, typer.Option(help="package.module:function from a module to whether it is interesting.", show_default=False)
     ] = None,
     target: Annotated[str, typer.Option("--target", "-t", help="The machine that prices are for.")] = "h100_sxm",
-    seed: Annotated[int, typer.Option(help="Seed of the random inputs.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random inputs.", min=0, max=2**32 - 1)] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write reduced.tile into this folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,

@@ -20,7 +20,7 @@ from codesign.backends.accelerator import SimulationResult, check, simulate
 from codesign.backends.accelerator.trace import write_trace
 from codesign.costmodel.launches import launch_seconds
 from codesign.costmodel.machine import Machine, load_machine
-from codesign.ir.errors import CodesignError, MachineError
+from codesign.ir.errors import CodesignError, MachineError, ScheduleError
 from codesign.ir.numerics import Array, held
 from codesign.ir.program import ENGINES, Program, buffer_shape
 from codesign.ir.text.program import parse_programs
@@ -46,7 +46,7 @@ def _simulate(
         Path | None, typer.Option(help="An .npz of input buffers by name (random otherwise).", show_default=False)
     ] = None,
     outputs: Annotated[Path | None, typer.Option(help="Write the results to this .npz.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(help="Seed of random inputs.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of random inputs.", min=0, max=2**32 - 1)] = 0,
     trace: Annotated[Path | None, typer.Option(help="Write a Perfetto trace to this file.", show_default=False)] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Write trace and results of each program here.")
@@ -67,6 +67,7 @@ def _simulate(
     launch = launch_seconds(target)
     documents = []
     for item in chosen:
+        _check_buffers(item, target)
         buffers = _buffers(item, given, seed) if values else None
         started = time.perf_counter()
         if not values:  # else simulate does
@@ -123,6 +124,18 @@ def _load(path: Path) -> dict[str, Array]:
         raise CodesignError("no such file", place=str(path)) from error
     except (OSError, ValueError) as error:
         raise CodesignError(f"not an .npz of arrays: {error}", place=str(path)) from error
+
+
+def _check_buffers(program: Program, machine: Machine) -> None:
+    """ScheduleError when what a program reads and writes is more than the machine's outermost memory holds."""
+    outer = machine.levels[0]
+    limit = machine.need(outer.capacity_bytes, f"levels.{outer.name}.capacity_bytes")
+    values = (*program.inputs, *program.results)
+    needed = sum(math.prod(buffer_shape(value)) * value.type.dtype.bits // 8 for value in values)
+    if needed > limit:
+        raise ScheduleError(
+            f"@{program.name}: {outer.name} memory: its inputs and results need {needed:,} B, limit {limit:,.0f} B of {machine.name}"
+        )
 
 
 def _buffers(program: Program, given: dict[str, Array], seed: int) -> list[Array]:

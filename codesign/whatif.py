@@ -55,7 +55,7 @@ def _whatif(
         int | None, typer.Option(help="Samples (a power of two) for Sobol indices of assumed figures.", min=2, show_default=False)
     ] = None,
     chosen: Annotated[bool, typer.Option("--chosen", help="Choose schedules again for each sample of --sobol.")] = False,
-    seed: Annotated[int, typer.Option(help="Seed of --pareto and --sobol.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of --pareto and --sobol.", min=0, max=2**32 - 1)] = 0,
     report: Annotated[Path | None, typer.Option("--report", help="Write one self-contained HTML page.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,

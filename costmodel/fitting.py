@@ -18,7 +18,7 @@ from scipy.optimize import least_squares
 from codesign.costmodel.gpu.library import Columns, library, library_space, thin
 from codesign.costmodel.gpu.parameters import BOUNDS, Calibration, Parameters
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.tables import Rows
+from codesign.costmodel.tables import Rows, TableError
 
 Floats = npt.NDArray[np.float64]
 
@@ -197,7 +197,13 @@ def cross_validate(
     prior: Parameters = PHYSICAL,
     progress: Callable[[str], None] | None = None,
 ) -> list[Floats]:
-    """Predictions for every row by parameters fitted on the other folds' sites."""
+    """Predictions for every row by parameters fitted on the other folds' sites; TableError where there are no others."""
+    if len(np.unique(np.concatenate([entry.rows.site for entry in prepared]))) < 2:
+        ops = ", ".join(sorted({entry.rows.op for entry in prepared}))
+        raise TableError(
+            f"all rows of {ops} are of one site (n and k of a product), and a fit is checked on sites it has not seen",
+            hint="measure other sizes too: --suggest names them",
+        )
     numbers = [folds_of(entry.rows, folds, [other.rows for other in prepared]) for entry in prepared]
     held = [np.empty(len(entry.rows.seconds)) for entry in prepared]
     for fold in range(folds):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import typer
 
+from codesign.command import run as run_application
 from tests.commands.invoke import ROOT, in_a_process, run
 
 GOOD_MODEL = """
@@ -92,6 +96,12 @@ def test_bad_usage(tmp_path: Path, arguments: list[str]) -> None:
     one_line_of_cause(run("compile", *(["model.py", *arguments] if arguments else []), cwd=tmp_path))
 
 
+@pytest.mark.parametrize("name", ["compile", "opt", "reduce", "simulate", "whatif"])
+@pytest.mark.parametrize("seed", [-1, 1 << 70])
+def test_a_seed_that_is_none(tmp_path: Path, name: str, seed: int) -> None:
+    one_line_of_cause(run(name, "model.py", "--seed", str(seed), cwd=tmp_path), "--seed", "than or equal to")
+
+
 @pytest.mark.parametrize("name", ["compile", "opt", "simulate", "validate", "calibrate", "ladder"])
 def test_usage_names_the_command_as_the_readme_does(tmp_path: Path, name: str) -> None:
     one_line_of_cause(in_a_process(name, "--no-such-option", cwd=tmp_path), f"see `python -m codesign.{name} --help`")
@@ -123,3 +133,28 @@ def test_schedule_that_does_not_fit_says_by_how_much(tmp_path: Path) -> None:
     (tmp_path / "large.json").write_text(json.dumps(schedules))
     result = run("compile", example, *quick, "--schedules", "large.json", cwd=tmp_path)
     one_line_of_cause(result, "h100_sxm", "needs", "limit")
+
+
+@pytest.mark.parametrize("rows", ["128,128,128,1e-6,bf16", "128,128,128,1e-6,bf16\n256,128,128,3e-6,bf16"])
+def test_a_table_of_one_site_is_too_little_for_a_fit(tmp_path: Path, rows: str) -> None:
+    (tmp_path / "table.csv").write_text(f"m,n,k,seconds,dtype\n{rows}\n")
+    found = run("calibrate", "--machine", "h100_sxm", "--table", "table.csv", cwd=tmp_path)
+    assert found.returncode == 2, found.stderr
+    assert "all rows of gemm are of one site" in found.stderr
+    assert "--suggest" in found.stderr
+
+
+def test_what_memory_does_not_hold_is_no_failure_of_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    application = typer.Typer()
+
+    @application.command()
+    def _too_much() -> None:
+        np.zeros(1 << 60, np.uint8)
+
+    monkeypatch.setattr(sys, "argv", ["much"])
+    with pytest.raises(SystemExit) as stop:
+        run_application(application, name="much")
+    assert stop.value.code == 2
+    assert "this computer's memory does not hold it: Unable to allocate" in " ".join(capsys.readouterr().err.split())
