@@ -123,7 +123,7 @@ def kernel_table(document: ModelDocument, limit: int | None) -> Table:
         ratio = kernel.dram_bytes / kernel.min_dram_bytes if kernel.min_dram_bytes else 1.0
         table.add_row(
             f"{kernel.seconds * kernel.count / total:.1%}",
-            Text(kernel.name, style="cyan"),
+            Text(kernel.name, style="cyan", overflow="fold"),
             str(kernel.count),
             _clipped(kernel.ops, 4),
             _clipped(kernel.source, 1),

@@ -52,7 +52,7 @@ def _modules(places: Iterable[Location]) -> str:
     shared = 0
     while all(len(path) > shared + 1 and path[shared] == paths[0][shared] for path in paths):
         shared += 1
-    ends = ["_".join(path[shared:]) for path in paths]
+    ends = ["_".join(path[shared:]) for path in paths if len(path) > shared]
     return "_".join([*paths[0][max(shared - 2, 0) : shared], *(ends if len(ends) <= 3 else [])])
 
 

@@ -51,6 +51,14 @@ ALONE = "%o = compute f32[i: 8, j: 16] { exp(%x[i, j]) + 1.0 } "
             ),
             "blocks_attention__softmax",
         ),
+        (
+            group(
+                product("b", "u", place(7, "q", "linear")),
+                product("a", "g", place(9, "", "matmul")),
+                "%o = compute f32[i: 8, j: 4] { %a[i, j] * %b[i, j] } " + place(9, "", "mul"),
+            ),
+            "q__linear_matmul_mul",
+        ),
         (group(ALONE + place(5, "", "add")), "add"),
         (group(ALONE + place(5, "encoder.1.act", "gelu")), "encoder_act__gelu"),
         (group(ALONE), "o"),

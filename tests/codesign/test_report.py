@@ -1,0 +1,39 @@
+"""The report on the terminal."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from rich.console import Console
+
+from codesign.report import kernel_table
+
+LONG = ("encoder_attention__scaled_dot_product_attention_301a", "encoder_attention__scaled_dot_product_attention_1ee0")
+
+
+def kernel(name: str) -> SimpleNamespace:
+    return SimpleNamespace(
+        name=name,
+        count=1,
+        seconds=2e-6,
+        ops=["matmul", "softmax", "mul"],
+        source=["a_file_of_a_long_name.py:10 encoder.attention"],
+        schedule={"tiles": {"i0": 16, "i1": 16, "r0": 32}, "pipeline": 3},
+        bound="launch",
+        roofline_share=0.1,
+        dram_bytes=8.0,
+        min_dram_bytes=8.0,
+        compiled=None,
+        verified=None,
+    )
+
+
+def test_long_names_of_kernels_are_folded_and_not_cut_off() -> None:
+    document: Any = SimpleNamespace(seconds=4e-6, kernels=[kernel(name) for name in LONG])
+    console = Console(width=130)
+    with console.capture() as captured:
+        console.print(kernel_table(document, None))
+    lines = captured.get().splitlines()
+    column = slice(lines[0].index("kernel"), lines[0].index("×"))
+    assert "".join(line[column].strip() for line in lines[1:]) == "".join(LONG)
