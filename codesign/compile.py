@@ -211,7 +211,7 @@ def _run(
     chosen["schedules"] = read_schedules(schedules) if schedules is not None else {}
 
     from codesign import artifacts, pipeline
-    from codesign.manifest import settle
+    from codesign.manifest import claim, settle
 
     options = pipeline.Options(**chosen)
     compilations: list[Compilation] = []
@@ -224,6 +224,7 @@ def _run(
             if folder is not None:
                 where = folder if len(machines) == 1 else folder / machine.name
                 written.extend(artifacts.write(compiled, where, forms or artifacts.default_forms(machine)))
+                claim(folder, written)
             compilations.append(compiled)
     if folder is not None:
         settle(folder, written)

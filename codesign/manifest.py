@@ -18,7 +18,7 @@ NAME = ".codesign-files.json"
 
 def settle(folder: Path, written: Iterable[Path]) -> list[Path]:
     """Remove what an earlier run left in the folder and this one did not write again, and record this run's files; what was removed."""
-    now = {path.resolve().relative_to(folder.resolve()).as_posix(): _digest(path) for path in written}
+    now = _digests(folder, written)
     removed = []
     for name, digest in _recorded(folder).items():
         path = folder / name
@@ -28,8 +28,21 @@ def settle(folder: Path, written: Iterable[Path]) -> list[Path]:
             path.unlink()
             removed.append(path)
             _remove_empty(path.parent, folder)
-    write_text(folder / NAME, json.dumps(now, indent=1, sort_keys=True) + "\n")
+    _record(folder, now)
     return removed
+
+
+def claim(folder: Path, written: Iterable[Path]) -> None:
+    """Record files of a run that still goes on: where it is stopped before it settles, the next one takes them away, too."""
+    _record(folder, {**_recorded(folder), **_digests(folder, written)})
+
+
+def _digests(folder: Path, written: Iterable[Path]) -> dict[str, str]:
+    return {path.resolve().relative_to(folder.resolve()).as_posix(): _digest(path) for path in written}
+
+
+def _record(folder: Path, digests: dict[str, str]) -> None:
+    write_text(folder / NAME, json.dumps(digests, indent=1, sort_keys=True) + "\n")
 
 
 def _recorded(folder: Path) -> dict[str, str]:

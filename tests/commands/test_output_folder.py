@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from codesign.manifest import NAME, settle
+from codesign.manifest import NAME, claim, settle
 
 
 def put(folder: Path, name: str, text: str = "ours") -> Path:
@@ -26,6 +26,14 @@ def test_only_files_of_an_earlier_run_go(tmp_path: Path) -> None:
     assert own.is_file()
     assert (out / "kernels/b.py").is_file(), "it was changed since"
     assert not (out / "old").exists()
+
+
+def test_what_a_stopped_run_left_goes_with_the_next(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    settle(out, [put(out, "earlier/a.py")])
+    claim(out, [put(out, "stopped/b.py")])
+    removed = settle(out, [put(out, "c.py")])
+    assert sorted(path.name for path in removed) == ["a.py", "b.py"]
 
 
 def test_a_record_never_leads_out_of_the_folder(tmp_path: Path) -> None:
