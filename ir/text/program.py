@@ -37,6 +37,10 @@ def parse_programs(text: str, file: str = "<string>", first_line: int = 1) -> li
 
     try:
         tree = _grammar().parse(text)
+        for token in tree.scan_values(lambda value: isinstance(value, lark.Token) and value.type == "INT"):
+            digits, _, kind = token.partition("_")
+            if int(digits[:40]) >= 2 ** (64 if kind else 63):
+                raise fail(f"{digits[:40]} does not fit into 64 bits", token.line or 1, token.column or 1)
         return cast(list[Program], ProgramBuilder().transform(tree))
     except lark.exceptions.UnexpectedEOF as error:
         raise fail("unexpected end of the program", len(lines), len(lines[-1]) if lines else 1) from error
