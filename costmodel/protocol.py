@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -82,8 +82,10 @@ class CostBatch:
 class CostModel(Protocol):
     """Predicts time and energy of schedules; vectorised over schedules, deterministic, without side effects."""
 
-    fidelity: ClassVar[int]
-    """0 roofline, 1 analytic tile model, 2 event simulation."""
+    @property
+    def fidelity(self) -> int:
+        """0 roofline, 1 analytic tile model, 2 event simulation."""
+        ...
 
     def predict(
         self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from codesign.costmodel.protocol import CostBatch
 from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import ScheduleBatch
-from codesign.lab.database import Stretch
+from codesign.lab.database import GLANCE, Stretch
 from codesign.lab.prices import Prices, masked, plain
 from codesign.lab.problem import Floats, Problem
 from codesign.passes.schedule.context import Context
@@ -64,6 +65,12 @@ class Arena(Context):
             for count, seconds in stretch.marks:
                 done += count
                 self._elapsed[done] = seconds
+        self._replayed.pop(GLANCE, None)
+
+    @property
+    def done(self) -> int:
+        """Rows of the record so far: schedules evaluated, and what glances took in their place."""
+        return self.evaluated + math.ceil(self.glanced)
 
     @property
     def exhausted(self) -> bool:
@@ -87,17 +94,30 @@ class Arena(Context):
         if count:
             new = cost.seconds if count == len(numbers) else cost.seconds[fresh]
             self.best = min(self.best, float(new.min()))
-            beyond = self.evaluated - self._recorded
-            if beyond > 0:  # what was not recorded by an earlier process
-                kept = slice(max(count - beyond, 0), None)
-                self._fresh.append(((numbers if count == len(numbers) else numbers[fresh])[kept], new[kept]))
-                self._recorded = self.evaluated
+            self._keep(numbers if count == len(numbers) else numbers[fresh], new)
         return cost
+
+    def glance(self, batch: ScheduleBatch) -> CostBatch:
+        """Prices of a batch at the fidelity below; what they take is recorded, where it comes to a whole evaluation."""
+        before = self.done
+        cost = super().glance(batch)
+        taken = self.done - before
+        if taken:
+            self._keep(np.full(taken, GLANCE), np.full(taken, np.inf))
+        return cost
+
+    def _keep(self, numbers: Ints, seconds: Floats) -> None:
+        """Record the latest rows, those of them that an earlier process did not."""
+        beyond = self.done - self._recorded
+        if beyond > 0:
+            kept = slice(max(len(numbers) - beyond, 0), None)
+            self._fresh.append((numbers[kept], seconds[kept]))
+            self._recorded = self.done
 
     def mark(self, seconds: float) -> None:
         """So much time of its own the policy took for what it proposed last."""
-        self.spent = self._elapsed.get(self.evaluated, self.spent + seconds)
-        recorded = self.evaluated - self._start - sum(count for count, _ in self._marks)
+        self.spent = self._elapsed.get(self.done, self.spent + seconds)
+        recorded = self.done - self._start - sum(count for count, _ in self._marks)
         if recorded > 0:
             self._marks.append((recorded, self.spent))
         if time.monotonic() - self._flushed > FLUSH_SECONDS:

@@ -31,6 +31,9 @@ from codesign.passes.schedule.space import Ints
 SILENT_SECONDS = 120.0
 """A run whose process has not been heard of for so long is taken over, where it can't be asked whether that process lives."""
 
+GLANCE = -1
+"""In place of a schedule's number: an evaluation of the budget that went into quicker prices, and found nothing itself."""
+
 _tables = sa.MetaData()
 STUDIES = sa.Table(
     "studies",

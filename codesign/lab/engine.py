@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -115,7 +115,7 @@ class Study:
         arena = Arena(
             summary=summary,
             machine=target,
-            model=_Priced(problem),
+            model=ProblemPrices(problem),
             sizes=problem.sizes,
             budget=evaluations,
             rng=np.random.default_rng([run.seed, int(problem.key[:8], 16)]),
@@ -142,13 +142,12 @@ class Study:
         return {}
 
 
-class _Priced:
+class ProblemPrices:
     """The prices of a problem as a cost model."""
-
-    fidelity: ClassVar[int] = 1
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
+        self.fidelity = problem.fidelity
 
     def predict(self, kernel: Any, machine: Any, schedules: Any, sizes: Any = None) -> Any:
         return self.problem.priced(schedules)

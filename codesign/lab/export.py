@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from codesign.ir.errors import CodesignError
-from codesign.lab.database import Database
+from codesign.lab.database import GLANCE, Database
 from codesign.lab.measured import Measured, Value, cache_text, results_text
 from codesign.lab.problem import Floats
 from codesign.passes.schedule.space import Ints
@@ -28,13 +28,15 @@ def rows(database: Database, study: str) -> pd.DataFrame:
         problem = problems[run.problem]
         names = [str(name) for name, _ in problem["knobs"]]
         for stretch in database.stretches(run.key):
-            count = len(stretch.numbers)
-            columns = _columns(problem, stretch.numbers)
+            kept = stretch.numbers != GLANCE
+            count = np.count_nonzero(kept)
+            columns = _columns(problem, stretch.numbers[kept])
             facts = {"run": run.key, "kernel": problem["name"], "machine": problem["machine"]}
             facts |= {"policy": run.policy, "budget": run.budget, "seed": run.seed}
             schedule = [json.dumps(dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
-            position = np.arange(stretch.start, stretch.start + count)
-            table = {**facts, "position": position, "schedule": schedule or ["{}"] * count, "seconds": stretch.seconds}
+            position = stretch.start + np.flatnonzero(kept)
+            seconds = stretch.seconds[kept]
+            table = {**facts, "position": position, "schedule": schedule or ["{}"] * count, "seconds": seconds}
             parts.append(pd.DataFrame(table))
     if not parts:
         raise CodesignError(f"study {study!r} has no evaluations yet", hint="python -m codesign.study run STUDY.toml")
@@ -62,7 +64,8 @@ def spaces(database: Database, study: str) -> Iterator[Measured]:
         else:
             known = [part for run in runs if run.problem == key for part in database.stretches(run.key)]
             numbers = np.concatenate([np.zeros(0, np.int64), *(part.numbers for part in known)])
-            seconds = np.concatenate([np.zeros(0), *(part.seconds for part in known)])
+            seconds = np.concatenate([np.zeros(0), *(part.seconds for part in known)])[numbers != GLANCE]
+            numbers = numbers[numbers != GLANCE]
         if 0 < len(numbers) <= LARGEST_FORMATTED:
             yield _measured(problem, numbers, seconds)
 

@@ -105,7 +105,7 @@ def kernel_problem(
         summary=summary,
         target=machine,
         sizes=dict(sizes),
-        quick=fidelity < 2,
+        fidelity=fidelity,
     )
 
 
@@ -139,7 +139,7 @@ def whole_models(plan: StudyPlan, steps: Steps) -> Iterator[Problem]:
         text = print_module(captured(path).captured.module)
         for machine in (load_machine(name) for name in plan.machines):
             key = digest(["model", text, machine.model_dump_json(), sources_version(), foreign()])
-            yield Problem(path.stem, machine.name, key, Space(()), _unpriced, target=machine, quick=False, model=path)
+            yield Problem(path.stem, machine.name, key, Space(()), _unpriced, target=machine, model=path)
 
 
 def _unpriced(batch: ScheduleBatch) -> CostBatch:

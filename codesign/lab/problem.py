@@ -31,7 +31,7 @@ class Problem:
     """A space and its prices.
 
     `key`: a hash of all that the prices follow from. `labels`: what the values of a knob stand for, where they are no numbers.
-    `priced`: the model, over legal schedules of the space. `quick`: prices are quick enough to take all of them once. `model`: a whole
+    `priced`: the model, over legal schedules of the space, of a `fidelity`. `model`: a whole
     model, which fusion policies are compared on, and not one kernel of it.
     """
 
@@ -44,14 +44,14 @@ class Problem:
     target: Machine | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     labels: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    quick: bool = True
+    fidelity: int = 1
     measured: bool = False
     model: Path | None = None
 
     @property
     def tabulated(self) -> bool:
         """Whether all prices are taken once and kept."""
-        return self.quick and len(self.space) <= LARGEST_TABLE
+        return self.fidelity < 2 and self.model is None and len(self.space) <= LARGEST_TABLE
 
     @cached_property
     def strides(self) -> Ints:

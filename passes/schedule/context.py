@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from codesign.costmodel.machine import Machine
+from codesign.costmodel.models import PRICE_OF_A_PRICE, cost_model_for
 from codesign.costmodel.protocol import CostBatch, CostModel
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import ScheduleError
@@ -28,7 +30,11 @@ class Candidate:
 
 @dataclass
 class Context:
-    """Surroundings of one search. `budget`: schedules that may be evaluated (None: no limit); `rng`: seeded, so searches repeat."""
+    """Surroundings of one search.
+
+    `budget`: schedules that may be evaluated (None: no limit); `rng`: seeded, so searches repeat. `glanced`: what quicker prices have cost,
+    in schedules evaluated.
+    """
 
     summary: KernelSummary
     machine: Machine
@@ -37,12 +43,31 @@ class Context:
     budget: int | None = None
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
     evaluated: int = 0
+    glanced: float = 0.0
     batches: list[tuple[ScheduleBatch, CostBatch]] = field(default_factory=list)
 
     @property
     def remaining(self) -> int:
         """Schedules that may still be evaluated (a large number when there is no limit)."""
-        return 1 << 30 if self.budget is None else max(self.budget - self.evaluated, 0)
+        return 1 << 30 if self.budget is None else max(self.budget - self.evaluated - math.ceil(self.glanced), 0)
+
+    @property
+    def quicker(self) -> int | None:
+        """The fidelity below that of the search, which prices sooner and less well; None when there is none."""
+        return self.model.fidelity - 1 if self.summary is not None and self.model.fidelity > 0 else None
+
+    def glances(self, share: float) -> int:
+        """How many schedules may be glanced at for a share of what is left of the budget."""
+        if self.quicker is None:
+            return 0
+        return int(share * self.remaining * PRICE_OF_A_PRICE[self.model.fidelity] / PRICE_OF_A_PRICE[self.quicker])
+
+    def glance(self, batch: ScheduleBatch) -> CostBatch:
+        """Cost of a batch at the fidelity below, charged by what such a price takes; ScheduleError when that is more than what is left."""
+        if self.quicker is None or len(batch) > self.glances(1.0):
+            raise ScheduleError(f"{len(batch):,} schedules can't be glanced at, {self.glances(1.0):,} can")
+        self.glanced += len(batch) * PRICE_OF_A_PRICE[self.quicker] / PRICE_OF_A_PRICE[self.model.fidelity]
+        return predict(cost_model_for(self.machine, self.quicker), self.summary, self.machine, batch, self.sizes)
 
     def evaluate(self, batch: ScheduleBatch) -> CostBatch:
         """Cost of a batch, charged to the budget; ScheduleError when it is larger than what is left."""

@@ -223,6 +223,8 @@ POLICIES: dict[str, Callable[..., Policy]] = {
     "cma_es": _later("optuna_sampler", "cma_es"),
     "nsga_ii": _later("optuna_sampler", "nsga_ii"),
     "gaussian": _later("gaussian", "Gaussian"),
+    "climb": _later("climb", "Climb"),
+    "gradient": _later("gradient", "Gradient"),
 }
 """Policies that ship with codesign, by name."""
 

@@ -17,7 +17,7 @@ from codesign.passes.schedule.space import Constraint, Knob, Space
 VALUES = tuple(1 << i for i in range(9))
 
 
-def bowl(*, quick: bool = True, calls: list[int] | None = None) -> Problem:
+def bowl(*, fidelity: int = 1, calls: list[int] | None = None) -> Problem:
     """A kernel of three knobs, best at 16, 16 and 8; an eighth of its space breaks a constraint and some of it does not fit."""
 
     def priced(batch: ScheduleBatch) -> CostBatch:
@@ -29,7 +29,7 @@ def bowl(*, quick: bool = True, calls: list[int] | None = None) -> Problem:
 
     knobs = (Knob("tile.m", VALUES, 16), Knob("tile.n", VALUES, 64), Knob("warps", VALUES[:6], 4))
     even = Constraint("even", lambda c: (c["tile.m"] > 1) | (c["tile.n"] < 128), lambda row: "too flat")
-    return Problem("bowl", "nowhere", digest(["bowl", quick]), Space(knobs, (even,)), priced, quick=quick)
+    return Problem("bowl", "nowhere", digest(["bowl", fidelity]), Space(knobs, (even,)), priced, fidelity=fidelity)
 
 
 def measured(kernel: str = "scan", failing: bool = True) -> Measured:

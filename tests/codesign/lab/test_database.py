@@ -80,10 +80,10 @@ def test_a_run_that_was_stopped_goes_on_without_pricing_again(tmp_path: Path) ->
     calls: list[int] = []
     plan = make_plan({"policies": ["evolutionary"], "kernels": ["add.8x8"], "seeds": 1, "budget": 60})
     whole = Database(tmp_path / "whole.db")
-    entered(whole, Study(plan, [bowl(quick=False)], whole)).work()
+    entered(whole, Study(plan, [bowl(fidelity=2)], whole)).work()
     expected = rows(whole, "study")
     database = Database(tmp_path / "s.db")
-    study = entered(database, Study(plan, [bowl(quick=False, calls=calls)], database))
+    study = entered(database, Study(plan, [bowl(fidelity=2, calls=calls)], database))
     run = database.claim("study")
     assert run is not None
     (stretch,) = whole.stretches(run.key)

@@ -54,7 +54,9 @@ def test_a_policy_keeps_to_its_budget_and_repeats(name: str) -> None:
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("name", ["default", "beam", "evolutionary", "annealing", "tpe", "cma_es", "gaussian"])
+@pytest.mark.parametrize(
+    "name", ["default", "beam", "evolutionary", "annealing", "tpe", "cma_es", "gaussian", "gradient"]
+)
 def test_a_policy_that_learns_is_better_than_random_search(name: str) -> None:
     pytest.importorskip(EXTRA.get(name, "numpy"))
     bests = [compete(make_policy(name), arena(50, seed))["best"] for seed in range(2)]
