@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,14 +177,16 @@ class Database:
             if rows:
                 base.execute(insert(MEMBERS), [{"study": study, "run": run.key} for run in runs])
 
-    def claim(self, study: str) -> Run | None:
-        """Take a run that nobody does; None when there is none."""
+    def claim(self, study: str, besides: Collection[str] = ()) -> Run | None:
+        """Take a run that nobody does; None when there is none. `besides`: runs by key that this process is doing."""
         mine = sa.select(MEMBERS.c.run).where(MEMBERS.c.study == study)
         open_runs = (
             sa.select(RUNS).where(RUNS.c.key.in_(mine), RUNS.c.state != "done").order_by(RUNS.c.problem, RUNS.c.key)
         )
         with self._errors(), self.engine.begin() as base:
             for row in base.execute(open_runs).mappings():
+                if row["key"] in besides:
+                    continue
                 if row["state"] == "running" and row["owner"] != self.owner and _lives(row["owner"], row["heard"]):
                     continue
                 change = {"state": "running", "owner": self.owner, "heard": time.time()}

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from codesign.command import Steps
+from codesign.command import Steps, need
 from codesign.ir.errors import CodesignError
 from codesign.lab.arena import Arena, compete
 from codesign.lab.database import Database, Run, Stretch
@@ -26,7 +26,7 @@ from codesign.lab.plan import PolicyPlan, StudyPlan
 from codesign.lab.prices import Prices, price_all
 from codesign.lab.problem import Problem, digest
 from codesign.lab.random_search import evaluations_until
-from codesign.passes.schedule.policy import POLICIES, Policy, make_policy
+from codesign.passes.schedule.policy import POLICIES, make_policy
 
 WATCH_SECONDS = 0.2
 
@@ -85,47 +85,24 @@ class Study:
 
     def do(self, run: Run) -> None:
         """Do one run that was claimed, from where it was left."""
-        problem = next(p for p in self.problems if p.key == run.problem)
+        problem = self.problem(run)
         try:
-            if problem.model is not None:
-                result, stretches = fuse(problem, run.policy.removeprefix("fusion "))
-            else:
-                policy, arena = self._contest(run, problem)
-                result = compete(policy, arena)
-                stretches = arena.taken()
+            done = outcome(
+                self.plan,
+                problem,
+                run,
+                table=self.table(problem),
+                past=self.database.stretches(run.key),
+                record=lambda stretches: self.database.add(run.key, stretches),
+            )
         except BaseException:
             self.database.release(run.key)
             raise
-        self.database.finish(run.key, result, stretches)
+        self.database.finish(run.key, *done)
 
-    def _contest(self, run: Run, problem: Problem) -> tuple[Policy, Arena]:
-        policy = next(p for p in self.plan.policies if p.label == run.policy)
-        budget = next(b for b in self.plan.budgets if b.label == run.budget)
-        table = self.table(problem)
-        evaluations = budget.evaluations
-        if budget.cutoff is not None:
-            if table is None:
-                raise CodesignError(
-                    f"{problem.name} on {problem.machine}: a cutoff needs all prices, of {len(problem.space):,} schedules",
-                    hint="give a budget of evaluations or seconds",
-                )
-            evaluations = evaluations_until(table.seconds, budget.cutoff)
-        summary: Any = problem.summary  # measured spaces have none, and no machine
-        target: Any = problem.target
-        arena = Arena(
-            summary=summary,
-            machine=target,
-            model=ProblemPrices(problem),
-            sizes=problem.sizes,
-            budget=evaluations,
-            rng=np.random.default_rng([run.seed, int(problem.key[:8], 16)]),
-            problem=problem,
-            table=table,
-            past=self.database.stretches(run.key),
-            record=lambda stretches: self.database.add(run.key, stretches),
-            seconds_budget=budget.seconds,
-        )
-        return make_policy(policy.policy, policy.options), arena
+    def problem(self, run: Run) -> Problem:
+        """The problem of a run."""
+        return next(p for p in self.problems if p.key == run.problem)
 
     def table(self, problem: Problem) -> Prices | None:
         """All prices of a problem where they can be had."""
@@ -140,6 +117,50 @@ class Study:
     @cached_property
     def _tables(self) -> dict[str, Prices]:
         return {}
+
+
+def outcome(
+    plan: StudyPlan,
+    problem: Problem,
+    run: Run,
+    *,
+    table: Prices | None,
+    past: Sequence[Stretch] = (),
+    record: Callable[[list[Stretch]], None] = lambda stretches: None,
+) -> tuple[Mapping[str, Any], list[Stretch]]:
+    """Do a run: its result, and what it evaluated that was not handed to `record` on the way.
+
+    `table`: all prices of the problem, where they can be had; `past`: what was recorded of the run before.
+    """
+    if problem.model is not None:
+        return fuse(problem, run.policy.removeprefix("fusion "))
+    policy = next(p for p in plan.policies if p.label == run.policy)
+    budget = next(b for b in plan.budgets if b.label == run.budget)
+    evaluations = budget.evaluations
+    if budget.cutoff is not None:
+        if table is None:
+            raise CodesignError(
+                f"{problem.name} on {problem.machine}: a cutoff needs all prices, of {len(problem.space):,} schedules",
+                hint="give a budget of evaluations or seconds",
+            )
+        evaluations = evaluations_until(table.seconds, budget.cutoff)
+    summary: Any = problem.summary  # measured spaces have none, and no machine
+    target: Any = problem.target
+    arena = Arena(
+        summary=summary,
+        machine=target,
+        model=ProblemPrices(problem),
+        sizes=problem.sizes,
+        budget=evaluations,
+        rng=np.random.default_rng([run.seed, int(problem.key[:8], 16)]),
+        problem=problem,
+        table=table,
+        past=past,
+        record=record,
+        seconds_budget=budget.seconds,
+    )
+    result = compete(make_policy(policy.policy, policy.options), arena)
+    return result, arena.taken()
 
 
 class ProblemPrices:
@@ -182,15 +203,29 @@ def identity(policy: PolicyPlan) -> list[Any]:
 
 
 def run_study(
-    plan: StudyPlan, path: Path, *, jobs: int = 1, steps: Steps | None = None, plan_file: Path | None = None
+    plan: StudyPlan,
+    path: Path,
+    *,
+    jobs: int = 1,
+    steps: Steps | None = None,
+    plan_file: Path | None = None,
+    ray: bool = False,
+    address: str | None = None,
 ) -> Database:
     """Do a study in this process and `jobs` - 1 others, which share the database; returns it with every run done.
 
-    Other processes read the plan from `plan_file`.
+    Other processes read the plan from `plan_file`. `ray`: with `jobs` workers of the Ray cluster at `address`, or of one started here.
     """
+    if ray:
+        need("ray", "ray")
     database = Database(path)
     steps = steps or Steps(None)
     study = Study.open(plan, database, steps)
+    if ray:
+        from codesign.lab.on_ray import work
+
+        work(study, jobs, address, steps)
+        return database
     if jobs > 1 and plan_file is None:
         raise CodesignError("several jobs need the study as a file", hint="give plan_file, or jobs=1")
     others = [_spawn(plan_file, path) for _ in range(jobs - 1)] if plan_file is not None else []

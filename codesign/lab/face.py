@@ -41,6 +41,13 @@ class Form(str, Enum):
     t4 = "t4"
 
 
+class Engine(str, Enum):
+    """Who does the runs of a study."""
+
+    processes = "processes"
+    ray = "ray"
+
+
 @application.callback()
 def _group() -> None:
     """Studies: policies against each other on kernels, machines and measured spaces; recorded, scored and drawn."""
@@ -53,6 +60,13 @@ def _run(
         Path | None, typer.Option(help="Where rows go. [default: the study's name with .db]", show_default=False)
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes on this machine.", min=1, max=1024)] = 1,
+    engine: Annotated[
+        Engine,
+        typer.Option(help="Who does the runs: processes here, or workers of Ray (extra `ray`), as many as --jobs."),
+    ] = Engine.processes,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A Ray cluster, as `auto`. [default: one started here]", show_default=False)
+    ] = None,
     report: Report = None,
     output: Annotated[Path | None, typer.Option("-o", help="Write leaderboard.json here.", show_default=False)] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False,
@@ -70,7 +84,8 @@ def _run(
             base = lab.Database(path)
             lab.Study.open(plan, base).work(parent=int(parent))
             return
-        base = lab.run_study(plan, path, jobs=jobs, steps=steps, plan_file=study)
+        on_ray = engine is Engine.ray
+        base = lab.run_study(plan, path, jobs=jobs, steps=steps, plan_file=study, ray=on_ray, address=ray_address)
         board = lab.leaderboard(lab.Scores(base, plan.name), f"python -m codesign.study run {study.name}")
         base.close()
     if folder is not None:

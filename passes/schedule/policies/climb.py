@@ -41,8 +41,9 @@ class Climb(Fresh):
     def propose(self, count: int) -> ScheduleBatch | None:
         best = self._leaders[0]
         found = self.space.neighbours(best) if len(best) else self.space.sample(self.pool, self.context.rng)
-        self._glance(found)
-        wanted = min(self.batch, count)
+        if self.context.remaining > 1:  # the last evaluation is no glance
+            self._glance(found)
+        wanted = min(self.batch, count, self.context.remaining)
         codes, seconds = self._promising
         asked = self.ask(codes, wanted)
         rest = [code.tobytes() not in self._seen for code in codes]

@@ -76,6 +76,15 @@ def test_the_tile_model_shows_the_event_simulation_where_to_look() -> None:
     assert climbed["evaluations"] <= 11  # one was paid for glances
 
 
+@pytest.mark.parametrize("budget", range(1, 12))
+def test_a_budget_is_kept_to_the_last(budget: int) -> None:
+    place = arena(problem(1), budget)
+    result = compete(make_policy("climb"), place)
+    assert result["best"] is not None
+    assert place.done <= budget
+    assert place.done == result["evaluations"] + np.ceil(place.glanced)
+
+
 def test_what_was_paid_is_a_row_of_the_record_and_no_schedule_of_the_table(tmp_path: Path) -> None:
     base = Database(tmp_path / "a.db")
     study = Study.open(make_plan(PLAN), base)
