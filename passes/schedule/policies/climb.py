@@ -41,6 +41,7 @@ class Climb(Fresh):
     def propose(self, count: int) -> ScheduleBatch | None:
         best = self._leaders[0]
         found = self.space.neighbours(best) if len(best) else self.space.sample(self.pool, self.context.rng)
+        found = self.context.rng.permutation(found)  # what the quicker model holds to be equal has no order
         if self.context.remaining > 1:  # the last evaluation is no glance
             self._glance(found)
         wanted = min(self.batch, count, self.context.remaining)
