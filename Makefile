@@ -56,7 +56,12 @@ typecheck: $(STAMP)  ## mypy --strict
 
 .PHONY: test-long
 test-long: $(STAMP)  ## All tests that need no GPU, and ten times as many examples for each property
-	HYPOTHESIS_PROFILE=long $(PY) -m pytest -m "not gpu and not conformance" --timeout=3600 $(ARGS)
+	HYPOTHESIS_PROFILE=long $(PY) -m pytest -m "not gpu and not conformance and not browser" --timeout=3600 $(ARGS)
+
+.PHONY: browser
+browser: $(STAMP)  ## The pages of --report in a headless Chromium (Debian's, or CODESIGN_BROWSER, the path of one)
+	$(VENV)/bin/pip install -q "playwright>=1.50,<2"
+	$(PY) -m pytest -m browser --timeout=1800 -n 0 tests/browser $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(STAMP)  ## 100,000 malformed and hostile files to every reader (ARGS="--inputs 5000 --seed 1" for others)
