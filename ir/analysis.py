@@ -108,8 +108,17 @@ def dot_dtype(left: DType, right: DType, accumulate: DType) -> DType | None:
 
 
 _EXPONENT_BITS = {
-    "f4e2m1": 2, "f6e2m3": 2, "f6e3m2": 3, "f8e4m3": 4, "f8e5m2": 5, "f8e4m3fnuz": 4, "f8e5m2fnuz": 5,
-    "f16": 5, "bf16": 8, "f32": 8, "f64": 11,
+    "f4e2m1": 2,
+    "f6e2m3": 2,
+    "f6e3m2": 3,
+    "f8e4m3": 4,
+    "f8e5m2": 5,
+    "f8e4m3fnuz": 4,
+    "f8e5m2fnuz": 5,
+    "f16": 5,
+    "bf16": 8,
+    "f32": 8,
+    "f64": 11,
 }
 
 
