@@ -32,7 +32,7 @@ class Format:
 def formats() -> dict[str, Format]:
     """The formats that are known, by the name that tables give them."""
     rows = tomllib.loads(FORMATS.read_text(encoding="utf-8"))["format"]
-    found = {}
+    found: dict[str, Format] = {}
     for row in rows:
         sides = (tuple(row.get(side, ())) for side in ("rows", "columns"))
         found |= {name: Format(name, row["operand"], row["group"], row["split"], *sides) for name in row["of"]}

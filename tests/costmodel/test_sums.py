@@ -13,7 +13,7 @@ from codesign.costmodel.sums import Part, Time, time_of_parts, total
 FACTORS = st.tuples(st.floats(0.2, 1.0), st.floats(1.0, 6.0))
 PARTS = st.dictionaries(
     st.sampled_from(["residual contraction", "residual chain", "kind window", "machine"]),
-    st.builds(lambda pair, common: Part(*pair, common), FACTORS, st.floats(0.0, 1.0)),
+    st.builds(lambda pair, common: Part(pair[0], pair[1], common), FACTORS, st.floats(0.0, 1.0)),
     min_size=1,
 )
 

@@ -31,7 +31,8 @@ class Block(nn.Module):
         y = self.attention(y, y, y, need_weights=False)[0]
         first, second = self.dropout(F.gelu(self.up(y + y))).chunk(2, -1)
         values, places = torch.cat([first, second], -1).max(-1)
-        return x + self.down(torch.cat([first, second], -1)) * values[..., None] + places[..., None]
+        result: torch.Tensor = x + self.down(torch.cat([first, second], -1)) * values[..., None] + places[..., None]
+        return result
 
 
 class Stack(nn.Module):
