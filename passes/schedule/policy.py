@@ -143,7 +143,7 @@ class Descent(Tracking):
             if len(codes) > count:
                 codes = codes[np.linspace(0, len(codes) - 1, max(count // 3, 1)).astype(np.int64)]
         elif self._improved and len(self._front) and self._partial:
-            codes = self._steps()
+            codes = self._steps(count)
         else:
             return None
         numbers = (codes @ self._places).tolist()
@@ -164,9 +164,12 @@ class Descent(Tracking):
         self._improved = bool((new & fits)[: self.settled].any())
         self._front, self._front_seconds = codes[fits], seconds[fits]
 
-    def _steps(self) -> Ints:
-        """Steps from the best few; from the second on, a way to reduce that all of them share is not left any more."""
+    def _steps(self, count: int) -> Ints:
+        """Steps from the best few; from the second on, a way to reduce that all of them share is not left any more. Steps that would use up
+        what is left of a budget are of one knob, from the best first."""
         codes = self.space.neighbours(self._front)
+        if len(codes) > count // 2:
+            codes = self.space.neighbours(self._front, pairs=False)
         if self._stepped:
             for place, knob in enumerate(self.space.knobs):
                 shared = self._front[0, place]

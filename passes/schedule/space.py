@@ -169,8 +169,8 @@ class Space:
         codes = np.stack([axis.ravel() for axis in mesh], axis=1)
         return codes[self.legal(codes)]
 
-    def neighbours(self, codes: Ints) -> Ints:
-        """Legal codes one step of one knob, or opposite steps of two knobs, away from any of the given."""
+    def neighbours(self, codes: Ints, *, pairs: bool = True) -> Ints:
+        """Legal codes one step of one knob, or (with `pairs`) opposite steps of two knobs, away from any of the given."""
         count = len(self.knobs)
         moves = []
         for i in range(count):
@@ -178,7 +178,7 @@ class Space:
                 move = np.zeros(count, dtype=np.int64)
                 move[i] = step
                 moves.append(move)
-                for j in range(count):
+                for j in range(count if pairs else 0):
                     if j != i:
                         both = move.copy()
                         both[j] = -step
