@@ -35,8 +35,10 @@ class Found:
     seconds: float
     space_size: int
 
-    def of(self, form: Form) -> Found:
-        """The same search for a group of equal structure."""
+    def of(self, form: Form) -> Found | None:
+        """The same search for a group of equal structure; None where its dims have other names than those that the schedules speak of."""
+        if list(self.normalized.fusion.dims()) != list(form.normalized.fusion.dims()):
+            return None
         return replace(self, normalized=form.normalized, context=replace(self.context, summary=form.summary))
 
     def programs(self) -> int:

@@ -166,7 +166,7 @@ class Tuner:
         """The group as one kernel, and into how many parts its reduction is better split."""
         before, parts = self._recent.get(key)
         form = self.form(fusion, name)
-        found = self._search(form) if before is None else before.of(form)
+        found = (before.of(form) if before is not None else None) or self._search(form)
         if isinstance(found, ScheduleError):
             raise found
         whole = self._result(found)
