@@ -61,7 +61,7 @@ def test_a_model_with_an_external_call_counts_it_apart(root_dir: Path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.sort(x * 2.0, dim=-1).values + 1.0
 
-    x = torch.randn(8, 64)
+    x = torch.randn(8, 2048)  # rows that are not sorted by counting
     captured, result = run(ModelSource(Sorted().eval(), (x,)), "maia100")
     (actual,) = torch.utils._pytree.tree_leaves(captured.unflatten_outputs(result.outputs))
     np.testing.assert_allclose(actual.numpy(), torch.sort(x * 2.0, dim=-1).values.numpy() + 1.0, rtol=1e-6)

@@ -168,7 +168,7 @@ def test_a_lower_clock_slows_what_computes_and_not_what_streams() -> None:
     busy = {"run_operations": 1e15}
     norm, plain = workloads.rms_norm("f16", fresh=True), workloads.add("f16")
     small, large = {"T": 432.0, "N": 4096.0}, {"T": 16384.0, "N": 8192.0}
-    assert seconds(norm, ROW, {**small, **busy}, p) > 0.8 / lowest * seconds(norm, ROW, small, p)
+    assert seconds(norm, ROW, {**small, **busy}, p) > 0.75 / lowest * seconds(norm, ROW, small, p)
     vectors = {"tile.t": 1.0, "tile.n": 512.0, "warps": 4.0, "access_bytes": 8.0}
     assert seconds(plain, vectors, {**large, **busy}, p) < 1.1 * seconds(plain, vectors, large, p)
 
