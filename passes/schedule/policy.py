@@ -134,6 +134,7 @@ class Descent(Tracking):
         self._places = space.places()
         self._stepped = False
         self._improved = True
+        self._narrow = False
         self._partial = True
 
     def propose(self, count: int) -> ScheduleBatch | None:
@@ -142,16 +143,16 @@ class Descent(Tracking):
             self._partial = len(self.space) > self.whole or len(codes) > count
             if len(codes) > count:
                 codes = codes[np.linspace(0, len(codes) - 1, max(count // 3, 1)).astype(np.int64)]
-        elif self._improved and len(self._front) and self._partial:
+        elif (self._improved or self._narrow) and len(self._front) and self._partial:
             codes = self._steps(count)
         else:
             return None
-        numbers = (codes @ self._places).tolist()
-        fresh = [row for row, number in enumerate(numbers) if number not in self._seen][:count]
-        if not fresh:
+        codes = self._fresh(codes, count)
+        if not len(codes) and self._narrow:
+            self._improved = False
+            codes = self._fresh(self._steps(count), count)
+        if not len(codes):
             return None
-        codes = codes[fresh]
-        self._seen.update(numbers[row] for row in fresh)
         self._pending = codes
         return self.space.batch(codes)
 
@@ -164,12 +165,21 @@ class Descent(Tracking):
         self._improved = bool((new & fits)[: self.settled].any())
         self._front, self._front_seconds = codes[fits], seconds[fits]
 
+    def _fresh(self, codes: Ints, count: int) -> Ints:
+        """The first `count` codes that were not proposed before, which now they are."""
+        numbers = (codes @ self._places).tolist()
+        fresh = [row for row, number in enumerate(numbers) if number not in self._seen][:count]
+        self._seen.update(numbers[row] for row in fresh)
+        return codes[fresh]
+
     def _steps(self, count: int) -> Ints:
         """Steps from the best few; from the second on, a way to reduce that all of them share is not left any more. Steps that would use up
-        what is left of a budget are of one knob, from the best first."""
+        what is left of a budget are of one knob, and from the best alone, until these find nothing."""
         codes = self.space.neighbours(self._front)
-        if len(codes) > count // 2:
-            codes = self.space.neighbours(self._front, pairs=False)
+        self._narrow = self._improved and len(codes) > count // 2
+        if self._narrow:
+            few = max(count // (6 * len(self.space.knobs)), 1)  # so that there are three rounds of steps
+            codes = self.space.neighbours(self._front[:few], pairs=False)
         if self._stepped:
             for place, knob in enumerate(self.space.knobs):
                 shared = self._front[0, place]
