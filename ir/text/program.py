@@ -39,7 +39,8 @@ def parse_programs(text: str, file: str = "<string>", first_line: int = 1) -> li
         tree = _grammar().parse(text)
         for token in tree.scan_values(lambda value: isinstance(value, lark.Token) and value.type == "INT"):
             digits, _, kind = token.partition("_")
-            if int(digits[:40]) >= 2 ** (64 if kind else 63):
+            negative = text[: token.start_pos].endswith("-")
+            if int(digits[:40]) - negative >= 2 ** (63 if kind[:1] in ("", "i") else 64):
                 raise fail(f"{digits[:40]} does not fit into 64 bits", token.line or 1, token.column or 1)
         return cast(list[Program], ProgramBuilder().transform(tree))
     except lark.exceptions.UnexpectedEOF as error:
