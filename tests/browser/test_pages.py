@@ -68,7 +68,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         run(compiling.application, folder / "model.py", "-t", machine, *quick, "--report", folder / f"{machine}.html")
     run(study.application, "run", folder / "study.toml", "--report", folder / "study.html")
     run(whatif.application, folder / "model.py", "-t", "h100_sxm", "--report", folder / "whatif.html")
-    both = ["default", "none", "-m", folder / "model.py", "-t", "h100_sxm"]
+    both = ["default", "precision{products=tf32x3}", "-m", folder / "model.py", "-t", "h100_sxm"]
     run(experiment.application, *both, "--report", folder / "experiment.html")
     return {path.stem: path for path in sorted(folder.glob("*.html"))}
 
