@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from codesign.ir.core import Value
 from codesign.ir.errors import EvaluationError
-from codesign.ir.index import Index, Var
+from codesign.ir.index import Index
 from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
 from codesign.ir.numerics import Array
 from codesign.ir.tile import Axis
@@ -27,47 +27,11 @@ class BatchDomain(Domain):
     """The axes of an instruction for so many executions: `fixed` values are integers, or arrays of one integer for each execution."""
 
     def __init__(self, axes: Sequence[Axis], controls: Mapping[str, int | Array], count: int) -> None:
+        super().__init__([Span(BATCH, 0, count), *(Span(axis.name, 0, axis.size) for axis in axes)], controls)
         shape = (count, *(1 for _ in axes))
-        fixed: dict[str, Any] = {
+        self._grids = {
             name: value if isinstance(value, int) else value.reshape(shape) for name, value in controls.items()
         }
-        super().__init__([Span(BATCH, 0, count), *(Span(axis.name, 0, axis.size) for axis in axes)], fixed)
-        self.count = count
-
-    def steps(self, expression: Index) -> tuple[dict[str, int], Any] | None:
-        """The expression as steps along axes and a start (an integer or one for each execution); None where it is not linear."""
-        steps: dict[str, int] = {}
-        start: Any = 0
-        for monomial, c in expression.terms:
-            factor: Any = c
-            dim = ""
-            for atom in monomial:
-                if not isinstance(atom, Var):
-                    return None
-                if atom.name in self.axis:
-                    if dim:
-                        return None
-                    dim = atom.name
-                elif atom.name in self.fixed:
-                    value: Any = self.fixed[atom.name]
-                    factor = factor * (value if isinstance(value, int) else value.reshape(-1))
-                else:
-                    raise EvaluationError(f"no value for {atom.name!r} in index {expression}")
-            if not dim:
-                start = start + factor
-            elif isinstance(factor, int):
-                steps[dim] = steps.get(dim, 0) + factor
-            else:
-                return None
-        return steps, start
-
-    def linear(self, expression: Index) -> tuple[str, int, int] | None:
-        """As `Domain.linear`, where all executions have the same."""
-        found = self.steps(expression)
-        if found is None or not isinstance(found[1], int) or len(found[0]) > 1:
-            return None
-        ((name, step),) = found[0].items() or [("", 0)]
-        return (name, step, found[1]) if step else ("", 0, found[1])
 
 
 class BatchEvaluator(Evaluator):
@@ -110,12 +74,9 @@ def window_of(indices: Sequence[Index], domain: BatchDomain, array: Array) -> Wi
         if found is None:
             return None
         steps, start = found
-        low = high = 0
+        low, high = domain.reach(steps)
         for name, step in steps.items():
-            position = domain.axis[name] - 1
-            reach = step * (axes[position].size - 1)
-            low, high = low + min(reach, 0), high + max(reach, 0)
-            strides[position] += step * below
+            strides[domain.axis[name] - 1] += step * below
         if np.min(start) + low < 0 or np.max(start) + high >= size:
             return None
         first, below = first + start * below, below * size

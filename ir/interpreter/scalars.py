@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,12 +33,12 @@ class Span:
 
 class Domain:
     """A box of integer points: dimension number `a` varies along array axis `a`; `fixed` names are the same at every
-    point.
+    point (an array is of one value for each of many boxes, where a subclass has so many).
 
     Every array evaluated over it has its rank, with size 1 along dimensions that do not matter.
     """
 
-    def __init__(self, spans: Sequence[Span], fixed: Mapping[str, int]) -> None:
+    def __init__(self, spans: Sequence[Span], fixed: Mapping[str, int | Array]) -> None:
         self.spans = tuple(spans)
         self.fixed = fixed
         self.axis = {span.name: a for a, span in enumerate(self.spans)}
@@ -59,11 +60,13 @@ class Domain:
                 self._grids[name] = np.arange(span.low, span.high, dtype=np.int64).reshape(shape)
         return self._grids
 
-    def linear(self, expression: Index) -> tuple[str, int, int] | None:
-        """The expression as `coefficient * dim + offset`, or None when it is not of that form (dim "" when constant)."""
-        name, coefficient, offset = "", 0, 0
+    def steps(self, expression: Index) -> tuple[dict[str, int], Any] | None:
+        """The expression as steps along dims from a start where all are 0; None where it is not linear in them."""
+        steps: dict[str, int] = {}
+        start: Any = 0
         for monomial, c in expression.terms:
-            factor, dim = c, ""
+            factor: Any = c
+            dim = ""
             for atom in monomial:
                 if not isinstance(atom, Var):
                     return None
@@ -72,16 +75,30 @@ class Domain:
                         return None
                     dim = atom.name
                 elif atom.name in self.fixed:
-                    factor *= self.fixed[atom.name]
+                    factor = factor * self.fixed[atom.name]
                 else:
                     raise EvaluationError(f"no value for {atom.name!r} in index {expression}")
             if not dim:
-                offset += factor
-            elif name in ("", dim):
-                name, coefficient = dim, coefficient + factor
-            else:
+                start = start + factor
+            elif isinstance(factor, np.ndarray):
                 return None
-        return (name, coefficient, offset) if coefficient else ("", 0, offset)
+            else:
+                steps[dim] = steps.get(dim, 0) + factor
+        return steps, start
+
+    def linear(self, expression: Index) -> tuple[str, int, int] | None:
+        """The expression as `coefficient * dim + offset`, or None when it is not of that form (dim "" when constant)."""
+        found = self.steps(expression)
+        if found is None or len(found[0]) > 1 or isinstance(found[1], np.ndarray):
+            return None
+        ((name, step),) = found[0].items() or [("", 0)]
+        return (name, step, found[1]) if step else ("", 0, found[1])
+
+    def reach(self, steps: Mapping[str, int]) -> tuple[int, int]:
+        """How far steps along dims lead at least and at most."""
+        spans = [(self.spans[self.axis[name]], step) for name, step in steps.items()]
+        ends = [(step * span.low, step * (span.high - 1)) for span, step in spans]
+        return sum(map(min, ends)), sum(map(max, ends))
 
 
 class Evaluator:
