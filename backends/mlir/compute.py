@@ -5,33 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from codesign.backends.mlir.writer import element, number, tensor
+from codesign.backends.mlir.writer import element, tensor
 from codesign.ir.core import Value, tensor_type
 from codesign.ir.dtypes import BOOL, I64, DType
 from codesign.ir.index import Index, index
 from codesign.ir.scalar import IndexValue, Read, Scalar, cast
 from codesign.ir.tensor import Compute, Dim
+from codesign.ir.tiling.monoids import FUNCTIONS, identity
 from codesign.ir.types import TensorType
 
 if TYPE_CHECKING:
     from codesign.backends.mlir.module import Emitter
     from codesign.backends.mlir.scalars import Scalars
-
-_JOINS = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
-
-
-def neutral(monoid: str, dtype: DType) -> float | int | bool:
-    """What a reduction starts from."""
-    if dtype is BOOL:
-        return monoid in ("prod", "min", "all")
-    if monoid in ("sum", "prod"):
-        return 0 if monoid == "sum" else 1
-    low = monoid in ("max", "argmax")
-    if dtype.is_float:
-        return float("-inf") if low else float("inf")
-    bits = dtype.bits - (dtype.kind == "int")
-    lowest, highest = 0 if dtype.kind == "uint" else -(1 << bits), (1 << bits) - 1
-    return lowest if low else highest
 
 
 def compute(e: Emitter, op: Compute) -> None:
@@ -43,10 +28,11 @@ def compute(e: Emitter, op: Compute) -> None:
     places = op.monoid in ("argmax", "argmin")
     sums = BOOL if op.monoid in ("any", "all") else op.body.dtype if places else op.accumulate
     kind = TensorType(sums, op.result.shape)
-    starts = [(_filled(e, kind, neutral(str(op.monoid), sums)), sums)]
+    assert op.monoid is not None
+    starts = [(_filled(e, kind, identity(op.monoid, sums).value), sums)]
     if places:
         starts.append((_filled(e, TensorType(I64, op.result.shape), 0), I64))
-    found = _generic(e, op, cast(op.body, sums), starts, str(op.monoid))
+    found = _generic(e, op, cast(op.body, sums), starts, op.monoid)
     reduced = Value(TensorType(starts[-1][1], op.result.shape), op.result.name)
     e.values[reduced] = found[-1]
     if reduced.type == op.result.type:
@@ -59,9 +45,10 @@ def compute(e: Emitter, op: Compute) -> None:
 
 def _filled(e: Emitter, kind: TensorType, value: float) -> str:
     empty = e.empty(kind)
-    text = element(kind.dtype)
-    first = e.w.value(f"arith.constant {number(value, kind.dtype)}{'' if kind.dtype is BOOL else f' : {text}'}")
-    return e.w.value(f"linalg.fill ins({first} : {text}) outs({empty} : {tensor(kind)}) -> {tensor(kind)}")
+    first = e.w.constant(value, kind.dtype)
+    return e.w.value(
+        f"linalg.fill ins({first} : {element(kind.dtype)}) outs({empty} : {tensor(kind)}) -> {tensor(kind)}"
+    )
 
 
 def _operands(body: Scalar, extents: dict[str, Index]) -> list[Read]:
@@ -140,7 +127,7 @@ def _body(
     if monoid in ("argmax", "argmin"):
         yielded = _better(scalars, op, monoid, term, before, outs[0].dtype)
     else:
-        yielded = [term if monoid is None else scalars.apply(_JOINS[monoid], [before[0], term], outs[0].dtype)]
+        yielded = [term if monoid is None else scalars.apply(FUNCTIONS[monoid], [before[0], term], outs[0].dtype)]
     e.w.line(f"linalg.yield {', '.join(yielded)} : {', '.join(element(kind.dtype) for kind in outs)}")
 
 

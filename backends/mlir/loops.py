@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from codesign.backends.mlir.compute import neutral
 from codesign.backends.mlir.writer import Writer, element, tensor
 from codesign.ir.core import Value, tensor_type
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.scalar import cast
 from codesign.ir.tensor import Dim, Scan, Scatter
+from codesign.ir.tiling.monoids import FUNCTIONS, identity
 
 if TYPE_CHECKING:
     from codesign.backends.mlir.module import Emitter
-
-_JOINS = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}
 
 
 class Nest:
@@ -89,16 +87,16 @@ def _inside(e: Emitter, places: Sequence[str], value: Value) -> str:
 
 def scan(e: Emitter, op: Scan) -> None:
     """The dim that runs is the innermost loop, which carries what was reduced so far."""
-    if op.monoid not in _JOINS:
+    if op.monoid == "logsumexp" or op.monoid not in FUNCTIONS:
         raise UnsupportedError(f"a running {op.monoid} has no form in MLIR")
     kind, dtype, sums = tensor(op.result.type), tensor_type(op.result).dtype, op.accumulate
     over = next(dim for dim in op.dims if dim.name == op.over)
     outer = Nest(e, [dim for dim in op.dims if dim is not over], [(e.empty(op.result.type), kind)])
-    first = e.w.constant(neutral(op.monoid, sums), element(sums), sums)
+    first = e.w.constant(identity(op.monoid, sums).value, sums)
     inner = Nest(e, [over], [(outer.carried[0], kind), (first, element(sums))])
     names = {**outer.names, **inner.names}
     scalars = e.scalars(names, e.bounds.with_extents(op.extents()))
-    total = scalars.apply(_JOINS[op.monoid], [inner.carried[1], scalars.scalar(cast(op.body, sums))], sums)
+    total = scalars.apply(FUNCTIONS[op.monoid], [inner.carried[1], scalars.scalar(cast(op.body, sums))], sums)
     value = scalars.converted(total, sums, dtype)
     where = ", ".join(names[dim.name] for dim in op.dims)
     new = e.w.value(f"tensor.insert {value} into {inner.carried[0]}[{where}] : {kind}")

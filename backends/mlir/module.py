@@ -48,10 +48,10 @@ class Emitter:
     def index(self, expression: Index) -> str:
         return self.scalars().index(expression)
 
-    def empty(self, kind: Any, dtype: Any = None) -> str:
+    def empty(self, kind: Any) -> str:
         """An uninitialised tensor."""
         dynamic = ", ".join(self.index(size) for size in kind.shape if not size.is_constant)
-        return self.w.value(f"tensor.empty({dynamic}) : {tensor(kind, dtype)}")
+        return self.w.value(f"tensor.empty({dynamic}) : {tensor(kind)}")
 
     # -- ops ----------------------------------------------------------------------------------------------------------
     def block(self, block: Block) -> list[str]:
@@ -170,13 +170,11 @@ def _if(e: Emitter, op: If) -> None:
     names = [e.w.fresh() for _ in op.results]
     outer = dict(e.values)
     opening = f"{', '.join(names)} = scf.if {test} -> ({kinds}) {{" if names else f"scf.if {test} {{"
-    with e.w.block(opening, "} else {"):
+    with e.w.block(opening, None):
         _yield(e, "scf.yield", e.block(op.then), kinds)
     e.values = dict(outer)
-    e.w.depth += 1
-    _yield(e, "scf.yield", e.block(op.otherwise), kinds)
-    e.w.depth -= 1
-    e.w.line("}")
+    with e.w.block("} else {"):
+        _yield(e, "scf.yield", e.block(op.otherwise), kinds)
     e.values = outer
     e.values.update(zip(op.results, names, strict=True))
 
@@ -191,20 +189,18 @@ def _while(e: Emitter, op: While) -> None:
     outer = dict(e.values)
     first = [e.w.fresh("carried") for _ in op.results]
     starts = ", ".join(f"{a} = {e.values[v]}" for a, v in zip(first, op.inputs, strict=True))
-    with e.w.block(f"{', '.join(names)} = scf.while ({starts}) : ({kinds}) -> ({kinds}) {{", "} do {"):
+    with e.w.block(f"{', '.join(names)} = scf.while ({starts}) : ({kinds}) -> ({kinds}) {{", None):
         e.values.update(zip(op.condition.args, first, strict=True))
         (test,) = e.block(op.condition)
         flag = e.w.value(f"tensor.extract {test}[] : {tensor(op.condition.yields[0].type)}")
         e.w.line(f"scf.condition({flag}) {', '.join(first)} : {kinds}")
     e.values = dict(outer)
-    e.w.depth += 1
-    again = [e.w.fresh("carried") for _ in op.results]
-    arguments = ", ".join(f"{a}: {tensor(v.type)}" for a, v in zip(again, op.results, strict=True))
-    e.w.line(f"^bb0({arguments}):")
-    e.values.update(zip(op.body.args, again, strict=True))
-    _yield(e, "scf.yield", e.block(op.body), kinds)
-    e.w.depth -= 1
-    e.w.line("}")
+    with e.w.block("} do {"):
+        again = [e.w.fresh("carried") for _ in op.results]
+        arguments = ", ".join(f"{a}: {tensor(v.type)}" for a, v in zip(again, op.results, strict=True))
+        e.w.line(f"^bb0({arguments}):")
+        e.values.update(zip(op.body.args, again, strict=True))
+        _yield(e, "scf.yield", e.block(op.body), kinds)
     e.values = outer
     e.values.update(zip(op.results, names, strict=True))
 

@@ -98,7 +98,7 @@ _OF_BOOLS = {
 _CALLED = ("erfinv", "lgamma", "digamma", "nextafter")
 """Functions that MLIR lacks: calls of functions that the module declares, as `@erfinv_f32`."""
 
-_PREDICATES = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
+_PREDICATES = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 
 
 @dataclass
@@ -165,7 +165,7 @@ class Scalars:
 
     def _write(self, node: Scalar) -> str:
         if isinstance(node, Literal):
-            return self.w.constant(node.value, element(node.dtype), node.dtype)
+            return self.w.constant(node.value, node.dtype)
         if isinstance(node, IndexValue):
             whole = self.w.value(f"arith.index_cast {self.index(node.index)} : index to i64")
             return self.converted(whole, I64, node.dtype)
@@ -189,13 +189,11 @@ class Scalars:
             inside = self.w.value(f"arith.andi {inside}, {other} : i1")
         kind, name = element(node.dtype), self.w.fresh()
         before = dict(self.known)
-        with self.w.block(f"{name} = scf.if {inside} -> ({kind}) {{", "} else {"):
+        with self.w.block(f"{name} = scf.if {inside} -> ({kind}) {{", None):
             self.w.line(f"scf.yield {self._extract(node)} : {kind}")
         self.known = dict(before)
-        self.w.depth += 1
-        self.w.line(f"scf.yield {self._of(node.otherwise)} : {kind}")
-        self.w.depth -= 1
-        self.w.line("}")
+        with self.w.block("} else {"):
+            self.w.line(f"scf.yield {self._of(node.otherwise)} : {kind}")
         self.known = before
         return name
 
@@ -243,9 +241,6 @@ class Scalars:
         sign = "" if function in ("eq", "ne") else "s" if dtype.kind == "int" else "u"
         return self.w.value(f"arith.cmpi {sign}{function}, {args[0]}, {args[1]} : {element(dtype)}")
 
-    def literal(self, value: float, dtype: DType) -> str:
-        return self.w.constant(value, element(dtype), dtype)
-
     # -- conversions --------------------------------------------------------------------------------------------------
     def converted(self, value: str, source: DType, target: DType) -> str:
         """A value of another dtype: floats to integers towards zero, then modulo 2**bits."""
@@ -253,7 +248,7 @@ class Scalars:
             return value
         a, b = element(source), element(target)
         if target is BOOL:
-            return self._compare("ne", [value, self.literal(0, source)], source)
+            return self._compare("ne", [value, self.w.constant(0, source)], source)
         if source.is_float and target.is_float:
             return self._between_floats(value, source, target)
         if source.is_float:
@@ -290,12 +285,12 @@ def _of_dtype(dtype: DType) -> Mapping[str, str]:
 
 
 def _not(s: Scalars, args: list[str], dtype: DType) -> str:
-    ones = s.literal(1 if dtype is BOOL else -1, dtype)
+    ones = s.w.constant(1 if dtype is BOOL else -1, dtype)
     return s.w.value(f"arith.xori {args[0]}, {ones} : {element(dtype)}")
 
 
 def _neg(s: Scalars, args: list[str], dtype: DType) -> str:
-    return s.apply("sub", [s.literal(0, dtype), args[0]], dtype)
+    return s.apply("sub", [s.w.constant(0, dtype), args[0]], dtype)
 
 
 def _floordiv(s: Scalars, args: list[str], dtype: DType) -> str:
@@ -308,7 +303,7 @@ def _truncdiv(s: Scalars, args: list[str], dtype: DType) -> str:
 
 def _mod(s: Scalars, args: list[str], dtype: DType) -> str:
     """The remainder with the divisor's sign."""
-    zero = s.literal(0, dtype)
+    zero = s.w.constant(0, dtype)
     rest = s.apply("fmod", args, dtype)
     apart = s.apply("ne", [rest, zero], dtype)
     signs = [s.apply("lt", [value, zero], dtype) for value in (rest, args[1])]
@@ -322,16 +317,16 @@ def _hypot(s: Scalars, args: list[str], dtype: DType) -> str:
 
 
 def _sign(s: Scalars, args: list[str], dtype: DType) -> str:
-    zero, one = s.literal(0, dtype), s.literal(1, dtype)
+    zero, one = s.w.constant(0, dtype), s.w.constant(1, dtype)
     positive = s.apply("select", [s.apply("gt", [args[0], zero], dtype), one, zero], dtype)
     if dtype.kind == "uint":
         return positive
     below = s.apply("lt", [args[0], zero], dtype)
-    return s.apply("select", [below, s.literal(-1, dtype), positive], dtype)
+    return s.apply("select", [below, s.w.constant(-1, dtype), positive], dtype)
 
 
 def _reciprocal(s: Scalars, args: list[str], dtype: DType) -> str:
-    return s.apply("div", [s.literal(1, dtype), args[0]], dtype)
+    return s.apply("div", [s.w.constant(1, dtype), args[0]], dtype)
 
 
 def _isnan(s: Scalars, args: list[str], dtype: DType) -> str:
@@ -341,7 +336,7 @@ def _isnan(s: Scalars, args: list[str], dtype: DType) -> str:
 def _isinf(s: Scalars, args: list[str], dtype: DType) -> str:
     if dtype not in (F16, BF16, F32, F64):
         raise UnsupportedError(f"isinf of {dtype} has no form in MLIR")
-    return s.apply("eq", [s.apply("abs", args, dtype), s.literal(float("inf"), dtype)], dtype)
+    return s.apply("eq", [s.apply("abs", args, dtype), s.w.constant(float("inf"), dtype)], dtype)
 
 
 _RULES: dict[str, Callable[[Scalars, list[str], DType], str]] = {

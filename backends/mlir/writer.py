@@ -48,11 +48,11 @@ def element(dtype: DType) -> str:
     return f"i{dtype.bits}"
 
 
-def tensor(kind: Type, dtype: DType | None = None) -> str:
-    """A tensor type, `?` for each size that is not a number; `dtype`: another element type."""
+def tensor(kind: Type) -> str:
+    """A tensor type, `?` for each size that is not a number."""
     assert isinstance(kind, TensorType)
     sizes = "".join(f"{size.constant if size.is_constant else '?'}x" for size in kind.shape)
-    return f"tensor<{sizes}{element(dtype or kind.dtype)}>"
+    return f"tensor<{sizes}{element(kind.dtype)}>"
 
 
 def number(value: bool | int | float, dtype: DType) -> str:
@@ -104,18 +104,18 @@ class Writer:
         return f"%{prefix}{self.count}"
 
     @contextmanager
-    def block(self, opening: str, closing: str = "}") -> Iterator[None]:
-        """Lines between these two, indented."""
+    def block(self, opening: str, closing: str | None = "}") -> Iterator[None]:
+        """Lines between these two, indented; None where the opening of the next block closes this one."""
         self.line(opening)
         self.depth += 1
         yield
         self.depth -= 1
-        self.line(closing)
+        if closing is not None:
+            self.line(closing)
 
-    def constant(self, value: bool | int | float, kind: str, dtype: DType) -> str:
-        if dtype is BOOL:
-            return self.value(f"arith.constant {number(value, dtype)}")
-        return self.value(f"arith.constant {number(value, dtype)} : {kind}")
+    def constant(self, value: bool | int | float, dtype: DType) -> str:
+        kind = "" if dtype is BOOL else f" : {element(dtype)}"
+        return self.value(f"arith.constant {number(value, dtype)}{kind}")
 
     def index(self, value: int) -> str:
         return self.value(f"arith.constant {value} : index", "c")

@@ -9,7 +9,8 @@ from codesign.ir.errors import UnsupportedError
 from codesign.ir.scalar import Apply, Literal, Read, Scalar, apply, literal, select
 from codesign.ir.tensor import Monoid
 
-_COMBINE: dict[str, str] = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
+FUNCTIONS: dict[str, str] = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
+"""The function that joins two partial results."""
 
 
 def lowest(dtype: DType) -> Literal:
@@ -43,9 +44,9 @@ def identity(monoid: Monoid, dtype: DType) -> Literal:
 
 def combine(monoid: Monoid, a: Scalar, b: Scalar) -> Scalar:
     """Two partial results as one; max and min propagate NaN."""
-    if monoid not in _COMBINE:
+    if monoid not in FUNCTIONS:
         raise UnsupportedError(f"{monoid} has no plain combination")
-    function = _COMBINE[monoid]
+    function = FUNCTIONS[monoid]
     if a.dtype is BOOL:
         function = {"add": "or", "mul": "and", "max": "or", "min": "and"}.get(function, function)
     return apply(function, a, b)

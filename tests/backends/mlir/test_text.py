@@ -190,6 +190,23 @@ def test_a_reduction_is_a_fill_and_a_generic() -> None:
     ]
 
 
+LEAST_BOOL = """
+module @m
+func @main(%x: bool[2, 3]) {
+  %r = compute i64[i: 2] argmin(k: 3) { %x[i, k] }
+  return %r
+}
+"""
+
+
+@needs_package
+def test_the_place_of_the_least_bool() -> None:
+    module, x = parse(LEAST_BOOL), np.array([[True, False, False], [True, True, True]])
+    (expected,) = evaluate(module, [x])
+    (found,) = run(mlir_text(module), [x], [np.zeros_like(expected)])
+    assert found.tolist() == expected.tolist() == [1, 0]
+
+
 def test_what_has_no_form_is_one_line() -> None:
     captured = capture(FunctionModule(lambda x: x.logcumsumexp(0)), (normal(3),))
     with pytest.raises(UnsupportedError, match="running logsumexp has no form in MLIR"):
