@@ -119,7 +119,7 @@ class Instruction:
 
 
 def _data_reads(indices: tuple[Index, ...], guards: tuple[Guard, ...]) -> tuple[Read, ...]:
-    sides = [side for g in guards for side in (g.value, g.low, g.high) if side is not None]
+    sides = [side for g in guards for side in g.sides]
     return tuple(dict.fromkeys(read for i in (*indices, *sides) for datum in i.data() for read in datum.reads()))
 
 

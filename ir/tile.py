@@ -51,6 +51,11 @@ class Guard:
     low: Index | None
     high: Index | None
 
+    @property
+    def sides(self) -> tuple[Index, ...]:
+        """Its expressions."""
+        return tuple(side for side in (self.value, self.low, self.high) if side is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class GridDim:
@@ -116,8 +121,7 @@ class _Access(Op):
         super().__init__(results, location)
 
     def _index_expressions(self) -> tuple[Index, ...]:
-        sides = (side for g in self.guards for side in (g.value, g.low, g.high) if side is not None)
-        return (*self.indices, *sides)
+        return (*self.indices, *(side for guard in self.guards for side in guard.sides))
 
     def operands(self) -> tuple[Value, ...]:
         data = (read.source for i in self._index_expressions() for scalar in i.data() for read in scalar.reads())

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from codesign.backends.accelerator.dma import clipping
 from codesign.backends.accelerator.flat import Flat, Ints, flatten
 from codesign.backends.accelerator.order import Batch, Deadlock, batches
-from codesign.backends.accelerator.prepare import Prepared
 from codesign.backends.accelerator.races import check_scratchpads
 from codesign.backends.accelerator.timing import Gangs, distinct, gangs_of
-from codesign.backends.accelerator.windows import BatchDomain, BatchEvaluator, places_of
+from codesign.backends.accelerator.windows import BatchDomain, BatchEvaluator, out_of_range, places_of
 from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.machine import Machine
 from codesign.ir.core import Value
 from codesign.ir.errors import EvaluationError, ScheduleError
-from codesign.ir.index import Index
-from codesign.ir.program import Load, Program, Store
-from codesign.ir.tile import Guard
+from codesign.ir.index import Bounds, Index, index
+from codesign.ir.interpreter.scalars import Domain
+from codesign.ir.program import Instruction, Load, Program, Store
+from codesign.ir.tile import Axis, Guard
 
 
 def check(program: Program, machine: Machine) -> None:
@@ -86,49 +86,75 @@ def check_addresses(program: Program, flat: Flat) -> None:
         if not len(rows.places):
             continue
         op = item.instruction
-        for read in (*op.reads(), *op.writes()):
-            _check_access(program, item, rows.controls, read.source, read.indices, ())
+        accesses = [_Access(op, read.source, read.indices) for read in (*op.reads(), *op.writes())]
         if isinstance(op, Load):
-            _check_access(program, item, rows.controls, op.source, op.indices, op.guards)
+            accesses.append(_Access(op, op.source, op.indices, op.guards))
         elif isinstance(op, Store):
-            _check_access(program, item, rows.controls, op.target, op.indices, op.guards)
-
-
-def _check_access(
-    program: Program,
-    item: Prepared,
-    controls: dict[str, Ints],
-    memory: Value,
-    indices: Sequence[Index],
-    guards: Sequence[Guard],
-) -> None:
-    """Executions whose lanes all lie inside are passed by their first and last lane, others looked at lane by lane."""
-    op = item.instruction
-    sides = [side for guard in guards for side in (guard.value, guard.low, guard.high) if side is not None]
-    if any(expression.data() for expression in (*indices, *sides)):
-        return
-    axes = (*getattr(op, "axes", ()), *getattr(op, "reduced", ()))
-    shape: list[int] = [size if isinstance(size, int) else size.constant for size in memory.type.shape]
-    names = sorted({name for e in (*indices, *sides) for name in e.variables()} & controls.keys())
-    count = len(next(iter(controls.values()))) if controls else 1
-    chosen = distinct([np.zeros(count, np.int64), *(controls[name] for name in names)])[0]
-    values: dict[str, Any] = {name: controls[name][chosen] for name in names}
-    doubtful = np.zeros(len(chosen), np.bool_)
-    domain = BatchDomain(axes, values, len(chosen))
-    for expression, size in zip(indices, shape, strict=True):
-        found = domain.steps(expression)
-        if found is None:
-            doubtful |= True
-            continue
-        reach = [step * (domain.spans[domain.axis[name]].size - 1) for name, step in found[0].items()]
-        low, high = sum(min(r, 0) for r in reach), sum(max(r, 0) for r in reach)
-        doubtful |= (np.asarray(found[1]) + low < 0) | (np.asarray(found[1]) + high >= size)
-    for row in np.flatnonzero(doubtful).tolist():
-        lanes = BatchDomain(axes, {name: int(column[row]) for name, column in values.items()}, 1)
-        evaluator = BatchEvaluator(lanes, {})
-        empty = np.broadcast_to(np.zeros((), np.int8), shape)
+            accesses.append(_Access(op, op.target, op.indices, op.guards))
         try:
-            places_of(memory, indices, evaluator, empty, evaluator.active(guards))
+            for access in accesses:
+                access.check(rows.controls)
         except EvaluationError as error:
             place = item.source.location if item.source.location.known else f"@{program.name}"
             raise EvaluationError(error.message, place=place) from error
+
+
+class _Access:
+    """An instruction's access to a memory, in the lanes that its guards leave active."""
+
+    def __init__(self, op: Instruction, memory: Value, indices: Sequence[Index], guards: Sequence[Guard] = ()) -> None:
+        self.memory, self.indices, self.guards = memory, indices, guards
+        self.shape = [size if isinstance(size, int) else size.constant for size in memory.type.shape]
+        self.axes: tuple[Axis, ...] = (*getattr(op, "axes", ()), *getattr(op, "reduced", ()))
+        self.expressions = [*indices, *(side for guard in guards for side in guard.sides)]
+        self.clip = clipping(self.axes, guards)
+
+    def check(self, controls: Mapping[str, Ints]) -> None:
+        """EvaluationError for a lane outside; executions whose lanes all lie inside are passed at once, others looked at one by one."""
+        if any(expression.data() for expression in self.expressions):
+            return
+        names = sorted({name for e in self.expressions for name in e.variables()} & controls.keys())
+        count = len(next(iter(controls.values()))) if controls else 1
+        chosen = distinct([np.zeros(count, np.int64), *(controls[name] for name in names)])[0]
+        values = {name: controls[name][chosen] for name in names}
+        indices = self._unsure(values)
+        domain = BatchDomain(self.axes, values, len(chosen))
+        doubtful = np.zeros(len(chosen), np.bool_)
+        for expression, size in zip(indices, self.shape, strict=True):
+            found = domain.steps(expression)
+            if found is None:
+                doubtful |= True
+                continue
+            low, high = domain.reach(found[0])
+            doubtful |= (np.asarray(found[1]) + low < 0) | (np.asarray(found[1]) + high >= size)
+        for row in np.flatnonzero(doubtful).tolist():
+            self._check_lanes(indices, {name: int(column[row]) for name, column in values.items()})
+
+    def _unsure(self, values: Mapping[str, Ints]) -> list[Index]:
+        """The indices, with 0 for those that are inside by the limits of what they depend on."""
+        ranges = {name: (int(column.min()), int(column.max())) for name, column in values.items()}
+        bounds = Bounds({axis.name: axis.extent for axis in self.axes}, ranges)
+        indices = []
+        for expression, size in zip(self.indices, self.shape, strict=True):
+            low, high = expression.limits(bounds)
+            inside = low is not None and low >= 0 and high is not None and high < size
+            indices.append(index(0) if inside else expression)
+        return indices
+
+    def _check_lanes(self, indices: Sequence[Index], values: Mapping[str, int]) -> None:
+        """One execution: by the ends of the axes where indices are linear and the guards cut a box out, else lane by lane."""
+        domain = BatchDomain(self.axes, values, 1)
+        linear = [found for expression in indices if (found := domain.steps(expression)) is not None]
+        if self.clip is None or len(linear) < len(indices):
+            evaluator = BatchEvaluator(domain, {})
+            empty = np.broadcast_to(np.zeros((), np.int8), self.shape)
+            places_of(self.memory, indices, evaluator, empty, evaluator.active(self.guards))
+            return
+        active = Domain(self.clip(values), values)
+        if 0 in active.shape:
+            return
+        for axis, ((steps, start), size) in enumerate(zip(linear, self.shape, strict=True)):
+            low, high = active.reach(steps)
+            if start + low < 0 or start + high >= size:
+                least, most = domain.reach(steps)
+                raise out_of_range(self.memory, axis, size, start + least, start + most)

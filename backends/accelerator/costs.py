@@ -13,11 +13,9 @@ from codesign.costmodel.dataflow.engines import matmul_clocks, matmul_reads, vec
 from codesign.costmodel.dataflow.keeping import holders
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.analysis import operation_counts
-from codesign.ir.index import Index
 from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
 from codesign.ir.program import Load, Matmul, Program, Store, Vector
 from codesign.ir.scalar import Read, Scalar
-from codesign.ir.tile import Guard
 from codesign.ir.types import BufferType
 
 Timed = tuple[float, float, float, float]
@@ -49,7 +47,7 @@ class InstructionCost:
             self.external = isinstance(memory.type, BufferType)
             self.filled = prod(axis.size for axis in op.axes) * memory.type.dtype.bytes
             inside = {axis.name for axis in op.axes}
-            guards = {name for guard in op.guards for side in _sides(guard) for name in side.variables()}
+            guards = {name for guard in op.guards for side in guard.sides for name in side.variables()}
             self.needs = tuple(sorted({*self.shape.controls, *guards} - inside))
         else:
             self.fixed = 0.0
@@ -94,11 +92,11 @@ class InstructionCost:
     def _active(self, fixed: Mapping[str, int]) -> Counts:
         """Active lanes along each axis, by the guards that cut a box out."""
         assert self.clip is not None
-        return self.clip(fixed)
+        return tuple(span.size for span in self.clip(fixed))
 
     def depends_on_data(self) -> bool:
         """Whether data says how many lanes are active."""
-        return self.fixed is None and any(side.data() for guard in self.others for side in _sides(guard))
+        return self.fixed is None and any(side.data() for guard in self.others for side in guard.sides)
 
     def _share(self, fixed: Mapping[str, int]) -> float:
         """Share of the box's lanes that the other guards leave active."""
@@ -158,10 +156,6 @@ def _extent(read: Read, op: Vector) -> float:
 
     used = {name for i in read.indices for name in i.variables()}
     return prod(a.size for a in (*op.axes, *op.reduced) if a.name in used) * read.dtype.bytes
-
-
-def _sides(guard: Guard) -> list[Index]:
-    return [side for side in (guard.value, guard.low, guard.high) if side is not None]
 
 
 def cost_of(item: Prepared, program: Program, target: Target) -> InstructionCost:

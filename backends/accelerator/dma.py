@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -12,6 +12,7 @@ from codesign.costmodel.dataflow.runs import places_along, walk_of
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.core import Value
 from codesign.ir.index import Index, Var, index
+from codesign.ir.interpreter.scalars import Span
 from codesign.ir.tile import Axis, Guard
 from codesign.ir.types import BufferType, TileType
 
@@ -101,8 +102,8 @@ def _strides(kind: BufferType | TileType) -> tuple[int, ...]:
     return tuple(prod(kind.shape[i + 1 :]) for i in range(len(kind.shape)))
 
 
-def clipping(axes: tuple[Axis, ...], guards: tuple[Guard, ...]) -> Callable[[Mapping[str, int]], Counts] | None:
-    """A function from the control processor's values to the number of active lanes along each axis.
+def clipping(axes: Sequence[Axis], guards: Sequence[Guard]) -> Callable[[Mapping[str, int]], list[Span]] | None:
+    """A function from the control processor's values to the active lanes along each axis.
 
     None when some guard depends on data, or on several axes at once in a way that is not a box; then the lanes have to be counted.
     """
@@ -110,7 +111,7 @@ def clipping(axes: tuple[Axis, ...], guards: tuple[Guard, ...]) -> Callable[[Map
     sizes = [axis.size for axis in axes]
     rules: list[tuple[int, int, Index, Index | None, Index | None]] = []
     for guard in guards:
-        if any(side is not None and side.data() for side in (guard.value, guard.low, guard.high)):
+        if any(side.data() for side in guard.sides):
             return None
         inside = [name for name in positions if name in guard.value.variables()]
         outside = {v for side in (guard.low, guard.high) if side is not None for v in side.variables()}
@@ -125,7 +126,7 @@ def clipping(axes: tuple[Axis, ...], guards: tuple[Guard, ...]) -> Callable[[Map
         rest = guard.value.substitute({inside[0]: 0})
         rules.append((positions[inside[0]], factor.constant, rest, guard.low, guard.high))
 
-    def count(values: Mapping[str, int]) -> Counts:
+    def clip(values: Mapping[str, int]) -> list[Span]:
         lows, highs = [0] * len(sizes), list(sizes)
         for position, factor, rest, low, high in rules:
             base = rest.evaluate(values)
@@ -133,7 +134,7 @@ def clipping(axes: tuple[Axis, ...], guards: tuple[Guard, ...]) -> Callable[[Map
             limit = None if high is None else high.evaluate(values) - base
             if position < 0:
                 if (least is not None and least > 0) or (limit is not None and limit <= 0):
-                    return (0,) * max(len(sizes), 1)
+                    return [Span("", 0, 0)] * max(len(sizes), 1)
                 continue
             if factor < 0:  # low <= f*x < high  <=>  -high < -f*x <= -low
                 factor, least, limit = (
@@ -145,9 +146,9 @@ def clipping(axes: tuple[Axis, ...], guards: tuple[Guard, ...]) -> Callable[[Map
                 lows[position] = max(lows[position], -(-least // factor))
             if limit is not None:
                 highs[position] = min(highs[position], -(-limit // factor))
-        return tuple(max(high - low, 0) for low, high in zip(lows, highs, strict=True))
+        return [Span(axis.name, low, high) for axis, low, high in zip(axes, lows, highs, strict=True)]
 
-    return count
+    return clip
 
 
 def memory_order(axes: tuple[Axis, ...], indices: tuple[Index, ...], buffer: Value) -> tuple[int, ...]:

@@ -86,7 +86,7 @@ class Keeping:
 
     def _repeated(self, op: Load, around: tuple[For, ...]) -> _Repeated | None:
         """None where its data is not the same for the same program and steps, or its loops are not known."""
-        sides = [side for guard in op.guards for side in (guard.value, guard.low, guard.high) if side is not None]
+        sides = [side for guard in op.guards for side in guard.sides]
         names = {name for i in (*op.indices, *sides) for name in i.variables()}
         loops: list[tuple[Index, int]] = []
         for loop in around:

@@ -483,5 +483,5 @@ def _tile_type(value: Value) -> TileType:
 
 def _expressions(op: TileLoad) -> tuple[Index, ...]:
     """What says which elements a load brings."""
-    sides = (side for guard in op.guards for side in (guard.value, guard.low, guard.high) if side is not None)
+    sides = (side for guard in op.guards for side in guard.sides)
     return (*op.indices, *sides)

@@ -106,10 +106,14 @@ def places_of(
         if np.size(place) and (np.min(place) < 0 or np.max(place) >= size):
             outside = (np.asarray(place) < 0) | (np.asarray(place) >= size)
             if np.any(outside & active):
-                raise EvaluationError(
-                    f"address out of range: index {np.min(place)}..{np.max(place)} along dim {axis} of %{memory.name}, "
-                    f"whose size is {size}"
-                )
+                raise out_of_range(memory, axis, size, np.min(place), np.max(place))
             place = np.clip(place, 0, max(size - 1, 0))
         places.append(place)
     return tuple(places)
+
+
+def out_of_range(memory: Value, axis: int, size: int, low: int, high: int) -> EvaluationError:
+    """The error of an access along one dimension of a memory."""
+    return EvaluationError(
+        f"address out of range: index {low}..{high} along dim {axis} of %{memory.name}, whose size is {size}"
+    )

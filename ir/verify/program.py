@@ -161,7 +161,7 @@ class ProgramVerifier:
             fail(here, f"%{value.name} is neither a parameter nor a scratch of the program")
         if len(indices) != len(sizes):
             fail(here, f"{value.name} of rank {len(sizes)} with {len(indices)} indices")
-        sides = [side for g in guards for side in (g.value, g.low, g.high) if side is not None]
+        sides = [side for g in guards for side in g.sides]
         for expression in (*indices, *sides):
             check_index(here, expression, names)
             for scalar in expression.data():

@@ -148,7 +148,7 @@ class KernelVerifier:
             fail(op, f"accesses %{op.buffer.name} of rank {len(kind.shape)} with {len(op.indices)} indices")
         self.axes(op, op.axes)
         names = self.names(op.axes)
-        sides = [side for g in op.guards for side in (g.value, g.low, g.high) if side is not None]
+        sides = [side for g in op.guards for side in g.sides]
         for expression in (*op.indices, *sides):
             check_index(op, expression, names)
             for scalar in expression.data():

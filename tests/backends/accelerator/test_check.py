@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,24 @@ program @edge(%x: f32[100]) -> (%y: f32[100]) on 2 cores {
     np.testing.assert_array_equal(simulate(parse_program(text), [x], MAIA).outputs[0], x)
     with pytest.raises(EvaluationError, match=r"index 64..127 along dim 0 of %x, whose size is 100"):
         check(parse_program(text.replace("< 100 else", "< 101 else")), MAIA)
+
+
+@pytest.mark.parametrize(("load", "message"), [
+    ("a[m] [m: 1000000007] = %x[0]", "index 0..1000000006 along dim 0 of %a, whose size is 64"),
+    ("a[m % 64] [m: 1000000007] = %x[m + core]", "index 0..1000000006 along dim 0 of %x, whose size is 100"),
+    ("a[m // 20000000] [m: 1000000007] = %x[99 - m] where m - core < 100 else 0.0",
+     "index -999999907..99 along dim 0 of %x, whose size is 100"),
+])  # fmt: skip
+def test_very_many_lanes_are_judged_by_their_ends(load: str, message: str) -> None:
+    text = f"""
+program @many(%x: f32[100]) -> (%y: f32[64]) on 2 cores {{
+  scratch a: f32[64] at 0
+  load {load}
+}}"""
+    with pytest.raises(EvaluationError, match=re.escape(message)):
+        check(parse_program(text), MAIA)
+    if "where" in load:
+        check(parse_program(text.replace("- core < 100", "+ core < 100")), MAIA)
 
 
 def test_engines_that_wait_for_each_other() -> None:
