@@ -107,21 +107,6 @@ def dot_dtype(left: DType, right: DType, accumulate: DType) -> DType | None:
     return next(exact, None)
 
 
-_EXPONENT_BITS = {
-    "f4e2m1": 2,
-    "f6e2m3": 2,
-    "f6e3m2": 3,
-    "f8e4m3": 4,
-    "f8e5m2": 5,
-    "f8e4m3fnuz": 4,
-    "f8e5m2fnuz": 5,
-    "f16": 5,
-    "bf16": 8,
-    "f32": 8,
-    "f64": 11,
-}
-
-
 def is_exact_cast(source: DType, target: DType) -> bool:
     """Whether every value of the source dtype is a value of the target."""
     if source is target or source.kind == "bool":
@@ -131,10 +116,10 @@ def is_exact_cast(source: DType, target: DType) -> bool:
             return False
         if target.bits == 8:
             return False
-        return target.mantissa >= source.mantissa and _EXPONENT_BITS[target.name] >= _EXPONENT_BITS[source.name]
+        return target.mantissa >= source.mantissa and target.exponent >= source.exponent
     magnitude = source.bits - (source.kind == "int")
     if target.is_float:
-        return target.mantissa + 1 >= magnitude and 2 ** (_EXPONENT_BITS[target.name] - 1) > magnitude
+        return target.mantissa + 1 >= magnitude and 2 ** (target.exponent - 1) > magnitude
     if target.kind == "uint":
         return source.kind == "uint" and target.bits >= source.bits
     return target.kind == "int" and target.bits - 1 >= magnitude

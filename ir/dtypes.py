@@ -38,6 +38,11 @@ class DType:
         return self.kind in ("int", "uint")
 
     @property
+    def exponent(self) -> int:
+        """Exponent bits of a float (0 otherwise)."""
+        return self.bits - 1 - self.mantissa if self.is_float else 0
+
+    @property
     def epsilon(self) -> float:
         """Spacing of floats just above 1 (0 for integers)."""
         return float(2.0**-self.mantissa) if self.is_float else 0.0

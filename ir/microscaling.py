@@ -21,8 +21,6 @@ NOT_A_NUMBER = 255
 """The exponent of a block that holds a NaN."""
 BIAS = 127
 
-_EXPONENT_BITS = {F8E4M3: 4, F8E5M2: 5, F6E2M3: 2, F6E3M2: 3, F4E2M1: 2}
-
 
 @dataclass(frozen=True)
 class BlockFormat:
@@ -121,7 +119,7 @@ def encode(elements: Array, dtype: DType) -> Bytes:
 
 def decode(codes: Bytes, dtype: DType) -> Array:
     """The numbers of small floats from their bits, in float32."""
-    exponent_bits, mantissa = _EXPONENT_BITS[dtype], dtype.mantissa
+    exponent_bits, mantissa = dtype.exponent, dtype.mantissa
     bias = (1 << (exponent_bits - 1)) - 1
     wide = codes.astype(np.int32)
     power = (wide >> mantissa) & ((1 << exponent_bits) - 1)
