@@ -9,6 +9,7 @@ import numpy as np
 from codesign.backends.accelerator.dma import clipping
 from codesign.backends.accelerator.flat import Flat, Ints, flatten
 from codesign.backends.accelerator.order import Batch, Deadlock, batches
+from codesign.backends.accelerator.prepare import place_of
 from codesign.backends.accelerator.races import check_scratchpads
 from codesign.backends.accelerator.timing import Gangs, distinct, gangs_of
 from codesign.backends.accelerator.windows import BatchDomain, BatchEvaluator, out_of_range, places_of
@@ -95,8 +96,7 @@ def check_addresses(program: Program, flat: Flat) -> None:
             for access in accesses:
                 access.check(rows.controls)
         except EvaluationError as error:
-            place = item.source.location if item.source.location.known else f"@{program.name}"
-            raise EvaluationError(error.message, place=place) from error
+            raise EvaluationError(error.message, place=place_of(item, program)) from error
 
 
 class _Access:

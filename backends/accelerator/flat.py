@@ -6,7 +6,7 @@ runs it, and each expression is evaluated over them as one array.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.backends.accelerator.prepare import Prepared, prepare
-from codesign.backends.accelerator.walk import Walk, needs_walk, walked
+from codesign.backends.accelerator.walk import Walk, needs_walk, walked, worked_out
 from codesign.ir.errors import VerificationError
 from codesign.ir.index import Index
 from codesign.ir.program import Loop, Program, Set, Statement
@@ -63,9 +63,7 @@ def flatten(program: Program) -> Flat:
     """Expand the control flow; VerificationError for a name without a value."""
     prepared = [prepare(number, op) for number, op in enumerate(program.instructions())]
     for item in prepared:
-        for name in {
-            name for e in (*item.expressions, *(w.value for w in item.source.waits)) for name in e.variables()
-        }:
+        for name in {name for value in item.asked for name in value.variables()}:
             if name.startswith("#") and name[1:] not in {s.name for s in program.semaphores}:
                 raise VerificationError(f"program @{program.name}: unknown semaphore in '{name}'")
     if needs_walk(program):
@@ -159,7 +157,7 @@ class _Expansion:
         first = np.searchsorted(issued, bases)
         last = np.concatenate([[-1], issued[:-1]])
         last[first[:-1][first[:-1] < len(issued)]] = bases[:-1][first[:-1] < len(issued)] - 1
-        signals = self._signals(at)
+        signals = signals_of(self.prepared, at)
         rows: list[Rows] = []
         for item in self.prepared:
             contexts, _ = self.issues[item.number]
@@ -174,19 +172,19 @@ class _Expansion:
             rows.append(Rows(np.searchsorted(issued, places[order]), controls, waits))
         return Flat(self.prepared, first, events[issued], issued - last - 1, rows)
 
-    def _signals(self, at: Mapping[int, Ints]) -> dict[str, Ints]:
-        """Where each semaphore's signals are asked for, in order."""
-        found: dict[str, list[Ints]] = {}
-        for item in self.prepared:
-            for name in item.source.signals:
-                found.setdefault(name, []).append(at[item.number])
-        return {name: np.sort(np.concatenate(places)) for name, places in found.items()}
+
+def signals_of(prepared: Sequence[Prepared], places: Mapping[int, Ints]) -> dict[str, Ints]:
+    """Where each semaphore's signals are asked for, in order, by the places of each instruction's executions."""
+    found: dict[str, list[Ints]] = {}
+    for item in prepared:
+        for name in item.source.signals:
+            found.setdefault(name, []).append(places[item.number])
+    return {name: np.sort(np.concatenate(each)) for name, each in found.items()}
 
 
 def _counts(item: Prepared, signals: Mapping[str, Ints], places: Ints, begins: Ints) -> dict[str, Ints]:
     """The values of `#name` at an instruction's executions: signals that its core has asked for so far."""
-    expressions = (*item.expressions, *(wait.value for wait in item.source.waits))
-    names = {name for e in expressions for name in e.variables() if name.startswith("#")}
+    names = {name for value in item.asked for name in value.variables() if name.startswith("#")}
     none = np.zeros(0, np.int64)
     return {
         name: np.searchsorted(asked, places) - np.searchsorted(asked, begins)
@@ -197,12 +195,7 @@ def _counts(item: Prepared, signals: Mapping[str, Ints], places: Ints, begins: I
 
 def evaluate(value: Index, values: Mapping[str, Any], count: int, program: Program) -> Ints:
     """An expression over so many contexts."""
-    for name in value.variables():
-        if name not in values:
-            raise VerificationError(f"program @{program.name}: '{name}' has no value here")
-    if value.data():
-        raise VerificationError(f"program @{program.name}: the control processor cannot work out {value}")
-    found = np.asarray(value.evaluate(values), dtype=np.int64)
+    found = np.asarray(worked_out(value, values, program), dtype=np.int64)
     return np.broadcast_to(found, (count,))
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codesign.backends.accelerator.flat import Flat, Ints
+from codesign.backends.accelerator.flat import Flat, Ints, signals_of
 from codesign.backends.accelerator.timing import Gangs
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.errors import EvaluationError
@@ -38,11 +38,7 @@ def in_text_order(program: Program, flat: Flat) -> bool:
     """Whether every wait holds when all that its core issued before is done."""
     if any(semaphore.scope != "core" for semaphore in program.semaphores):
         return False
-    signals: dict[str, list[Ints]] = {}
-    for item, rows in zip(flat.prepared, flat.rows, strict=True):
-        for name in item.source.signals:
-            signals.setdefault(name, []).append(rows.places)
-    made = {name: np.sort(np.concatenate(places)) for name, places in signals.items()}
+    made = signals_of(flat.prepared, {number: rows.places for number, rows in enumerate(flat.rows)})
     none = np.zeros(0, np.int64)
     for item, rows in zip(flat.prepared, flat.rows, strict=True):
         begins = flat.first[flat.core_of(rows.places)]

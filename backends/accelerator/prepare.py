@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from codesign.backends.accelerator.rewrite import map_guards
 from codesign.ir.index import Datum, Index, Var, index
-from codesign.ir.program import Instruction, Keep, Load, Matmul, Store, Vector
+from codesign.ir.program import Instruction, Keep, Load, Matmul, Program, Store, Vector
 from codesign.ir.scalar import IndexValue, Read, Scalar
 from codesign.ir.tile import Guard
 
@@ -26,9 +26,20 @@ class Prepared:
     """Where among them it is whether a load's data is kept already."""
 
     @property
+    def asked(self) -> tuple[Index, ...]:
+        """What the control processor works out for it: its controls, then its waits."""
+        return (*self.expressions, *(wait.value for wait in self.source.waits))
+
+    @property
     def moves(self) -> bool:
         """Whether it is a transfer, whose signal comes with the memories' latency."""
         return isinstance(self.source, Load | Store)
+
+
+def place_of(item: Prepared, program: Program) -> str:
+    """Where an error in an instruction is."""
+    location = item.source.location
+    return str(location) if location.known else f"@{program.name}"
 
 
 def prepare(number: int, op: Instruction) -> Prepared:

@@ -7,13 +7,13 @@ those knew. Whatever another engine was asked for beyond that may be under way a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
 from codesign.backends.accelerator.flat import Flat, Ints
-from codesign.backends.accelerator.prepare import Prepared
+from codesign.backends.accelerator.prepare import Prepared, place_of
 from codesign.ir.core import Value
 from codesign.ir.errors import EvaluationError
 from codesign.ir.index import Index, index
@@ -77,13 +77,6 @@ def _signature(flat: Flat, core: int, order: Ints, places: list[list[Ints]]) -> 
     return hash(tuple(parts))
 
 
-@dataclass
-class _Signalled:
-    """A semaphore of one core: by engine, which of its issues signal it."""
-
-    by: dict[int, list[int]] = field(default_factory=dict)
-
-
 class _Core:
     def __init__(
         self, program: Program, flat: Flat, core: int, regions: list[list[_Region]], places: list[list[Ints]]
@@ -101,7 +94,8 @@ class _Core:
         self.good: set[Value] = set()
         self.knows: list[list[_Known]] = [[] for _ in ENGINES]
         self.touched: dict[str, list[list[_Touch]]] = {}
-        self.semaphores = {s.name: _Signalled() for s in program.semaphores if s.scope == "core"}
+        self.signals: dict[str, dict[int, list[int]]] = {s.name: {} for s in program.semaphores if s.scope == "core"}
+        """Of each semaphore of the core, by engine, which of its issues signal it."""
 
     def check(self, order: Ints) -> None:
         self._collect(order)
@@ -120,8 +114,8 @@ class _Core:
             number = int(self.flat.number[place])
             engine = self.engine[number]
             for name in self.flat.prepared[number].source.signals:
-                if name in self.semaphores:
-                    self.semaphores[name].by.setdefault(engine, []).append(counts[engine])
+                if name in self.signals:
+                    self.signals[name].setdefault(engine, []).append(counts[engine])
             counts[engine] += 1
 
     def _known(self, number: int, row: int) -> _Known:
@@ -132,12 +126,10 @@ class _Core:
         knows[engine] = len(before)
         rows = self.flat.rows[number]
         for position, wait in enumerate(self.flat.prepared[number].source.waits):
-            semaphore = self.semaphores.get(wait.name)
-            if semaphore is None:
-                continue
+            made = self.signals.get(wait.name, {})
             least = int(rows.waits[position][row])
-            for by, signals in semaphore.by.items():
-                sure = least - sum(len(others) for other, others in semaphore.by.items() if other != by)
+            for by, signals in made.items():
+                sure = least - sum(len(others) for other, others in made.items() if other != by)
                 if sure < 1 or signals[sure - 1] >= len(self.knows[by]):
                     continue
                 last = signals[sure - 1]
@@ -153,7 +145,7 @@ class _Core:
                 raise EvaluationError(
                     f"{op.engine} instruction {number} reads scratch {read.source.name}, which core {self.core} has not "
                     "written, or has overwritten through another scratch at the same address",
-                    place=self._place(number),
+                    place=place_of(self.flat.prepared[number], self.program),
                 )
         for write in op.writes():
             self.good.difference_update(self.overlaps[write.source])
@@ -192,13 +184,9 @@ class _Core:
         byte = max(new[2], old[2])
         raise Race(
             f"race in @{self.program.name} on core {self.core} at scratchpad byte {byte:,}: {said(new)} while {said(old)}",
-            place=self._place(new[1]),
+            place=place_of(self.flat.prepared[new[1]], self.program),
             hint="order them with a semaphore",
         )
-
-    def _place(self, number: int) -> str:
-        location = self.flat.prepared[number].source.location
-        return str(location) if location.known else f"@{self.program.name}"
 
 
 def _starts(region: _Region, controls: dict[str, Ints], count: int) -> Ints:

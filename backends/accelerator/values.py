@@ -14,7 +14,7 @@ import numpy as np
 
 from codesign.backends.accelerator.flat import Flat, Ints
 from codesign.backends.accelerator.order import Batch
-from codesign.backends.accelerator.prepare import Prepared
+from codesign.backends.accelerator.prepare import Prepared, place_of
 from codesign.backends.accelerator.rewrite import map_reads
 from codesign.backends.accelerator.windows import BatchDomain, BatchEvaluator, places_of, window_of
 from codesign.costmodel.dataflow.target import Target
@@ -106,8 +106,7 @@ class Values:
             elif isinstance(op, Store):
                 self._store(op, fixed, item.number, chosen)
         except EvaluationError as error:
-            place = item.source.location if item.source.location.known else f"@{self.program.name}"
-            raise EvaluationError(error.message, place=place) from error
+            raise EvaluationError(error.message, place=place_of(item, self.program)) from error
 
     @staticmethod
     def _switches(op: Instruction) -> list[str]:

@@ -3,8 +3,9 @@ expansion of whole loops (`flat`) does not follow, and as what the expansion is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from codesign.backends.accelerator.prepare import Prepared
 from codesign.ir.errors import VerificationError
@@ -74,8 +75,7 @@ class _Walker:
                 self._loop(statement)
             else:
                 item = self.prepared[id(statement)]
-                expressions = (*item.expressions, *(wait.value for wait in statement.waits))
-                self.walk.values[item.number].append([self._evaluate(e) for e in expressions])
+                self.walk.values[item.number].append([self._evaluate(value) for value in item.asked])
                 self.walk.number.append(item.number)
                 self.walk.steps.append(self.steps)
                 self.steps = 0
@@ -98,9 +98,14 @@ class _Walker:
         self.values = {name: value if name in own else self.values[name] for name, value in outer.items()}
 
     def _evaluate(self, value: Index) -> int:
-        for name in value.variables():
-            if name not in self.values:
-                raise VerificationError(f"program @{self.program.name}: '{name}' has no value here")
-        if value.data():
-            raise VerificationError(f"program @{self.program.name}: the control processor cannot work out {value}")
-        return int(value.evaluate(self.values))
+        return int(worked_out(value, self.values, self.program))
+
+
+def worked_out(value: Index, values: Mapping[str, Any], program: Program) -> Any:
+    """An expression of the control processor's, by the values of names (integers, or arrays of one for each context)."""
+    for name in value.variables():
+        if name not in values:
+            raise VerificationError(f"program @{program.name}: '{name}' has no value here")
+    if value.data():
+        raise VerificationError(f"program @{program.name}: the control processor cannot work out {value}")
+    return value.evaluate(values)
