@@ -159,7 +159,7 @@ def state_of(clock: Clock, now: float) -> State:
         [free > now for free in clock.free],
     )
     strict = np.array(_strict(clock))
-    loose = np.array(_loose(clock, now))
+    loose = np.array([entry[0] for entry in pending] + _loose(clock, now))
     signals = np.array([semaphore.before + len(semaphore.times) for semaphore in clock.semaphores], np.int64)
     at = np.array(clock.at, np.int64)
     figures = (clock.busy[:], clock.stalled[:], clock.loaded.copy(), clock.end[0])
@@ -172,10 +172,8 @@ def _strict(clock: Clock) -> list[float]:
 
 
 def _loose(clock: Clock, now: float) -> list[float]:
-    """When transfers can start, engines and ports are free, what is queued was ready, queues had room, control processors go on, and signals
-    come."""
-    found = [entry[0] for entry in sorted(clock.heap, key=itemgetter(1, 2))]
-    found += clock.free
+    """When engines and ports are free, what is queued was ready, queues had room, control processors go on, and signals come."""
+    found = clock.free[:]
     found += [ready for queue in clock.queues for _, ready, _ in queue]
     for free, starts in zip(clock.free, clock.starts, strict=True):
         if free > now:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.backends.accelerator.costs import InstructionCost, Timed, cost_of
-from codesign.backends.accelerator.flat import Flat, Ints, Rows
+from codesign.backends.accelerator.flat import Flat, Ints
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.program import Load, Program
 
@@ -41,8 +41,8 @@ class Classes:
         """A new class; returns its number."""
         self.costs.append(cost)
         self.fixed.append(None if timed is not None else on_grid(cost.fixed or 0.0))
-        clocks, *rest = timed or (0.0, 0.0, cost.fixed_joules, 0.0)
-        self.timed.append((on_grid(clocks), *rest))  # type: ignore[arg-type]
+        clocks, moved, joules, wanted = timed or (0.0, 0.0, cost.fixed_joules, 0.0)
+        self.timed.append((on_grid(clocks), moved, joules, wanted))
         self.outer.append(outer)
         return len(self.costs) - 1
 
@@ -136,10 +136,6 @@ def waits_of(flat: Flat) -> list[Ints]:
     most = max((len(item.source.waits) for item in flat.prepared), default=0)
     table = np.zeros((most, len(flat.number)), np.int64)
     for rows in flat.rows:
-        _fill(table, rows)
+        for position, values in enumerate(rows.waits):
+            table[position, rows.places] = np.maximum(values, 0)
     return list(table)
-
-
-def _fill(table: Ints, rows: Rows) -> None:
-    for position, values in enumerate(rows.waits):
-        table[position, rows.places] = np.maximum(values, 0)

@@ -286,7 +286,7 @@ def oriented(compute: Compute) -> ContractionForm | None:
     return replace(form, left=form.right, right=form.left, m=form.n, n=form.m)
 
 
-def matrix_axes(program: Program, compute: Compute, form: ContractionForm) -> tuple[str, str, str] | None:
+def matrix_axes(program: Program, form: ContractionForm) -> tuple[str, str, str] | None:
     """The m, n and k tile axes when the tile suits a matrix unit: one axis of at least 16 each, batch dims scalar."""
     sides = []
     for role in (form.m, form.n, form.k):
@@ -307,7 +307,7 @@ def reduction(
         return Selection(program, compute)
     form = oriented(compute)
     if form is not None and form.operand is not None:
-        axes = matrix_axes(program, compute, form)
+        axes = matrix_axes(program, form)
         if axes is not None:
             return MatrixProduct(program, compute, form, axes)
     return Accumulation(program, compute, each_step=each_step)
