@@ -13,7 +13,7 @@ from codesign.ir.index import Bounds, Datum, Extremum, FloorDiv, Index, Mod, Var
 from codesign.ir.precision import ARITHMETIC
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar
 
-_FLOAT = {
+OF_FLOATS = {
     "add": "arith.addf",
     "sub": "arith.subf",
     "div": "arith.divf",
@@ -32,27 +32,13 @@ _FLOAT = {
     **{
         name: f"math.{name}"
         for name in (
-            *(
-                "exp",
-                "exp2",
-                "expm1",
-                "log",
-                "log2",
-                "log10",
-                "log1p",
-                "sqrt",
-                "rsqrt",
-                "sin",
-                "cos",
-                "tan",
-                "asin",
-                "acos",
-            ),
+            *("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "rsqrt"),
+            *("sin", "cos", "tan", "asin", "acos"),
             *("atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "erfc", "floor", "ceil", "trunc"),
         )
     },
 }
-_INTEGER = {
+OF_INTEGERS = {
     "add": "arith.addi",
     "sub": "arith.subi",
     "mul": "arith.muli",
@@ -62,7 +48,7 @@ _INTEGER = {
     "shl": "arith.shli",
     "pow": "math.ipowi",
 }
-_SIGNED = {
+OF_SIGNED = {
     "min": "arith.minsi",
     "max": "arith.maxsi",
     "fmin": "arith.minsi",
@@ -73,7 +59,7 @@ _SIGNED = {
     "fmod": "arith.remsi",
     "abs": "math.absi",
 }
-_UNSIGNED = {
+OF_UNSIGNED = {
     "min": "arith.minui",
     "max": "arith.maxui",
     "fmin": "arith.minui",
@@ -278,10 +264,10 @@ class Scalars:
 
 def _of_dtype(dtype: DType) -> Mapping[str, str]:
     if dtype.is_float:
-        return _FLOAT
+        return OF_FLOATS
     if dtype is BOOL:
         return _OF_BOOLS
-    return {**_INTEGER, **(_SIGNED if dtype.kind == "int" else _UNSIGNED)}
+    return {**OF_INTEGERS, **(OF_SIGNED if dtype.kind == "int" else OF_UNSIGNED)}
 
 
 def _not(s: Scalars, args: list[str], dtype: DType) -> str:

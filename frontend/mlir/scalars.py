@@ -8,106 +8,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from codesign.frontend.lowering.builder import literal
+from codesign.backends.mlir.scalars import OF_FLOATS, OF_INTEGERS, OF_SIGNED, OF_UNSIGNED
+from codesign.backends.mlir.writer import element
+from codesign.frontend.lowering.builder import literal, where
 from codesign.ir import dtypes
 from codesign.ir.dtypes import BOOL, I64, DType
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Bounds, Index, index, maximum, minimum
-from codesign.ir.scalar import Apply, IndexValue, Literal, Scalar, apply, bitcast, cast, select
+from codesign.ir.scalar import Apply, IndexValue, Literal, Scalar, apply, bitcast, cast
 
-_TYPES = {
-    "i1": BOOL,
-    "i8": dtypes.I8,
-    "i16": dtypes.I16,
-    "i32": dtypes.I32,
-    "i64": I64,
-    "index": I64,
-    "f16": dtypes.F16,
-    "bf16": dtypes.BF16,
-    "f32": dtypes.F32,
-    "f64": dtypes.F64,
-    "f8E4M3FN": dtypes.F8E4M3,
-    "f8E5M2": dtypes.F8E5M2,
-    "f8E4M3FNUZ": dtypes.F8E4M3FNUZ,
-    "f8E5M2FNUZ": dtypes.F8E5M2FNUZ,
-}
+_FLOATS = (dtypes.F16, dtypes.BF16, dtypes.F32, dtypes.F64)
+_BYTES = (dtypes.F8E4M3, dtypes.F8E5M2, dtypes.F8E4M3FNUZ, dtypes.F8E5M2FNUZ)
+_TYPES = {element(dtype): dtype for dtype in (BOOL, dtypes.I8, dtypes.I16, dtypes.I32, I64, *_FLOATS, *_BYTES)}
+_TYPES["index"] = I64
 _UNSIGNED = {dtypes.I8: dtypes.U8, dtypes.I16: dtypes.U16, dtypes.I32: dtypes.U32, I64: dtypes.U64}
 _SIGNED = {unsigned: signed for signed, unsigned in _UNSIGNED.items()}
 
-_SAME = {
-    "arith.addf": "add",
-    "arith.subf": "sub",
-    "arith.mulf": "mul",
-    "arith.divf": "div",
-    "arith.remf": "fmod",
-    "arith.maximumf": "max",
-    "arith.minimumf": "min",
-    "arith.maxnumf": "fmax",
-    "arith.minnumf": "fmin",
-    "arith.addi": "add",
-    "arith.subi": "sub",
-    "arith.muli": "mul",
-    "arith.divsi": "truncdiv",
-    "arith.floordivsi": "floordiv",
-    "arith.remsi": "fmod",
-    "arith.maxsi": "max",
-    "arith.minsi": "min",
-    "arith.andi": "and",
-    "arith.ori": "or",
-    "arith.xori": "xor",
-    "arith.shli": "shl",
-    "arith.shrsi": "shr",
-    "arith.negf": "neg",
-    "math.absf": "abs",
-    "math.absi": "abs",
-    "math.roundeven": "round",
-    "math.powf": "pow",
-    "math.ipowi": "pow",
-    "math.copysign": "copysign",
-    "math.atan2": "atan2",
-    "math.isnan": "isnan",
-    "math.isinf": "isinf",
-    **{
-        f"math.{name}": name
-        for name in [
-            "exp",
-            "exp2",
-            "expm1",
-            "log",
-            "log2",
-            "log10",
-            "log1p",
-            "sqrt",
-            "rsqrt",
-            "sin",
-            "cos",
-            "tan",
-            "asin",
-            "acos",
-            "atan",
-            "sinh",
-            "cosh",
-            "tanh",
-            "asinh",
-            "acosh",
-            "atanh",
-            "erf",
-            "erfc",
-            "floor",
-            "ceil",
-            "trunc",
-        ]
-    },
-}
+
+def _functions(*tables: dict[str, str]) -> dict[str, str]:
+    """What our own text of MLIR says by each operation: the first of several functions."""
+    return {operation: name for table in tables for name, operation in reversed(table.items())}
+
+
+_SAME = {**_functions(OF_FLOATS, OF_INTEGERS, OF_SIGNED), "math.isnan": "isnan", "math.isinf": "isinf"}
 """Operations whose meaning is that of a scalar function on the same types."""
 
-_OF_UNSIGNED = {
-    "arith.divui": "floordiv",
-    "arith.remui": "fmod",
-    "arith.shrui": "shr",
-    "arith.maxui": "max",
-    "arith.minui": "min",
-}
+_OF_UNSIGNED = _functions(OF_UNSIGNED)
 _OF_BITS = {"add": "xor", "sub": "xor", "mul": "and"}
 """Arithmetic modulo 2."""
 
@@ -171,9 +97,9 @@ def _function(name: str, args: list[Scalar], bounds: Bounds) -> Scalar:
     """A function, folded where it is index arithmetic; of bits modulo 2."""
     if args[0].dtype is BOOL and name in _OF_BITS:
         return apply(_OF_BITS[name], *args)
-    sides = [plain(a) for a in args]
-    if len(sides) == 2 and None not in sides:
-        folded = _index_function(name, sides[0], sides[1], bounds)  # type: ignore[arg-type]
+    sides = [side for side in map(plain, args) if side is not None]
+    if len(sides) == len(args) == 2:
+        folded = _index_function(name, sides[0], sides[1], bounds)
         if folded is not None:
             return of_index(folded, bounds)
     return apply(name, *args)
@@ -235,9 +161,7 @@ def _compare_floats(op: Any, args: list[Scalar], bounds: Bounds, notes: list[str
 
 def _select(op: Any, args: list[Scalar], bounds: Bounds, notes: list[str]) -> Scalar:
     condition, yes, no = args
-    if isinstance(condition, Literal):
-        return yes if condition.value else no
-    return yes if yes == no else select(condition, yes, no)
+    return yes if yes == no else where(condition, yes, no)
 
 
 def _cast(op: Any, args: list[Scalar], bounds: Bounds, notes: list[str]) -> Scalar:
