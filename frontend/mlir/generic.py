@@ -8,15 +8,16 @@ from typing import Any
 
 from codesign.frontend.lowering.builder import read
 from codesign.frontend.mlir.affine import affine
-from codesign.frontend.mlir.monoids import FUNCTIONS, Combined, combined, position_of_best
+from codesign.frontend.mlir.monoids import Plain, combined, position_of_best
 from codesign.frontend.mlir.reader import Held, Reader, Undefined
 from codesign.frontend.mlir.scalars import dtype_of, plain
 from codesign.ir.core import Value, tensor_type
 from codesign.ir.dtypes import F32, DType
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Index, index
-from codesign.ir.scalar import Apply, Literal, Read, Scalar, apply, cast
+from codesign.ir.scalar import Apply, Literal, Read, Scalar, cast
 from codesign.ir.tensor import Compute, Dim
+from codesign.ir.tiling.monoids import combine
 from codesign.ir.types import TensorType
 
 _HINT = "leave --frontend torch-mlir out"
@@ -58,9 +59,9 @@ def generic(reader: Reader, op: Any) -> list[Held]:
         outs = [Read(Value(TensorType(kind, ()), f"carried_{k}"), ()) for k, kind in enumerate(kinds)]
     extents = {dim.name: dim.extent for dim in loops.dims}
     values = reader.body(op.regions[0].blocks[0], [*given, *outs], loops.points, extents)
-    if any(dim.extent == 0 for dim in loops.dims) and not loops.reductions:
-        values = [Literal(0, kind) for kind in kinds]
     if not loops.reductions:
+        if any(dim.extent == 0 for dim in loops.dims):
+            values = [Literal(0, kind) for kind in kinds]
         made = (_parallel(reader, value, kind, map, loops) for value, kind, map in zip(values, kinds, own, strict=True))
         return list(made)
     convolves = any("+" in str(map) for map in maps)
@@ -134,7 +135,7 @@ def _reduced(
     term = _multiplied(reader, cast(term, sums), convolves) if found.monoid == "sum" else cast(term, sums)
     if any(dim.extent == 0 for dim in loops.dims):
         term = Literal(0, term.dtype)
-    joins = not _is_neutral(start, Combined(found.monoid, term))
+    joins = not _is_neutral(start, found.monoid)
     result = reader.b.add(
         Compute(
             dims,
@@ -150,7 +151,7 @@ def _reduced(
         return result
     points = [index(dim.name) for dim in dims]
     first = cast(reader.element(start, points), sums)
-    body = cast(apply(FUNCTIONS[found.monoid], first, read(result, points)), kind)
+    body = cast(combine(found.monoid, first, read(result, points)), kind)
     return reader.b.add(Compute(dims, body, dtype=kind, name=reader.b.name)).result
 
 
@@ -192,7 +193,7 @@ def _position_result(
     )
 
 
-def _is_neutral(start: Held, found: Combined) -> bool:
+def _is_neutral(start: Held, monoid: Plain) -> bool:
     """Whether a reduction starts from what changes nothing."""
     if isinstance(start, Undefined):
         return True
@@ -200,13 +201,13 @@ def _is_neutral(start: Held, found: Combined) -> bool:
     if not isinstance(value, Literal):
         return False
     number, dtype = value.value, value.dtype
-    if found.monoid in ("sum", "prod"):
-        return bool(number == (0 if found.monoid == "sum" else 1))
-    if found.monoid in ("any", "all"):
-        return bool(number) == (found.monoid == "all")
+    if monoid in ("sum", "prod"):
+        return bool(number == (0 if monoid == "sum" else 1))
+    if monoid in ("any", "all"):
+        return bool(number) == (monoid == "all")
     lowest = -_largest(dtype) if dtype.is_float else -(2 ** (dtype.bits - 1))
     highest = _largest(dtype) if dtype.is_float else 2 ** (dtype.bits - 1) - 1
-    return bool(number <= lowest if found.monoid == "max" else number >= highest)
+    return bool(number <= lowest if monoid == "max" else number >= highest)
 
 
 def _largest(dtype: DType) -> float:

@@ -6,7 +6,6 @@ Parameters and buffers stay arguments of the graph, as torch.export has them, so
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,8 +16,9 @@ from codesign.frontend.mlir.mended import mended
 from codesign.frontend.mlir.passes import lowered
 from codesign.frontend.mlir.reader import Reader
 from codesign.frontend.translate import Translation
-from codesign.ir.core import Op, Value
+from codesign.ir.core import Block
 from codesign.ir.errors import UnsupportedError
+from codesign.passes.cleanup import remove_dead
 
 
 def installed() -> bool:
@@ -50,17 +50,19 @@ def by_torch_mlir(translation: Translation, graph: GraphModule) -> Any:
     reader = Reader(translation.builder, translation.module.constants)
     types = [from_torch_dtype(node.meta["val"].dtype) for node in outputs]
     results = reader.function(function, given, types)
-    _drop_unused(translation.builder.ops, results)
+    body = Block([], translation.builder.ops, results)
+    remove_dead(body)  # fills before reductions, the values beside places, index tables of gathers
+    translation.builder.ops = body.ops
     by_name = {node.name: result for node, result in zip(outputs, results, strict=True)}
     nodes = {node.name: node for node in graph.graph.nodes}
-    last = next(node for node in reversed(graph.graph.nodes) if node.op == "output")
+    returned: Any = graph.graph.output_node().args[0]
 
     def output(argument: Any) -> Any:
         if isinstance(argument, Node) and argument.name in by_name:
             return by_name[argument.name]
         return translation.env[nodes[argument.name]] if isinstance(argument, Node) else argument
 
-    return [output(argument) for argument in last.args[0]]
+    return [output(argument) for argument in returned]
 
 
 def _drop_unused_inputs(graph: Graph, plain: Graph) -> list[Node]:
@@ -76,7 +78,7 @@ def _drop_unused_inputs(graph: Graph, plain: Graph) -> list[Node]:
 
 def _keep_tensors_only(graph: Graph) -> list[Node]:
     """Make the copy give each tensor once and nothing else; these, in order."""
-    last = next(node for node in reversed(graph.nodes) if node.op == "output")
+    last: Any = graph.output_node()
     tensors = dict.fromkeys(
         argument
         for argument in last.args[0]
@@ -103,13 +105,3 @@ def linalg_of(graph: Graph) -> Any:
         raise UnsupportedError(
             f"torch-mlir does not take this model: {reason[:200]}", hint="leave --frontend torch-mlir out"
         ) from error
-
-
-def _drop_unused(ops: list[Op], kept: Sequence[Value]) -> None:
-    """Remove what nothing uses: fills before reductions, the values beside places, index tables of gathers."""
-    used, left = set(kept), []
-    for op in reversed(ops):
-        if used.intersection(op.results):
-            used.update(op.uses())
-            left.append(op)
-    ops[:] = reversed(left)

@@ -7,20 +7,21 @@ from typing import Literal as OneOf
 
 from codesign.ir.dtypes import BOOL
 from codesign.ir.scalar import Apply, Read, Scalar, apply
-from codesign.ir.tensor import Monoid
 
-_MONOIDS: dict[str, Monoid] = {"add": "sum", "mul": "prod", "max": "max", "min": "min", "fmax": "max", "fmin": "min"}
-FUNCTIONS = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
-"""The function by which a first value joins what was reduced."""
+Plain = OneOf["sum", "prod", "max", "min", "any", "all"]
+"""Monoids that combine values without their places."""
 
-_GREATER = {"gt": "max", "ge": "max", "lt": "min", "le": "min"}
+_MONOIDS: dict[str, Plain] = {"add": "sum", "mul": "prod", "max": "max", "min": "min", "fmax": "max", "fmin": "min"}
+Extremum = OneOf["max", "min"]
+_SOUGHT: dict[str, Extremum] = {"gt": "max", "ge": "max", "lt": "min", "le": "min"}
+_OPPOSITE: dict[Extremum, Extremum] = {"max": "min", "min": "max"}
 
 
 @dataclass(frozen=True)
 class Combined:
     """Terms that are combined by a monoid."""
 
-    monoid: Monoid
+    monoid: Plain
     term: Scalar
 
 
@@ -77,22 +78,22 @@ def _of_select(value: Apply, carried: Read) -> Combined | None:
     which, term = found
     if value.args[1:] == (term, carried):
         return Combined(which, term)
-    return Combined("min" if which == "max" else "max", term) if value.args[1:] == (carried, term) else None
+    return Combined(_OPPOSITE[which], term) if value.args[1:] == (carried, term) else None
 
 
-def _better(condition: Scalar, carried: Read) -> tuple[OneOf["max", "min"], Scalar] | None:
+def _better(condition: Scalar, carried: Read) -> tuple[Extremum, Scalar] | None:
     """What a comparison with the carried value looks for, and in which term."""
     if isinstance(condition, Apply) and condition.function == "not":
         inner = _better(condition.args[0], carried)
-        return None if inner is None else ("min" if inner[0] == "max" else "max", inner[1])
-    if not isinstance(condition, Apply) or condition.function not in _GREATER:
+        return None if inner is None else (_OPPOSITE[inner[0]], inner[1])
+    if not isinstance(condition, Apply) or condition.function not in _SOUGHT:
         return None
     x, y = condition.args
-    which = _GREATER[condition.function]
+    which = _SOUGHT[condition.function]
     if y == carried and carried not in x.reads():
-        return ("max" if which == "max" else "min"), x
+        return which, x
     if x == carried and carried not in y.reads():
-        return ("min" if which == "max" else "max"), y
+        return _OPPOSITE[which], y
     return None
 
 

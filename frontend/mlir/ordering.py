@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from codesign.frontend.lowering.builder import Point, data_index, read
+from codesign.frontend.lowering.promotion import opmath
 from codesign.frontend.mlir.monoids import combined
 from codesign.frontend.mlir.reader import Held, Reader
 from codesign.frontend.mlir.scalars import dtype_of
 from codesign.ir.core import Value, tensor_type
-from codesign.ir.dtypes import F32
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Index, index
 from codesign.ir.scalar import Apply, Read, Scalar, cast
 from codesign.ir.tensor import Dim, Scan, Sort
+from codesign.ir.tiling.monoids import FUNCTIONS
 from codesign.ir.types import TensorType
-
-_COMBINES = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}
 
 
 def _scalars(op: Any) -> list[Read]:
@@ -36,19 +35,19 @@ def scan(reader: Reader, op: Any) -> list[Held]:
     (value,) = reader.body(op.regions[0].blocks[0], list(arguments), (), {})
     found = combined(value, arguments[1])
     over = int(op.attributes["dimension"].value)
-    if found is None or found.term != arguments[0] or found.monoid in ("any", "all"):
+    if found is None or found.term != arguments[0] or found.monoid == "any" or found.monoid == "all":
         raise _refused(reader, "this running reduction")
     if "true" not in str(op.attributes["inclusive"]):
         raise _refused(reader, "a running reduction without its own element")
     source = reader.tensor(reader.env[op.operands[0]])
     kind = tensor_type(source).dtype
-    sums = F32 if kind.is_float and kind.bits < 32 and found.monoid in ("sum", "prod") else kind
+    sums = opmath(kind) if found.monoid in ("sum", "prod") else kind
     dims = [Dim(f"i{k}", size) for k, size in enumerate(source.shape)]
     points = [index(dim.name) for dim in dims]
     made = Scan(
         dims,
         cast(read(source, points), sums),
-        monoid=found.monoid,  # type: ignore[arg-type]
+        monoid=found.monoid,
         over=f"i{over}",
         dtype=kind,
         accumulate=sums,
@@ -65,10 +64,13 @@ def sort(reader: Reader, op: Any) -> list[Held]:
     """A stable sort by the first tensor; the others go along."""
     arguments = _scalars(op)
     (value,) = reader.body(op.regions[0].blocks[0], list(arguments), (), {})
-    ordered = isinstance(value, Apply) and value.function in ("ge", "gt", "le", "lt") and len(value.args) == 2
-    if not ordered or set(value.args) != set(arguments[:2]):  # type: ignore[attr-defined]
+    if not (
+        isinstance(value, Apply)
+        and value.function in ("ge", "gt", "le", "lt")
+        and set(value.args) == set(arguments[:2])
+    ):
         raise _refused(reader, "a sort by anything but its first operand")
-    falls = (value.function in ("ge", "gt")) == (value.args[0] == arguments[0])  # type: ignore[attr-defined]
+    falls = (value.function in ("ge", "gt")) == (value.args[0] == arguments[0])
     dim = int(op.attributes["dimension"].value)
     values = [reader.tensor(reader.env[operand]) for operand in op.operands]
     made = Sort(values[0], dim, descending=falls, names=(reader.b.name, f"{reader.b.name}_places"))
@@ -90,7 +92,7 @@ def scatter(reader: Reader, op: Any) -> list[Held]:
     arguments = _scalars(op)
     (value,) = reader.body(op.regions[0].blocks[0], list(arguments), (), {})
     found = None if value == arguments[0] else combined(value, arguments[1])
-    if value != arguments[0] and (found is None or found.term != arguments[0] or found.monoid not in _COMBINES):
+    if value != arguments[0] and (found is None or found.term != arguments[0] or found.monoid in ("any", "all")):
         raise _refused(reader, "this combination of scattered values")
     dims = [int(n) for n in op.attributes["dimension_map"]]
 
@@ -107,4 +109,4 @@ def scatter(reader: Reader, op: Any) -> list[Held]:
             place[d] = at + sliced[d] if len(inner) >= size else at
         return place, read(updates, i)
 
-    return [reader.b.scatter(_COMBINES[found.monoid] if found else "set", original, updates.shape, body)]
+    return [reader.b.scatter(FUNCTIONS[found.monoid] if found else "set", original, updates.shape, body)]

@@ -14,7 +14,7 @@ from codesign.frontend.lowering.builder import Builder, literal, read
 from codesign.frontend.mlir.affine import applied
 from codesign.frontend.mlir.scalars import dtype_of, of_index, operation, plain, signless
 from codesign.ir.core import Value, tensor_type
-from codesign.ir.dtypes import BOOL, I64, DType
+from codesign.ir.dtypes import BOOL, DType
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Bounds, Index, index
 from codesign.ir.location import Location
@@ -23,7 +23,8 @@ from codesign.ir.tensor import Constant
 from codesign.ir.types import TensorType
 
 _FRAME = re.compile(r'"([^"]+)":(\d+):\d+')
-_DYNAMIC = -(2**63)
+DYNAMIC = -(2**63)
+"""What MLIR puts in the place of a size that is no number."""
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,19 @@ class Reader:
     def sizes(self, static: Sequence[int], dynamic: Sequence[Any]) -> list[Index]:
         """Sizes that are numbers, or come from values where they are dynamic."""
         rest = iter(dynamic)
-        return [self.size(next(rest)) if size == _DYNAMIC else index(int(size)) for size in static]
+        return [self.size(next(rest)) if size == DYNAMIC else index(int(size)) for size in static]
 
     def shape_of(self, held: Held) -> tuple[Index, ...]:
         if isinstance(held, Scalar):
             return ()
         return held.shape
+
+    def dim(self, held: Held, axis: Scalar, bounds: Bounds) -> Scalar:
+        """One size of a tensor."""
+        place = plain(axis)
+        if place is None or not place.is_constant:
+            raise UnsupportedError("a size of a dimension that is chosen at run time", place=self.b.location)
+        return of_index(self.shape_of(held)[place.constant], bounds)
 
     def element(self, held: Held, point: Sequence[Index]) -> Scalar:
         """One element, as MLIR holds it; zero of a tensor without values."""
@@ -171,10 +179,7 @@ class Reader:
             places = [held(value).as_index() for value in op.operands]
             return of_index(applied(op.attributes["map"].value, places), bounds)
         if op.name == "tensor.dim":
-            axis = plain(held(op.operands[1]))
-            if axis is None or not axis.is_constant:
-                raise UnsupportedError("a size of a dimension that is chosen at run time", place=self.b.location)
-            return of_index(self.shape_of(held(op.operands[0]))[axis.constant], bounds)
+            return self.dim(held(op.operands[0]), held(op.operands[1]), bounds)
         return operation(op, [held(value) for value in op.operands], bounds, self.b.warnings)
 
 
@@ -206,8 +211,3 @@ def constant_tensor(reader: Reader, op: Any) -> Value:
     reader.b.add(made)
     reader.constants[name] = np.asarray(data, dtype=dtype.numpy).reshape(shape)
     return made.result
-
-
-def i64(value: Index) -> Scalar:
-    """An index expression as a number."""
-    return Literal(value.constant, I64) if value.is_constant else IndexValue(value)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from codesign.frontend.lowering.builder import Point, read, where
+from codesign.frontend.lowering.builder import Point, literal, read, where
 from codesign.frontend.lowering.views import chain
 from codesign.frontend.mlir.affine import applied
-from codesign.frontend.mlir.reader import Held, Reader, Undefined, constant_scalar, constant_tensor, i64
-from codesign.frontend.mlir.scalars import dtype_of, of_index, plain
+from codesign.frontend.mlir.reader import DYNAMIC, Held, Reader, Undefined, constant_scalar, constant_tensor
+from codesign.frontend.mlir.scalars import dtype_of, of_index
 from codesign.ir.core import Value, tensor_type
-from codesign.ir.errors import UnsupportedError
+from codesign.ir.dtypes import I64
 from codesign.ir.index import Index, index, product
 from codesign.ir.scalar import Scalar, apply
 from codesign.ir.types import TensorType
@@ -27,14 +27,11 @@ def empty(reader: Reader, op: Any) -> list[Held]:
 
 
 def _static(kind: Any) -> list[int]:
-    return [-(2**63) if kind.is_dynamic_dim(k) else int(kind.get_dim_size(k)) for k in range(kind.rank)]
+    return [DYNAMIC if kind.is_dynamic_dim(k) else int(kind.get_dim_size(k)) for k in range(kind.rank)]
 
 
 def dim(reader: Reader, op: Any) -> list[Held]:
-    axis = plain(reader.scalar(op.operands[1]))
-    if axis is None or not axis.is_constant:
-        raise UnsupportedError("a size of a dimension that is chosen at run time", place=reader.b.location)
-    return [of_index(reader.shape_of(reader.env[op.operands[0]])[axis.constant], reader.b.bounds)]
+    return [reader.dim(reader.env[op.operands[0]], reader.scalar(op.operands[1]), reader.b.bounds)]
 
 
 def apply_map(reader: Reader, op: Any) -> list[Held]:
@@ -81,7 +78,7 @@ def from_elements(reader: Reader, op: Any) -> list[Held]:
             place = place * size + position
         chosen = parts[-1]
         for k in reversed(range(len(parts) - 1)):
-            chosen = where(apply("eq", i64(place), i64(index(k))), parts[k], chosen)
+            chosen = where(apply("eq", reader.b.number(place, I64), literal(k, I64)), parts[k], chosen)
         return chosen
 
     return [reader.b.compute(shape, body, dtype=dtype_of(kind.element_type))]
@@ -156,7 +153,7 @@ def pad(reader: Reader, op: Any) -> list[Held]:
 
     def body(i: Point) -> Scalar:
         extents = {f"i{k}": size for k, size in enumerate(shape)}
-        arguments = [i64(place) for place in i]
+        arguments = [reader.b.number(place, I64) for place in i]
         (border,) = reader.body(op.regions[0].blocks[0], arguments, i, extents)
         return read(source, [place - a for place, a in zip(i, low, strict=True)], reader.stored(border, dtype))
 
@@ -182,6 +179,6 @@ def generate(reader: Reader, op: Any) -> list[Held]:
 
     def body(i: Point) -> Scalar:
         extents = {f"i{k}": size for k, size in enumerate(shape)}
-        return reader.body(op.regions[0].blocks[0], [i64(place) for place in i], i, extents)[0]
+        return reader.body(op.regions[0].blocks[0], [reader.b.number(place, I64) for place in i], i, extents)[0]
 
     return [reader.b.compute(shape, body)]
