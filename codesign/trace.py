@@ -17,7 +17,7 @@ from codesign import command
 from codesign.costmodel.events import simulate
 from codesign.costmodel.events.timeline import Timeline
 from codesign.costmodel.external import external_seconds
-from codesign.costmodel.trace_time import microseconds, nanoseconds, slice_times
+from codesign.costmodel.trace_events import called, counted, ran
 from codesign.document import KernelDocument
 from codesign.documents import EXTERNAL
 from codesign.ir.errors import CodesignError
@@ -26,7 +26,7 @@ from codesign.pipeline import Compilation
 from codesign.totals import times_run
 
 MACHINE = 1
-"""Process of the machine; those of the SMs follow. Readers take process and thread 0 for others."""
+"""Process of the machine; those of the SMs follow."""
 MOST_SLICES = 50_000
 """Of blocks on SMs, in all: what a browser still opens at once."""
 
@@ -81,8 +81,8 @@ def model_trace(compilation: Compilation, sms: int = 4) -> dict[str, Any]:
     document = compilation.document
     kernels = {kernel.name: kernel for kernel in document.kernels}
     running = launches(compilation)
-    events = [_name("process_name", MACHINE, 0, f"{document.model} on {document.target}, predicted")]
-    events.append(_name("thread_name", MACHINE, 1, "stream 0"))
+    title = f"{document.model} on {document.target}, predicted"
+    events = [called(title, MACHINE), called("stream 0", MACHINE, 1)]
     for number, one in enumerate(running):
         events.append(_launch(number, one, kernels.get(one.name)))
         events.extend(_shares(one, kernels.get(one.name)))
@@ -90,7 +90,7 @@ def model_trace(compilation: Compilation, sms: int = 4) -> dict[str, Any]:
         events.extend(_counters(running[-1].start + running[-1].seconds, 0.0, {}))
     inside = list(_inside(compilation, running, sms))
     for sm in sorted({event["pid"] for event in inside}):
-        events.append(_name("process_name", sm, 0, f"SM {sm - MACHINE - 1}"))
+        events.append(called(f"SM {sm - MACHINE - 1}", sm))
     about = {"model": document.model, "machine": document.target, "seconds": document.seconds, "predicted": True}
     return {"traceEvents": events + inside, "displayTimeUnit": "ns", "otherData": about}
 
@@ -100,19 +100,13 @@ def write_trace(compilation: Compilation, path: Path) -> None:
     command.write_text(path, json.dumps(model_trace(compilation)))
 
 
-def _name(kind: str, process: int, thread: int, text: str) -> dict[str, Any]:
-    place = {"pid": process, "tid": thread} if thread else {"pid": process}
-    return {"ph": "M", "name": kind, **place, "args": {"name": text}}
-
-
 def _launch(number: int, one: Running, kernel: KernelDocument | None) -> dict[str, Any]:
     args: dict[str, Any] = {"stream": 0, "launch": number, "runs": one.times}
     if kernel is not None:
         args |= {"bound by": kernel.bound, "roofline": kernel.roofline_share}
         args |= {"DRAM bytes": kernel.dram_bytes, "from": ", ".join(kernel.source), "schedule": kernel.schedule}
         args["terms, µs"] = {name: round(seconds * 1e6, 3) for name, seconds in kernel.terms.items()}
-    place = {"ph": "X", "cat": "kernel", "pid": MACHINE, "tid": 1}
-    return {"name": one.name, **place, **slice_times(one.start, one.start + one.seconds), "args": args}
+    return ran(one.name, "kernel", MACHINE, 1, one.start, one.start + one.seconds, args)
 
 
 def _shares(one: Running, kernel: KernelDocument | None) -> Iterator[dict[str, Any]]:
@@ -124,14 +118,10 @@ def _shares(one: Running, kernel: KernelDocument | None) -> Iterator[dict[str, A
 
 
 def _counters(start: float, rate: float, shares: dict[str, float]) -> Iterator[dict[str, Any]]:
-    place = {"ph": "C", "pid": MACHINE, "ts": microseconds(nanoseconds(start))}
-    yield {"name": "DRAM, GB/s", **place, "args": {"value": round(rate / 1e9, 3)}}
+    yield counted("DRAM, GB/s", MACHINE, start, {"value": round(rate / 1e9, 3)})
     if shares:
-        yield {
-            "name": "time spent on, %",
-            **place,
-            "args": {name: round(100.0 * share, 2) for name, share in shares.items()},
-        }
+        parts = {name: round(100.0 * share, 2) for name, share in shares.items()}
+        yield counted("time spent on, %", MACHINE, start, parts)
 
 
 def _inside(compilation: Compilation, running: list[Running], sms: int) -> Iterator[dict[str, Any]]:
@@ -146,15 +136,9 @@ def _inside(compilation: Compilation, running: list[Running], sms: int) -> Itera
             continue
         scale = one.seconds / one.times / found.seconds
         for span in found.spans:
-            for sm in range(span.sm, min(span.sm + span.sms, sms)):
-                first = span.block + (sm - span.sm) * span.blocks
-                args: dict[str, Any] = {
-                    "kernel": one.name,
-                    "blocks": [first, first + span.blocks - 1],
-                    "limit": span.limit,
-                }
+            start, end = one.start + scale * span.start, one.start + scale * span.end
+            for sm, numbers in span.places(sms):
+                args: dict[str, Any] = {"kernel": one.name, "blocks": numbers, "limit": span.limit}
                 args["simulated µs"] = (span.end - span.start) * 1e6
-                times = slice_times(one.start + scale * span.start, one.start + scale * span.end)
-                place = {"ph": "X", "cat": "block", "pid": MACHINE + 1 + sm, "tid": span.slot + 1}
-                yield {"name": span.phase, **place, **times, "args": args}
+                yield ran(span.phase, "block", MACHINE + 1 + sm, span.slot + 1, start, end, args)
                 room -= 1

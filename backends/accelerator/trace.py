@@ -7,25 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from codesign.backends.accelerator.simulate import SimulationResult
-from codesign.costmodel.trace_time import microseconds, nanoseconds, slice_times
+from codesign.costmodel.trace_events import called, counted, ran
 from codesign.ir.errors import CodesignError
 from codesign.ir.program import ENGINES, Instruction, Load, Matmul, Store, Vector
 
 
 def trace_events(result: SimulationResult) -> list[dict[str, Any]]:
-    """Events in the Chrome trace format; times in microseconds of the machine's clock.
-
-    Processes and threads count from 1: readers take thread 0 for the process itself.
-    """
+    """Events in the Chrome trace format; times in microseconds of the machine's clock."""
     scale = 1.0 / result.clock_hz
     machine = result.program.cores + 1
     events: list[dict[str, Any]] = []
     instructions = result.program.instructions()
     for core in range(result.program.cores):
-        events.append({"ph": "M", "name": "process_name", "pid": core + 1, "args": {"name": f"core {core}"}})
+        events.append(called(f"core {core}", core + 1))
         for position, name in enumerate(ENGINES):
             track = {"ph": "M", "pid": core + 1, "tid": position + 1}
-            events.append({**track, "name": "thread_name", "args": {"name": name}})
+            events.append(called(name, core + 1, position + 1))
             events.append({**track, "name": "thread_sort_index", "args": {"sort_index": position}})
     changes: dict[str, list[tuple[float, float]]] = {engine: [] for engine in ENGINES}
     for span in result.trace:
@@ -35,32 +32,15 @@ def trace_events(result: SimulationResult) -> list[dict[str, Any]]:
         args |= {"waited_clocks": round(span.waited, 3), "stream": position}
         if op.location.known:
             args["source"] = str(op.location)
-        events.append(
-            {
-                "ph": "X",
-                "name": label(op),
-                "cat": span.engine,
-                "pid": span.core + 1,
-                "tid": position + 1,
-                **slice_times(span.start * scale, span.end * scale),
-                "args": args,
-            }
-        )
+        start, end = span.start * scale, span.end * scale
+        events.append(ran(label(op), span.engine, span.core + 1, position + 1, start, end, args))
         changes[span.engine] += [(span.start, 1.0), (span.end, -1.0)]
     for engine, moves in changes.items():
         level = 0.0
         for time, change in sorted(moves):
             level += change
-            events.append(
-                {
-                    "ph": "C",
-                    "name": f"busy {engine}",
-                    "pid": machine,
-                    "ts": microseconds(nanoseconds(time * scale)),
-                    "args": {"cores": level},
-                }
-            )
-    events.append({"ph": "M", "name": "process_name", "pid": machine, "args": {"name": "machine"}})
+            events.append(counted(f"busy {engine}", machine, time * scale, {"cores": level}))
+    events.append(called("machine", machine))
     return events
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from codesign.costmodel.events.fluid import NAMES
 from codesign.costmodel.gpu.model import TERM_NAMES
-from codesign.costmodel.trace_time import microseconds, nanoseconds, slice_times
+from codesign.costmodel.trace_events import called, counted, ran
 
 TERMS = TERM_NAMES
 """What the time was spent on: the terms of the analytic model, with the same meaning."""
@@ -31,6 +31,12 @@ class Span:
     start: float
     end: float
     limit: str
+
+    def places(self, shown: int) -> Iterator[tuple[int, list[int]]]:
+        """Those of the first `shown` SMs that it was on, each with the first and the last of its blocks there."""
+        for sm in range(self.sm, min(self.sm + self.sms, shown)):
+            first = self.block + (sm - self.sm) * self.blocks
+            yield sm, [first, first + self.blocks - 1]
 
 
 @dataclass(frozen=True)
@@ -82,40 +88,21 @@ class Timeline:
 
     def to_perfetto(self, sms: int | None = None) -> dict[str, Any]:
         """A trace in the Chrome/Perfetto JSON format: one process per SM (the first `sms` of them), one thread per
-        slot, counters of utilisation in per cent. Times are microseconds, as the format asks; processes and threads
-        count from 1, as readers take thread 0 for the process itself.
+        slot, counters of utilisation in per cent. Times are microseconds, as the format asks.
         """
         shown = self.sms if sms is None else min(sms, self.sms)
-        events: list[dict[str, Any]] = [
-            {"name": "process_name", "ph": "M", "pid": sm + 1, "args": {"name": f"SM {sm}"}} for sm in range(shown)
-        ]
         chip = self.sms + 1
-        events.append({"name": "process_name", "ph": "M", "pid": chip, "args": {"name": "chip"}})
+        events = [*(called(f"SM {sm}", sm + 1) for sm in range(shown)), called("chip", chip)]
         for span in self.spans:
-            events.extend(_slices(span, shown))
+            for sm, blocks in span.places(shown):
+                args = {"blocks": blocks, "limit": span.limit, "stream": span.slot}
+                events.append(ran(span.phase, "kernel", sm + 1, span.slot + 1, span.start, span.end, args))
         if self.steady is not None:
-            start, end, blocks = self.steady
-            name = f"steady state: {blocks} blocks, as before"
-            place = {"ph": "X", "cat": "kernel", "pid": chip, "tid": 1, "args": {"stream": 0}}
-            events.append({"name": name, **place, **slice_times(start, end)})
+            start, end, count = self.steady
+            events.append(ran(f"steady state: {count} blocks, as before", "kernel", chip, 1, start, end, {"stream": 0}))
         for moment in self.moments:
             level = {name: round(100.0 * value, 2) for name, value in zip(NAMES, moment.busy, strict=True)}
             for name, value in {**level, "SMs with work": moment.sms}.items():
-                place = {"ph": "C", "pid": chip, "ts": microseconds(nanoseconds(moment.start))}
-                events.append({"name": name, **place, "args": {"value": value}})
+                events.append(counted(name, chip, moment.start, {"value": value}))
         about = {"kernel": self.kernel, "machine": self.machine, "seconds": self.seconds, "terms": self.terms}
         return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": about}
-
-
-def _slices(span: Span, shown: int) -> Iterator[dict[str, Any]]:
-    for sm in range(span.sm, min(span.sm + span.sms, shown)):
-        first = span.block + (sm - span.sm) * span.blocks
-        yield {
-            "name": span.phase,
-            "ph": "X",
-            "cat": "kernel",
-            "pid": sm + 1,
-            "tid": span.slot + 1,
-            **slice_times(span.start, span.end),
-            "args": {"blocks": [first, first + span.blocks - 1], "limit": span.limit, "stream": span.slot},
-        }
