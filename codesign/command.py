@@ -160,12 +160,12 @@ class Steps:
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, description=text, total=None, completed=0)
 
-    def each(self, text: str, total: int) -> Callable[[], None]:
-        """Start counting; the returned function ticks."""
+    def each(self, text: str, total: int, done: int = 0) -> Callable[[], None]:
+        """Start counting, from what is done already on; the returned function ticks."""
         if self._progress is None or self._task is None:
             return lambda: None
         progress, task = self._progress, self._task
-        progress.reset(task, description=text, total=total)
+        progress.reset(task, description=text, total=total, completed=done)
         return lambda: progress.advance(task)
 
 

@@ -73,9 +73,7 @@ class Study:
     def work(self, steps: Steps | None = None, parent: int | None = None) -> None:
         """Claim runs and do them until there are none left (or the `parent` process has gone)."""
         done, total = self.database.progress(self.plan.name)
-        tick = (steps or Steps(None)).each(f"study {self.plan.name}", total)
-        for _ in range(done):
-            tick()
+        tick = (steps or Steps(None)).each(f"study {self.plan.name}", total, done)
         while parent is None or os.getppid() == parent:
             run = self.database.claim(self.plan.name)
             if run is None:

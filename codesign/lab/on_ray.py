@@ -38,13 +38,11 @@ class Worker:
             return error.one_line()
 
 
-def work(study: Study, jobs: int, address: str | None = None, steps: Steps | None = None) -> None:
+def work(study: Study, jobs: int, address: str | None, steps: Steps) -> None:
     """Do all runs of an opened study with so many workers: of the cluster at an address, or of one that is started here."""
     database, name = study.database, study.plan.name
     done, total = database.progress(name)
-    tick = (steps or Steps(None)).each(f"study {name}", total)
-    for _ in range(done):
-        tick()
+    tick = steps.each(f"study {name}", total, done)
     try:
         ray.init(address=address, num_cpus=None if address else jobs, include_dashboard=False, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -61,16 +59,15 @@ def work(study: Study, jobs: int, address: str | None = None, steps: Steps | Non
                 run = database.claim(name, {run.key for run, _ in running.values()})
                 if run is None:
                     break
-                running_on = idle.pop()
-                running[running_on.do.remote(run, database.stretches(run.key), _prices(study, run, prices))] = (
-                    run,
-                    running_on,
-                )
+                worker = idle.pop()
+                ready = worker.do.remote(run, database.stretches(run.key), _prices(study, run, prices))
+                running[ready] = run, worker
             if not running:
                 return
             (ready,), _ = ray.wait(list(running), num_returns=1)
-            run, worker = running.pop(ready)
-            _finish(study, run, ready)
+            run, worker = running[ready]
+            database.finish(run.key, *_done(ready))
+            del running[ready]
             idle.append(worker)
             tick()
     finally:
@@ -88,15 +85,14 @@ def _prices(study: Study, run: Run, shared: dict[str, Any]) -> Any:
     return shared[problem.key]
 
 
-def _finish(study: Study, run: Run, ready: Any) -> None:
+def _done(ready: Any) -> Any:
+    """What a worker made of a run; CodesignError where it failed."""
     try:
         found = ray.get(ready)
     except ray.exceptions.RayError as error:
-        study.database.release(run.key)
         raise CodesignError(
             f"a worker failed: {str(error).strip().splitlines()[-1]}", hint="--jobs 1 shows why"
         ) from error
     if isinstance(found, str):
-        study.database.release(run.key)
         raise CodesignError(found)
-    study.database.finish(run.key, *found)
+    return found
