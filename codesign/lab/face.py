@@ -74,6 +74,7 @@ def _run(
     debug: Debug = False,
 ) -> None:
     """Do a study, or what is left of one that was stopped; any number of processes may share one database."""
+    command.page_at(report)
     plan = read_plan(study)
     folder = command.output_directory(output)
     lab = _laboratory()
@@ -98,6 +99,7 @@ def _show(
     file: DatabaseFile, study: StudyName = None, report: Report = None, as_json: AsJson = False, debug: Debug = False
 ) -> None:
     """The leaderboard of a study that is in a database or a file."""
+    command.page_at(report)
     _give(_board(file, study), as_json, report)
 
 
@@ -161,7 +163,6 @@ def _export(
 
 
 def _give(board: Leaderboard, as_json: bool, report: Path | None, *, quiet: bool = False) -> None:
-    command.page_at(report)
     if report is not None:
         from codesign.lab.study_page import study_page
 
