@@ -56,8 +56,7 @@ class Problem:
     @cached_property
     def strides(self) -> Ints:
         """What a step of each knob adds to the number of a schedule."""
-        sizes = [len(knob.values) for knob in self.space.knobs]
-        return np.array([int(np.prod(sizes[i + 1 :], dtype=object)) for i in range(len(sizes))], dtype=np.int64)
+        return self.space.places().astype(np.int64)
 
     def numbers(self, batch: ScheduleBatch) -> Ints:
         """The number [N] of each schedule in the product of all knobs; -1 for one that is not in the space."""
