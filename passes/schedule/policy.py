@@ -67,11 +67,11 @@ class Tracking:
 
 def leading(
     count: int, held: tuple[Ints, Floats], more: tuple[Ints, Floats]
-) -> tuple[Ints, Floats, npt.NDArray[np.bool_]]:
+) -> tuple[tuple[Ints, Floats], npt.NDArray[np.bool_]]:
     """The fastest `count` codes of two lots with their seconds, fastest first, and which of them are of the second lot."""
     codes, seconds = (np.concatenate(pair) for pair in zip(held, more, strict=True))
     order = np.argsort(seconds, kind="stable")[:count]
-    return codes[order], seconds[order], order >= len(held[0])
+    return (codes[order], seconds[order]), order >= len(held[0])
 
 
 class Exhaustive(Tracking):
@@ -143,14 +143,11 @@ class Descent(Tracking):
             self._partial = len(self.space) > self.whole or len(codes) > count
             if len(codes) > count:
                 codes = codes[np.linspace(0, len(codes) - 1, max(count // 3, 1)).astype(np.int64)]
+            codes = self._fresh(codes, count)
         elif (self._improved or self._narrow) and len(self._front) and self._partial:
             codes = self._steps(count)
         else:
             return None
-        codes = self._fresh(codes, count)
-        if not len(codes) and self._narrow:
-            self._improved = False
-            codes = self._fresh(self._steps(count), count)
         if not len(codes):
             return None
         self._pending = codes
@@ -160,7 +157,7 @@ class Descent(Tracking):
         super().observe(batch, cost)
         assert self._pending is not None
         held, pending = (self._front, self._front_seconds), (self._pending, cost.seconds)
-        codes, seconds, new = leading(self.keep, held, pending)
+        (codes, seconds), new = leading(self.keep, held, pending)
         fits = np.isfinite(seconds)
         self._improved = bool((new & fits)[: self.settled].any())
         self._front, self._front_seconds = codes[fits], seconds[fits]
@@ -173,13 +170,20 @@ class Descent(Tracking):
         return codes[fresh]
 
     def _steps(self, count: int) -> Ints:
-        """Steps from the best few; from the second on, a way to reduce that all of them share is not left any more. Steps that would use up
-        what is left of a budget are of one knob, and from the best alone, until these find nothing."""
-        codes = self.space.neighbours(self._front)
-        self._narrow = self._improved and len(codes) > count // 2
+        """New steps from the best few. Those that would use up what is left of a budget are of one knob, and from the best alone, until these
+        find nothing."""
+        around = self.space.neighbours(self._front)
+        self._narrow = self._improved and len(around) > count // 2
         if self._narrow:
             few = max(count // (6 * len(self.space.knobs)), 1)  # so that there are three rounds of steps
-            codes = self.space.neighbours(self._front[:few], pairs=False)
+            codes = self._fresh(self._in_shared_ways(self.space.neighbours(self._front[:few], pairs=False)), count)
+            if len(codes):
+                return codes
+            self._narrow = False
+        return self._fresh(self._in_shared_ways(around), count)
+
+    def _in_shared_ways(self, codes: Ints) -> Ints:
+        """The steps that leave no way to reduce which all of the best few share; the first time all."""
         if self._stepped:
             for place, knob in enumerate(self.space.knobs):
                 shared = self._front[0, place]

@@ -51,6 +51,6 @@ class Beam(Fresh):
                 return batch
 
     def learn(self, codes: Ints, seconds: Floats) -> None:
-        self._beam, self._costs, new = leading(self.width, (self._beam, self._costs), (codes, seconds))
+        (self._beam, self._costs), new = leading(self.width, (self._beam, self._costs), (codes, seconds))
         if new.any():
             self._idle = 0

@@ -35,7 +35,7 @@ class Climb(Fresh):
     def start(self, space: Space, context: Context) -> None:
         super().start(space, context)
         self._promising: tuple[Ints, Floats] = (np.zeros((0, len(space.knobs)), np.int64), np.zeros(0))
-        self._leaders: tuple[Ints, Floats] = self._promising
+        self._leaders = self._promising
         self._glanced: set[bytes] = set()
 
     def propose(self, count: int) -> ScheduleBatch | None:
@@ -53,8 +53,7 @@ class Climb(Fresh):
 
     def learn(self, codes: Ints, seconds: Floats) -> None:
         fits = np.isfinite(seconds)
-        leaders, times, _ = leading(self.keep, self._leaders, (codes[fits], seconds[fits]))
-        self._leaders = leaders, times
+        self._leaders, _ = leading(self.keep, self._leaders, (codes[fits], seconds[fits]))
 
     def _glance(self, codes: Ints) -> None:
         """Put what was not looked at yet among the promising, in the order of its quicker price."""
@@ -70,5 +69,4 @@ class Climb(Fresh):
         else:
             seconds = self.context.glance(self.space.batch(codes)).seconds
         fits = np.isfinite(seconds)
-        held, times, _ = leading(self.pool, self._promising, (codes[fits], seconds[fits]))
-        self._promising = held, times
+        self._promising, _ = leading(self.pool, self._promising, (codes[fits], seconds[fits]))

@@ -42,7 +42,7 @@ class Evolutionary(Fresh):
         return self.ask(self.draw(min(self.population, count)), count)
 
     def learn(self, codes: Ints, seconds: Floats) -> None:
-        self._people, self._costs, _ = leading(self.population, (self._people, self._costs), (codes, seconds))
+        (self._people, self._costs), _ = leading(self.population, (self._people, self._costs), (codes, seconds))
 
     def _children(self, count: int) -> Ints:
         rng, knobs = self.context.rng, len(self._sizes)

@@ -51,18 +51,15 @@ class Gradient(Fresh):
         self._known: dict[bytes, float] = {}
         self._climbers: list[Climber] = []
         self._tops = np.array([len(knob.values) - 1 for knob in space.knobs], dtype=np.int64)
-        self._begun = False
 
     def propose(self, count: int) -> ScheduleBatch | None:
-        if not self._begun:
-            self._begun = True
+        if not self._climbers:
             return self.ask(np.concatenate([self.space.start(), self.draw(min(self.first, count))]), count)
         for _ in range(64):  # steps whose prices are all known already
             wanted = self.ask(np.concatenate([self._around(climber) for climber in self._climbers]), count)
             if wanted is not None:
                 return wanted
-            for climber in self._climbers:
-                self._step(climber)
+            self._climbers = [self._stepped(climber) for climber in self._climbers]
         return self.ask(self.draw(1), count)
 
     def learn(self, codes: Ints, seconds: Floats) -> None:
@@ -91,7 +88,8 @@ class Gradient(Fresh):
     def _price(self, code: Ints) -> float:
         return self._known.get(code.tobytes(), np.inf)
 
-    def _step(self, climber: Climber) -> None:
+    def _stepped(self, climber: Climber) -> Climber:
+        """A descent one step further, or from a random schedule on where it is done."""
         here = np.rint(climber.at).astype(np.int64)
         value = self._price(here)
         climber.rate *= 0.5 if value >= climber.best else 1.0
@@ -101,10 +99,9 @@ class Gradient(Fresh):
         steepest = float(np.abs(climber.mean).max(initial=0.0))
         if steepest < FLATTEST or climber.rate < 0.5:
             drawn = self.draw(1)
-            fresh = self._climber(drawn[0] if len(drawn) else here)
-            climber.at, climber.mean, climber.rate, climber.best = fresh.at, fresh.mean, fresh.rate, fresh.best
-            return
+            return self._climber(drawn[0] if len(drawn) else here)
         climber.at = self._moved(climber)
+        return climber
 
     def _slope(self, here: Ints, value: float, knob: int) -> float:
         """Of the logarithm of time along a knob; where one side is not to be had the other side's, and none uphill to an edge."""
