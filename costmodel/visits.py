@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from codesign.costmodel.distinct import distinct
 from codesign.ir.index import ceildiv, index, maximum
 from codesign.ir.reach import Reach
 
@@ -80,12 +81,10 @@ def _over_programs(
     given |= {f"{name} tile": tile[name] for name in along} | {f"{name} blocks": blocks[name] for name in along}
     given |= {f"{name} extent": extents[name] for name in names}
     given |= {f"{name} parts": parts[name] for name in along if name in parts}
-    columns = [np.asarray(value, dtype=np.float64) for value in given.values()]
-    shape = np.broadcast_shapes(*(column.shape for column in columns))
-    rows = np.stack([np.broadcast_to(column, shape).ravel() for column in columns], axis=-1)
-    different, places = np.unique(rows, axis=0, return_inverse=True)
+    shape = np.broadcast_shapes(*(np.shape(value) for value in given.values()))
+    different, places = distinct(list(given.values()))
     results: list[tuple[float, ...]] = []
-    for values in different.astype(np.int64):
+    for values in different:
         known: dict[str, Any] = dict(zip(given, values.tolist(), strict=True))
         counts = [known[f"{name} blocks"] for name in along]
         programs = np.meshgrid(*(_programs(count) for count in counts), indexing="ij", sparse=True)

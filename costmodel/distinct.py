@@ -1,0 +1,46 @@
+"""Which rows of a batch differ in a few columns: a batch has many rows of few different values, which are found without sorting the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Numbers = npt.NDArray[np.int64]
+
+WIDEST = 1 << 22
+"""Values apart up to which a table says which of them occur."""
+
+
+def distinct(columns: Sequence[npt.ArrayLike]) -> tuple[Numbers, npt.NDArray[np.intp]]:
+    """The different rows [D, columns] of columns of whole numbers that broadcast, and which of them each row is (flat)."""
+    arrays = [np.asarray(column, dtype=np.int64) for column in columns]
+    shape = np.broadcast_shapes(*(array.shape for array in arrays))
+    codes: npt.NDArray[np.int64] = np.zeros((), dtype=np.int64)
+    count = 1  # different rows of the columns so far
+    values: list[Numbers] = []  # of each column so far, in the different rows
+    for array in arrays:
+        own, places = _ranked(array)
+        found, codes = _ranked(codes * len(own) + places)
+        values = [held[found // len(own)] for held in values] + [own[found % len(own)]]
+        count = len(found)
+    flat = np.broadcast_to(codes, shape).ravel()
+    return np.stack(values, axis=-1) if values else np.zeros((count, 0), np.int64), flat
+
+
+def _ranked(array: Numbers) -> tuple[Numbers, npt.NDArray[np.intp]]:
+    """The different values of an array, ascending, and the rank of each entry among them."""
+    if not array.size:
+        return np.zeros(0, np.int64), array.astype(np.intp)
+    low, high = int(array.min()), int(array.max())
+    if low == high:
+        return np.array([low]), np.zeros(array.shape, np.intp)
+    if high - low >= WIDEST:
+        values, places = np.unique(array, return_inverse=True)
+        return values, places.reshape(array.shape)
+    table = np.zeros(high - low + 1, dtype=np.intp)
+    table[array - low] = 1
+    values = np.flatnonzero(table)
+    table[values] = np.arange(len(values))
+    return values + low, table[array - low]
