@@ -8,7 +8,7 @@ per implementation on top of the machine's parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from codesign.costmodel.fitting import PHYSICAL, Floats, Prepared, cross_validate, fit, prepare, weight_of
+from codesign.costmodel.fitting import Floats, Prepared, cross_validate, fit, prepare, weight_of
 from codesign.costmodel.gpu.library import Best, chosen, library
 from codesign.costmodel.gpu.model import cells, family_of, ledger, regime_of
 from codesign.costmodel.gpu.parameters import FITTED, TYPICAL, Calibration, Parameters, watts_per_operation
@@ -59,13 +59,6 @@ EXPECTED = {"fill_latency": 8.0, "step_clocks": 350.0, "token_seconds": 2e-9, "e
 """The values that fits of implementations are pulled towards."""
 
 
-def fitted_of(implementation: Mapping[str, float]) -> tuple[str, ...]:
-    """Which constants of an implementation were fitted; it keeps others at values that hold for all."""
-    if "quantise_seconds" in implementation:
-        return QUANTISED_FIT
-    return IMPLEMENTATION_FIT if "helper_seconds" in implementation else GENERATED_FIT
-
-
 def _constants(rows: Sequence[Rows], machine: Parameters) -> tuple[tuple[str, ...], Parameters]:
     """Which constants of an implementation are fitted, and all parameters to begin with."""
     if "quantised" in rows[0].sizes:
@@ -78,12 +71,11 @@ def _constants(rows: Sequence[Rows], machine: Parameters) -> tuple[tuple[str, ..
 
 @dataclass(frozen=True)
 class Fitted:
-    """What was fitted to which kernels: names of `parameters`, of which all are here, and what the fit pulled them towards (`prior`)."""
+    """What was fitted to which kernels: names of `parameters`, of which all are here."""
 
     what: str
     names: tuple[str, ...]
     parameters: Parameters
-    prior: Parameters
     prepared: list[Prepared]
     weight: float
     """How much a row's squared error counts against the pull towards the prior."""
@@ -132,7 +124,7 @@ def calibrate(
         _say(progress, "cross-validating by site")
         out = cross_validate(group, machine, found.parameters, names, folds=folds, limit=limit, progress=progress)
         parameters = found.parameters
-        fits.append(Fitted(f"{method} kernels", names, parameters, PHYSICAL, group, weight_of(group, limit)))
+        fits.append(Fitted(f"{method} kernels", names, parameters, group, weight_of(group, limit)))
         now = Calibration(machine.name, parameters, {}, {})
         for entry, predicted in zip(group, out, strict=True):
             held.append((entry, predicted, now))
@@ -152,7 +144,7 @@ def calibrate(
         out = cross_validate(
             group, machine, found.parameters, names, folds=folds, limit=limit // 2, prior=first, progress=progress
         )
-        fits.append(Fitted(name, names, found.parameters, first, group, weight_of(group, limit)))
+        fits.append(Fitted(name, names, found.parameters, group, weight_of(group, limit)))
         kept = dict.fromkeys(names if names == QUANTISED_FIT else (*names, *EXPECTED, *IMPLEMENTED))
         implementations[name] = {key: float(f"{getattr(found.parameters, key):.5g}") for key in kept}
         now = Calibration(machine.name, found.parameters, {}, {})

@@ -48,7 +48,7 @@ class Move:
     program. `passes`: how often a program sweeps the same data, by the loops around that the access does not follow. `masks`: comparisons
     of a lane. `sharers`: grid dims along which programs touch the same data. `gathers`: an index is data. `follows`: variables of the grid,
     of loops and of axes that its addresses follow, through positions that are data too. `bounds`: those of the grid that the loops around
-    begin or end with. `axes`: of its lanes.
+    begin or end with.
     """
 
     kind: Kind
@@ -62,7 +62,6 @@ class Move:
     gathers: bool
     follows: frozenset[str]
     bounds: frozenset[str]
-    axes: tuple[Axis, ...]
 
     @property
     def bytes(self) -> Index:
@@ -266,7 +265,6 @@ class _Walk:
             gathers=any(i.data() for i in op.indices),
             follows=names,
             bounds=frozenset(name for _, trips in self.around for name in trips.variables() & self.programs),
-            axes=op.axes,
         )
         self.moves.append(found)
         self.of[op] = found

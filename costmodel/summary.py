@@ -16,7 +16,7 @@ from codesign.ir.errors import UnsupportedError
 from codesign.ir.fold import Account, accounts
 from codesign.ir.functions import Unit
 from codesign.ir.index import Atom, Bounds, Extremum, FloorDiv, Index, Mod, Var, index, minimum, product
-from codesign.ir.precision import ARITHMETIC, Precision, precision_of
+from codesign.ir.precision import ARITHMETIC, Precision
 from codesign.ir.reach import Reach, reaches
 from codesign.ir.scalar import Apply, Read, Scalar
 from codesign.ir.scalar import Literal as Constant
@@ -104,7 +104,6 @@ class Nest:
     name: str
     dims: tuple[str, ...]
     reductions: tuple[str, ...]
-    monoid: str | None
     operations: Mapping[tuple[Unit, str], float]
     loads: tuple[Access, ...]
     stores: tuple[Access, ...]
@@ -119,8 +118,6 @@ class Nest:
     """Operations per point of only some of the dims: what a broadcast operand needs, or a factor of a contraction."""
     steps: tuple[tuple[tuple[str, ...], Mapping[tuple[Unit, str], float]], ...] = ()
     """Operations per point of some of the kept dims in each step of the loop that it reduces in: what a fold carries is brought to new references."""
-    vanishing: frozenset[str] = frozenset()
-    """Reduced dims beyond whose extent the reduced expression is zero by itself, when loads bring zeros there."""
 
 
 @dataclass(frozen=True)
@@ -301,7 +298,6 @@ def _nest(
         name=_label(compute.result),
         dims=dims,
         reductions=reductions,
-        monoid=compute.monoid,
         operations=whole,
         loads=tuple(loads.values()),
         stores=stores,
@@ -312,17 +308,7 @@ def _nest(
         contraction=product_of,
         reduced=reduced,
         hoisted=tuple((tuple(sorted(used)), found) for used, found in counts.items()),
-        vanishing=frozenset(dim for dim in reductions if _vanishes(compute.body, dim, inside)),
     )
-
-
-def _vanishes(node: Scalar, dim: str, inside: Mapping[Value, Compute]) -> bool:
-    """Whether an expression is zero where the outside tensors that it reads along a dim are."""
-    if isinstance(node, Read):
-        return node.source not in inside and node.otherwise is None and dim in node.variables()
-    if isinstance(node, Apply) and (node.function in ("cast", "add") or precision_of(node.function)):
-        return all(_vanishes(child, dim, inside) for child in node.args)
-    return False
 
 
 _POSITIONS = ("argmax", "argmin", "any", "all")

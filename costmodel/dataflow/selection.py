@@ -50,13 +50,12 @@ class Buffer:
 
 @dataclass(frozen=True, eq=False)
 class Transfer:
-    """A load or store of a tile. `varies`: it depends on the loop around; `follows`: it waits for positions that the same steps load."""
+    """A load or store of a tile. `follows`: it waits for positions that the same steps load."""
 
     kind: str
     move: Move
     access: Access
     filled: Index
-    varies: bool = False
     follows: bool = False
     cut: bool = False
     """Loops around it end where a mask says."""
@@ -68,7 +67,6 @@ class Multiply:
 
     product: Product
     result: Buffer
-    accumulates: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +101,6 @@ class Selection:
     """All sections in order of their work, a loop before what the steps around it do besides; and the buffers."""
 
     template: Template
-    features: Features
     sections: tuple[Section, ...]
     buffers: tuple[Buffer, ...]
     together: tuple[Index, ...]
@@ -153,7 +150,7 @@ class _Selector:
             section for section in self.sections if section.items or any(s.around is section for s in self.sections)
         ]
         found = [buffer for buffer in self.buffers if buffer.paths]
-        return Selection(self.template, self.features, tuple(used), tuple(found), _together(found))
+        return Selection(self.template, tuple(used), tuple(found), _together(found))
 
     def _open(self, section: Section) -> None:
         self.section = section
@@ -192,12 +189,11 @@ class _Selector:
         else:
             buffer = self._stored(op.value)
         self._touch(buffer, kind)
-        varies = any(loop.variable in move.follows for loop in self.section.loops)
         sources = [read.source for i in op.indices for scalar in i.data() for read in scalar.reads()]
         follows = any(self.loaded.get(source) is self.section for source in sources)
         variables = {dim.name for dim in self.kernel.grid}
         cut = any(loop.trips.variables() & variables for loop in self.section.loops)
-        item = Transfer(kind, move, self._access(op, move), buffer.size, varies, follows, cut)
+        item = Transfer(kind, move, self._access(op, move), buffer.size, follows, cut)
         self.section.items.append(item)
 
     def _positions(self, scalar: Scalar, axes: tuple[Axis, ...]) -> None:
@@ -290,7 +286,7 @@ class _Selector:
             read = read + product(names[name] for name in names if name in touched) * int(node.dtype.bytes)
             self._read(node, "vector")
         self._touch(buffer, "vector")
-        width = buffer_width(body)
+        width = int(body.dtype.bytes)
         self.section.items.append(
             Vectors(
                 points,
@@ -336,7 +332,6 @@ class _Selector:
             self._touch(buffer, "tensor")
             buffer.operand = True
         start = self.places[op.accumulator]
-        accumulates = not (isinstance(start, Literal) and start.value == 0)
         forced = self.forced.get(op.result)
         if isinstance(start, _Held) and (
             start.buffer is forced or (forced is None and self._adoptable(op.accumulator, start))
@@ -344,14 +339,14 @@ class _Selector:
             buffer = start.buffer
         else:
             buffer = self._target(op.result)
-            if accumulates:
+            if not (isinstance(start, Literal) and start.value == 0):
                 self._copy(op.accumulator, buffer)
         self.places[op.result] = _Held(buffer)
         self._touch(buffer, "tensor")
         buffer.summed = True
         found = self.features.of[op]
         assert isinstance(found, Product)
-        self.section.items.append(Multiply(found, buffer, accumulates))
+        self.section.items.append(Multiply(found, buffer))
 
     # -- loops ---------------------------------------------------------------------------------------------------
     def _for(self, op: For) -> None:
@@ -382,7 +377,7 @@ class _Selector:
         inside = self.section
         inside.span = (begun, self.position)
         self.path = path
-        self._leave(before, inside)
+        self._leave(before)
         for result, buffer in zip(op.results, carried, strict=True):
             self.places[result] = _Held(buffer)
 
@@ -395,7 +390,7 @@ class _Selector:
         self._open(section)
         self.path = (*self.path, section)
 
-    def _leave(self, before: Section, inside: Section) -> None:
+    def _leave(self, before: Section) -> None:
         """Go on after a loop: in the steps of the loop around, which come after it in the order of work, or in straight code."""
         if before.loops:
             self.sections.remove(before)
@@ -437,11 +432,6 @@ class _Selector:
         buffer.engines.add(engine)
         buffer.paths.append(self.path)
         buffer.first, buffer.last = min(buffer.first, self.position), max(buffer.last, self.position)
-
-
-def buffer_width(body: Scalar) -> int:
-    """Bytes of one value."""
-    return int(body.dtype.bytes)
 
 
 def _together(buffers: Iterable[Buffer]) -> tuple[Index, ...]:

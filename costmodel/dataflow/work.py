@@ -109,7 +109,7 @@ class _Composer:
             stage = stages[id(section)]
             stage.around = stages[id(section.around)] if section.around is not None else None
             for item in section.items:
-                self._item(item, section, stage)
+                self._item(item, stage)
         work = Work(list(stages.values()))
         self._buffers(work)
         return work
@@ -126,9 +126,9 @@ class _Composer:
             times = times * along[dim]
         return times
 
-    def _item(self, item: Item, section: Section, stage: Stage) -> None:
+    def _item(self, item: Item, stage: Stage) -> None:
         if isinstance(item, Transfer):
-            self._transfer(item, section, stage)
+            self._transfer(item, stage)
         elif isinstance(item, Multiply):
             self._multiply(item, stage)
         else:
@@ -173,7 +173,7 @@ class _Composer:
         return vector_joules(target, points, operations) + scratch
 
     # -- memory --------------------------------------------------------------------------------------------------
-    def _transfer(self, item: Transfer, section: Section, stage: Stage) -> None:
+    def _transfer(self, item: Transfer, stage: Stage) -> None:
         target = self.target
         clocks, moved, wanted = transfer(item.access, target, self.shape)
         if item.kind == "store":

@@ -67,10 +67,6 @@ class Problem:
     def macs(self) -> int:
         return prod(self.extents.values())
 
-    @property
-    def output(self) -> Operand:
-        return next(operand for operand in self.operands if operand.role == "output")
-
     def bytes_of(self, operand: Operand) -> float:
         """Of the whole operand."""
         return operand.values(self.extents) * operand.bytes

@@ -57,7 +57,7 @@ def _fitted(seconds_by: float = 1.0) -> Fitted:
     seconds = Prepared(rows, space).predict(A100, P) * noise
     names = ("launch_seconds", "dram_efficiency", "tensor_efficiency")
     known = Rows("add", rows.kernel, sizes, seconds, rows.index, rows.site, columns=space)
-    return Fitted("adds", names, P, P, [Prepared(known, space)], 25.0)
+    return Fitted("adds", names, P, [Prepared(known, space)], 25.0)
 
 
 def test_a_table_identifies_what_its_rows_feel() -> None:
