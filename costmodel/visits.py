@@ -1,9 +1,9 @@
-"""How many steps loops make along dims that masks cut: in the mean over the programs of a grid, and of the longest one."""
+"""How many steps loops make along dims that masks cut: in the mean over the programs of a grid, of the longest one, and of the slowest core."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,15 @@ MOST_PROGRAMS = 1 << 14
 """Programs along one dim that are looked at one by one; of more, so many that lie evenly."""
 
 
+class Visits(NamedTuple):
+    """Steps of a loop, for each schedule: in the `mean` over all programs, of the one that makes `most`, and in the mean over the programs of
+    one core, of the core that makes most (`slowest`)."""
+
+    mean: Array
+    most: Array
+    slowest: Array
+
+
 def visited(
     reach: Reach,
     dim: str,
@@ -25,53 +34,14 @@ def visited(
     blocks: Mapping[str, Array],
     extents: Mapping[str, Array],
     symbols: Mapping[str, Array],
-) -> tuple[Array, Array]:
-    """Mean and most steps of a loop along a dim, for schedules with these tiles and programs (`blocks`) along the dims of the grid."""
-    mean, most = _over_programs(
-        reach, dim, tile, blocks, extents, symbols, {}, lambda steps, _: (steps.mean(), steps.max())
-    )
-    return mean, most
+    parts: Mapping[str, Array] | None = None,
+) -> Visits:
+    """Steps of a loop along a dim, for schedules with these tiles and programs (`blocks`) along the dims of the grid.
 
-
-def slowest(
-    reach: Reach,
-    dim: str,
-    tile: Mapping[str, Array],
-    blocks: Mapping[str, Array],
-    extents: Mapping[str, Array],
-    symbols: Mapping[str, Array],
-    parts: Mapping[str, Array],
-) -> Array:
-    """Steps of a loop along a dim in the mean over the programs of one core, of the core that makes most.
-
-    `parts`: into how many neighbours each dim of the grid is cut, which are worked on side by side; a core takes the same one of each.
+    `parts`: into how many neighbours dims of the grid are cut, which are worked on side by side; a core takes the same one of each
+    (none: one core takes all).
     """
-
-    def most(steps: Steps, cut: list[int]) -> tuple[float]:
-        for axis, many in enumerate(cut):
-            count = steps.shape[axis]
-            own = [steps.take(range(part, count, many), axis).mean(axis) for part in range(min(many, count))]
-            steps = np.stack(own, axis)
-        return (steps.max(),)
-
-    (found,) = _over_programs(reach, dim, tile, blocks, extents, symbols, parts, most)
-    return found
-
-
-Steps = np.ndarray[Any, np.dtype[Any]]
-
-
-def _over_programs(
-    reach: Reach,
-    dim: str,
-    tile: Mapping[str, Array],
-    blocks: Mapping[str, Array],
-    extents: Mapping[str, Array],
-    symbols: Mapping[str, Array],
-    parts: Mapping[str, Array],
-    figures: Callable[[Steps, list[int]], tuple[float, ...]],
-) -> list[Array]:
-    """Figures of the steps of all programs along the dims of the grid that a reach hangs on (and of their parts), for each schedule."""
+    parts = parts or {}
     names = sorted((reach.variables & extents.keys()) - {dim})
     ends = {name: (f"{name} first", f"{name} last") for name in names}
     lower, upper = reach.over(ends, "extent", "step")
@@ -83,7 +53,7 @@ def _over_programs(
     given |= {f"{name} parts": parts[name] for name in along if name in parts}
     shape = np.broadcast_shapes(*(np.shape(value) for value in given.values()))
     different, places = distinct(list(given.values()))
-    results: list[tuple[float, ...]] = []
+    results: list[tuple[float, float, float]] = []
     for values in different:
         known: dict[str, Any] = dict(zip(given, values.tolist(), strict=True))
         counts = [known[f"{name} blocks"] for name in along]
@@ -96,9 +66,20 @@ def _over_programs(
                 known[f"{name} last"] = known[f"{name} first"] + known[f"{name} tile"] - 1
         found = np.asarray(index(trips).evaluate(known))
         steps = np.broadcast_to(found, [each.size for each in programs])
-        results.append(figures(steps, [known.get(f"{name} parts", 1) for name in along]))
+        mean = steps.mean()
+        cut = [known.get(f"{name} parts", 1) for name in along]
+        results.append((mean, steps.max(), _slowest(steps, cut) if parts else mean))
     columns = [np.array(column, dtype=np.float64) for column in zip(*results, strict=True)]
-    return [column[places].reshape(shape) if shape else float(column[0]) for column in columns]
+    return Visits(*(column[places].reshape(shape) if shape else float(column[0]) for column in columns))
+
+
+def _slowest(steps: np.ndarray[Any, np.dtype[Any]], cut: Sequence[int]) -> float:
+    """Steps of the core that makes most, of all programs' [blocks along each dim]."""
+    for axis, many in enumerate(cut):
+        count = steps.shape[axis]
+        own = [steps.take(range(part, count, many), axis).mean(axis) for part in range(min(many, count))]
+        steps = np.stack(own, axis)
+    return float(steps.max())
 
 
 def shares_left(
@@ -112,7 +93,7 @@ def shares_left(
     found: dict[str, float] = {}
     for dim, left in reach.items():
         needed = {name: size for name, size in symbols.items() if name in left.variables}
-        mean, _ = visited(left, dim, ones, {n: e for n, e in extents.items() if n not in reach}, extents, needed)
+        mean = visited(left, dim, ones, {n: e for n, e in extents.items() if n not in reach}, extents, needed).mean
         found[dim] = float(mean) / float(extents[dim])
     return found
 

@@ -22,7 +22,7 @@ from codesign.costmodel.dataflow.work import Work, busiest, work_of
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import KernelSummary
-from codesign.costmodel.visits import slowest, visited
+from codesign.costmodel.visits import visited
 from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import ScheduleBatch, ordered
 
@@ -193,9 +193,8 @@ def _shape(
     for dim, reach in kernel.reach.items():
         if dim in looped:
             needed = {name: sizes[name] for name in reach.variables - extents.keys()}
-            made[dim], most = visited(reach, dim, tile, programs, extents, needed)
-            several = slowest(reach, dim, tile, programs, extents, needed, lay.whole)
-            longest[dim] = np.where(lay.rounds > 1, several, most)
+            found = visited(reach, dim, tile, programs, extents, needed, lay.whole)
+            made[dim], longest[dim] = found.mean, np.where(lay.rounds > 1, found.slowest, found.most)
     return Shape(
         tile,
         mean,

@@ -149,7 +149,7 @@ def geometry(
     skew: Array = 1.0
     for dim, reach in kernel.reach.items():  # steps that a mask leaves, and the longest block's beside the mean one's
         needed = {name: sizes[name] for name in reach.variables - extents.keys()}
-        steps, most = visited(reach, dim, tile, blocks, extents, needed)
+        steps, most, _ = visited(reach, dim, tile, blocks, extents, needed)
         left[dim] = np.where(looped[dim], steps / np.ceil(extents[dim] / tile[dim]), 1.0)
         trips[dim] = trips[dim] * left[dim]
         skew = np.maximum(skew, np.where(looped[dim], most / np.maximum(steps, 1e-9), 1.0))
