@@ -60,11 +60,11 @@ class DataflowModel:
         joules, dram, scratch = np.zeros(count), np.zeros(count), np.zeros(count)
         reason = np.full(count, "", dtype=object)
         dataflow = str(schedules.common.extras.get("dataflow", ""))
+        alike = _alike(kernel, extents, columns, target)
         for structure in structures(kernel, extents, columns, count, sizes or {}):
             if structure.selection is None:
                 reason[structure.rows] = structure.reason
                 continue
-            alike = _alike(kernel, extents, columns, target)
             for rows, order in _pieces(structure.rows, alike, schedules.common.order, columns.get("order")):
                 given = {k: v[rows] for k, v in columns.items()}
                 shape = _shape(target, kernel, extents, given, structure.looped, sizes or {}, order)

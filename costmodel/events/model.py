@@ -41,7 +41,7 @@ class EventModel:
         """Simulate every schedule that fits; see CostModel. Milliseconds a schedule."""
         if kernel.strands:
             return side_by_side(
-                kernel, machine, schedules, lambda strand, some, _: self.predict(strand, machine, some, sizes)
+                kernel, machine, schedules, lambda strand, some: self.predict(strand, machine, some, sizes)
             )
         analytic = GpuTileModel(self.calibration, self.compiled)
         below = analytic.predict(kernel, machine, schedules, sizes)

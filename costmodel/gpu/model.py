@@ -14,7 +14,7 @@ from codesign.costmodel.gpu.intervals import Widening, common_share, distances, 
 from codesign.costmodel.gpu.occupancy import Known, known, reasons
 from codesign.costmodel.gpu.overlap import THROTTLE
 from codesign.costmodel.gpu.parameters import Calibration, load_calibration
-from codesign.costmodel.gpu.strands import side_by_side
+from codesign.costmodel.gpu.strands import of_one_code, side_by_side
 from codesign.costmodel.gpu.timing import Estimate, estimate
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.performed import Rows, by_performance
@@ -46,30 +46,22 @@ class GpuTileModel:
     ) -> CostBatch:
         """Seconds of each schedule with terms, interval, domain and reasons; see CostModel."""
         report = known(self.reported, [schedules.row(k) for k in range(len(schedules))]) if self.reported else None
+
+        def alone(nest: KernelSummary, some: ScheduleBatch, held: Known | None) -> CostBatch:
+            """Schedules of one loop nest; `held`: of each row, what a block of its code holds."""
+            if not self.compiled:
+                return self._predict(nest, machine, some, sizes, held)
+
+            def predict(which: KernelSummary, part: ScheduleBatch, rows: Rows) -> CostBatch:
+                return self._predict(which, machine, part, sizes, None if held is None else held.take(rows))
+
+            return by_performance(nest, some, predict)
+
         if not kernel.strands:
-            return self._performed(kernel, machine, schedules, sizes, report)
-
-        def strand(which: KernelSummary, some: ScheduleBatch, held: Known | None) -> CostBatch:
-            return self._performed(which, machine, some, sizes, held if report is None else report)
-
-        return side_by_side(kernel, machine, schedules, strand)
-
-    def _performed(
-        self,
-        kernel: KernelSummary,
-        machine: Machine,
-        schedules: ScheduleBatch,
-        sizes: Mapping[str, int] | None,
-        report: Known | None,
-    ) -> CostBatch:
-        """Seconds of schedules of one loop nest; `report`: of each row, what a block of its code holds."""
-        if not self.compiled:
-            return self._predict(kernel, machine, schedules, sizes, report)
-
-        def predict(which: KernelSummary, some: ScheduleBatch, rows: Rows) -> CostBatch:
-            return self._predict(which, machine, some, sizes, None if report is None else report.take(rows))
-
-        return by_performance(kernel, schedules, predict)
+            return alone(kernel, schedules, report)
+        if report is None:
+            return of_one_code(kernel, machine, schedules, alone)
+        return side_by_side(kernel, machine, schedules, lambda strand, some: alone(strand, some, report))
 
     def _predict(
         self,

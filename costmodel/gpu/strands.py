@@ -20,12 +20,20 @@ from codesign.costmodel.protocol import CostBatch, Floats
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.schedule import Schedule, ScheduleBatch
 
+Alone = Callable[[KernelSummary, ScheduleBatch], CostBatch]
+"""Predicts one strand."""
+
 Predict = Callable[[KernelSummary, ScheduleBatch, Known | None], CostBatch]
 """Predicts one strand, with what a block holds on chip where that is known."""
 
 
-def side_by_side(kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, predict: Predict) -> CostBatch:
-    """The cost of a kernel of several strands."""
+def side_by_side(kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, predict: Alone) -> CostBatch:
+    """The cost of a kernel of several strands, each of which is predicted as it is beside the others."""
+    return _together([predict(strand, restricted(schedules, strand)) for strand in kernel.strands], machine)
+
+
+def of_one_code(kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, predict: Predict) -> CostBatch:
+    """The same of strands whose blocks hold on chip what the one that holds most does: it fits what fits each alone."""
     own = [(strand, restricted(schedules, strand)) for strand in kernel.strands]
     alone = [predict(strand, batch, None) for strand, batch in own]
     held = _held(alone, machine)
