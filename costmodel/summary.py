@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -153,7 +154,7 @@ class KernelSummary:
     strands: tuple[KernelSummary, ...] = ()
     """The parts of a group whose programs lie side by side on the grid (`ir.tiling.strands`), where there are several."""
 
-    @property
+    @cached_property
     def chained(self) -> int:
         """Most contractions of which each needs the one before: 1 for products side by side, 2 for attention's."""
         depth: dict[str, int] = {}

@@ -84,22 +84,24 @@ class State:
 
     def joined(self, nest: Nest, part: Chains) -> State:
         """Each mapping of a flat state with each chain of one dim more."""
-        sizes = (
-            {**self.sizes, part.dim: [row[None, :] for row in part.sizes]} if _is_window(nest, part.dim) else self.sizes
-        )
         picked = {**self.picked, part.dim: np.arange(len(part))[None, :]}
-        loops, space, sent, tile, used = self._times(part, lambda row: row[None, :])
-        return State(loops, space, sent, tile, used, sizes, picked, (self.shape[0], len(part)))
+        return self._times(nest, part, lambda row: row[None, :], picked, (self.shape[0], len(part)))
 
     def beside(self, nest: Nest, part: Chains) -> State:
         """Each mapping with the chain of its own row of one dim more."""
-        sizes = (
-            {**self.sizes, part.dim: [row[:, None] for row in part.sizes]} if _is_window(nest, part.dim) else self.sizes
-        )
-        loops, space, sent, tile, used = self._times(part, lambda row: row[:, None])
-        return State(loops, space, sent, tile, used, sizes, self.picked, (len(part), 1))
+        return self._times(nest, part, lambda row: row[:, None], self.picked, (len(part), 1))
 
-    def _times(self, part: Chains, laid: Callable[[Floats], Floats]) -> list[Each]:
+    def _times(
+        self,
+        nest: Nest,
+        part: Chains,
+        laid: Callable[[Floats], Floats],
+        picked: Mapping[str, Ints],
+        shape: tuple[int, int],
+    ) -> State:
+        """Products with what the chains of a dim make of each point, which are `laid` along N or C."""
+        window = any(part.dim in operand.window_dims for operand in nest.problem.operands)
+        sizes = {**self.sizes, part.dim: [laid(row) for row in part.sizes]} if window else self.sizes
         pairs = (
             (self.loops, part.loops),
             (self.space, part.space),
@@ -107,10 +109,11 @@ class State:
             (self.tile, part.tile),
             (self.used, part.used),
         )
-        return [
+        loops, space, sent, tile, used = (
             [mine if (row == 1.0).all() else mine * laid(row) for mine, row in zip(arrays, rows, strict=True)]
             for arrays, rows in pairs
-        ]
+        )
+        return State(loops, space, sent, tile, used, sizes, picked, shape)
 
     def factors(self, nest: Nest, rest: Sequence[Edge] = ()) -> Factors:
         """As they are priced; with dims that are not cut yet at the least that these cost."""
@@ -159,10 +162,6 @@ def wanted_of(nest: Nest, parts: Sequence[Chains], every: bool) -> list[float]:
             wanted[number] = float(reached[number].max())
             reached = reached[:, reached[number] == wanted[number]]
     return wanted
-
-
-def _is_window(nest: Nest, dim: str) -> bool:
-    return any(dim in operand.window_dims for operand in nest.problem.operands)
 
 
 def _windows(nest: Nest, sizes: Mapping[str, Each]) -> Each:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -135,9 +136,9 @@ def test_more_of_anything_is_never_slower_and_nothing_beats_the_roofline(
     tmp_path_factory: pytest.TempPathFactory, sizes: tuple[int, int, int], what: str, counting: Counting
 ) -> None:
     folder, problem = tmp_path_factory.mktemp("mine"), product(*sizes)
-    less = {"dram": 1e10, "clusters": 2, "clock": 1e9, "links": 1e10}
+    less: dict[str, Any] = {"dram": 1e10, "clusters": 2, "clock": 1e9, "links": 1e10}
     more = {**less, what: less[what] * 2}
-    slow, fast = (written(folder, **figures) for figures in (less, more))  # type: ignore[arg-type]
+    slow, fast = (written(folder, **figures) for figures in (less, more))
     before, after = (search(problem, each, counting, "latency").costs.seconds.item() for each in (slow, fast))
     assert after <= before * (1 + 1e-9)
     for each, seconds in ((slow, before), (fast, after)):
