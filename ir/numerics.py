@@ -134,6 +134,20 @@ def finish(array: npt.ArrayLike, dtype: DType) -> Array:
     return values if values.dtype == dtype.numpy else values.astype(dtype.numpy)
 
 
+def combine_at(array: Array, places: tuple[Array, ...], values: Array, combine: str, dtype: DType) -> None:
+    """Write values into elements of an array of a dtype ("set"), or combine them with what is there, one after the other."""
+    with np.errstate(all="ignore"):
+        if combine == "set":
+            array[places] = values
+            return
+        _COMBINE[combine].at(array, places, values)
+        if dtype.is_float and dtype.bits < 32:
+            array[places] = convert(array[places], dtype)
+
+
+_COMBINE = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+
+
 def lowest(dtype: DType) -> Any:
     """The identity of `max`: minus infinity, the least integer, or False."""
     if dtype is BOOL:

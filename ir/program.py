@@ -24,7 +24,7 @@ from codesign.ir.precision import Precision
 from codesign.ir.scalar import Literal as ScalarLiteral
 from codesign.ir.scalar import Read, Scalar
 from codesign.ir.tensor import Monoid
-from codesign.ir.tile import Axis, Guard
+from codesign.ir.tile import Atomic, Axis, Guard
 from codesign.ir.types import TileType
 
 Engine = Literal["load", "store", "tensor", "vector"]
@@ -180,7 +180,7 @@ class Store(Instruction):
     axes: tuple[Axis, ...]
     source: Read
     guards: tuple[Guard, ...] = ()
-    atomic: Literal["add", "mul", "max", "min"] | None = None
+    atomic: Atomic | None = None
 
     @property
     def engine(self) -> Engine:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.dtypes import BOOL, I64, DType
@@ -102,6 +102,8 @@ class Constant(Op):
 
 Combine = Literal["set", "add", "mul", "max", "min"]
 """What a write makes of an element and of what was there before."""
+
+COMBINERS: tuple[Combine, ...] = get_args(Combine)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.dtypes import DType
@@ -163,8 +163,14 @@ class Load(_Access):
         super().__init__(buffer, listed, indices, guards, (_tile(buffer.type.dtype, listed, name),), location)
 
 
+Atomic = Literal["add", "mul", "max", "min"]
+"""What a store that combines makes of an element and of what was there before."""
+
+ATOMICS: tuple[Atomic, ...] = get_args(Atomic)
+
+
 class Store(_Access):
-    """`store %t[m, n] -> %out [m: 128, n: 64] at [...] where ...`; `atomic` combines ("add", "mul", "max", "min") instead of
+    """`store %t[m, n] -> %out [m: 128, n: 64] at [...] where ...`; `atomic` combines instead of
     writing.
 
     `value` is a tile whose axes are `axes` in order.
@@ -180,7 +186,7 @@ class Store(_Access):
         indices: Iterable[IndexLike],
         *,
         guards: Iterable[Guard] = (),
-        atomic: Literal["add", "mul", "max", "min"] | None = None,
+        atomic: Atomic | None = None,
         location: Location = UNKNOWN,
     ) -> None:
         self.value = value

@@ -24,7 +24,7 @@ from codesign.ir.errors import EvaluationError
 from codesign.ir.index import Index, index
 from codesign.ir.interpreter.reduction import reduce_array
 from codesign.ir.microscaling import power_of_two
-from codesign.ir.numerics import Array, convert, finish
+from codesign.ir.numerics import Array, combine_at, convert, finish
 from codesign.ir.precision import multiply
 from codesign.ir.program import Instruction, Load, Matmul, Program, Store, Vector
 from codesign.ir.scalar import Read
@@ -189,14 +189,7 @@ class Values:
         if active is not True:
             lanes = np.broadcast_to(active, domain.shape)
             places, values = tuple(place[lanes] for place in places), values[lanes]
-        if op.atomic is None:
-            memory[places] = values
-            return
-        combiner: Any = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}[op.atomic]
-        with np.errstate(all="ignore"):
-            combiner.at(memory, places, values)
-            if dtype.is_float and dtype.bits < 32:
-                memory[places] = convert(memory[places], dtype)
+        combine_at(memory, places, values, op.atomic or "set", dtype)
 
     def _count(self, evaluator: BatchEvaluator, guards: Sequence[Guard], number: int, chosen: Ints) -> None:
         """Note which share of its lanes data leaves each execution."""

@@ -18,7 +18,7 @@ from codesign.ir.interpreter.reduction import evaluate_domain, scan_array
 from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
 from codesign.ir.interpreter.symbols import bind_symbols
 from codesign.ir.interpreter.tile import run_kernel, with_outputs
-from codesign.ir.numerics import Array, convert, held
+from codesign.ir.numerics import Array, combine_at, convert, held
 from codesign.ir.tile import Kernel
 
 External = Callable[[tensor.Call, Sequence[Array]], Any]
@@ -183,12 +183,7 @@ def _combined(combine: tensor.Combine, into: Array, places: tuple[Array, ...], n
     result = into
     if not into.ndim:  # all of them fall on the one element
         places, result = (np.zeros(len(new), np.int64),), into.reshape(1)
-    with np.errstate(all="ignore"):
-        if combine == "set":
-            result[places] = new
-        else:
-            combiner = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}[combine]
-            combiner.at(result, places, new)
+    combine_at(result, places, new, combine, dtype)
     return convert(result.reshape(into.shape), dtype)
 
 

@@ -15,7 +15,7 @@ from codesign.ir.errors import EvaluationError
 from codesign.ir.interpreter.reduction import reduce_array
 from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
 from codesign.ir.interpreter.symbols import bind_symbols
-from codesign.ir.numerics import Array, convert, finish
+from codesign.ir.numerics import Array, combine_at, convert, finish
 from codesign.ir.precision import multiply
 
 
@@ -114,14 +114,7 @@ def _store(op: tile.Store, env: dict[Value, Array], variables: Mapping[str, int]
     if active is not True:
         chosen = np.broadcast_to(active, domain.shape)
         places, values = tuple(place[chosen] for place in places), values[chosen]
-    if op.atomic is None:
-        buffer[places] = values
-        return []
-    combiner: Any = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}[op.atomic]
-    with np.errstate(all="ignore"):
-        combiner.at(buffer, places, values)
-        if dtype.is_float and dtype.bits < 32:
-            buffer[places] = convert(buffer[places], dtype)
+    combine_at(buffer, places, values, op.atomic or "set", dtype)
     return []
 
 

@@ -11,15 +11,13 @@ from codesign.ir.core import Block, Op, Value
 from codesign.ir.index import Index
 from codesign.ir.precision import PRECISIONS
 from codesign.ir.scalar import Literal
-from codesign.ir.tensor import MONOIDS
+from codesign.ir.tensor import COMBINERS, MONOIDS
 from codesign.ir.text.builder import Builder, Rule, all_children, child, children
 from codesign.ir.text.expressions import Branch, Node
 
-SCATTER_COMBINERS = ("set", "add", "mul", "max", "min")
 SCAN_MONOIDS = ("sum", "prod", "max", "min", "argmax", "argmin", "logsumexp")
 DISTRIBUTIONS = ("uniform", "normal", "bits")
 COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast")
-ATOMICS = ("add", "mul", "max", "min")
 
 
 # -- tensor level -----------------------------------------------------------------------------------------------------
@@ -50,14 +48,14 @@ def _fusion(b: Builder, node: Node, names: list[str]) -> Op:
         within = isinstance(entry, Tree) and entry.data == "write_within"
         if b.integer(position) >= len(inner.yields):
             b.fail(f"result {b.integer(position)} of {len(inner.yields)}", position)
-        kind: tensor.Combine = "set" if combine is None else b.one_of(combine, SCATTER_COMBINERS, "combiner")
+        kind: tensor.Combine = "set" if combine is None else b.one_of(combine, COMBINERS, "combiner")
         writes[b.integer(position)] = tensor.Write(b.value(base), b.indices(at), within, kind)
     return tensor.Fusion(inner, names=given, label="" if label is None else b.string(label), writes=writes)
 
 
 def _scatter(b: Builder, node: Node, names: list[str]) -> Op:
     combine, init, dims, target, body = node.children
-    kind = b.one_of(combine, SCATTER_COMBINERS, "combiner")
+    kind = b.one_of(combine, COMBINERS, "combiner")
     return tensor.Scatter(kind, b.value(init), b.dims(dims), b.indices(target), b.body(body))
 
 
@@ -174,7 +172,7 @@ def _store(b: Builder, node: Node, names: list[str]) -> Op:
         b.axes(children(axes)),
         indices,
         guards=_guards(b, guards),
-        atomic=None if atomic is None else b.one_of(child(atomic, 0), ATOMICS, "atomic"),
+        atomic=None if atomic is None else b.one_of(child(atomic, 0), tile.ATOMICS, "atomic"),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import lark
 
@@ -37,7 +37,7 @@ from codesign.ir.program import (
 from codesign.ir.scalar import Apply, IndexValue, Read, Scalar
 from codesign.ir.scalar import Literal as ScalarLiteral
 from codesign.ir.tensor import MONOIDS
-from codesign.ir.tile import Axis, Guard
+from codesign.ir.tile import Atomic, Axis, Guard
 from codesign.ir.types import BufferType, row_major
 
 _AnyInstruction = TypeVar("_AnyInstruction", bound=Instruction)
@@ -135,7 +135,7 @@ class ProgramBuilder(lark.Transformer[Any, Any]):
     def store(self, *items: Any) -> Store:
         atomic = None
         if isinstance(items[0], lark.Token):
-            atomic = cast(Literal["add", "mul", "max", "min"], str(items[0]).removeprefix("atomic_"))
+            atomic = cast(Atomic, str(items[0]).removeprefix("atomic_"))
             items = items[1:]
         (target, indices), axes, source, guards, *rest = items
         return self._with(Store(target, indices, axes, source, guards, atomic), rest)

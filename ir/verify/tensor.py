@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any
 
 from codesign.ir import tensor
 from codesign.ir.core import Block, Module, Op, Value
@@ -129,9 +129,6 @@ def _constant(v: TensorVerifier, op: tensor.Constant, defined: set[Value]) -> No
             fail(op, f"the data of {op.constant!r} has shape {list(shape)}, its type says {declared}")
 
 
-COMBINERS = get_args(tensor.Combine)
-
-
 def _fusion(v: TensorVerifier, op: tensor.Fusion, defined: set[Value]) -> None:
     inside: dict[Value, tensor.Compute] = {}
     extents: dict[str, Any] = {}
@@ -162,8 +159,8 @@ def _fusion(v: TensorVerifier, op: tensor.Fusion, defined: set[Value]) -> None:
 
 
 def _write(v: TensorVerifier, op: tensor.Fusion, write: tensor.Write, made: tensor.Compute) -> None:
-    if write.combine not in COMBINERS:
-        fail(op, f"unknown combiner {write.combine!r}", hint=f"known: {', '.join(COMBINERS)}")
+    if write.combine not in tensor.COMBINERS:
+        fail(op, f"unknown combiner {write.combine!r}", hint=f"known: {', '.join(tensor.COMBINERS)}")
     if len(write.at) != len(write.base.shape):
         fail(op, f"writes %{write.base.name} of rank {len(write.base.shape)} at {len(write.at)} indices")
     names = v.symbols | {dim.name for dim in made.dims}
@@ -175,8 +172,8 @@ def _write(v: TensorVerifier, op: tensor.Fusion, write: tensor.Write, made: tens
 
 
 def _scatter(v: TensorVerifier, op: tensor.Scatter, defined: set[Value]) -> None:
-    if op.combine not in COMBINERS:
-        fail(op, f"unknown combiner {op.combine!r}", hint=f"known: {', '.join(COMBINERS)}")
+    if op.combine not in tensor.COMBINERS:
+        fail(op, f"unknown combiner {op.combine!r}", hint=f"known: {', '.join(tensor.COMBINERS)}")
     if len(op.target) != len(op.init.shape):
         fail(op, f"writes %{op.init.name} of rank {len(op.init.shape)} at {len(op.target)} indices")
     v.scalar(op, op.body, op.dims)
