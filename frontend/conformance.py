@@ -404,8 +404,8 @@ def is_core(info: Any) -> bool:
     packet: Any = getattr(torch.ops.aten, info.aten_name or info.name.rpartition(".")[2], None)
     if not isinstance(packet, torch._ops.OpOverloadPacket):
         return False
-    names: Sequence[str] = packet.overloads()  # type: ignore[no-untyped-call]
-    return any(torch.Tag.core in getattr(packet, name).tags for name in names)
+    overloads: Callable[[], Sequence[str]] = packet.overloads
+    return any(torch.Tag.core in getattr(packet, name).tags for name in overloads())
 
 
 def share_of_core(tallies: Sequence[Tally], chosen: Sequence[Any]) -> str:

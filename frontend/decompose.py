@@ -153,14 +153,10 @@ def _check(node: Node) -> None:
 
 def _abstracted(node: Node) -> tuple[Any, list[torch.Tensor]]:
     """The arguments of a call with slots for its tensors, one for each tensor however often it is given."""
-    slots: dict[Node, _Slot] = {}
-
-    def slot(argument: Node) -> _Slot:
-        return slots.setdefault(argument, _Slot(len(slots)))
-
+    slots = {argument: _Slot(position) for position, argument in enumerate(node.all_input_nodes)}
     given: Any = (node.args, node.kwargs)
-    map_aggregate: Any = torch.fx.node.map_aggregate
-    arguments = map_aggregate(given, lambda item: slot(item) if isinstance(item, Node) else item)
+    map_arg: Any = torch.fx.node.map_arg
+    arguments = map_arg(given, slots.__getitem__)
     tensors: list[torch.Tensor] = []
     for argument in slots:
         tensor = argument.meta.get("val")
@@ -275,7 +271,7 @@ class _Assembly:
 
     def _spliced(self, call: _Call, node: Node) -> Any:
         own: dict[Node, Node] = {}
-        for inner, argument in zip(call.inputs, _tensors_of(node), strict=True):
+        for inner, argument in zip(call.inputs, node.all_input_nodes, strict=True):
             own[inner] = self.made[argument]
         where = {key: node.meta[key] for key in _PLACES if key in node.meta}
         for inner in call.body:
@@ -287,13 +283,6 @@ class _Assembly:
             own[inner] = new
         leaves = [own[inner] for inner in call.outputs]
         return pytree.tree_unflatten(leaves, pytree.tree_structure(call.results))
-
-
-def _tensors_of(node: Node) -> list[Node]:
-    """The nodes among a call's arguments, each once, in the order of its slots."""
-    found: dict[Node, None] = {}
-    torch.fx.node.map_arg((node.args, node.kwargs), lambda argument: found.setdefault(argument, None))
-    return list(found)
 
 
 def _assembled(program: ExportedProgram, calls: dict[Node, _Call]) -> ExportedProgram:

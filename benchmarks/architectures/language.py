@@ -103,8 +103,8 @@ def causal(name: str, **more: Any) -> Any:
     import transformers
 
     config, options = CAUSAL[name]
-    made: Any = getattr(transformers, f"{config}Config")(**{**options, **more})
-    return transformers.AutoModelForCausalLM.from_config(made)  # type: ignore[no-untyped-call]
+    classes: Any = transformers
+    return classes.AutoModelForCausalLM.from_config(getattr(classes, f"{config}Config")(**{**options, **more}))
 
 
 def prompt(name: str) -> Callable[[], Example]:
