@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -112,6 +112,28 @@ def file_at(path: Path | None) -> None:
         output_directory(path.parent)
         if path.is_dir():
             raise CodesignError("a folder, where a file is to be written", place=str(path))
+
+
+def sizes(option: str, given: Iterable[str], example: str) -> dict[str, int]:
+    """Sizes by name from a repeatable option; CodesignError names what is none."""
+    found: dict[str, int] = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not equals or not name or not value.isdecimal() or int(value) < 1:
+            raise CodesignError(f"{option} {item!r} is not NAME=SIZE", hint=f"as in {option} {example}")
+        found[name] = int(value)
+    return found
+
+
+def read_text(path: Path) -> str:
+    """The text of a file; CodesignError where it can't be read or is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CodesignError("not a text file", place=str(path)) from error
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or "can't be read").lower()
+        raise CodesignError(reason, place=str(path)) from error
 
 
 def print_json(document: Any) -> None:

@@ -28,16 +28,6 @@ if TYPE_CHECKING:
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
-def _bindings(bind: list[str]) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for item in bind:
-        name, equals, value = item.partition("=")
-        if not equals or not name or not value.isdecimal() or int(value) < 1:
-            raise CodesignError(f"--bind {item!r} is not NAME=SIZE", hint="as in --bind batch=8")
-        sizes[name] = int(value)
-    return sizes
-
-
 def _forms(emit: list[str], machines: list[Machine]) -> set[str]:
     """The forms asked for; CodesignError for one that no backend of these machines makes."""
     known = ["tensor", "tile", "mlir", *sorted({"triton", "accelerator", *(m.backend for m in machines if m.backend)})]
@@ -164,7 +154,7 @@ def _compile(
     search = {"policy": policy, "budget": budget, "fusion": fusion, "seed": seed, "reuse": reuse, "dynamic": dynamic}
     search["frontend"] = frontend.value
     search["explain_fusion"] = explain_fusion or page is not None
-    checks = {"verify": verify, "kernels": kernels, "sizes": _bindings(bind or [])}
+    checks = {"verify": verify, "kernels": kernels, "sizes": command.sizes("--bind", bind or [], "batch=8")}
     shown = _Shown(emit or [], output, as_json, show_all, why or [], explain_fusion, page, trace)
     return _run(model, target or ["h100_sxm"], {**search, **checks}, passes, schedules, shown)
 
@@ -223,8 +213,9 @@ def _run(
             compiled = pipeline.compile_for(captured, machine, options, steps)
             if folder is not None:
                 where = folder if len(machines) == 1 else folder / machine.name
-                written.extend(artifacts.write(compiled, where, forms or artifacts.default_forms(machine)))
-                claim(folder, written)
+                made = artifacts.write(compiled, where, forms or artifacts.default_forms(machine))
+                claim(folder, made)
+                written.extend(made)
             compilations.append(compiled)
     if folder is not None:
         settle(folder, written)

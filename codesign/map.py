@@ -126,13 +126,7 @@ def _problem(sides: str, product: str, sizes: list[str], dtype: str) -> Problem:
             raise CodesignError(f"--gemm: needs three sizes, got {sides!r}", hint="--gemm 4096,4096,4096")
         m, n, k = map(int, parts)
         return gemm(m, n, k, dtype, width)
-    extents = {}
-    for entry in sizes:
-        name, _, value = entry.partition("=")
-        if not value.isdigit() or int(value) < 1:
-            raise CodesignError(f"--size: needs DIM=SIZE, got {entry!r}")
-        extents[name.strip()] = int(value)
-    return parse_problem(product, extents, dtype, width)
+    return parse_problem(product, command.sizes("--size", sizes, "m=4096"), dtype, width)
 
 
 def _best(problem: Problem, hierarchy: Hierarchy, counting: Counting, objective: str, slack: float) -> dict[str, Any]:
@@ -151,10 +145,7 @@ def _best(problem: Problem, hierarchy: Hierarchy, counting: Counting, objective:
 
 
 def _priced(problem: Problem, hierarchy: Hierarchy, counting: Counting, path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CodesignError(f"cannot be read: {error}", place=str(path)) from None
+    text = command.read_text(path)
     try:
         if text.lstrip().startswith("{"):
             data = json.loads(text)

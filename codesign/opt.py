@@ -120,14 +120,7 @@ def _to_stderr(text: str) -> None:
 def _read(file: Path) -> Module:
     if str(file) == "-":
         return parse(sys.stdin.read(), "<stdin>")
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise CodesignError("not a text file", place=str(file)) from error
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or "can't be read").lower()
-        raise CodesignError(reason, place=str(file)) from error
-    return parse(text, str(file))
+    return parse(command.read_text(file), str(file))
 
 
 def _bisect(pipeline: list[Pass], module: Module, context: Context, seed: int, as_json: bool) -> int:

@@ -209,5 +209,5 @@ def explain(compilation: Compilation, kernel: str) -> Ledger:
     model = cost_model_for(compilation.machine)
     if tuned.reported is not None:
         model = informed(model, {tuned.schedule: tuned.reported})
-    sizes = {k: v for k, v in compilation.document.symbols.items() if k in tuned.summary.symbols}
+    sizes = tuned.summary.sizes(compilation.document.symbols)
     return ledger(tuned.summary, compilation.machine, ScheduleBatch.of(schedules), 0, model, sizes)

@@ -116,13 +116,7 @@ def _module(file: Path) -> Module:
         from codesign.lab.models import captured
 
         return captured(file).captured.module
-    try:
-        return parse(file.read_text(encoding="utf-8"), str(file))
-    except UnicodeDecodeError:
-        raise CodesignError("not a text file", place=str(file)) from None
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or "can't be read").lower()
-        raise CodesignError(reason, place=str(file)) from error
+    return parse(command.read_text(file), str(file))
 
 
 def main() -> NoReturn:

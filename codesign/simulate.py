@@ -100,14 +100,7 @@ def _changed(machine: Machine, changes: list[str]) -> Machine:
 
 
 def _read(file: Path, name: str | None) -> list[Program]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise CodesignError("not a text file", place=str(file)) from error
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or "can't be read").lower()
-        raise CodesignError(reason, place=str(file)) from error
-    found = parse_programs(text, str(file))
+    found = parse_programs(command.read_text(file), str(file))
     if name is None:
         return found
     chosen = [p for p in found if p.name == name.removeprefix("@")]

@@ -65,9 +65,9 @@ def blocks(compilation: Compilation, kernel: str) -> Timeline | None:
     info = compilation.kernels[kernel]
     if compilation.machine.kind != "gpu":
         return None
-    sizes = {k: v for k, v in compilation.document.symbols.items() if k in info.tuned.summary.symbols}
+    summary = info.tuned.summary
     try:
-        return simulate(info.tuned.summary, compilation.machine, info.tuned.schedule, sizes)
+        return simulate(summary, compilation.machine, info.tuned.schedule, summary.sizes(compilation.document.symbols))
     except CodesignError:
         return None
 

@@ -163,6 +163,10 @@ class KernelSummary:
             depth[nest.name] = before + (nest.contraction is not None)
         return max(depth.values(), default=0)
 
+    def sizes(self, given: Mapping[str, int]) -> dict[str, int]:
+        """Of sizes by name, those of its own symbols."""
+        return {name: value for name, value in given.items() if name in self.symbols}
+
 
 Counts = dict[tuple[Unit, str], float]
 

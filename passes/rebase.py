@@ -133,8 +133,7 @@ def rebased(
             body = body.substitute(mine)
             touched = touched or any(dim.name in splits for dim in op.domain)
         dims, reductions = _cut(op.dims, names, splits), _cut(op.reductions, names, splits)
-        if any(read.source in mapping for read in body.reads()):
-            body = body.rewrite(lambda node: _own_dims(node, mapping, dims_of))
+        body = redirected(body, mapping, dims_of)
         if touched:
             extents = {dim.name: dim.extent for dim in (*dims, *reductions)}
             body = simplify_scalar(body, Rewriting(outer.with_extents(extents)))
@@ -161,8 +160,13 @@ def _cut(dims: Iterable[Dim], names: Mapping[str, str], splits: Mapping[str, Spl
     return tuple(cut)
 
 
-def _own_dims(node: Scalar, mapping: Mapping[Value, Value], dims_of: Mapping[Value, tuple[Dim, ...]]) -> Scalar | None:
-    if isinstance(node, Read) and node.source in mapping:
-        new = mapping[node.source]
-        return Read(new, tuple(index(dim.name) for dim in dims_of[new]))
-    return None
+def redirected(body: Scalar, mapping: Mapping[Value, Value], dims_of: Mapping[Value, tuple[Dim, ...]]) -> Scalar:
+    """The body with reads of old values made reads of the new ones, each at its own dims."""
+
+    def change(node: Scalar) -> Scalar | None:
+        if isinstance(node, Read) and node.source in mapping:
+            new = mapping[node.source]
+            return Read(new, tuple(index(dim.name) for dim in dims_of[new]))
+        return None
+
+    return body.rewrite(change) if any(read.source in mapping for read in body.reads()) else body

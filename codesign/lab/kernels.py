@@ -122,7 +122,7 @@ def model_problems(path: Path, machine: Machine, fidelity: int = 1) -> Iterator[
     compilation = compiled(path, machine)
     for name, info in compilation.kernels.items():
         summary = info.tuned.summary
-        sizes = {k: v for k, v in compilation.document.symbols.items() if k in summary.symbols}
+        sizes = summary.sizes(compilation.document.symbols)
         yield kernel_problem(f"{path.stem}.{name}", summary, machine, sizes, fidelity)
 
 

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from codesign.ir.core import Value
-from codesign.ir.index import Bounds, FloorDiv, Index, Mod, index
+from codesign.ir.index import Bounds, FloorDiv, Index, Mod
 from codesign.ir.location import merge as merge_locations
 from codesign.ir.scalar import Read, Scalar
 from codesign.ir.tensor import Compute, Dim
 from codesign.passes.algebra import Rewriting, simplify_scalar
 from codesign.passes.fusion.group import Group, NotFusable, fresh_name, shown
 from codesign.passes.fusion.tidy import spread_apart, tidy
-from codesign.passes.rebase import Split, digits_asked_for, mixed_radix, rebased
+from codesign.passes.rebase import Split, digits_asked_for, mixed_radix, rebased, redirected
 from codesign.passes.views import inline
 
 
@@ -127,18 +127,8 @@ def _join(
     if not flows and spread_apart(first.computes, second.computes, basis.names):
         basis = _Basis()
     moved, mapping = rebased(first.computes, basis.names, basis.first_splits, outer)
-    dims_of = {op.result: tuple(index(dim.name) for dim in op.dims) for op in moved}
-
-    def own(_: Compute, body: Scalar) -> Scalar:
-        def change(node: Scalar) -> Scalar | None:
-            if isinstance(node, Read) and node.source in mapping:
-                new = mapping[node.source]
-                return Read(new, dims_of[new])
-            return None
-
-        return body.rewrite(change) if any(read.source in mapping for read in body.reads()) else body
-
-    changed, second_mapping = rebased(consumers, {}, {}, outer, own)
+    dims_of = {op.result: op.dims for op in moved}
+    changed, second_mapping = rebased(consumers, {}, {}, outer, lambda _, body: redirected(body, mapping, dims_of))
     provided = {value: mapping[inner] for value, inner in first.outputs.items() if value in kept}
     provided.update({value: second_mapping[op.result] for value, op in outputs.items()})
     return tidy([*moved, *changed], provided, merge_locations((first.location, second.location)), outer)

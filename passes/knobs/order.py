@@ -65,8 +65,8 @@ class Order(Room):
     def wrong(self, value: Value, site: Site | None, dim: str = "") -> str:
         if site is None:
             return ""
-        for name in str(value).split(", "):
-            if name not in site.summary.outer:
-                return f"{name!r} is not an outer dim of the kernel; outer dims: {', '.join(site.summary.outer)}"
-        own = [name for name in site.summary.outer if name in str(value).split(", ")]
-        return "" if own == str(value).split(", ") else self.unread(site)
+        names, outer = str(value).split(", "), site.summary.outer
+        for name in names:
+            if name not in outer:
+                return f"{name!r} is not an outer dim of the kernel; outer dims: {', '.join(outer)}"
+        return "" if names == [name for name in outer if name in names] else self.unread(site)

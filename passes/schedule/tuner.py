@@ -266,12 +266,9 @@ class Tuner:
         summary = summarize(normalized.fusion, name, places=places)
         return summary if all(extent != 0 for extent in summary.extents.values()) else _of_a_point(summary)
 
-    def _sizes(self, summary: KernelSummary) -> dict[str, int]:
-        return {name: value for name, value in self.sizes.items() if name in summary.symbols}
-
     def _context(self, summary: KernelSummary, model: CostModel | None = None) -> Context:
         rng = np.random.default_rng(self.seed)
-        return Context(summary, self.machine, model or self.model, self._sizes(summary), self.budget, rng)
+        return Context(summary, self.machine, model or self.model, summary.sizes(self.sizes), self.budget, rng)
 
     def form(self, fusion: Fusion, name: str = "") -> Form:
         """A group as it is searched and priced."""
@@ -324,7 +321,7 @@ class Tuner:
 
     def bound(self, summary: KernelSummary) -> float:
         """Seconds that no schedule of a group beats."""
-        return max(roofline_bounds(summary, self.machine, self._sizes(summary)))
+        return max(roofline_bounds(summary, self.machine, summary.sizes(self.sizes)))
 
     def _in_parts(self, fusion: Fusion, whole: Tuned, name: str, parts: int) -> Tuned:
         """The group as two kernels, its reduction in parts."""

@@ -91,7 +91,7 @@ class Workload:
                 count=counts[name],
                 summary=info.tuned.summary,
                 schedule=info.tuned.schedule,
-                sizes={k: v for k, v in sizes.items() if k in info.tuned.summary.symbols},
+                sizes=info.tuned.summary.sizes(sizes),
             )
             for name, info in compilation.kernels.items()
         ]
