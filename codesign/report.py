@@ -46,11 +46,7 @@ def _scaled(value: float, unit: str) -> str:
 def schedule_text(schedule: dict[str, Any]) -> str:
     """A schedule in a few words: `m128 n256 k64, 3 stages, 8 warps`."""
     parts = [" ".join(f"{dim}={size}" for dim, size in schedule.get("tiles", {}).items())]
-    parts += [
-        f"{place} {' '.join(f'{dim}×{n}' for dim, n in level['split'].items())}"
-        for place, level in schedule.get("levels", {}).items()
-        if level.get("split")
-    ]
+    parts += [f"{place} {_level_text(level)}" for place, level in schedule.get("levels", {}).items()]
     split = [f"split {dim}×{n}" for dim, n in schedule.get("split", {}).items() if n > 1]
     modes = schedule.get("reduce", {})
     for shown, mode in (("resident", "resident"), ("folded", "fold")):
@@ -66,6 +62,15 @@ def schedule_text(schedule: dict[str, Any]) -> str:
         elif not isinstance(value, bool) and (value != 1 or name == "warps"):
             parts.append(f"{value} {name}" if name == "warps" else f"{name} {value}")
     return ", ".join(part for part in parts if part)
+
+
+def _level_text(level: dict[str, Any]) -> str:
+    """What a schedule says of a level: `m×4 n×2 in tiles of m256 holds in0`."""
+    parts = [f"{dim}×{n}" for dim, n in level.get("split", {}).items()]
+    tiles = [f"{dim}={size}" for dim, size in level.get("tile", {}).items()]
+    parts += ["in tiles of", *tiles] if tiles else []
+    parts += ["holds", *level["stage"]] if level.get("stage") else []
+    return " ".join(parts)
 
 
 def _verdict(verified: Verified | None) -> Text:

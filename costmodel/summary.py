@@ -271,7 +271,7 @@ def _nest(
     for node, used in dependence(compute.body, domain):
         if isinstance(node, Read):
             if node.source in inside:
-                internal[_label(node.source)] = None
+                internal[label_of(node.source)] = None
             elif node.source not in carried:
                 access = _load(node, domain)
                 loads.setdefault((access.tensor, access.index), access)
@@ -298,16 +298,16 @@ def _nest(
     if stored is not None:
         shape, where = stored
         gather = tuple(read.source.name for i in where for scalar in i.data() for read in scalar.reads())
-        stores = (Access(_label(compute.result), "store", compute.dtype, shape, row_major(shape), where, dims, gather),)
+        stores = (Access(label_of(compute.result), "store", compute.dtype, shape, row_major(shape), where, dims, gather),)
     return Nest(
-        name=_label(compute.result),
+        name=label_of(compute.result),
         dims=dims,
         reductions=reductions,
         operations=whole,
         loads=tuple(loads.values()),
         stores=stores,
         internal=tuple(internal),
-        result=_label(compute.result),
+        result=label_of(compute.result),
         dtype=compute.dtype,
         accumulate=compute.accumulate,
         contraction=product_of,
@@ -330,7 +330,7 @@ _COMBINE: dict[str, tuple[Unit, float]] = {
 }
 
 
-def _label(value: Value) -> str:
+def label_of(value: Value) -> str:
     """A name that is unique to the value: printed names need not be."""
     return f"{value.name or 'v'}#{id(value):x}"
 
@@ -346,7 +346,7 @@ def _load(read: Read, domain: frozenset[str]) -> Access:
     gathered = tuple(r.source.name for i in read.indices for scalar in i.data() for r in scalar.reads())
     used = tuple(sorted({v for i in read.indices for v in i.variables()} & domain))
     return Access(
-        tensor=_label(read.source),
+        tensor=label_of(read.source),
         kind="load",
         dtype=read.dtype,
         shape=shape,

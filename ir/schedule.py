@@ -26,7 +26,8 @@ class AtLevel:
     """How a kernel lies on one level of a machine.
 
     `split`: into how many parts a dim is split in space over the level's instances (below one instance of the level around it). `tile`:
-    what an instance works on at a time. `order`: its loops, slowest first. `stage`: operands that are held there, with their buffers.
+    so much of a dim an instance works on at a time, at most. `order`: its loops, slowest first. `stage`: operands that are held there
+    (`operand_name`), with their buffers.
     """
 
     split: Mapping[str, int] = field(default_factory=dict)
@@ -61,6 +62,11 @@ class AtLevel:
 
 AT_LEVEL = ("split", "tile", "stage")
 """What a schedule says of a level in numbers; a batch has a column `levels.<place>.<one of these>.<dim or operand>` for each."""
+
+
+def operand_name(position: int) -> str:
+    """What schedules call a kernel's buffer with this position: names differ between kernels that are otherwise the same."""
+    return f"in{position}"
 
 
 @dataclass(frozen=True)
@@ -188,6 +194,13 @@ def _knob(name: Any, value: Any) -> Knob:
     return value
 
 
+def unsaid(column: str) -> int:
+    """What a schedule has in a column of a batch that it does not name: a level's tile is all there is, and nothing is staged."""
+    kind, _, rest = column.partition(".")
+    what = rest.split(".")[1] if kind == "levels" else ""
+    return {"tile": LARGEST, "stage": 0}.get(what, 1)
+
+
 REDUCE_MODES = ("looped", "resident", "fold")
 """Codes of the `reduce.<dim>` column of a batch."""
 
@@ -234,7 +247,7 @@ class ScheduleBatch:
                 tiles[rest] = value
             elif kind == "levels":
                 place, what, dim = rest.split(".", 2)
-                if value != 1:
+                if value != unsaid(name):
                     levels[place] = levels.get(place, AtLevel()).with_count(what, dim, value)
             elif kind == "reduce":
                 reduce[rest] = REDUCE_MODES[value]
@@ -250,13 +263,13 @@ class ScheduleBatch:
 
     @staticmethod
     def of(schedules: Iterable[Schedule]) -> ScheduleBatch:
-        """A batch of given schedules (which share the dims of their order, and string extras); a knob that one leaves out is 1 there."""
+        """A batch of given schedules (which share the dims of their order, and string extras); a knob that one leaves out is as `unsaid` says."""
         rows = list(schedules)
         if not rows:
             raise ScheduleError("a batch needs at least one schedule")
         flat = [_flatten(schedule) for schedule in rows]
         names = list(dict.fromkeys(name for row in flat for name in row))
-        columns = {name: np.array([row.get(name, 1) for row in flat], dtype=np.int64) for name in names}
+        columns = {name: np.array([row.get(name, unsaid(name)) for row in flat], dtype=np.int64) for name in names}
         first = rows[0].order
         if any(row.order != first for row in rows) and all(set(row.order) == set(first) for row in rows):
             columns["order"] = np.array([rank_of(first, row.order) for row in rows], dtype=np.int64)

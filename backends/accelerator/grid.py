@@ -8,6 +8,7 @@ from math import prod
 
 from codesign.costmodel.dataflow.space import layout, worthwhile
 from codesign.costmodel.dataflow.target import Target
+from codesign.costmodel.dataflow.turns import turns
 from codesign.ir.index import Index, index, minimum, product
 from codesign.ir.program import Loop, Set, Share, Statement
 from codesign.ir.schedule import Schedule
@@ -42,6 +43,11 @@ class Grid:
         given = {place: at for (place, _), at in zip(target.places, self.parts, strict=True)}
         self.layout = layout(target, self.extents, given if every == target.cores else {})
         self.blocks = {name: -(-extent // self.whole[name]) for name, extent in self.extents.items()}
+        lanes = {grid_variable(dim): tile for dim, tile in schedule.tiles.items()}
+        tiles = {
+            place: {grid_variable(dim): size for dim, size in at.tile.items()} for place, at in schedule.levels.items()
+        }
+        self.turns = turns(target, self.blocks, given, {name: lanes.get(name, 1) for name in self.extents}, tiles)
         self.coordinates = {name: fresh(name.replace("p", "c", 1)) for name in self.split}
 
     # -- the loop ------------------------------------------------------------------------------------------------
@@ -53,10 +59,9 @@ class Grid:
         else:
             setup, first, gangs = self._places()
             step = index(gangs)
-        blocks = self.blocks
-        total = prod(blocks.values())
-        if len(blocks) == 1 and not self.split:
-            outer = Loop(next(iter(blocks)), first, index(total), step, body)
+        total = prod(self.blocks.values())
+        if len(self.blocks) == 1 and not self.split:
+            outer = Loop(next(iter(self.blocks)), first, index(total), step, body)
             return [outer], outer
         variable = self.fresh("t")
         inner = outer = Loop(variable, first, index(total), step, body)
@@ -65,25 +70,29 @@ class Grid:
             left = [index(self.extents[name]) - index(name) for name in ragged]
             inner = Loop(self.fresh("any"), index(0), minimum(1, *left), index(1), body)
             outer = Loop(variable, first, index(total), step, [inner])
-        outer.body[:0] = self._programs(index(variable), blocks, total)
+        outer.body[:0] = self._programs(index(variable), total)
         return [*setup, outer], inner
 
-    def block(self, name: str) -> Index:
-        """The number of the block along a dim, from the number of the program."""
-        return index(name) // self.whole[name]
+    def turn(self, number: int) -> Index:
+        """Which part of its dim a turn is at, from the number of the program."""
+        turn = self.turns[number]
+        part = index(turn.dim) // (self.whole[turn.dim] * int(turn.below))
+        outermost = all(before.dim != turn.dim for before in self.turns[:number])
+        return part if outermost else part % int(turn.count)
 
-    def _programs(self, block: Index, blocks: Mapping[str, int], total: int) -> list[Statement]:
+    def _programs(self, block: Index, total: int) -> list[Statement]:
         """The program along each dim, from the number of its block and the core's place in the gang."""
-        sets: list[Statement] = []
+        found = dict.fromkeys(self.extents, index(0))
         below = 1
-        for name in reversed(self.extents):
-            value = block // below
-            value = value if below * blocks[name] >= total else value % blocks[name]
-            if name in self.coordinates:
-                value = value * self.whole[name] + index(self.coordinates[name])
-            sets.append(Set(name, value))
-            below *= blocks[name]
-        return sets[::-1]
+        for turn in reversed(self.turns):
+            count = int(turn.count)
+            part = block // below
+            part = part if below * count >= total else part % count
+            found[turn.dim] = found[turn.dim] + part * int(turn.below)
+            below *= count
+        for name, coordinate in self.coordinates.items():
+            found[name] = found[name] * self.whole[name] + index(coordinate)
+        return [Set(name, value) for name, value in found.items()]
 
     def _places(self) -> tuple[list[Statement], Index, int]:
         """Where a core is in its gang, along each split dim; the gang's number; and how many there are."""

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from math import prod
 
 from codesign.backends.accelerator.grid import Grid
-from codesign.costmodel.dataflow.keeping import Again, holders, kept
+from codesign.costmodel.dataflow.keeping import Again, holders, kept, unfit
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.core import Op
+from codesign.ir.errors import ScheduleError
 from codesign.ir.index import Index, index, maximum, minimum
 from codesign.ir.program import Keep, Scratch, scratch
 from codesign.ir.scalar import Read
+from codesign.ir.schedule import operand_name
 from codesign.ir.tile import For, Kernel, Load
 from codesign.ir.types import TileType
 
@@ -55,16 +57,26 @@ class Keeping:
         if grid.layout.gangs == 1:
             self._visit(kernel.body.ops, (), found)
         again = [
-            Again(load.used, prod(trips for _, trips in load.loops), prod(load.type.shape) * load.type.dtype.bytes)
+            Again(
+                load.used,
+                prod(trips for _, trips in load.loops),
+                prod(load.type.shape) * load.type.dtype.bytes,
+                operand_name(kernel.params.index(load.op.buffer)),
+            )
             for load in found
         ]
+        staged = {place: at.stage for place, at in kernel.schedule.levels.items()}
+        chosen = kept(target, grid.layout, grid.turns, again, staged)
+        if why := unfit(target, again, chosen, staged):
+            raise ScheduleError(f"@{kernel.name} on {target.name}: {why}")
         used = [0] * len(target.ports)
-        for load, where in zip(found, kept(target, grid.layout, grid.blocks, again), strict=True):
+        for load, where in zip(found, chosen, strict=True):
+            since = int(where.since)
             port = int(where.port)
             if port:
                 over = holders(target, port)
                 whole = int(where.blocks) == int(where.waiting)
-                number, many = self._waiting(load)
+                number, many = self._waiting(load, since)
                 most = many if whole else int(where.blocks)
                 block = (
                     (number, many) if whole else (minimum(number, most), most + 1)
@@ -74,7 +86,7 @@ class Keeping:
                 made.over = over
                 used[port] = made.end
                 self.scratches.append(made)
-                self.places[load.op] = Keep(_place(load, made, digits), self._again(load, number, most, whole))
+                self.places[load.op] = Keep(_place(load, made, digits), self._again(load, since, number, most, whole))
 
     def _visit(self, ops: Sequence[Op], around: tuple[For, ...], found: list[_Repeated]) -> None:
         for op in ops:
@@ -109,14 +121,15 @@ class Keeping:
                 found.append((index(self.grid.coordinates[name]) % many, many))
         return found
 
-    def _waiting(self, load: _Repeated) -> tuple[Index, int]:
+    def _waiting(self, load: _Repeated, since: int) -> tuple[Index, int]:
         """The number of a block among those between one that reads something and the next that reads it again, and how many they are."""
         number, many, waits = index(0), 1, False
-        for name, count in self.grid.blocks.items():
-            if name not in load.used:
+        for place, turn in enumerate(self.grid.turns[since:], since):
+            count = int(turn.count)
+            if turn.dim not in load.used:
                 waits = waits or count > 1
             elif waits and count > 1:
-                number, many = number * count + self.grid.block(name), many * count
+                number, many = number * count + self.grid.turn(place), many * count
         return number, many
 
     def _scratch(self, load: _Repeated, digits: _Digits, place: str, address: int) -> Scratch:
@@ -124,12 +137,10 @@ class Keeping:
         name = self.grid.fresh(f"kept_{load.op.buffer.name}")
         return scratch(name, load.type.dtype, (count, *load.type.shape), address, place)
 
-    def _again(self, load: _Repeated, number: Index, most: int, whole: bool) -> Index:
+    def _again(self, load: _Repeated, since: int, number: Index, most: int, whole: bool) -> Index:
         """Zero for the first of the blocks that read the same, and for those beyond the most that are kept."""
-        blocks = [
-            self.grid.block(name) for name, count in self.grid.blocks.items() if name not in load.used and count > 1
-        ]
         total = index(0)
-        for block in blocks:
-            total = total + block
+        for place, turn in enumerate(self.grid.turns[since:], since):
+            if turn.dim not in load.used and turn.count > 1:
+                total = total + self.grid.turn(place)
         return total if whole else total * maximum(minimum(most - number, 1), 0)

@@ -1,16 +1,16 @@
 """What memories between DRAM and the cores keep: data that passes them and that a later block of programs reads again.
 
-Blocks of a gang follow each other in the grid's order. What does not depend on a dim of it is the same again for each block along that dim;
-it stays in a memory on its way where there is room for all that is read until then, and is read from there. Where a network sends to many
-instances of that memory at once, each holds its part of what all need; else each holds what its own cores need. Nothing is moved for it, so
-it is no choice: what is read again most often goes first, and the innermost memory that has room is taken. More gangs than one take
-turns at blocks that nothing orders, and keep nothing.
+What does not depend on a dim of the grid is the same again for each block along that dim (`turns`). It stays in a memory on its way where there
+is room for all that is read until then, and is read from there. Where a network sends to many instances of that memory at once, each holds
+its part of what all need; else each holds what its own cores need. A schedule may say what is staged in which memory; where it says
+nothing, what is read again most often goes first, and the innermost memory that has room is taken: for as many turns as there is room for. More
+gangs than one take turns at blocks that nothing orders, and keep nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,83 +19,149 @@ import numpy.typing as npt
 from codesign.costmodel.dataflow.shape import Array
 from codesign.costmodel.dataflow.space import Layout
 from codesign.costmodel.dataflow.target import Target
+from codesign.costmodel.dataflow.turns import Turn, memories, spans, times, waiting
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Staged = Mapping[str, Mapping[str, Array]]
+"""By place, which operands (`in0`: the kernel's first buffer) are staged in the memory there: not where it is zero."""
 
 
 @dataclass(frozen=True)
 class Again:
     """A load that is made for every block.
 
-    `dims`: of the grid, that its data depends on. `tiles`: that one program loads by it. `bytes`: of one tile.
+    `dims`: of the grid, that its data depends on. `tiles`: that one program loads by it. `bytes`: of one tile. `operand`: which it loads.
     """
 
     dims: frozenset[str]
     tiles: Array
     bytes: Array
+    operand: str = ""
 
 
 @dataclass(frozen=True)
 class Kept:
     """Where a load's data is kept: `port` of the target (0: nowhere), for how many of the `waiting` blocks that it is different for
-    until it is read again, and how often it is loaded for each time from outside, in the mean."""
+    until it is read again in the turns from number `since` on, and how often it is loaded for each time from outside, in the mean.
+    `lacks`: bytes that one instance would need of a memory that it is staged in, where it does not fit (0: it does), or less than none where nothing
+    there would be read again."""
 
     port: Array
     blocks: Array
     waiting: Array
     times: Array
+    since: Array = 0
+    lacks: Mapping[str, Array] = field(default_factory=dict)
 
 
-def kept(target: Target, lay: Layout, blocks: Mapping[str, Array], loads: Sequence[Again]) -> list[Kept]:
-    """What of some loads is kept where. `blocks`: of the grid along each dim, the slowest first."""
+def kept(target: Target, lay: Layout, walk: Sequence[Turn], loads: Sequence[Again], staged: Staged) -> list[Kept]:
+    """What of some loads is kept where, by blocks that are taken in some turns."""
     if not loads or len(target.ports) < 2:
         return [Kept(0, 1, 1, 1) for _ in loads]
-    waits = [_waiting(blocks, load) for load in loads]
-    times = [_times(blocks, load) for load in loads]
-    sizes = [[_bytes(target, lay, load, waits[n], i) for n, load in enumerate(loads)] for i in range(len(target.ports))]
-    flat = np.broadcast_arrays(*times, *waits, *(size for each in sizes for size in each), np.asarray(lay.gangs) * 1.0)
-    shape, count = flat[0].shape, len(loads)
-    columns = [np.asarray(column, dtype=np.float64).reshape(-1) for column in flat]
-    many, waiting, *needs = (np.stack(columns[i : i + count]) for i in range(0, len(columns) - 1, count))
-    where, held = _packed(target, many, waiting, needs, columns[-1] == 1.0)
-    share = held / waiting
-    seldom = 1.0 / (share / many + 1.0 - share)
-    parts = zip(where, held, waiting, seldom, strict=True)
-    return [Kept(*(np.asarray(column).reshape(shape) for column in load)) for load in parts]
+    choices = [spans(walk, load.dims) for load in loads]
+    most = max(map(len, choices))
+    flat: list[Any] = [np.asarray(lay.gangs) * 1.0]
+    for choice in range(most):
+        for load, since in zip(loads, choices, strict=True):
+            some = walk[since[min(choice, len(since) - 1)] :]
+            waits = waiting(some, load.dims)
+            sizes = (_bytes(target, lay, load, waits, port) for port in range(len(target.ports)))
+            flat += [times(some, load.dims), waits, *sizes]
+    where = {place: staged.get(place, {}) for place in memories(target)}
+    flat += [np.asarray(at.get(load.operand, 0)) for at in where.values() for load in loads]
+    full = np.broadcast_arrays(*flat)
+    columns = np.stack([np.asarray(column, dtype=np.float64).reshape(-1) for column in full])
+    chosen = _Choice(target, len(loads), most, columns)
+    since_of = np.array([[since[min(c, len(since) - 1)] for c in range(most)] for since in choices])
+    return [chosen.kept(load, since_of[load], full[0].shape) for load in range(len(loads))]
 
 
-Floats = npt.NDArray[np.float64]
+class _Choice:
+    """Where each of some loads is kept, for many schedules at once (`columns`, as `kept` lays them out)."""
 
+    def __init__(self, target: Target, loads: int, choices: int, columns: Floats) -> None:
+        self.target = target
+        ports, places = len(target.ports), len(memories(target))
+        rows = columns.shape[1]
+        self.alone = columns[0] == 1.0
+        figures = columns[1 : 1 + choices * loads * (2 + ports)].reshape(choices, loads, 2 + ports, rows)
+        self.many, self.waiting, self.needs = figures[:, :, 0], figures[:, :, 1], figures[:, :, 2:]
+        self.staged = columns[len(columns) - places * loads :].reshape(places, loads, rows) > 0
+        self.given = self.staged.any(axis=(0, 1))
+        self.where = np.zeros((loads, rows), dtype=np.int64)
+        self.choice = np.zeros((loads, rows), dtype=np.int64)
+        self.held = np.zeros((loads, rows))
+        self._pack()
 
-def _packed(
-    target: Target, many: Floats, waiting: Floats, needs: Sequence[Floats], alone: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int64], Floats]:
-    """For each load and schedule, the port and how many of the waiting blocks: whole loads first, those that are read again most often before
-    others; then parts of those that are left, with room for one block more, which those pass through that are not kept."""
-    where, held = np.zeros(many.shape, dtype=np.int64), np.zeros(many.shape)
-    free = [np.full(len(alone), float(port.capacity)) for port in target.ports]
-    rows = np.arange(len(alone))
-    order = np.argsort(-many, axis=0, kind="stable")
-    for whole, first in ((whole, first) for whole in (True, False) for first in order):
-        open_ = alone & (many[first, rows] > 1.0) & (where[first, rows] == 0)
-        for port in range(len(free) - 1, 0, -1):
-            count = waiting[first, rows]
-            unit = needs[port][first, rows] / count
-            room = np.floor(free[port] / unit + 1e-9)
-            kept_blocks = np.where(room >= count, count, room - 1.0)
-            taken = open_ & (kept_blocks >= (count if whole else 1.0))
-            where[first[taken], rows[taken]] = port
-            held[first[taken], rows[taken]] = kept_blocks[taken]
-            used = np.ceil(unit * np.where(kept_blocks < count, kept_blocks + 1.0, count))
-            free[port] = np.where(taken, free[port] - used, free[port])
+    def _pack(self) -> None:
+        """Whole loads first, those that are read again most often before others, over as many turns as there is room for; then parts of
+        those that are left, with room for one block more, which those pass through that are not kept."""
+        free = {number: np.full(len(self.alone), float(self.target.ports[number].capacity)) for number in memories(self.target).values()}
+        order = np.argsort(-self.many[0], axis=0, kind="stable")
+        for first in order:
+            for choice in range(len(self.many)):
+                self._take(first, choice, free, True)
+        for first in order:
+            self._take(first, 0, free, False)
+
+    def _take(self, first: npt.NDArray[np.int64], choice: int, free: dict[int, Floats], whole: bool) -> None:
+        """Keep a load (one for each schedule) for some turns where there is room, from the innermost memory out."""
+        rows = np.arange(len(first))
+        count = self.waiting[choice][first, rows]
+        open_ = self.alone & (self.many[choice][first, rows] > 1.0) & (self.where[first, rows] == 0)
+        for level, number in reversed(list(enumerate(free))):
+            unit = self.needs[choice][first, number, rows] / count
+            room = np.floor(free[number] / unit + 1e-9)
+            blocks = np.where(room >= count, count, room - 1.0)
+            allowed = np.where(self.given, self.staged[level][first, rows] & whole, True)
+            taken = open_ & allowed & (blocks >= (count if whole else 1.0))
+            self.where[first[taken], rows[taken]] = number
+            self.choice[first[taken], rows[taken]] = choice
+            self.held[first[taken], rows[taken]] = blocks[taken]
+            used = np.ceil(unit * np.where(blocks < count, blocks + 1.0, count))
+            free[number] = np.where(taken, free[number] - used, free[number])
             open_ = open_ & ~taken
-    return where, held
+
+    def kept(self, load: int, since: npt.NDArray[np.int64], shape: tuple[int, ...]) -> Kept:
+        """One load's, in the shape of the schedules."""
+        rows, choice = np.arange(len(self.alone)), self.choice[load]
+        many, waits = self.many[choice, load, rows], self.waiting[choice, load, rows]
+        share = self.held[load] / waits
+        seldom = 1.0 / (share / many + 1.0 - share)
+        found = [self.where[load], self.held[load], waits, seldom, since[choice]]
+        lacks = {}
+        for level, (place, number) in enumerate(memories(self.target).items()):
+            wanted = self.staged[level][load] & (self.where[load] != number)
+            if np.any(wanted):
+                useful = self.alone & (self.many[:, load] > 1.0)
+                least = np.where(useful, self.needs[:, load, number], np.inf).min(axis=0)
+                lacks[place] = np.where(wanted, np.where(useful.any(axis=0), least, -1.0), 0.0).reshape(shape)
+        port, held, waits, seldom, first = (np.asarray(column).reshape(shape) for column in found)
+        return Kept(port, held, waits, seldom, first, lacks)
 
 
-def _times(blocks: Mapping[str, Array], load: Again) -> Any:
-    total: Array = 1.0
-    for dim, count in blocks.items():
-        if dim not in load.dims:
-            total = total * count
-    return np.asarray(total, dtype=np.float64)
+def unfit(target: Target, loads: Sequence[Again], kept: Sequence[Kept], staged: Staged, row: int = 0) -> str:
+    """Why a schedule can't stage what it says; empty where it can. Of the `row`-th schedule."""
+
+    def at(column: Array) -> float:
+        return float(np.ravel(column)[row if np.size(column) > 1 else 0])
+
+    for place, number in memories(target).items():
+        for operand, many in staged.get(place, {}).items():
+            if not at(many):
+                continue
+            path = f"levels.{place}.stage.{operand}"
+            mine = [one for load, one in zip(loads, kept, strict=True) if load.operand == operand]
+            needs = [at(one.lacks.get(place, 0.0)) for one in mine]
+            if not mine:
+                return f"{path}: which part of it a program loads depends on data or on a mask, so nothing is read again"
+            if min(needs) < 0.0:
+                return f"{path}: no later block of the same cores reads it again"
+            if max(needs) > 0.0:
+                limit = target.ports[number].capacity
+                return f"{path}: needs {int(max(needs)):,} B beside the others, limit {limit:,} B"
+    return ""
 
 
 def holders(target: Target, port: int) -> int:
@@ -103,22 +169,10 @@ def holders(target: Target, port: int) -> int:
     return target.cores // target.ports[port].cores if port and target.ports[port - 1].multicast else 1
 
 
-def _waiting(blocks: Mapping[str, Array], load: Again) -> Any:
-    """Blocks of different data between one that reads something and the next that reads it again."""
-    total: Array = 1.0
-    waits: Array = False
-    for dim, count in blocks.items():
-        if dim in load.dims:
-            total = total * np.where(waits, count, 1.0)
-        else:
-            waits = np.logical_or(waits, np.asarray(count) > 1)
-    return np.asarray(total, dtype=np.float64)
-
-
-def _bytes(target: Target, lay: Layout, load: Again, waiting: Array, port: int) -> Any:
+def _bytes(target: Target, lay: Layout, load: Again, waits: Array, port: int) -> Any:
     """Bytes that one instance of a memory holds until they are read again: of the cores' tiles, over the blocks in between."""
     spread = holders(target, port)
-    total: Array = load.tiles * load.bytes * waiting
+    total: Array = load.tiles * load.bytes * waits
     for parts in lay.parts[0 if spread > 1 else target.ports[port].inside :]:
         for dim, many in parts.items():
             total = total * (many if dim in load.dims else 1.0)

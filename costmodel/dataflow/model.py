@@ -18,6 +18,7 @@ from codesign.costmodel.dataflow.space import layout, users
 from codesign.costmodel.dataflow.structures import structures
 from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.dataflow.timeline import DEEPEST, PROGRAMS, STEPS, Timeline, shared_clocks
+from codesign.costmodel.dataflow.turns import turns
 from codesign.costmodel.dataflow.work import Work, busiest, work_of
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import CostBatch
@@ -153,16 +154,28 @@ def _alike(
     return np.broadcast_to(code.astype(np.int64), (max(len(column) for column in columns.values()),))
 
 
-def _parts(columns: Mapping[str, npt.NDArray[np.int64]], programs: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
-    """By place, the parts of each dim that a schedule splits; a dim of one program is not split."""
-    found: dict[str, dict[str, Array]] = {}
+def _levels(columns: Mapping[str, npt.NDArray[np.int64]], wanted: str) -> dict[str, dict[str, npt.NDArray[np.int64]]]:
+    """What schedules say of levels (`split`, `tile`, `stage`): by place and by dim or operand."""
+    found: dict[str, dict[str, npt.NDArray[np.int64]]] = {}
     for name, column in columns.items():
         kind, _, rest = name.partition(".")
         if kind == "levels":
-            place, what, dim = rest.split(".", 2)
-            if what == "split" and dim in programs:
-                found.setdefault(place, {})[dim] = np.where(programs[dim] > 1, column, 1).astype(np.float64)
+            place, what, key = rest.split(".", 2)
+            if what == wanted:
+                found.setdefault(place, {})[key] = column
     return found
+
+
+def _parts(columns: Mapping[str, npt.NDArray[np.int64]], programs: Mapping[str, Array]) -> dict[str, dict[str, Array]]:
+    """By place, the parts of each dim that a schedule splits; a dim of one program is not split."""
+    return {
+        place: {
+            dim: np.where(programs[dim] > 1, column, 1).astype(np.float64)
+            for dim, column in at.items()
+            if dim in programs
+        }
+        for place, at in _levels(columns, "split").items()
+    }
 
 
 def _shape(
@@ -188,7 +201,8 @@ def _shape(
             programs[dim] = steps
     programs = {dim: programs[dim] for dim in dict.fromkeys((*order, *programs)) if dim in programs}
     grid: Array = np.prod(np.broadcast_arrays(np.ones(1), *programs.values()), axis=0)
-    lay = layout(target, programs, _parts(columns, programs))
+    parts = _parts(columns, programs)
+    lay = layout(target, programs, parts)
     made, longest = dict(trips), dict(trips)
     for dim, reach in kernel.reach.items():
         if dim in looped:
@@ -209,6 +223,8 @@ def _shape(
         columns.get("partial", np.ones(1)).astype(np.float64),
         {name: float(value) for name, value in sizes.items()},
         extents,
+        turns(target, lay.blocks, parts, tile, _levels(columns, "tile")),
+        _levels(columns, "stage"),
     )
 
 
@@ -217,24 +233,24 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     lay = shape.layout
     cores, programs, most = lay.cores, lay.rounds, users(target, lay)
     depth = np.maximum(shape.pipeline, 1.0)
-    turns = np.minimum(depth, 2.0)
+    slots = np.minimum(depth, 2.0)
 
     array = target.capacity.get("array", 0)
-    near = work.accumulators * turns <= array
+    near = work.accumulators * slots <= array
     beside = np.where(near, 0.0, work.accumulators)
-    turned, one = (work.turn + beside) * turns + work.fixed, work.turn + beside + work.fixed
+    turned, one = (work.turn + beside) * slots + work.fixed, work.turn + beside + work.fixed
     single = work.run_ahead + one
     limit = target.capacity["core"]
     needs = [  # in the order in which buffers are given up: loads apart from all else, programs in flight, steps in flight
-        (work.run_ahead * depth + turned, turns, depth, True),
-        (work.largest_ahead * depth + turned, turns, depth, False),
+        (work.run_ahead * depth + turned, slots, depth, True),
+        (work.largest_ahead * depth + turned, slots, depth, False),
         (work.run_ahead * depth + one, np.ones(1), depth, True),
         (work.largest_ahead * depth + one, np.ones(1), depth, False),
         (single, np.ones(1), np.ones(1), True),
         (work.largest_ahead + one, np.ones(1), np.ones(1), False),
     ]
     fits = [need <= limit for need, *_ in needs]
-    held, turns, depth, apart = (np.select(fits, [need[i] for need in needs], needs[-1][i]) for i in range(4))
+    held, slots, depth, apart = (np.select(fits, [need[i] for need in needs], needs[-1][i]) for i in range(4))
 
     control = written = joules = np.zeros(1)
     read: tuple[Array, ...] = (np.zeros(1),) * len(target.ports)
@@ -249,7 +265,7 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     total = busiest(work.stages)
     engines = (total.get(engine, np.zeros(1)) for engine in ("tensor", "vector", "load", "store"))
     busy = np.stack(np.broadcast_arrays(*engines, dram, control), axis=-1)
-    line = Timeline(target, count, cores, most, turns, depth, np.asarray(apart, dtype=np.bool_))
+    line = Timeline(target, count, cores, most, slots, depth, np.asarray(apart, dtype=np.bool_))
     clocks = np.maximum(
         line.run(work, shape.grid, programs, busy.max(axis=-1)), dram * programs + 2.0 * target.latency_clocks
     )
@@ -266,6 +282,8 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     reason = np.full(count, "", dtype=object)
     for row in np.flatnonzero(needed > limit):
         reason[row] = f"scratchpad: needs {int(needed[row]):,} B, limit {limit:,} B"
+    for place in np.flatnonzero((reason == "") & work.unfit).tolist():
+        reason[place] = work.why(place)
     everything = joules * shape.grid
     terms[:, 9] = target.throttled(terms.sum(axis=1), everything) - terms.sum(axis=1)
     if not np.isnan(target.static_watts):

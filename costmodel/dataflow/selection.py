@@ -18,6 +18,7 @@ from codesign.ir.dtypes import I32, I64
 from codesign.ir.index import Index, index, product
 from codesign.ir.reuse import count_uses, in_place, only_accumulates
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, cast
+from codesign.ir.schedule import operand_name
 from codesign.ir.template import Template
 from codesign.ir.tile import Axis, Dot, For, Load, Map, Reduce, Store
 from codesign.ir.types import BufferType, TileType
@@ -59,6 +60,8 @@ class Transfer:
     follows: bool = False
     cut: bool = False
     """Loops around it end where a mask says."""
+    operand: str = ""
+    """As schedules name it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +196,8 @@ class _Selector:
         follows = any(self.loaded.get(source) is self.section for source in sources)
         variables = {dim.name for dim in self.kernel.grid}
         cut = any(loop.trips.variables() & variables for loop in self.section.loops)
-        item = Transfer(kind, move, self._access(op, move), buffer.size, follows, cut)
+        operand = operand_name(self.kernel.params.index(op.buffer))
+        item = Transfer(kind, move, self._access(op, move), buffer.size, follows, cut, operand)
         self.section.items.append(item)
 
     def _positions(self, scalar: Scalar, axes: tuple[Axis, ...]) -> None:

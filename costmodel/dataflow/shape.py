@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from codesign.costmodel.dataflow.space import Layout
+    from codesign.costmodel.dataflow.turns import Turn
 
 Array = Any
 """A NumPy array over schedules, or a Python number; they broadcast."""
@@ -19,7 +20,8 @@ class Shape:
 
     By dim: `tile` lanes, `mean` average of those inside the extent (`extents`), `trips` steps that cover it, `made` steps of a loop
     along it in the mean over the grid, fewer where a mask cuts it, and `longest` those of the core that makes
-    most. `grid`: program instances, which lie on the cores as `layout` says.
+    most. `grid`: program instances, which lie on the cores as `layout` says and are taken in `turns`; `staged`: by place, which operands a
+    schedule stages in its memory.
     """
 
     tile: dict[str, Array]
@@ -35,6 +37,8 @@ class Shape:
     partial: Array
     symbols: Mapping[str, float]
     extents: Mapping[str, int]
+    turns: Sequence[Turn] = ()
+    staged: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
 
     def sizes(self, which: Mapping[str, Array]) -> dict[str, Array]:
         return {**self.symbols, **{f"tile:{dim}": size for dim, size in which.items()}}

@@ -5,13 +5,13 @@ Composed of the instructions of the kernel's text (`selection`), whose sizes tak
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from codesign.costmodel.dataflow.engines import apart, matmul_clocks, matmul_reads, vector_clocks, vector_joules
-from codesign.costmodel.dataflow.keeping import Again, Kept, holders, kept
+from codesign.costmodel.dataflow.keeping import Again, Kept, holders, kept, unfit
 from codesign.costmodel.dataflow.selection import Item, Multiply, Section, Selection, Transfer, Vectors
 from codesign.costmodel.dataflow.shape import Array, Shape
 from codesign.costmodel.dataflow.space import portions
@@ -74,6 +74,7 @@ class Work:
 
     `run_ahead`: buffers of loads inside loops, one slot (`largest_ahead`: of the loop that has most); `turn`: buffers that
     want a slot per program in flight; `fixed`: the rest, which needs one. `accumulators` may live in the array's own memory.
+    `unfit`: schedules that stage what can't be, and `why`, of one of them.
     """
 
     stages: list[Stage] = field(default_factory=list)
@@ -82,6 +83,8 @@ class Work:
     turn: Array = 0.0
     fixed: Array = 0.0
     accumulators: Array = 0.0
+    unfit: Array = False
+    why: Callable[[int], str] = str
 
 
 def work_of(selection: Selection, target: Target, shape: Shape, dataflow: str = "") -> Work:
@@ -112,6 +115,7 @@ class _Composer:
                 self._item(item, stage)
         work = Work(list(stages.values()))
         self._buffers(work)
+        self._staged(work)
         return work
 
     def at(self, expression: Index) -> Array:
@@ -210,8 +214,8 @@ class _Composer:
         shared = np.any(np.stack(np.broadcast_arrays(*leaves)) < 1.0, axis=0)
         return np.where(shared, self.shape.layout.reach(self._dims(item)), 0.0) if np.any(shared) else None
 
-    def _kept(self) -> dict[int, Kept]:
-        """By load, where its data is kept for later blocks."""
+    def _kept(self) -> dict[int, tuple[Again, Kept]]:
+        """By load that may be the same again, where its data is kept for later blocks."""
         found = [
             item
             for section in self.selection.sections
@@ -225,15 +229,30 @@ class _Composer:
             for dim in dims & self.shape.looped:
                 tiles = tiles * self.shape.trips[dim]
             grid = frozenset(dims) & self.shape.layout.blocks.keys()
-            loads.append(Again(grid, tiles, self.at(item.filled)))
-        where = kept(self.target, self.shape.layout, self.shape.layout.blocks, loads)
-        return {id(item): one for item, one in zip(found, where, strict=True)}
+            loads.append(Again(grid, tiles, self.at(item.filled), item.operand))
+        where = kept(self.target, self.shape.layout, self.shape.turns, loads, self.shape.staged)
+        return {id(item): (load, one) for item, load, one in zip(found, loads, where, strict=True)}
+
+    def _staged(self, work: Work) -> None:
+        """Which schedules stage what can't be."""
+        asked = [column for at in self.shape.staged.values() for column in at.values() if np.any(column)]
+        if not asked:
+            return
+        loads, where = zip(*self.kept.values(), strict=True) if self.kept else ((), ())
+
+        def why(row: int) -> str:
+            return unfit(self.target, loads, where, self.shape.staged, row)
+
+        rows = np.flatnonzero(np.sum(np.broadcast_arrays(*asked), axis=0))
+        work.unfit = np.zeros(max(np.size(column) for column in asked), dtype=np.bool_)
+        work.unfit[rows] = [bool(why(row)) for row in rows.tolist()]
+        work.why = why
 
     def _less_what_is_kept(
         self, item: Transfer, leaves: tuple[Array, ...], arrives: tuple[Array, ...]
     ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         """The parts that pass each port when what a memory inside of it keeps passes once."""
-        found = self.kept.get(id(item))
+        _, found = self.kept.get(id(item), (None, None))
         if found is None or not np.any(found.port):
             return leaves, arrives
         scaled = [np.where(found.port > i, 1.0 / found.times, 1.0) for i in range(len(leaves) + 1)]

@@ -1,4 +1,5 @@
-"""Levels: into how many parts the grid's dims are split in space over the instances of each level of a machine."""
+"""Levels: into how many parts the grid's dims are split in space over the instances of each level of a machine, and what of a kernel the memories
+of its levels work on at a time and hold."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from codesign.costmodel.dataflow.target import target_of
 from codesign.ir.schedule import AT_LEVEL, Schedule
+from codesign.passes.knobs import staging
 from codesign.passes.knobs.room import Read, Room, Value, register
 from codesign.passes.knobs.site import Site
 from codesign.passes.knobs.tile import no_such_dim
@@ -18,19 +20,20 @@ from codesign.passes.schedule.space import Columns, Constraint, Knob
 
 @register
 class Levels(Room):
-    """Splits in space, from the outermost level in. Programs that are split along a dim and read what does not depend on it read it together,
-    once from each memory that can send it to many: that follows, and is no choice.
+    """Splits in space, from the outermost level in; of levels with a memory between DRAM and the cores also the tile that an instance works
+    on at a time (the grid is walked tile by tile) and the operands that are staged there.
+
+    Programs that are split along a dim and read what does not depend on it read it together, once from each memory that can send it to many: that
+    follows, and is no choice. Where nothing is staged, the memories keep what is read again most often, as far as it fits.
     """
 
     name = "levels"
     rank = 10
 
     def unread(self, site: Site) -> str:
-        if site.gpu:
-            return f"blocks of {site.machine.name} are laid out by its hardware"
-        if not target_of(site.machine).places:
+        if not site.gpu and not target_of(site.machine).places:
             return f"{site.machine.name} has one core"
-        return ""
+        return _hardware(site)
 
     def values(self, site: Site | None, dim: str = "") -> Sequence[Value]:
         if site is None:
@@ -39,6 +42,8 @@ class Levels(Room):
         return tuple(n for n in range(1, count + 1) if count % n == 0)
 
     def offered(self, site: Site) -> Iterable[Knob]:
+        if not site.gpu:
+            yield from staging.offered(site)
         dims = _worth_splitting(site)
         if self.unread(site) or not dims:
             return
@@ -66,12 +71,14 @@ class Levels(Room):
 
     def wrong(self, value: Value, site: Site | None, dim: str = "") -> str:
         place, what, *rest = dim.split(".", 2)
-        if what != "split":
-            return f"nothing reads this of a level yet; nearest: levels.{place}.split"
+        if what == "order":
+            return "levels walk their tiles in the order of the grid; nearest: order"
         if site is None:
             return ""
-        if why := self.unread(site):
+        if why := _hardware(site) or (self.unread(site) if what == "split" else ""):
             return why
+        if what != "split":
+            return staging.wrong(place, what, rest[0], value, site)
         places = dict(target_of(site.machine).places)
         if place not in places:
             near = difflib.get_close_matches(place, places, n=1)
@@ -93,6 +100,10 @@ class Levels(Room):
             if count % parts:
                 return f"levels.{place}: {parts} parts do not divide the {count} instances of {site.machine.name}"
         return ""
+
+
+def _hardware(site: Site) -> str:
+    return f"blocks of {site.machine.name} are laid out by its hardware" if site.gpu else ""
 
 
 def _worth_splitting(site: Site) -> list[str]:
