@@ -22,7 +22,7 @@ from codesign.ir.reach import Reach, reaches
 from codesign.ir.scalar import Apply, Read, Scalar
 from codesign.ir.scalar import Literal as Constant
 from codesign.ir.tensor import Compute, Fusion
-from codesign.ir.tiling.outputs import OutputMap
+from codesign.ir.tiling.outputs import OutputMap, output_maps
 from codesign.ir.tiling.strands import strands
 from codesign.ir.types import BufferType, TensorType, row_major
 
@@ -187,9 +187,7 @@ def summarize(fusion: Fusion, name: str = "", key: str = "", places: Sequence[Pl
         if not isinstance(op, Compute):
             raise UnsupportedError(f"no cost rule for '{op.opcode}' inside a fused group", place=op.location)
     inside: dict[Value, Compute] = {compute.result: compute for compute in fusion.computes}
-    own: list[Place] = [(v.shape, tuple(index(dim.name) for dim in inside[v].dims)) for v in fusion.body.yields]
-    for position, write in fusion.writes.items():
-        own[position] = write.base.shape, write.at
+    own: list[Place] = [(where.type.shape, where.indices) for where in output_maps(fusion)]
     stored = dict(zip(fusion.body.yields, places or own, strict=True))
     nests = tuple(_nest(compute, inside, stored.get(compute.result)) for compute in fusion.computes)
     outputs = [OutputMap(TensorType(value.type.dtype, shape), at) for value, (shape, at) in stored.items()]

@@ -151,7 +151,8 @@ class Describer:
             writes = tuple(
                 (k, self.value(w.base), tuple(map(self.index, w.at)), w.within, w.combine) for k, w in op.writes.items()
             )
-            return block, op.label if self.exact else "", writes
+            shapes = tuple((k, tuple(map(self.index, shape))) for k, shape in op.shapes.items())
+            return block, op.label if self.exact else "", writes, shapes
         if isinstance(op, tensor.Scatter):
             dims = self._dims(op.dims)
             target = tuple(map(self.index, op.target))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from codesign.ir.core import Block, Op, Value
+from codesign.ir.core import Block, Op, Value, tensor_type
 from codesign.ir.dtypes import BOOL, I64, DType
 from codesign.ir.index import Bounds, Index
 from codesign.ir.location import UNKNOWN, Location
@@ -136,7 +136,8 @@ class Fusion(Op):
     Reads values from outside freely. Dims of the same name in different computes are the same loop: they have equal
     extents, and a read of a value made inside is `%v[its own parallel dims by name]` (the verifier checks both). So
     the iteration domain of the group is the union of its dims by name. Results are the yielded values' types, in order.
-    A result in `writes` (by its position) is a tensor from before with the yielded value written into it, in its own memory.
+    A result in `writes` (by its position) is a tensor from before with the yielded value written into it, in its own memory; one in `shapes`
+    has that shape, with the yielded value's elements in their order.
     """
 
     opcode: ClassVar[str] = "fusion"
@@ -148,14 +149,20 @@ class Fusion(Op):
         names: Iterable[str] = (),
         label: str = "",
         writes: Mapping[int, Write] | None = None,
+        shapes: Mapping[int, tuple[Index, ...]] | None = None,
         location: Location = UNKNOWN,
     ) -> None:
         self.body = body
         self.label = label
         self.writes = dict(writes or {})
+        self.shapes = dict(shapes or {})
         given = list(names) or [value.name for value in body.yields]
-        whole = [self.writes[k].base if k in self.writes else value for k, value in enumerate(body.yields)]
-        super().__init__((Value(v.type, n) for v, n in zip(whole, given, strict=True)), location)
+        super().__init__((Value(t, n) for t, n in zip(self.result_types(), given, strict=True)), location)
+
+    def result_types(self) -> list[TensorType]:
+        """The types that the results have in memory."""
+        types = [tensor_type(self.writes[k].base if k in self.writes else v) for k, v in enumerate(self.body.yields)]
+        return [TensorType(t.dtype, self.shapes[k]) if k in self.shapes else t for k, t in enumerate(types)]
 
     @property
     def computes(self) -> tuple[Compute, ...]:

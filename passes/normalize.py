@@ -43,12 +43,20 @@ def normalize(fusion: Fusion, bounds: Bounds | None = None) -> Normalized:
     for op in fusion.body.ops:
         if not isinstance(op, Compute):
             raise UnsupportedError(f"a {op.opcode} cannot be part of a fused kernel", place=op.location)
-    start = Normalized(fusion, output_maps(fusion), {d: (d,) for d in fusion.dims()})
+    start = Normalized(_over_dims(fusion), output_maps(fusion), {d: (d,) for d in fusion.dims()})
     squeezed = _squeeze(start, ranges)
     if any(extent == 0 for extent in squeezed.fusion.dims().values()):
         return squeezed  # nothing to compute, and no quotient by an empty extent
     collapsed = _merge(squeezed, _contiguous_groups(squeezed, ranges), ranges)
     return _merge(collapsed, _matrix_groups(collapsed), ranges)
+
+
+def _over_dims(fusion: Fusion) -> Fusion:
+    """The group with results of the shapes of their dims: where they go in memory is told by maps."""
+    if not fusion.shapes:
+        return fusion
+    names = [value.name for value in fusion.results]
+    return Fusion(fusion.body, names=names, label=fusion.label, writes=fusion.writes, location=fusion.location)
 
 
 # -- which dims to merge --------------------------------------------------------------------------------------------------

@@ -162,6 +162,8 @@ def _fusion(op: tensor.Fusion, env: dict[Value, Array], context: Context) -> lis
     results = run_block(op.body, dict(env), context)
     for position, write in op.writes.items():
         results[position] = _written(op, write, op.body.yields[position], results[position], env, context)
+    for position, shape in op.shapes.items():
+        results[position] = results[position].reshape([_size(size, context) for size in shape])
     return results
 
 

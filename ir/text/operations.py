@@ -39,18 +39,26 @@ def _constant(b: Builder, node: Node, names: list[str]) -> Op:
 
 
 def _fusion(b: Builder, node: Node, names: list[str]) -> Op:
-    label, block, listed = node.children
+    label, block, listed, reshaped = node.children
     inner = b.block(block)
     given = names if len(names) == len(inner.yields) else []  # a wrong count is told by who called this
     writes: dict[int, tensor.Write] = {}
     for entry in children(listed):
-        position, combine, base, at = all_children(entry)
+        _, combine, base, at = all_children(entry)
         within = isinstance(entry, Tree) and entry.data == "write_within"
-        if b.integer(position) >= len(inner.yields):
-            b.fail(f"result {b.integer(position)} of {len(inner.yields)}", position)
         kind: tensor.Combine = "set" if combine is None else b.one_of(combine, COMBINERS, "combiner")
-        writes[b.integer(position)] = tensor.Write(b.value(base), b.indices(at), within, kind)
-    return tensor.Fusion(inner, names=given, label="" if label is None else b.string(label), writes=writes)
+        writes[_result(b, child(entry, 0), inner)] = tensor.Write(b.value(base), b.indices(at), within, kind)
+    shapes = {_result(b, child(entry, 0), inner): b.indices(child(entry, 1)) for entry in children(reshaped)}
+    named = "" if label is None else b.string(label)
+    return tensor.Fusion(inner, names=given, label=named, writes=writes, shapes=shapes)
+
+
+def _result(b: Builder, node: Branch, inner: Block) -> int:
+    """The position of one of a block's results."""
+    position = b.integer(node)
+    if position >= len(inner.yields):
+        b.fail(f"result {position} of {len(inner.yields)}", node)
+    return position
 
 
 def _scatter(b: Builder, node: Node, names: list[str]) -> Op:

@@ -284,7 +284,9 @@ class _Printer:
                 f"{'within' if w.within else 'at'} {self.indices(w.at)}"
                 for k, w in op.writes.items()
             )
-            return f"{text} writes ({', '.join(writes)})" if op.writes else text
+            shapes = (f"{k}: [{', '.join(map(self.index, shape))}]" for k, shape in op.shapes.items())
+            text += f" writes ({', '.join(writes)})" if op.writes else ""
+            return f"{text} shapes ({', '.join(shapes)})" if op.shapes else text
         if isinstance(op, tensor.Scatter):
             place = "within" if op.within else "at"
             where = f"over ({self._dims(op.dims)}) {place} {self.indices(op.target)}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from codesign.ir.core import Value, tensor_type
 from codesign.ir.errors import UnsupportedError
-from codesign.ir.index import Index, index
+from codesign.ir.index import Bounds, Index, index
+from codesign.ir.reshape import reshaped
 from codesign.ir.tensor import Compute, Fusion
 from codesign.ir.types import TensorType
 
@@ -19,17 +19,19 @@ class OutputMap:
     indices: tuple[Index, ...]
 
 
-def own_shape(value: Value) -> OutputMap:
-    """The map of a result that goes to memory as it is."""
-    compute = value.owner
-    if not isinstance(compute, Compute):
-        raise UnsupportedError(f"a fused kernel yields %{value.name}, which it does not compute")
-    return OutputMap(tensor_type(value), tuple(index(dim.name) for dim in compute.dims))
-
-
 def output_maps(fusion: Fusion) -> tuple[OutputMap, ...]:
-    """The maps of the results of a group that is not normalised: as they are, or into the tensors that they are written into."""
-    return tuple(
-        OutputMap(tensor_type(fusion.writes[k].base), fusion.writes[k].at) if k in fusion.writes else own_shape(value)
-        for k, value in enumerate(fusion.body.yields)
-    )
+    """The maps of the results of a group that is not normalised: as they are, in their order in another shape, or into the tensors that they
+    are written into."""
+    return tuple(OutputMap(type, _indices(fusion, k)) for k, type in enumerate(fusion.result_types()))
+
+
+def _indices(fusion: Fusion, position: int) -> tuple[Index, ...]:
+    if position in fusion.writes:
+        return fusion.writes[position].at
+    value = fusion.body.yields[position]
+    if not isinstance(value.owner, Compute):
+        raise UnsupportedError(f"a fused kernel yields %{value.name}, which it does not compute")
+    point = tuple(index(dim.name) for dim in value.owner.dims)
+    if position not in fusion.shapes:
+        return point
+    return reshaped(point, value.shape, fusion.shapes[position], Bounds().with_extents(value.owner.extents()))

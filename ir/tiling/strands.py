@@ -91,5 +91,7 @@ def _strand(fusion: Fusion, part: list[Compute]) -> Strand:
     results = tuple(k for k, value in enumerate(fusion.body.yields) if value in made)
     body = Block((), part, (fusion.body.yields[k] for k in results))
     writes = {place: fusion.writes[k] for place, k in enumerate(results) if k in fusion.writes}
+    shapes = {place: fusion.shapes[k] for place, k in enumerate(results) if k in fusion.shapes}
     names = [fusion.results[k].name for k in results]
-    return Strand(Fusion(body, names=names, label=fusion.label, writes=writes, location=fusion.location), results)
+    own = Fusion(body, names=names, label=fusion.label, writes=writes, shapes=shapes, location=fusion.location)
+    return Strand(own, results)

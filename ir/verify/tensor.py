@@ -9,7 +9,7 @@ from codesign.ir import tensor
 from codesign.ir.core import Block, Module, Op, Value
 from codesign.ir.dtypes import BOOL, I64
 from codesign.ir.errors import VerificationError
-from codesign.ir.index import Bounds, product
+from codesign.ir.index import Bounds, Index, product
 from codesign.ir.scalar import Read, Scalar
 from codesign.ir.tensor import MONOIDS, Dim
 from codesign.ir.types import TensorType
@@ -154,8 +154,19 @@ def _fusion(v: TensorVerifier, op: tensor.Fusion, defined: set[Value]) -> None:
     v.block(op.body, defined, op)
     for position, write in op.writes.items():
         _write(v, op, write, inside[op.body.yields[position]])
-    whole = [op.writes[k].base if k in op.writes else value for k, value in enumerate(op.body.yields)]
-    same_types(op, "results", op.results, whole)
+    for position, shape in op.shapes.items():
+        _shape(op, position, shape)
+    for value, kind in zip(op.results, op.result_types(), strict=True):
+        if value.type != kind:
+            fail(op, f"results: %{value.name} is {value.type}, must be {kind}")
+
+
+def _shape(op: tensor.Fusion, position: int, shape: tuple[Index, ...]) -> None:
+    if position in op.writes:
+        fail(op, f"result {position} is written into a tensor, whose shape it has")
+    made = product(op.body.yields[position].shape)
+    if product(shape) != made:
+        fail(op, f"result {position} has {product(shape)} elements, of which {made} are computed")
 
 
 def _write(v: TensorVerifier, op: tensor.Fusion, write: tensor.Write, made: tensor.Compute) -> None:

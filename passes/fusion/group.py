@@ -23,7 +23,8 @@ class Group:
     """Computes that one kernel will do.
 
     `computes`: private copies in order. `outputs`: values of the surrounding block that the group provides, and the private value
-    that holds each. `external`: values of the surrounding block that it reads, in order of first use.
+    that holds each, its elements in their order but perhaps over parts of its dims. `external`: values of the surrounding block that it
+    reads, in order of first use.
     """
 
     computes: tuple[Compute, ...]
@@ -42,7 +43,8 @@ class Group:
         names = plain_names(self.computes)
         copies, mapping = rebased(self.computes, names, {}, Bounds())
         block = Block((), copies, (mapping[value] for value in self.outputs.values()))
-        return Fusion(block, names=[value.name for value in self.outputs], location=self.location)
+        shapes = {k: value.shape for k, value in enumerate(self.outputs) if value.shape != block.yields[k].shape}
+        return Fusion(block, names=[value.name for value in self.outputs], shapes=shapes, location=self.location)
 
 
 def shown(text: object) -> str:

@@ -30,6 +30,8 @@ def group_key(group: Group) -> str:
         parts.append((dims, reductions, op.monoid, op.dtype.name, op.accumulate.name, body))
         hasher.value(op.result)
     parts.append(tuple(hasher.value(value) for value in group.outputs.values()))
+    whole = ((value.shape, inner.shape) for value, inner in group.outputs.items())
+    parts.append(tuple(None if own == inner else tuple(map(hasher.index, own)) for own, inner in whole))
     return _digest(tuple(parts))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from codesign.ir.core import Value
 from codesign.ir.index import Bounds, FloorDiv, Index, Mod
 from codesign.ir.location import merge as merge_locations
+from codesign.ir.reshape import reshaped
 from codesign.ir.scalar import Read, Scalar
 from codesign.ir.tensor import Compute, Dim
 from codesign.passes.algebra import Rewriting, simplify_scalar
@@ -29,6 +30,10 @@ class _Clash(NotFusable):
         super().__init__(reason)
 
 
+class _CutResult(_Clash):
+    """A reshape between the two cuts a dim of a result, which can be written in parts."""
+
+
 def merge(first: Group, second: Group, keep: Set[Value], outer: Bounds) -> Group:
     """One group that does the work of both; `first` comes before `second` (no value flows back).
 
@@ -39,14 +44,24 @@ def merge(first: Group, second: Group, keep: Set[Value], outer: Bounds) -> Group
     flows = {value: producers[inner] for value, inner in first.outputs.items() if value in second.external}
     kept = {value for value in first.outputs if value in keep}
     inlined: dict[Value, Compute] = {}
+    cut_results = False
     while True:
         consumers = _with_inlined(second, flows, inlined, producers, outer)
         try:
-            return _join(first, consumers, flows, second, kept, outer)
+            return _join(first, consumers, flows, second, kept, outer, cut_results)
+        except _CutResult as clash:
+            cut_results = not _inlined_instead(clash, inlined)
         except _Clash as clash:
-            if clash.producer.reductions or clash.producer.result in inlined:
+            if not _inlined_instead(clash, inlined):
                 raise NotFusable(str(clash)) from None
-            inlined[clash.producer.result] = clash.producer
+
+
+def _inlined_instead(clash: _Clash, inlined: dict[Value, Compute]) -> bool:
+    """Whether the producer of a clash could be entered among those that are inlined."""
+    if clash.producer.reductions or clash.producer.result in inlined:
+        return False
+    inlined[clash.producer.result] = clash.producer
+    return True
 
 
 def _with_other_names(first: Group, second: Group) -> Group:
@@ -72,7 +87,7 @@ def _with_inlined(
 
     def change(op: Compute, body: Scalar) -> Scalar:
         if any(value in inner for value in op.operands()):
-            body = body.replace_sources(inner)
+            body = _reading_inside(body, inner, op.bounds(outer))
             for _ in range(len(inlined)):
                 if not any(read.source in inlined for read in body.reads()):
                     break
@@ -81,6 +96,20 @@ def _with_inlined(
 
     copies, _ = rebased(second.computes, {}, {}, outer, change)
     return copies
+
+
+def _reading_inside(body: Scalar, inner: Mapping[Value, Value], bounds: Bounds) -> Scalar:
+    """The expression over a group's private values, of which some are over parts of the dims of what they hold."""
+
+    def change(node: Scalar) -> Scalar | None:
+        if not isinstance(node, Read) or node.source not in inner:
+            return None
+        held = inner[node.source]
+        if held.shape == node.source.shape:
+            return None
+        return Read(held, reshaped(node.indices, node.source.shape, held.shape, bounds), node.otherwise)
+
+    return body.rewrite(change).replace_sources(inner)
 
 
 @dataclass
@@ -107,13 +136,15 @@ def _join(
     second: Group,
     kept: Set[Value],
     outer: Bounds,
+    cut_results: bool,
 ) -> Group:
     producers = {op.result: op for op in first.computes}
     originals = dict(zip((op.result for op in second.computes), consumers, strict=True))
     outputs = {value: originals[inner] for value, inner in second.outputs.items()}
-    consumers, outputs = _cut_consumers(producers, consumers, outputs, outer)
+    consumers, outputs = _cut_consumers(producers, consumers, outputs, outer, cut_results)
     basis = _Basis()
-    fixed = {dim.name for value, inner in first.outputs.items() if value in kept for dim in producers[inner].dims}
+    whole = () if cut_results else (inner for value, inner in first.outputs.items() if value in kept)
+    fixed = {dim.name for inner in whole for dim in producers[inner].dims}
     positions = _positions_only(first.computes)
     for producer, consumer, read in _reads_between(producers, consumers):
         _align(basis, producer, consumer, read, fixed, positions, outer)
@@ -135,9 +166,13 @@ def _join(
 
 
 def _cut_consumers(
-    producers: Mapping[Value, Compute], consumers: list[Compute], outputs: dict[Value, Compute], outer: Bounds
+    producers: Mapping[Value, Compute],
+    consumers: list[Compute],
+    outputs: dict[Value, Compute],
+    outer: Bounds,
+    cut_results: bool,
 ) -> tuple[list[Compute], dict[Value, Compute]]:
-    """Cut the second group's dims of which a read takes digits (`%v[c // T, c % T]`), where no output has that dim."""
+    """Cut the second group's dims of which a read takes digits (`%v[c // T, c % T]`); those of results where they may be cut."""
     wanted: dict[str, tuple[Index, list[Index], Compute]] = {}
     for producer, consumer, read in _reads_between(producers, consumers):
         for expression in read.indices:
@@ -148,7 +183,7 @@ def _cut_consumers(
                 entry[1].append(expression)
     if not wanted:
         return consumers, outputs
-    outside = {dim.name for op in outputs.values() for dim in op.dims}
+    outside = set() if cut_results else {dim.name for op in outputs.values() for dim in op.dims}
     positions = _positions_only(consumers)
     splits: dict[str, Split] = {}
     for name, (extent, expressions, producer) in wanted.items():
@@ -156,7 +191,7 @@ def _cut_consumers(
         if split is None:
             continue
         if name in outside:
-            raise _Clash(producer, f"a reshape cuts dim {shown(name)} of a result")
+            raise _CutResult(producer, f"a reshape cuts dim {shown(name)} of a result")
         if name in positions:
             raise _Clash(producer, "a reshape cuts the dim of an argmax or argmin")
         splits[name] = split
@@ -195,7 +230,7 @@ def _align(
         if digits is None:
             raise _Clash(producer, f"read at {shown(expression)} along dim {shown(dim.name)}, not at each point once")
         if dim.name in fixed:
-            raise _Clash(producer, f"a reshape cuts dim {shown(dim.name)} of a value that is needed elsewhere")
+            raise _CutResult(producer, f"a reshape cuts dim {shown(dim.name)} of a value that is needed elsewhere")
         if dim.name in positions:
             raise _Clash(producer, "a reshape cuts the dim of an argmax or argmin")
         split = Split(dim.name, tuple(Dim(name, extents[name]) for name in digits), expression)

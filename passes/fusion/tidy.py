@@ -103,11 +103,11 @@ def _same_loops(computes: tuple[Compute, ...]) -> dict[str, str]:
         if source in inside:
             continue
         for one, other in itertools.combinations(places, 2):
-            pairs = {(b.variable, a.variable) for a, b in zip(one, other, strict=True) if a != b}
+            pairs = {_renaming(b, a) for a, b in zip(one, other, strict=True) if a != b}
             if len(pairs) != 1:
                 continue
             ((old, new),) = pairs
-            if old is None or new is None or old not in extents or new not in extents:
+            if old not in extents or new not in extents:
                 continue
             if extents[old] != extents[new] or new in together[old]:
                 continue
@@ -115,6 +115,15 @@ def _same_loops(computes: tuple[Compute, ...]) -> dict[str, str]:
                 continue
             return {old: new}
     return {}
+
+
+def _renaming(before: Index, after: Index) -> tuple[str, str]:
+    """The one variable whose other name makes an index into another, and that name; empty names where none does."""
+    old, new = before.variables() - after.variables(), after.variables() - before.variables()
+    if len(old) != 1 or len(new) != 1:
+        return "", ""
+    (one,), (other,) = old, new
+    return (one, other) if before.substitute({one: other}) == after else ("", "")
 
 
 def spread_apart(first: Sequence[Compute], second: Sequence[Compute], names: Mapping[str, str]) -> bool:

@@ -141,8 +141,8 @@ def _combination(fusion: Fusion, where: Splittable, totals: dict[Value, list[Com
             ops.append(new)
     yields = [made[value] for value in fusion.body.yields]
     names = [value.name for value in fusion.results]
-    block, writes = Block([], _live(ops, yields), yields), fusion.writes
-    return Fusion(block, names=names, label=fusion.label, writes=writes, location=fusion.location)
+    block, writes, shapes = Block([], _live(ops, yields), yields), fusion.writes, fusion.shapes
+    return Fusion(block, names=names, label=fusion.label, writes=writes, shapes=shapes, location=fusion.location)
 
 
 def _live(ops: Sequence[Op], yields: Sequence[Value]) -> list[Op]:

@@ -94,7 +94,7 @@ def _can_write(maker: Fusion, moved: Value, op: Scatter, owned: Ownership) -> bo
     and the group itself reads it at most where it writes, and not at all where others may write before it reads."""
     here, there = owned.place[maker], owned.place[op]
     write = _for_results(maker, moved, op)
-    if any(first_place(value, owned.place) >= here for value in write.operands()):
+    if maker.shapes or any(first_place(value, owned.place) >= here for value in write.operands()):
         return False
     root = owned.root(op.init)
     between = [other for other in owned.block.ops[here + 1 : there] if root in map(owned.root, other.uses())]

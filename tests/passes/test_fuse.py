@@ -23,6 +23,7 @@ from codesign.ir.location import UNKNOWN
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, apply, cast
 from codesign.ir.structure import structural_hash
 from codesign.ir.tensor import Compute, Dim, Fusion, Monoid, Sort
+from codesign.ir.text import parse, print_module
 from codesign.ir.tiling.strands import strands
 from codesign.ir.types import tensor
 from codesign.passes import CLEAN_UP, Context, optimize
@@ -125,6 +126,25 @@ def test_gate_and_up_projections_share_a_group() -> None:
     assert products[0].reductions == products[1].reductions
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_softmax_of_groups_of_columns_joins_its_product(kept: bool) -> None:
+    """Its result is over groups and columns of groups, and has the shape of both as one in memory, as has the product where it is needed."""
+    b = models.Builder()
+    rows, groups, width = 12, 3, 8
+    product = b.linear(b.input(rows, 16), b.input(groups * width, 16))
+    shares = b.view(b.softmax(b.view(product, rows, groups, width)), rows, groups * width)
+    module = b.module(product, shares) if kept else b.module(shares)
+    fused = optimize(module, Context(pricer=fewest), pipeline=ONE)
+    (fusion,) = fusions(fused)
+    check_legal(fused)
+    same_values(module, fused)
+    assert len(fusion.inner_dims()) == 2
+    assert all([size.constant for size in value.shape] == [rows, groups * width] for value in fusion.results)
+    assert len(fusion.shapes) == len(fusion.results)
+    text = print_module(fused)
+    assert print_module(parse(text)) == text
+
+
 def test_a_value_needed_elsewhere_is_yielded() -> None:
     b = models.Builder()
     x, y = b.input(4096, 512), b.input(4096, 512)
@@ -209,12 +229,6 @@ def test_reasons_for_leaving_apart() -> None:
     one = _sum()
     zero = Literal(0.0, F32)
     assert "padding" in _pair(one, _reader(one.result, 10, index("c") - 1, otherwise=zero))
-    one = _sum()
-    assert "needed elsewhere" in _pair(
-        one,
-        Compute([Dim("a", index(2)), Dim("b", index(4))], Read(one.result, [index("a") * 4 + "b"])),
-        keep=True,
-    )
     one = _sum()
     wide = Compute([Dim("c", index(8)), Dim("d", index(3))], Read(one.result, ["c"]))
     assert "written again along d" in _pair(one, wide, keep=True)
