@@ -15,6 +15,7 @@ from rich.table import Table
 
 from codesign import command
 from codesign.ir.errors import CodesignError
+from codesign.lab.choices import Engine
 
 if TYPE_CHECKING:
     from codesign.lab.machines.document import WhatIf
@@ -56,6 +57,18 @@ def _whatif(
     ] = None,
     chosen: Annotated[bool, typer.Option("--chosen", help="Choose schedules again for each sample of --sobol.")] = False,
     seed: Annotated[int, typer.Option(help="Seed of --pareto and --sobol.", min=0, max=2**32 - 1)] = 0,
+    database: Annotated[
+        Path | None,
+        typer.Option(help="Where each answer is kept. [default, of --sweep, --pareto and --sobol: MODEL.whatif.db here]", show_default=False),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes on this machine.", min=1, max=1024)] = 1,
+    engine: Annotated[
+        Engine,
+        typer.Option(help="Who prices the variants: processes here, or workers of Ray (extra `ray`), as many as --jobs."),
+    ] = Engine.processes,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A Ray cluster, as `auto`. [default: one started here]", show_default=False)
+    ] = None,
     report: Annotated[Path | None, typer.Option("--report", help="Write one self-contained HTML page.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
@@ -66,6 +79,13 @@ def _whatif(
     if sobol is not None and sobol & (sobol - 1):
         raise CodesignError(f"--sobol {sobol} is not a power of two", hint="as in --sobol 32")
     command.page_at(report)
+    kept = database
+    if kept is None and (sweep or pareto or sobol or jobs > 1 or engine is Engine.ray):
+        kept = Path(f"{model.stem}.whatif.db")
+    if kept is not None:
+        command.need("lab", "sqlalchemy")
+    if engine is Engine.ray:
+        command.need("ray", "ray")
     if pareto:
         command.need("lab", "optuna")
     from codesign.lab.machines.ask import Questions, answer
@@ -86,7 +106,15 @@ def _whatif(
     )
     with command.progress(not as_json) as steps:
         steps.step(f"compiling {model.name} for {machine.name}")
-        answers = answer(workload(model, machine), asked, steps)
+        plain = workload(model, machine)
+        if kept is None:
+            answers = answer(plain, asked, steps)
+        else:
+            from codesign.lab.machines.recorded import recorded
+
+            on_ray = engine is Engine.ray
+            with recorded(plain, kept, repr(asked), jobs=jobs, ray=on_ray, address=ray_address) as workers:
+                answers = answer(workers, asked, steps)
     if report is not None:
         from codesign.lab.machines.page import whatif_page
 

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,6 +30,9 @@ from codesign.passes.schedule.space import Ints
 
 SILENT_SECONDS = 120.0
 """A run whose process has not been heard of for so long is taken over, where it can't be asked whether that process lives."""
+
+ASKED_AT_ONCE = 500
+"""Keys that one question to the file names."""
 
 GLANCE = -1
 """In place of a schedule's number: an evaluation of the budget that went into quicker prices, and found nothing itself."""
@@ -88,6 +91,7 @@ class _Result(BaseModel):
     best: float | None
     policy_seconds: float
     allowed: int | None
+    outcome: dict[str, Any] | None = None
 
 
 class _Description(BaseModel):
@@ -102,7 +106,8 @@ class _Description(BaseModel):
 
 @dataclass(frozen=True)
 class Run:
-    """One policy on one problem under one budget and seed. `result`: what is left of it when it is done."""
+    """One policy on one problem under one budget and seed. `result`: what is left of it when it is done; `description`: of its problem, for
+    who claims it."""
 
     key: str
     problem: str
@@ -111,6 +116,7 @@ class Run:
     seed: int
     state: str = "waiting"
     result: Mapping[str, Any] | None = None
+    description: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -163,26 +169,23 @@ class Database:
         self, study: str, plan: Mapping[str, Any], problems: Sequence[Mapping[str, Any]], runs: Sequence[Run]
     ) -> None:
         """Enter a study with its problems and runs; what is there stays, and is shared between studies."""
-        rows = [
-            {"key": r.key, "problem": r.problem, "policy": r.policy, "budget": r.budget, "seed": r.seed} for r in runs
-        ]
         with self._errors(), self.engine.begin() as base:
             entry = insert(STUDIES).values(name=study, plan=dict(plan))
             base.execute(entry.on_conflict_do_update(index_elements=["name"], set_={"plan": dict(plan)}))
-            if problems:
-                base.execute(insert(PROBLEMS).on_conflict_do_nothing(), [dict(problem) for problem in problems])
-            if rows:
-                base.execute(insert(RUNS).on_conflict_do_nothing(), rows)
             base.execute(sa.delete(MEMBERS).where(MEMBERS.c.study == study))
-            if rows:
-                base.execute(insert(MEMBERS), [{"study": study, "run": run.key} for run in runs])
+            _add_runs(base, study, problems, runs)
+
+    def extend(self, study: str, problems: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> None:
+        """Add runs to a study; those that it has stay."""
+        with self._errors(), self.engine.begin() as base:
+            base.execute(insert(STUDIES).values(name=study, plan={}).on_conflict_do_nothing())
+            _add_runs(base, study, problems, runs)
 
     def claim(self, study: str, besides: Collection[str] = ()) -> Run | None:
         """Take a run that nobody does; None when there is none. `besides`: runs by key that this process is doing."""
         mine = sa.select(MEMBERS.c.run).where(MEMBERS.c.study == study)
-        open_runs = (
-            sa.select(RUNS).where(RUNS.c.key.in_(mine), RUNS.c.state != "done").order_by(RUNS.c.problem, RUNS.c.key)
-        )
+        joined = sa.select(RUNS, PROBLEMS.c.description).join(PROBLEMS, PROBLEMS.c.key == RUNS.c.problem)
+        open_runs = joined.where(RUNS.c.key.in_(mine), RUNS.c.state != "done").order_by(RUNS.c.problem, RUNS.c.key)
         with self._errors(), self.engine.begin() as base:
             for row in base.execute(open_runs).mappings():
                 if row["key"] in besides:
@@ -191,7 +194,7 @@ class Database:
                     continue
                 change = {"state": "running", "owner": self.owner, "heard": time.time()}
                 base.execute(sa.update(RUNS).where(RUNS.c.key == row["key"]).values(change))
-                return _run(row)
+                return replace(_run(row), description=_Description.model_validate(row["description"]).model_dump())
         return None
 
     def add(self, run: str, stretches: Sequence[Stretch]) -> None:
@@ -264,8 +267,21 @@ class Database:
 
     def progress(self, study: str) -> tuple[int, int]:
         """Runs that are done, and all of them."""
-        states = [run.state for run in self.runs(study)]
-        return states.count("done"), len(states)
+        count = sa.select(RUNS.c.state, sa.func.count()).join(MEMBERS, MEMBERS.c.run == RUNS.c.key)
+        with self._errors(), self.engine.connect() as base:
+            rows = base.execute(count.where(MEMBERS.c.study == study).group_by(RUNS.c.state))
+            states = {str(state): int(number) for state, number in rows}
+        return states.get("done", 0), sum(states.values())
+
+    def results(self, runs: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """Of runs by key those that are done, with their results."""
+        found: dict[str, Mapping[str, Any]] = {}
+        with self._errors(), self.engine.connect() as base:
+            for start in range(0, len(runs), ASKED_AT_ONCE):
+                some = RUNS.c.key.in_(runs[start : start + ASKED_AT_ONCE])
+                for row in base.execute(sa.select(RUNS).where(some, RUNS.c.state == "done")).mappings():
+                    found[str(row["key"])] = _run(row).result or {}
+        return found
 
     def stretches(self, run: str) -> list[Stretch]:
         """The evaluations of a run in order."""
@@ -289,6 +305,17 @@ class Database:
                 base.exec_driver_sql("PRAGMA busy_timeout=0")
                 base.exec_driver_sql("PRAGMA journal_mode=DELETE")
         self.engine.dispose()
+
+
+def _add_runs(base: sa.Connection, study: str, problems: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> None:
+    if problems:
+        base.execute(insert(PROBLEMS).on_conflict_do_nothing(), [dict(problem) for problem in problems])
+    if runs:
+        rows = [
+            {"key": r.key, "problem": r.problem, "policy": r.policy, "budget": r.budget, "seed": r.seed} for r in runs
+        ]
+        base.execute(insert(RUNS).on_conflict_do_nothing(), rows)
+        base.execute(insert(MEMBERS).on_conflict_do_nothing(), [{"study": study, "run": run.key} for run in runs])
 
 
 def _connect(connection: Any, record: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.table import Table
 from codesign import command
 from codesign.ir.errors import CodesignError
 from codesign.lab.board import HEADS, Leaderboard, cells, read_leaderboard
+from codesign.lab.choices import Engine
 from codesign.lab.plan import read_plan
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
@@ -39,13 +39,6 @@ class Form(str, Enum):
     parquet = "parquet"
     cache = "cache"
     t4 = "t4"
-
-
-class Engine(str, Enum):
-    """Who does the runs of a study."""
-
-    processes = "processes"
-    ray = "ray"
 
 
 @application.callback()
@@ -79,14 +72,8 @@ def _run(
     folder = command.output_directory(output)
     lab = _laboratory()
     path = database if database is not None else study.with_suffix(".db")
-    parent = os.environ.pop("CODESIGN_STUDY_PARENT", "")
     with command.progress(not as_json and not quiet) as steps:
-        if parent.isdecimal():  # a helper of `--jobs`
-            base = lab.Database(path)
-            lab.Study.open(plan, base).work(parent=int(parent))
-            return
-        on_ray = engine is Engine.ray
-        base = lab.run_study(plan, path, jobs=jobs, steps=steps, plan_file=study, ray=on_ray, address=ray_address)
+        base = lab.run_study(plan, path, jobs=jobs, steps=steps, ray=engine is Engine.ray, address=ray_address)
         board = lab.leaderboard(lab.Scores(base, plan.name), f"python -m codesign.study run {study.name}")
         base.close()
     if folder is not None:

@@ -10,9 +10,10 @@ from pathlib import Path
 from codesign.command import Steps
 from codesign.costmodel.machine import Machine
 from codesign.lab.machines.document import WhatIf
-from codesign.lab.machines.search import Blame, blame, front
-from codesign.lab.machines.sensitivity import STEP, Sensitivity, adjustable, sensitivities
+from codesign.lab.machines.search import Blame, assumed, blame, front
+from codesign.lab.machines.sensitivity import STEP, Sensitivity, sensitivities
 from codesign.lab.machines.sweep import Range, crossovers, fusion_crossovers, sweep
+from codesign.lab.machines.variants import adjustable
 from codesign.lab.machines.workload import Workload
 
 CROSSED = 3
@@ -46,7 +47,7 @@ def answer(workload: Workload, asked: Questions, steps: Steps | None = None) -> 
     steps = steps or Steps(None)
     slopes: list[Sensitivity] = []
     if asked.slopes:
-        tick = steps.each("figures", len(list(adjustable(workload.machine))))
+        tick = steps.each("figures", 4 * len(list(adjustable(workload.machine))))
         slopes = sensitivities(workload, asked.step, tick)
     crossed = list(asked.crossed) or [
         Range(slope.figure, slope.value / 4, slope.value * 4)
@@ -61,7 +62,7 @@ def answer(workload: Workload, asked: Questions, steps: Steps | None = None) -> 
             tick()
     points = []
     if asked.swept:
-        points = sweep(workload, asked.swept, steps.each("sweep", math.prod(r.points for r in asked.swept)))
+        points = sweep(workload, asked.swept, steps.each("sweep", 2 * math.prod(r.points for r in asked.swept)))
     designs = []
     if asked.searched:
         tick = steps.each("front", asked.trials)
@@ -69,8 +70,8 @@ def answer(workload: Workload, asked: Questions, steps: Steps | None = None) -> 
     shares: list[Blame] = []
     ends: tuple[float, float] | None = None
     if asked.samples is not None:
-        steps.step("assumed figures")
-        shares, low, high = blame(workload, asked.samples, choose=asked.chosen, seed=asked.seed)
+        tick = steps.each("assumed figures", asked.samples * (len(assumed(workload.machine)) + 2))
+        shares, low, high = blame(workload, asked.samples, choose=asked.chosen, seed=asked.seed, tick=tick)
         ends = (low, high)
     return WhatIf(
         model=workload.name,

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from codesign.costmodel.machine import figures_of
+from codesign.costmodel.machine import Machine, figures_of
 from codesign.ir.errors import CodesignError
-from codesign.lab.machines.sensitivity import changer
-from codesign.lab.machines.sweep import Range, variant
-from codesign.lab.machines.workload import Workload
+from codesign.lab.machines.sweep import Range
+from codesign.lab.machines.variants import changer
+from codesign.lab.machines.workload import Ask, Workload
 
 
 @dataclass(frozen=True)
@@ -45,21 +45,21 @@ def front(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     energy = math.isfinite(workload.base.joules)
     goals = 1 + energy + bool(weights)
-    sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=min(max(trials // 5, 8), 50))
+    generation = min(max(trials // 5, 8), 50)
+    sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=generation)
     study = optuna.create_study(directions=["minimize"] * goals, sampler=sampler)
     designs: dict[int, Design] = {}
-    for _ in range(trials):
-        trial = study.ask()
-        values = {r.figure: trial.suggest_float(r.figure, r.low, r.high, log=True) for r in ranges}
-        machine = variant(workload.machine, values)
-        outcome = workload.price(machine, choose=True)
-        price = None
-        if weights:
-            price = sum(weight * values.get(f, changer(machine, f)[0]) for f, weight in weights.items())
-        designs[trial.number] = Design(values, outcome.seconds, outcome.joules if energy else None, price)
-        goal_values = [outcome.seconds, outcome.joules if energy else None, price]
-        study.tell(trial, [value for value in goal_values if value is not None])
-        tick()
+    for start in range(0, trials, generation):  # whose variants do not hang on each other
+        asked = [study.ask() for _ in range(min(generation, trials - start))]
+        machines = [{r.figure: t.suggest_float(r.figure, r.low, r.high, log=True) for r in ranges} for t in asked]
+        outcomes = workload.outcomes([Ask(values, choose=True) for values in machines], tick)
+        for trial, values, outcome in zip(asked, machines, outcomes, strict=True):
+            seconds, joules = outcome.known().seconds, outcome.joules if energy else None
+            price = None
+            if weights:
+                price = sum(weight * values.get(f, changer(workload.machine, f)[0]) for f, weight in weights.items())
+            designs[trial.number] = Design(values, seconds, joules, price)
+            study.tell(trial, [value for value in (seconds, joules, price) if value is not None])
     return sorted((designs[trial.number] for trial in study.best_trials), key=lambda design: design.seconds)
 
 
@@ -74,6 +74,12 @@ class Blame:
     total: float
 
 
+def assumed(machine: Machine) -> list[tuple[str, tuple[float, float]]]:
+    """Figures that are assumed within a range, with it."""
+    ranges = [(path, figure.range) for path, figure in figures_of(machine) if figure.value and ".peak." not in path]
+    return [(path, span) for path, span in ranges if span and 0 < span[0] < span[1]]
+
+
 def blame(
     workload: Workload, samples: int, *, choose: bool, seed: int, tick: Callable[[], None] = lambda: None
 ) -> tuple[list[Blame], float, float]:
@@ -83,31 +89,29 @@ def blame(
     """
     from scipy.stats import sobol_indices, uniform
 
-    assumed = [
-        (p, f.range) for p, f in figures_of(workload.machine) if f.range and f.range[0] > 0 and f.range[1] > f.range[0]
-    ]
-    assumed = [(path, span) for path, span in assumed if ".peak." not in path]
-    if not assumed:
+    figures = assumed(workload.machine)
+    if not figures:
         raise CodesignError(
             f"{workload.machine.name} has no assumed figure with a range", hint="give one a range in its file"
         )
     times: list[float] = []
 
     def seconds(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        found = []
-        for column in points.T:
-            values = {path: float(np.exp(value)) for (path, _), value in zip(assumed, column, strict=True)}
-            found.append(workload.price(workload.machine.with_figures(values), choose=choose).seconds)
-            tick()
+        machines = [
+            {path: float(np.exp(value)) for (path, _), value in zip(figures, column, strict=True)}
+            for column in points.T
+        ]
+        outcomes = workload.outcomes([Ask(values, choose) for values in machines], tick)
+        found = [outcome.known().seconds for outcome in outcomes]
         times.extend(found)
         return np.array(found)
 
-    spans = [np.log(span) for _, span in assumed]
+    spans = [np.log(span) for _, span in figures]
     dists = [uniform(loc=low, scale=high - low) for low, high in spans]
     indices = sobol_indices(func=seconds, n=samples, dists=dists, rng=np.random.default_rng(seed))
     found = [
         Blame(path, low, high, _share(float(first)), _share(float(total)))
-        for (path, (low, high)), first, total in zip(assumed, indices.first_order, indices.total_order, strict=True)
+        for (path, (low, high)), first, total in zip(figures, indices.first_order, indices.total_order, strict=True)
     ]
     return sorted(found, key=lambda entry: -entry.total), min(times), max(times)
 

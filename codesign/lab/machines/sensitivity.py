@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from codesign.costmodel.machine import Machine, figures_of
-from codesign.costmodel.whatif import Change
+from codesign.costmodel.machine import Machine
 from codesign.ir.errors import CodesignError
-from codesign.lab.machines.workload import Workload
+from codesign.lab.machines.variants import adjustable, changer
+from codesign.lab.machines.workload import Ask, Outcome, Workload
 
 STEP = 0.1
 """Relative change of a figure up and down, between which the slope is taken."""
@@ -35,65 +35,49 @@ class Sensitivity:
         return max(abs(self.held or 0.0), abs(self.chosen or 0.0))
 
 
-def adjustable(machine: Machine) -> Iterator[tuple[str, float, Callable[[float], Machine]]]:
-    """Every figure with a value and how to change it; how many of each level there are (`levels.NAME.fanout`) among them.
-
-    Quoted peaks are left out: they are checks of rates and clocks, which no model reads.
-    """
-    for path, figure in figures_of(machine):
-        if figure.value and ".peak." not in path:
-
-            def change(value: float, path: str = path) -> Machine:
-                return machine.with_figures({path: value})
-
-            yield path, figure.value, change
-    for level in machine.levels:
-        if level.fanout > 1:
-
-            def more(value: float, name: str = level.name, fanout: int = level.fanout) -> Machine:
-                return Change("", value / fanout, level=name).apply(machine)
-
-            yield f"levels.{level.name}.fanout", float(level.fanout), more
-
-
-def changer(machine: Machine, figure: str) -> tuple[float, Callable[[float], Machine]]:
-    """The value of a figure by its path, and how to change it; CodesignError names the nearest for one that there is not."""
-    import difflib
-
-    known = {path: (value, change) for path, value, change in adjustable(machine)}
-    if figure not in known:
-        near = difflib.get_close_matches(figure, known, n=3, cutoff=0.3) or list(known)[:3]
-        raise CodesignError(f"{machine.name} has no figure {figure!r} with a value", hint=f"nearest: {', '.join(near)}")
-    return known[figure]
-
-
 def sensitivities(workload: Workload, step: float = STEP, tick: Callable[[], None] = lambda: None) -> list[Sensitivity]:
-    """Slopes of every figure of the machine, the largest first."""
-    found = []
-    for figure, value, change in adjustable(workload.machine):
-        found.append(sensitivity(workload, figure, value, change, step))
-        tick()
+    """Slopes of every figure of the machine, the largest first; `tick`: for each of the four variants that a figure takes."""
+    figures = list(adjustable(workload.machine))
+    ends = [_ends(value, change, step) for _, value, change in figures]
+    asks = [
+        Ask({figure: end}, choose)
+        for (figure, _, _), pair in zip(figures, ends, strict=True)
+        for choose in (False, True)
+        for end in pair
+    ]
+    outcomes = workload.outcomes(asks, tick)
+    found = [
+        _sensitivity(figure, value, pair, outcomes[4 * position : 4 * position + 4])
+        for position, ((figure, value, _), pair) in enumerate(zip(figures, ends, strict=True))
+    ]
     return sorted(found, key=lambda entry: -entry.size)
 
 
-def sensitivity(
-    workload: Workload, figure: str, value: float, change: Callable[[float], Machine], step: float
-) -> Sensitivity:
+def sensitivity(workload: Workload, figure: str, step: float = STEP) -> Sensitivity:
     """The slope of one figure."""
-    ends = [value * (1.0 - step), value * (1.0 + step)]
-    if float(value).is_integer() and value < 1e7 and not _fractions(change, ends[1]):
-        ends = [min(math.floor(ends[0]), value - 1), max(math.ceil(ends[1]), value + 1)]
-        if ends[0] < 1:
-            ends[0] = value
-    try:
-        variants = [change(end) for end in ends]
-        held = [workload.price(variant) for variant in variants]
-        chosen = [workload.price(variant, choose=True) for variant in variants]
-    except (CodesignError, ValueError, ZeroDivisionError, OverflowError) as error:
-        why = error.message if isinstance(error, CodesignError) else str(error)
+    value, change = changer(workload.machine, figure)
+    pair = _ends(value, change, step)
+    asks = [Ask({figure: end}, choose) for choose in (False, True) for end in pair]
+    return _sensitivity(figure, value, pair, workload.outcomes(asks))
+
+
+def _ends(value: float, change: Callable[[float], Machine], step: float) -> tuple[float, float]:
+    """The values between which a slope is taken: whole numbers where a figure is one."""
+    low, high = value * (1.0 - step), value * (1.0 + step)
+    if float(value).is_integer() and value < 1e7 and not _fractions(change, high):
+        low, high = min(math.floor(low), value - 1), max(math.ceil(high), value + 1)
+        if low < 1:
+            low = value
+    return low, high
+
+
+def _sensitivity(figure: str, value: float, ends: tuple[float, float], outcomes: Sequence[Outcome]) -> Sensitivity:
+    """The slope of a figure from its variants: schedules held at both ends, and chosen again at both."""
+    why = next((outcome.why for outcome in outcomes if outcome.why), "")
+    if why:
         return Sensitivity(figure, value, None, None, None, why)
     width = math.log(ends[1] / ends[0])
-    low, high = held
+    low, high, *chosen = outcomes
     times = _slope(low.seconds, high.seconds, width), _slope(chosen[0].seconds, chosen[1].seconds, width)
     return Sensitivity(figure, value, *times, _slope(low.joules, high.joules, width), _lost(times))
 

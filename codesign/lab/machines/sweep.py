@@ -13,8 +13,8 @@ import numpy as np
 from codesign.costmodel.machine import Machine
 from codesign.ir.errors import CodesignError
 from codesign.ir.schedule import Schedule
-from codesign.lab.machines.sensitivity import changer
-from codesign.lab.machines.workload import Outcome, Workload
+from codesign.lab.machines.variants import changer
+from codesign.lab.machines.workload import Ask, Outcome, Workload
 from codesign.lab.models import compiled
 
 MOST_POINTS = 20_000
@@ -65,33 +65,30 @@ class Point:
     changed: tuple[str, ...]
 
 
-def variant(machine: Machine, values: Mapping[str, float]) -> Machine:
-    """The machine with figures changed, one after the other."""
-    for figure, value in values.items():
-        _, change = changer(machine, figure)
-        machine = change(value)
-    return machine
-
-
 def sweep(workload: Workload, ranges: Sequence[Range], tick: Callable[[], None] = lambda: None) -> list[Point]:
-    """Every combination of the values."""
+    """Every combination of the values, each with schedules held and chosen again (for both of which it is ticked)."""
     total = math.prod(r.points for r in ranges)
     if total > MOST_POINTS:
         raise CodesignError(f"a sweep of {total:,} machines, at most {MOST_POINTS:,}", hint="give fewer points")
-    points = []
-    for combination in itertools.product(*(r.values for r in ranges)):
-        values = {r.figure: value for r, value in zip(ranges, combination, strict=True)}
-        machine = variant(workload.machine, values)
-        held = workload.price(machine).seconds
-        chosen = workload.price(machine, choose=True)
-        changed = tuple(
-            part.name for part, own in zip(chosen.parts, workload.parts, strict=True) if part.schedule != own.schedule
-        )
-        joules = chosen.joules if math.isfinite(chosen.joules) else None
-        bounds = {part.name: part.bound for part in chosen.parts}
-        points.append(Point(values, held if math.isfinite(held) else None, chosen.seconds, joules, bounds, changed))
-        tick()
-    return points
+    machines = [
+        {r.figure: value for r, value in zip(ranges, combination, strict=True)}
+        for combination in itertools.product(*(r.values for r in ranges))
+    ]
+    asks = [Ask(values, choose) for values in machines for choose in (False, True)]
+    outcomes = iter(workload.outcomes(asks, tick))
+    return [_point(workload, values, next(outcomes), next(outcomes)) for values in machines]
+
+
+def _point(workload: Workload, values: Mapping[str, float], held: Outcome, chosen: Outcome) -> Point:
+    changed = tuple(
+        part.name
+        for part, own in zip(chosen.known().parts, workload.parts, strict=True)
+        if part.schedule != own.schedule
+    )
+    joules = chosen.joules if math.isfinite(chosen.joules) else None
+    bounds = {part.name: part.bound for part in chosen.parts}
+    seconds = held.seconds if math.isfinite(held.seconds) else None
+    return Point(values, seconds, chosen.seconds, joules, bounds, changed)
 
 
 @dataclass(frozen=True)
@@ -110,17 +107,22 @@ class Crossover:
 
 def crossovers(workload: Workload, span: Range, halvings: int = 6) -> list[Crossover]:
     """Where on a range the best schedule of a kernel or what bounds it changes, each to within a few percent of a step."""
-    value, change = changer(workload.machine, span.figure)
+    value, _ = changer(workload.machine, span.figure)
+
+    def best(at: float, before: Mapping[str, Schedule]) -> Outcome:
+        (outcome,) = workload.outcomes([Ask({span.figure: at}, choose=True, before=before)])
+        return outcome.known()
+
     found: list[Crossover] = []
     before: Mapping[str, Schedule] = {}
     at, last = span.values[0], None
     for step in span.values:
-        outcome = workload.price(change(step), choose=True, before=before)
+        outcome = best(step, before)
         if last is not None and _signature(outcome) != _signature(last):
             low, high, right = at, step, outcome
             for _ in range(halvings):
                 middle = math.sqrt(low * high)
-                between = workload.price(change(middle), choose=True, before=last.schedules)
+                between = best(middle, last.schedules)
                 if _signature(between) == _signature(last):
                     low = middle
                 else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,9 @@ from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import KernelSummary
 from codesign.documents import EXTERNAL
 from codesign.ir.core import Op
+from codesign.ir.errors import CodesignError
 from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.lab.machines.variants import variant
 from codesign.lab.models import compiled
 from codesign.passes.knobs import predict
 from codesign.passes.schedule.build import space
@@ -57,12 +59,33 @@ class Priced:
 
 
 @dataclass(frozen=True)
+class Ask:
+    """What may be asked of a model: its time where figures of the machine have other values, under the schedules that it has or under the
+    best ones there (`choose`). A kernel stays with its schedule from `before` where that is as good as its best.
+    """
+
+    figures: Mapping[str, float]
+    choose: bool = False
+    before: Mapping[str, Schedule] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """A model on a variant of its machine; `seconds` is infinite where a schedule that was held does not fit."""
+    """A model on a variant of its machine; `seconds` is infinite where a schedule that was held does not fit.
+
+    `why`: what is wrong with the variant, where it can't be priced at all.
+    """
 
     seconds: float
     joules: float
     parts: tuple[Priced, ...]
+    why: str = ""
+
+    def known(self) -> Outcome:
+        """Itself; CodesignError where the variant can't be priced."""
+        if self.why:
+            raise CodesignError(self.why)
+        return self
 
     @property
     def schedules(self) -> dict[str, Schedule]:
@@ -102,6 +125,26 @@ class Workload:
     def base(self) -> Outcome:
         """The model on the machine as it is."""
         return self.price(self.machine)
+
+    def outcomes(self, asks: Sequence[Ask], tick: Callable[[], None] = lambda: None) -> list[Outcome]:
+        """The answers in order."""
+        found = []
+        for ask in asks:
+            found.append(self.outcome(ask))
+            tick()
+        return found
+
+    def outcome(self, ask: Ask) -> Outcome:
+        """The answer to one."""
+        try:
+            return self.price(variant(self.machine, ask.figures), choose=ask.choose, before=ask.before)
+        except (CodesignError, ValueError, ZeroDivisionError, OverflowError) as error:
+            return Outcome(np.inf, np.nan, (), error.message if isinstance(error, CodesignError) else str(error))
+
+    def ready(self) -> None:
+        """Make what is made once, so that it is not made again by everybody whom this is handed to."""
+        for part in self.parts:
+            part.pool = part.pool or _pool(part, self.machine)
 
     def price(self, machine: Machine, *, choose: bool = False, before: Mapping[str, Schedule] | None = None) -> Outcome:
         """The model on a variant, under the schedules that it has, or under the best ones there (`choose`).

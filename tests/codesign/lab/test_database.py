@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("sqlalchemy")
 from codesign.ir.errors import CodesignError
-from codesign.lab.engine import Study
+from codesign.lab.contest import open_study
 from codesign.lab.export import rows
 from codesign.lab.laboratory import Database, make_plan, read_plan, run_study
 from codesign.lab.measured import cache_text
@@ -35,14 +35,6 @@ class Slow:
     def observe(self, batch, cost): ...
     def best(self): ...
 """
-
-
-def entered(database: Database, study: Study) -> Study:
-    described = [
-        {"key": p.key, "name": p.name, "machine": p.machine, "description": p.describe()} for p in study.problems
-    ]
-    database.enter(study.plan.name, study.plan.model_dump(mode="json"), described, study.runs)
-    return study
 
 
 def test_killed_twice_and_finished_it_has_the_rows_of_an_undisturbed_run(
@@ -80,10 +72,10 @@ def test_a_run_that_was_stopped_goes_on_without_pricing_again(tmp_path: Path) ->
     calls: list[int] = []
     plan = make_plan({"policies": ["evolutionary"], "kernels": ["add.8x8"], "seeds": 1, "budget": 60})
     whole = Database(tmp_path / "whole.db")
-    entered(whole, Study(plan, [bowl(fidelity=2)], whole)).work()
+    open_study(plan, whole, made=[bowl(fidelity=2)]).work()
     expected = rows(whole, "study")
     database = Database(tmp_path / "s.db")
-    study = entered(database, Study(plan, [bowl(fidelity=2, calls=calls)], database))
+    study = open_study(plan, database, made=[bowl(fidelity=2, calls=calls)])
     run = database.claim("study")
     assert run is not None
     (stretch,) = whole.stretches(run.key)
@@ -116,14 +108,14 @@ def test_two_processes_share_the_runs(tmp_path: Path) -> None:
 def test_helpers_of_one_command_share_the_runs(tmp_path: Path) -> None:
     (tmp_path / "space.json").write_text(cache_text(measured()))
     plan = plan_file(tmp_path, ["space.json"], policies=["random", "beam"], seeds=3)
-    database = run_study(read_plan(plan), tmp_path / "s.db", jobs=2, plan_file=plan)
+    database = run_study(read_plan(plan), tmp_path / "s.db", jobs=2)
     assert database.progress("study") == (6, 6)
 
 
 def test_a_claimed_run_is_free_again_only_when_its_process_is_gone(tmp_path: Path) -> None:
     database, other = Database(tmp_path / "s.db"), Database(tmp_path / "s.db")
     plan = make_plan({"policies": ["random"], "kernels": ["add.8x8"], "seeds": 1})
-    entered(database, Study(plan, [bowl()], database))
+    open_study(plan, database, made=[bowl()])
     claimed = database.claim("study")
     assert claimed is not None
     other.owner = "elsewhere:1"
@@ -191,7 +183,7 @@ def test_rows_that_are_not_as_they_must_be_are_refused(change: str, tmp_path: Pa
 
     plan = make_plan({"policies": ["random"], "kernels": ["add.8x8"], "seeds": 1, "budget": 20})
     database = Database(tmp_path / "s.db")
-    entered(database, Study(plan, [bowl()], database)).work()
+    open_study(plan, database, made=[bowl()]).work()
     database.close()
     with sqlite3.connect(tmp_path / "s.db") as base:
         base.execute(change)
@@ -204,7 +196,7 @@ def test_a_budget_of_the_policys_own_seconds_ends_and_is_scored(tmp_path: Path) 
 
     plan = make_plan({"policies": ["random", "beam"], "kernels": ["add.8x8"], "seeds": 2, "budget": {"seconds": 0.02}})
     database = Database(tmp_path / "s.db")
-    entered(database, Study(plan, [bowl()], database)).work()
+    open_study(plan, database, made=[bowl()]).work()
     for run in database.runs("study"):
         assert run.result is not None
         assert run.result["allowed"] is None

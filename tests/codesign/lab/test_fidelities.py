@@ -14,8 +14,8 @@ from codesign.costmodel.machine import load_machine
 from codesign.costmodel.models import PRICE_OF_A_PRICE
 from codesign.ir.errors import ScheduleError
 from codesign.lab.arena import Arena, compete
+from codesign.lab.contest import ProblemPrices, open_study
 from codesign.lab.database import GLANCE, Database, Stretch
-from codesign.lab.engine import ProblemPrices, Study
 from codesign.lab.export import rows, spaces
 from codesign.lab.kernels import kernel_problem
 from codesign.lab.plan import make_plan
@@ -87,9 +87,9 @@ def test_a_budget_is_kept_to_the_last(budget: int) -> None:
 
 def test_what_was_paid_is_a_row_of_the_record_and_no_schedule_of_the_table(tmp_path: Path) -> None:
     base = Database(tmp_path / "a.db")
-    study = Study.open(make_plan(PLAN), base)
+    study = open_study(make_plan(PLAN), base)
     study.work()
-    (run,) = study.runs
+    (run,) = study.database.runs("study")
     stretches = base.stretches(run.key)
     numbers = np.concatenate([stretch.numbers for stretch in stretches])
     paid = int(np.count_nonzero(numbers == GLANCE))
@@ -104,11 +104,11 @@ def test_what_was_paid_is_a_row_of_the_record_and_no_schedule_of_the_table(tmp_p
 @pytest.mark.parametrize("reached", [1, 7, 40])
 def test_a_run_that_goes_on_records_what_an_undisturbed_one_does(reached: int, tmp_path: Path) -> None:
     whole, halved = Database(tmp_path / "whole.db"), Database(tmp_path / "halved.db")
-    study = Study.open(make_plan(PLAN), whole)
+    study = open_study(make_plan(PLAN), whole)
     study.work()
-    (run,) = study.runs
+    (run,) = study.database.runs("study")
     stretches = whole.stretches(run.key)
-    again = Study.open(make_plan(PLAN), halved)
+    again = open_study(make_plan(PLAN), halved)
     claimed = halved.claim("study")
     assert claimed is not None
     (stretch,) = stretches

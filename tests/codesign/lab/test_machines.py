@@ -15,9 +15,10 @@ from codesign.costmodel.models import cost_model_for
 from codesign.ir.errors import CodesignError
 from codesign.lab.machines.ask import Questions, answer
 from codesign.lab.machines.search import blame, front
-from codesign.lab.machines.sensitivity import changer, sensitivities, sensitivity
+from codesign.lab.machines.sensitivity import sensitivities, sensitivity
 from codesign.lab.machines.sweep import Range, crossovers, sweep
-from codesign.lab.machines.workload import Part, Workload
+from codesign.lab.machines.variants import changer
+from codesign.lab.machines.workload import Ask, Outcome, Part, Workload
 from codesign.passes.schedule.build import space
 from codesign.passes.schedule.context import Context
 from codesign.passes.schedule.found import search
@@ -46,8 +47,7 @@ def product() -> Workload:
 
 
 def slope(workload: Workload, figure: str, step: float = 0.02) -> tuple[float, float]:
-    value, change = changer(workload.machine, figure)
-    found = sensitivity(workload, figure, value, change, step)
+    found = sensitivity(workload, figure, step)
     assert found.held is not None
     assert found.chosen is not None
     return found.held, found.chosen
@@ -72,7 +72,7 @@ def test_slopes_are_sorted_and_all_figures_are_asked_about(streaming: Workload) 
     ticks: list[None] = []
     found = sensitivities(streaming, tick=lambda: ticks.append(None))
     assert found[0].figure == "levels.dram.bandwidth"
-    assert len(ticks) == len(found) > 20
+    assert len(ticks) == 4 * len(found) > 80
     assert [entry.size for entry in found] == sorted((entry.size for entry in found), reverse=True)
 
 
@@ -159,3 +159,52 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     for arguments in (["--sobol", "3"], ["--target", "nowhere"], ["--sweep", "x=1:2"], ["--price", "x"]):
         result = CliRunner().invoke(whatif.application, [str(tmp_path / "m.py"), *arguments])
         assert isinstance(result.exception, CodesignError), arguments
+
+
+def test_answers_are_kept_and_nothing_is_evaluated_twice(
+    streaming: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sqlalchemy")
+    from codesign.lab.export import rows
+    from codesign.lab.laboratory import Database
+    from codesign.lab.machines.recorded import recorded
+
+    asked = Questions(
+        slopes=False,
+        crossed=Questions.ranges(["launch.kernel_seconds=x1:x2000:4"], H100),
+        swept=Questions.ranges(["levels.dram.bandwidth=x0.5:x2:3"], H100),
+        samples=2,
+    )
+    plain = answer(streaming, asked)
+    path = tmp_path / "w.db"
+    evaluated: list[Ask] = []
+    outcome = Workload.outcome
+
+    def counted(self: Workload, ask: Ask) -> Outcome:
+        evaluated.append(ask)
+        return outcome(self, ask)
+
+    monkeypatch.setattr(Workload, "outcome", counted)
+    with recorded(streaming, path, "all") as workload:
+        assert answer(workload, asked) == plain
+    table = rows(Database(path, read_only=True), next(iter(Database(path, read_only=True).studies())))
+    assert len(table) == len(evaluated)
+    assert not table.duplicated(["run"]).any()
+    assert any("schedule before" in schedule for schedule in table.schedule) == any(ask.before for ask in evaluated)
+    evaluated.clear()
+    with recorded(streaming, path, "others") as workload:  # what another question has in common is known
+        assert answer(workload, asked) == plain
+    assert not evaluated
+
+
+def test_a_variant_that_is_none_is_said_and_kept(streaming: Workload, tmp_path: Path) -> None:
+    pytest.importorskip("sqlalchemy")
+    from codesign.lab.machines.recorded import recorded
+
+    wrong = Ask({"limits.warp_size": 0.5})
+    for _ in range(2):
+        with recorded(streaming, tmp_path / "w.db", "") as workload:
+            (found,) = workload.outcomes([wrong])
+        assert found.why == streaming.outcome(wrong).why != ""
+        with pytest.raises(CodesignError):
+            found.known()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from codesign.ir.errors import CodesignError
+from codesign.lab.contest import open_study, run_study
 from codesign.lab.database import Database
-from codesign.lab.engine import Study, run_study
 from codesign.lab.export import rows
 from codesign.lab.measured import cache_text
 from codesign.lab.plan import StudyPlan, read_plan
@@ -38,7 +38,7 @@ def test_without_ray_the_extra_is_named(plan: StudyPlan, tmp_path: Path) -> None
 def test_workers_of_a_local_ray_do_what_is_left(plan: StudyPlan, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs the extra `ray`")
     begun = Database(tmp_path / "ray.db")
-    study = Study.open(plan, begun)
+    study = open_study(plan, begun)
     first = begun.claim("study")
     assert first is not None
     study.do(first)

@@ -11,7 +11,7 @@ import pytest
 from codesign.lab.random_search import evaluations_until, expected_best
 
 pytest.importorskip("sqlalchemy")
-from codesign.lab.engine import Study
+from codesign.lab.contest import open_study
 from codesign.lab.laboratory import Database, Scores, compare, leaderboard, make_plan
 from tests.codesign.lab.studies import bowl
 
@@ -56,12 +56,7 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> Scores:
     policies = ["random", "evolutionary", {"policy": f"{__name__}:Best", "name": "best"}]
     plan = make_plan({"policies": policies, "kernels": ["add.8x8"], "seeds": 12, "budget": 60})
     database = Database(tmp_path_factory.mktemp("scores") / "s.db")
-    study = Study(plan, [bowl()], database)
-    described = [
-        {"key": p.key, "name": p.name, "machine": p.machine, "description": p.describe()} for p in study.problems
-    ]
-    database.enter(plan.name, plan.model_dump(mode="json"), described, study.runs)
-    study.work()
+    open_study(plan, database, made=[bowl()]).work()
     return Scores(database, plan.name)
 
 
