@@ -290,7 +290,8 @@ class Program:
     """`program @name(%x: f16[256, 512]) -> (%y: f16[256, 256]) on 4 cores { declarations; statements }`.
 
     `params`: buffers in DRAM, inputs then `outputs` results, of constant sizes. `dataflow` selects how the array works where the
-    machine has a choice ("" leaves the machine's first).
+    machine has a choice ("" leaves the machine's first). `resting`: by name, the buffers that are not in DRAM but in a memory nearer to the cores,
+    and its place. `joined`: it goes on in the launch of the program before it, as soon as all cores are done with that.
     """
 
     name: str
@@ -303,6 +304,8 @@ class Program:
     dataflow: str = ""
     location: Location = UNKNOWN
     notes: dict[str, str] = field(default_factory=dict)
+    resting: dict[str, str] = field(default_factory=dict)
+    joined: bool = False
 
     @property
     def inputs(self) -> list[Value]:

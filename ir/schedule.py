@@ -69,6 +69,11 @@ def operand_name(position: int) -> str:
     return f"in{position}"
 
 
+def result_name(position: int | str) -> str:
+    """What schedules call a kernel's result with this position."""
+    return f"out{position}"
+
+
 @dataclass(frozen=True)
 class Schedule:
     """One way to run a kernel.

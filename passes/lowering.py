@@ -15,6 +15,7 @@ from codesign.ir.tensor import Compute, Fusion, Launch
 from codesign.ir.tile import Kernel
 from codesign.passes.naming import kernel_name
 from codesign.passes.normalize import Normalized, normalize
+from codesign.passes.schedule.phases import NOTHING, check_joins
 from codesign.passes.schedule.replay import Schedules
 from codesign.passes.schedule.tuner import Tuned, Tuner
 from codesign.passes.tile import lower
@@ -132,19 +133,21 @@ class _Lowering:
         assert where is not None
         partial, combination = split_reduction(fusion, where, tuned.schedule.split[where.dim])
         partial.label, combination.label = f"{kernel_name(fusion)}_parts", kernel_name(fusion)
-        first = self.launch(partial, tuned.phases[0].tuned)
-        combination.body.replace(dict(zip(partial.results, first.results, strict=True)))
-        return [first, self.launch(combination, tuned.phases[1].tuned)]
+        first, second = tuned.phases
+        launched = self.launch(partial, first.tuned, first.half.common)
+        combination.body.replace(dict(zip(partial.results, launched.results, strict=True)))
+        return [launched, self.launch(combination, second.tuned, second.half.common)]
 
-    def launch(self, fusion: Fusion, tuned: Tuned) -> Launch:
-        """The launch that does a group; its kernel is made when no group before had the same structure."""
-        key = structural_hash(fusion)
+    def launch(self, fusion: Fusion, tuned: Tuned, common: Schedule = NOTHING) -> Launch:
+        """The launch that does a group; its kernel is made when no group before had the same structure, and schedules with as much in
+        `common`."""
+        key = structural_hash(fusion) if common == NOTHING else f"{structural_hash(fusion)}_{common.hash}"
         name = self._by_structure.get(key)
         given = fusion.uses()
         if name is None:
             name = self._name(fusion, key)
             normalized = normalize(fusion, self.bounds)
-            replayed = self._replay(normalized, name, key)
+            replayed = self._replay(normalized, name, key, common)
             tuned = replayed or tuned
             kernel = lower(normalized.fusion, tuned.schedule, name=name, bounds=self.bounds, outputs=normalized.outputs)
             kernel.location = _location(fusion)
@@ -164,11 +167,12 @@ class _Lowering:
             location=_location(fusion),
         )
 
-    def _replay(self, normalized: Normalized, name: str, structure: str) -> Tuned | None:
+    def _replay(self, normalized: Normalized, name: str, structure: str, common: Schedule) -> Tuned | None:
         """The given schedule for a kernel, if there is one."""
         entry = self.schedules.named_for(name, structure)
         if entry is None:
             return None
+        check_joins(self.schedules[entry], common, name)
         try:
             tuned = self.tuner.predict(normalized, self.schedules[entry], name)
         except ScheduleError:

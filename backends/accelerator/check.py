@@ -14,6 +14,7 @@ from codesign.backends.accelerator.races import check_scratchpads
 from codesign.backends.accelerator.timing import Gangs, distinct, gangs_of
 from codesign.backends.accelerator.windows import BatchDomain, BatchEvaluator, out_of_range, places_of
 from codesign.costmodel.dataflow.target import Target, target_of
+from codesign.costmodel.dataflow.turns import memories
 from codesign.costmodel.machine import Machine
 from codesign.ir.core import Value
 from codesign.ir.errors import EvaluationError, ScheduleError
@@ -51,6 +52,12 @@ def check_fits(program: Program, target: Target) -> None:
     """ScheduleError when a program wants more cores or memory than the machine has."""
     if program.cores > target.cores:
         raise ScheduleError(f"@{program.name} wants {program.cores} cores, {target.name} has {target.cores}")
+    for name, place in program.resting.items():
+        if place not in memories(target):
+            known = ", ".join(memories(target)) or "none"
+            raise ScheduleError(
+                f"@{program.name}: %{name} rests in {place}, and {target.name} has no memory there; it has {known}"
+            )
     for level in dict.fromkeys(s.level for s in program.scratches):
         if level not in target.capacity:
             raise ScheduleError(

@@ -111,7 +111,7 @@ class InstructionCost:
         return float(active.sum()) / max(float(boxed.sum()), 1.0)
 
     def joules(self, transfer: Transfer) -> float:
-        """Energy of a transfer: each memory that it passes is read or written, and the scratchpad at its end."""
+        """Energy of a transfer from or to DRAM: each memory that it passes is read or written, and the scratchpad at its end."""
         target = self.target
         if self.loads:
             path = target.dram.read_joules * transfer.moved
@@ -120,6 +120,12 @@ class InstructionCost:
         path = target.dram.write_joules * transfer.moved
         path += sum((p.read_joules + p.write_joules) * transfer.bytes for p in target.ports[1:])
         return path + transfer.bytes * target.scratch_read_joules
+
+
+def stored_joules(target: Target, wanted: float, port: int) -> float:
+    """Energy of a store that ends in the memory of a port nearer than DRAM."""
+    path = sum((p.read_joules + p.write_joules) * wanted for p in target.ports[port + 1 :])
+    return path + target.ports[port].write_joules * wanted + wanted * target.scratch_read_joules
 
 
 def shared_joules(

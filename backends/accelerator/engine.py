@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from codesign.backends.accelerator.costs import shared_joules
+from codesign.backends.accelerator.costs import shared_joules, stored_joules
 from codesign.backends.accelerator.flat import Flat
 from codesign.backends.accelerator.timing import Classes, Gangs, on_grid, waits_of
 from codesign.costmodel.dataflow.space import passes
 from codesign.costmodel.dataflow.target import Target
-from codesign.ir.program import ENGINES, Program
+from codesign.ir.program import ENGINES, Program, Store
 
 KINDS = len(ENGINES)
 _SURE, _TRANSFER = 0, 1
@@ -417,7 +417,9 @@ class Clock:
         for cls, times in enumerate(np.bincount(classes.of[self.gangs.of == 0], minlength=len(classes.costs)).tolist()):
             cost, timed, outer = classes.costs[cls], classes.timed[cls], classes.outer[cls]
             each = timed[2]
-            if outer:
+            if outer and isinstance(cost.item.source, Store):
+                each = stored_joules(target, timed[3], outer)
+            elif outer:
                 ones = (1,) * len(target.ports)
                 each = shared_joules(cost, timed, ones, ones, 1, outer)
             moved += 0.0 if outer else times * timed[1]

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from math import prod
 
 from codesign.backends.accelerator.grid import Grid
+from codesign.costmodel.dataflow import resting
 from codesign.costmodel.dataflow.keeping import Again, holders, kept, unfit
 from codesign.costmodel.dataflow.target import Target
-from codesign.ir.core import Op
+from codesign.ir.core import Op, Value
 from codesign.ir.errors import ScheduleError
 from codesign.ir.index import Index, index, maximum, minimum
 from codesign.ir.program import Keep, Scratch, scratch
 from codesign.ir.scalar import Read
-from codesign.ir.schedule import operand_name
 from codesign.ir.tile import For, Kernel, Load
-from codesign.ir.types import TileType
+from codesign.ir.types import BufferType, TileType
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ _Digits = list[tuple[Index, int]]
 """Expressions that tell tiles apart, each with how many values it has; the first counts most."""
 
 
+def _bytes(buffer: Value, constant: Callable[[Index], Index]) -> int:
+    assert isinstance(buffer.type, BufferType)
+    return int(prod(constant(size).constant for size in buffer.type.shape) * buffer.type.dtype.bytes)
+
+
 def _place(load: _Repeated, made: Scratch, digits: _Digits) -> Read:
     number = index(0)
     for digit, many in digits:
@@ -53,23 +58,33 @@ class Keeping:
         self.constant = constant
         self.scratches: list[Scratch] = []
         self.places: dict[Load, Keep] = {}
+        names = dict(zip(kernel.params, resting.names_of(kernel), strict=True))
+        staged = {place: at.stage for place, at in kernel.schedule.levels.items()}
+        ports = resting.resting(target, staged, bool(kernel.schedule.extras.get("joined", False)))
+        sizes = {name: _bytes(value, constant) for value, name in names.items() if name in ports}
+        if why := resting.unfit(target, ports, sizes):
+            raise ScheduleError(f"@{kernel.name} on {target.name}: {why}")
+        self.resting = {value: ports[name] for value, name in names.items() if name in ports}
+        """The buffers that are not in DRAM, with the port of the memory where they are."""
+        staged = {place: {name: n for name, n in at.items() if name not in ports} for place, at in staged.items()}
+        held = resting.held(target, ports, sizes)
         found: list[_Repeated] = []
         if grid.layout.gangs == 1:
             self._visit(kernel.body.ops, (), found)
+        found = [load for load in found if load.op.buffer not in self.resting]
         again = [
             Again(
                 load.used,
                 prod(trips for _, trips in load.loops),
                 prod(load.type.shape) * load.type.dtype.bytes,
-                operand_name(kernel.params.index(load.op.buffer)),
+                names[load.op.buffer],
             )
             for load in found
         ]
-        staged = {place: at.stage for place, at in kernel.schedule.levels.items()}
-        chosen = kept(target, grid.layout, grid.turns, again, staged)
+        chosen = kept(target, grid.layout, grid.turns, again, staged, held)
         if why := unfit(target, again, chosen, staged):
             raise ScheduleError(f"@{kernel.name} on {target.name}: {why}")
-        used = [0] * len(target.ports)
+        used = [held.get(port, 0) for port in range(len(target.ports))]
         for load, where in zip(found, chosen, strict=True):
             since = int(where.since)
             port = int(where.port)

@@ -138,6 +138,11 @@ class _Lowering:
             self._dataflow(),
             self.kernel.location,
         )
+        schedule = self.kernel.schedule
+        program.joined = bool(schedule.extras.get("joined", False))
+        program.resting = {
+            self.buffers[value].name: self.target.ports[port].place for value, port in self.keeping.resting.items()
+        }
         slots = arrange(program, self.target, self.depths, inner)
         synchronise(program, slots)
         program.scratches += self.keeping.scratches

@@ -38,7 +38,7 @@ Floats = npt.NDArray[np.float64]
 class SimulationResult:
     """The outcome of a run.
 
-    `cycles`: clocks from the start of the program to its last event; `seconds` adds the launch. `joules`: NaN where the machine file
+    `cycles`: clocks from the start of the program to its last event; `seconds` adds the launch, or what it takes to join the program before. `joules`: NaN where the machine file
     lacks an energy, with the reason in `remarks`. `busy[engine]`, `stalled[engine]`: clocks over all cores that an engine worked, and
     that the head of its queue waited for a semaphore. `dram_bytes`: whole lines moved. `trace`: spans, when asked for.
     """
@@ -102,7 +102,8 @@ def _result(program: Program, target: Target, clock: Clock, outputs: list[Array]
         "tensor": by_engine["tensor"],
         "vector": by_engine["vector"],
     }
-    seconds = float(target.throttled(clock.end[0] / target.clock_hz + target.launch_seconds, sum(parts.values())))
+    begin = target.meeting_seconds if program.joined else target.launch_seconds
+    seconds = float(target.throttled(clock.end[0] / target.clock_hz + begin, sum(parts.values())))
     remarks = [
         f"{target.name} lacks an energy figure that the {name} engine needs" for name, j in parts.items() if np.isnan(j)
     ]

@@ -14,7 +14,9 @@ import numpy.typing as npt
 from codesign.backends.accelerator.costs import InstructionCost, Timed, cost_of
 from codesign.backends.accelerator.flat import Flat, Ints
 from codesign.costmodel.dataflow.target import Target
-from codesign.ir.program import Load, Program
+from codesign.costmodel.dataflow.turns import memories
+from codesign.ir.program import Load, Program, Store
+from codesign.ir.types import BufferType
 
 GRID = float(1 << 24)
 LONGEST = float(1 << 29)
@@ -29,7 +31,7 @@ def on_grid(clocks: float) -> float:
 @dataclass
 class Classes:
     """`of`: the class of each issue. By class: `fixed` clocks of one that computes, None of a transfer, which `timed` has the figures of;
-    `outer`: the port whose memory a load comes from (0: DRAM)."""
+    `outer`: the port whose memory a transfer is from or to (0: DRAM)."""
 
     of: npt.NDArray[np.int64]
     costs: list[InstructionCost] = field(default_factory=list)
@@ -63,12 +65,13 @@ def classes_of(program: Program, flat: Flat, target: Target, lanes: Mapping[int,
         columns = [again, *(rows.controls[name] for name in cost.needs)]
         shares = lanes[item.number] if item.number in lanes else np.ones(len(rows.places))
         kept = _kept_at(item.source, program, target) if item.again is not None else 0
+        rests = _rests_at(item.source, program, target)
         first, which = distinct([*columns, np.unique(shares, return_inverse=True)[1]])
         numbers = []
         for row in first:
             values = {name: int(column[row]) for name, column in rows.controls.items()}
             timed = cost.transfer(values, float(shares[row]) if item.number in lanes else None)
-            numbers.append(found.add(cost, timed, kept if again[row] else 0))
+            numbers.append(found.add(cost, timed, kept if again[row] else rests))
         found.of[rows.places] = np.asarray(numbers, np.int64)[which]
     return found
 
@@ -92,8 +95,15 @@ def _kept_at(op: object, program: Program, target: Target) -> int:
     """The port whose memory keeps a load's data."""
     assert isinstance(op, Load)
     assert op.keep is not None
-    level = program.scratch_of(op.keep.place.source).level
-    return next(i for i, port in enumerate(target.ports) if i and port.place == level)
+    return memories(target)[program.scratch_of(op.keep.place.source).level]
+
+
+def _rests_at(op: object, program: Program, target: Target) -> int:
+    """The port whose memory a transfer's buffer rests in (0: DRAM)."""
+    assert isinstance(op, Load | Store)
+    buffer = op.source if isinstance(op, Load) else op.target
+    place = program.resting.get(buffer.name) if isinstance(buffer.type, BufferType) else None
+    return memories(target)[place] if place else 0
 
 
 @dataclass(frozen=True)

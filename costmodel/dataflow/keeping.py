@@ -55,8 +55,10 @@ class Kept:
     lacks: Mapping[str, Array] = field(default_factory=dict)
 
 
-def kept(target: Target, lay: Layout, walk: Sequence[Turn], loads: Sequence[Again], staged: Staged) -> list[Kept]:
-    """What of some loads is kept where, by blocks that are taken in some turns."""
+def kept(
+    target: Target, lay: Layout, walk: Sequence[Turn], loads: Sequence[Again], staged: Staged, rests: Mapping[int, int]
+) -> list[Kept]:
+    """What of some loads is kept where, by blocks that are taken in some turns; so many bytes of a port's memory `rests` takes."""
     if not loads or len(target.ports) < 2:
         return [Kept(0, 1, 1, 1) for _ in loads]
     choices = [spans(walk, load.dims) for load in loads]
@@ -72,7 +74,7 @@ def kept(target: Target, lay: Layout, walk: Sequence[Turn], loads: Sequence[Agai
     flat += [np.asarray(at.get(load.operand, 0)) for at in where.values() for load in loads]
     full = np.broadcast_arrays(*flat)
     columns = np.stack([np.asarray(column, dtype=np.float64).reshape(-1) for column in full])
-    chosen = _Choice(target, len(loads), most, columns)
+    chosen = _Choice(target, len(loads), most, columns, rests)
     since_of = np.array([[since[min(c, len(since) - 1)] for c in range(most)] for since in choices])
     return [chosen.kept(load, since_of[load], full[0].shape) for load in range(len(loads))]
 
@@ -80,8 +82,9 @@ def kept(target: Target, lay: Layout, walk: Sequence[Turn], loads: Sequence[Agai
 class _Choice:
     """Where each of some loads is kept, for many schedules at once (`columns`, as `kept` lays them out)."""
 
-    def __init__(self, target: Target, loads: int, choices: int, columns: Floats) -> None:
+    def __init__(self, target: Target, loads: int, choices: int, columns: Floats, rests: Mapping[int, int]) -> None:
         self.target = target
+        self.room = {port: target.ports[port].capacity - rests.get(port, 0) for port in memories(target).values()}
         ports, places = len(target.ports), len(memories(target))
         rows = columns.shape[1]
         self.alone = columns[0] == 1.0
@@ -97,7 +100,7 @@ class _Choice:
     def _pack(self) -> None:
         """Whole loads first, those that are read again most often before others, over as many turns as there is room for; then parts of
         those that are left, with room for one block more, which those pass through that are not kept."""
-        free = {number: np.full(len(self.alone), float(self.target.ports[number].capacity)) for number in memories(self.target).values()}
+        free = {port: np.full(len(self.alone), float(room)) for port, room in self.room.items()}
         order = np.argsort(-self.many[0], axis=0, kind="stable")
         for first in order:
             for choice in range(len(self.many)):

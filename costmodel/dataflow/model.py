@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from codesign.costmodel.dataflow.resting import resting
 from codesign.costmodel.dataflow.shape import Array, Shape
 from codesign.costmodel.dataflow.space import layout, users
 from codesign.costmodel.dataflow.structures import structures
@@ -203,6 +204,8 @@ def _shape(
     grid: Array = np.prod(np.broadcast_arrays(np.ones(1), *programs.values()), axis=0)
     parts = _parts(columns, programs)
     lay = layout(target, programs, parts)
+    staged, joined = _levels(columns, "stage"), bool(columns.get("joined", np.zeros(1))[0])  # the same in a structure
+    rests = resting(target, {place: [name for name in at if at[name][0]] for place, at in staged.items()}, joined)
     made, longest = dict(trips), dict(trips)
     for dim, reach in kernel.reach.items():
         if dim in looped:
@@ -224,7 +227,9 @@ def _shape(
         {name: float(value) for name, value in sizes.items()},
         extents,
         turns(target, lay.blocks, parts, tile, _levels(columns, "tile")),
-        _levels(columns, "stage"),
+        {place: {name: n for name, n in at.items() if name not in rests} for place, at in staged.items()},
+        joined,
+        rests,
     )
 
 
@@ -252,13 +257,15 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     fits = [need <= limit for need, *_ in needs]
     held, slots, depth, apart = (np.select(fits, [need[i] for need in needs], needs[-1][i]) for i in range(4))
 
-    control = written = joules = np.zeros(1)
+    control = joules = np.zeros(1)
     read: tuple[Array, ...] = (np.zeros(1),) * len(target.ports)
+    written = read
     for stage in work.stages:
         trips = stage.trips
-        written = written + stage.written * trips
-        passing = stage.read or (0.0,) * len(read)
-        read = tuple(before + more * trips for before, more in zip(read, passing, strict=True))
+        read, written = (
+            tuple(before + more * trips for before, more in zip(total, passing or (0.0,) * len(total), strict=True))
+            for total, passing in ((read, stage.read), (written, stage.written))
+        )
         control = control + (stage.instructions + 1) * target.issue_clocks * trips
         joules = joules + stage.joules * trips
     dram = shared_clocks(target, most, shape.grid / programs, np.zeros(1), read, written)
@@ -272,7 +279,7 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     fill = np.minimum(_first_load(work, target, most, cores) + target.latency_clocks, clocks)
 
     terms = np.zeros((count, len(TERM_NAMES)))
-    terms[:, 0] = target.launch_seconds
+    terms[:, 0] = target.meeting_seconds if shape.joined else target.launch_seconds
     terms[:, 1] = np.broadcast_to(fill / target.clock_hz, (count,))
     waiting = busy.max(axis=-1) * programs < MOSTLY * (clocks - fill)
     bound = np.broadcast_to(np.where(waiting, TERM_NAMES.index("latency"), _ENGINES[busy.argmax(axis=-1)]), (count,))
@@ -291,7 +298,7 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     return _Composed(
         terms,
         np.broadcast_to(everything, (count,)),
-        np.broadcast_to((read[0] + written) * shape.grid, (count,)),
+        np.broadcast_to((read[0] + written[0]) * shape.grid, (count,)),
         np.broadcast_to(held, (count,)),
         reason,
     )
@@ -301,5 +308,5 @@ def _first_load(work: Work, target: Target, most: list[Array], cores: Array) -> 
     """Clocks until the first operands are under way: the loads of the first stage that has any."""
     for stage in work.stages:
         if "load" in stage.busy:
-            return shared_clocks(target, most, cores, stage.busy["load"], stage.read, 0.0)
+            return shared_clocks(target, most, cores, stage.busy["load"], stage.read, ())
     return np.zeros(1)

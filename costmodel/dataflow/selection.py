@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from codesign.costmodel.dataflow.resting import names_of
 from codesign.costmodel.features import Features, Move, Product
 from codesign.costmodel.features import Loop as LoopFeature
 from codesign.costmodel.summary import Access
@@ -18,7 +19,6 @@ from codesign.ir.dtypes import I32, I64
 from codesign.ir.index import Index, index, product
 from codesign.ir.reuse import count_uses, in_place, only_accumulates
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, cast
-from codesign.ir.schedule import operand_name
 from codesign.ir.template import Template
 from codesign.ir.tile import Axis, Dot, For, Load, Map, Reduce, Store
 from codesign.ir.types import BufferType, TileType
@@ -196,7 +196,7 @@ class _Selector:
         follows = any(self.loaded.get(source) is self.section for source in sources)
         variables = {dim.name for dim in self.kernel.grid}
         cut = any(loop.trips.variables() & variables for loop in self.section.loops)
-        operand = operand_name(self.kernel.params.index(op.buffer))
+        operand = names_of(self.kernel)[self.kernel.params.index(op.buffer)]
         item = Transfer(kind, move, self._access(op, move), buffer.size, follows, cut, operand)
         self.section.items.append(item)
 

@@ -21,7 +21,7 @@ class Shape:
     By dim: `tile` lanes, `mean` average of those inside the extent (`extents`), `trips` steps that cover it, `made` steps of a loop
     along it in the mean over the grid, fewer where a mask cuts it, and `longest` those of the core that makes
     most. `grid`: program instances, which lie on the cores as `layout` says and are taken in `turns`; `staged`: by place, which operands a
-    schedule stages in its memory.
+    schedule stages in its memory. `joined`: in one launch with the program before.
     """
 
     tile: dict[str, Array]
@@ -39,6 +39,9 @@ class Shape:
     extents: Mapping[str, int]
     turns: Sequence[Turn] = ()
     staged: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    joined: bool = False
+    resting: Mapping[str, int] = field(default_factory=dict)
+    """By operand and result that is not in DRAM, the port of the memory where it is."""
 
     def sizes(self, which: Mapping[str, Array]) -> dict[str, Array]:
         return {**self.symbols, **{f"tile:{dim}": size for dim, size in which.items()}}

@@ -101,6 +101,7 @@ def _marks(
         found[f"size.{dim}"] = np.where(fits, size[dim], 1)
     if "partial" in columns:
         found["partial"] = columns["partial"]
+    found.update({name: column for name, column in columns.items() if name == "joined" or ".stage." in name})
     return {name: np.asarray(mark, dtype=np.int64) for name, mark in found.items()}
 
 

@@ -132,6 +132,11 @@ class Target:
         """From a core's request to the first byte out of DRAM."""
         return sum(port.latency_clocks for port in self.ports)
 
+    @property
+    def meeting_seconds(self) -> float:
+        """Until all cores know that all of them have come to the same point: as long as from a request to its answer."""
+        return self.latency_clocks / self.clock_hz
+
     def tensor_slowdown(self, dtype: DType) -> float:
         """Clocks per step of the array for operands of a dtype, relative to its full rate."""
         if dtype.name not in self.array.slowdown:

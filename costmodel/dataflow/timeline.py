@@ -333,17 +333,18 @@ def _signalled(tasks: list[Task], position: int) -> str | None:
 
 
 def shared_clocks(
-    target: Target, most: Sequence[Array], cores: Array, clocks: Array, read: Sequence[Array], written: Array
+    target: Target, most: Sequence[Array], cores: Array, clocks: Array, read: Sequence[Array], written: Sequence[Array]
 ) -> Array:
     """Clocks of transfers that all cores make at once: the engine's, or those of the busiest way of a port above.
 
-    `most`: cores that reach each port through one instance. `read`: for each port, what passes it for one core.
+    `most`: cores that reach each port through one instance. `read`, `written`: for each port, what passes it for one core (empty: nothing).
     """
     slowest = np.asarray(clocks)
-    for port, users, passing in zip(target.ports, most, read or (0.0,) * len(target.ports), strict=True):
+    none = (0.0,) * len(target.ports)
+    for port, users, inward, outward in zip(target.ports, most, read or none, written or none, strict=True):
         users = np.minimum(cores, users)
-        inward = passing if port.write_bytes_per_clock else passing + written
-        slowest = np.maximum(slowest, users * inward / port.bytes_per_clock)
+        together = inward if port.write_bytes_per_clock else inward + outward
+        slowest = np.maximum(slowest, users * together / port.bytes_per_clock)
         if port.write_bytes_per_clock:
-            slowest = np.maximum(slowest, users * written / port.write_bytes_per_clock)
+            slowest = np.maximum(slowest, users * outward / port.write_bytes_per_clock)
     return slowest

@@ -12,13 +12,16 @@ import numpy as np
 
 from codesign.costmodel.dataflow.engines import apart, matmul_clocks, matmul_reads, vector_clocks, vector_joules
 from codesign.costmodel.dataflow.keeping import Again, Kept, holders, kept, unfit
+from codesign.costmodel.dataflow.resting import held, names_of
+from codesign.costmodel.dataflow.resting import unfit as resting_unfit
 from codesign.costmodel.dataflow.selection import Item, Multiply, Section, Selection, Transfer, Vectors
 from codesign.costmodel.dataflow.shape import Array, Shape
 from codesign.costmodel.dataflow.space import portions
 from codesign.costmodel.dataflow.target import Target
 from codesign.costmodel.dataflow.transfer import transfer
 from codesign.ir.dtypes import DTYPES
-from codesign.ir.index import Index
+from codesign.ir.index import Index, product
+from codesign.ir.types import BufferType
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +53,8 @@ class Stage:
     busy: dict[str, Array] = field(default_factory=dict)
     instructions: Array = 0.0
     read: tuple[Array, ...] = ()
-    """For each port, what passes it outward for this core; nothing where it is empty."""
-    written: Array = 0.0
+    written: tuple[Array, ...] = ()
+    """For each port, what passes it outward and inward for this core; nothing where it is empty."""
     joules: Array = 0.0
     tasks: list[Task] = field(default_factory=list)
     around: Stage | None = None
@@ -101,6 +104,12 @@ class _Composer:
         tiles = selection.template.tiles
         self.sizes: dict[str, Array] = {**shape.symbols, **{symbol: shape.tile[dim] for dim, symbol in tiles.items()}}
         self.known: dict[Index, Array] = {}
+        kernel = selection.template.kernel
+        self.bytes_of = {
+            name: int(self.at(product(value.shape)) * value.type.dtype.bytes)
+            for value, name in zip(kernel.params, names_of(kernel), strict=True)
+            if name in shape.resting and isinstance(value.type, BufferType)
+        }
         self.kept = self._kept()
 
     def work(self) -> Work:
@@ -180,15 +189,25 @@ class _Composer:
     def _transfer(self, item: Transfer, stage: Stage) -> None:
         target = self.target
         clocks, moved, wanted = transfer(item.access, target, self.shape)
+        outer = self.shape.resting.get(item.operand, 0)
+        passed = tuple(float(number >= outer) for number in range(len(target.ports)))
         if item.kind == "store":
-            stage.written = stage.written + moved
-            stage.add(Task("store", clocks, moved))
-            path = sum((port.read_joules + port.write_joules) * wanted for port in target.ports[1:])
-            stage.joules = stage.joules + moved * target.dram.write_joules + path + wanted * target.scratch_read_joules
+            before = stage.written or (0.0,) * len(passed)
+            stage.written = tuple(sofar + moved * share for sofar, share in zip(before, passed, strict=True))
+            stage.add(Task("store", clocks, moved, passed))
+            path = sum((port.read_joules + port.write_joules) * wanted for port in target.ports[outer + 1 :])
+            end = target.ports[outer].write_joules * (wanted if outer else moved)
+            stage.joules = stage.joules + end + path + wanted * target.scratch_read_joules
             return
         leaves, arrives = self._portions(item)
         together = self._together(item, leaves)
         leaves, arrives = self._less_what_is_kept(item, leaves, arrives)
+        leaves = tuple(share * here for share, here in zip(leaves, passed, strict=True))
+        spread = holders(target, outer) > 1
+        arrives = tuple(
+            share * (number > outer or (number == outer and spread)) if outer else share
+            for number, share in enumerate(arrives)
+        )
         passing = stage.read or (0.0,) * len(leaves)
         stage.read = tuple(before + moved * share for before, share in zip(passing, leaves, strict=True))
         stage.add(Task("load", clocks, moved, leaves, together, item.follows))
@@ -221,6 +240,7 @@ class _Composer:
             for section in self.selection.sections
             for item in section.items
             if isinstance(item, Transfer) and item.kind == "load" and not item.move.gathers and not item.cut
+            if item.operand not in self.shape.resting
         ]
         loads: list[Again] = []
         for item in found:
@@ -230,11 +250,15 @@ class _Composer:
                 tiles = tiles * self.shape.trips[dim]
             grid = frozenset(dims) & self.shape.layout.blocks.keys()
             loads.append(Again(grid, tiles, self.at(item.filled), item.operand))
-        where = kept(self.target, self.shape.layout, self.shape.turns, loads, self.shape.staged)
+        rests = held(self.target, self.shape.resting, self.bytes_of)
+        where = kept(self.target, self.shape.layout, self.shape.turns, loads, self.shape.staged, rests)
         return {id(item): (load, one) for item, load, one in zip(found, loads, where, strict=True)}
 
     def _staged(self, work: Work) -> None:
         """Which schedules stage what can't be."""
+        if reason := resting_unfit(self.target, self.shape.resting, self.bytes_of):
+            work.unfit, work.why = True, lambda _: reason
+            return
         asked = [column for at in self.shape.staged.values() for column in at.values() if np.any(column)]
         if not asked:
             return

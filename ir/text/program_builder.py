@@ -64,6 +64,7 @@ class ProgramBuilder(lark.Transformer[Any, Any]):
 
     def _reset(self) -> None:
         self.buffers: dict[str, Value] = {}
+        self.resting: dict[str, str] = {}
         self.scratches: dict[str, Scratch] = {}
         self.semaphores_known: dict[str, Semaphore] = {}
         self.lets: dict[str, Scalar] = {}
@@ -71,7 +72,9 @@ class ProgramBuilder(lark.Transformer[Any, Any]):
     def start(self, *programs: Program) -> list[Program]:
         return list(programs)
 
-    def program(self, name: str, inputs: Any, results: Any, cores: str, dataflow: str | None, *rest: Any) -> Program:
+    def program(
+        self, name: str, inputs: Any, results: Any, cores: str, joined: str | None, dataflow: str | None, *rest: Any
+    ) -> Program:
         body = [item for item in rest if isinstance(item, Instruction | Set | Loop)]
         program = Program(
             name[1:],
@@ -82,6 +85,8 @@ class ProgramBuilder(lark.Transformer[Any, Any]):
             list(self.semaphores_known.values()),
             body,
             dataflow or "",
+            resting=dict(self.resting),
+            joined=joined is not None,
         )
         self._reset()
         return program
@@ -90,13 +95,15 @@ class ProgramBuilder(lark.Transformer[Any, Any]):
     def params(self, *items: Any) -> list[Value]:
         return list(_listed(items))
 
-    def param(self, name: str, dtype: str, sizes: Any, strides: Any) -> Value:
+    def param(self, name: str, dtype: str, sizes: Any, strides: Any, place: str | None) -> Value:
         shape = tuple(index(size) for size in sizes)
         steps = row_major(shape) if strides is None else tuple(index(s) for s in strides)
         value = Value(BufferType(_dtype(dtype), shape, steps), str(name[1:]))
         if value.name in self.buffers:
             raise ValueError(f"buffer %{value.name} is declared twice")
         self.buffers[value.name] = value
+        if place is not None:
+            self.resting[value.name] = str(place)
         return value
 
     def sizes(self, *items: Any) -> tuple[int, ...]:

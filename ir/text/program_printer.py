@@ -30,8 +30,11 @@ from codesign.ir.types import BufferType
 
 def print_program(program: Program) -> str:
     """The program as text, with the place in the source that each instruction came from."""
-    inputs, results = (", ".join(map(_param, part)) for part in (program.inputs, program.results))
-    head = f"program @{program.name}({inputs}) -> ({results}) on {program.cores} cores"
+    inputs, results = (
+        ", ".join(_param(value, program.resting.get(value.name, "")) for value in part)
+        for part in (program.inputs, program.results)
+    )
+    head = f"program @{program.name}({inputs}) -> ({results}) on {program.cores} cores{' joined' if program.joined else ''}"
     lines = [f"{head}{' dataflow ' + program.dataflow if program.dataflow else ''} {{"]
     for item in program.scratches:
         sizes = ", ".join(map(str, item.shape))
@@ -46,12 +49,13 @@ def print_program(program: Program) -> str:
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def _param(value: Value) -> str:
+def _param(value: Value, place: str) -> str:
     kind = value.type
     assert isinstance(kind, BufferType)
     sizes = ", ".join(map(str, kind.shape))
     text = f"%{value.name}: {kind.dtype}[{sizes}]"
-    return text if kind.contiguous else f"{text} strides [{', '.join(map(str, kind.strides))}]"
+    text += "" if kind.contiguous else f" strides [{', '.join(map(str, kind.strides))}]"
+    return f"{text} in {place}" if place else text
 
 
 def _print_block(body: list[Statement], depth: int, lines: list[str]) -> None:

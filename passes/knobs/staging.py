@@ -11,7 +11,7 @@ from codesign.costmodel.dataflow.target import target_of
 from codesign.costmodel.dataflow.turns import memories
 from codesign.costmodel.summary import label_of
 from codesign.ir.core import Value
-from codesign.ir.schedule import LARGEST, operand_name
+from codesign.ir.schedule import LARGEST, operand_name, result_name
 from codesign.passes.knobs.room import Value as Said
 from codesign.passes.knobs.site import Site
 from codesign.passes.knobs.tile import no_such_dim
@@ -59,7 +59,8 @@ def wrong(place: str, what: str, name: str, value: Said, site: Site) -> str:
         nearest = f"; nearest: {near[0]}" if near else ""
         return f"{site.machine.name} has no memory there that programs may use{nearest}; memories at: {', '.join(known)}"
     if what == "stage":
-        if name not in operands(site):
+        results = 0 if site.summary.group is None else len(site.summary.group.results)
+        if name not in operands(site) and name not in [result_name(number) for number in range(results)]:
             return no_such_operand(name, site)
         return "" if value == 1 else f"needs 1: what passes a memory stays there, so there is no second buffer to fill; got {value}"
     if name in site.summary.outer:

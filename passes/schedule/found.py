@@ -19,10 +19,16 @@ from codesign.passes.schedule.space import Space
 
 @dataclass(frozen=True)
 class Form:
-    """A group in normal form, and what the cost models read of it."""
+    """A group in normal form, and what the cost models read of it. `common`: what all its schedules say besides."""
 
     normalized: Normalized
     summary: KernelSummary
+    common: Schedule = Schedule()
+
+    def within(self, space: Space) -> Space:
+        """A space of its schedules, with what all of them say."""
+        common = replace(self.common, order=space.common.order)
+        return replace(space, common=common)
 
 
 @dataclass(frozen=True)

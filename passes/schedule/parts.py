@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from codesign.ir.tensor import Fusion
 from codesign.ir.tiling.domain import SMALLEST_DOT
 from codesign.passes.schedule.found import Found
+from codesign.passes.schedule.phases import Half, halves, seconds_between
 from codesign.passes.tiling.cut import whole_parts
-from codesign.passes.tiling.split import split_reduction, splittable
+from codesign.passes.tiling.split import splittable
 
 if TYPE_CHECKING:
     from codesign.passes.schedule.tuner import Tuner
@@ -44,7 +45,7 @@ def best_parts(tuner: Tuner, fusion: Fusion, found: Found, below: float = math.i
         parts = whole_parts(where.extent, wanted)
         if parts not in seconds and parts not in pruned:
             best = min(seconds.values())
-            taken, whole = _in_two(tuner, split_reduction(fusion, where, parts), found.launch, min(best, below))
+            taken, whole = _in_two(tuner, halves(tuner, fusion, where, parts), found.launch, min(best, below))
             (seconds if whole else pruned)[parts] = taken
             limited = limited or (not whole and taken < best)
         return seconds[parts] if parts in seconds else pruned[parts]
@@ -65,17 +66,18 @@ def _climb(price: Callable[[int], float], room: float, most: int) -> None:
     price(filled)
 
 
-def _in_two(tuner: Tuner, groups: tuple[Fusion, Fusion], launch: float, limit: float) -> tuple[float, bool]:
+def _in_two(tuner: Tuner, groups: tuple[Half, Half], launch: float, limit: float) -> tuple[float, bool]:
     """Seconds of two kernels one after the other, or (False) what they take at the least, where that is not below a limit already."""
-    forms = [tuner.form(group) for group in groups]
-    seconds = [launch + tuner.bound(form.summary) for form in forms]
+    forms = [tuner.form(group.fusion, common=group.common) for group in groups]
+    starts = (launch, seconds_between(tuner, launch))
+    seconds = [start + tuner.bound(form.summary) for start, form in zip(starts, forms, strict=True)]
     for place, (group, form) in enumerate(zip(groups, forms, strict=True)):
         if sum(seconds) >= limit:
             return sum(seconds), False
-        seconds[place] = tuner.price_whole(group, form)
+        seconds[place] = tuner.price_whole(group.fusion, form)
     return sum(seconds), True
 
 
 def _least(tuner: Tuner, found: Found, room: float) -> float:
-    """Seconds of two launches and the same work spread over the whole machine."""
-    return 2.0 * found.launch + max(tuner.bound(found.context.summary), (found.seconds - found.launch) / room)
+    """Seconds of two kernels' starts and the same work spread over the whole machine."""
+    return found.launch + seconds_between(tuner, found.launch) + max(tuner.bound(found.context.summary), (found.seconds - found.launch) / room)

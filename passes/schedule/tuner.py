@@ -31,10 +31,11 @@ from codesign.passes.schedule.choice import from_json, to_json
 from codesign.passes.schedule.context import Candidate, Context
 from codesign.passes.schedule.found import Form, Found, Recent, search
 from codesign.passes.schedule.parts import best_parts
+from codesign.passes.schedule.phases import NOTHING, Half, halves
 from codesign.passes.schedule.policy import POLICIES, Policy, make_policy
 from codesign.passes.schedule.store import Store
 from codesign.passes.schedule.strands import Alone, combined, renamed
-from codesign.passes.tiling.split import split_reduction, splittable
+from codesign.passes.tiling.split import splittable
 
 
 @dataclass(frozen=True)
@@ -87,15 +88,19 @@ class Tuned:
 class Phase:
     """One of the kernels that a group became."""
 
-    fusion: Fusion
+    half: Half
     tuned: Tuned
 
 
 PROGRAMS = 48
 """Schedules of other code that are kept beside the best one, in case a compiler makes of that what was not expected."""
 
-WHOLE = " whole"
-"""What the key of a group that is not to be split ends with."""
+
+
+def whole_key(fusion: Fusion, common: Schedule) -> str:
+    """The key of a group that is not to be split, whose schedules have something in common."""
+    return f"{structural_hash(fusion)} whole{f' {common.hash}' if common != NOTHING else ''}"
+
 
 AS_FAST = 1e-3
 """Share of its time by which an accelerator's schedule may be slower than the best for fewer bytes of DRAM: less than its model knows."""
@@ -156,22 +161,27 @@ class Tuner:
 
         `split` lets a long reduction become two kernels.
         """
-        key = structural_hash(fusion) + ("" if split else WHOLE)
+        if not split:
+            return self._tune(fusion, name, whole_key(fusion, NOTHING), NOTHING)
+        return self._tune(fusion, name, structural_hash(fusion), None)
+
+    def _tune(self, fusion: Fusion, name: str, key: str, common: Schedule | None) -> Tuned:
+        """`common`: of a half of a split reduction, which is not split again, what its schedules say."""
         if key not in self._tuned:
-            whole, parts = self._chosen_before(fusion, name, key) or self._choose(fusion, name, key, split)
+            whole, parts = self._chosen_before(fusion, name, key) or self._choose(fusion, name, key, common)
             self._tuned[key] = self._in_parts(fusion, whole, name, parts) if parts > 1 else whole
         return self._tuned[key]
 
-    def _choose(self, fusion: Fusion, name: str, key: str, split: bool) -> tuple[Tuned, int]:
+    def _choose(self, fusion: Fusion, name: str, key: str, common: Schedule | None) -> tuple[Tuned, int]:
         """The group as one kernel, and into how many parts its reduction is better split."""
         before, parts = self._recent.get(key)
-        form = self.form(fusion, name)
+        form = self.form(fusion, name, common)
         found = (before.of(form) if before is not None else None) or self._search(form)
         if isinstance(found, ScheduleError):
             raise found
         whole = self._result(found)
         if parts is None:
-            parts = best_parts(self, fusion, found)[0] if split else 1
+            parts = best_parts(self, fusion, found)[0] if common is None else 1
         if self.store is not None:
             self.store.put("schedule", key, {**to_json(whole), "parts": parts})
         return whole, parts
@@ -216,7 +226,7 @@ class Tuner:
 
     def price_whole(self, fusion: Fusion, form: Form) -> float:
         """Predicted seconds of a group, and what is read of it, as one kernel."""
-        key = structural_hash(fusion) + WHOLE
+        key = whole_key(fusion, form.common)
         known = self._known(key)
         if known is None:
             found = self._search(form)
@@ -270,10 +280,10 @@ class Tuner:
         rng = np.random.default_rng(self.seed)
         return Context(summary, self.machine, model or self.model, summary.sizes(self.sizes), self.budget, rng)
 
-    def form(self, fusion: Fusion, name: str = "") -> Form:
-        """A group as it is searched and priced."""
+    def form(self, fusion: Fusion, name: str = "", common: Schedule | None = None) -> Form:
+        """A group as it is searched and priced, with what all its schedules say."""
         normalized = normalize(fusion, self.bounds)
-        return Form(normalized, self._summary(normalized, name))
+        return Form(normalized, self._summary(normalized, name), common or NOTHING)
 
     def _search(self, form: Form) -> Found | ScheduleError:
         """The policy's choice for a group as one kernel, or why it has none."""
@@ -281,7 +291,7 @@ class Tuner:
         if summary.strands:
             return self._search_strands(form)
         try:
-            kernel_space = space(summary, self.machine, self.sizes)
+            kernel_space = form.within(space(summary, self.machine, self.sizes))
             context = self._context(summary)
             best = search(make_policy(self.policy), kernel_space, context)
             if best is None:
@@ -327,10 +337,12 @@ class Tuner:
         """The group as two kernels, its reduction in parts."""
         where = splittable(fusion)
         assert where is not None
-        partial, combination = split_reduction(fusion, where, parts)
-        first = self.tune(partial, f"{name}_parts", split=False)
-        phases = (Phase(partial, first), Phase(combination, self.tune(combination, name, split=False)))
-        return _together(whole, phases, where.dim, parts)
+        names = (f"{name}_parts", name)
+        first, second = (
+            Phase(half, self._tune(half.fusion, label, whole_key(half.fusion, half.common), half.common))
+            for half, label in zip(halves(self, fusion, where, parts), names, strict=True)
+        )
+        return _together(whole, (first, second), where.dim, parts)
 
     def _result(self, found: Found) -> Tuned:
         """The choice at its price; ScheduleError where it does not fit after all."""

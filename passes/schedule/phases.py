@@ -1,0 +1,92 @@
+"""The two groups that a split reduction becomes, and what every schedule of them says.
+
+On a GPU they are two launches. The cores of an accelerator go on to the second group when all are done with the first, in one launch, and the
+parts rest in a memory near them where there is room (`costmodel.dataflow.resting`): so a reduction that is split in space is merged among cores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING
+
+from codesign.costmodel.dataflow.resting import room_for
+from codesign.costmodel.dataflow.target import target_of
+from codesign.ir.core import Value
+from codesign.ir.errors import ScheduleError
+from codesign.ir.schedule import AtLevel, Schedule, operand_name, result_name
+from codesign.ir.tensor import Fusion
+from codesign.passes.normalize import normalize
+from codesign.passes.tiling.split import Splittable, split_reduction
+
+if TYPE_CHECKING:
+    from codesign.passes.schedule.tuner import Tuner
+
+
+NOTHING = Schedule()
+"""What the schedules of a group that is not a half have in common."""
+
+
+@dataclass(frozen=True)
+class Half:
+    """One of the two groups, and what its schedules have in common."""
+
+    fusion: Fusion
+    common: Schedule = NOTHING
+
+
+def halves(tuner: Tuner, fusion: Fusion, where: Splittable, parts: int) -> tuple[Half, Half]:
+    """A group in so many parts."""
+    partial, combination = split_reduction(fusion, where, parts)
+    if tuner.machine.kind == "gpu":
+        return Half(partial), Half(combination)
+    place = room_for(target_of(tuner.machine), _bytes(partial.results, tuner))
+    results = [result_name(number) for number in range(len(partial.results))]
+    uses = normalize(combination, tuner.bounds).fusion.uses()
+    operands = [operand_name(uses.index(value)) for value in partial.results if value in uses]
+    return Half(partial, _staging(place, results)), Half(combination, _staging(place, operands, joined=True))
+
+
+def seconds_between(tuner: Tuner, launch: float) -> float:
+    """What the second group adds at the least: a launch, or that all cores meet."""
+    return launch if tuner.machine.kind == "gpu" else target_of(tuner.machine).meeting_seconds
+
+
+def check_joins(schedule: Schedule, common: Schedule, name: str) -> None:
+    """ScheduleError for a given schedule that joins a program to the one before, or leaves a result near the cores, where the other half of a
+    split does not agree."""
+    for path, given, wanted in (
+        ("extras.joined", schedule.extra("joined", 0), common.extra("joined", 0)),
+        ("levels.*.stage", _resting(schedule), _resting(common)),
+    ):
+        if given != wanted:
+            raise ScheduleError(
+                f"@{name}: {path}: says {given or 'nothing'} where the split of its reduction makes it {wanted or 'nothing'}",
+                hint="only halves of a split reduction are joined, and leave results near the cores",
+            )
+
+
+def _resting(schedule: Schedule) -> str:
+    """What a schedule leaves near the cores for the program after it, or takes from there."""
+    joined = bool(schedule.extra("joined", 0))
+    return ", ".join(
+        f"{place}.{name}"
+        for place, level in sorted(schedule.levels.items())
+        for name in sorted(level.stage)
+        if joined or name.startswith(result_name(""))
+    )
+
+
+def _staging(place: str, names: list[str], *, joined: bool = False) -> Schedule:
+    levels = {place: AtLevel(stage=dict.fromkeys(names, 1))} if place else {}
+    return Schedule(levels=levels, extras={"joined": 1} if joined else {})
+
+
+def _bytes(values: tuple[Value, ...], tuner: Tuner) -> int:
+    """Bytes of some results; more than any memory has where a size is not known."""
+    try:
+        return sum(
+            int(prod(size.evaluate(tuner.sizes) for size in value.shape) * value.type.dtype.bytes) for value in values
+        )
+    except KeyError:
+        return 1 << 62
