@@ -81,6 +81,11 @@ zoo: $(STAMP)  ## Architectures at tiny sizes, compiled for a GPU and an acceler
 	$(PY) -m pip install --quiet -e ".[zoo]"
 	$(PY) benchmarks/zoo.py $(ARGS)
 
+.PHONY: real-sizes
+real-sizes: $(STAMP)  ## Models at the sizes that people run, on meta: captured and costed (ARGS="whisper_large_v3" for some)
+	$(PY) -m pip install --quiet -e ".[zoo]"
+	$(PY) benchmarks/real_sizes.py $(ARGS)
+
 .PHONY: gpu
 gpu: $(STAMP)  ## On a machine with a GPU: its tests, then its benchmarks (benchmarks/gpu/)
 	$(PY) -m pytest -m gpu --timeout=1800 $(ARGS) || test $$? -eq 5
@@ -88,7 +93,7 @@ gpu: $(STAMP)  ## On a machine with a GPU: its tests, then its benchmarks (bench
 
 .PHONY: bench
 bench: $(STAMP)  ## Every figure that the README quotes (benchmarks/)
-	@set -e; for file in $(filter-out benchmarks/mutants.py benchmarks/fit_registers.py benchmarks/frontends.py benchmarks/zoo.py,$(wildcard benchmarks/[a-z]*.py)); do echo "$(PY) $$file"; $(PY) $$file; done
+	@set -e; for file in $(filter-out benchmarks/mutants.py benchmarks/fit_registers.py benchmarks/frontends.py benchmarks/real_sizes.py benchmarks/zoo.py,$(wildcard benchmarks/[a-z]*.py)); do echo "$(PY) $$file"; $(PY) $$file; done
 
 ##@ Housekeeping
 

@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +42,18 @@ def examples() -> dict[str, tuple[str, Callable[[], Any]]]:
 
 @contextmanager
 def limited(seconds: int) -> Iterator[None]:
-    """TimeoutError in the block when it takes longer."""
+    """TimeoutError in the block when it takes more seconds of the CPU, however busy the machine is."""
 
     def expired(*_: Any) -> None:
-        raise TimeoutError(f"not done after {seconds} s")
+        raise TimeoutError(f"not done after {seconds} CPU s")
 
-    before = signal.signal(signal.SIGALRM, expired)
-    signal.alarm(seconds)
+    before = signal.signal(signal.SIGPROF, expired)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def captured(name: str, make: Callable[[], Any]) -> Any:
@@ -79,6 +80,20 @@ def impossible(document: Any) -> list[str]:
     ]
 
 
+def shares(document: Any) -> dict[str, float]:
+    """External calls by operator, and their share of the predicted time."""
+    found: dict[str, float] = {}
+    for call in document.external_calls:
+        operator = call.op.partition(" #")[0]
+        found[operator] = found.get(operator, 0.0) + call.count * call.seconds / document.seconds
+    return {operator: round(share, 4) for operator, share in found.items()}
+
+
+def versions() -> dict[str, str]:
+    """The releases that the models come from."""
+    return {package: metadata.version(package) for package in ("torch", "transformers", "diffusers")}
+
+
 def row_of(name: str, what: str, model: Any, target: str) -> dict[str, Any]:
     """What became of a captured model on one machine."""
     from codesign import execution
@@ -92,10 +107,7 @@ def row_of(name: str, what: str, model: Any, target: str) -> dict[str, Any]:
     remarks: list[str] = []
     backend, kernels, sizes = compilation.backend, planned.kernels, planned.sizes
     whole = execution.verify(model.source, model.captured, planned.module, kernels, backend, sizes, 0, remarks)
-    calls: dict[str, float] = {}
-    for call in document.external_calls:
-        operator = call.op.partition(" #")[0]
-        calls[operator] = calls.get(operator, 0.0) + call.count * call.seconds / document.seconds
+    calls = shares(document)
     notes = impossible(document)
     if whole is None or not whole.ok:
         notes.append(whole.note if whole else "; ".join(remarks))
@@ -109,9 +121,10 @@ def row_of(name: str, what: str, model: Any, target: str) -> dict[str, Any]:
         "inputs": whole.inputs if whole else [],
         "kernels": len(document.kernels),
         "launches": sum(kernel.count for kernel in document.kernels),
-        "calls": {op: round(share, 4) for op, share in calls.items()},
+        "calls": calls,
         "seconds": document.seconds,
         "cpu_seconds": round(time.process_time() - started, 1),
+        "versions": versions(),
         "notes": notes,
     }
 
@@ -142,12 +155,12 @@ def failure(name: str, what: str, target: str, error: Exception) -> dict[str, An
     return {"name": name, "what": what, "target": target, "ok": False, "notes": [f"{type(error).__name__}: {text}"]}
 
 
-def keep(row: dict[str, Any]) -> None:
-    """Put a row in the place of an earlier one."""
-    held = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+def keep(row: dict[str, Any], results: Path, order: Sequence[str] = ("what", "name", "target")) -> None:
+    """Put a row in the place of an earlier one of the same model and machine."""
+    held = json.loads(results.read_text()) if results.exists() else []
     others = [each for each in held if (each["name"], each["target"]) != (row["name"], row["target"])]
-    ordered = sorted([*others, row], key=lambda each: (each["what"], each["name"], each["target"]))
-    RESULTS.write_text("[\n" + ",\n".join(json.dumps(each) for each in ordered) + "\n]\n")
+    ordered = sorted([*others, row], key=lambda each: [each[field] for field in order])
+    results.write_text("[\n" + ",\n".join(json.dumps(each) for each in ordered) + "\n]\n")
 
 
 def line(row: dict[str, Any]) -> str:
@@ -178,7 +191,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="all by default")
     parser.add_argument("--targets", nargs="+", default=["h100_sxm", "maia100"])
-    parser.add_argument("--limit", type=int, default=600, help="seconds for one capture or compilation")
+    parser.add_argument("--limit", type=int, default=600, help="CPU seconds for one capture or compilation")
     parser.add_argument("--print", action="store_true", help="only show the rows of results/zoo.json")
     given = parser.parse_args()
     if given.print:
@@ -191,7 +204,7 @@ def main() -> int:
     found = []
     for row in rows(names, given.targets, given.limit):
         print(line(row), flush=True)
-        keep(row)
+        keep(row, RESULTS)
         found.append(row)
     print(summary(found))
     return 0 if all(row["ok"] for row in found) else 1
