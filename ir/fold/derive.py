@@ -8,19 +8,20 @@ moment (a sum of products of what is shifted, about the mean so far). Nothing he
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from codesign.ir.analysis import contraction
 from codesign.ir.core import Value
 from codesign.ir.dtypes import I64
 from codesign.ir.fold.factor import Factoring, is_positive, rescaled
-from codesign.ir.fold.forms import Forms
+from codesign.ir.fold.forms import Forms, finite, signed_terms
 from codesign.ir.fold.moments import Moment, moment
 from codesign.ir.fold.sharing import with_shared
 from codesign.ir.fold.state import AFTER, BEFORE, Fold, Part, Reference
+from codesign.ir.fold.weighted import Logarithm, Weighted, weighted
 from codesign.ir.index import index, product
-from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, cast, select
+from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, apply, cast, select
 from codesign.ir.tensor import Compute, Dim, Fusion, Monoid
 from codesign.ir.types import TensorType
 
@@ -103,10 +104,7 @@ class _Builder:
             self.parts.append(_plain(compute, compute))
             return True
         body = forms.opened(compute.body)
-        made = self._factored(compute, body, Factoring(forms, results, self._extreme))
-        if made is None:
-            self.parts = kept
-            made = self._moment(compute, body, forms)
+        made = self._term(compute, body, forms, results) or self._terms(compute, body, forms, results)
         if made is None:
             self.parts = kept
             return False
@@ -120,6 +118,39 @@ class _Builder:
         return with_shared(Fold(self.dims, tuple(self.parts)))
 
     # -- parts --------------------------------------------------------------------------------------------------------
+    def _term(self, compute: Compute, body: Scalar, forms: Forms, earlier: Mapping[Value, Part]) -> Part | None:
+        """A part by the first rule that holds for a body."""
+        kept = list(self.parts)
+        for rule in (self._factored, self._moment, self._weighted):
+            made = rule(compute, body, Factoring(forms, earlier, self._extreme))
+            if made is not None:
+                return made
+            self.parts = list(kept)
+        return None
+
+    def _terms(self, compute: Compute, body: Scalar, forms: Forms, earlier: Mapping[Value, Part]) -> Part | None:
+        """A sum of terms as sums of each, of which the last is the part."""
+        terms = signed_terms(body)
+        if compute.monoid != "sum" or not compute.accumulate.is_float or len(terms) < 2:
+            return None
+        results: list[Scalar] = []
+        for position, (term, negative) in enumerate(terms):
+            value = apply("neg", term) if negative else term
+            made = self._term(compute, cast(value, compute.accumulate), forms, earlier)
+            if made is None or position == len(terms) - 1:
+                break
+            hidden = replace(made, compute=None, finish=made.carry)
+            self.parts.append(hidden)
+            kept = _whole(made.total, compute)
+            there = self._refer(hidden, kept, kept)
+            results.append(made.finish.replace_sources({made.total: there.now}))
+        if made is None:
+            return None
+        result = made.finish
+        for other in results:
+            result = apply("add", other, result)
+        return replace(made, finish=result)
+
     def _factored(self, compute: Compute, body: Scalar, factoring: Factoring) -> Part | None:
         """A part whose body is a product of a part of the element and one of earlier results, or for an extremum their sum."""
         if compute.monoid not in _FACTORED or not compute.accumulate.is_float:
@@ -162,11 +193,68 @@ class _Builder:
         shifted, least = apply("add", kept, shift), apply("add", Read(there.now, other.dims), shift)
         return Part(compute, reduced, total, kept, select(apply("isnan", least), least, shifted))
 
-    def _moment(self, compute: Compute, body: Scalar, forms: Forms) -> Part | None:
+    def _weighted(self, compute: Compute, body: Scalar, factoring: Factoring) -> Part | None:
+        """A part that sums products of a factor and a value about extrema so far, with the sum of the factor."""
+        if compute.monoid != "sum" or not compute.accumulate.is_float:
+            return None
+        found = weighted(body, factoring, compute.accumulate)
+        if found is None:
+            return None
+        weight = self._weight(compute, found)
+        kept = _whole(weight.total, weight.reduced)
+        held = self._refer(weight, kept, kept)
+        reduced = _like(compute, apply("mul", found.weight, found.element), compute.dims, compute.result.name)
+        total = _stand_in(reduced, "total")
+        carried: Scalar = _whole(total, compute)
+        result = apply("add", carried, apply("mul", found.shift, Read(held.now, weight.dims)))
+        if found.moved is not None:
+            carried = apply("add", carried, apply("mul", found.moved, Read(held.before, weight.dims)))
+        for last in found.factor.last:
+            result = last.applied(result)
+        if found.logarithm is not None:
+            zero = self._zero(compute, found.logarithm, factoring)
+            if zero is None:
+                return None
+            result = select(zero, Literal(math.nan, result.dtype), result)
+        return Part(compute, reduced, total, rescaled(carried, found.factor.rescales), result)
+
+    def _weight(self, compute: Compute, found: Weighted) -> Part:
+        """The part that sums the weights: one that is there, or a new one."""
+        for part in self.parts:
+            if part.reduced.monoid == "sum" and part.reduced.body == found.weight and part.dims == _names(compute):
+                return part
+        reduced = _like(compute, found.weight, compute.dims, f"{compute.result.name}_weight")
+        total = _stand_in(reduced, "total")
+        kept = _whole(total, compute)
+        part = Part(None, reduced, total, rescaled(kept, found.factor.rescales), kept)
+        self.parts.append(part)
+        return part
+
+    def _zero(self, compute: Compute, logarithm: Logarithm, factoring: Factoring) -> Scalar | None:
+        """Whether what a logarithm was taken of is zero for some element: it is for the least exponent."""
+        forms, exponent = factoring.forms, logarithm.exponential.args[0]
+        terms, constant = forms.linear(exponent)
+        found = factoring.extremum({term: factor for term, factor in terms.items() if not forms.is_late(term)})
+        if found is None:
+            return None
+        part, ratio = found
+        least = _plain(_like(part.reduced, part.reduced.body, part.reduced.dims, "least", opposite=True), None)
+        self.parts.append(least)
+        there = self._refer(least, _whole(least.total, least.reduced), _whole(least.total, least.reduced))
+        value: Scalar = apply("mul", cast(Read(there.now, least.dims), exponent.dtype), Literal(ratio, exponent.dtype))
+        for term, factor in terms.items():
+            if forms.is_late(term):
+                value = apply("add", value, apply("mul", cast(term, exponent.dtype), Literal(factor, exponent.dtype)))
+        value = apply("add", value, Literal(constant, exponent.dtype)) if constant else value
+        instead = Apply(logarithm.exponential.function, (value,), logarithm.exponential.dtype)
+        written = logarithm.value.rewrite(lambda node: instead if node == logarithm.exponential else None)
+        return apply("eq", written, Literal(0, written.dtype))
+
+    def _moment(self, compute: Compute, body: Scalar, factoring: Factoring) -> Part | None:
         """A part that sums shifted values, or products of two, about their means so far."""
         if compute.monoid != "sum" or not compute.accumulate.is_float or contraction(compute) is not None:
             return None
-        found = moment(body, forms, compute.accumulate)
+        found = moment(body, factoring.forms, compute.accumulate)
         return None if found is None else self._about_means(compute, found)
 
     def _about_means(self, compute: Compute, found: Moment) -> Part:
@@ -223,14 +311,14 @@ class _Builder:
     def _extreme(self, part: Part) -> Reference:
         """An extremum as a reference: where there is none yet (or it is infinite), zero does as well."""
         total = _whole(part.total, part.reduced)
-        return self._refer(part, _finite(total), total)
+        return self._refer(part, finite(total), total)
 
     def _mean(self, part: Part) -> Reference:
         """A sum's mean over the elements so far as a reference."""
         total = _whole(part.total, part.reduced)
         after = cast(IndexValue(index(AFTER), I64), total.dtype)
         before = apply("max", cast(IndexValue(index(BEFORE), I64), total.dtype), Literal(1, total.dtype))
-        return self._refer(part, _finite(apply("div", total, after)), _finite(apply("div", total, before)))
+        return self._refer(part, finite(apply("div", total, after)), finite(apply("div", total, before)))
 
     def _sum(self, like: Compute, element: Scalar) -> Part:
         """The part that sums an element: one that is there, or a new one."""
@@ -295,8 +383,8 @@ def _like(compute: Compute, body: Scalar, dims: tuple[Dim, ...], name: str, *, o
     )
 
 
-def _finite(value: Scalar) -> Scalar:
-    return select(apply("lt", apply("abs", value), Literal(math.inf, value.dtype)), value, Literal(0, value.dtype))
+def _names(compute: Compute) -> tuple[str, ...]:
+    return tuple(dim.name for dim in compute.dims)
 
 
 def _stand_in(compute: Compute, what: str) -> Value:

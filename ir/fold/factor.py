@@ -155,7 +155,7 @@ class Factoring:
         late = {term: factor for term, factor in terms.items() if self.forms.is_late(term)}
         if any(self.forms.is_element(term) for term in late):
             return None
-        found = self._extreme({term: factor for term, factor in terms.items() if term not in late})
+        found = self.extremum({term: factor for term, factor in terms.items() if term not in late})
         if found is None:
             return None
         part, factor = found
@@ -179,14 +179,18 @@ class Factoring:
         element = Apply(node.function, (inside,), node.dtype)
         return Factored(element, (rescale,), (last,), bounded=constant <= 0.0)
 
-    def _extreme(self, terms: Mapping[Scalar, float]) -> tuple[Part, float] | None:
+    def is_extremum(self, part: Part) -> bool:
+        """Whether a part is a maximum or minimum of floats that needs no other part."""
+        if part.reduced.monoid not in ("max", "min") or part.rescaled or not part.total.type.dtype.is_float:
+            return False
+        return part.compute is not None and part.compute.body is part.reduced.body
+
+    def extremum(self, terms: Mapping[Scalar, float]) -> tuple[Part, float] | None:
         """An earlier maximum over what these terms sum up to, up to a positive factor (or a minimum and a negative one), and the factor."""
         mine = {self.forms.plain(term): factor for term, factor in terms.items()}
         for part in self.parts.values():
             monoid = part.reduced.monoid
-            if monoid not in ("max", "min") or part.rescaled or not part.total.type.dtype.is_float:
-                continue
-            if part.compute is None or part.compute.body is not part.reduced.body:
+            if not self.is_extremum(part):
                 continue
             others, constant = self.forms.linear(part.reduced.body)
             theirs = {self.forms.plain(term): factor for term, factor in others.items()}

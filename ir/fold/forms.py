@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from codesign.ir.analysis import is_exact_cast, strip_exact_casts
 from codesign.ir.core import Value
-from codesign.ir.scalar import Apply, Literal, Read, Scalar, apply, cast
+from codesign.ir.scalar import Apply, Literal, Read, Scalar, apply, cast, select
 from codesign.ir.tensor import Compute
 
 
@@ -98,6 +99,20 @@ class Forms:
         for term in late:  # the constant stays with the element
             shift = apply("add", shift, apply("mul", cast(term, node.dtype), Literal(terms[term], node.dtype)))
         return element, shift
+
+
+def finite(value: Scalar) -> Scalar:
+    """The value, or zero where it is infinite or no number."""
+    return select(apply("lt", apply("abs", value), Literal(math.inf, value.dtype)), value, Literal(0, value.dtype))
+
+
+def signed_terms(node: Scalar, negative: bool = False) -> list[tuple[Scalar, bool]]:
+    """The terms of a sum as it is written, and whether each is subtracted."""
+    node = strip_exact_casts(node)
+    if isinstance(node, Apply) and node.dtype.is_float and node.function in ("add", "sub", "neg"):
+        signs = (not negative,) if node.function == "neg" else (negative, negative != (node.function == "sub"))
+        return [term for arg, sign in zip(node.args, signs, strict=True) for term in signed_terms(arg, sign)]
+    return [(node, negative)]
 
 
 def _parts(node: Scalar, factor: float) -> list[tuple[Scalar, float]] | None:

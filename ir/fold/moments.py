@@ -29,7 +29,7 @@ def moment(body: Scalar, forms: Forms, dtype: DType) -> Moment | None:
     factors: list[Scalar] = []
     last: list[Last] = []
     plain: Scalar | None = None
-    for factor, divides in _factors(body):
+    for factor, divides in factors_of(body):
         if forms.is_late(factor) and not forms.is_element(factor):
             last.append(Last("div" if divides else "mul", factor))
         elif divides and forms.is_late(factor):
@@ -56,7 +56,7 @@ def moment(body: Scalar, forms: Forms, dtype: DType) -> Moment | None:
     return Moment(tuple(elements), tuple(shifts), tuple(last))
 
 
-def _factors(body: Scalar) -> list[tuple[Scalar, bool]]:
+def factors_of(body: Scalar) -> list[tuple[Scalar, bool]]:
     """The factors of a product, and whether each divides."""
     found: list[tuple[Scalar, bool]] = []
     pending = [(body, False)]

@@ -32,7 +32,11 @@ def offered(site: Site) -> Iterable[Knob]:
     target = target_of(site.machine)
     known = memories(target)
     loads = {load.tensor: load for nest in site.summary.nests for load in nest.loads if not load.gather}
-    dims = [d for d in site.summary.outer if site.extents[d] > SMALLEST_TILE and any(d not in load.dims for load in loads.values())]
+    dims = [
+        d
+        for d in site.summary.outer
+        if site.extents[d] > SMALLEST_TILE and any(d not in load.dims for load in loads.values())
+    ]
     if not known or len(dims) < 2:
         return
     place, number = list(known.items())[-1]
@@ -57,12 +61,18 @@ def wrong(place: str, what: str, name: str, value: Said, site: Site) -> str:
             return f"{site.machine.name} has no memory between DRAM and its cores that programs may use"
         near = difflib.get_close_matches(place, known, n=1)
         nearest = f"; nearest: {near[0]}" if near else ""
-        return f"{site.machine.name} has no memory there that programs may use{nearest}; memories at: {', '.join(known)}"
+        return (
+            f"{site.machine.name} has no memory there that programs may use{nearest}; memories at: {', '.join(known)}"
+        )
     if what == "stage":
         results = 0 if site.summary.group is None else len(site.summary.group.results)
         if name not in operands(site) and name not in [result_name(number) for number in range(results)]:
             return no_such_operand(name, site)
-        return "" if value == 1 else f"needs 1: what passes a memory stays there, so there is no second buffer to fill; got {value}"
+        return (
+            ""
+            if value == 1
+            else f"needs 1: what passes a memory stays there, so there is no second buffer to fill; got {value}"
+        )
     if name in site.summary.outer:
         return ""
     if name in site.extents:

@@ -96,7 +96,8 @@ def _along(fold: Fold, members: dict[Value, Compute]) -> Splittable | None:
     if any(one.monoid in ("argmax", "argmin") for one in parts) or needed & {*parts}:
         return None
     feeders = tuple(one for one in members.values() if one in needed)
-    extents = {dim.name: dim.extent for dim in parts[0].reductions if dim.extent.is_constant}
+    summed = {dim.name for one in needed for dim in one.reductions}
+    extents = {d.name: d.extent for d in parts[0].reductions if d.extent.is_constant and d.name not in summed}
     if not extents:
         return None
     dim = max(extents, key=lambda name: extents[name].constant)
