@@ -296,7 +296,9 @@ def _nest(
     if stored is not None:
         shape, where = stored
         gather = tuple(read.source.name for i in where for scalar in i.data() for read in scalar.reads())
-        stores = (Access(label_of(compute.result), "store", compute.dtype, shape, row_major(shape), where, dims, gather),)
+        stores = (
+            Access(label_of(compute.result), "store", compute.dtype, shape, row_major(shape), where, dims, gather),
+        )
     return Nest(
         name=label_of(compute.result),
         dims=dims,

@@ -147,6 +147,9 @@ class Schedule:
         return json.dumps(self.to_json())
 
 
+NOTHING = Schedule()
+"""A schedule that says nothing."""
+
 LARGEST = 1 << 31
 """No size or count of a schedule is larger."""
 

@@ -10,12 +10,12 @@ from codesign.ir.core import Block, Module, Op, Value, tensor_type
 from codesign.ir.errors import ScheduleError
 from codesign.ir.index import Bounds
 from codesign.ir.location import Location, merge
-from codesign.ir.schedule import Schedule
+from codesign.ir.schedule import NOTHING, Schedule
 from codesign.ir.tensor import Compute, Fusion, Launch
 from codesign.ir.tile import Kernel
 from codesign.passes.naming import kernel_name
 from codesign.passes.normalize import Normalized, normalize
-from codesign.passes.schedule.phases import NOTHING, check_joins
+from codesign.passes.schedule.phases import check_joins
 from codesign.passes.schedule.replay import Schedules
 from codesign.passes.schedule.tuner import Tuned, Tuner
 from codesign.passes.tile import lower

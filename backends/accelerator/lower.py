@@ -37,6 +37,7 @@ from codesign.ir.program import (
 from codesign.ir.reuse import count_uses, in_place, only_accumulates
 from codesign.ir.scalar import Apply, IndexValue, Read, Scalar, cast
 from codesign.ir.scalar import Literal as ScalarLiteral
+from codesign.ir.scaled import scaled_factors
 from codesign.ir.tile import Axis, Dot, For, Kernel, Map, Reduce
 from codesign.ir.tile import Load as TileLoad
 from codesign.ir.tile import Store as TileStore
@@ -87,6 +88,14 @@ class _Fill:
 
 
 @dataclass(frozen=True)
+class _Scaled:
+    """An operand of a product, as the numbers of blocks and their exponents."""
+
+    elements: _Place
+    exponents: _Place
+
+
+@dataclass(frozen=True)
 class _Inline:
     """A tile that its only user computes where it needs it: `body` (over places) at a point of `axes`."""
 
@@ -105,7 +114,8 @@ class _Lowering:
         total = product(self.extents.values())
         if not total.is_constant:
             raise ScheduleError(f"kernel @{kernel.name}: the grid has unknown size {total}", hint="give it in `sizes`")
-        self.places: dict[Value, _Place | _Fill | _Inline] = {}
+        self.places: dict[Value, _Place | _Fill | _Inline | _Scaled] = {}
+        self.scaled = scaled_factors(kernel, target.array.scaled)
         self.scratches: list[Scratch] = []
         self.names = {"core", "cores", "m", "n", "k", *names_of(kernel)}
         known = {name: extent.constant for name, extent in self.extents.items()}
@@ -219,18 +229,19 @@ class _Lowering:
         out.append(Store(self.buffers[op.buffer], indices, op.axes, source, guards, op.atomic, location=op.location))
 
     def _map(self, op: Map, out: list[Statement]) -> None:
+        factor = self.scaled.get(op.result)
+        if factor is not None and all(self._lasts(read) for read in (factor.elements, factor.exponents)):
+            elements, exponents = (self._along(read, op.axes) for read in (factor.elements, factor.exponents))
+            self.places[op.result] = _Scaled(elements, exponents)
+            return
         body = self._scalar(op.body, out)
         dtype = _tile_type(op.result).dtype
         if isinstance(body, ScalarLiteral) and body.dtype is dtype and op.result not in self.forced:
             self.places[op.result] = _Fill(body)
             return
         if isinstance(op.body, Read) and op.result not in self.forced and body.dtype is dtype:
-            source = self.places[op.body.source]
-            if isinstance(source, _Place) and not source.mutable and all(i.variable for i in op.body.indices):
-                positions = {axis.name: f"${i}" for i, axis in enumerate(op.axes)}
-                assert isinstance(body, Read)
-                template = tuple(i.substitute(positions) for i in body.indices)
-                self.places[op.result] = _Place(source.scratch, template, alias=True)
+            if self._lasts(op.body) and all(i.variable for i in op.body.indices):
+                self.places[op.result] = self._along(op.body, op.axes)
                 return
         if self._inlinable(op):
             self.places[op.result] = _Inline(op.axes, cast(body, dtype))
@@ -238,6 +249,19 @@ class _Lowering:
         body = self._hoisted(body, op.axes, out)
         place = self._target_place(op.result, op.axes)
         out.append(Vector(self._read(place, op.axes), op.axes, body, location=op.location))
+
+    def _lasts(self, read: Read) -> bool:
+        """Whether what is read is stored, and not written over."""
+        source = self.places[read.source]
+        return isinstance(source, _Place) and not source.mutable
+
+    def _along(self, read: Read, axes: tuple[Axis, ...]) -> _Place:
+        """What is stored already, as a value over some axes."""
+        source = self.places[read.source]
+        assert isinstance(source, _Place)
+        positions = {axis.name: f"${i}" for i, axis in enumerate(axes)}
+        indices = source.read(read.indices).indices
+        return _Place(source.scratch, tuple(i.substitute(positions) for i in indices), alias=True)
 
     def _hoisted(self, body: Scalar, axes: tuple[Axis, ...], out: list[Statement]) -> Scalar:
         """The expression with parts that need far fewer points computed by instructions of their own before it.
@@ -278,10 +302,12 @@ class _Lowering:
     def _dot(self, op: Dot, out: list[Statement]) -> None:
         m, n = _tile_type(op.accumulator).shape
         k = _tile_type(op.a).shape[1]
-        self.target.tensor_slowdown(_tile_type(op.a).dtype)
         axes = (Axis("m", m), Axis("n", n), Axis("k", k))
-        a = self._read(self._stored(op.a, out), (axes[0], axes[2]))
-        b = self._read(self._stored(op.b, out), (axes[2], axes[1]))
+        (a, scale_a), (b, scale_b) = (
+            self._operand(value, sides, out)
+            for value, sides in ((op.a, (axes[0], axes[2])), (op.b, (axes[2], axes[1])))
+        )
+        self.target.tensor_slowdown(a.dtype)
         start = self.places[op.accumulator]
         accumulate = not (isinstance(start, _Fill) and start.value.value == 0)
         forced = self.forced.get(op.result)
@@ -294,8 +320,15 @@ class _Lowering:
             if accumulate:
                 out.append(self._copy(op.accumulator, place))
         self.places[op.result] = place
-        target = self._read(place, axes[:2])
-        out.append(Matmul(target, a, b, axes, accumulate, None, op.precision, location=op.location))
+        target, scales = self._read(place, axes[:2]), (scale_a, scale_b)
+        out.append(Matmul(target, a, b, axes, accumulate, None, op.precision, scales, location=op.location))
+
+    def _operand(self, value: Value, axes: tuple[Axis, ...], out: list[Statement]) -> tuple[Read, Read | None]:
+        """An operand of a product, and the exponents of its blocks where it has some."""
+        place = self.places[value]
+        if isinstance(place, _Scaled):
+            return self._read(place.elements, axes), self._read(place.exponents, axes)
+        return self._read(self._stored(value, out), axes), None
 
     def _for(self, op: For, out: list[Statement]) -> None:
         lower, upper, step = (self._index(i) for i in (op.lower, op.upper, op.step))
@@ -378,7 +411,7 @@ class _Lowering:
 
     def _place(self, value: Value) -> _Place | _Fill:
         place = self.places[value]
-        assert not isinstance(place, _Inline), "only element-wise work reads what is computed in passing"
+        assert not isinstance(place, _Inline | _Scaled), "only its one user reads what is not stored as it is"
         return place
 
     def _copy(self, value: Value, place: _Place) -> Instruction:
@@ -458,6 +491,7 @@ class _Lowering:
             place = self.places[node.source]
             if isinstance(place, _Inline):
                 return place.body.substitute({a.name: i for a, i in zip(place.axes, node.indices, strict=True)})
+            assert not isinstance(place, _Scaled), "only a product reads blocks with scales"
             return place.value if isinstance(place, _Fill) else place.read(node.indices)
 
         return body.rewrite(change)

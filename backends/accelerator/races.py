@@ -212,7 +212,7 @@ def _region(read: Read, scratch: Scratch, axes: dict[str, int], writes: bool) ->
     for expression, stride in zip(read.indices, strides, strict=True):
         flat = flat + expression * stride
     low = high = 0
-    size = scratch.dtype.bytes
+    bits = int(scratch.dtype.bytes * 8)
     for name, count in axes.items():
         factor = flat.coefficient(name)
         if factor is None or not factor.is_constant:
@@ -220,7 +220,7 @@ def _region(read: Read, scratch: Scratch, axes: dict[str, int], writes: bool) ->
         reach = factor.constant * (count - 1)
         low, high = low + min(reach, 0), high + max(reach, 0)
     offset = flat.substitute(dict.fromkeys(axes, 0))
-    if offset.data() or size != int(size):
+    if offset.data():
         return _Region(scratch, index(0), 0, scratch.bytes, writes)
-    whole = int(size)
-    return _Region(scratch, offset * whole, low * whole, (high + 1) * whole, writes)
+    within = 0 if bits % 8 == 0 or all(factor * bits % 8 == 0 for _, factor in offset.terms) else 7  # of its first byte
+    return _Region(scratch, offset * bits // 8, low * bits // 8, -(-((high + 1) * bits + within) // 8), writes)

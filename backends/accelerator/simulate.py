@@ -38,9 +38,10 @@ Floats = npt.NDArray[np.float64]
 class SimulationResult:
     """The outcome of a run.
 
-    `cycles`: clocks from the start of the program to its last event; `seconds` adds the launch, or what it takes to join the program before. `joules`: NaN where the machine file
-    lacks an energy, with the reason in `remarks`. `busy[engine]`, `stalled[engine]`: clocks over all cores that an engine worked, and
-    that the head of its queue waited for a semaphore. `dram_bytes`: whole lines moved. `trace`: spans, when asked for.
+    `cycles`: clocks from the start of the program to its last event; `seconds` adds the launch, or what it takes to join the program before.
+    `joules`: NaN where the machine file lacks an energy, with the reason in `remarks`. `busy[engine]`, `stalled[engine]`: clocks over all
+    cores that an engine worked, and that the head of its queue waited for a semaphore. `dram_bytes`: whole lines moved. `trace`: spans,
+    when asked for.
     """
 
     program: Program

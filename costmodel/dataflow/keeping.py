@@ -158,7 +158,9 @@ def unfit(target: Target, loads: Sequence[Again], kept: Sequence[Kept], staged: 
             mine = [one for load, one in zip(loads, kept, strict=True) if load.operand == operand]
             needs = [at(one.lacks.get(place, 0.0)) for one in mine]
             if not mine:
-                return f"{path}: which part of it a program loads depends on data or on a mask, so nothing is read again"
+                return (
+                    f"{path}: which part of it a program loads depends on data or on a mask, so nothing is read again"
+                )
             if min(needs) < 0.0:
                 return f"{path}: no later block of the same cores reads it again"
             if max(needs) > 0.0:

@@ -63,7 +63,7 @@ class DataflowModel:
         reason = np.full(count, "", dtype=object)
         dataflow = str(schedules.common.extras.get("dataflow", ""))
         alike = _alike(kernel, extents, columns, target)
-        for structure in structures(kernel, extents, columns, count, sizes or {}):
+        for structure in structures(kernel, extents, columns, count, sizes or {}, target.array.scaled):
             if structure.selection is None:
                 reason[structure.rows] = structure.reason
                 continue

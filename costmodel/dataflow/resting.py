@@ -1,9 +1,9 @@
 """What stays in a memory near the cores between two programs of one launch: the parts of a split reduction, until they are merged.
 
 The first program leaves a result there (`levels.cluster.stage.out0`) and the second, which is `joined` to it, takes it from there
-(`levels.cluster.stage.in0`): each part moves from the core that has it to the one that merges it, and DRAM and the next launch are saved. Between them every core
-waits for all others, as long as it takes from a request to its answer. All cores reach what rests in a memory with one instance, or one
-among whose instances a network sends to many; each holds an even part of it.
+(`levels.cluster.stage.in0`): each part moves from the core that has it to the one that merges it, and DRAM and the next launch are saved.
+Between them every core waits for all others, as long as it takes from a request to its answer. All cores reach what rests in a memory with one
+instance, or one among whose instances a network sends to many; each holds an even part of it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from codesign.costmodel.dataflow.target import Target
 from codesign.costmodel.dataflow.turns import memories
 from codesign.ir.schedule import operand_name, result_name
 from codesign.ir.tile import Kernel
+
 
 def names_of(kernel: Kernel) -> list[str]:
     """What schedules call each of a kernel's buffers."""

@@ -6,7 +6,7 @@ something needs it; element-wise work that its only user does in passing; sums t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from codesign.costmodel.dataflow.resting import names_of
@@ -19,6 +19,7 @@ from codesign.ir.dtypes import I32, I64
 from codesign.ir.index import Index, index, product
 from codesign.ir.reuse import count_uses, in_place, only_accumulates
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, cast
+from codesign.ir.scaled import scaled_factors
 from codesign.ir.template import Template
 from codesign.ir.tile import Axis, Dot, For, Load, Map, Reduce, Store
 from codesign.ir.types import BufferType, TileType
@@ -70,6 +71,8 @@ class Multiply:
 
     product: Product
     result: Buffer
+    dtype: str
+    """Of the operands, as the unit takes them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,15 +113,25 @@ class Selection:
     """Bytes of what one engine uses alone, of all that live at once."""
 
 
-def select(template: Template, features: Features, extents: Mapping[str, Index]) -> Selection:
-    """The instructions of a template's kernels. `extents`: of the group's dims."""
-    return _Selector(template, features, extents).result()
+def select(template: Template, features: Features, extents: Mapping[str, Index], scaled: Set[str]) -> Selection:
+    """The instructions of a template's kernels. `extents`: of the group's dims; `scaled`: dtypes that the machine's unit multiplies in
+    blocks with scales."""
+    return _Selector(template, features, extents, scaled).result()
 
 
 @dataclass(frozen=True)
 class _Inline:
     axes: tuple[Axis, ...]
     body: Scalar
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """Numbers of blocks and their exponents, which a product takes as they are."""
+
+    elements: Buffer
+    exponents: Buffer
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -129,13 +142,14 @@ class _Held:
 
 
 class _Selector:
-    def __init__(self, template: Template, features: Features, extents: Mapping[str, Index]) -> None:
+    def __init__(self, template: Template, features: Features, extents: Mapping[str, Index], scaled: Set[str]) -> None:
         self.template = template
         self.features = features
         self.extents = extents
         self.kernel = template.kernel
         self.uses = count_uses(self.kernel)
-        self.places: dict[Value, _Held | _Inline | Literal] = {}
+        self.places: dict[Value, _Held | _Inline | Literal | _Scaled] = {}
+        self.scaled = scaled_factors(self.kernel, scaled)
         self.forced: dict[Value, Buffer] = {}
         self.users: dict[Value, Op] = {}
         self.local: set[Value] = set()
@@ -242,6 +256,16 @@ class _Selector:
 
     # -- the vector unit -----------------------------------------------------------------------------------------
     def _map(self, op: Map) -> None:
+        factor = self.scaled.get(op.result)
+        if factor is not None:
+            elements, exponents = (self.places[read.source] for read in (factor.elements, factor.exponents))
+            if (
+                isinstance(elements, _Held)
+                and isinstance(exponents, _Held)
+                and not (elements.mutable or exponents.mutable)
+            ):
+                self.places[op.result] = _Scaled(elements.buffer, exponents.buffer, factor.elements.dtype.name)
+                return
         body = self._scalar(op.body)
         dtype = op.result.type.dtype
         if op.result not in self.forced and body.dtype is dtype:
@@ -331,10 +355,15 @@ class _Selector:
 
     # -- products ------------------------------------------------------------------------------------------------
     def _dot(self, op: Dot) -> None:
+        found = self.features.of[op]
+        assert isinstance(found, Product)
+        dtype = found.operand
         for value in (op.a, op.b):
-            buffer = self._stored(value)
-            self._touch(buffer, "tensor")
-            buffer.operand = True
+            place = self.places[value]
+            dtype = place.dtype if isinstance(place, _Scaled) else dtype
+            for buffer in (place.elements, place.exponents) if isinstance(place, _Scaled) else (self._stored(value),):
+                self._touch(buffer, "tensor")
+                buffer.operand = True
         start = self.places[op.accumulator]
         forced = self.forced.get(op.result)
         if isinstance(start, _Held) and (
@@ -348,9 +377,7 @@ class _Selector:
         self.places[op.result] = _Held(buffer)
         self._touch(buffer, "tensor")
         buffer.summed = True
-        found = self.features.of[op]
-        assert isinstance(found, Product)
-        self.section.items.append(Multiply(found, buffer))
+        self.section.items.append(Multiply(found, buffer, dtype))
 
     # -- loops ---------------------------------------------------------------------------------------------------
     def _for(self, op: For) -> None:

@@ -41,9 +41,14 @@ class Structure:
 
 
 def structures(
-    kernel: KernelSummary, extents: Mapping[str, int], columns: Columns, count: int, sizes: Mapping[str, int]
+    kernel: KernelSummary,
+    extents: Mapping[str, int],
+    columns: Columns,
+    count: int,
+    sizes: Mapping[str, int],
+    scaled: frozenset[str],
 ) -> Iterator[Structure]:
-    """The structures of a batch of schedules, given as columns."""
+    """The structures of a batch of schedules, given as columns, on a machine whose unit multiplies some dtypes in blocks with scales."""
     tiles = {dim: columns.get(f"tile.{dim}", np.ones(1, dtype=np.int64)) for dim in extents}
     looped = {dim: (_mode(columns, dim) != RESIDENT) & (tiles[dim] < extents[dim]) for dim in kernel.inner}
     marks = _marks(kernel, extents, columns, tiles, looped)
@@ -56,7 +61,7 @@ def structures(
         loops = frozenset(dim for dim in kernel.inner if shown[f"loop.{dim}"])
         rows = np.flatnonzero(which == number)
         try:
-            found, reason = _selection(kernel, extents, columns, int(first), shown, sizes), ""
+            found, reason = _selection(kernel, extents, columns, int(first), shown, sizes, scaled), ""
         except ScheduleError as error:
             found, reason = None, error.args[0]
         yield Structure(rows, loops, found, reason)
@@ -115,6 +120,7 @@ def _selection(
     row: int,
     shown: Mapping[str, int],
     sizes: Mapping[str, int],
+    scaled: frozenset[str],
 ) -> Selection:
     """The instructions of a structure, worked out once for a group."""
     assert kernel.group is not None
@@ -127,12 +133,12 @@ def _selection(
             tiles[dim] = (1, NARROW, WIDE)[shown.get(f"size.{dim}", 1)]
     extras = {"partial": shown["partial"]} if "partial" in shown else {}
     held = any(mode == "resident" for mode in reduce.values()) and bool(sizes)
-    key = (*shown.items(), *(sorted(sizes.items()) if held else ()))
+    key = (scaled, *shown.items(), *(sorted(sizes.items()) if held else ()))
     known = _KNOWN.setdefault(kernel.group, {})
     if key not in known:
         bounds = Bounds({}, {name: (size, size) for name, size in sizes.items()}) if held else None
         made, _ = template(
             kernel.group, Schedule(tiles, reduce=reduce, extras=extras), bounds=bounds, outputs=kernel.outputs
         )
-        known[key] = select(made, features(made.kernel), kernel.extents)
+        known[key] = select(made, features(made.kernel), kernel.extents, scaled)
     return known[key]

@@ -53,7 +53,7 @@ class Array:
     """The matrix unit of a core: `count` arrays of rows x columns, working on `depth` reduction steps a clock (1: systolic).
 
     `slowdown[dtype]`: clocks per step relative to the full rate. `dataflows`: what it can do, its own choice first. `held_twice`: the
-    next stationary operand is loaded behind the present one.
+    next stationary operand is loaded behind the present one. `scales_blocks`: operands may be narrow floats in blocks with an exponent each.
     """
 
     rows: int
@@ -65,10 +65,16 @@ class Array:
     startup_clocks: float
     joules: dict[str, float]
     held_twice: bool = False
+    scales_blocks: bool = False
 
     @property
     def systolic(self) -> bool:
         return self.depth == 1
+
+    @property
+    def scaled(self) -> frozenset[str]:
+        """Dtypes of operands that may stand in blocks with an exponent each."""
+        return frozenset(self.slowdown) if self.scales_blocks else frozenset()
 
 
 @dataclass(frozen=True)
@@ -306,4 +312,5 @@ def _array(machine: Machine, tensor: Unit, cores: int) -> Array:
         startup_clocks=machine.limit("tensor_startup_clocks"),
         joules={k: f.value for k, f in tensor.energy_joules_per_operation.items() if f.value is not None},
         held_twice=machine.features.get("stationary_operand_held_twice", False),
+        scales_blocks=machine.features.get("block_scaled_products", False),
     )

@@ -151,7 +151,7 @@ class _Composer:
     def _multiply(self, item: Multiply, stage: Stage) -> None:
         target, found = self.target, item.product
         m, n, k = (self.at(side) for side in (found.m, found.n, found.k))
-        dtype = DTYPES[found.operand]
+        dtype = DTYPES[item.dtype]
         stage.add(Task("tensor", matmul_clocks(target, m, n, k, dtype, self.dataflow)))
         a, b = matmul_reads(target, m, n, k, self.dataflow)
         each = target.array.joules.get(dtype.name, target.array.joules.get("bf16", float("nan")))

@@ -9,7 +9,7 @@ import numpy as np
 
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
-from codesign.ir.schedule import Schedule
+from codesign.ir.schedule import NOTHING, Schedule
 from codesign.passes.normalize import Normalized
 from codesign.passes.schedule.context import Context
 from codesign.passes.schedule.large import programs_of_large_tiles
@@ -23,7 +23,7 @@ class Form:
 
     normalized: Normalized
     summary: KernelSummary
-    common: Schedule = Schedule()
+    common: Schedule = NOTHING
 
     def within(self, space: Space) -> Space:
         """A space of its schedules, with what all of them say."""

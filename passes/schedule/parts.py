@@ -80,4 +80,8 @@ def _in_two(tuner: Tuner, groups: tuple[Half, Half], launch: float, limit: float
 
 def _least(tuner: Tuner, found: Found, room: float) -> float:
     """Seconds of two kernels' starts and the same work spread over the whole machine."""
-    return found.launch + seconds_between(tuner, found.launch) + max(tuner.bound(found.context.summary), (found.seconds - found.launch) / room)
+    return (
+        found.launch
+        + seconds_between(tuner, found.launch)
+        + max(tuner.bound(found.context.summary), (found.seconds - found.launch) / room)
+    )

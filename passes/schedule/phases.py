@@ -14,17 +14,13 @@ from codesign.costmodel.dataflow.resting import room_for
 from codesign.costmodel.dataflow.target import target_of
 from codesign.ir.core import Value
 from codesign.ir.errors import ScheduleError
-from codesign.ir.schedule import AtLevel, Schedule, operand_name, result_name
+from codesign.ir.schedule import NOTHING, AtLevel, Schedule, operand_name, result_name
 from codesign.ir.tensor import Fusion
 from codesign.passes.normalize import normalize
 from codesign.passes.tiling.split import Splittable, split_reduction
 
 if TYPE_CHECKING:
     from codesign.passes.schedule.tuner import Tuner
-
-
-NOTHING = Schedule()
-"""What the schedules of a group that is not a half have in common."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from codesign.costmodel.sums import Part, time_of_parts, total
 from codesign.ir.analysis import structural_hash
 from codesign.ir.errors import ScheduleError, UnsupportedError
 from codesign.ir.index import Bounds, Index, index
-from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.ir.schedule import NOTHING, Schedule, ScheduleBatch
 from codesign.ir.tensor import Fusion
 from codesign.ir.tiling.domain import Domain
 from codesign.ir.tiling.strands import strands
@@ -31,7 +31,7 @@ from codesign.passes.schedule.choice import from_json, to_json
 from codesign.passes.schedule.context import Candidate, Context
 from codesign.passes.schedule.found import Form, Found, Recent, search
 from codesign.passes.schedule.parts import best_parts
-from codesign.passes.schedule.phases import NOTHING, Half, halves
+from codesign.passes.schedule.phases import Half, halves
 from codesign.passes.schedule.policy import POLICIES, Policy, make_policy
 from codesign.passes.schedule.store import Store
 from codesign.passes.schedule.strands import Alone, combined, renamed
@@ -94,7 +94,6 @@ class Phase:
 
 PROGRAMS = 48
 """Schedules of other code that are kept beside the best one, in case a compiler makes of that what was not expected."""
-
 
 
 def whole_key(fusion: Fusion, common: Schedule) -> str:
