@@ -17,6 +17,7 @@ from codesign.ir.scalar import Read, Scalar
 from codesign.ir.tensor import Compute, Dim
 from codesign.passes.algebra import Rewriting, simplify_scalar
 from codesign.passes.fusion.group import Group, NotFusable, fresh_name, shown
+from codesign.passes.fusion.picks import with_picks
 from codesign.passes.fusion.tidy import spread_apart, tidy
 from codesign.passes.rebase import Split, digits_asked_for, mixed_radix, rebased, redirected
 from codesign.passes.views import inline
@@ -28,6 +29,10 @@ class _Clash(NotFusable):
     def __init__(self, producer: Compute, reason: str) -> None:
         self.producer = producer
         super().__init__(reason)
+
+
+class _Pick(_Clash):
+    """A read of a producer that can't be inlined, at a position read from data."""
 
 
 class _CutResult(_Clash):
@@ -49,6 +54,11 @@ def merge(first: Group, second: Group, keep: Set[Value], outer: Bounds) -> Group
         consumers = _with_inlined(second, flows, inlined, producers, outer)
         try:
             return _join(first, consumers, flows, second, kept, outer, cut_results)
+        except _Pick as clash:
+            picked = with_picks(second, next(value for value, op in flows.items() if op is clash.producer), outer)
+            if picked is None:
+                raise NotFusable(str(clash)) from None
+            second = picked
         except _CutResult as clash:
             cut_results = not _inlined_instead(clash, inlined)
         except _Clash as clash:
@@ -217,6 +227,8 @@ def _align(
     outer: Bounds,
 ) -> None:
     """Decide names and splits of the producer's dims so that this read is at the producer's own point."""
+    if producer.reductions and any(i.data() for i in read.indices):
+        raise _Pick(producer, f"read at {', '.join(map(shown, read.indices))}, a position from data")
     if read.otherwise is not None:
         raise _Clash(producer, "read with a guard (padding) of a value that can't be recomputed")
     extents = consumer.extents()
