@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import sys
@@ -78,6 +80,25 @@ def run(application: typer.Typer, *, name: str) -> NoReturn:
         text = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
         errors.print(f"{text} ({Path(place.filename).name}:{place.lineno}); run again with --debug", markup=False)
         sys.exit(INTERNAL_ERROR)
+
+
+YOUNG = 20_000
+"""Objects made before Python's collector looks through them: of Python's own 700 most are still in use then."""
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Imports at length: what they make stays as long as the process, and Python's collector does not look through it, now nor later."""
+    before = len(sys.modules)
+    gc.disable()
+    try:
+        yield
+    finally:
+        if len(sys.modules) > before:
+            gc.freeze()
+            gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
+            atexit.register(gc.unfreeze)  # else extension modules find their types in use at the end, and say so
+        gc.enable()
 
 
 def need(extra: str, *modules: str) -> None:

@@ -194,14 +194,16 @@ def _run(
     if not path.is_file():
         raise CodesignError("no such file" if not path.exists() else "not a file", place=str(path))
 
-    from codesign.passes.pipeline import own_passes
-    from codesign.passes.schedule.replay import read_schedules
+    with command.importing():
+        import torch._dynamo  # noqa: F401  torch.export brings it in at its first call
+
+        from codesign import artifacts, pipeline
+        from codesign.manifest import claim, settle
+        from codesign.passes.pipeline import own_passes
+        from codesign.passes.schedule.replay import read_schedules
 
     chosen["passes"] = own_passes(passes) if passes else []
     chosen["schedules"] = read_schedules(schedules) if schedules is not None else {}
-
-    from codesign import artifacts, pipeline
-    from codesign.manifest import claim, settle
 
     options = pipeline.Options(**chosen)
     compilations: list[Compilation] = []
