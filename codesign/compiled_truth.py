@@ -89,7 +89,9 @@ class _Trials:
 
 
 def _what_is_held(schedule: Schedule) -> tuple[object, ...]:
-    return dict(schedule.tiles), dict(schedule.reduce), schedule.extra("warps", 1)
+    """Tiles that a program keeps whole and threads that they are spread over; whether a loop folds or goes by again is no matter."""
+    resident = {dim for dim, mode in schedule.reduce.items() if mode == "resident"}
+    return dict(schedule.tiles), resident, schedule.extra("warps", 1)
 
 
 def build(

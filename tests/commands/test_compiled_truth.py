@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,9 @@ from codesign.costmodel.protocol import Reported
 from codesign.document import Compiled
 from codesign.ir.core import Block, Function, Module
 from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.ir.tensor import Fusion
 from codesign.passes.lowering import KernelInfo, tile_module
+from codesign.passes.schedule.context import Candidate
 from codesign.passes.schedule.tuner import Tuner
 from tests.passes.tiling import groups
 
@@ -40,12 +42,16 @@ class Compiler:
         return found
 
 
+def tiled(fusion: Fusion, tuner: Tuner, given: Schedule | None = None) -> tuple[Module, dict[str, KernelInfo]]:
+    """A module of one group, and its kernel."""
+    module = Module(functions={"main": Function("main", Block(list(fusion.uses()), [fusion], fusion.results))})
+    return module, tile_module(module, tuner, {"r": given} if given else None)
+
+
 def compiled(report: Report, given: Schedule | None = None) -> tuple[KernelInfo, Compiled, list[Schedule], Module]:
     """A product compiled under a compiler that says this of each schedule."""
-    fusion = groups.gemm(1024, 1024, 1024)
-    module = Module(functions={"main": Function("main", Block(list(fusion.uses()), [fusion], fusion.results))})
     tuner = Tuner(H100)
-    kernels = tile_module(module, tuner, {"r": given} if given else None)
+    module, kernels = tiled(groups.gemm(1024, 1024, 1024), tuner, given)
     (name,) = kernels
     backend: Any = Compiler(report)
     outcome = compiled_truth.build(module, kernels, tuner, backend, lambda: None)[name]
@@ -103,6 +109,22 @@ def test_a_few_schedules_are_tried_and_the_least_bad_is_kept_at_its_real_price()
     assert info.tuned.reported == Reported(min(255, 2048 // warps), warps, 65536, 65536.0)
     assert all(one.seconds is not None and info.tuned.seconds <= one.seconds for one in outcome.tried)
     assert any("131,072 B spilt" in remark for remark in info.tuned.remarks)
+
+
+def test_what_spilt_with_its_loop_folded_is_not_compiled_with_the_loop_going_by_again() -> None:
+    tuner, backend = Tuner(H100), Compiler(spilling)
+    module, kernels = tiled(groups.softmax(4096, 65536), tuner)
+    (info,) = kernels.values()
+    folded = info.tuned.schedule
+    assert "fold" in folded.reduce.values()
+    again = replace(folded, reduce=dict.fromkeys(folded.reduce, "looped"))
+    halved = replace(again, tiles={dim: max(size // 2, 1) for dim, size in folded.tiles.items()})
+    programs = tuple(Candidate(schedule, 0.5 * info.tuned.seconds) for schedule in (again, halved))
+    info.tuned = replace(info.tuned, programs=programs)
+    any_backend: Any = backend
+    compiled_truth.build(module, kernels, tuner, any_backend, lambda: None)
+    assert again not in backend.asked
+    assert halved in backend.asked
 
 
 def test_a_given_schedule_stays_and_is_priced_as_compiled() -> None:
