@@ -56,12 +56,21 @@ typecheck: $(STAMP)  ## mypy --strict
 
 .PHONY: test-long
 test-long: $(STAMP)  ## All tests that need no GPU, and ten times as many examples for each property
-	HYPOTHESIS_PROFILE=long $(PY) -m pytest -m "not gpu and not conformance and not browser" --timeout=3600 $(ARGS)
+	HYPOTHESIS_PROFILE=long $(PY) -m pytest -m "not gpu and not conformance and not browser and not others" --timeout=3600 $(ARGS)
 
 .PHONY: browser
 browser: $(STAMP)  ## The pages of --report in a headless Chromium (Debian's, or CODESIGN_BROWSER, the path of one)
 	$(VENV)/bin/pip install -q "playwright>=1.50,<2"
 	$(PY) -m pytest -m browser --timeout=1800 -n 0 tests/browser $(ARGS)
+
+HTA := $(BUILD)/trace-analysis
+
+.PHONY: others
+others: $(STAMP)  ## Kernel Tuner and HolisticTraceAnalysis, the real ones, read what is written here
+	$(VENV)/bin/pip install -q -e ".[lab,kernel-tuner]"
+	test -x $(HTA)/bin/python || $(PYTHON) -m venv $(HTA)
+	$(HTA)/bin/pip install -q "HolisticTraceAnalysis>=0.5,<1"
+	CODESIGN_TRACE_ANALYSIS=$(abspath $(HTA))/bin/python $(PY) -m pytest -m others -n 0 tests/codesign $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(STAMP)  ## 100,000 malformed and hostile files to every reader (ARGS="--inputs 5000 --seed 1" for others)

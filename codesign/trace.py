@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from codesign import command
+from codesign.backend import AcceleratorBackend
+from codesign.backends.accelerator.flat import flatten
+from codesign.backends.accelerator.simulate import SimulationResult
+from codesign.backends.accelerator.simulate import simulate as simulate_program
 from codesign.costmodel.events import simulate
 from codesign.costmodel.events.timeline import Timeline
 from codesign.costmodel.external import external_seconds
@@ -29,6 +33,8 @@ MACHINE = 1
 """Process of the machine; those of the SMs follow."""
 MOST_SLICES = 50_000
 """Of blocks on SMs, in all: what a browser still opens at once."""
+MOST_ISSUES = 200_000
+"""Instructions that engines carry out, in all: what is simulated one by one in seconds."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,21 @@ def blocks(compilation: Compilation, kernel: str) -> Timeline | None:
     summary = info.tuned.summary
     try:
         return simulate(summary, compilation.machine, info.tuned.schedule, summary.sizes(compilation.document.symbols))
+    except CodesignError:
+        return None
+
+
+def engines(compilation: Compilation, kernel: str) -> SimulationResult | None:
+    """One launch of a kernel on the accelerator's own simulator, with what each engine of each core does when; None where the machine has
+    none, where the kernel has no program, or where it issues more than a page can show."""
+    backend = compilation.backend
+    if not isinstance(backend, AcceleratorBackend):
+        return None
+    try:
+        program = backend.program(compilation.tiled.kernels[kernel])
+        if len(flatten(program).number) > MOST_ISSUES:
+            return None
+        return simulate_program(program, None, compilation.machine, values=False, trace=True)
     except CodesignError:
         return None
 

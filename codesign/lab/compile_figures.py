@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from codesign.backends.accelerator.engine import Span
+from codesign.backends.accelerator.simulate import SimulationResult
 from codesign.costmodel.events.timeline import Timeline
 from codesign.costmodel.machine import Machine
 from codesign.document import KernelDocument, ModelDocument
+from codesign.ir.program import ENGINES
 from codesign.lab.figures import COLOURS, svg
 from codesign.passes.memory import MemoryPlan
 from codesign.trace import Running
@@ -17,6 +20,7 @@ from codesign.trace import Running
 MOST_LAUNCHES = 2000
 MOST_SPANS = 3000
 MOST_NAMED = 12
+MOST_CORES = 4
 
 
 def timeline(found: Sequence[Running]) -> str:
@@ -134,8 +138,51 @@ def waves(found: Timeline) -> str:
     return svg(draw, height=3.8, columns=2)
 
 
-def fusion_graph(groups: Mapping[str, Sequence[str]], edges: Sequence[tuple[str, str, str]]) -> str:
-    """Kernels in the order that they run, with arcs where one reads what another wrote; `edges`: from, to, words."""
+def engines(result: SimulationResult, shown: Sequence[Span]) -> str:
+    """What each engine of some cores does over time, and where it waits (grey)."""
+    scale = 1e6 / result.clock_hz
+    cores = sorted({span.core for span in shown})
+    rows = [(core, engine) for core in cores for engine in ENGINES]
+    places = {row: len(rows) - 1 - position for position, row in enumerate(rows)}
+
+    def draw(axes: Any) -> None:
+        for position, engine in enumerate(ENGINES):
+            for core in cores:
+                own = [span for span in shown if (span.core, span.engine) == (core, engine)]
+                at = places[core, engine]
+                waits = [((span.start - span.waited) * scale, span.waited * scale) for span in own if span.waited]
+                bars = [(span.start * scale, (span.end - span.start) * scale) for span in own]
+                axes.broken_barh(waits, (at - 0.15, 0.3), facecolors="#c8c8c8")
+                axes.broken_barh(bars, (at - 0.4, 0.8), facecolors=COLOURS[position], edgecolor="white", linewidth=0.2)
+        axes.set_yticks(list(places.values()), [f"core {core}, {engine}" for core, engine in places])
+        axes.set(xlabel="µs", ylim=(-0.6, len(rows) - 0.4), xlim=(0, None))
+        axes.grid(axis="x", alpha=0.3)
+
+    return svg(draw, height=1.2 + 0.28 * max(len(rows), 2))
+
+
+def first_spans(result: SimulationResult) -> list[Span]:
+    """Of the first cores that do anything, what they do, as much as a picture holds: whole cores, or the beginning of one."""
+    by_core: dict[int, list[Span]] = {}
+    for span in sorted(result.trace, key=lambda span: (span.core, span.start)):
+        by_core.setdefault(span.core, []).append(span)
+    found: list[Span] = []
+    for spans in list(by_core.values())[:MOST_CORES]:
+        if found and len(found) + len(spans) > MOST_SPANS:
+            break
+        found += spans[:MOST_SPANS]
+    return found
+
+
+def fusion_graph(
+    groups: Mapping[str, Sequence[str]],
+    edges: Sequence[tuple[str, str, str]],
+    numbered: Mapping[tuple[str, str], Sequence[int]],
+) -> str:
+    """Kernels in the order that they run, with arcs where one reads what another wrote; `edges`: from, to, words.
+
+    `numbered`: of two kernels that were asked about and stayed apart, the numbers of the reasons.
+    """
     names = list(groups)
     places = {name: -position for position, name in enumerate(names)}
 
@@ -144,11 +191,19 @@ def fusion_graph(groups: Mapping[str, Sequence[str]], edges: Sequence[tuple[str,
             words = ", ".join(ops[:6]) + (" …" if len(ops) > 6 else "")
             box = {"boxstyle": "round", "facecolor": "#eef3f8", "edgecolor": "#00518a"}
             axes.text(0.0, places[name], f"{name}: {words}", ha="left", va="center", bbox=box, fontsize=9)
-        for first, second, _ in edges:
-            if first in places and second in places:
-                arc = {"arrowstyle": "->", "connectionstyle": "arc3,rad=0.4", "color": "#444"}
-                axes.annotate("", xy=(-0.03, places[second]), xytext=(-0.03, places[first]), arrowprops=arc)
-        axes.set(xlim=(-1.2, 3.0), ylim=(-len(names) + 0.4, 0.6))
+        longest = max((abs(places[a] - places[b]) for a, b, _ in edges if a in places and b in places), default=1)
+        for position, (first, second) in enumerate(dict.fromkeys((first, second) for first, second, _ in edges)):
+            if first not in places or second not in places:
+                continue
+            start, end = places[first], places[second]
+            out = -0.1 - 0.9 * abs(start - end) / longest - 0.07 * (position % 3)  # apart from others as long
+            axes.plot([-0.05, out, out], [start, start, end], color="#444", linewidth=1)
+            axes.annotate("", xy=(-0.05, end), xytext=(out, end), arrowprops={"arrowstyle": "->", "color": "#444"})
+            if (first, second) in numbered:
+                why = ", ".join(map(str, numbered[first, second]))
+                box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": COLOURS[1]}
+                axes.text(out, (start + end) / 2, why, ha="center", va="center", fontsize=8, color=COLOURS[1], bbox=box)
+        axes.set(xlim=(-1.3, 3.0), ylim=(-len(names) + 0.4, 0.6))
         axes.axis("off")
 
     return svg(draw, height=0.6 + 0.42 * max(len(names), 2))

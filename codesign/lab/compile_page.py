@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from markupsafe import Markup
+
 from codesign.artifacts import texts as forms
+from codesign.backends.accelerator.simulate import SimulationResult
+from codesign.backends.accelerator.trace import label as named
 from codesign.backends.triton.names import file_names
 from codesign.document import KernelDocument
 from codesign.ir.core import Module, Value
+from codesign.ir.program import ENGINES
 from codesign.ir.tensor import Launch
 from codesign.ir.text import print_module
 from codesign.lab import compile_figures as figures
@@ -15,11 +20,13 @@ from codesign.lab.figures import stacked
 from codesign.lab.page import Section, page, picture, table, texts
 from codesign.pipeline import Compilation
 from codesign.report import bytes_text, joules_text, schedule_text, seconds_text
-from codesign.trace import blocks, launches
+from codesign.trace import blocks, engines, launches
 
 MOST_TEXTS = 60
 """Kernels whose texts are on the page: those that take most time."""
 MOST_BARS = 24
+MOST_ROWS = 60
+"""Instructions of engines that are said in numbers."""
 
 
 def compile_page(compilation: Compilation) -> str:
@@ -86,8 +93,35 @@ def _timeline(compilation: Compilation, ordered: list[KernelDocument]) -> Sectio
             section.parts.append(picture(label, figures.waves(seen)))
             busy = [[name, f"{share:.0%}"] for name, share in seen.busy.items()]
             section.parts.append(table(f"How busy resources are in {seen.kernel}", ["resource", "busy"], busy))
+        result = engines(compilation, ordered[0].name)
+        if result is not None:
+            section.parts.extend(_engines(ordered[0].name, result))
     section.parts.append(table("Launches", ["kernel", "start", "time"], rows))
     return section
+
+
+def _engines(kernel: str, result: SimulationResult) -> list[Markup]:
+    """One launch on the simulator: engines of the first cores over time, and all of them in numbers."""
+    shown = figures.first_spans(result)
+    if not shown:
+        return []
+    scale = 1.0 / result.clock_hz
+    cores = len({span.core for span in shown})
+    used = len({span.core for span in result.trace})
+    until = seconds_text(max(span.end for span in shown) * scale)
+    label = f"One launch of {kernel} simulated: engines of {cores} of {used} cores, up to {until} (grey: waiting)"
+    clocks = result.cycles * result.program.cores or 1.0
+    busy = [[e, f"{result.busy[e] / clocks:.1%}", f"{result.stalled[e] / clocks:.1%}"] for e in ENGINES]
+    instructions = result.program.instructions()
+    rows = [
+        [named(instructions[s.number]), s.core, s.engine, *(seconds_text(t * scale) for t in (s.start, s.end - s.start, s.waited))]
+        for s in shown[:MOST_ROWS]
+    ]  # fmt: skip
+    return [
+        picture(label, figures.engines(result, shown)),
+        table(f"Engines in {kernel}, over all cores", ["engine", "works", "waits"], busy),
+        table("What they do first", ["instruction", "core", "engine", "from", "takes", "after waiting"], rows),
+    ]
 
 
 def _roofline(compilation: Compilation, ordered: list[KernelDocument]) -> Section:
@@ -128,18 +162,22 @@ def _fusion(compilation: Compilation) -> Section:
             launched[op.kernel] = None
     groups = {kernel.name: kernel.ops for kernel in compilation.document.kernels if kernel.name in launched}
     parts = []
+    numbered: dict[tuple[str, str], list[int]] = {}
+    makers = {value.name: kernel for value, kernel in values.items()}
+    for number, asked in enumerate(compilation.document.fusion, 1):
+        if not asked.fused and asked.first in makers and asked.second in makers:
+            numbered.setdefault((makers[asked.first], makers[asked.second]), []).append(number)
     if 0 < len(groups) <= figures.MOST_LAUNCHES // 20:
-        parts.append(
-            picture("Kernels in order, and which reads what another wrote", figures.fusion_graph(groups, list(edges)))
-        )
+        label = "Kernels in order, which reads what another wrote, and the numbers of the reasons why they are not one"
+        parts.append(picture(label, figures.fusion_graph(groups, list(edges), numbered)))
     parts.append(table("Which kernel reads which", ["from", "to", "value"], [list(edge) for edge in edges]))
     rows = [
-        [e.first, e.second, "fused" if e.fused else "apart", None if e.seconds is None else seconds_text(e.seconds),
+        [number, e.first, e.second, "fused" if e.fused else "apart", None if e.seconds is None else seconds_text(e.seconds),
          seconds_text(e.apart), e.reason, e.count]
-        for e in compilation.document.fusion
+        for number, e in enumerate(compilation.document.fusion, 1)
     ]  # fmt: skip
     if rows:
-        heads = ["producer", "consumer", "", "as one kernel", "as two", "why", "times"]
+        heads = ["number", "producer", "consumer", "", "as one kernel", "as two", "why", "times"]
         parts.append(table("Why producers and consumers are one kernel or two", heads, rows))
     return Section("Fusion", [], parts)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,36 @@ def test_blocks_lie_within_their_launch(run: tuple[Any, Any]) -> None:
         launch = launches[block["args"]["kernel"]]
         assert launch["ts"] - 2e-3 <= block["ts"]
         assert block["ts"] + block["dur"] <= launch["ts"] + launch["dur"] + 2e-3
+
+
+ANALYSIS = """
+import json, sys
+from hta.trace_analysis import TraceAnalysis
+found = TraceAnalysis(trace_files={0: sys.argv[1]})
+times = found.get_temporal_breakdown(visualize=False)
+_, kernels = found.get_gpu_kernel_breakdown(visualize=False, num_kernels=1000)
+print(json.dumps([times.iloc[0].to_dict(), dict(zip(kernels["name"], kernels["sum (us)"]))], default=float))
+"""
+
+
+@pytest.mark.others
+def test_holistic_trace_analysis_breaks_it_down_by_kernel(run: tuple[Any, Any], tmp_path: Path) -> None:
+    """The real package, in an environment of its own, whose Python `make others` names."""
+    python = os.environ.get("CODESIGN_TRACE_ANALYSIS")
+    if not python:
+        pytest.skip("needs CODESIGN_TRACE_ANALYSIS, the Python of an environment with HolisticTraceAnalysis")
+    report, trace = run
+    path = tmp_path / "trace.json"
+    path.write_text(json.dumps(trace))
+    environment = {**os.environ, "HTA_DISABLE_NS_ROUNDING": "1", "PYTHONPATH": ""}
+    done = subprocess.run([python, "-c", ANALYSIS, str(path)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    times, kernels = json.loads(done.stdout.splitlines()[-1])
+    total = report["seconds"] * 1e6
+    assert times["kernel_time(us)"] == times["compute_time(us)"] == pytest.approx(total, rel=2e-3)
+    assert times["idle_time(us)"] == pytest.approx(0.0, abs=0.01)
+    predicted = {kernel["name"]: kernel["seconds"] * kernel["count"] * 1e6 for kernel in report["kernels"]}
+    assert {name: kernels[name] for name in predicted} == pytest.approx(predicted, abs=0.002)
 
 
 @pytest.mark.parametrize("option", ["--trace", "--report"])

@@ -116,12 +116,18 @@ def check_page(text: str, *, pictures: int) -> None:
     assert "default-src 'none'" in text
 
 
-def test_the_page_of_a_compile(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("machine", "said"),
+    [("h100_sxm", ["@triton.jit", "blocks on"]), ("maia100", ["load x", "engines of", "core 0, tensor"])],
+)
+def test_the_page_of_a_compile(machine: str, said: list[str], tmp_path: Path) -> None:
     from codesign.compile import application as compile_application
 
     (tmp_path / "m.py").write_text(MODEL)
     arguments = [
         str(tmp_path / "m.py"),
+        "-t",
+        machine,
         "--no-verify",
         "--no-kernels",
         "--json",
@@ -135,8 +141,7 @@ def test_the_page_of_a_compile(tmp_path: Path) -> None:
     for kernel in json.loads(result.stdout)["kernels"]:
         assert text.count(kernel["name"]) > 5
         assert f"kernel @{kernel['name']}(" in text
-    assert "@triton.jit" in text
-    assert "m.py:" in text
+    assert [words for words in [*said, "m.py:", "Intermediates", "Why producers"] if words not in text] == []
 
 
 @pytest.mark.parametrize(

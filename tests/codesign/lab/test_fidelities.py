@@ -12,13 +12,16 @@ import pytest
 from codesign.costmodel import workloads
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.models import PRICE_OF_A_PRICE
+from codesign.costmodel.protocol import CostBatch
 from codesign.ir.errors import ScheduleError
+from codesign.ir.schedule import ScheduleBatch
 from codesign.lab.arena import Arena, compete
 from codesign.lab.contest import ProblemPrices, open_study
 from codesign.lab.database import GLANCE, Database, Stretch
 from codesign.lab.export import rows, spaces
 from codesign.lab.kernels import kernel_problem
 from codesign.lab.plan import make_plan
+from codesign.lab.prices import plain
 from codesign.lab.problem import Problem
 from codesign.passes.schedule.policy import make_policy
 
@@ -74,6 +77,23 @@ def test_the_tile_model_shows_the_event_simulation_where_to_look() -> None:
     drawn = [compete(make_policy("random"), arena(asked, 12, seed))["best"] for seed in range(2)]
     assert climbed["best"] <= min(drawn)
     assert climbed["evaluations"] <= 11  # one was paid for glances
+
+
+def test_where_the_quicker_model_says_nothing_of_the_order_only_the_first_round_is_glanced_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = arena(problem(1), 60)
+    told = Arena.glance
+
+    def wrong(self: Arena, batch: ScheduleBatch) -> CostBatch:
+        told(self, batch)
+        return plain(np.arange(1.0, len(batch) + 1) % 3)
+
+    monkeypatch.setattr(Arena, "glance", wrong)
+    result = compete(make_policy("climb"), place)
+    assert 0 < place.glanced < 1
+    assert result["evaluations"] == 59
+    assert result["best"] <= 1.01 * compete(make_policy("random"), arena(problem(1), 60))["best"]
 
 
 @pytest.mark.parametrize("budget", range(1, 12))

@@ -80,7 +80,7 @@ def test_a_file_that_is_no_space_is_refused(text: str, message: str, tmp_path: P
         problem_of(read_space(tmp_path / "x.json"))
 
 
-@pytest.mark.slow
+@pytest.mark.others
 def test_kernel_tuner_reads_what_is_written_here_and_what_it_writes_is_read(tmp_path: Path) -> None:
     pytest.importorskip("kernel_tuner", reason="the extra kernel-tuner is not installed")
     from kernel_tuner.file_utils import store_output_file

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from codesign.costmodel import workloads
 from codesign.ir.errors import CodesignError
 from codesign.lab.contest import open_study, run_study
 from codesign.lab.database import Database
 from codesign.lab.export import rows
+from codesign.lab.machines.workload import Workload
 from codesign.lab.measured import cache_text
 from codesign.lab.plan import StudyPlan, read_plan
 from tests.codesign.lab.studies import measured, plan_file
@@ -46,3 +48,18 @@ def test_workers_of_a_local_ray_do_what_is_left(plan: StudyPlan, tmp_path: Path)
     found = run_study(plan, tmp_path / "ray.db", ray=True, jobs=2)
     assert found.progress("study") == (12, 12)
     assert rows(found, "study").equals(rows(run_study(plan, tmp_path / "here.db"), "study"))
+
+
+@pytest.mark.slow
+def test_variants_of_a_machine_are_priced_by_workers_too(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs the extra `ray`")
+    from codesign.lab.machines.recorded import recorded
+    from codesign.lab.machines.sweep import Range, sweep
+    from tests.codesign.lab.test_machines import H100, kernel
+
+    plain = Workload("add", H100, [kernel("add", workloads.add(), {"T": 4096, "N": 8192})])
+    ranges = [Range.parse("levels.dram.bandwidth=x0.5:x2:3", H100)]
+    with recorded(plain, tmp_path / "w.db", "", ray=True, jobs=2) as workload:
+        assert sweep(workload, ranges) == sweep(plain, ranges)
+    with recorded(plain, tmp_path / "p.db", "", jobs=2) as workload:  # and by processes
+        assert sweep(workload, ranges) == sweep(plain, ranges)
