@@ -8,13 +8,15 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind
 
+from codesign.frontend.aliases import aliases_bound
 from codesign.frontend.decompose import decomposed
 from codesign.frontend.flex_nodes import name_literals_of_functions
 from codesign.frontend.load import ModelSource
@@ -116,11 +118,13 @@ def export_program(
     known = make_known((source.inputs, source.kwargs))
     for mode in modes:
         label = f"torch.export (strict={mode})"
-        watched = nullcontext() if mode else outputs_made_known(source.model, known)  # strict traces no hooks
         started = time.perf_counter()
         try:
             with torch.no_grad(), settings_kept(), whole_stacks(), _quiet():
-                with watched:
+                with ExitStack() as hooks:
+                    if not mode:  # strict traces no hooks
+                        hooks.enter_context(outputs_made_known(source.model, known))
+                        hooks.enter_context(aliases_bound(source.model))
                     program = torch.export.export(
                         source.model, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=mode
                     )
@@ -171,6 +175,7 @@ def traced_program(
             exported = time.perf_counter()
             name_literals_of_functions(program.graph_module)
             program = decomposed(program, (table or decompositions)())
+            _check_traced(traced, program)
     except Exception as error:
         place = place_of(reason)
         raise CodesignError(
@@ -181,6 +186,14 @@ def traced_program(
     note = f"captured by torch.fx.symbolic_trace, because {mode} failed: {shortened(reason)}"
     seconds = (exported - started, time.perf_counter() - exported)
     return Exported(program, "torch.fx.symbolic_trace", seconds, (note,))
+
+
+def _check_traced(traced: torch.fx.GraphModule, program: ExportedProgram) -> None:
+    """RuntimeError where a traced module writes a tensor by name: symbolic_trace has computed whatever else it makes of that tensor already."""
+    named = {str(node.target) for node in traced.graph.nodes if node.op == "get_attr"}
+    kinds = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
+    if any(spec.kind in kinds and spec.target in named for spec in program.graph_signature.output_specs):
+        raise RuntimeError("what the traced model reads of a tensor that it writes is from before the write")
 
 
 def shortened(error: BaseException) -> str:
@@ -214,6 +227,10 @@ def advice(error: BaseException, dynamic: bool = True) -> str:
     text = f"{type(error).__name__} {error}".lower()
     if "data-dependent" in text or "datadependent" in text or "guardondatadependent" in text:
         return "a branch or size depends on tensor values: use torch.where, torch.cond or torch._check"
+    if "is mutated in the forward method" in text:
+        return "the model writes a tensor that it has not registered: make it a buffer with register_buffer"
+    if "expected compiled_fn to be graphmodule" in text:
+        return "the model writes a tensor that it also holds as a view: register it once with register_buffer, and take views in forward"
     if "not a known type" in text or "unsupported input type" in text:
         return "give and return tensors, lists, tuples, dicts or dataclasses (a cache of transformers: use_cache=False)"
     fixed = re.search(r"marked (\w+) as dynamic but your code specialized it to be a constant \((\d+)\)", text)
