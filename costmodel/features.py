@@ -217,7 +217,7 @@ class _Walk:
     def op(self, op: Op, times: Index) -> None:
         if isinstance(op, For):
             trips = ceildiv((op.upper - op.lower).substitute(self.places), op.step)
-            if trips.variables() & self.programs:  # of some programs a mask leaves nothing
+            if op.lower != 0 or trips.variables() & self.programs:  # of some programs a mask leaves nothing
                 trips = maximum(trips, 0)
             found = self.of[op] = Loop(op.variable, trips, times, op.depth, len(op.initial))
             self.loops.append(found)

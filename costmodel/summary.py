@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from codesign.costmodel.operations import Counts, count, count_body, spared
 from codesign.costmodel.visits import shares_left
-from codesign.ir.analysis import contraction, dependence, slot_of
+from codesign.ir.analysis import contraction, dependence
 from codesign.ir.core import Value
 from codesign.ir.dtypes import F32, DType
 from codesign.ir.errors import UnsupportedError
@@ -119,6 +120,8 @@ class Nest:
     """Operations per point of only some of the dims: what a broadcast operand needs, or a factor of a contraction."""
     steps: tuple[tuple[tuple[str, ...], Mapping[tuple[Unit, str], float]], ...] = ()
     """Operations per point of some of the kept dims in each step of the loop that it reduces in: what a fold carries is brought to new references."""
+    spared: tuple[tuple[tuple[str, ...], Mapping[tuple[Unit, str], float]], ...] = ()
+    """Operations per point of some of the dims, of those above, that steps of loops do not do where masks leave everything in them."""
 
 
 @dataclass(frozen=True)
@@ -168,9 +171,6 @@ class KernelSummary:
         return {name: value for name, value in given.items() if name in self.symbols}
 
 
-Counts = dict[tuple[Unit, str], float]
-
-
 Place = tuple[tuple[Index, ...], tuple[Index, ...]]
 """Where a result goes: the shape of its tensor in memory, and the index of each dim of that over the dims of the result."""
 
@@ -189,14 +189,15 @@ def summarize(fusion: Fusion, name: str = "", key: str = "", places: Sequence[Pl
     inside: dict[Value, Compute] = {compute.result: compute for compute in fusion.computes}
     own: list[Place] = [(where.type.shape, where.indices) for where in output_maps(fusion)]
     stored = dict(zip(fusion.body.yields, places or own, strict=True))
-    nests = tuple(_nest(compute, inside, stored.get(compute.result)) for compute in fusion.computes)
+    reach = reaches(fusion.computes, {*fusion.body.yields}, Bounds())
+    nests = tuple(_nest(compute, inside, stored.get(compute.result), reach) for compute in fusion.computes)
     outputs = [OutputMap(TensorType(value.type.dtype, shape), at) for value, (shape, at) in stored.items()]
     beside = _strands(fusion, name, places)
-    whole = replace(_summary(fusion, name, key, nests), group=fusion, outputs=tuple(outputs), strands=beside)
+    whole = replace(_summary(fusion, name, key, nests, reach), group=fusion, outputs=tuple(outputs), strands=beside)
     account = accounts(fusion)
     if account is None:
         return whole
-    return replace(whole, folding=account.dims, folded=replace(whole, nests=_folded_nests(account, stored)))
+    return replace(whole, folding=account.dims, folded=replace(whole, nests=_folded_nests(account, stored, reach)))
 
 
 def _strands(fusion: Fusion, name: str, places: Sequence[Place]) -> tuple[KernelSummary, ...]:
@@ -205,35 +206,23 @@ def _strands(fusion: Fusion, name: str, places: Sequence[Place]) -> tuple[Kernel
     return tuple(summarize(one.fusion, name, places=at) for one, at in zip(found, own, strict=True) if len(found) > 1)
 
 
-def _folded_nests(account: Account, stored: Mapping[Value, Place]) -> tuple[Nest, ...]:
+def _folded_nests(account: Account, stored: Mapping[Value, Place], reach: Mapping[str, Reach]) -> tuple[Nest, ...]:
     inside = {compute.result: compute for compute in account.computes}
     places = {made: stored[value] for value, made in account.yields.items()}
     nests = []
     for compute in account.computes:
-        nest = _nest(compute, inside, places.get(compute.result), account.references)
+        nest = _nest(compute, inside, places.get(compute.result), reach, account.references)
         counts: dict[frozenset[str], Counts] = {}
         for body in account.steps.get(compute.result, ()):
-            _count_body(body, frozenset(dim.name for dim in compute.dims), counts)
+            count_body(body, frozenset(dim.name for dim in compute.dims), counts)
         nests.append(replace(nest, steps=tuple((tuple(sorted(used)), found) for used, found in counts.items())))
     return tuple(nests)
 
 
-def _count_body(body: Scalar, domain: frozenset[str], counts: dict[frozenset[str], Counts]) -> None:
-    """Add the operations of an expression by the dims that they depend on."""
-    counted: set[Scalar] = set()
-    for node, used in dependence(body, domain):
-        if isinstance(node, Apply) and node not in counted:
-            counted.add(node)
-            unit, kind, cost = slot_of(node)
-            if unit != "free":
-                _count(counts.setdefault(used, {}), unit, kind, cost)
-
-
-def _summary(fusion: Fusion, name: str, key: str, nests: tuple[Nest, ...]) -> KernelSummary:
+def _summary(fusion: Fusion, name: str, key: str, nests: tuple[Nest, ...], reach: Mapping[str, Reach]) -> KernelSummary:
     extents = fusion.dims()
     loads = [access for nest in nests for access in nest.loads]
     stores = [access for nest in nests for access in nest.stores]
-    reach = reaches(fusion.computes, {*fusion.body.yields}, Bounds())
     touched = [e for access in (*loads, *stores) for e in (*access.index, *access.shape)]  # of operands may be others
     symbols = sorted({v for e in (*extents.values(), *touched) for v in e.variables()} - set(extents))
     return KernelSummary(
@@ -251,46 +240,42 @@ def _summary(fusion: Fusion, name: str, key: str, nests: tuple[Nest, ...]) -> Ke
 
 
 def _nest(
-    compute: Compute, inside: Mapping[Value, Compute], stored: Place | None, carried: Set[Value] = frozenset()
+    compute: Compute,
+    inside: Mapping[Value, Compute],
+    stored: Place | None,
+    reach: Mapping[str, Reach],
+    carried: Set[Value] = frozenset(),
 ) -> Nest:
-    """One compute's nest; `carried`: values that stand for what its loop carries, which are not loaded."""
+    """One compute's nest; `reach`: what masks leave of dims. `carried`: values that stand for what its loop carries, which are not loaded."""
     dims = tuple(dim.name for dim in compute.dims)
     reductions = tuple(dim.name for dim in compute.reductions)
     domain = frozenset((*dims, *reductions))
-    product_of, multiply, factors = _contraction(compute, inside)
+    product_of = _contraction(compute, inside)
     loads: dict[tuple[str, tuple[Index, ...]], Access] = {}
     if stored is not None:
         found = (_load(read, domain) for i in stored[1] for scalar in i.data() for read in scalar.reads())
         loads.update({(access.tensor, access.index): access for access in found})
     internal: dict[str, None] = {}
     counts: dict[frozenset[str], Counts] = {}
-    reduced = 0.0
-    counted: set[Scalar] = set()
-    for node, used in dependence(compute.body, domain):
+    periodic: set[Scalar] = set()
+    for node, _ in dependence(compute.body, domain):
         if isinstance(node, Read):
             if node.source in inside:
                 internal[label_of(node.source)] = None
             elif node.source not in carried:
                 access = _load(node, domain)
                 loads.setdefault((access.tensor, access.index), access)
-        elif isinstance(node, Apply) and node is not multiply:
-            if node.function == "cast" and any(node is factor or _wraps(factor, node) for factor in factors):
-                continue  # a conversion on the way into the tensor unit is the unit's own
-            if node in counted:
-                continue  # what is written twice is computed once
-            counted.add(node)
-            reduced += node.function in ("sin", "cos")
-            unit, kind, cost = slot_of(node)
-            if unit != "free":
-                _count(counts.setdefault(used, {}), unit, kind, cost)
+        elif isinstance(node, Apply) and node.function in ("sin", "cos"):
+            periodic.add(node)
+    count_body(compute.body, domain, counts, product_of=product_of is not None)
     if reductions and product_of is None:
         unit, cost = _COMBINE[compute.monoid or "sum"]
-        _count(counts.setdefault(domain, {}), unit, compute.accumulate, cost)
+        count(counts.setdefault(domain, {}), unit, compute.accumulate, cost)
     if (
         compute.dtype is not (compute.accumulate if reductions else compute.body.dtype)
         and compute.monoid not in _POSITIONS
     ):
-        _count(counts.setdefault(frozenset(dims), {}), "alu", compute.dtype, 1.0)  # the result's conversion
+        count(counts.setdefault(frozenset(dims), {}), "alu", compute.dtype, 1.0)  # the result's conversion
     whole = counts.pop(domain, {})
     stores: tuple[Access, ...] = ()
     if stored is not None:
@@ -311,8 +296,12 @@ def _nest(
         dtype=compute.dtype,
         accumulate=compute.accumulate,
         contraction=product_of,
-        reduced=reduced,
+        reduced=float(len(periodic)),
         hoisted=tuple((tuple(sorted(used)), found) for used, found in counts.items()),
+        spared=tuple(
+            (tuple(sorted(used)), found)
+            for used, found in spared(compute, inside, reach, product_of=product_of is not None).items()
+        ),
     )
 
 
@@ -333,10 +322,6 @@ _COMBINE: dict[str, tuple[Unit, float]] = {
 def label_of(value: Value) -> str:
     """A name that is unique to the value: printed names need not be."""
     return f"{value.name or 'v'}#{id(value):x}"
-
-
-def _count(counts: Counts, unit: Unit, dtype: DType, cost: float) -> None:
-    counts[unit, dtype.name] = counts.get((unit, dtype.name), 0.0) + cost
 
 
 def _load(read: Read, domain: frozenset[str]) -> Access:
@@ -373,27 +358,16 @@ def _plain(factor: Scalar, inside: Mapping[Value, Compute]) -> bool:
     return read.otherwise is None or isinstance(read.otherwise, Constant)
 
 
-def _wraps(outer: Scalar, inner: Scalar) -> bool:
-    while isinstance(outer, Apply) and outer.function == "cast":
-        if outer is inner:
-            return True
-        outer = outer.args[0]
-    return False
-
-
-def _contraction(
-    compute: Compute, inside: Mapping[Value, Compute]
-) -> tuple[Contraction | None, Scalar | None, tuple[Scalar, ...]]:
-    """The contraction that a compute is, with its product node and factors; (None, None, ()) when it is none."""
+def _contraction(compute: Compute, inside: Mapping[Value, Compute]) -> Contraction | None:
+    """The contraction that a compute is; its body then is the product of two factors."""
     form, multiply = contraction(compute), compute.body
     if form is None:
-        return None, None, ()
+        return None
     assert isinstance(multiply, Apply)
     left, right = multiply.args
     plain = (_plain(left, inside), _plain(right, inside))
     dtypes = form.left.dtype, form.right.dtype, form.accumulate, form.operand
-    found = Contraction(form.m, form.n, form.k, form.batch, *dtypes, plain, form.precision)
-    return found, multiply, (left, right)
+    return Contraction(form.m, form.n, form.k, form.batch, *dtypes, plain, form.precision)
 
 
 def index_range(expression: Index, sizes: Mapping[str, Any]) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from codesign.costmodel.distinct import distinct
 from codesign.ir.index import ceildiv, index, maximum
-from codesign.ir.reach import Reach
+from codesign.ir.reach import Reach, Stretch
 
 Array = Any
 """A NumPy array over schedules, or a Python number; they broadcast."""
@@ -19,12 +20,25 @@ MOST_PROGRAMS = 1 << 14
 
 
 class Visits(NamedTuple):
-    """Steps of a loop, for each schedule: in the `mean` over all programs, of the one that makes `most`, and in the mean over the programs of
+    """Steps, for each schedule: in the `mean` over all programs, of the one that makes `most`, and in the mean over the programs of
     one core, of the core that makes most (`slowest`)."""
 
     mean: Array
     most: Array
     slowest: Array
+
+
+@dataclass(frozen=True)
+class Visited:
+    """Steps of a loop, `all` together and in each of its stretches."""
+
+    all: Visits
+    parted: Mapping[Stretch, Visits] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> Array:
+        """Mean steps in which masks leave everything."""
+        return self.parted["whole"].mean if self.parted else 0.0
 
 
 def visited(
@@ -35,7 +49,7 @@ def visited(
     extents: Mapping[str, Array],
     symbols: Mapping[str, Array],
     parts: Mapping[str, Array] | None = None,
-) -> Visits:
+) -> Visited:
     """Steps of a loop along a dim, for schedules with these tiles and programs (`blocks`) along the dims of the grid.
 
     `parts`: into how many neighbours dims of the grid are cut, which are worked on side by side; a core takes the same one of each
@@ -44,8 +58,11 @@ def visited(
     parts = parts or {}
     names = sorted((reach.variables & extents.keys()) - {dim})
     ends = {name: (f"{name} first", f"{name} last") for name in names}
-    lower, upper = reach.over(ends, "extent", "step")
-    trips = maximum(ceildiv(upper - lower, "step"), 0)
+    stretches = reach.stretches(ends, "extent", "step")
+    trips = [
+        maximum(ceildiv(upper - lower, "step"), 0)
+        for lower, upper in (reach.over(ends, "extent", "step"), *stretches.values())
+    ]
     along = [name for name in names if name in blocks]
     given = {"step": tile[dim], "extent": extents[dim], **symbols}
     given |= {f"{name} tile": tile[name] for name in along} | {f"{name} blocks": blocks[name] for name in along}
@@ -53,7 +70,7 @@ def visited(
     given |= {f"{name} parts": parts[name] for name in along if name in parts}
     shape = np.broadcast_shapes(*(np.shape(value) for value in given.values()))
     different, places = distinct(list(given.values()))
-    results: list[tuple[float, float, float]] = []
+    results: list[list[float]] = []
     for values in different:
         known: dict[str, Any] = dict(zip(given, values.tolist(), strict=True))
         counts = [known[f"{name} blocks"] for name in along]
@@ -64,13 +81,17 @@ def visited(
             if count > 1:
                 known[f"{name} first"] = each * known[f"{name} tile"]
                 known[f"{name} last"] = known[f"{name} first"] + known[f"{name} tile"] - 1
-        found = np.asarray(index(trips).evaluate(known))
-        steps = np.broadcast_to(found, [each.size for each in programs])
-        mean = steps.mean()
         cut = [known.get(f"{name} parts", 1) for name in along]
-        results.append((mean, steps.max(), _slowest(steps, cut) if parts else mean))
+        row: list[float] = []
+        for one in trips:
+            steps = np.broadcast_to(np.asarray(index(one).evaluate(known)), [each.size for each in programs])
+            mean = steps.mean()
+            row += [mean, steps.max(), _slowest(steps, cut) if parts else mean]
+        results.append(row)
     columns = [np.array(column, dtype=np.float64) for column in zip(*results, strict=True)]
-    return Visits(*(column[places].reshape(shape) if shape else float(column[0]) for column in columns))
+    found = [column[places].reshape(shape) if shape else float(column[0]) for column in columns]
+    every, *others = (Visits(*found[at : at + 3]) for at in range(0, len(found), 3))
+    return Visited(every, dict(zip(stretches, others, strict=True)))
 
 
 def _slowest(steps: np.ndarray[Any, np.dtype[Any]], cut: Sequence[int]) -> float:
@@ -93,7 +114,7 @@ def shares_left(
     found: dict[str, float] = {}
     for dim, left in reach.items():
         needed = {name: size for name, size in symbols.items() if name in left.variables}
-        mean = visited(left, dim, ones, {n: e for n, e in extents.items() if n not in reach}, extents, needed).mean
+        mean = visited(left, dim, ones, {n: e for n, e in extents.items() if n not in reach}, extents, needed).all.mean
         found[dim] = float(mean) / float(extents[dim])
     return found
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -35,8 +36,12 @@ from codesign.ir.index import (
     minimum,
 )
 from codesign.ir.numerics import highest, lowest
-from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar
+from codesign.ir.scalar import Apply, IndexValue, Read, Scalar
+from codesign.ir.scalar import Literal as Number
 from codesign.ir.tensor import Compute
+
+Stretch = Literal["before", "whole", "after"]
+"""Which of its steps a loop along a dim that masks cut makes: those before the ones all of whose values are reached, those, or those after."""
 
 Ends = Mapping[str, tuple[IndexLike, IndexLike]]
 """The first and the last value of dims in a block of the domain."""
@@ -72,6 +77,27 @@ class Reach:
             lower = minimum(lower, (index(extent) - 1) // size * size)
             upper = maximum(upper, lower + 1)
         return lower, upper
+
+    def stretches(
+        self, ends: Ends, extent: IndexLike, step: IndexLike, *, even: bool = False
+    ) -> dict[Stretch, tuple[Index, Index]]:
+        """The loop of `over` in stretches, any of which may be none: `whole` are the steps all of whose values all of a block reaches.
+
+        `even`: the extent is a multiple of the step. Empty where it is not known which steps are whole.
+        """
+        lower, upper = self.over(ends, extent, step)
+        _, low = extremes(self.low, ends)
+        high, _ = extremes(self.high, ends)
+        if low is None or high is None:
+            return {}
+        size = index(step)
+        begin = index(0) if low == 0 else ceildiv(low, size) * size
+        end = high if even and high == extent else high // size * size
+        return {
+            "before": (lower, minimum(begin, upper)),
+            "whole": (begin, end),
+            "after": (maximum(begin, end), upper),
+        }
 
     def also(self, other: Reach) -> Reach:
         """The least reach that holds both."""
@@ -124,11 +150,11 @@ def reaches(computes: Iterable[Compute], results: Set[Value], bounds: Bounds) ->
 
 def _never_empty(low: Index, high: Index, known: Bounds) -> bool:
     """Whether every row reaches something, as far as that can be proven."""
-    pairs = ((below, above) for below in _parts(low, "max") for above in _parts(high, "min"))
+    pairs = ((below, above) for below in parts_of(low, "max") for above in parts_of(high, "min"))
     return all((above - below).proves_at_least(1, known) for below, above in pairs)
 
 
-def _parts(value: Index, kind: str) -> tuple[Index, ...]:
+def parts_of(value: Index, kind: str) -> tuple[Index, ...]:
     """What a maximum or minimum is of."""
     if len(value.terms) == 1 and value.terms[0][1] == 1 and len(value.terms[0][0]) == 1:
         (atom,) = value.terms[0][0]
@@ -183,7 +209,7 @@ class _Masks:
         return self.memo[key]
 
     def _unless(self, node: Scalar, value: float) -> Reach | None:
-        if isinstance(node, Literal):
+        if isinstance(node, Number):
             if value == -math.inf and float(node.value) in _LOWEST:
                 return replace(NOWHERE, somewhere=True)
             return NOWHERE if float(node.value) == value else None
@@ -200,7 +226,7 @@ class _Masks:
         return self._function(node, value)
 
     def _function(self, node: Apply, value: float) -> Reach | None:
-        varying = [arg for arg in node.args if not isinstance(arg, Literal)]
+        varying = [arg for arg in node.args if not isinstance(arg, Number)]
         if len(varying) == 1 and node.function not in ("cast", "bitcast"):
             return self._of_one(node, varying[0], value)
         parts = [self.unless(arg, value) for arg in node.args]
@@ -227,7 +253,7 @@ class _Masks:
         found: Reach | None = None
         for end in _ENDS if arg.dtype.is_float else (0.0,):
             dtype = arg.dtype.numpy
-            args = [np.asarray(a.value if isinstance(a, Literal) else end, dtype=dtype) for a in node.args]
+            args = [np.asarray(a.value if isinstance(a, Number) else end, dtype=dtype) for a in node.args]
             with np.errstate(all="ignore"):
                 if float(FUNCTIONS[node.function].evaluate(*args)) == value:
                     found = _both(found, self.unless(arg, end))
@@ -241,7 +267,7 @@ class _Masks:
         return self.memo[key]
 
     def _holds(self, node: Scalar, *, truth: bool) -> Reach | None:
-        if isinstance(node, Literal):
+        if isinstance(node, Number):
             return None if bool(node.value) == truth else NOWHERE
         if isinstance(node, Read):
             return self._through(node, lambda masks, body: masks.holds(body, truth=truth))
@@ -261,7 +287,7 @@ class _Masks:
         if function not in _OPPOSITE:
             return None
         left, right = node.args
-        if isinstance(right, Literal) and isinstance(left, (Apply, Read)) and not left.dtype.is_integer:
+        if isinstance(right, Number) and isinstance(left, (Apply, Read)) and not left.dtype.is_integer:
             compare, number = FUNCTIONS[node.function].evaluate, float(right.value)
             return self.where(left, lambda value: bool(compare(np.float64(value), np.float64(number))) == truth)
         if not all(arg.dtype.is_integer for arg in node.args):
@@ -280,7 +306,7 @@ class _Masks:
 
     def where(self, node: Scalar, test: Callable[[float], bool]) -> Reach | None:
         """Where the value of an expression that chooses among numbers may pass a test."""
-        if isinstance(node, Literal):
+        if isinstance(node, Number):
             return None if test(float(node.value)) else NOWHERE
         if isinstance(node, Read):
             return self._through(node, lambda masks, body: masks.where(body, test))

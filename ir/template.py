@@ -6,11 +6,12 @@ and runs (at given sizes) like any other. `instantiate` puts numbers in place of
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.index import Bounds, Extremum, FloorDiv, Index, Mod, Var, ceildiv, index
+from codesign.ir.reach import Stretch
 from codesign.ir.scalar import IndexValue, Read, Scalar
 from codesign.ir.schedule import Schedule
 from codesign.ir.tile import Axis, Band, Dot, For, GridDim, Guard, Kernel, Load, Map, Reduce, Store
@@ -23,7 +24,8 @@ class Template:
 
     `kernel`: its text, over the size symbols. `tiles`: the symbol of each dim that has a tile axis. `depth`: the symbol of its loops' depth,
     empty where it has no loop. `bounds`: ranges of the module's own size symbols. `along`: the dim that each index of the grid and of a loop
-    goes along. `structure`: equal for templates of one group that are the same text.
+    goes along. `structure`: equal for templates of one group that are the same text. `stretches`: of indices of loops that make only some of the
+    steps along their dim, which ones.
     """
 
     kernel: Kernel
@@ -32,6 +34,7 @@ class Template:
     bounds: Bounds
     along: Mapping[str, str]
     structure: Hashable = ()
+    stretches: Mapping[str, Stretch] = field(default_factory=dict)
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -82,13 +85,44 @@ class _Instance:
         args = [Value(self.type(value), value.name) for value in block.args]
         self.values.update(zip(block.args, args, strict=True))
         ops = []
-        for op in block.ops:
+        for op, results in self.joined(block.ops):
             new = self.op(op)
-            for old_value, value in zip(op.results, new.results, strict=True):
+            for old_value, value in zip(results, new.results, strict=True):
                 value.name = old_value.name
                 self.values[old_value] = value
             ops.append(new)
         return Block(args, ops, [self.values[value] for value in block.yields])
+
+    def joined(self, ops: Iterable[Op]) -> Iterator[tuple[Op, Sequence[Value]]]:
+        """The ops with the results that they stand for: one loop in place of all its stretches where none of its steps is whole."""
+        run: list[For] = []
+        for op in ops:
+            stretch = self.template.stretches.get(op.variable) if isinstance(op, For) else None
+            if run and (stretch in (None, "before") or (stretch == "whole" and len(run) > 1)):
+                yield from self.run(run)
+                run = []
+            if isinstance(op, For) and stretch is not None:
+                run.append(op)
+            else:
+                yield op, op.results
+        yield from self.run(run)
+
+    def run(self, run: Sequence[For]) -> Iterator[tuple[Op, Sequence[Value]]]:
+        """The stretches of one loop."""
+        whole = [op for op in run if self.template.stretches[op.variable] == "whole"]
+        borders = [op for op in run if op not in whole]
+        if not borders or not all(self.never(op) for op in whole):
+            yield from ((op, op.results) for op in run)
+            return
+        first, border, last = run[0], borders[-1], run[-1]
+        bounds = first.lower, last.upper, border.step
+        one = For(border.variable, *bounds, first.initial, border.body, pipeline=border.depth, location=border.location)
+        yield one, last.results
+
+    def never(self, op: For) -> bool:
+        """Whether a loop has no steps, whatever the program."""
+        known = self.template.bounds.with_extents(self.extents)
+        return self.sized(op.lower - op.upper).simplify(known).proves_at_least(0, known)
 
     def type(self, value: Value) -> TileType:
         assert isinstance(value.type, TileType)

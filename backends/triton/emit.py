@@ -80,7 +80,7 @@ class _Emitter:
         self.steps = {
             op.variable: op.step.constant
             for op in kernel.body.walk()
-            if isinstance(op, For) and op.step.is_constant and op.lower == 0
+            if isinstance(op, For) and op.step.is_constant and op.lower % op.step == 0
         }
         self.writer = Writer(self.namer)
         self.writer.bind({name: (text, 0) for name, text in self.symbols.items()})

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from codesign.costmodel.dataflow.resting import resting
 from codesign.costmodel.dataflow.shape import Array, Shape
 from codesign.costmodel.dataflow.space import layout, users
+from codesign.costmodel.dataflow.stretches import steps_of
 from codesign.costmodel.dataflow.structures import structures
 from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.dataflow.timeline import DEEPEST, PROGRAMS, STEPS, Timeline, shared_clocks
@@ -24,7 +25,6 @@ from codesign.costmodel.dataflow.work import Work, busiest, work_of
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import KernelSummary
-from codesign.costmodel.visits import visited
 from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import ScheduleBatch, ordered
 
@@ -206,12 +206,8 @@ def _shape(
     lay = layout(target, programs, parts)
     staged, joined = _levels(columns, "stage"), bool(columns.get("joined", np.zeros(1))[0])  # the same in a structure
     rests = resting(target, {place: [name for name in at if at[name][0]] for place, at in staged.items()}, joined)
-    made, longest = dict(trips), dict(trips)
-    for dim, reach in kernel.reach.items():
-        if dim in looped:
-            needed = {name: sizes[name] for name in reach.variables - extents.keys()}
-            found = visited(reach, dim, tile, programs, extents, needed, lay.whole)
-            made[dim], longest[dim] = found.mean, np.where(lay.rounds > 1, found.slowest, found.most)
+    loops = steps_of(kernel, sorted(looped), tile, extents, programs, lay, sizes)
+    made, longest = (trips | {dim: many[which] for dim, many in loops.all.items()} for which in (0, 1))
     return Shape(
         tile,
         mean,
@@ -230,6 +226,7 @@ def _shape(
         {place: {name: n for name, n in at.items() if name not in rests} for place, at in staged.items()},
         joined,
         rests,
+        loops.parted,
     )
 
 

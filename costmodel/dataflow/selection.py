@@ -17,6 +17,7 @@ from codesign.ir.analysis import operations_by_names
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.dtypes import I32, I64
 from codesign.ir.index import Index, index, product
+from codesign.ir.reach import Stretch
 from codesign.ir.reuse import count_uses, in_place, only_accumulates
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, cast
 from codesign.ir.scaled import scaled_factors
@@ -93,13 +94,15 @@ Item = Transfer | Multiply | Vectors
 
 @dataclass(eq=False)
 class Section:
-    """Straight code, or the steps of a loop. `loops`: those along which it goes, outermost first, with those of the section `around`."""
+    """Straight code, or the steps of a loop. `loops`: those along which it goes, outermost first, with those of the section `around`; `stretch`:
+    only these of the steps of the innermost."""
 
     loops: tuple[LoopFeature, ...] = ()
     dims: tuple[str, ...] = ()
     items: list[Item] = field(default_factory=list)
     around: Section | None = None
     span: tuple[int, int] = (0, 0)
+    stretch: Stretch | None = None
 
 
 @dataclass(frozen=True)
@@ -418,6 +421,7 @@ class _Selector:
         outer = self.section if self.path else None
         dims = (*(outer.dims if outer else ()), self.template.along[op.variable])
         section = Section((*(outer.loops if outer else ()), loop), dims, around=outer)
+        section.stretch = self.template.stretches.get(op.variable)
         self._open(section)
         self.path = (*self.path, section)
 

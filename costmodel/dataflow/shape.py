@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from codesign.ir.reach import Stretch
+
 if TYPE_CHECKING:
     from codesign.costmodel.dataflow.space import Layout
     from codesign.costmodel.dataflow.turns import Turn
@@ -20,8 +22,8 @@ class Shape:
 
     By dim: `tile` lanes, `mean` average of those inside the extent (`extents`), `trips` steps that cover it, `made` steps of a loop
     along it in the mean over the grid, fewer where a mask cuts it, and `longest` those of the core that makes
-    most. `grid`: program instances, which lie on the cores as `layout` says and are taken in `turns`; `staged`: by place, which operands a
-    schedule stages in its memory. `joined`: in one launch with the program before.
+    most; `parted`: both of each stretch of such a loop. `grid`: program instances, which lie on the cores as `layout` says and are taken in
+    `turns`; `staged`: by place, which operands a schedule stages in its memory. `joined`: in one launch with the program before.
     """
 
     tile: dict[str, Array]
@@ -42,6 +44,7 @@ class Shape:
     joined: bool = False
     resting: Mapping[str, int] = field(default_factory=dict)
     """By operand and result that is not in DRAM, the port of the memory where it is."""
+    parted: Mapping[tuple[str, Stretch], tuple[Array, Array]] = field(default_factory=dict)
 
     def sizes(self, which: Mapping[str, Array]) -> dict[str, Array]:
         return {**self.symbols, **{f"tile:{dim}": size for dim, size in which.items()}}

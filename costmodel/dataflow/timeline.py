@@ -142,12 +142,11 @@ class Timeline:
     # -- loops ---------------------------------------------------------------------------------------------------
     def _stage(self, stage: Stage, inner: dict[int, list[Stage]], active: npt.NDArray[np.bool_] | None) -> None:
         children = inner.get(id(stage), [])
-        total = stage.steps if stage.around is None else np.asarray(stage.steps) / np.asarray(stage.around.steps)
+        total = stage.steps if stage.around is None else np.asarray(stage.steps) / np.maximum(stage.around.steps, 1e-9)
         most = NESTED_STEPS if children or stage.around is not None else STEPS
         again = min(most, AGAIN) if id(stage) in self.periods else most
         followed = np.where(np.asarray(total) > most, again, most)  # a short loop is followed to its end each time
-        straight = bool(np.all(np.asarray(total) == 1))
-        depth = self.back_turns if straight and stage.around is None else self.back_depth
+        depth = self.back_turns if stage.straight and stage.around is None else self.back_depth
         ends: list[Times] = [self.chain]
         if stage.around is None:
             self.gate = np.where(self.apart, 0.0, self.chain)
@@ -156,7 +155,7 @@ class Timeline:
             if not np.any(going):
                 break
             now = active if np.all(going) else (going if active is None else going & active)
-            if not straight:
+            if not stage.straight:
                 self.chain = self._set(self.chain, np.zeros(1), now)
                 self.control = self._set(self.control, self.control + self.target.issue_clocks, now)
             for child in children:

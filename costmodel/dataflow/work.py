@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Stage:
     """A loop (or straight code, one trip) of a program: clocks of one step on each engine (`busy`), and what it moves.
 
     `tasks` in program order. A loop inside the steps of another one (`around`) comes first in them; its `trips` count those of both, in the
-    mean over all cores, its `steps` those of the core that makes most (default: as many).
+    mean over all cores, its `steps` those of the core that makes most (default: as many). `straight`: it is no loop (default: one step).
     """
 
     trips: Array = 1.0
@@ -58,10 +59,13 @@ class Stage:
     joules: Array = 0.0
     tasks: list[Task] = field(default_factory=list)
     around: Stage | None = None
+    straight: bool | None = None
 
     def __post_init__(self) -> None:
         if self.steps is None:
             self.steps = self.trips
+        if self.straight is None:
+            self.straight = bool(np.all(np.asarray(self.steps) == 1))
 
     def add(self, task: Task) -> None:
         """Add an instruction; one that takes no clocks under any schedule is none."""
@@ -115,8 +119,8 @@ class _Composer:
     def work(self) -> Work:
         stages: dict[int, Stage] = {}
         for section in self.selection.sections:
-            trips, steps = (self._times(section, each) for each in (self.shape.made, self.shape.longest))
-            stages[id(section)] = Stage(trips=trips, steps=steps)
+            trips, steps = (self._times(section, which) for which in (0, 1))
+            stages[id(section)] = Stage(trips=trips, steps=steps, straight=not section.loops)
         for section in self.selection.sections:
             stage = stages[id(section)]
             stage.around = stages[id(section.around)] if section.around is not None else None
@@ -133,11 +137,16 @@ class _Composer:
             self.known[expression] = expression.evaluate(self.sizes)
         return self.known[expression]
 
-    def _times(self, section: Section, along: Mapping[str, Array]) -> Array:
+    def _times(self, section: Section, which: Literal[0, 1]) -> Array:
+        """Steps of a section in the mean over all cores (0), or of the core that makes most (1)."""
+        along = (self.shape.made, self.shape.longest)[which]
         times: Array = 1.0
-        for dim in section.dims:
+        *outer, last = section.dims or ("",)
+        for dim in outer:
             times = times * along[dim]
-        return times
+        if section.stretch is not None:
+            return times * self.shape.parted[last, section.stretch][which]
+        return times * along[last] if last else times
 
     def _item(self, item: Item, stage: Stage) -> None:
         if isinstance(item, Transfer):

@@ -75,6 +75,8 @@ class Geometry:
     """Of inner dims that masks cut, the share of their steps that a block makes, in the mean over the grid."""
     skew: Array = 1.0
     """How much longer the longest block's loops are than the mean ones, where masks cut them."""
+    whole: Array = 0.0
+    """Share of the steps of such loops in which masks leave everything, so that nothing is masked."""
 
     @property
     def threaded(self) -> bool:
@@ -146,12 +148,15 @@ def geometry(
         split = split * parts
         grid = grid * parts
     left: dict[str, Array] = {}
+    whole: Array = 1.0
     skew: Array = 1.0
     for dim, reach in kernel.reach.items():  # steps that a mask leaves, and the longest block's beside the mean one's
         needed = {name: sizes[name] for name in reach.variables - extents.keys()}
-        steps, most, _ = visited(reach, dim, tile, blocks, extents, needed)
+        seen = visited(reach, dim, tile, blocks, extents, needed)
+        steps, most, _ = seen.all
         left[dim] = np.where(looped[dim], steps / np.ceil(extents[dim] / tile[dim]), 1.0)
         trips[dim] = trips[dim] * left[dim]
+        whole = whole * np.where(looped[dim], seen.whole / np.maximum(steps, 1e-9), 0.0)
         skew = np.maximum(skew, np.where(looped[dim], most / np.maximum(steps, 1e-9), 1.0))
     cluster = {dim: knobs[f"cluster.{dim}"] for dim in kernel.outer if f"cluster.{dim}" in knobs}
     thread = {
@@ -161,5 +166,5 @@ def geometry(
         or name == "unflatten"
     }
     return Geometry(
-        extents, tile, mean, blocks, trips, looped, online, split, grid, dict(sizes), cluster, thread, left, skew
+        extents, tile, mean, blocks, trips, looped, online, split, grid, dict(sizes), cluster, thread, left, skew, whole
     )

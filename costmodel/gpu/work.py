@@ -193,6 +193,11 @@ def _operations(
         for dim in dims:
             lanes, loops = lanes * g.tile[dim], loops * g.trips.get(dim, 1.0)
         _count(operations, np.maximum(lanes, threads) * loops, total)
+    for dims, operations in nest.spared:
+        lanes, loops = 1.0, again * g.whole
+        for dim in dims:
+            lanes, loops = lanes * g.tile[dim], loops * g.trips.get(dim, 1.0)
+        _count(operations, -np.maximum(lanes, threads) * loops, total)
     for dims, operations in nest.steps:
         lanes, loops = 1.0, again
         for dim in dims:

@@ -1,25 +1,60 @@
-"""Bounds of loops: what a mask empties for all of a program's rows and columns is not visited."""
+"""Bounds of loops: what a mask empties for all of a program's rows and columns is not visited, and what it fills is a loop of its own."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from codesign.ir.index import Bounds, Index, index
-from codesign.ir.reach import Ends
+from codesign.ir.reach import Ends, Reach, Stretch
 from codesign.ir.tiling.domain import DimPlan, Domain
 
 
-def loop_bounds(domain: Domain, plan: DimPlan) -> tuple[Index, Index]:
-    """Where a loop along a dim begins, a multiple of its step, and before which value it ends, over the indices of the grid."""
+@dataclass(frozen=True)
+class Steps:
+    """Steps of a loop along a dim: where they begin, a multiple of their size, and before which value they end, over the indices of the grid."""
+
+    lower: Index
+    upper: Index
+    stretch: Stretch | None = None
+
+
+def loop_bounds(domain: Domain, plan: DimPlan) -> Steps:
+    """All the steps that a loop along a dim makes."""
     reach = domain.reach.get(plan.name)
     if reach is None:
-        return index(0), plan.extent
-    ends: Ends = {other.name: _ends(other) for other in domain.plans.values() if other is not plan}
+        return Steps(index(0), plan.extent)
+    known = _known(domain)
+    lower, upper = reach.over(_ends(domain, plan), plan.extent, plan.size)
+    return Steps(lower.simplify(known), upper.simplify(known))
+
+
+def stretches(domain: Domain, plan: DimPlan) -> list[Steps]:
+    """The same steps in the order in which they are made, parted into those where masks leave everything and those where they do not."""
+    reach, known = reach_of(domain, plan), _known(domain)
+    found = reach.stretches(_ends(domain, plan), plan.extent, plan.size, even=not plan.remainder)
+    steps = [Steps(low.simplify(known), high.simplify(known), name) for name, (low, high) in found.items()]
+    if steps:
+        before, whole, after = steps
+        steps = [*([before] if whole.lower != before.lower else []), whole]
+        steps += [after] if whole.upper != after.upper else []
+    return steps
+
+
+def reach_of(domain: Domain, plan: DimPlan) -> Reach:
+    """The part of a dim that masks leave: all of it where none cuts it."""
+    return domain.reach.get(plan.name, Reach(index(0), plan.extent))
+
+
+def _known(domain: Domain) -> Bounds:
     sizes = dict.fromkeys(domain.sizes, (1, None))
-    known = Bounds({dim.name: dim.extent for dim in domain.grid}, {**domain.bounds.symbols, **sizes})
-    lower, upper = reach.over(ends, plan.extent, plan.size)
-    return lower.simplify(known), upper.simplify(known)
+    return Bounds({dim.name: dim.extent for dim in domain.grid}, {**domain.bounds.symbols, **sizes})
 
 
-def _ends(plan: DimPlan) -> tuple[Index, Index]:
+def _ends(domain: Domain, plan: DimPlan) -> Ends:
+    return {other.name: _ends_of(other) for other in domain.plans.values() if other is not plan}
+
+
+def _ends_of(plan: DimPlan) -> tuple[Index, Index]:
     """The first and the last value of a dim in one program; all of it where the program goes along it."""
     if plan.kind != "grid" or plan.sole:
         return index(0), plan.extent - 1

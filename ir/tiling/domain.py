@@ -10,7 +10,7 @@ from codesign.ir.core import Value
 from codesign.ir.errors import ScheduleError
 from codesign.ir.fold import Fold, folds
 from codesign.ir.index import Bounds, Index, ceildiv, index
-from codesign.ir.reach import reaches
+from codesign.ir.reach import Stretch, reaches
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Fusion
 from codesign.ir.tile import Axis, GridDim, grid_variable
@@ -66,6 +66,7 @@ class Domain:
 
     `sizes`: what the schedule gives the symbols. `tiles`: the symbol of each tiled dim. `depth`: the symbol of its loops' depth.
     `along`: the dim of each index of the grid and of loops.
+    `stretches`: of indices of loops that make only some of the steps along their dim, which ones.
     `reach`: the part of reduced dims that masks leave. `folds`: reductions that go on in one pass. A domain `beside` another is of the same
     kernel: no name is in both, and loops are of one depth.
     """
@@ -82,6 +83,7 @@ class Domain:
         inner = set(fusion.inner_dims())
         self.tiles: dict[str, str] = {}
         self.along: dict[str, str] = {}
+        self.stretches: dict[str, Stretch] = {}
         self.sizes: dict[str, int] = {}
         self.plans: Mapping[str, DimPlan] = {
             name: self._inner(name, extent) if name in inner else self._outer(name, extent)

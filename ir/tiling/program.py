@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from codesign.ir.core import Block, Value
+from codesign.ir.filled import Filled
 from codesign.ir.fold import Fold
 from codesign.ir.index import Index
 from codesign.ir.location import merge
 from codesign.ir.scalar import cast
 from codesign.ir.tensor import Compute, Write
-from codesign.ir.tile import For
-from codesign.ir.tiling.bounds import loop_bounds
-from codesign.ir.tiling.domain import Domain
+from codesign.ir.tile import Dot, For
+from codesign.ir.tiling.bounds import Steps, loop_bounds, reach_of, stretches
+from codesign.ir.tiling.domain import DimPlan, Domain
 from codesign.ir.tiling.folding import tasks_of
 from codesign.ir.tiling.reductions import StoreTask, Task, reduction
 from codesign.ir.tiling.values import Scope, Tile, Values
@@ -131,25 +132,65 @@ class Program(Values):
         if not loops:
             return [task.step(scope, values) for task, values in zip(tasks, carried, strict=True)]
         plan = self.domain.plans[loops[0]]
+        location = merge(task.compute.location for task in tasks)
+        for steps, variable, body in self._stretches(scope, plan, loops[1:], tasks, carried):
+            initial = [value for values in carried for value in values]
+            depth = self.domain.depth
+            op = For(variable, steps.lower, steps.upper, plan.size, initial, body, pipeline=depth, location=location)
+            scope.ops.append(op)
+            results = iter(op.results)
+            carried = [[next(results) for _ in values] for values in carried]
+        return carried
+
+    def _stretches(
+        self, scope: Scope, plan: DimPlan, inner: tuple[str, ...], tasks: list[Task], carried: list[list[Value]]
+    ) -> list[tuple[Steps, str, Block]]:
+        """The loops along a dim, one after the other: of an innermost one, the steps in which masks leave everything are apart where that spares
+        work of every lane."""
         variable = self.domain.variable(plan.name, f"k{plan.name}")
+        cut = plan.remainder or plan.name in self.domain.reach
+        found = stretches(self.domain, plan) if cut and not inner else []
+        if found:
+            reach = reach_of(self.domain, plan)
+            known = Filled.of(plan.name, reach, self.point_bounds, self.members, scope.filled)
+            whole = self._body(scope, variable, plan, inner, tasks, carried, known)
+            if known.used or (known.spared and any(isinstance(op, Dot) for op in whole.ops)):
+                return [self._stretch(scope, one, variable, whole, plan, tasks, carried) for one in found]
+        return [(loop_bounds(self.domain, plan), variable, self._body(scope, variable, plan, inner, tasks, carried))]
+
+    def _stretch(
+        self,
+        scope: Scope,
+        steps: Steps,
+        variable: str,
+        whole: Block,
+        plan: DimPlan,
+        tasks: list[Task],
+        carried: list[list[Value]],
+    ) -> tuple[Steps, str, Block]:
+        """One of several loops along a dim."""
+        assert steps.stretch is not None
+        if steps.stretch != "whole":
+            variable = self.domain.variable(plan.name, f"k{plan.name}")
+            whole = self._body(scope, variable, plan, (), tasks, carried)
+        self.domain.stretches[variable] = steps.stretch
+        return steps, variable, whole
+
+    def _body(
+        self,
+        scope: Scope,
+        variable: str,
+        plan: DimPlan,
+        inner: tuple[str, ...],
+        tasks: list[Task],
+        carried: list[list[Value]],
+        filled: Filled | None = None,
+    ) -> Block:
+        """The steps of a loop."""
         args = [[Value(value.type, value.name) for value in values] for values in carried]
-        inner = Scope(scope, plan.name, {**scope.loops, plan.name: variable})
-        last = self._nest(inner, loops[1:], tasks, args)
-        body = Block((v for values in args for v in values), inner.ops, (v for values in last for v in values))
-        lower, upper = loop_bounds(self.domain, plan)
-        op = For(
-            variable,
-            lower,
-            upper,
-            plan.size,
-            [value for values in carried for value in values],
-            body,
-            pipeline=self.domain.depth,
-            location=merge(task.compute.location for task in tasks),
-        )
-        scope.ops.append(op)
-        results = iter(op.results)
-        return [[next(results) for _ in values] for values in carried]
+        around = Scope(scope, plan.name, {**scope.loops, plan.name: variable}, filled=filled or scope.filled)
+        last = self._nest(around, inner, tasks, args)
+        return Block((v for values in args for v in values), around.ops, (v for values in last for v in values))
 
 
 def _levels(computes: tuple[Compute, ...], domain: Domain) -> dict[Value, int]:

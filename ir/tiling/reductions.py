@@ -68,7 +68,7 @@ class _Reduction:
         compute, program = self.compute, self.program
         assert compute.monoid is not None
         neutral = monoids.identity(compute.monoid, compute.accumulate)
-        read = monoids.plain_read(compute.body)
+        read = monoids.plain_read(scope.simplified(compute.body))
         if read is not None and read.source not in program.members and read.otherwise is None:
             fill = monoids.identity(compute.monoid, read.source.type.dtype)
             if fill.value == neutral.value:
@@ -218,6 +218,7 @@ class MatrixProduct(_Reduction):
 
     def _factor(self, factor: Scalar, axes: tuple[str, str], scope: Scope) -> Tile:
         program = self.program
+        factor = scope.simplified(factor)
         names = factor.variables() | {name for name in axes if name in {dim.name for dim in self.compute.reductions}}
         place = program.outermost(names, scope)
         if isinstance(factor, Read) and factor.source not in program.members:
@@ -254,7 +255,7 @@ class StoreTask:
         dims = {dim.name for dim in self.compute.dims}
         guards = []
         for name, plan in program.domain.plans.items():
-            if name in dims and plan.remainder:
+            if name in dims and scope.sticks_out(plan):
                 guards.append(Guard(program.position(plan, scope), None, plan.extent))
             elif name not in dims and plan.kind == "grid" and not plan.sole:
                 guards.append(Guard(index(plan.variable), None, index(1)))

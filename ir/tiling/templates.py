@@ -67,7 +67,8 @@ def template(
     tiles = {dim: symbol for domain, _ in nests for dim, symbol in domain.tiles.items()}
     first = nests[0][0]
     structure = first.structure if len(nests) == 1 else tuple(domain.structure for domain, _ in nests)
-    return Template(kernel, tiles, first.depth, ranges, along, structure), sizes
+    parted = {name: stretch for domain, _ in nests for name, stretch in domain.stretches.items()}
+    return Template(kernel, tiles, first.depth, ranges, along, structure, parted), sizes
 
 
 def _nests(

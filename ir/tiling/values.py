@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from codesign.ir.core import Op, Value
 from codesign.ir.dtypes import I32, I64
+from codesign.ir.filled import Filled
 from codesign.ir.index import Datum, Index, index
 from codesign.ir.location import UNKNOWN, Location
 from codesign.ir.precision import precision_of
@@ -39,7 +40,8 @@ class Tile:
 class Scope:
     """The program body or the body of a loop: ops made there, the loop variable of each looped dim, and what is memoised.
 
-    `binds`: the dim that the loop goes along. `bound`: tiles of values that stand for what a loop carries.
+    `binds`: the dim that the loop goes along. `bound`: tiles of values that stand for what a loop carries. `filled`: what is known in its
+    steps, where masks leave everything in them.
     """
 
     parent: Scope | None = None
@@ -49,6 +51,15 @@ class Scope:
     memo: dict[object, Tile] = field(default_factory=dict)
     lanes: dict[str, Index] = field(default_factory=dict)
     bound: dict[Value, Tile] = field(default_factory=dict)
+    filled: Filled | None = None
+
+    def simplified(self, scalar: Scalar) -> Scalar:
+        """The expression without the conditions that are decided here."""
+        return scalar if self.filled is None else self.filled.scalar(scalar)
+
+    def sticks_out(self, plan: DimPlan) -> bool:
+        """Whether some lanes along a dim may lie outside of its extent here."""
+        return plan.remainder and not (self.filled is not None and plan.name in self.filled.whole)
 
     def carried(self, value: Value) -> Tile | None:
         """The tile that a value stands for here."""
@@ -129,6 +140,7 @@ class Values:
 
     def expression(self, scalar: Scalar, scope: Scope) -> Scalar:
         """A scalar over the group's dims and tensors as the same over axes and tiles, making the tiles that it reads."""
+        scalar = scope.simplified(scalar)
         done: dict[int, Scalar] = {}
         for node in scalar.walk():
             new: Scalar
@@ -177,7 +189,7 @@ class Values:
             return place.memo[key]
         plans = [self.domain.plans[name] for name in self.domain.plans if name in names]
         axes = self._order(read, plans, order)
-        guards = [Guard(self.position(p, place), None, p.extent) for p in plans if p.remainder]
+        guards = [Guard(self.position(p, place), None, p.extent) for p in plans if place.sticks_out(p)]
         inside: list[Guard] = []
         if read.otherwise is not None:
             inside = self.inside(read.indices, read.source.shape, place)
@@ -246,7 +258,12 @@ class Values:
         conditions = []
         for name in dims:
             plan = self.domain.plans[name]
-            if plan.remainder and not self.holds(body, name, value):
+            if not plan.remainder or self.holds(body, name, value):
+                continue
+            if not scope.sticks_out(plan):
+                assert scope.filled is not None
+                scope.filled.spared = True
+            else:
                 conditions.append(_holds(Guard(self.position(plan, scope), None, plan.extent)))
         return select(conjunction(conditions), body, cast(value, body.dtype)) if conditions else body
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ WINDOW = Reach(maximum(index("i") - 99, 0), index("i") + 1, once=True)
 def test_steps_are_those_of_each_program(reach: Reach) -> None:
     rows, steps = np.array([16.0, 64.0, 64.0]), np.array([32.0, 32.0, 128.0])
     blocks = {"i": np.ceil(500 / rows)}
-    mean, most, _ = visited(reach, "k", {"i": rows, "k": steps}, blocks, {"i": 500.0, "k": 500.0}, {})
+    mean, most, _ = visited(reach, "k", {"i": rows, "k": steps}, blocks, {"i": 500.0, "k": 500.0}, {}).all
     for at, (row, step) in enumerate(zip(rows.astype(int), steps.astype(int), strict=True)):
         made = []
         for first in range(0, 500, row):
@@ -42,7 +43,7 @@ def test_steps_are_those_of_each_program(reach: Reach) -> None:
 
 
 def test_a_dim_that_one_program_has_is_not_cut() -> None:
-    assert visited(CAUSAL, "k", {"i": 512.0, "k": 64.0}, {"i": 1.0}, {"i": 512.0, "k": 512.0}, {})[:2] == (8.0, 8.0)
+    assert visited(CAUSAL, "k", {"i": 512.0, "k": 64.0}, {"i": 1.0}, {"i": 512.0, "k": 512.0}, {}).all[:2] == (8.0, 8.0)
 
 
 def test_the_share_of_a_triangle() -> None:
@@ -65,6 +66,28 @@ def test_work_and_bytes_are_those_of_the_kernel() -> None:
             assert float(np.squeeze(predicted.load_bytes)) == pytest.approx(found.load_bytes, rel=0.01)
         products = sum(float(np.squeeze(v)) for v in predicted.tensor.values()) + float(np.squeeze(predicted.ieee))
         assert products == pytest.approx(sum(found.products.values()), rel=0.01)
+
+
+@pytest.mark.parametrize(("rows", "steps"), [(32, 32), (64, 16), (16, 64)])
+def test_a_mask_is_paid_in_tiles_at_its_border(rows: int, steps: int) -> None:
+    """Those are few of a triangle's; of the others the comparison and the choice of each lane are gone."""
+    summary = summarize(groups.attention(1, 256, 256, 16, groups.below()))
+    (masked,) = [nest for nest in summary.nests if nest.spared]
+    spared = [(dtype, cost) for _, counts in masked.spared for (_, dtype), cost in counts.items()]
+    hoisted = sum(cost for _, counts in masked.hoisted for cost in counts.values())
+    assert sum(cost for _, cost in spared) == sum(masked.operations.values()) + hoisted > 0
+    schedule = Schedule({"i": rows, "j": steps, "d": 16, "e": 16}, reduce={"d": "resident"})
+    knobs = {k: np.asarray(v, dtype=np.float64) for k, v in ScheduleBatch.of([schedule]).columns.items()}
+    shape = geometry(summary, knobs, {})
+    whole = [(first + 1) // steps for first in range(0, 256, rows)]
+    every = [-(-(first + rows) // steps) for first in range(0, 256, rows)]
+    assert float(np.squeeze(shape.whole)) == pytest.approx(sum(whole) / sum(every))
+    shape_of_all = replace(shape, whole=0.0)
+    less = work(summary, shape_of_all).vector - work(summary, shape).vector
+    less = less + work(summary, shape_of_all).integer - work(summary, shape).integer
+    loops = len([nest for nest in summary.nests if nest.reductions and "j" in nest.reductions])
+    per_lane = sum(cost * (2.0 if dtype == "i64" else 1.0) for dtype, cost in spared)
+    assert float(np.squeeze(less)) == pytest.approx(per_lane * rows * steps * np.mean(whole) * loops)
 
 
 def seconds(group: Fusion, machine: str) -> float:
@@ -106,4 +129,4 @@ def test_one_wave_takes_as_long_as_its_longest_program() -> None:
 def test_the_slowest_of_cores_that_take_turns_at_a_triangle(parts: int, steps: float) -> None:
     """Eight blocks of rows make 1 to 8 steps; of `parts` cores the last takes every `parts`-th block."""
     sizes = {"i": 512.0, "k": 512.0}
-    assert visited(CAUSAL, "k", {"i": 64.0, "k": 64.0}, {"i": 8.0}, sizes, {}, {"i": parts}).slowest == steps
+    assert visited(CAUSAL, "k", {"i": 64.0, "k": 64.0}, {"i": 8.0}, sizes, {}, {"i": parts}).all.slowest == steps

@@ -2,18 +2,73 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from codesign.backends.triton import compile_aot
+from codesign.backends.triton.interpret import run_interpreted
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.summary import summarize
 from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.ir.tile import For, Map
 from codesign.passes.normalize import normalize
 from codesign.passes.tile import lower
 from tests.passes.tiling import groups
+from tests.passes.tiling.test_folding_attention import COLUMN, ROW, in_float64, inputs, variant
 
 FOLDED = {"j": "fold", "d": "resident"}
+
+MASKED = {
+    "causal": ("select(j <= i + 48, %z[h, i, j], -inf)", lambda z, more: np.where(COLUMN <= ROW + 48, z, -np.inf), 1),
+    "causal, grouped": (
+        "%z[h, i, j] + select(j > i + 48, -inf, 0.0)",
+        lambda z, more: np.where(COLUMN <= ROW + 48, z, -np.inf),
+        2,
+    ),
+    "causal window": (
+        "select((j <= i + 48) & (i + 1 <= j), %z[h, i, j], -inf)",
+        lambda z, more: np.where((COLUMN <= ROW + 48) & (ROW + 1 <= COLUMN), z, -np.inf),
+        1,
+    ),
+    "causal, by distance": (
+        "select(j <= i + 48, %z[h, i, j] + %c[h] * f32(index(j - i)), -inf)",
+        lambda z, more: np.where(COLUMN <= ROW + 48, z + more[1][:, None, None] * (COLUMN - ROW), -np.inf),
+        1,
+    ),
+    "causal, capped": (
+        "select(j <= i + 48, tanh(%z[h, i, j] / 3.0) * 3.0, -inf)",
+        lambda z, more: np.where(COLUMN <= ROW + 48, np.tanh(z / 3.0) * 3.0, -np.inf),
+        1,
+    ),
+    "ragged": ("%z[h, i, j]", lambda z, more: z, 1),
+}
+"""Scores by name, what they are of the product z of 32 queries and 80 keys, and query heads for each head of keys."""
+
+
+@pytest.mark.parametrize("dtype", ["f16", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bf16", "f32"))])
+@pytest.mark.parametrize(
+    "name", [n if n in ("causal window", "ragged") else pytest.param(n, marks=pytest.mark.slow) for n in MASKED]
+)
+def test_tiles_that_a_mask_fills_are_not_masked(name: str, dtype: str) -> None:
+    """Loops over whole tiles hold no comparison of a lane and no choice, those over the border do; values are float64's."""
+    text, score, group_size = MASKED[name]
+    fusion = variant(text, dtype, group_size=group_size)
+    schedule = Schedule({"i": 16, "j": 16 if name != "ragged" else 32, "d": 16, "e": 16}, reduce=FOLDED)
+    kernel = lower(fusion, schedule)
+    whole, border = [], []
+    for loop in (op for op in kernel.body.ops if isinstance(op, For)):
+        masked = any(
+            isinstance(op, Map) and "select(" in str(op.body) and "j" in op.body.variables() for op in loop.body.ops
+        )
+        (border if masked else whole).append(loop)
+    assert len(whole) == 1
+    assert border
+    arrays = inputs(fusion, dtype, 1.0)
+    wanted = in_float64(score, arrays, [value.name for value in fusion.uses()])
+    (found,) = run_interpreted(kernel, arrays)
+    allowed = {"f32": 1e-6, "bf16": 2e-2, "f16": 2e-3}[dtype] * np.abs(wanted).max()
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=allowed)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -91,8 +92,11 @@ def check(fusion: Fusion, dtype: str, wanted: Array, arrays: Sequence[Array], ti
         {"i": 16, "j": tile, "d": 16, "e": width}, reduce={"j": "fold", "d": "resident"}, extras={"warps": 4}
     )
     kernel = lower(fusion, schedule)
-    (loop,) = [op for op in kernel.body.ops if isinstance(op, For)]
-    assert len([op for op in loop.body.ops if isinstance(op, Dot)]) == 2, "both products go on in the one loop"
+    stretches = [op for op in kernel.body.ops if isinstance(op, For)]
+    for loop in stretches:
+        assert len([op for op in loop.body.ops if isinstance(op, Dot)]) == 2, "both products go on in the one loop"
+    for loop, following in itertools.pairwise(stretches):
+        assert following.initial == loop.results, "what one stretch of it leaves the next goes on with"
     assert len([op for op in kernel.body.ops if isinstance(op, Dot)]) == 0
     with np.errstate(all="ignore"):
         (found,) = groups.run_tiles(kernel, list(arrays))
