@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from codesign.accelerator_tables import product_group
 from codesign.costmodel.machine import load_machine
+from codesign.costmodel.workloads import product_group
 from codesign.ir.dtypes import BF16
 from codesign.passes.schedule.tuner import Tuner
 
