@@ -3,7 +3,7 @@
 rewrite:
     %r = scan f32[i: M, j: N] sum over j { f(i, j) }
     ->  %r = compute f32[i: M, j: N] sum(n: N) { select(n <= j, f(i, n), 0) }
-    %v, %p = sort %x dim 1 descending keep K
+    %v, %p = sort %x dim 1 descending keep K        (a few of many: `codesign.passes.rounds`)
     ->  %rank = compute i32[i: M, j: N] sum(n: N) { x[i, n] > x[i, j] or (x[i, n] == x[i, j] and n < j) }
         %p = compute i64[i: M, k: K] sum(j: N) { select(%rank[i, j] == k, j, 0) };  %v = compute[i: M, k: K] max(j: N) { ... x[i, j] ... }
 """
@@ -24,6 +24,7 @@ from codesign.ir.tiling.monoids import identity, lowest
 from codesign.ir.types import TensorType
 from codesign.passes.context import Context
 from codesign.passes.manager import FunctionPass, Pass, register
+from codesign.passes.rounds import equal, in_rounds, steps_of_rounds
 
 STEPS = 1 << 24
 """Elements compared or combined in all: what a large GPU does in about the time of a launch (264 blocks of 128 lanes at 1.7 GHz, 3 µs, a few
@@ -54,7 +55,10 @@ class ReduceOrders(FunctionPass, Pass):
             if isinstance(op, Scan) and self._is_short(op.result, op.dims[_over(op)].extent, context.sizes):
                 new = _scan(op)
             elif isinstance(op, Sort) and op.source.shape:
-                if self._is_short(op.source, op.source.shape[op.dim], context.sizes):
+                rounds = steps_of_rounds(op)
+                if rounds is not None and self._is_short(op.source, rounds, context.sizes):
+                    new = in_rounds(op)
+                elif self._is_short(op.source, op.source.shape[op.dim], context.sizes):
                     new = _sort(op)
             ops.extend(new or [op])
             if new:
@@ -62,14 +66,16 @@ class ReduceOrders(FunctionPass, Pass):
         block.ops = ops
         block.yields = tuple(mapping.get(value, value) for value in block.yields)
 
-    def _is_short(self, value: Value, along: Index, sizes: Mapping[str, int]) -> bool:
-        if not along.is_constant or along.constant == 0:
+    def _is_short(self, value: Value, each: Index | int, sizes: Mapping[str, int]) -> bool:
+        """Whether so many steps for each element are few."""
+        steps = index(each)
+        if not steps.is_constant or steps.constant == 0:
             return False
         known = all(size.variables() <= sizes.keys() for size in value.shape)
         if not known:
-            return along.constant <= min(SHORT, self.steps)
-        rows = math.prod(int(size.evaluate(dict(sizes))) for size in value.shape)
-        return rows * along.constant <= self.steps
+            return steps.constant <= min(SHORT, self.steps)
+        elements = math.prod(int(size.evaluate(dict(sizes))) for size in value.shape)
+        return elements * steps.constant <= self.steps
 
 
 def _over(op: Scan) -> int:
@@ -123,7 +129,7 @@ def _sort(op: Sort) -> list[Compute]:
     dims = [Dim(name, size) for name, size in zip(names, source.shape, strict=True)]
     x, y = Read(source, names), Read(source, [other if name == own else name for name in names])
     earlier = apply("lt", IndexValue(index(other)), IndexValue(index(own)))
-    ahead = apply("or", _before(y, x, op.descending), apply("and", _same(x, y), earlier))
+    ahead = apply("or", _before(y, x, op.descending), apply("and", equal(x, y), earlier))
     label, place = op.results[0].name, op.location
     rank = Compute(
         dims, cast(ahead, I32), reductions=[Dim(other, along)], monoid="sum", name=f"{label}_rank", location=place
@@ -148,10 +154,3 @@ def _before(a: Scalar, b: Scalar, descending: bool) -> Scalar:
         return plain
     first, second = (a, b) if descending else (b, a)
     return apply("or", plain, apply("and", apply("isnan", first), apply("not", apply("isnan", second))))
-
-
-def _same(a: Scalar, b: Scalar) -> Scalar:
-    equal = apply("eq", a, b)
-    if not a.dtype.is_float:
-        return equal
-    return apply("or", equal, apply("and", apply("isnan", a), apply("isnan", b)))

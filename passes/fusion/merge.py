@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
+from codesign.ir.analysis import contraction
 from codesign.ir.core import Value
 from codesign.ir.index import Bounds, FloorDiv, Index, Mod
 from codesign.ir.location import merge as merge_locations
@@ -163,7 +164,7 @@ def _join(
     leftover = {k: v for k, v in leftover.items() if k not in basis.names and k not in basis.first_splits}
     if leftover:
         _share_loops(basis, leftover, first.computes, consumers)
-        if not flows and not basis.names:
+        if not flows and (not basis.names or spread_apart(first.computes, second.computes, basis.names)):
             _same_shapes(basis, leftover, first, second, consumers)
     if not flows and spread_apart(first.computes, second.computes, basis.names):
         basis = _Basis()
@@ -295,7 +296,9 @@ def _share_loops(
 def _same_shapes(
     basis: _Basis, leftover: dict[str, Index], first: Group, second: Group, consumers: Iterable[Compute]
 ) -> None:
-    """Two groups that share nothing but have results of one shape walk it together."""
+    """Two groups that have results of one shape walk it together, unless loops that they share say otherwise, or products are made in one."""
+    if basis.names and any(contraction(op) is not None for op in (*first.computes, *second.computes)):
+        return
     mine = next(op for op in first.computes if op.result in first.outputs.values())
     place = next(i for i, op in enumerate(second.computes) if op.result in second.outputs.values())
     theirs = list(consumers)[place]
@@ -303,8 +306,12 @@ def _same_shapes(
         a.extent != b.extent for a, b in zip(mine.dims, theirs.dims, strict=True)
     ):
         return
-    for a, b in zip(mine.dims, theirs.dims, strict=True):
-        basis.names[a.name] = b.name
+    pairs = {a.name: b.name for a, b in zip(mine.dims, theirs.dims, strict=True)}
+    others = {b for a, b in basis.names.items() if a not in pairs}
+    if any(basis.names.get(a, b) != b or b in others for a, b in pairs.items()):
+        return
+    basis.names.update(pairs)
+    for a in mine.dims:
         leftover.pop(a.name, None)
 
 
