@@ -229,8 +229,12 @@ class AcceleratorBackend:
 
     def launcher(self) -> Launcher:
         def run(kernel: Kernel, inputs: Any, sizes: Mapping[str, int]) -> list[Array]:
-            result = accelerator.simulate(self.program(kernel), with_outputs(kernel, inputs, sizes), self.machine)
-            self.simulated[kernel.name] = result
+            program, costed = self.program(kernel), all(sizes[name] == self.sizes[name] for name in kernel.symbols)
+            if not costed:  # data decided a size
+                program = accelerator.lower(kernel, self.machine, sizes)
+            result = accelerator.simulate(program, with_outputs(kernel, inputs, sizes), self.machine)
+            if costed:
+                self.simulated[kernel.name] = result
             return result.outputs
 
         return run

@@ -28,15 +28,13 @@ def call_external(b: Builder, name: str, node: Node, args: Sequence[Any], kwargs
 
     The attributes hold the operator's arguments in order, with `%0`, `%1`, ... where the tensors go, and `%0:1,0` where one goes
     transposed. Operators whose results
-    can't be described (sizes that depend on data, random numbers, writes into arguments) raise UnsupportedError.
+    can't be described (random numbers, writes into arguments) raise UnsupportedError.
     """
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
         raise b.unsupported("this call has no lowering and is not an ATen operator")
     if torch.Tag.nondeterministic_seeded in target.tags:
         raise b.unsupported("it draws random numbers", _RANDOM_HINT)
-    if torch.Tag.dynamic_output_shape in target.tags:
-        raise b.unsupported("the shape of its result depends on data", "make the shape independent of values")
     if target._schema.is_mutable:
         raise b.unsupported("it writes into its arguments", "capture the model with torch.export")
     inputs: list[Value] = []

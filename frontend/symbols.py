@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sympy
@@ -41,6 +41,15 @@ class SymbolTable:
         if _DIMENSION_NAME.fullmatch(name):
             name = self.names[symbol] = f"{name}_"
         self.symbols[name] = Symbol(name, low, high, example)
+
+    def declare_made(self, sizes: Iterable[Any]) -> None:
+        """The symbols in sizes that an operator's data decides, each with the range that torch knows of it."""
+        for size in sizes:
+            if isinstance(size, torch.SymInt):
+                ranges = size.node.shape_env.var_to_range
+                for symbol in self._with_values(size.node.expr).free_symbols:
+                    if str(symbol) not in self.unbacked and self.names.get(str(symbol)) not in self.symbols:
+                        self.declare(str(symbol), *range_of(ranges[symbol]), None)
 
     def declare_ranges(self, ranges: Any, hints: dict[str, int]) -> None:
         """Every entry of `ExportedProgram.range_constraints`."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
 
 import codesign.frontend.lowering  # noqa: F401  (fills the table of rules)
 from codesign.frontend import random_state
@@ -161,6 +162,9 @@ class Translation:
     def _lower(self, node: Node, name: str) -> Any:
         b = self.builder
         try:
+            if isinstance(node.target, torch._ops.OpOverload) and torch.Tag.dynamic_output_shape in node.target.tags:
+                made = [leaf for leaf in pytree.tree_leaves(node.meta.get("val")) if isinstance(leaf, torch.Tensor)]
+                self.symbols.declare_made(size for tensor in made for size in tensor.shape)
             b.types = self._types(node)
             b.layout = _layout(node)
             args, kwargs = _bind(node, self.argument)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from codesign.ir.core import Block, Function, Module, Op, Value
 from codesign.ir.scalar import Scalar
-from codesign.ir.tensor import Compute, Constant, Random, Scan, Scatter, Sort
+from codesign.ir.tensor import Call, Compute, Constant, Random, Scan, Scatter, Sort, new_sizes
 from codesign.passes.context import Context
 from codesign.passes.manager import FunctionPass, Pass, register
 
@@ -31,14 +31,24 @@ class DeadCode(FunctionPass, Pass):
 
 
 def remove_dead(block: Block) -> None:
-    """Drop the ops of one block that contribute nothing to its yields."""
+    """Drop the ops of one block that contribute nothing to its yields: no value, and no size that data decides."""
     live: set[Value] = set(block.yields)
+    sizes = _sizes(block.yields)
     kept: list[Op] = []
     for op in reversed(block.ops):
-        if any(value in live for value in op.results) or not op.results:
+        makes_size = isinstance(op, Call) and bool(sizes & new_sizes(op))
+        if makes_size or any(value in live for value in op.results) or not op.results:
             live.update(op.uses())
+            sizes |= _sizes(op.results) | _sizes(value for inner in op.blocks() for value in inner.defined())
+            if isinstance(op, Compute):
+                sizes |= {name for dim in op.reductions for name in dim.extent.variables()}
             kept.append(op)
     block.ops = kept[::-1]
+
+
+def _sizes(values: Iterable[Value]) -> set[str]:
+    """Size symbols in the types of values."""
+    return {name for value in values for size in value.shape for name in size.variables()}
 
 
 @register
@@ -85,6 +95,8 @@ def structural_key(op: Op) -> Hashable | None:
         return ("constant", kind, op.constant)
     if isinstance(op, Sort):
         return ("sort", kind, op.source, op.dim, op.descending, op.keep)
+    if isinstance(op, Call):
+        return ("call", kind, op.target, op.inputs, tuple(op.attributes.items()))
     if isinstance(op, Random):
         return ("random", kind, op.distribution, op.key, op.seed, op.offset)
     return None

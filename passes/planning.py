@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from codesign.costmodel.machine import Machine
-from codesign.ir.core import Module
+from codesign.ir.core import Module, tensor_type
 from codesign.ir.errors import CodesignError
 from codesign.ir.plan import Plan, PlannedKernel, PlannedMemory
 from codesign.ir.schedule import Schedule
-from codesign.ir.tensor import Launch, While
+from codesign.ir.tensor import Call, Launch, While, made_sizes
 from codesign.passes.context import Context
 from codesign.passes.fusion.explain import Edge
 from codesign.passes.lowering import KernelInfo, tile_module
@@ -102,6 +102,10 @@ def plan_module(
     """
     clock, remarks = clock or Clock(), [] if remarks is None else remarks
     sizes = sizes_of(module, choices.sizes)
+    for name in (name for name in made_sizes(module.main) if name not in choices.sizes):
+        remarks.append(
+            f"data decides the size {name}: costed at {sizes[name]:,} (--bind {name}=SIZE for another)"
+        )
     tuner = tuner_for(module, machine, choices, sizes)
     context = Context(machine, tuner.price, sizes, remarks, why=tuner.why, kept=tuner.store, below=tuner.price)
     step(f"fusing for {machine.name}")
@@ -132,19 +136,31 @@ def tuner_for(module: Module, machine: Machine, choices: Choices, sizes: Mapping
 
 
 def sizes_of(module: Module, given: Mapping[str, int]) -> dict[str, int]:
-    """A value for every size symbol: given by the user, else what the model was captured at."""
+    """A value for every size symbol: given by the user, else what the model was captured at; of a size that data decides as many as its call
+    reads values, and no more than its range says."""
     loops = [op.trips for op in module.main.body.walk() if isinstance(op, While) and isinstance(op.trips, str)]
     unknown = [name for name in given if name not in module.symbols and name not in loops]
     if unknown:
         known = ", ".join([*module.symbols, *loops]) or "none: --dynamic or dynamic_shapes in the model file makes some"
         raise CodesignError(f"the model has no dynamic size {unknown[0]!r}", hint=f"it has {known}")
     sizes = {name: given[name] for name in loops if name in given}
-    for name, symbol in module.symbols.items():
-        value = given.get(name, symbol.example or max(symbol.low, 1))
+    made = made_sizes(module.main)
+    for name in (*(name for name in module.symbols if name not in made), *made):
+        symbol, value = module.symbols[name], given.get(name)
+        if value is None and name in made:
+            most = _most(made[name], sizes)
+            value = most if symbol.high is None else min(most, symbol.high)
+        elif value is None:
+            value = symbol.example or max(symbol.low, 1)
         if value < symbol.low or (symbol.high is not None and value > symbol.high):
             raise CodesignError(f"{name} = {value} is outside its range {symbol.low} to {symbol.high or 'any'}")
         sizes[name] = value
     return sizes
+
+
+def _most(call: Call, sizes: Mapping[str, int]) -> int:
+    """Values of the largest tensor that a call reads."""
+    return max((int(tensor_type(value).elements.evaluate(sizes)) for value in call.inputs), default=1)
 
 
 def _planned(name: str, info: KernelInfo) -> PlannedKernel:

@@ -80,12 +80,14 @@ class _Runner:
         self.machine = machine
         self.programs: dict[str, Program] = {}
         self.done: list[tuple[str, SimulationResult]] = []
+        self.lowered: dict[str, dict[str, int]] = {}
         self.sizes: dict[str, int] = {}
 
     def launch(self, kernel: Kernel, inputs: Sequence[Array], sizes: Mapping[str, int]) -> Sequence[Array]:
         self.sizes.update(sizes)
-        if kernel.name not in self.programs:
-            self.programs[kernel.name] = lower(kernel, self.machine, sizes)
+        own = {name: sizes[name] for name in kernel.symbols}
+        if self.lowered.get(kernel.name) != own:
+            self.programs[kernel.name], self.lowered[kernel.name] = lower(kernel, self.machine, sizes), own
         program = self.programs[kernel.name]
         shapes = [tuple(size.constant for size in value.shape) for value in program.inputs]
         buffers = [array.reshape(shape) for array, shape in zip(inputs, shapes, strict=True)]

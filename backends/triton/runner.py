@@ -24,7 +24,7 @@ from codesign.backends.triton.source import short
 from codesign.backends.triton.torch_text import TorchText
 from codesign.ir.core import Block, Module, Op, Value, tensor_type
 from codesign.ir.errors import UnsupportedError
-from codesign.ir.tensor import Call, Collective, Constant, If, Launch, Random, Scan, Scatter, Sort, While
+from codesign.ir.tensor import Call, Collective, Constant, If, Launch, Random, Scan, Scatter, Sort, While, made_sizes
 from codesign.ir.types import TensorType
 from codesign.passes.memory import MemoryPlan, find_aliases, plan
 
@@ -201,6 +201,7 @@ class _Writer:
         self.names: dict[Value, str] = {}
         self.namer = Namer(frozenset({"self", "arena", "weights", "device", "sizes", "HERE", "ARENA_BYTES", "Runner"}))
         self.sizes = {name: self.namer.fresh(name) for name in module.symbols}
+        self.made = made_sizes(module.main)
         self.kernels: dict[str, str] = {}
         self.files = file_names(module.kernels)
         self.attributes = Namer(frozenset({"device", "weights", "arena", "WEIGHTS"}))
@@ -288,7 +289,7 @@ class _Writer:
         for value in args:
             name, shape = self.names[value], self._shape(tensor_type(value))
             lines.append(f'assert {name}.shape == ({shape}), f"{name} has shape {{tuple({name}.shape)}}"')
-        unbound = [name for name in self.module.symbols if name not in bound]
+        unbound = [name for name in self.module.symbols if name not in bound and name not in self.made]
         if unbound:
             raise UnsupportedError(f"the size {unbound[0]} is no input's size, so a runner can't know it")
         return [*lines, "device = self.device", "arena = self.arena"]
@@ -314,7 +315,7 @@ class _Writer:
         if isinstance(op, Launch):
             return self._launch(op, in_arena, note)
         if isinstance(op, Call):
-            return [self._call(op) + note]
+            return [self._call(op) + note, *self._sizes_made(op)]
         if isinstance(op, Sort):
             return self._sort(op, note)
         if isinstance(op, Scan):
@@ -371,6 +372,19 @@ class _Writer:
         text = f"torch.ops.{dotted(op.target, 2, 3)}({', '.join(arguments)})"
         dense = f"{text}.contiguous()" if len(names) == 1 else f"(x.contiguous() for x in {text})"
         return f"{left} = {dense}"
+
+    def _sizes_made(self, op: Call) -> list[str]:
+        """Sizes that data decides, as the results of a call show them."""
+        lines = []
+        for name in sorted(name for name, maker in self.made.items() if maker is op):
+            shown = [(v, k) for v in op.results for k, size in enumerate(v.shape) if size.variable == name]
+            if not shown:
+                raise UnsupportedError(
+                    f"no size of a result is {name} itself, so a runner can't know it", place=op.location
+                )
+            value, dim = shown[0]
+            lines.append(f"{self.sizes[name]} = {self.names[value]}.shape[{dim}]")
+        return lines
 
     def _argument(self, op: Call, value: Any) -> str:
         if isinstance(value, tuple):

@@ -16,6 +16,8 @@ from codesign.ir.dtypes import BOOL, I64, DType
 from codesign.ir.index import Index, index, product
 from codesign.ir.numerics import highest, lowest
 from codesign.ir.scalar import Scalar, apply, cast
+from codesign.ir.tensor import Call
+from codesign.ir.types import TensorType
 
 _COMBINERS = {
     "sum": "add",
@@ -83,10 +85,14 @@ def advanced(b: Builder, shape: Sequence[Index], indices: Sequence[Value | None]
 
     Adjacent index tensors leave their dims in place; separated ones put them in front (NumPy's rule).
     """
-    dims = [d for d, ids in enumerate(indices) if ids is not None]
-    rank = max(len(shape_of(ids)) for ids in indices if ids is not None)
+    return _together([None if ids is None else len(shape_of(ids)) for ids in indices])
+
+
+def _together(ranks: Sequence[int | None]) -> tuple[list[int], int, int]:
+    """The same from how many dims each index tensor has."""
+    dims = [d for d, rank in enumerate(ranks) if rank is not None]
     adjacent = dims == list(range(dims[0], dims[0] + len(dims)))
-    return dims, (dims[0] if adjacent else 0), rank
+    return dims, (dims[0] if adjacent else 0), max(rank for rank in ranks if rank is not None)
 
 
 def advanced_point(
@@ -104,17 +110,76 @@ def advanced_point(
     return point
 
 
-def _no_masks(b: Builder, indices: Sequence[Value | None]) -> None:
-    if any(ids is not None and tensor_type(ids).dtype is BOOL for ids in indices):
-        raise b.unsupported("the shape of its result depends on a boolean mask", "use torch.where")
+def _has_masks(indices: Sequence[Value | None]) -> bool:
+    return any(ids is not None and tensor_type(ids).dtype is BOOL for ids in indices)
+
+
+def _places(b: Builder, mask: Value, count: Index) -> list[Value]:
+    """Of a mask with `count` true values, which data decides: where they are along each of its dims."""
+    rank = len(shape_of(mask))
+    if rank == 0:
+        raise b.unsupported("a boolean mask of no dims as an index", "use torch.where")
+    kind = TensorType(I64, (count, index(rank)))
+    call = b.add(Call("aten.nonzero.default", [mask], [kind], attributes={"arg0": "%0"}, names=[f"{b.name}_places"]))
+    b.warnings.append(f"{b.location}: the places of a mask depend on data; aten.nonzero finds them in an external call")
+
+    def along(dim: int) -> Value:
+        return b.compute((count,), lambda i: read(call.result, (*i, index(dim))), name=f"{b.name}_{dim}")
+
+    return [along(dim) for dim in range(rank)]
+
+
+@lower("aten.masked_select.default")
+def masked_select(b: Builder, x: Value, mask: Value) -> Value:
+    """The values at the true places of a mask, as far as the two are broadcast over each other."""
+    shape = _broadcast_shape([shape_of(x), shape_of(mask)])
+    if not shape:
+        shape = (index(1),)
+    whole = b.compute(shape, lambda i: b.element(mask, i, BOOL), name=f"{b.name}_mask")
+    places = _places(b, whole, b.shape[0])
+
+    def body(i: Point) -> Scalar:
+        point = [data_index(read(place, i), size, wrap=False) for place, size in zip(places, shape, strict=True)]
+        return b.element(x, point, b.dtype)
+
+    return b.compute(b.shape, body)
+
+
+def _count_of(shape: Sequence[Index], indices: Sequence[Value | None]) -> Index:
+    """How many true values the masks among index tensors have, by the shape of the result: the last of the dims that these have in common."""
+    _, start, rank = _together(_ranks(indices))
+    return shape[start + rank - 1]
+
+
+def _ranks(indices: Sequence[Value | None]) -> list[int | None]:
+    """Dims of the index tensor of each dim, a mask being one of one dim for each of its own."""
+    ranks: list[int | None] = []
+    for ids in indices:
+        if ids is not None and tensor_type(ids).dtype is BOOL:
+            ranks.extend([1] * len(shape_of(ids)))
+        else:
+            ranks.append(None if ids is None else len(shape_of(ids)))
+    return ranks
+
+
+def _without_masks(b: Builder, indices: Sequence[Value | None], count: Index) -> list[Value | None]:
+    """Index tensors with each mask replaced by the places of its true values."""
+    found: list[Value | None] = []
+    for ids in indices:
+        if ids is not None and tensor_type(ids).dtype is BOOL:
+            found.extend(_places(b, ids, count))
+        else:
+            found.append(ids)
+    return found
 
 
 @lower("aten.index.Tensor", "aten._unsafe_index.Tensor")
 def index_tensor(b: Builder, x: Value, indices: Sequence[Value | None]) -> Value:
     shape = shape_of(x)
-    _no_masks(b, indices)
     if all(ids is None for ids in indices):
         return x
+    if _has_masks(indices):
+        indices = _without_masks(b, indices, _count_of(b.shape, indices))
     _, start, rank = advanced(b, shape, indices)
     return b.compute(b.shape, lambda i: read(x, advanced_point(shape, indices, i, start, rank)))
 
@@ -320,11 +385,13 @@ def index_fill(b: Builder, x: Value, dim: int, ids: Value, value: Operand) -> Va
 def index_put(
     b: Builder, x: Value, indices: Sequence[Value | None], values: Value, accumulate: bool = False, unsafe: bool = False
 ) -> Value:
-    """x with values written (or added) where the index tensors point; a single boolean mask becomes a select."""
+    """x with values written (or added) where the index tensors point; a mask whose places all get one value becomes a select."""
     shape = shape_of(x)
-    masks = [ids for ids in indices if ids is not None and tensor_type(ids).dtype is BOOL]
-    if masks:
-        return _masked_put(b, x, indices, values, accumulate)
+    if _has_masks(indices):
+        chosen = _masked_put(b, x, indices, values, accumulate)
+        if chosen is not None:
+            return chosen
+        indices = _without_masks(b, indices, _count_given(b, x, indices, values))
     if all(ids is None for ids in indices):
         old, compute = x, opmath(b.dtype)
         return b.compute(
@@ -355,15 +422,35 @@ def _broadcast_shape(shapes: Sequence[Sequence[Index]]) -> tuple[Index, ...]:
     return tuple(next((n for n in sizes if n != 1), index(1)) for sizes in zip(*padded, strict=True))
 
 
-def _masked_put(b: Builder, x: Value, indices: Sequence[Value | None], values: Value, accumulate: bool) -> Value:
+def _count_given(b: Builder, x: Value, indices: Sequence[Value | None], values: Value) -> Index:
+    """How many true values the masks among index tensors must have for the values that are written there."""
+    ranks = _ranks(indices)
+    _, start, _ = _together(ranks)
+    after = len(shape_of(x)) - sum(rank is not None for rank in ranks) - start
+    sizes = [
+        shape_of(values),
+        *(shape_of(ids) for ids in indices if ids is not None and tensor_type(ids).dtype is not BOOL),
+    ]
+    ends = [sizes[0][: len(sizes[0]) - after], *sizes[1:]]
+    found = next((shape[-1] for shape in ends if shape and shape[-1] != 1), None)
+    if found is None:
+        raise b.unsupported("how many values a boolean mask writes is not known", "use torch.where or masked_scatter")
+    return found
+
+
+def _masked_put(b: Builder, x: Value, indices: Sequence[Value | None], values: Value, accumulate: bool) -> Value | None:
+    """A select, where one mask is the only index and all its places get the same values; else None."""
     given = [(d, ids) for d, ids in enumerate(indices) if ids is not None]
-    if len(given) != 1 or tensor_type(values).elements != 1:
-        raise b.unsupported("writing several values through a boolean mask", "use torch.where or masked_scatter")
     dim, mask = given[0]
     width, compute = len(shape_of(mask)), opmath(b.dtype)
+    rest = len(shape_of(x)) - width - dim
+    sizes = shape_of(values)
+    if len(given) != 1 or (len(sizes) > rest and sizes[len(sizes) - rest - 1] != 1):
+        return None
 
     def body(i: Point) -> Scalar:
-        new, old = b.number(values, compute), cast(read(x, i), compute)
+        point = (*i[:dim], index(0), *i[dim + width :])
+        new, old = cast(b.element(values, point, tensor_type(values).dtype), compute), cast(read(x, i), compute)
         new = apply("add", old, new) if accumulate else new
         return cast(where(read(mask, i[dim : dim + width]), new, old), b.dtype)
 

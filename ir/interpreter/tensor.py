@@ -36,6 +36,8 @@ class Context:
     module: Module = field(default_factory=Module)
     externals: Mapping[str, External] = field(default_factory=dict)
     launcher: Launcher | None = None
+    made: Mapping[str, tensor.Call] = field(default_factory=dict)
+    """Sizes that data decides, which are known when the call that makes them has run."""
 
 
 def evaluate(
@@ -49,19 +51,22 @@ def evaluate(
     """The results of a function of the module for given inputs.
 
     `function`: its name (the main one when not given). Size symbols are bound from the inputs' shapes; `symbols`
-    gives those that no shape shows. `externals`: what runs each `call` target. `launcher`: what runs
-    kernels (their tile-level meaning when not given). Arrays of formats that NumPy lacks are float32.
+    gives those that no shape shows; sizes that data decides are what the data makes them. `externals`: what runs each
+    `call` target. `launcher`: what runs kernels (their tile-level meaning when not given). Arrays of formats that NumPy
+    lacks are float32.
     """
     target = module.main if function is None else module.functions[function]
     if len(inputs) != len(target.args):
         raise EvaluationError(f"@{target.name} takes {len(target.args)} inputs, got {len(inputs)}")
     arrays = [held(array, value.type.dtype) for array, value in zip(inputs, target.args, strict=True)]
-    bound = bind_symbols(((v.name, v.shape, a.shape) for v, a in zip(target.args, arrays, strict=True)), symbols)
+    made = tensor.made_sizes(target)
+    known = {name: size for name, size in (symbols or {}).items() if name not in made}
+    bound = bind_symbols(((v.name, v.shape, a.shape) for v, a in zip(target.args, arrays, strict=True)), known)
     for symbol in module.symbols.values():
         size = bound.get(symbol.name)
         if size is not None and (size < symbol.low or (symbol.high is not None and size > symbol.high)):
             raise EvaluationError(f"{symbol.name} = {size} is outside its range {symbol.low}..{symbol.high or ''}")
-    context = Context(bound, module, externals or {}, launcher)
+    context = Context(bound, module, externals or {}, launcher, made)
     env = dict(zip(target.args, arrays, strict=True))
     run_block(target.body, env, context, release=True)
     return [env[value] for value in target.results]
@@ -254,7 +259,11 @@ def _call(op: tensor.Call, env: dict[Value, Array], context: Context) -> list[Ar
     arrays = list(answer) if isinstance(answer, (list, tuple)) else [answer]
     if len(arrays) != len(op.results):
         raise EvaluationError(f"{op.target!r} gave {len(arrays)} results, not {len(op.results)}", place=op.location)
-    return [held(array, value.type.dtype) for array, value in zip(arrays, op.results, strict=True)]
+    results = [held(array, value.type.dtype) for array, value in zip(arrays, op.results, strict=True)]
+    known = {name: size for name, size in context.symbols.items() if context.made.get(name) is not op}
+    shapes = ((value.name, value.shape, array.shape) for value, array in zip(op.results, results, strict=True))
+    context.symbols.update(bind_symbols(shapes, known))
+    return results
 
 
 def _collective(op: tensor.Collective, env: dict[Value, Array], context: Context) -> list[Array]:

@@ -40,7 +40,7 @@ def verify(module: Module) -> None:
 def verify_function(function: Function, module: Module) -> None:
     """Check one tensor-level function of a module."""
     check_name("a function", function.name, function.location)
-    TensorVerifier(module).block(function.body, set())
+    TensorVerifier(module, function).block(function.body, set())
 
 
 def verify_kernel(kernel: Kernel, bounds: Bounds | None = None) -> None:

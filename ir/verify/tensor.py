@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from codesign.ir import tensor
-from codesign.ir.core import Block, Module, Op, Value
+from codesign.ir.core import Block, Function, Module, Op, Value
 from codesign.ir.dtypes import BOOL, I64
 from codesign.ir.errors import VerificationError
 from codesign.ir.index import Bounds, Index, product
@@ -29,9 +29,10 @@ from codesign.ir.verify.names import check_call
 class TensorVerifier:
     """Checks blocks of tensor-level ops; `defined` holds the values in scope."""
 
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: Module, function: Function) -> None:
         self.module = module
         self.symbols = frozenset(module.symbols)
+        self.unmade = tensor.made_sizes(function)
         self.bounds = module.bounds()
 
     # -- blocks -------------------------------------------------------------------------------------------------------
@@ -57,6 +58,9 @@ class TensorVerifier:
             message = f"%{value.name} is a {value.type}; the tensor level has tensors only"
         else:
             unknown = sorted({n for size in value.type.shape for n in size.variables()} - self.symbols)
+            early = sorted(n for size in value.type.shape for n in size.variables() if n in self.unmade)
+            if early:
+                message = f"%{value.name}: {value.type} has the size {early[0]!r} before the call that makes it"
             if unknown:
                 message = f"%{value.name}: {value.type} has the size {unknown[0]!r}, which is no symbol of the module"
         if message and op is not None:
@@ -74,6 +78,7 @@ class TensorVerifier:
         if rule is None:
             fail(op, "is not an op of the tensor level")
         rule(self, op, defined)
+        self.unmade = {name: call for name, call in self.unmade.items() if call is not op}
         for value in op.results:
             self._define(value, defined, op)
 
