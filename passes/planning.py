@@ -103,9 +103,7 @@ def plan_module(
     clock, remarks = clock or Clock(), [] if remarks is None else remarks
     sizes = sizes_of(module, choices.sizes)
     for name in (name for name in made_sizes(module.main) if name not in choices.sizes):
-        remarks.append(
-            f"data decides the size {name}: costed at {sizes[name]:,} (--bind {name}=SIZE for another)"
-        )
+        remarks.append(f"data decides the size {name}: costed at {sizes[name]:,} (--bind {name}=SIZE for another)")
     tuner = tuner_for(module, machine, choices, sizes)
     context = Context(machine, tuner.price, sizes, remarks, why=tuner.why, kept=tuner.store, below=tuner.price)
     step(f"fusing for {machine.name}")
