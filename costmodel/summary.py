@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -46,6 +46,16 @@ class Access:
     gather: tuple[str, ...] = ()
     padded: bool = False
     """Reads outside the tensor are replaced (pad, convolution borders)."""
+
+    @cached_property
+    def _key(self) -> int:
+        return hash((self.tensor, self.kind, self.dtype, self.shape, self.strides, self.index, self.dims))
+
+    def __hash__(self) -> int:
+        return self._key  # asked for with every price
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Access, tuple(getattr(self, each.name) for each in fields(self))
 
 
 @dataclass(frozen=True)

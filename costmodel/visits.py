@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from codesign.costmodel.distinct import distinct
-from codesign.ir.index import ceildiv, index, maximum
+from codesign.ir.index import Index, ceildiv, index, maximum
 from codesign.ir.reach import Reach, Stretch
 
 Array = Any
@@ -60,7 +61,7 @@ def visited(
     ends = {name: (f"{name} first", f"{name} last") for name in names}
     stretches = reach.stretches(ends, "extent", "step")
     trips = [
-        maximum(ceildiv(upper - lower, "step"), 0)
+        index(maximum(ceildiv(upper - lower, "step"), 0))
         for lower, upper in (reach.over(ends, "extent", "step"), *stretches.values())
     ]
     along = [name for name in names if name in blocks]
@@ -70,28 +71,38 @@ def visited(
     given |= {f"{name} parts": parts[name] for name in along if name in parts}
     shape = np.broadcast_shapes(*(np.shape(value) for value in given.values()))
     different, places = distinct(list(given.values()))
-    results: list[list[float]] = []
-    for values in different:
-        known: dict[str, Any] = dict(zip(given, values.tolist(), strict=True))
-        counts = [known[f"{name} blocks"] for name in along]
-        programs = np.meshgrid(*(_programs(count) for count in counts), indexing="ij", sparse=True)
-        for name in names:
-            known[f"{name} first"], known[f"{name} last"] = 0, known[f"{name} extent"] - 1
-        for name, each, count in zip(along, programs, counts, strict=True):
-            if count > 1:
-                known[f"{name} first"] = each * known[f"{name} tile"]
-                known[f"{name} last"] = known[f"{name} first"] + known[f"{name} tile"] - 1
-        cut = [known.get(f"{name} parts", 1) for name in along]
-        row: list[float] = []
-        for one in trips:
-            steps = np.broadcast_to(np.asarray(index(one).evaluate(known)), [each.size for each in programs])
-            mean = steps.mean()
-            row += [mean, steps.max(), _slowest(steps, cut) if parts else mean]
-        results.append(row)
+    results = [
+        _of_programs(tuple(trips), tuple(names), tuple(along), tuple(zip(given, values.tolist(), strict=True)))
+        for values in different
+    ]
     columns = [np.array(column, dtype=np.float64) for column in zip(*results, strict=True)]
     found = [column[places].reshape(shape) if shape else float(column[0]) for column in columns]
     every, *others = (Visits(*found[at : at + 3]) for at in range(0, len(found), 3))
     return Visited(every, dict(zip(stretches, others, strict=True)))
+
+
+@lru_cache(maxsize=1 << 16)
+def _of_programs(
+    trips: tuple[Index, ...], names: tuple[str, ...], along: tuple[str, ...], given: tuple[tuple[str, int], ...]
+) -> tuple[float, ...]:
+    """Of each expression of trips, its mean and most over the programs of a grid, and the mean of the slowest core; all else is numbers."""
+    known: dict[str, Any] = dict(given)
+    counts = [known[f"{name} blocks"] for name in along]
+    programs = np.meshgrid(*(_programs(count) for count in counts), indexing="ij", sparse=True)
+    for name in names:
+        known[f"{name} first"], known[f"{name} last"] = 0, known[f"{name} extent"] - 1
+    for name, each, count in zip(along, programs, counts, strict=True):
+        if count > 1:
+            known[f"{name} first"] = each * known[f"{name} tile"]
+            known[f"{name} last"] = known[f"{name} first"] + known[f"{name} tile"] - 1
+    parted = any(f"{name} parts" in known for name in along)
+    cut = [known.get(f"{name} parts", 1) for name in along]
+    row: list[float] = []
+    for one in trips:
+        steps = np.broadcast_to(np.asarray(one.evaluate(known)), [each.size for each in programs])
+        mean = steps.mean()
+        row += [mean, steps.max(), _slowest(steps, cut) if parted else mean]
+    return tuple(row)
 
 
 def _slowest(steps: np.ndarray[Any, np.dtype[Any]], cut: Sequence[int]) -> float:
