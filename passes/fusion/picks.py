@@ -26,14 +26,14 @@ def with_picks(group: Group, value: Value, outer: Bounds) -> Group | None:
     mapping: dict[Value, Value] = {}
     found = False
     for op in group.computes:
-        reads = [read for read in op.body.reads() if read.source is value]
+        body = op.body.replace_sources(mapping)
+        reads = [read for read in body.reads() if read.source is value]
         picks = {read: made for read in reads if (made := _pick(op, read, group, outer)) is not None}
         found = found or bool(picks)
         computes.extend(pick for pick, _ in picks.values())
-        body = _with_reads(op.body, {read: body for read, (_, body) in picks.items()})
         new = Compute(
             op.dims,
-            body.replace_sources(mapping),
+            _with_reads(body, {read: instead for read, (_, instead) in picks.items()}),
             dtype=op.dtype,
             reductions=op.reductions,
             monoid=op.monoid,

@@ -70,3 +70,24 @@ func @main(%x: f32[2, 4], %t: i64[2]) {
     x = np.array([[np.inf, 1.0, np.nan, -np.inf], [3.0, np.nan, -np.inf, np.inf]], np.float32)
     (found,) = evaluate(module, [x, np.array([1, 0])])
     np.testing.assert_array_equal(found, [2.0, 6.0])
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_position_that_the_group_itself_computes(rows: int) -> None:
+    """As of the weights of a mixture, taken in the order of a sort that is part of the kernel."""
+    text = f"""module @m
+
+func @main(%x: f32[{rows}, 4], %rank: i64[6]) {{
+  %y = compute f32[v: {rows * 2}] max(k: 4) {{ %x[v // 2, k] * f32(v + 1) }}
+  %top = compute f32[] max(v: {rows * 2}) {{ %y[v] }}
+  %sum = compute f32[] sum(v: {rows * 2}) {{ exp(%y[v] - %top[]) }}
+  %place = compute i64[i: 2] sum(r: 6) {{ select(%rank[r] == i, r % {rows * 2}, 0) }}
+  %p = compute f32[i: 2] {{ exp(%y[%place[i]] - %top[]) / %sum[] }}
+  return %place, %p
+}}
+"""
+    module, _ = fused(text)
+    x = np.random.default_rng(1).standard_normal((rows, 4)).astype(np.float32)
+    rank = np.array([2, 3, 1, 5, 4, 0])
+    for found, wanted in zip(evaluate(module, [x, rank]), evaluate(parse(text), [x, rank]), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
