@@ -85,6 +85,9 @@ _FIELDS = {
     "static_watts": Allowed(0.0, 1e9),
     "read_joules_per_byte": _JOULES,
     "write_joules_per_byte": _JOULES,
+    "link_joules_per_byte": _JOULES,
+    "joules_per_byte": _JOULES,
+    "hop_seconds": _SECONDS,
 }
 _ENTRIES = {
     "limits": LIMITS,

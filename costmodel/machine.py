@@ -91,7 +91,8 @@ class AxisInSpace(_Data):
     """Instances of a level side by side: only dims that the operand `shares` does not depend on lie along it (any, where it is absent), and one
     transfer serves all along it, of that operand (of any), unless there is no `multicast`. `full`: only mappings that use as many of them as the
     sizes of a product allow are wanted. `topology`: what connects them to the level outside: a `bus`, or links from each to the next, as a `line`
-    that its port is at one end of or as a `ring` with the port in it; `link_bandwidth`: bytes a second of one link, both ways together."""
+    that its port is at one end of or as a `ring` with the port in it; of one link `link_bandwidth`, bytes a second both ways together, and
+    `link_joules_per_byte`."""
 
     name: str
     size: Count
@@ -100,6 +101,7 @@ class AxisInSpace(_Data):
     full: Flag = False
     topology: Literal["bus", "line", "ring"] = "bus"
     link_bandwidth: Figure | None = None
+    link_joules_per_byte: Figure | None = None
 
 
 class Holds(_Data):
@@ -114,6 +116,18 @@ class Holds(_Data):
     axes: tuple[AxisInSpace, ...] = ()
 
 
+class LinksBetween(_Data):
+    """What connects a level's instances to the memory of the level around: links from each to the next, on a `line` whose first instance is at the
+    memory's port, on a `ring` with the port at one of them, or on a `mesh` of so many `columns` with the port at a corner. Of one link: bytes a
+    second (both ways together; no wait where it is absent), seconds until a byte has passed it, joules a byte."""
+
+    topology: Literal["line", "ring", "mesh"]
+    columns: Count = 1
+    link_bandwidth: Figure | None = None
+    hop_seconds: Figure | None = None
+    joules_per_byte: Figure | None = None
+
+
 class Level(_Data):
     """A memory level; levels are listed from the outermost to the innermost.
 
@@ -122,6 +136,7 @@ class Level(_Data):
     dimensions to. Capacity, bandwidth (bytes per second, both directions together unless `write_bandwidth` is given)
     and latency are per instance. `efficiency`: the share of the bandwidth that a long transfer reaches (1 where it is absent).
     `multicast`: one transfer out of it reaches any number of the instances inside. `holds`: what of a product may be there (`costmodel.mapping`).
+    `network`: how its instances are connected to the level around, where that is not one bus.
     """
 
     name: str
@@ -137,6 +152,17 @@ class Level(_Data):
     energy: Energy | None = None
     multicast: Flag = False
     holds: Holds | None = None
+    network: LinksBetween | None = None
+
+    @model_validator(mode="after")
+    def _mesh_makes_fanout(self) -> Level:
+        if self.network is not None and (self.fanout % self.network.columns or self.fanout == 1):
+            raise ValueError(
+                f"network.columns: {self.network.columns} do not make a mesh of the fanout of {self.fanout}"
+            )
+        if self.network is not None and self.network.topology != "mesh" and self.network.columns != 1:
+            raise ValueError(f"network.columns: a {self.network.topology} has none")
+        return self
 
     @model_validator(mode="after")
     def _axes_make_fanout(self) -> Level:

@@ -52,6 +52,8 @@ DATAFLOW = (
     "levels.dram.line_bytes",
     "levels.dram.efficiency",
     "levels.*.holds.axes.*.link_bandwidth",
+    "levels.*.holds.axes.*.link_joules_per_byte",
+    *(f"levels.*.network.{name}" for name in ("link_bandwidth", "hop_seconds", "joules_per_byte")),
     *(f"units.tensor.array.{side}" for side in ("rows", "columns", "depth")),
     *(f"units.tensor.energy_joules_per_operation.{dtype}" for dtype in _PRODUCTS),
     "units.*.clock_hz",

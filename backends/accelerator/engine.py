@@ -19,14 +19,15 @@ import numpy as np
 from codesign.backends.accelerator.costs import shared_joules, stored_joules
 from codesign.backends.accelerator.flat import Flat
 from codesign.backends.accelerator.timing import Classes, Gangs, on_grid, waits_of
+from codesign.costmodel.dataflow.network import Network
 from codesign.costmodel.dataflow.space import passes
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.program import ENGINES, Program, Store
 
 KINDS = len(ENGINES)
 _SURE, _TRANSFER = 0, 1
-Gang = tuple[int, tuple[int, ...], tuple[int, ...], int]
-"""What cores load together: the class, how often it leaves each port and arrives behind it, and the number of cores."""
+Gang = tuple[int, tuple[int, ...], tuple[int, ...], int, float]
+"""What cores load together: the class, how often it leaves each port and arrives behind it, the number of cores, and joules of a byte on links."""
 Route = list[tuple[list[float], int, float]]
 """The ports in the way of a transfer, each as (when its instances are free, which one, clocks that it takes there)."""
 Queue = deque[tuple[int, float, "Plan"]]
@@ -88,7 +89,7 @@ class Clock:
         self._codes()
         self._semaphores(program, [row.tolist() for row in self.needs])
         self._memories()
-        self.latency = on_grid(target.latency_clocks)
+        self.latency = self._latencies()
         self.depth = target.queue_depth
         self.at: list[int] = flat.first[:-1].tolist()
         self.stop: list[int] = flat.first[1:].tolist()
@@ -177,6 +178,36 @@ class Clock:
             [0.0] * len(way) if port.write_bytes_per_clock else way
             for port, way in zip(ports, self.inward, strict=True)
         ]
+        self.links = [[0.0] * (port.network.count * -(-cores // port.cores) if port.network else 0) for port in ports]
+
+    def _latencies(self) -> list[float]:
+        """Of each core, clocks from a request to the first byte out of DRAM."""
+        base = sum(port.latency_clocks for port in self.target.ports)
+        return [
+            on_grid(base + sum(many * net.hop_clocks for net, _, _, many in self._linked((core,), 0)))
+            for core in range(self.cores)
+        ]
+
+    def _linked(self, cores: tuple[int, ...], outer: int) -> list[tuple[Network, int, int, int]]:
+        """The links that a transfer to some cores passes, with their network and the number of its port: once where a network sends to many,
+        else for each instance that has some of them."""
+        found = []
+        for number, port in enumerate(self.target.ports):
+            net = port.network
+            if net is None or number < outer:
+                continue
+            for group in sorted({core // port.cores for core in cores}):
+                instances = sorted({core // net.cores % net.count for core in cores if core // port.cores == group})
+                ways = [net.tree(instances)] if port.multicast else [net.ways[instance] for instance in instances]
+                times = Counter(link for way in ways for link in way)
+                found += [(net, number, group * net.count + link, many) for link, many in sorted(times.items())]
+        return found
+
+    def _over(self, linked: list[tuple[Network, int, int, int]], moved: float) -> Route:
+        return [
+            (self.links[number], link, on_grid(moved * many / net.bytes_per_clock))
+            for net, number, link, many in linked
+        ]
 
     def _plan(self, core: int, code: int) -> Plan:
         number, cls = self.number_of[code], self.class_of[code]
@@ -193,6 +224,7 @@ class Clock:
                 )
                 for way, port in list(zip(ways, self.target.ports, strict=True))[self.classes.outer[cls] :]
             ]
+            route += self._over(self._linked((core,), self.classes.outer[cls]), moved)
         waits = self.waits[core][number]
         return Plan(
             engine=KINDS * core + self.kind_of[code],
@@ -252,7 +284,7 @@ class Clock:
             queue.popleft()
             starts[engine].append(now)
             work = [engine]
-            late = finish + latency
+            late = finish + latency[engine // KINDS]
             if late > end[0]:
                 end[0] = late
             for semaphore in plan.signals:
@@ -376,13 +408,15 @@ class Clock:
             port = self.target.ports[position]
             takes = on_grid(moved / port.bytes_per_clock * leaves[position] / arrives[position])
             route += [(self.inward[position], place, takes) for place in sorted({core // port.cores for core in cores})]
-        return (cls, leaves, arrives, len(cores)), route
+        linked = self._linked(cores, self.classes.outer[cls])
+        joules = sum(many * net.joules for net, _, _, many in linked)
+        return (cls, leaves, arrives, len(cores), joules), route + self._over(linked, moved)
 
     def _begin_together(self, group: list[int], now: float, finish: float) -> None:
         work: list[int] = []
-        late = finish + self.latency
-        self.end[0] = max(self.end[0], late)
         for engine in group:
+            late = finish + self.latency[engine // KINDS]
+            self.end[0] = max(self.end[0], late)
             issue, ready, plan = self.queues[engine].popleft()
             began = max(ready, self.free[engine])
             self.busy[engine % KINDS] += finish - now
@@ -424,11 +458,26 @@ class Clock:
                 each = shared_joules(cost, timed, ones, ones, 1, outer)
             moved += 0.0 if outer else times * timed[1]
             joules[ENGINES.index(cost.item.source.engine)] += times * each
-        for (cls, leaves, arrives, cores), times in self.loaded.items():
+        self._link_joules(joules)
+        for (cls, leaves, arrives, cores, linked), times in self.loaded.items():
             timed, outer = classes.timed[cls], classes.outer[cls]
+            joules[0] += times * linked * timed[3]
             moved += 0.0 if outer else times * timed[1] * leaves[0]
             joules[0] += times * shared_joules(classes.costs[cls], timed, leaves, arrives, cores, outer)
         return moved, joules
+
+    def _link_joules(self, joules: list[float]) -> None:
+        """Add the energy of links to that of transfers that cores make alone."""
+        if not any(self.links):
+            return
+        alone = np.flatnonzero(self.gangs.of == 0)
+        pairs = self.classes.of[alone] * self.cores + self.flat.core_of(alone)
+        for pair, times in zip(*np.unique(pairs, return_counts=True), strict=True):
+            cls, core = divmod(int(pair), self.cores)
+            if self.classes.fixed[cls] is None:
+                each = sum(many * net.joules for net, _, _, many in self._linked((core,), self.classes.outer[cls]))
+                kind = ENGINES.index(self.classes.costs[cls].item.source.engine)
+                joules[kind] += int(times) * each * self.classes.timed[cls][3]
 
 
 def _signal(semaphore: Counted, time: float, work: list[int]) -> None:

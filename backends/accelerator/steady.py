@@ -189,7 +189,7 @@ def _loose(clock: Clock, now: float) -> list[float]:
 
 def _ways(clock: Clock) -> list[list[float]]:
     """The ports, each once."""
-    return list({id(way): way for way in (*clock.inward, *clock.outward)}.values())
+    return list({id(way): way for way in (*clock.inward, *clock.outward, *clock.links)}.values())
 
 
 def repetitions(clock: Clock, old: State, new: State) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from codesign.costmodel.dataflow.network import Network, network_of
 from codesign.costmodel.launches import launch_seconds
 from codesign.costmodel.machine import Level, Machine, Unit
 from codesign.ir.dtypes import DTYPES, DType
@@ -32,6 +33,7 @@ class Port:
     `line_bytes`: least transfer (1 when any size goes). Energies are joules per byte (NaN: not in the machine file). `inside`: how many
     of the target's places are not inside one instance. `multicast`: one transfer out of it reaches any number of those inside.
     `place`: as programs name it; `capacity`: bytes of an instance that they may keep data in (none in hardware's own caches).
+    `network`: what connects it to the instances of the next level in.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Port:
     multicast: bool = False
     place: str = ""
     capacity: int = 0
+    network: Network | None = None
 
 
 @dataclass(frozen=True)
@@ -135,8 +138,8 @@ class Target:
 
     @property
     def latency_clocks(self) -> float:
-        """From a core's request to the first byte out of DRAM."""
-        return sum(port.latency_clocks for port in self.ports)
+        """From a core's request to the first byte out of DRAM, in the mean over the cores."""
+        return sum(port.latency_clocks + _hops(port) for port in self.ports)
 
     @property
     def meeting_seconds(self) -> float:
@@ -228,7 +231,10 @@ def _target(machine: Machine) -> Target:
         scratch_read_joules=_joules(machine, core, False),
         scratch_write_joules=_joules(machine, core, True),
         capacity=capacity,
-        ports=tuple(_port(machine, level, cores, clock) for level in machine.levels[:position]),
+        ports=tuple(
+            _port(machine, level, inner, cores, clock)
+            for level, inner in zip(machine.levels[:position], machine.levels[1:], strict=False)
+        ),
         dma_bytes_per_clock=machine.limit("dma_bytes_per_clock"),
         dma_setup_clocks=machine.limit("dma_setup_clocks"),
         descriptor_dims=int(machine.limit("dma_descriptor_dims")),
@@ -266,7 +272,12 @@ def _places(levels: list[Level]) -> tuple[tuple[str, int], ...]:
     return tuple(found.items())
 
 
-def _port(machine: Machine, level: Level, cores: int, clock: float) -> Port:
+def _hops(port: Port) -> float:
+    """Clocks on the links of a port's network, in the mean."""
+    return port.network.hops * port.network.hop_clocks if port.network else 0.0
+
+
+def _port(machine: Machine, level: Level, inner: Level, cores: int, clock: float) -> Port:
     where = f"levels.{level.name}"
     reached = machine.need(level.efficiency, f"{where}.efficiency") if level.efficiency else 1.0
     return Port(
@@ -286,6 +297,9 @@ def _port(machine: Machine, level: Level, cores: int, clock: float) -> Port:
         multicast=level.multicast,
         place=level.place,
         capacity=_kept_bytes(machine, level, where),
+        network=network_of(
+            machine, inner, cores, len(_places(machine.levels[: machine.levels.index(inner) + 1])), clock
+        ),
     )
 
 

@@ -267,11 +267,16 @@ class Timeline:
             one: Array = 0.0
             whole: Array = 0.0
             portions = task.portions or (1.0,) * len(self.target.ports)
-            for port, most, portion in zip(self.target.ports, self.most, portions, strict=True):
+            links = task.links or (0.0,) * len(self.target.ports)
+            for port, most, portion, linked in zip(self.target.ports, self.most, portions, links, strict=True):
                 rate = port.write_bytes_per_clock if task.engine == "store" else 0.0
                 each = np.asarray(task.moved) / (rate or port.bytes_per_clock)
                 one = np.maximum(one, each)
                 whole = np.maximum(whole, each * np.maximum(np.minimum(self.cores, most) * portion, 1.0))
+                if port.network is not None:
+                    each = np.asarray(task.moved) / port.network.bytes_per_clock
+                    one = np.maximum(one, np.where(np.asarray(linked) > 0, each, 0.0))
+                    whole = np.maximum(whole, each * np.minimum(self.cores, most) * linked)
             known = self.lengths[id(task)] = (one, whole)
         return known
 

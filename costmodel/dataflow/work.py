@@ -29,7 +29,8 @@ from codesign.ir.types import BufferType
 class Task:
     """One instruction of a step: clocks on its engine, and for transfers the bytes of lines that pass the ports.
 
-    `portions`: of the bytes, for each port, which pass it for this core; the rest comes with what others load. `shared`: how far among all cores the
+    `portions`: of the bytes, for each port, which pass it for this core; the rest comes with what others load. `links`: which pass the busiest link
+    behind each port. `shared`: how far among all cores the
     first ones reach that begin it together (None: each begins its own). `follows`: a gather that waits for positions which a load before it brings.
     """
 
@@ -37,6 +38,7 @@ class Task:
     clocks: Array
     moved: Array = 0.0
     portions: tuple[Array, ...] = ()
+    links: tuple[Array, ...] = ()
     shared: Array = None
     follows: bool = False
 
@@ -203,7 +205,9 @@ class _Composer:
         if item.kind == "store":
             before = stage.written or (0.0,) * len(passed)
             stage.written = tuple(sofar + moved * share for sofar, share in zip(before, passed, strict=True))
-            stage.add(Task("store", clocks, moved, passed))
+            links, hops = self._networks(passed, None)
+            stage.add(Task("store", clocks, moved, passed, links))
+            stage.joules = stage.joules + hops * wanted
             path = sum((port.read_joules + port.write_joules) * wanted for port in target.ports[outer + 1 :])
             end = target.ports[outer].write_joules * (wanted if outer else moved)
             stage.joules = stage.joules + end + path + wanted * target.scratch_read_joules
@@ -217,15 +221,36 @@ class _Composer:
             share * (number > outer or (number == outer and spread)) if outer else share
             for number, share in enumerate(arrives)
         )
+        links, hops = self._networks(leaves, set(self.shape.extents) if item.move.gathers else self._dims(item))
+        stage.joules = stage.joules + hops * wanted
         passing = stage.read or (0.0,) * len(leaves)
         stage.read = tuple(before + moved * share for before, share in zip(passing, leaves, strict=True))
-        stage.add(Task("load", clocks, moved, leaves, together, item.follows))
+        stage.add(Task("load", clocks, moved, leaves, links, together, item.follows))
         path = sum(
             (port.read_joules * out + port.write_joules * into) * wanted
             for port, out, into in zip(target.ports[1:], leaves[1:], arrives[1:], strict=True)
         )
         from_dram = moved * leaves[0] * target.dram.read_joules
         stage.joules = stage.joules + from_dram + path + self.at(item.filled) * target.scratch_write_joules
+
+    def _networks(self, leaves: Sequence[Array], dims: set[str] | None) -> tuple[tuple[Array, ...], Array]:
+        """Behind each port the part of a core's bytes that passes the busiest link, and joules of a byte on all links.
+
+        `dims`: that a load depends on; where a network sends to many, its data goes to all instances along the others at once.
+        """
+        sharers = [1.0] * len(self.target.places) if dims is None else self.shape.layout.sharers(dims)
+        links: list[Array] = []
+        joules: Array = 0.0
+        for port, portion in zip(self.target.ports, leaves, strict=True):
+            if port.network is None:
+                links.append(0.0)
+                continue
+            together: Array = 1.0
+            for many in sharers[port.inside : port.network.inside] if port.multicast else ():
+                together = together * many
+            links.append(portion * port.network.busiest(together))
+            joules = joules + portion * port.network.passed(together) * port.network.joules
+        return tuple(links), joules
 
     def _dims(self, item: Transfer) -> set[str]:
         """Dims that a load depends on, through the ends of the loops around it too where a mask cuts them."""

@@ -38,7 +38,7 @@ def factorisations(extent: int, most: tuple[int, ...]) -> Ints:
 class Chains:
     """Chains of one dim [C] along a nest: the factor at each entry of it, and what they make of each point (arrays [points, C], `used` [axes, C]).
 
-    `loops`, `space`, `sent`, `tile`: as in `Factors`, the dim's part of each. `sizes`: its tile at each point.
+    `loops`, `space`, `sent`, `tile`, `alike`: as in `Factors`, the dim's part of each. `sizes`: its tile at each point.
     """
 
     dim: str
@@ -49,13 +49,14 @@ class Chains:
     tile: Floats
     used: Floats
     sizes: Floats
+    alike: Floats
 
     def __len__(self) -> int:
         return len(self.factors)
 
     def take(self, rows: Ints) -> Chains:
         """The chains of some rows."""
-        arrays = (self.loops, self.space, self.sent, self.tile, self.used, self.sizes)
+        arrays = (self.loops, self.space, self.sent, self.tile, self.used, self.sizes, self.alike)
         return Chains(self.dim, self.factors[rows], *(array[:, rows] for array in arrays))
 
 
@@ -96,7 +97,10 @@ def laid_out(nest: Nest, dim: str, factors: Ints) -> Chains:
             if point.above_parent < at < point.above and not depends and point.operand.role in axis.carries:
                 sent[number] /= values[at]
     used = np.stack([values[at] for at in in_space]) if in_space else np.ones((0, len(factors)))
-    return Chains(dim, factors, loops, space, sent, tile, used, sizes)
+    linked = [point.operand.dims for point in nest.points] if nest.hierarchy.linked else []
+    alike = [one[0] if dim in dims else values[at] for dims in linked for at in in_space]
+    none = np.ones((0, len(factors)))
+    return Chains(dim, factors, loops, space, sent, tile, used, sizes, np.stack(alike) if alike else none)
 
 
 def undominated(columns: Floats, groups: Ints) -> Ints:

@@ -8,7 +8,7 @@ is read back before it is added to, except the first time. What holds for any ma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codesign.costmodel.mapping.hierarchy import Store
+from codesign.costmodel.mapping.hierarchy import Axis, Store
 from codesign.costmodel.mapping.nest import Loop, Nest, Point
 
 Floats = npt.NDArray[np.float64]
@@ -57,7 +57,7 @@ class Factors:
     """Mappings of a nest: for each point `loops`, `space`, `sent`, `tile` and `window`, for each axis in space how many are `used`.
 
     Arrays that broadcast with each other to the shape of the mappings: what only some dims decide is computed once for all the others'. Costs grow
-    with all of them but `used`, which bounds of mappings that are not complete have too high.
+    with all of them but `used`, which bounds of mappings that are not `complete` have too high.
     """
 
     loops: Sequence[Floats]
@@ -66,17 +66,22 @@ class Factors:
     tile: Sequence[Floats]
     window: Sequence[Floats]
     used: Sequence[Floats]
+    complete: bool = True
+    alike: Sequence[Floats] = ()
+    """By point and then axis, how many of the instances in use need the same data; nothing where no links cost energy."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Of mappings: `reads` and `writes` in bytes over all instances, `links` the seconds of the links at each axis' port by operand, `busy` the
+    """Of mappings: `reads` and `writes` in bytes over all instances, `links` the seconds of the links at each axis' port by operand, `link_joules` of
+    all links by operand, `busy` the
     seconds of each part (stores, then the multipliers, then axes that have links), `seconds`, `joules`, `held` in bytes by store, and which
     mappings `fit`. Arrays as in `Factors`."""
 
     reads: Bytes
     writes: Bytes
     links: Bytes
+    link_joules: dict[str, Floats]
     busy: Sequence[Floats]
     seconds: Floats
     joules: Floats
@@ -131,11 +136,12 @@ class Pricing:
         if self.counting.start:
             seconds = seconds + self._start(factors)
         by_operand = [self._joules(reads, writes, operand.name) for operand in problem.operands]
-        joules = _sum(by_operand) + (problem.macs * hierarchy.joules)
+        link_joules = self._link_joules(factors)
+        joules = _sum([*by_operand, *link_joules.values()]) + (problem.macs * hierarchy.joules)
         if hierarchy.static_watts:
             joules = joules + hierarchy.static_watts * seconds
         held = self._held(factors)
-        return Costs(reads, writes, links, busy, seconds, joules, held, self._fit(factors, held))
+        return Costs(reads, writes, links, link_joules, busy, seconds, joules, held, self._fit(factors, held))
 
     def _traffic(self, factors: Factors) -> tuple[Bytes, Bytes]:
         reads: Bytes = {}
@@ -164,6 +170,39 @@ class Pricing:
         """By axis and operand, seconds of the links at the port, which all bytes pass; what all instances need passes once and goes on from each to
         the next. The two of a ring share the bytes."""
         found: dict[tuple[int, str], Floats] = {}
+        for number, axis, place, outside, total in self._over_links(factors):
+            point = self.nest.points[place]
+            if axis.link_bandwidth:
+                groups = instances[point.parent]
+                for other in outside:
+                    if point.operand.role not in self.nest.hierarchy.axes[other].carries:
+                        groups = groups * factors.used[other]
+                seconds = total / groups * (1.0 / (axis.link_bandwidth * axis.ports))
+                _add(found, (number, point.operand.name), seconds)
+        return found
+
+    def _link_joules(self, factors: Factors) -> dict[str, Floats]:
+        """By operand, joules of all links: what is sent to all along an axis passes each link of it once, else those on its way; one at the least
+        where it is not known yet how many instances there are."""
+        found: dict[str, Floats] = {}
+        for number, axis, place, outside, total in self._over_links(factors):
+            if axis.link_joules:
+                operand, passed = self.nest.points[place].operand, total * axis.link_joules
+                name, role = operand.name, operand.role
+                if factors.complete:
+                    axes = self.nest.hierarchy.axes
+                    alike = factors.alike[place * len(axes) :]
+                    sent_to = alike[number] if role in axis.carries else np.ones(1)
+                    passed = passed * axis.passed(factors.used[number], sent_to)
+                    for other in outside:
+                        if role in axes[other].carries:
+                            passed = passed * alike[other]
+                found[name] = found[name] + passed if name in found else passed
+        return found
+
+    def _over_links(self, factors: Factors) -> Iterator[tuple[int, Axis, int, list[int], Floats]]:
+        """Of each axis with links and each point whose data passes it, the axes that it passes before, and its bytes when a transfer counts
+        once."""
         entries, axes = self.nest.entries, self.nest.hierarchy.axes
         at = {
             entry.axis: place
@@ -171,19 +210,12 @@ class Pricing:
             if isinstance(entry, Loop) and entry.axis is not None
         }
         for (number, axis), (place, point) in product(enumerate(axes), enumerate(self.nest.points)):
-            if not axis.link_bandwidth or not point.above_parent < at[number] < point.above:
+            if not (axis.link_bandwidth or axis.link_joules) or not point.above_parent < at[number] < point.above:
                 continue
-            role, width = point.operand.role, max(self._widths(point, point.parent))
-            times = factors.loops[place] if role != "output" else factors.loops[place] * 2.0 - 1.0
+            width = max(self._widths(point, point.parent))
+            times = factors.loops[place] if point.operand.role != "output" else factors.loops[place] * 2.0 - 1.0
             total = (self._whole[place] * width) * times * factors.window[place] * factors.sent[place]
-            groups = instances[point.parent]
-            for other in range(number):
-                if at[other] > point.above_parent and role not in axes[other].carries:
-                    groups = groups * factors.used[other]
-            seconds = total / groups * (1.0 / (axis.link_bandwidth * axis.ports))
-            key = number, point.operand.name
-            found[key] = found[key] + seconds if key in found else seconds
-        return found
+            yield number, axis, place, [other for other in range(number) if at[other] > point.above_parent], total
 
     def _joules(self, reads: Bytes, writes: Bytes, name: str) -> Floats:
         stores = self.nest.hierarchy.stores

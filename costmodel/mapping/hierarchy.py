@@ -10,10 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, prod
 
+import numpy as np
+import numpy.typing as npt
+
 from codesign.costmodel.machine import Figure, Level, Machine, Unit
 from codesign.costmodel.mapping.problem import ROLES
 from codesign.ir.errors import MachineError, UnsupportedError
 
+Floats = npt.NDArray[np.float64]
 ALL = frozenset(ROLES)
 
 
@@ -44,7 +48,7 @@ class Axis:
 
     `shares`: only dims that this role's operand does not depend on lie along it (any, where empty). `carries`: roles of which one transfer serves
     all along it: sent to all of them, or merged on the way out. `full`: as many are used as the sizes of a product allow.
-    `ports`: links that leave its port (two of a ring), of `link_bandwidth` bytes a second (0: no links, and no wait).
+    `ports`: links that leave its port (two of a ring), of `link_bandwidth` bytes a second (0: no links, and no wait) and `link_joules` a byte.
     """
 
     name: str
@@ -55,6 +59,16 @@ class Axis:
     full: bool = False
     ports: int = 1
     link_bandwidth: float = 0.0
+    link_joules: float = 0.0
+
+    def passed(self, used: Floats, alike: Floats) -> Floats:
+        """Links that a transfer passes to so many of the instances in use which need it, in the mean: to one the way, the shorter one round a ring;
+        to all each link; to some as much more than to one as they are of all."""
+        around = np.floor(used / self.ports)
+        left = used - self.ports * around
+        one = (self.ports * around * (around + 1.0) / 2.0 + left * (around + 1.0)) / used
+        found: Floats = one + (used - one) * (alike - 1.0) / np.maximum(used - 1.0, 1.0)
+        return found
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,11 @@ class Hierarchy:
     @property
     def multipliers(self) -> int:
         return prod(axis.size for axis in self.axes)
+
+    @property
+    def linked(self) -> bool:
+        """Whether links cost energy, so that it matters how many instances need the same."""
+        return any(axis.link_joules for axis in self.axes)
 
 
 STATIONARY = {"weight_stationary": "weight", "output_stationary": "output", "input_stationary": "input"}
@@ -127,10 +146,20 @@ def _axes(machine: Machine, level: Level, before: int) -> list[Axis]:
                 axis.full,
                 2 if axis.topology == "ring" else 1,
                 0.0 if axis.topology == "bus" else _or_zero(axis.link_bandwidth),
+                0.0 if axis.topology == "bus" else _or_zero(axis.link_joules_per_byte),
             )
             for axis in level.holds.axes
         ]
-    return [Axis(level.place, level.fanout, before, "", ALL if machine.above(level).multicast else frozenset())]
+    carried = ALL if machine.above(level).multicast else frozenset[str]()
+    if level.network is None:
+        return [Axis(level.place, level.fanout, before, "", carried)]
+    net, columns = level.network, level.network.columns
+    links = _or_zero(net.link_bandwidth), _or_zero(net.joules_per_byte)
+    sides = {f"{level.place} rows": level.fanout // columns, f"{level.place} columns": columns}
+    if net.topology != "mesh":
+        sides = {level.place: level.fanout}
+    ports = 2 if net.topology == "ring" else 1
+    return [Axis(name, size, before, "", carried, False, ports, *links) for name, size in sides.items()]
 
 
 def _carried(shares: str | None, multicast: bool) -> frozenset[str]:

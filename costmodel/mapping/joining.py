@@ -48,6 +48,7 @@ class State:
     sent: Each
     tile: Each
     used: Each
+    alike: Each
     sizes: Mapping[str, Each]
     picked: Mapping[str, Ints]
     shape: tuple[int, int]
@@ -56,7 +57,9 @@ class State:
     def none(nest: Nest) -> State:
         """One mapping of which no dim is cut yet."""
         ones = [np.ones((1, 1))] * len(nest.points)
-        return State(ones, ones, ones, ones, [np.ones((1, 1))] * len(nest.hierarchy.axes), {}, {}, (1, 1))
+        used = [np.ones((1, 1))] * len(nest.hierarchy.axes)
+        alike = used * len(nest.points) if nest.hierarchy.linked else []
+        return State(ones, ones, ones, ones, used, alike, {}, {}, (1, 1))
 
     def flat(self, rows: Ints) -> State:
         """The mappings of some rows, counted along N and then C, as [N, 1]."""
@@ -64,11 +67,11 @@ class State:
         def taken(arrays: Each) -> Each:
             return [np.broadcast_to(array, self.shape).reshape(-1)[rows][:, None] for array in arrays]
 
-        each = (self.loops, self.space, self.sent, self.tile, self.used)
+        each = (self.loops, self.space, self.sent, self.tile, self.used, self.alike)
         sizes = {dim: taken(arrays) for dim, arrays in self.sizes.items()}
         picked = {dim: np.broadcast_to(at, self.shape).reshape(-1)[rows][:, None] for dim, at in self.picked.items()}
-        loops, space, sent, tile, used = (taken(arrays) for arrays in each)
-        return State(loops, space, sent, tile, used, sizes, picked, (len(rows), 1))
+        loops, space, sent, tile, used, alike = (taken(arrays) for arrays in each)
+        return State(loops, space, sent, tile, used, alike, sizes, picked, (len(rows), 1))
 
     def rows(self, start: int, end: int) -> State:
         """Some of the mappings of a flat state."""
@@ -76,11 +79,11 @@ class State:
         def cut(arrays: Each) -> Each:
             return [array if len(array) == 1 else array[start:end] for array in arrays]
 
-        each = (self.loops, self.space, self.sent, self.tile, self.used)
+        each = (self.loops, self.space, self.sent, self.tile, self.used, self.alike)
         sizes = {dim: cut(arrays) for dim, arrays in self.sizes.items()}
         picked = {dim: at[start:end] for dim, at in self.picked.items()}
-        loops, space, sent, tile, used = (cut(arrays) for arrays in each)
-        return State(loops, space, sent, tile, used, sizes, picked, (min(end, self.shape[0]) - start, 1))
+        loops, space, sent, tile, used, alike = (cut(arrays) for arrays in each)
+        return State(loops, space, sent, tile, used, alike, sizes, picked, (min(end, self.shape[0]) - start, 1))
 
     def joined(self, nest: Nest, part: Chains) -> State:
         """Each mapping of a flat state with each chain of one dim more."""
@@ -108,12 +111,13 @@ class State:
             (self.sent, part.sent),
             (self.tile, part.tile),
             (self.used, part.used),
+            (self.alike, part.alike),
         )
-        loops, space, sent, tile, used = (
+        loops, space, sent, tile, used, alike = (
             [mine if (row == 1.0).all() else mine * laid(row) for mine, row in zip(arrays, rows, strict=True)]
             for arrays, rows in pairs
         )
-        return State(loops, space, sent, tile, used, sizes, picked, shape)
+        return State(loops, space, sent, tile, used, alike, sizes, picked, shape)
 
     def factors(self, nest: Nest, rest: Sequence[Edge] = ()) -> Factors:
         """As they are priced; with dims that are not cut yet at the least that these cost."""
@@ -132,7 +136,7 @@ class State:
         if rest:
             used = [np.minimum(mine, float(axis.size)) for mine, axis in zip(used, nest.hierarchy.axes, strict=True)]
         sizes = {**self.sizes, **{edge.dim: list(edge.sizes) for edge in rest}}
-        return Factors(loops, space, sent, tile, _windows(nest, sizes), used)
+        return Factors(loops, space, sent, tile, _windows(nest, sizes), used, not rest, self.alike)
 
     def within(self, nest: Nest, wanted: Sequence[float], rest: Sequence[Edge] = ()) -> npt.NDArray[np.bool_]:
         """Which use no more of an axis than there is, with the least that dims which are not cut yet use, and with the most as many as are

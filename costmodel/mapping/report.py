@@ -38,6 +38,7 @@ def mapping_document(
         "filled": {dim: size for dim, size in nest.problem.extents.items() if size != problem.extents[dim]},
         "levels": [_level(nest, costs, number) for number in range(len(hierarchy.stores))],
         "multiply_seconds": busy[len(hierarchy.stores)],
+        "link_joules": sum(joules.item() for joules in costs.link_joules.values()),
         "link_seconds": dict(zip(linked, busy[len(hierarchy.stores) + 1 :], strict=True)),
         "dram": {
             "level": outer,

@@ -266,5 +266,7 @@ def _costs_alone(pricing: Pricing, part: Chains, names: set[str], timed: bool) -
         if store.read_bandwidth and timed:
             reading, writing = read / store.read_bandwidth, write / store.write_bandwidth
             columns += [reading + writing] if store.one_port else [reading, writing]
+    for name in names & costs.link_joules.keys():
+        joules = joules + costs.link_joules[name][0]
     columns += [seconds[0] + zero for (_, name), seconds in costs.links.items() if name in names and timed]
     return [joules, *columns]

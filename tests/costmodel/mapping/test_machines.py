@@ -39,7 +39,10 @@ bandwidth = {{ value = {bandwidth}, source = "MINE" }}
 read_joules_per_byte = {{ value = {joules}, source = "MINE" }}
 write_joules_per_byte = {{ value = {joules}, source = "MINE" }}
 """
-RING = 'topology = "{topology}", link_bandwidth = {{ value = {links}, source = "MINE" }}'
+RING = (
+    'topology = "{topology}", link_bandwidth = {{ value = {links}, source = "MINE" }}, '
+    'link_joules_per_byte = {{ value = {link_joules}, source = "MINE" }}'
+)
 
 
 def written(
@@ -50,9 +53,10 @@ def written(
     dram: float = 1e11,
     clusters: int = 3,
     clock: float = 1e9,
+    link_joules: float = 0.0,
 ) -> Hierarchy:
     """Six cores below three scratchpads: of the chip, of each of three clusters on a ring, of each core; arrays of 8 x 8."""
-    ring = RING.format(topology=topology, links=links)
+    ring = RING.format(topology=topology, links=links, link_joules=link_joules)
     text = "\n".join(
         [
             'schema_version = 1\nname = "mine"\ndescription = "three scratchpads and a ring"\nkind = "dataflow"',
@@ -115,6 +119,36 @@ def test_what_moves_over_a_ring_is_counted(tmp_path: Path) -> None:
     for name, bytes_ in whole.items():
         assert found["line"][name] == pytest.approx(bytes_ * times[name] / 1e6)
         assert found["ring"][name] == pytest.approx(bytes_ * times[name] / 2e6)
+
+
+def test_what_passes_links_costs_energy(tmp_path: Path) -> None:
+    """By hand: of five clusters on a line (a ring) four split m and use links 1 to 4 (one of each side's two)."""
+    mapping = Schedule(
+        levels={
+            "cluster": AtLevel(split={"m": 4}),
+            "core": AtLevel(stage={"a": 1, "w": 1, "c": 1}, order=("w", "a", "c")),
+            "array": AtLevel(split={"m": 8, "n": 8}, stage={"c": 1}),
+        }
+    )
+    problem = product(32, 8, 4)
+    whole = {"a": 32 * 4 * 2.0, "w": 4 * 8 * 2.0, "c": 32 * 8 * 2.0}
+    mean = {"line": (1 + 2 + 3 + 4) / 4, "ring": (1 + 1 + 2 + 2) / 4}
+    for topology, way in mean.items():
+        mine = written(tmp_path, topology=topology, clusters=4, link_joules=1e-6)
+        costs = costs_of(*mapping_of(mapping, problem, mine), ACCELFORGE)
+        found = {name: joules.item() / 1e-6 for name, joules in costs.link_joules.items()}
+        assert found == pytest.approx({"a": whole["a"] * way, "w": whole["w"] * 4, "c": whole["c"] * way})
+        plain = costs_of(*mapping_of(mapping, problem, written(tmp_path, topology=topology, clusters=4)), ACCELFORGE)
+        assert costs.joules.item() == pytest.approx(plain.joules.item() + sum(found.values()) * 1e-6)
+
+
+def test_links_that_cost_more_are_passed_less(tmp_path: Path) -> None:
+    least = [
+        search(product(), written(tmp_path, link_joules=joules), ACCELFORGE, "energy").costs.joules.item()
+        for joules in (0.0, 1e-12, 1e-9)
+    ]
+    assert least == sorted(least)
+    assert least[0] < least[1]
 
 
 def test_a_slow_ring_binds_and_a_faster_one_is_never_slower(tmp_path: Path) -> None:
