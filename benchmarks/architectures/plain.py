@@ -170,7 +170,7 @@ class LatentAttention(nn.Module):
         self.query = nn.Linear(width, heads * (size + rotary), bias=False)
         self.compress = nn.Linear(width, rank + rotary, bias=False)
         self.norm = nn.RMSNorm(rank)
-        self.keys, self.values = nn.Parameter(torch.randn(2, heads, size, rank) / 4)
+        self.keys, self.values = (nn.Parameter(torch.randn(heads, size, rank) / 4) for _ in range(2))
         self.out = nn.Linear(heads * size, width, bias=False)
 
     def turn(self, x: Tensor) -> Tensor:

@@ -21,12 +21,12 @@ RATE = 0.1
 class Step(nn.Module):
     """A traced step: tensors in (weights, then inputs), loss and new weights out."""
 
-    def __init__(self, graph: nn.Module) -> None:
+    def __init__(self, traced: nn.Module) -> None:
         super().__init__()
-        self.graph = graph
+        self.traced = traced  # a child called `graph` is lost among the attributes of torch's own graph modules
 
     def forward(self, **inputs: Tensor) -> Any:
-        return self.graph(*inputs.values())
+        return self.traced(*inputs.values())
 
 
 def step_of(model: nn.Module, inputs: dict[str, Tensor]) -> Example:
@@ -43,10 +43,6 @@ def step_of(model: nn.Module, inputs: dict[str, Tensor]) -> Example:
 
     tensors = [*(weight.detach().clone() for weight in weights.values()), *inputs.values()]
     traced = make_fx(step)(*tensors)
-    for name, value in list(vars(traced).items()):
-        if isinstance(value, Tensor):  # a constant of the model, which export knows as a buffer only
-            delattr(traced, name)
-            traced.register_buffer(name, value)
     names = [f"x{k}" for k in range(len(tensors))]
     return Step(traced), dict(zip(names, tensors, strict=True))
 
