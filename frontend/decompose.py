@@ -23,6 +23,8 @@ from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree as pytree
 
+from codesign.frontend.reserved import decomposed_whole
+
 FEWEST = 64
 """Calls below which a program goes through as a whole: the small one would not be smaller."""
 
@@ -68,8 +70,7 @@ def decomposed(program: ExportedProgram, table: Any) -> ExportedProgram:
             return _assembled(program, {node: calls[key] for node, key in keys.items()})
     except _NotSeparable:
         pass
-    whole: ExportedProgram = program.run_decompositions(table)
-    return whole
+    return decomposed_whole(program, table)
 
 
 # -- what is alike ------------------------------------------------------------------------------------------------------
