@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from codesign.frontend.lowering.builder import Builder, Operand, Point, broadcast, data_index, literal, read, where
-from codesign.frontend.lowering.elementwise import converted, truthy
+from codesign.frontend.lowering.advanced import advanced, advanced_point, broadcast_shape
+from codesign.frontend.lowering.builder import Builder, Operand, Point, data_index, literal, read, where
+from codesign.frontend.lowering.elementwise import converted
+from codesign.frontend.lowering.masks import count_given, count_of, has_masks, masked_put, without_masks
 from codesign.frontend.lowering.promotion import common_dtype, opmath
 from codesign.frontend.lowering.registry import lower
-from codesign.frontend.lowering.scans import running_sum
 from codesign.frontend.lowering.views import reshaped, shape_of, unflatten, wrap
 from codesign.ir.core import Value, tensor_type
-from codesign.ir.dtypes import BOOL, I64, DType
-from codesign.ir.index import Index, index, product
+from codesign.ir.dtypes import BOOL, DType
+from codesign.ir.index import Index, index
 from codesign.ir.numerics import highest, lowest
 from codesign.ir.scalar import Scalar, apply, cast
-from codesign.ir.tensor import Call
-from codesign.ir.types import TensorType
 
 _COMBINERS = {
     "sum": "add",
@@ -80,107 +79,14 @@ def take(b: Builder, x: Value, ids: Value) -> Value:
     return b.compute(b.shape, body)
 
 
-def advanced(b: Builder, shape: Sequence[Index], indices: Sequence[Value | None]) -> tuple[list[int], int, int]:
-    """Which dims are indexed by tensors, where their common dims go in the result, and how many those are.
-
-    Adjacent index tensors leave their dims in place; separated ones put them in front (NumPy's rule).
-    """
-    return _together([None if ids is None else len(shape_of(ids)) for ids in indices])
-
-
-def _together(ranks: Sequence[int | None]) -> tuple[list[int], int, int]:
-    """The same from how many dims each index tensor has."""
-    dims = [d for d, rank in enumerate(ranks) if rank is not None]
-    adjacent = dims == list(range(dims[0], dims[0] + len(dims)))
-    return dims, (dims[0] if adjacent else 0), max(rank for rank in ranks if rank is not None)
-
-
-def advanced_point(
-    shape: Sequence[Index], indices: Sequence[Value | None], i: Point, start: int, rank: int
-) -> list[Index]:
-    """The point of the indexed tensor for a point `i` of the result."""
-    common, rest = i[start : start + rank], iter((*i[:start], *i[start + rank :]))
-    point = []
-    for d, size in enumerate(shape):
-        ids = indices[d] if d < len(indices) else None
-        if ids is None:
-            point.append(next(rest))
-        else:
-            point.append(data_index(read(ids, broadcast(shape_of(ids), common)), size))
-    return point
-
-
-def _has_masks(indices: Sequence[Value | None]) -> bool:
-    return any(ids is not None and tensor_type(ids).dtype is BOOL for ids in indices)
-
-
-def _places(b: Builder, mask: Value, count: Index) -> list[Value]:
-    """Of a mask with `count` true values, which data decides: where they are along each of its dims."""
-    rank = len(shape_of(mask))
-    if rank == 0:
-        raise b.unsupported("a boolean mask of no dims as an index", "use torch.where")
-    kind = TensorType(I64, (count, index(rank)))
-    call = b.add(Call("aten.nonzero.default", [mask], [kind], attributes={"arg0": "%0"}, names=[f"{b.name}_places"]))
-    b.warnings.append(f"{b.location}: the places of a mask depend on data; aten.nonzero finds them in an external call")
-
-    def along(dim: int) -> Value:
-        return b.compute((count,), lambda i: read(call.result, (*i, index(dim))), name=f"{b.name}_{dim}")
-
-    return [along(dim) for dim in range(rank)]
-
-
-@lower("aten.masked_select.default")
-def masked_select(b: Builder, x: Value, mask: Value) -> Value:
-    """The values at the true places of a mask, as far as the two are broadcast over each other."""
-    shape = _broadcast_shape([shape_of(x), shape_of(mask)])
-    if not shape:
-        shape = (index(1),)
-    whole = b.compute(shape, lambda i: b.element(mask, i, BOOL), name=f"{b.name}_mask")
-    places = _places(b, whole, b.shape[0])
-
-    def body(i: Point) -> Scalar:
-        point = [data_index(read(place, i), size, wrap=False) for place, size in zip(places, shape, strict=True)]
-        return b.element(x, point, b.dtype)
-
-    return b.compute(b.shape, body)
-
-
-def _count_of(shape: Sequence[Index], indices: Sequence[Value | None]) -> Index:
-    """How many true values the masks among index tensors have, by the shape of the result: the last of the dims that these have in common."""
-    _, start, rank = _together(_ranks(indices))
-    return shape[start + rank - 1]
-
-
-def _ranks(indices: Sequence[Value | None]) -> list[int | None]:
-    """Dims of the index tensor of each dim, a mask being one of one dim for each of its own."""
-    ranks: list[int | None] = []
-    for ids in indices:
-        if ids is not None and tensor_type(ids).dtype is BOOL:
-            ranks.extend([1] * len(shape_of(ids)))
-        else:
-            ranks.append(None if ids is None else len(shape_of(ids)))
-    return ranks
-
-
-def _without_masks(b: Builder, indices: Sequence[Value | None], count: Index) -> list[Value | None]:
-    """Index tensors with each mask replaced by the places of its true values."""
-    found: list[Value | None] = []
-    for ids in indices:
-        if ids is not None and tensor_type(ids).dtype is BOOL:
-            found.extend(_places(b, ids, count))
-        else:
-            found.append(ids)
-    return found
-
-
 @lower("aten.index.Tensor", "aten._unsafe_index.Tensor")
 def index_tensor(b: Builder, x: Value, indices: Sequence[Value | None]) -> Value:
     shape = shape_of(x)
     if all(ids is None for ids in indices):
         return x
-    if _has_masks(indices):
-        indices = _without_masks(b, indices, _count_of(b.shape, indices))
-    _, start, rank = advanced(b, shape, indices)
+    if has_masks(indices):
+        indices = without_masks(b, indices, count_of(b.shape, indices))
+    _, start, rank = advanced(indices)
     return b.compute(b.shape, lambda i: read(x, advanced_point(shape, indices, i, start, rank)))
 
 
@@ -387,11 +293,11 @@ def index_put(
 ) -> Value:
     """x with values written (or added) where the index tensors point; a mask whose places all get one value becomes a select."""
     shape = shape_of(x)
-    if _has_masks(indices):
-        chosen = _masked_put(b, x, indices, values, accumulate)
+    if has_masks(indices):
+        chosen = masked_put(b, x, indices, values, accumulate)
         if chosen is not None:
             return chosen
-        indices = _without_masks(b, indices, _count_given(b, x, indices, values))
+        indices = without_masks(b, indices, count_given(b, x, indices, values))
     if all(ids is None for ids in indices):
         old, compute = x, opmath(b.dtype)
         return b.compute(
@@ -402,8 +308,8 @@ def index_put(
                 else b.element(values, i, b.dtype)
             ),
         )
-    _, start, rank = advanced(b, shape, indices)
-    common = _broadcast_shape([shape_of(ids) for ids in indices if ids is not None])
+    _, start, rank = advanced(indices)
+    common = broadcast_shape([shape_of(ids) for ids in indices if ids is not None])
     free = [n for d, n in enumerate(shape) if d >= len(indices) or indices[d] is None]
     domain = (*free[:start], *common, *free[start:])
     return scattered(
@@ -414,47 +320,6 @@ def index_put(
         lambda i: advanced_point(shape, indices, i, start, rank),
         lambda i: b.element(values, i, tensor_type(values).dtype),
     )
-
-
-def _broadcast_shape(shapes: Sequence[Sequence[Index]]) -> tuple[Index, ...]:
-    rank = max(len(s) for s in shapes)
-    padded = [(index(1),) * (rank - len(s)) + tuple(s) for s in shapes]
-    return tuple(next((n for n in sizes if n != 1), index(1)) for sizes in zip(*padded, strict=True))
-
-
-def _count_given(b: Builder, x: Value, indices: Sequence[Value | None], values: Value) -> Index:
-    """How many true values the masks among index tensors must have for the values that are written there."""
-    ranks = _ranks(indices)
-    _, start, _ = _together(ranks)
-    after = len(shape_of(x)) - sum(rank is not None for rank in ranks) - start
-    sizes = [
-        shape_of(values),
-        *(shape_of(ids) for ids in indices if ids is not None and tensor_type(ids).dtype is not BOOL),
-    ]
-    ends = [sizes[0][: len(sizes[0]) - after], *sizes[1:]]
-    found = next((shape[-1] for shape in ends if shape and shape[-1] != 1), None)
-    if found is None:
-        raise b.unsupported("how many values a boolean mask writes is not known", "use torch.where or masked_scatter")
-    return found
-
-
-def _masked_put(b: Builder, x: Value, indices: Sequence[Value | None], values: Value, accumulate: bool) -> Value | None:
-    """A select, where one mask is the only index and all its places get the same values; else None."""
-    given = [(d, ids) for d, ids in enumerate(indices) if ids is not None]
-    dim, mask = given[0]
-    width, compute = len(shape_of(mask)), opmath(b.dtype)
-    rest = len(shape_of(x)) - width - dim
-    sizes = shape_of(values)
-    if len(given) != 1 or (len(sizes) > rest and sizes[len(sizes) - rest - 1] != 1):
-        return None
-
-    def body(i: Point) -> Scalar:
-        point = (*i[:dim], index(0), *i[dim + width :])
-        new, old = cast(b.element(values, point, tensor_type(values).dtype), compute), cast(read(x, i), compute)
-        new = apply("add", old, new) if accumulate else new
-        return cast(where(read(mask, i[dim : dim + width]), new, old), b.dtype)
-
-    return b.compute(b.shape, body)
 
 
 @lower("aten.put.default")
@@ -475,34 +340,3 @@ def put(b: Builder, x: Value, ids: Value, source: Value, accumulate: bool = Fals
         name=f"{b.name}_put",
     )
     return reshaped(b, result, b.shape)
-
-
-@lower("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
-def masked_fill(b: Builder, x: Value, mask: Value, value: Operand) -> Value:
-    return b.compute(
-        b.shape,
-        lambda i: where(truthy(b.element(mask, i, BOOL)), b.number(value, b.dtype), b.element(x, i, b.dtype)),
-    )
-
-
-@lower("aten.masked_scatter.default")
-def masked_scatter(b: Builder, x: Value, mask: Value, source: Value) -> Value:
-    """The k-th true place of the mask gets the k-th element of source: its number is a running count of the mask."""
-    count = product(b.shape)
-    flags = b.compute(
-        b.shape,
-        lambda i: cast(read(mask, broadcast(shape_of(mask), i)), I64),
-        name=f"{b.name}_flags",
-    )
-    flat = reshaped(b, flags, (count,), name=f"{b.name}_flat")
-    order = reshaped(b, running_sum(b, flat, f"{b.name}_order"), b.shape, name=f"{b.name}_places")
-    held = tensor_type(source).elements
-    pool = reshaped(b, source, (held,), name=f"{b.name}_source")
-
-    def body(i: Point) -> Scalar:
-        chosen = read(mask, broadcast(shape_of(mask), i))
-        number = where(chosen, apply("sub", read(order, i), literal(1, I64)), literal(0, I64))
-        new = read(pool, (data_index(number, index(1), wrap=False),), literal(0, b.dtype) if held == 0 else None)
-        return where(chosen, new, read(x, broadcast(shape_of(x), i)))
-
-    return b.compute(b.shape, body)
