@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-from codesign.ir.core import Block, Function, Op, Value, tensor_type
+from codesign.ir.core import Block, Op, Value, tensor_type
 from codesign.ir.dtypes import BOOL, I64, DType
 from codesign.ir.index import Bounds, Index
 from codesign.ir.location import UNKNOWN, Location
@@ -380,24 +380,6 @@ class Call(_Operands):
         kinds = list(types)
         labels = list(names) or [""] * len(kinds)
         super().__init__(inputs, (Value(t, n) for t, n in zip(kinds, labels, strict=True)), location)
-
-
-def made_sizes(function: Function) -> dict[str, Call]:
-    """Size symbols that data decides, such as how many values are nonzero: each with the call whose result shows it first, as no argument does."""
-    shown = {name for value in function.args for size in value.shape for name in size.variables()}
-    made: dict[str, Call] = {}
-    for op in function.body.walk():
-        if isinstance(op, Call):
-            for name in new_sizes(op):
-                if name not in shown:
-                    made.setdefault(name, op)
-    return made
-
-
-def new_sizes(call: Call) -> frozenset[str]:
-    """Size symbols in the types of a call's results and not in those of its operands."""
-    given = {name for value in call.inputs for size in value.shape for name in size.variables()}
-    return frozenset(name for value in call.results for size in value.shape for name in size.variables()) - given
 
 
 class Collective(_Operands):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from codesign.ir.core import Block, Function, Module, Op, Value
+from codesign.ir.data_sizes import new_sizes
 from codesign.ir.scalar import Scalar
-from codesign.ir.tensor import Call, Compute, Constant, Random, Scan, Scatter, Sort, new_sizes
+from codesign.ir.tensor import Call, Compute, Constant, Random, Scan, Scatter, Sort
 from codesign.passes.context import Context
 from codesign.passes.manager import FunctionPass, Pass, register
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from codesign.costmodel.machine import Machine
 from codesign.ir.core import Module, tensor_type
+from codesign.ir.data_sizes import made_sizes
 from codesign.ir.errors import CodesignError
 from codesign.ir.plan import Plan, PlannedKernel, PlannedMemory
 from codesign.ir.schedule import Schedule
-from codesign.ir.tensor import Call, Launch, While, made_sizes
+from codesign.ir.tensor import Call, Launch, While
 from codesign.passes.context import Context
 from codesign.passes.fusion.explain import Edge
 from codesign.passes.lowering import KernelInfo, tile_module

@@ -20,11 +20,13 @@ from codesign.backends.triton.emit import emission
 from codesign.backends.triton.interpret import Array, to_numpy, to_torch, worker
 from codesign.backends.triton.names import Namer, file_names, torch_type
 from codesign.backends.triton.quoting import comment, docstring, dotted, packed
+from codesign.backends.triton.runner_text import HEAD, RANDOM
 from codesign.backends.triton.source import short
 from codesign.backends.triton.torch_text import TorchText
 from codesign.ir.core import Block, Module, Op, Value, tensor_type
+from codesign.ir.data_sizes import made_sizes
 from codesign.ir.errors import UnsupportedError
-from codesign.ir.tensor import Call, Collective, Constant, If, Launch, Random, Scan, Scatter, Sort, While, made_sizes
+from codesign.ir.tensor import Call, Collective, Constant, If, Launch, Random, Scan, Scatter, Sort, While
 from codesign.ir.types import TensorType
 from codesign.passes.memory import MemoryPlan, find_aliases, plan
 
@@ -127,70 +129,6 @@ def _bytes(value: Value) -> float:
     return kind.elements.constant * kind.dtype.bytes if kind.elements.is_constant else float("inf")
 
 
-_HEAD = '''
-import importlib.util
-import sys
-from pathlib import Path
-
-import torch
-
-HERE = Path(__file__).resolve().parent
-ARENA_BYTES = {arena}
-
-
-def _kernel(name):
-    """The launcher of a kernel file beside this one."""
-    module_name = f"codesign_runner_{{abs(hash(str(HERE)))}}_{{name}}"
-    if module_name not in sys.modules:
-        specification = importlib.util.spec_from_file_location(module_name, HERE / "kernels" / f"{{name}}.py")
-        module = importlib.util.module_from_spec(specification)
-        sys.modules[module_name] = module
-        specification.loader.exec_module(module)
-    return sys.modules[module_name].launch
-
-
-def _at(arena, offset, dtype, *shape):
-    """A tensor in the arena, starting at a byte offset."""
-    count = 1
-    for size in shape:
-        count *= size
-    bytes_ = count * torch.empty([], dtype=dtype).element_size()
-    return arena[offset : offset + bytes_].view(dtype).view(shape)
-
-
-def _real(tensor):
-    """A complex tensor as the real one that stands for it here, with a last dim of 2."""
-    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
-'''
-
-
-_RANDOM = '''
-import triton
-import triton.language as tl
-
-
-@triton.jit
-def _draw(out_ptr, key_ptr, count, seed, offset, NORMAL: tl.constexpr, BLOCK: tl.constexpr):
-    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    if key_ptr is not None:
-        seed = tl.load(key_ptr) + seed
-    if NORMAL:
-        value = tl.randn(seed, offset + place)
-    else:
-        value = tl.rand(seed, offset + place)
-    tl.store(out_ptr + place, value, mask=place < count)
-
-
-def _random(shape, key, seed, offset, normal, device):
-    """Counter-based random numbers (Philox 4x32-10): element p of the tensor is draw number offset + p of the stream of the seed, to which
-    the run's own `key` (an int64 tensor, or None) is added."""
-    out = torch.empty(shape, dtype=torch.float32, device=device)
-    if out.numel():
-        _draw[(triton.cdiv(out.numel(), 1024),)](out, key, out.numel(), seed, offset, normal, 1024)
-    return out
-'''
-
-
 class _Writer:
     def __init__(
         self, module: Module, memory: MemoryPlan | None, target: str, input_names: Sequence[str] | None
@@ -226,7 +164,7 @@ class _Writer:
         )
         arena = self.memory.peak_bytes if self.memory else 0
         draws = any(isinstance(op, Random) for op in main.body.walk())
-        lines = [self._doc(arena), _HEAD.format(arena=arena), *([_RANDOM] if draws else [])]
+        lines = [self._doc(arena), HEAD.format(arena=arena), *([RANDOM] if draws else [])]
         if any(isinstance(op, Call) and op.target.startswith("prims.") for op in main.body.walk()):
             lines.append("import torch._prims  # registers torch.ops.prims")
         lines += ["", "class Runner:", f'    """{self._signature(inputs)}"""', ""]

@@ -10,6 +10,7 @@ import numpy as np
 
 from codesign.ir import tensor
 from codesign.ir.core import Block, Module, Op, Value, tensor_type
+from codesign.ir.data_sizes import made_sizes
 from codesign.ir.dtypes import DType
 from codesign.ir.errors import EvaluationError
 from codesign.ir.index import Index
@@ -59,7 +60,7 @@ def evaluate(
     if len(inputs) != len(target.args):
         raise EvaluationError(f"@{target.name} takes {len(target.args)} inputs, got {len(inputs)}")
     arrays = [held(array, value.type.dtype) for array, value in zip(inputs, target.args, strict=True)]
-    made = tensor.made_sizes(target)
+    made = made_sizes(target)
     known = {name: size for name, size in (symbols or {}).items() if name not in made}
     bound = bind_symbols(((v.name, v.shape, a.shape) for v, a in zip(target.args, arrays, strict=True)), known)
     for symbol in module.symbols.values():

@@ -7,6 +7,7 @@ from typing import Any
 
 from codesign.ir import tensor
 from codesign.ir.core import Block, Function, Module, Op, Value
+from codesign.ir.data_sizes import made_sizes
 from codesign.ir.dtypes import BOOL, I64
 from codesign.ir.errors import VerificationError
 from codesign.ir.index import Bounds, Index, product
@@ -32,7 +33,7 @@ class TensorVerifier:
     def __init__(self, module: Module, function: Function) -> None:
         self.module = module
         self.symbols = frozenset(module.symbols)
-        self.unmade = tensor.made_sizes(function)
+        self.unmade = made_sizes(function)
         self.bounds = module.bounds()
 
     # -- blocks -------------------------------------------------------------------------------------------------------

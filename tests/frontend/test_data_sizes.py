@@ -11,9 +11,10 @@ import torch
 
 from codesign.frontend import capture
 from codesign.frontend.externals import externals
+from codesign.ir.data_sizes import made_sizes
 from codesign.ir.errors import VerificationError
 from codesign.ir.interpreter import evaluate
-from codesign.ir.tensor import Call, made_sizes
+from codesign.ir.tensor import Call
 from codesign.ir.verify import verify
 from codesign.passes import optimize
 from codesign.passes.planning import sizes_of
