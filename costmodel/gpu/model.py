@@ -12,7 +12,7 @@ import numpy.typing as npt
 from codesign.costmodel.gpu.energy import total_joules
 from codesign.costmodel.gpu.intervals import Widening, common_share, distances, holding, widened
 from codesign.costmodel.gpu.occupancy import Known, known, reasons
-from codesign.costmodel.gpu.overlap import THROTTLE
+from codesign.costmodel.gpu.overlap import THROTTLE, raised
 from codesign.costmodel.gpu.parameters import Calibration, load_calibration
 from codesign.costmodel.gpu.strands import of_one_code, side_by_side
 from codesign.costmodel.gpu.timing import Estimate, estimate
@@ -24,7 +24,8 @@ from codesign.ir.errors import MachineError
 from codesign.ir.schedule import Schedule, ScheduleBatch
 
 TERM_NAMES = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "requests", "power", "latency", "reduction")
-CHUNK = 8192
+CHUNK = 1 << 14
+"""Schedules that are priced at once: their arrays still lie in a core's caches."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def ledger(found: Estimate, count: int, out: Floats | None = None) -> Floats:
         whole = whole + powers[-1]
     fill = np.minimum(found.resources["fill"], found.exposed)
     rest = found.total - found.launch - found.reduction - fill
-    limited = rest * np.power(found.resources["power"] / found.total, THROTTLE)
+    limited = rest * raised(found.resources["power"] / found.total, THROTTLE)
     scale = (rest - limited) / whole
     terms[:, 0] = found.launch
     terms[:, 1] = fill

@@ -184,6 +184,8 @@ def reasons(found: Occupancy, texts: npt.NDArray[np.object_]) -> None:
     )
     spills = spilled > most_spilled
     left = (missing > 0) | (blocks < 1) | spills | (shared > found.shared_limit) | (threads > found.threads_limit)
+    if not left.any():
+        return
     left = _explain(texts, left, missing > 0, missing, "warp_specialize: needs {:,.0f} warps more")
     text = f"shared memory: needs {{:,.0f}} B, limit {found.shared_limit:,.0f} B"
     left = _explain(texts, left, shared > found.shared_limit, shared, text)
