@@ -18,7 +18,7 @@ from codesign.ir.core import Block, Op, Value
 from codesign.ir.functions import Unit
 from codesign.ir.index import Index, ceildiv, index, maximum, minimum, product
 from codesign.ir.scalar import Apply, Scalar
-from codesign.ir.tile import Axis, Band, Dot, For, GridDim, Kernel, Load, Map, Reduce, Store
+from codesign.ir.tile import Axis, Band, Dot, For, GridDim, Kernel, Load, Map, Reduce, Store, When
 from codesign.ir.types import TileType
 
 Array = Any
@@ -224,6 +224,8 @@ class _Walk:
             self.around.append((op.variable, trips))
             self.block(op.body, times * trips)
             self.around.pop()
+        elif isinstance(op, When):  # as if it held for every step: what data say is not known
+            self.block(op.body, times)
         elif isinstance(op, Band):
             self.band(op, times)
         elif isinstance(op, (Load, Store)):
@@ -321,7 +323,7 @@ class _Lives:
         alive: dict[Value, Index] = {value: _bytes(value) for value in block.args}
         for position, op in enumerate(block.ops):
             held = outside + _total(alive.values())
-            if isinstance(op, Band):
+            if isinstance(op, (Band, When)):
                 self.block(op.body, held)
             if isinstance(op, For):
                 initial = dict.fromkeys(op.initial)

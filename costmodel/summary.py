@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from codesign.costmodel.operations import Counts, count, count_body, spared
+from codesign.costmodel.tested import Tested, tested
 from codesign.costmodel.visits import shares_left
 from codesign.ir.analysis import contraction, dependence
 from codesign.ir.core import Value
@@ -156,6 +157,8 @@ class KernelSummary:
     notes: Mapping[str, str] = field(default_factory=dict)
     reach: Mapping[str, Reach] = field(default_factory=dict)
     """Of inner dims that masks cut, the part that loops along them visit."""
+    tested: Mapping[str, Tested] = field(default_factory=dict)
+    """Of inner dims, the tests by which data may leave out steps along them, where a schedule has them asked."""
     folding: tuple[str, ...] = ()
     """Dims along which reductions can go on in one pass though they need each other."""
     folded: KernelSummary | None = None
@@ -205,9 +208,12 @@ def summarize(fusion: Fusion, name: str = "", key: str = "", places: Sequence[Pl
     beside = _strands(fusion, name, places)
     whole = replace(_summary(fusion, name, key, nests, reach), group=fusion, outputs=tuple(outputs), strands=beside)
     account = accounts(fusion)
+    tests = tested(fusion, account)
+    whole = replace(whole, tested={dim: test for dim, test in tests.items() if not test.folded})
     if account is None:
         return whole
-    return replace(whole, folding=account.dims, folded=replace(whole, nests=_folded_nests(account, stored, reach)))
+    folded = replace(whole, nests=_folded_nests(account, stored, reach), tested=tests)
+    return replace(whole, folding=account.dims, folded=folded)
 
 
 def _strands(fusion: Fusion, name: str, places: Sequence[Place]) -> tuple[KernelSummary, ...]:

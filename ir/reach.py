@@ -11,7 +11,6 @@ that is masked whole still gets what its expression gives there (`exp(-inf - -in
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -20,7 +19,6 @@ import numpy as np
 
 from codesign.ir.atoms import Atom, Monomial
 from codesign.ir.core import Value
-from codesign.ir.dtypes import BOOL
 from codesign.ir.functions import FUNCTIONS
 from codesign.ir.index import (
     Bounds,
@@ -35,7 +33,7 @@ from codesign.ir.index import (
     maximum,
     minimum,
 )
-from codesign.ir.numerics import highest, lowest
+from codesign.ir.masks import Masks, neutral
 from codesign.ir.scalar import Apply, IndexValue, Read, Scalar
 from codesign.ir.scalar import Literal as Number
 from codesign.ir.tensor import Compute
@@ -134,7 +132,8 @@ def reaches(computes: Iterable[Compute], results: Set[Value], bounds: Bounds) ->
         for dim in compute.reductions:
             if dim.name not in whole and found.get(dim.name, NOWHERE) is not None:
                 mine = _of_reduction(compute, dim.name, dim.extent, inside)
-                found[dim.name] = _either(found.get(dim.name, NOWHERE), mine)
+                before = found.get(dim.name, NOWHERE)
+                found[dim.name] = None if before is None or mine is None else before.also(mine)
     extents = {dim.name: dim.extent for compute in members for dim in compute.domain}
     known = bounds.with_extents(extents)
     cut: dict[str, Reach] = {}
@@ -165,124 +164,32 @@ def parts_of(value: Index, kind: str) -> tuple[Index, ...]:
 
 def _of_reduction(compute: Compute, name: str, extent: Index, inside: Mapping[Value, Compute]) -> Reach | None:
     """Where the reduced expression is not the monoid's neutral element; None for everywhere."""
-    monoid, dtype = compute.monoid, compute.accumulate
-    if monoid is None or monoid in ("argmax", "argmin"):  # positions count those that are masked, too
-        return None
-    if monoid in ("max", "min"):
-        neutral = float(lowest(dtype) if monoid == "max" else highest(dtype))
-    else:
-        neutral = 1.0 if monoid in ("prod", "all") else 0.0
-    return _Masks(name, extent, inside).unless(compute.body, neutral)
+    value = neutral(compute)
+    return None if value is None else _Intervals(name, extent, inside).unless(compute.body, value)
 
 
-def _either(a: Reach | None, b: Reach | None) -> Reach | None:
-    return None if a is None or b is None else a.also(b)
+class _Intervals(Masks[Reach]):
+    """Reaches along one dim of an expression."""
 
-
-def _both(a: Reach | None, b: Reach | None) -> Reach | None:
-    return b if a is None else a if b is None else a.within(b)
-
-
-def _at_least_once(reach: Reach | None) -> Reach | None:
-    return reach if reach is None or reach.nowhere else replace(reach, once=True)
-
-
-_LOWEST = frozenset({-65504.0, float(np.finfo(np.float32).min), float(np.finfo(np.float64).min), -255 * 2.0**120})
-"""The lowest finite numbers of float16, float32, float64 and bfloat16: what models write for minus infinity in a mask."""
-
-_ENDS = (0.0, -math.inf, math.inf)
-"""Values of an argument that are tried for what makes a function's result a given value."""
-
-
-class _Masks:
-    """Reaches along one dim of an expression; None stands for everywhere."""
+    nowhere = NOWHERE
 
     def __init__(self, name: str, extent: Index, inside: Mapping[Value, Compute]) -> None:
+        super().__init__()
         self.name, self.extent, self.inside = name, extent, inside
-        self.memo: dict[tuple[int, float | str], Reach | None] = {}
 
-    def unless(self, node: Scalar, value: float) -> Reach | None:
-        """Where an expression may be another value than this one."""
-        key = (id(node), value)
-        if key not in self.memo:
-            self.memo[key] = self._unless(node, value)
-        return self.memo[key]
+    def both(self, a: Reach | None, b: Reach | None) -> Reach | None:
+        return b if a is None else a if b is None else a.within(b)
 
-    def _unless(self, node: Scalar, value: float) -> Reach | None:
-        if isinstance(node, Number):
-            if value == -math.inf and float(node.value) in _LOWEST:
-                return replace(NOWHERE, somewhere=True)
-            return NOWHERE if float(node.value) == value else None
-        if isinstance(node, Read):
-            return self._through(node, lambda masks, body: masks.unless(body, value))
-        if not isinstance(node, Apply):
-            return None
-        if node.dtype is BOOL:
-            return self.holds(node, truth=not value)
-        if node.function == "select":
-            condition, yes, no = node.args
-            chosen = _both(self.holds(condition, truth=True), self.unless(yes, value))
-            return _either(chosen, _both(self.holds(condition, truth=False), self.unless(no, value)))
-        return self._function(node, value)
+    def either(self, a: Reach | None, b: Reach | None) -> Reach | None:
+        return None if a is None or b is None else a.also(b)
 
-    def _function(self, node: Apply, value: float) -> Reach | None:
-        varying = [arg for arg in node.args if not isinstance(arg, Number)]
-        if len(varying) == 1 and node.function not in ("cast", "bitcast"):
-            return self._of_one(node, varying[0], value)
-        parts = [self.unless(arg, value) for arg in node.args]
-        infinite = math.isinf(value)
-        if node.function == "cast" and (node.dtype.is_float or value == 0.0):
-            return None if node.args[0].dtype is BOOL and value not in (0.0, 1.0) else parts[0]
-        if node.function == "mul" and value == 0.0:
-            return _both(*parts)
-        if node.function == "div" and value == 0.0:
-            return _at_least_once(parts[0])
-        if node.function == "sub" and infinite:
-            return _at_least_once(_both(parts[0], self.unless(node.args[1], -value)))
-        if node.function == "add" and infinite:
-            return _at_least_once(_both(*parts))
-        if node.function in ("add", "sub") and value == 0.0:
-            return _either(*parts)
-        if node.function in ("max", "min") and infinite:
-            absorbing = (node.function == "max") == (value > 0)
-            return _both(*parts) if absorbing else _either(*parts)
-        return None
+    def at_least_once(self, part: Reach | None) -> Reach | None:
+        return part if part is None or part.nowhere else replace(part, once=True)
 
-    def _of_one(self, node: Apply, arg: Scalar, value: float) -> Reach | None:
-        """Of a function of one argument (and numbers): where the argument may be another value than one that gives this one."""
-        found: Reach | None = None
-        for end in _ENDS if arg.dtype.is_float else (0.0,):
-            dtype = arg.dtype.numpy
-            args = [np.asarray(a.value if isinstance(a, Number) else end, dtype=dtype) for a in node.args]
-            with np.errstate(all="ignore"):
-                if float(FUNCTIONS[node.function].evaluate(*args)) == value:
-                    found = _both(found, self.unless(arg, end))
-        return found
+    def hardly(self) -> Reach | None:
+        return replace(NOWHERE, somewhere=True)
 
-    def holds(self, node: Scalar, *, truth: bool) -> Reach | None:
-        """Where a condition may hold, or with `truth` False where it may not."""
-        key = (id(node), "holds" if truth else "fails")
-        if key not in self.memo:
-            self.memo[key] = self._holds(node, truth=truth)
-        return self.memo[key]
-
-    def _holds(self, node: Scalar, *, truth: bool) -> Reach | None:
-        if isinstance(node, Number):
-            return None if bool(node.value) == truth else NOWHERE
-        if isinstance(node, Read):
-            return self._through(node, lambda masks, body: masks.holds(body, truth=truth))
-        if not isinstance(node, Apply):
-            return None
-        if node.function == "not":
-            return self.holds(node.args[0], truth=not truth)
-        if node.function in ("and", "or"):
-            parts = [self.holds(arg, truth=truth) for arg in node.args]
-            return _both(*parts) if (node.function == "and") == truth else _either(*parts)
-        if node.function == "cast" and node.args[0].dtype is BOOL:
-            return self.holds(node.args[0], truth=truth)
-        return self._compares(node, truth=truth)
-
-    def _compares(self, node: Apply, *, truth: bool) -> Reach | None:
+    def compares(self, node: Apply, *, truth: bool) -> Reach | None:
         function = node.function if truth else _OPPOSITE.get(node.function, "")
         if function not in _OPPOSITE:
             return None
@@ -295,31 +202,14 @@ class _Masks:
         if isinstance(node.args[0], Apply) and node.args[0].function == "abs" and function in ("lt", "le"):
             inner, limit = node.args[0].args[0].as_index(), node.args[1].as_index()
             margin = limit - (1 if function == "lt" else 0)
-            return _both(self._from(margin - inner), self._from(margin + inner))
+            return self.both(self._from(margin - inner), self._from(margin + inner))
         low, high = (arg.as_index() for arg in node.args)
         if function in ("gt", "ge"):
             low, high = high, low
         more = high - low - (1 if function in ("lt", "gt") else 0)
         if function == "eq":
-            return _both(self._from(more), self._from(-more))
+            return self.both(self._from(more), self._from(-more))
         return None if function == "ne" else self._from(more)
-
-    def where(self, node: Scalar, test: Callable[[float], bool]) -> Reach | None:
-        """Where the value of an expression that chooses among numbers may pass a test."""
-        if isinstance(node, Number):
-            return None if test(float(node.value)) else NOWHERE
-        if isinstance(node, Read):
-            return self._through(node, lambda masks, body: masks.where(body, test))
-        if not isinstance(node, Apply):
-            return None
-        condition: Scalar = node
-        if node.dtype is BOOL:
-            yes, no = _passes(test, 1.0), _passes(test, 0.0)
-        elif node.function == "select":
-            condition, yes, no = node.args[0], self.where(node.args[1], test), self.where(node.args[2], test)
-        else:
-            return self.where(node.args[0], test) if node.function == "cast" else None
-        return _either(_both(self.holds(condition, truth=True), yes), _both(self.holds(condition, truth=False), no))
 
     def _from(self, value: Index) -> Reach | None:
         """Where `value >= 0`, for one that is linear in the dim or in a quotient of it."""
@@ -347,7 +237,7 @@ class _Masks:
             return self._from(atom.numerator - ceildiv(-rest, rise) * atom.denominator)
         return self._from(rest // -rise * atom.denominator + atom.denominator - 1 - atom.numerator)
 
-    def _through(self, read: Read, ask: Callable[[_Masks, Scalar], Reach | None]) -> Reach | None:
+    def through(self, read: Read, ask: Callable[[Masks[Reach], Scalar], Reach | None]) -> Reach | None:
         """The reach of what a read finds, where that is worked out in the group point by point."""
         maker = self.inside.get(read.source)
         if maker is None or maker.reductions or read.otherwise is not None:
@@ -356,15 +246,11 @@ class _Masks:
         along = [name for name, place in places.items() if self.name in place.variables()]
         if len(along) != 1 or places[along[0]].variable != self.name:
             return None
-        found = ask(_Masks(along[0], maker.extents()[along[0]], self.inside), maker.body)
+        found = ask(_Intervals(along[0], maker.extents()[along[0]], self.inside), maker.body)
         if found is None:
             return found
         others = {name: place for name, place in places.items() if name != along[0]}
         return replace(found, low=found.low.substitute(others), high=found.high.substitute(others))
-
-
-def _passes(test: Callable[[float], bool], value: float) -> Reach | None:
-    return None if test(value) else NOWHERE
 
 
 _OPPOSITE = {"lt": "ge", "ge": "lt", "gt": "le", "le": "gt", "eq": "ne", "ne": "eq"}

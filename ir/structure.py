@@ -195,6 +195,8 @@ class Describer:
         if isinstance(op, tile.For):
             limits = tuple(self.index(i) for i in (op.lower, op.upper, op.step))
             return self.name(op.variable), limits, self._use(op.initial), self.index(op.depth), self.block(op.body)
+        if isinstance(op, tile.When):
+            return self._use((op.condition, *op.otherwise)), self.block(op.body)
         if isinstance(op, tile.Band):
             return self.name(op.variable), self.index(op.first), self._dims(op.grid), self.block(op.body)
         raise TypeError(f"no structure known for {op!r}")

@@ -14,7 +14,7 @@ from codesign.ir.index import Bounds, Extremum, FloorDiv, Index, Mod, Var, ceild
 from codesign.ir.reach import Stretch
 from codesign.ir.scalar import IndexValue, Read, Scalar
 from codesign.ir.schedule import Schedule
-from codesign.ir.tile import Axis, Band, Dot, For, GridDim, Guard, Kernel, Load, Map, Reduce, Store
+from codesign.ir.tile import Axis, Band, Dot, For, GridDim, Guard, Kernel, Load, Map, Reduce, Store, When
 from codesign.ir.types import TileType
 
 
@@ -154,6 +154,9 @@ class _Instance:
             return Dot(a, b, accumulator, precision=op.precision, location=op.location)
         if isinstance(op, For):
             return self.loop(op)
+        if isinstance(op, When):
+            condition, otherwise = self.values[op.condition], [self.values[value] for value in op.otherwise]
+            return When(condition, otherwise, self.block(op.body), location=op.location)
         if isinstance(op, Band):
             return self.band(op)
         raise TypeError(f"a template has no {op!r}")

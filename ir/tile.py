@@ -347,6 +347,41 @@ class For(Op):
         super().replace(mapping)
 
 
+class When(Op):
+    """`%r = when %any else (%acc) { ...; yield %next }`: what the block yields where a condition, a bool without axes, holds, else the others.
+
+    Nothing in the block is done where it does not hold: no load, no product.
+    """
+
+    opcode: ClassVar[str] = "when"
+
+    def __init__(
+        self,
+        condition: Value,
+        otherwise: Iterable[Value],
+        body: Block,
+        *,
+        names: Iterable[str] = (),
+        location: Location = UNKNOWN,
+    ) -> None:
+        self.condition = condition
+        self.otherwise = tuple(otherwise)
+        self.body = body
+        labels = list(names) or [value.name for value in self.otherwise]
+        super().__init__((Value(v.type, n) for v, n in zip(self.otherwise, labels, strict=True)), location)
+
+    def operands(self) -> tuple[Value, ...]:
+        return tuple(dict.fromkeys((self.condition, *self.otherwise)))
+
+    def blocks(self) -> tuple[Block, ...]:
+        return (self.body,)
+
+    def replace(self, mapping: Mapping[Value, Value]) -> None:
+        self.condition = mapping.get(self.condition, self.condition)
+        self.otherwise = tuple(mapping.get(value, value) for value in self.otherwise)
+        super().replace(mapping)
+
+
 class Band(Op):
     """`band p from 512 (pi: 32, pj: 4) { ... }`: what the programs `512 <= p < 512 + 32 * 4` do, each at its place in a grid of the band's own.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from codesign.ir.dtypes import BOOL, F32, I32, DType
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Bounds, FloorDiv, Index, Mod, index, product
 from codesign.ir.scalar import Literal, Scalar
-from codesign.ir.tile import Axis, Band, Dot, For, Guard, Kernel, Load, Map, Reduce, Store
+from codesign.ir.tile import Axis, Band, Dot, For, Guard, Kernel, Load, Map, Reduce, Store, When
 from codesign.ir.types import BufferType
 from codesign.passes.knobs import launch_options
 
@@ -173,6 +173,8 @@ class _Emitter:
             self._define(op.result, self._dot(op), targets)
         elif isinstance(op, For):
             self._for(op)
+        elif isinstance(op, When):
+            self._when(op, targets)
         elif isinstance(op, Band):
             self._band(op)
         else:
@@ -368,6 +370,8 @@ class _Emitter:
         reduced = [order.index(axis) for axis in op.reduced]
         if op.monoid in ("argmax", "argmin"):
             text, produced = self._arg_reduce(op, order, text, working), I32
+        elif op.monoid in ("any", "all") and not op.axes:  # in each thread first, then among them once
+            text, produced = f"tl.{'max' if op.monoid == 'any' else 'min'}({text})", working
         else:
             for position in sorted(reduced, reverse=True):
                 text = _reduction(op.monoid, text, position, working)
@@ -439,6 +443,18 @@ class _Emitter:
         self.bounds = self.terms.bounds = outer
         self.values.update(zip(op.results, names.values(), strict=True))
 
+    def _when(self, op: When, targets: dict[Value, str]) -> None:
+        """A block that all threads of a program do or leave out; what it yields takes the names of what stands otherwise where it may."""
+        names = []
+        for result, other in zip(op.results, op.otherwise, strict=True):
+            names.append(targets.get(result) or self.namer.fresh(result.name or "v"))
+            if names[-1] != self.values[other]:
+                self.writer.line(f"{names[-1]} = {self.values[other]}")
+        with self.writer.nested(f"if {self.values[op.condition]}:"):
+            self._block(op.body)
+            self._move(zip(names, (self.values[value] for value in op.body.yields), strict=True))
+        self.values.update(zip(op.results, names, strict=True))
+
     def _band(self, op: Band) -> None:
         """What the programs of a band do: all threads of a program go one way."""
         outer, number = self.bounds, self.terms.index(index(op.variable), ()).text
@@ -454,8 +470,10 @@ class _Emitter:
         self.bounds = self.terms.bounds = outer
 
     def _carry(self, body: Block, names: dict[Value, str]) -> None:
-        moves = [(names[a], self.values[y]) for a, y in zip(body.args, body.yields, strict=True)]
-        moves = [(target, source) for target, source in moves if target != source]
+        self._move((names[a], self.values[y]) for a, y in zip(body.args, body.yields, strict=True))
+
+    def _move(self, pairs: Iterable[tuple[str, str]]) -> None:
+        moves = [(target, source) for target, source in pairs if target != source]
         targets = {target for target, _ in moves}
         if any(source in targets for _, source in moves):  # values change places: move by way of copies
             copies = [(self.namer.fresh(f"next_{target}"), source) for target, source in moves]

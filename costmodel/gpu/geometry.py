@@ -15,6 +15,7 @@ import numpy as np
 
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
+from codesign.costmodel.tested import VISITED
 from codesign.costmodel.visits import visited
 from codesign.ir.schedule import REDUCE_MODES
 
@@ -75,6 +76,8 @@ class Geometry:
     """Of inner dims that masks cut, the share of their steps that a block makes, in the mean over the grid."""
     skew: Array = 1.0
     """How much longer the longest block's loops are than the mean ones, where masks cut them."""
+    asked: dict[str, Array] = field(default_factory=dict)
+    """Steps along dims in which data are asked whether there is anything to do; `trips` are those in which there is."""
     whole: Array = 0.0
     """Share of the steps of such loops in which masks leave everything, so that nothing is masked."""
 
@@ -158,6 +161,11 @@ def geometry(
         trips[dim] = trips[dim] * left[dim]
         whole = whole * np.where(looped[dim], seen.whole / np.maximum(steps, 1e-9), 0.0)
         skew = np.maximum(skew, np.where(looped[dim], most / np.maximum(steps, 1e-9), 1.0))
+    asked: dict[str, Array] = {}
+    for dim in kernel.tested:
+        on = np.greater(knobs.get("skip", 0.0), 0.0) & looped[dim]
+        asked[dim] = np.where(on, trips[dim], 0.0)
+        trips[dim] = np.where(on, np.maximum(trips[dim] * VISITED, 1.0), trips[dim])
     cluster = {dim: knobs[f"cluster.{dim}"] for dim in kernel.outer if f"cluster.{dim}" in knobs}
     thread = {
         name: column
@@ -166,5 +174,20 @@ def geometry(
         or name == "unflatten"
     }
     return Geometry(
-        extents, tile, mean, blocks, trips, looped, online, split, grid, dict(sizes), cluster, thread, left, skew, whole
+        extents,
+        tile,
+        mean,
+        blocks,
+        trips,
+        looped,
+        online,
+        split,
+        grid,
+        dict(sizes),
+        cluster,
+        thread,
+        left,
+        skew,
+        asked,
+        whole,
     )

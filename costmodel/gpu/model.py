@@ -20,6 +20,7 @@ from codesign.costmodel.machine import Machine
 from codesign.costmodel.performed import Rows, by_performance
 from codesign.costmodel.protocol import CostBatch, Floats, Reported
 from codesign.costmodel.summary import KernelSummary, Nest
+from codesign.costmodel.tested import ASSUMED
 from codesign.ir.errors import MachineError
 from codesign.ir.schedule import Schedule, ScheduleBatch
 
@@ -87,6 +88,8 @@ class GpuTileModel:
             for name, column in given.items()
             if not self.compiled or compiled_knob(name)
         }
+        if kernel.tested and "skip" in knobs:  # loads in a block that may be left out do not run ahead
+            knobs["pipeline"] = np.where(knobs["skip"] > 0, 1, knobs.get("pipeline", 1)).astype(np.float32)
         values = {name: float(value) for name, value in (sizes or {}).items()}
         terms = np.empty((len(TERM_NAMES), count)).T  # a term's values lie together
         details = {name: np.empty(count) for name in DETAILS}
@@ -111,6 +114,7 @@ class GpuTileModel:
         read, write = details["dram_read_bytes"], details["dram_write_bytes"]
         joules = total_joules(joules, total, machine)
         remarks = domain_remarks(kernel, machine, calibration)
+        said = (ASSUMED,) if kernel.tested and np.any(given.get("skip", 0)) else ()
         return CostBatch(
             seconds=seconds,
             terms=terms,
@@ -122,7 +126,7 @@ class GpuTileModel:
             joules=joules,
             dram_bytes=read + write,
             details=details,
-            remarks=(*remarks, *widening_remarks(far)),
+            remarks=(*remarks, *widening_remarks(far), *said),
             spreads={each.name: each.spread for each in far},
             residual=residual_of(kernel),
         )
@@ -140,7 +144,7 @@ def knob_columns(schedules: ScheduleBatch) -> dict[str, np.ndarray[tuple[int], n
 
 def compiled_knob(name: str) -> bool:
     """Whether a knob changes what this compiler generates; the others that the model knows are of libraries' kernels."""
-    known = ("pipeline", "warps", "group", "tma", "warp_specialize")
+    known = ("pipeline", "warps", "group", "tma", "warp_specialize", "skip")
     return name in known or name.startswith(("tile.", "reduce.", "split."))
 
 

@@ -19,6 +19,7 @@ from codesign.costmodel.gpu.threads import (
     window_of,
 )
 from codesign.costmodel.summary import Access, KernelSummary, Nest, footprint, index_range
+from codesign.costmodel.tested import Tested
 from codesign.ir.functions import Unit
 from codesign.ir.index import Index
 
@@ -129,6 +130,8 @@ def work(
             total.gathered_trips = np.maximum(total.gathered_trips, steps)
         if nest.reductions and nest.contraction is None:  # over lanes after the loop, or in each step of a fold's
             total.barriers = total.barriers + (steps if nest.steps else 1.0)
+    for dim, test in kernel.tested.items():
+        _asking(test, dim, g, total, threads)
     if "unflatten" in g.thread:
         _unflatten(kernel, g, total)
     if kernel.chained > 1:
@@ -136,6 +139,26 @@ def work(
         rescaled = 0.0 if any(nest.steps for nest in kernel.nests) else total.trips
         total.vector = total.vector + total.accumulators * (rescaled + EPILOGUE)
     return total
+
+
+ANY = 2.0
+"""Integer slots of a lane for whether any of a tile's passes: a choice and a maximum, as seen in ptxas 13's code for sm_90."""
+
+
+def _asking(test: Tested, dim: str, g: Geometry, total: Work, threads: Array) -> None:
+    """Tests of tiles; in steps that are made the mask is worked out anyway."""
+    left_out = np.maximum(g.asked[dim] - g.trips[dim], 0.0)
+    lanes: Array = 1.0
+    for dims, operations in test.operations:
+        lanes = 1.0
+        for each in dims:
+            lanes = lanes * g.tile[each]
+        _count(operations, np.maximum(lanes, threads) * left_out, total)
+    lanes = 1.0
+    for each in test.dims:
+        lanes = lanes * g.tile[each]
+    total.integer = total.integer + ANY * np.maximum(lanes, threads) * g.asked[dim]
+    total.barriers = total.barriers + g.asked[dim]
 
 
 def _stores(nest: Nest, g: Geometry, mean: Mapping[str, Array], total: Work) -> None:

@@ -150,6 +150,12 @@ def _for(op: tile.For, env: dict[Value, Array], variables: dict[str, int]) -> li
     return carried
 
 
+def _when(op: tile.When, env: dict[Value, Array], variables: dict[str, int]) -> list[Array]:
+    if bool(env[op.condition]):
+        return run_block(op.body, dict(env), variables)
+    return [env[value] for value in op.otherwise]
+
+
 def _band(op: tile.Band, env: dict[Value, Array], variables: dict[str, int]) -> list[Array]:
     first, end = (int(i.evaluate(variables)) for i in (op.first, op.end))
     if first <= variables[op.variable] < end:
@@ -165,5 +171,6 @@ _RULES: dict[type[Op], Callable[[Any, dict[Value, Array], dict[str, int]], list[
     tile.Reduce: _reduce,
     tile.Dot: _dot,
     tile.For: _for,
+    tile.When: _when,
     tile.Band: _band,
 }

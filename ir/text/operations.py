@@ -224,6 +224,15 @@ def _for(b: Builder, node: Node, names: list[str]) -> Op:
     )
 
 
+def _when(b: Builder, node: Node, names: list[str]) -> Op:
+    condition, others, body = node.children
+    otherwise = b.values(others)
+    block: Block = b.block(body)
+    if len(block.yields) != len(otherwise):
+        b.fail(f"else there are {len(otherwise)} values, but the block yields {len(block.yields)}", body)
+    return tile.When(b.value(condition), otherwise, block)
+
+
 def _band(b: Builder, node: Node, names: list[str]) -> Op:
     variable, first, dims, body = node.children
     grid = [tile.GridDim(dim.name, dim.extent) for dim in b.dims(dims)]
@@ -250,5 +259,6 @@ OPERATIONS: Mapping[str, Rule] = {
     "reduce": _reduce,
     "dot": _dot,
     "for": _for,
+    "when": _when,
     "band": _band,
 }

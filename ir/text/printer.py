@@ -23,7 +23,7 @@ _RESERVED = frozenset(
     """at atomic band bool buffer call collective compute cond constant data descending dim do dot else example false for
     from func fused fusion grid if in index inf keep kernel launch let load loc map module nan none notes null of offset over
     pipeline precision program random reduce return scan scatter schedule seed sort step store strides symbol symbols
-    to true where while within yield i8 i16 i32 i64 u8 u16 u32 u64
+    to true when where while within yield i8 i16 i32 i64 u8 u16 u32 u64
     f8e4m3 f8e5m2 f8e4m3fnuz f8e5m2fnuz f6e2m3 f6e3m2 f4e2m1 f8e8m0 f4x2 f16 bf16 f32 f64""".split()  # noqa: SIM905
 )
 _PRECEDENCE = {
@@ -357,6 +357,9 @@ class _Printer:
             limits = f"{self.index(op.lower)} to {self.index(op.upper)} step {step}"
             pipeline = "" if op.depth == 1 else f" pipeline {self.index(op.depth)}"
             return f"for {_name(op.variable)} in {limits} ({bindings}){pipeline} {self.block(op.body, level)}"
+        if isinstance(op, tile.When):
+            others = ", ".join(map(self.use, op.otherwise))
+            return f"when {self.use(op.condition)} else ({others}) {self.block(op.body, level)}"
         if isinstance(op, tile.Band):
             grid = ", ".join(f"{_name(dim.name)}: {self.index(dim.extent)}" for dim in op.grid)
             first = self.index(op.first)

@@ -102,10 +102,10 @@ class Domain:
     @property
     def structure(self) -> tuple[object, ...]:
         """Equal for schedules whose kernels are one text but for the numbers in it."""
-        partial = self.schedule.extra("partial", 1)
+        extras = tuple(self.schedule.extra(name, default) for name, default in (("partial", 1), ("skip", 0)))
         folding = tuple(fold.dims for fold in self.folds)
         plans = tuple(plan.structure for plan in self.plans.values())
-        return plans, tuple(dim.name for dim in self.grid), folding, partial
+        return plans, tuple(dim.name for dim in self.grid), folding, extras
 
     def fresh(self, name: str) -> str:
         """A variable name that nothing else uses."""

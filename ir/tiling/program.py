@@ -12,9 +12,10 @@ from codesign.ir.filled import Filled
 from codesign.ir.fold import Fold
 from codesign.ir.index import Index
 from codesign.ir.location import merge
-from codesign.ir.scalar import cast
+from codesign.ir.scalar import Scalar, cast
+from codesign.ir.skipping import contributing
 from codesign.ir.tensor import Compute, Write
-from codesign.ir.tile import Dot, For
+from codesign.ir.tile import Dot, For, Map, Reduce, When
 from codesign.ir.tiling.bounds import Steps, loop_bounds, reach_of, stretches
 from codesign.ir.tiling.domain import DimPlan, Domain
 from codesign.ir.tiling.folding import tasks_of
@@ -154,7 +155,7 @@ class Program(Values):
             reach = reach_of(self.domain, plan)
             known = Filled.of(plan.name, reach, self.point_bounds, self.members, scope.filled)
             whole = self._body(scope, variable, plan, inner, tasks, carried, known)
-            if known.used or (known.spared and any(isinstance(op, Dot) for op in whole.ops)):
+            if known.used or (known.spared and any(isinstance(op, Dot) for op in whole.walk())):
                 return [self._stretch(scope, one, variable, whole, plan, tasks, carried) for one in found]
         return [(loop_bounds(self.domain, plan), variable, self._body(scope, variable, plan, inner, tasks, carried))]
 
@@ -189,8 +190,38 @@ class Program(Values):
         """The steps of a loop."""
         args = [[Value(value.type, value.name) for value in values] for values in carried]
         around = Scope(scope, plan.name, {**scope.loops, plan.name: variable}, filled=filled or scope.filled)
-        last = self._nest(around, inner, tasks, args)
+        condition = None if inner else self._condition(plan, tasks)
+        if condition is None:
+            last = self._nest(around, inner, tasks, args)
+        else:
+            last = self._where(condition, around, tasks, args)
         return Block((v for values in args for v in values), around.ops, (v for values in last for v in values))
+
+    def _condition(self, plan: DimPlan, tasks: list[Task]) -> Scalar | None:
+        """Under which condition on data a step counts for any of the tasks, where the schedule has it asked."""
+        if not self.domain.schedule.extra("skip", 0) or any(isinstance(task, StoreTask) for task in tasks):
+            return None
+        folded = any(plan.name in fold.dims for fold in self.domain.folds)
+        return contributing((task.compute for task in tasks), plan.name, self.members, folded=folded)
+
+    def _where(
+        self, condition: Scalar, scope: Scope, tasks: list[Task], carried: list[list[Value]]
+    ) -> list[list[Value]]:
+        """A step that is made where the condition holds for some of its points."""
+        names = self.axes_of(condition.variables())
+        asked = self.expression(condition, scope)
+        passes = (
+            Reduce((), self.domain.axes(names), "any", asked, name="counts") if names else Map((), asked, name="counts")
+        )
+        scope.ops.append(passes)
+        within = Scope(scope, scope.binds, scope.loops, memo=dict(scope.memo), lanes=scope.lanes, filled=scope.filled)
+        last = self._nest(within, (), tasks, carried)
+        otherwise = [value for values in carried for value in values]
+        body = Block((), within.ops, (value for values in last for value in values))
+        op = When(passes.result, otherwise, body, location=merge(task.compute.location for task in tasks))
+        scope.ops.append(op)
+        results = iter(op.results)
+        return [[next(results) for _ in values] for values in carried]
 
 
 def _levels(computes: tuple[Compute, ...], domain: Domain) -> dict[Value, int]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from codesign.ir import tile
 from codesign.ir.core import Block, Op, Value
+from codesign.ir.dtypes import BOOL
 from codesign.ir.errors import VerificationError
 from codesign.ir.index import Bounds, Index, index
 from codesign.ir.numerics import Array
@@ -239,6 +240,17 @@ def _for(v: KernelVerifier, op: tile.For, defined: set[Value]) -> None:
     del v.loops[op.variable]
 
 
+def _when(v: KernelVerifier, op: tile.When, defined: set[Value]) -> None:
+    kind = op.condition.type
+    if not isinstance(kind, TileType) or kind.extents or kind.dtype is not BOOL:
+        fail(op, f"%{op.condition.name} is {kind}, must be a bool without axes")
+    same_types(op, "the block yields", op.body.yields, op.otherwise)
+    same_types(op, "the results", op.results, op.otherwise)
+    v.block(op.body, defined, set(op.body.args))
+    if op.body.args:
+        fail(op, "its block takes nothing")
+
+
 def _band(v: KernelVerifier, op: tile.Band, defined: set[Value]) -> None:
     if [dim.name for dim in v.kernel.grid] != [op.variable]:
         fail(op, f"counts programs by {op.variable!r}, which is not the grid's only dim")
@@ -263,5 +275,6 @@ _RULES: Mapping[type[Op], Callable[[KernelVerifier, Any, set[Value]], None]] = {
     tile.Reduce: _reduce,
     tile.Dot: _dot,
     tile.For: _for,
+    tile.When: _when,
     tile.Band: _band,
 }

@@ -10,8 +10,14 @@ from codesign.backends.triton.interpret import run_interpreted
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.summary import summarize
+from codesign.costmodel.tested import ASSUMED
+from codesign.ir.core import Module
+from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import Schedule, ScheduleBatch
-from codesign.ir.tile import For, Map
+from codesign.ir.text import parse, print_module
+from codesign.ir.tile import Dot, For, Load, Map, When
+from codesign.ir.verify import verify_kernel
+from codesign.passes.knobs import Site, check, predict
 from codesign.passes.normalize import normalize
 from codesign.passes.tile import lower
 from tests.passes.tiling import groups
@@ -69,6 +75,49 @@ def test_tiles_that_a_mask_fills_are_not_masked(name: str, dtype: str) -> None:
     (found,) = run_interpreted(kernel, arrays)
     allowed = {"f32": 1e-6, "bf16": 2e-2, "f16": 2e-3}[dtype] * np.abs(wanted).max()
     np.testing.assert_allclose(found, wanted, rtol=0, atol=allowed)
+
+
+def test_tiles_that_data_empty_are_left_out() -> None:
+    """What no query's document holds is neither read nor multiplied: a NaN there reaches nothing."""
+    fusion = variant("select(%p[i] == %k[j], %z[h, i, j], -inf)", "f16")
+    kernel = lower(
+        fusion, Schedule({"i": 16, "j": 16, "d": 16, "e": 16}, reduce=FOLDED, pipeline=2, extras={"skip": 1})
+    )
+    verify_kernel(kernel)
+    text = print_module(Module(kernels={kernel.name: kernel}))
+    assert print_module(parse(text)) == text
+    (when,) = [op for op in kernel.body.walk() if isinstance(op, When)]
+    assert len([op for op in when.body.ops if isinstance(op, Dot)]) == 2
+    assert {op.buffer.name for op in when.body.ops if isinstance(op, Load)} == {"key", "v"}
+    arrays = dict(zip([value.name for value in fusion.uses()], inputs(fusion, "f16", 1.0), strict=True))
+    arrays["k"][16:48], arrays["p"][:] = 7, np.arange(32) // 11
+    wanted = in_float64(
+        lambda z, more: np.where(more[2][:, None] == more[3][None, :], z, -np.inf), [*arrays.values()], [*arrays]
+    )
+    arrays["key"][:, 16:48], arrays["v"][:, 16:48] = np.nan, np.nan
+    for found in (groups.run_tiles(kernel, [*arrays.values()])[0], run_interpreted(kernel, [*arrays.values()])[0]):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-3)
+
+
+def test_what_data_empty_is_not_paid_as_far_as_is_said() -> None:
+    machine = load_machine("h100_sxm")
+    fusion = variant("select(%p[i] == %k[j], %z[h, i, j], -inf)", "f16")
+    summary = summarize(fusion)
+    assert summary.folded is not None
+    assert [*summary.folded.tested] == ["j"]
+    assert not summary.tested
+    tiles = {"i": 16, "j": 16, "d": 16, "e": 16}
+    schedules = [Schedule(tiles, reduce=FOLDED, extras={"warps": 1, "skip": skip}) for skip in (0, 1)]
+    for schedule in schedules:
+        check(schedule, Site.of(summary, machine))
+    found = [predict(cost_model_for(machine), summary, machine, ScheduleBatch.of([one]), {}) for one in schedules]
+    assert found[1].terms[0, 2:].sum() < found[0].terms[0, 2:].sum()
+    assert ASSUMED in found[1].remarks
+    assert ASSUMED not in found[0].remarks
+    with pytest.raises(ScheduleError, match=r"extras\.skip: no mask of the kernel is data"):
+        check(schedules[1], Site.of(summarize(variant("%z[h, i, j]", "f16")), machine))
+    with pytest.raises(ScheduleError, match=r"extras\.skip: programs of maia100 take no way"):
+        check(Schedule(tiles, extras={"skip": 1}), Site.of(summary, load_machine("maia100")))
 
 
 @pytest.mark.parametrize(
