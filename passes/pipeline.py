@@ -8,7 +8,7 @@ from codesign.ir.core import Module
 from codesign.passes.context import Context
 from codesign.passes.manager import Observer, Pass, PassManager, PipelineError, Timing, make_pass, parse_pipeline
 
-CLEAN_UP = "settle-writes,orders,canonicalize,constant-fold,fold-views,canonicalize,cse,dce"
+CLEAN_UP = "settle-writes,orders,canonicalize,constant-fold,fold-views,canonicalize,cse,dce,nest-reductions"
 """Passes that make equal things look equal and needless things vanish."""
 
 DEFAULT = f"{CLEAN_UP},precision,fuse"
