@@ -21,7 +21,7 @@ from codesign.passes.schedule.context import Context
 from codesign.passes.schedule.policy import Policy
 from codesign.passes.schedule.space import Ints
 
-CHUNK = 1 << 16
+CHUNK = 1 << 18
 FLUSH_SECONDS = 1.0
 MARKED_MAP = 1 << 27
 """Points of a space up to which a map says which were evaluated."""

@@ -79,7 +79,7 @@ class Exhaustive(Tracking):
 
     def start(self, space: Space, context: Context) -> None:
         super().start(space, context)
-        self._chunks: Iterator[Ints] = space.enumerate()
+        self._chunks: Iterator[Ints] = space.enumerate(1 << 18)
         self._left = np.zeros((0, len(space.knobs)), np.int64)
 
     def propose(self, count: int) -> ScheduleBatch | None:

@@ -128,20 +128,22 @@ class Space:
         while split and inner * sizes[split - 1] <= chunk:
             split -= 1
             inner *= sizes[split]
-        last = np.stack(np.unravel_index(np.arange(inner), sizes[split:]), axis=1) if sizes[split:] else None
+        last = np.unravel_index(np.arange(inner), sizes[split:]) if sizes[split:] else ()
         heads, step = len(self) // inner, max(chunk // inner, 1)
         for start in range(0, heads, step):
             count = min(step, heads - start)
-            block = np.empty((count, inner, len(sizes)), np.int64)
+            block = np.empty((len(sizes), count, inner), np.int64)  # a knob's codes lie together
             if split:
-                first = np.unravel_index(np.arange(start, start + count), sizes[:split])
-                block[:, :, :split] = np.stack(first, axis=1)[:, None]
-            if last is not None:
-                block[:, :, split:] = last
-            codes: Ints = block.reshape(-1, len(sizes))
-            codes = codes[self.legal(codes)]
-            if len(codes):
-                yield codes
+                for knob, head in zip(
+                    block, np.unravel_index(np.arange(start, start + count), sizes[:split]), strict=False
+                ):
+                    knob[:] = head[:, None]
+            for knob, tail in zip(block[split:], last, strict=True):
+                knob[:] = tail
+            columns = block.reshape(len(sizes), count * inner)
+            legal = self.legal(columns.T)
+            if legal.any():
+                yield columns[:, legal].T
 
     def sample(self, count: int, rng: np.random.Generator) -> Ints:
         """Codes of up to `count` distinct legal schedules, drawn evenly (fewer when the space has no more)."""

@@ -21,6 +21,8 @@ from codesign.lab.plan import make_plan, read_plan
 from codesign.passes.schedule.policy import POLICIES
 from tests.codesign.lab.studies import measured, plan_file
 
+BOARDS = ("leaderboard", "leaderboard_events")
+
 MODEL = """
 import torch
 
@@ -208,14 +210,17 @@ def test_fusion_policies_are_compared_on_whole_models(tmp_path: Path) -> None:
     assert rows[0]["regret"] == 0.0 < rows[1]["regret"]
 
 
-def test_the_leaderboard_that_is_committed_has_every_policy_and_random_search_at_nothing(root_dir: Path) -> None:
-    board = read_leaderboard(root_dir / "benchmarks" / "results" / "leaderboard.json")
-    scores = {row.policy: row.score or 0.0 for row in board.rows}
-    assert set(scores) == set(POLICIES)
-    assert abs(scores["random"]) < 0.2
-    assert scores["exhaustive"] < scores["random"] < scores["default"]
-    plan = read_plan(root_dir / "benchmarks" / "leaderboard.toml")
-    assert len(board.problems) == len(plan.kernels) * len(plan.machines)
+def test_the_leaderboards_that_are_committed_have_every_policy_and_random_search_at_nothing(root_dir: Path) -> None:
+    boards = {name: read_leaderboard(root_dir / "benchmarks" / "results" / f"{name}.json") for name in BOARDS}
+    scores = {name: {row.policy: row.score or 0.0 for row in board.rows} for name, board in boards.items()}
+    assert {policy for board in scores.values() for policy in board} == set(POLICIES)
+    for name, board in boards.items():
+        plan = read_plan(root_dir / "benchmarks" / f"{name}.toml")
+        assert len(board.problems) == len(plan.kernels) * len(plan.machines)
+        assert set(scores[name]) == {policy.label for policy in plan.policies}
+        assert abs(scores[name]["random"]) < 0.2 < scores[name]["default"]
+    assert scores["leaderboard"]["exhaustive"] < scores["leaderboard"]["random"]
+    assert scores["leaderboard_events"]["climb"] == max(scores["leaderboard_events"].values())
 
 
 def test_the_study_of_the_readme_is_a_plan(root_dir: Path) -> None:
