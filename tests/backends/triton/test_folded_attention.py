@@ -13,6 +13,7 @@ from codesign.costmodel.summary import summarize
 from codesign.costmodel.tested import ASSUMED
 from codesign.ir.core import Module
 from codesign.ir.errors import ScheduleError
+from codesign.ir.scalar import Scalar
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.text import parse, print_module
 from codesign.ir.tile import Dot, For, Load, Map, When
@@ -21,6 +22,7 @@ from codesign.passes.knobs import Site, check, predict
 from codesign.passes.normalize import normalize
 from codesign.passes.tile import lower
 from tests.passes.tiling import groups
+from tests.passes.tiling.test_bounds import window
 from tests.passes.tiling.test_folding_attention import COLUMN, ROW, in_float64, inputs, variant
 
 FOLDED = {"j": "fold", "d": "resident"}
@@ -136,6 +138,22 @@ def test_nothing_is_spilled_and_the_price_knows_what_is_held(width: int, rows: i
     cost = cost_model_for(machine).predict(summarize(form.fusion), machine, ScheduleBatch.of([schedule]))
     assert cost.details["registers"][0] == pytest.approx(made.registers, rel=0.2)
     assert cost.details["shared_bytes"][0] == made.shared_bytes
+
+
+@pytest.mark.parametrize(("width", "rows", "keys", "warps"), [(64, 128, 64, 4), (128, 128, 64, 8), (256, 64, 64, 8)])
+@pytest.mark.parametrize("mask", [groups.below("j"), window(256)], ids=["causal", "window"])
+@pytest.mark.slow
+def test_nothing_is_spilled_where_loops_are_parted(mask: Scalar, width: int, rows: int, keys: int, warps: int) -> None:
+    """Nor where the last tile of keys sticks out of their number."""
+    form = normalize(groups.attention(8, 1000, 1000, width, mask))
+    tiles = {"i": rows, "j": keys, "d": width, "e": width}
+    kernel = lower(
+        form.fusion,
+        Schedule(tiles, reduce=FOLDED, pipeline=2, extras={"warps": warps}),
+        outputs=form.outputs,
+    )
+    assert len([op for op in kernel.body.ops if isinstance(op, For)]) > 1
+    assert compile_aot(kernel, "sm_90").spills == 0
 
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_100", "gfx942"])
