@@ -92,13 +92,15 @@ def _fitted(
         found = calibrate(target, tables, start, folds=folds, limit=rows, progress=steps.step)
         steps.step("asking what the tables tell of each parameter")
         told = {fitted.what: identify(fitted, target) for fitted in found.fits}
+    used = [
+        {"file": path.name, "rows": len(machine_rows(data, target.name))}
+        for path, data in zip(given, tables, strict=True)
+    ]
+    before = start.provenance if start.machine == target.name and not start.transferred else {}
     provenance = {
         "date": date.today().isoformat(),
-        "tables": [
-            {"file": path.name, "rows": len(machine_rows(data, target.name))}
-            for path, data in zip(given, tables, strict=True)
-        ],
-        "ops": found.ops,
+        "tables": _kept(before.get("tables", []), used, "file"),
+        "ops": _kept(before.get("ops", []), found.ops, "op"),
         "method": f"bounded robust least squares on log time, {folds}-fold cross-validation by site",
     }
     found.calibration = replace(found.calibration, provenance=provenance)
@@ -107,6 +109,12 @@ def _fitted(
     silent = [name for name in FITTED if not any(each.name == name for parts in told.values() for each in parts)]
     document["not_spoken_of"] = silent
     return document, found
+
+
+def _kept(before: list[dict[str, Any]], now: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """What a fit says of its tables or operators, after what earlier fits say of others."""
+    said = {each[key] for each in now}
+    return [each for each in before if each[key] not in said] + now
 
 
 def _before(target: Machine) -> tuple[dict[str, Any], Calibrated]:

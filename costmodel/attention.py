@@ -55,7 +55,7 @@ class Splits:
     last), of `least` keys or more, `most` at most.
 
     `seen` false counts all keys of the sequence although a window hides most: the parts that see none still run.
-    `all_parts` launches the most wherever it splits.
+    `all_parts` launches as many as `least` allows, the most at most, wherever it splits.
     """
 
     waves: float = 0.0

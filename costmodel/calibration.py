@@ -8,7 +8,7 @@ per implementation on top of the machine's parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ import pandas as pd
 from codesign.costmodel.fitting import Floats, Prepared, cross_validate, fit, prepare, weight_of
 from codesign.costmodel.gpu.library import Best, chosen, library
 from codesign.costmodel.gpu.model import cells, family_of, ledger, regime_of
-from codesign.costmodel.gpu.parameters import FITTED, TYPICAL, Calibration, Parameters, watts_per_operation
+from codesign.costmodel.gpu.parameters import FITTED, PRODUCT, TYPICAL, Calibration, Parameters, watts_per_operation
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.tables import Rows, TableError, kernels_of, machine_rows
 
@@ -36,7 +36,7 @@ IMPLEMENTATION_FIT = (
 """What is fitted for each implementation of attention: a block's latency, what a step waits for, the work of helper
 kernels a token, a pass over the queries and a launch, and the share of the tensor rate that it reaches."""
 
-GENERATED_FIT = ("fill_latency", "tensor_efficiency", "extra_query_passes")
+GENERATED_FIT = ("fill_latency", "step_clocks", "tensor_efficiency", "extra_query_passes")
 """The same where a compiler of tiles made the kernel: its share of the tensor rate is its own."""
 
 QUANTISED_FIT = (
@@ -108,7 +108,7 @@ def calibrate(
         raise TableError(f"no rows of {machine.name} in the tables given")
     parameters = start.parameters
     measured = {rows.implementation for rows in everything if rows.implementation}
-    implementations = dict(start.implementations)
+    implementations = _still_run(start.implementations, measured)
     ops: list[dict[str, Any]] = []
     fits: list[Fitted] = []
     held: list[tuple[Prepared, Floats, Calibration]] = []
@@ -163,6 +163,12 @@ def calibrate(
     return Calibrated(Calibration(machine.name, rounded, spread, {}, "", implementations), ops, fits)
 
 
+def _still_run(known: Mapping[str, dict[str, float]], measured: set[str]) -> dict[str, dict[str, float]]:
+    """Constants of implementations before a fit, without kernels that a source of attention that is fitted no longer runs."""
+    sources = {name.split()[0] for name in measured if not name.startswith(PRODUCT)}
+    return {name: own for name, own in known.items() if name in measured or name.split()[0] not in sources}
+
+
 def _say(progress: Callable[[str], None] | None, text: str) -> None:
     if progress is not None:
         progress(text)
@@ -190,7 +196,7 @@ def regimes(
     rows: Rows, machine: Machine, parameters: Parameters, space: Any
 ) -> tuple[Best, Floats, npt.NDArray[np.object_]]:
     """The best schedules of the rows, the terms of their predictions, and the regime that each row is in."""
-    best = library(rows.kernel, machine, rows.sizes, parameters, space, chunk=128)
+    best = library(rows.kernel, machine, rows.sizes, parameters, space)
     found = chosen(rows.kernel, machine, rows.sizes, parameters, space, best)
     terms = ledger(found, len(rows.seconds))
     return best, terms, regime_of(terms)

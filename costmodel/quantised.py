@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from codesign.costmodel.rules import Value, number
+
 FORMATS = Path(__file__).resolve().parent / "quantised.toml"
 
 
@@ -18,14 +20,22 @@ FORMATS = Path(__file__).resolve().parent / "quantised.toml"
 class Format:
     """A format of a quantised product: the `operand` dtype that the tensor unit multiplies, elements in a `group` of one scale that is read
     beside them (0: none), whether the library offers parts of the reduction (`split`), and the sides of its tiles, `rows` x `columns`
-    (none: any)."""
+    (none: any), which may be rules over the rows `m` of a product."""
 
     name: str
     operand: str
     group: int = 0
     split: bool = True
-    rows: tuple[int, ...] = ()
-    columns: tuple[int, ...] = ()
+    rows: tuple[Value, ...] = ()
+    columns: tuple[Value, ...] = ()
+
+    def tiles(self, m: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Rows and columns of the tiles that the library has for a product of `m` rows."""
+        return self._sides(self.rows, m), self._sides(self.columns, m)
+
+    @staticmethod
+    def _sides(sides: tuple[Value, ...], m: float) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(int(number(side, {"m": m})) for side in sides))
 
 
 @lru_cache(maxsize=1)

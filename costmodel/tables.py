@@ -356,8 +356,13 @@ def _gemm(table: pd.DataFrame) -> Iterator[Rows]:
         sizes["quantised"] = sizes["M"] * sizes["K"]
         sizes["results"] = sizes["M"] * sizes["N"]
         op = f"gemm {form.name}"
-        library = {"split": form.split, "tiles": (form.rows, form.columns)}
-        yield _rows(op, kernel, part, sizes, site, regime_size=sizes["M"], implementation=op, **library)
+        tiles = {m: form.tiles(m) for m in np.unique(sizes["M"])}
+        runs = pd.Series([tiles[m] for m in sizes["M"]])
+        for run in dict.fromkeys(runs):
+            picked = (runs == run).to_numpy()
+            own = {name: size[picked] for name, size in sizes.items()}
+            more: dict[str, Any] = {"split": form.split, "tiles": run, "implementation": op, "regime_size": own["M"]}
+            yield _rows(op, kernel, part[picked], own, site[picked], **more)
 
 
 def _launched(table: pd.DataFrame) -> Iterator[Rows]:

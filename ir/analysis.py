@@ -135,11 +135,18 @@ def strip_exact_casts(scalar: Scalar) -> Scalar:
 def slot_of(node: Apply) -> tuple[Unit, DType, float]:
     """The unit that does a function, the dtype that it works on (that of the operands for a comparison), and issue slots of it.
 
-    A quotient by a constant is a product: Triton 3.9.0 and its ptxas make one FMUL of it for sm_80 and sm_90.
+    A quotient by a constant is a product: Triton 3.9.0 and its ptxas make one FMUL of it for sm_80 and sm_90. A power by a small
+    whole number is products, by a half a root.
     """
     row = FUNCTIONS[node.function]
     if node.function == "div" and isinstance(node.args[1], Literal):
         return "fma", node.dtype, 1.0
+    if node.function == "pow" and isinstance(node.args[1], Literal):
+        exponent = abs(float(node.args[1].value))
+        if exponent == 0.5 and node.dtype.is_float:
+            return "special", node.dtype, FUNCTIONS["sqrt" if node.args[1].value > 0 else "rsqrt"].cost
+        if 1.0 <= exponent <= 4.0 and exponent.is_integer() and node.args[1].value > 0:
+            return "fma", node.dtype, max(exponent - 1.0, 1.0)
     return row.unit, node.args[0].dtype if row.result == "bool" else node.dtype, row.cost
 
 

@@ -39,8 +39,8 @@ def launched(
 
     `pack.rows` rows of a tile hold whole groups of all row dims but the last, flattened with it. `split.waves` waves
     of blocks are wanted, in parts of `split.least` elements of the online dim or more and `split.most` parts at most;
-    without `split.seen` the rule counts the size `keys`, not what is visited; with `split.all` the most is launched
-    wherever more than one part is wanted.
+    without `split.seen` the rule counts the size `keys`, not what is visited; with `split.all` as many as `split.least` allows are
+    launched wherever more than one part is wanted.
     """
     chosen = dict(knobs)
     if "pack.rows" in knobs:
@@ -61,7 +61,8 @@ def launched(
     wanted = np.floor(knobs["split.waves"] * sms / blocks + 0.999 * knobs["split.up"])
     least, most = knobs["split.least"], knobs["split.most"]
     offered = np.where(np.greater(least, 0.0), np.floor(counted / np.maximum(least, 1.0)), most)
-    parts = np.where(np.greater(knobs["split.all"], 0.0), most, np.minimum(np.minimum(wanted, offered), most))
+    offered = np.minimum(offered, most)
+    parts = np.where(np.greater(knobs["split.all"], 0.0), offered, np.minimum(wanted, offered))
     parts = np.where(np.greater(wanted, 1.0), np.maximum(parts, 1.0), 1.0)
     busy = np.minimum(parts, np.ceil(visited / knobs[f"tile.{dim}"]))
     chosen[f"split.{dim}"] = busy

@@ -35,6 +35,9 @@ SPLIT_FROM = {"ada": (2.0**21, 8192.0)}
 """By architecture, multiply-adds of a 16-bit product, or terms of its sums, from which on its library cuts these in parts. Read off
 products of few results on an L40S: of 4 x 64 results 7168 terms take 31 us in one part and 8192 take 4.8, of 4 x 32 10240 take 5.2."""
 
+ENTRIES = 16384
+"""Prices of rows and schedules that are worked out together: what amortises the work of a call and stays in a core's cache."""
+
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 
 
@@ -207,12 +210,17 @@ def library(
     sizes: Mapping[str, npt.NDArray[Any]],
     parameters: Parameters,
     columns: Columns | None = None,
-    chunk: int = 64,
 ) -> Best:
-    """Least seconds over the space for each row of sizes (arrays of one length)."""
+    """Least seconds over the space for each row of sizes (arrays of one length), so many rows at a time as make ENTRIES prices.
+
+    Parameters may be arrays [points, 1, 1]: the best of each row at each point.
+    """
     space = columns if columns is not None else library_space(kernel, machine)
+    chunk = max(64, ENTRIES // len(next(iter(space.values()))))
     count = len(next(iter(sizes.values())))
-    seconds, choice = np.empty(count), np.empty(count, dtype=np.int64)
+    if not count:
+        return Best(np.zeros(0), np.zeros(0, dtype=np.int64))
+    seconds, choice = [], []
     for start in range(0, count, chunk):
         part = {
             name: np.asarray(value[start : start + chunk], dtype=np.float32)[:, None] for name, value in sizes.items()
@@ -221,13 +229,12 @@ def library(
         offered = _suits(kernel, space, part) & _splits(kernel, machine, space, part)
         suits = np.broadcast_to(_fits(found) & offered, found.total.shape)
         none = ~suits.any(
-            axis=1, keepdims=True
+            axis=-1, keepdims=True
         )  # a shape that no schedule of the space fits: a library has some kernel for it
         total = np.where(suits | none, found.total, np.inf)
-        best = np.argmin(total, axis=1)
-        choice[start : start + chunk] = best
-        seconds[start : start + chunk] = total[np.arange(len(best)), best]
-    return Best(seconds, choice)
+        choice.append(np.argmin(total, axis=-1))
+        seconds.append(np.min(total, axis=-1).astype(np.float64))
+    return Best(np.concatenate(seconds, axis=-1), np.concatenate(choice, axis=-1))
 
 
 def _suits(kernel: KernelSummary, space: Columns, sizes: Mapping[str, npt.NDArray[Any]]) -> Any:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -166,17 +168,34 @@ class Calibration:
     def of(self, implementation: str = "", method: str = "graph") -> Parameters:
         """The parameters for an implementation ("" for the machine's own) and a way of measuring.
 
-        Profiled eager kernels hold less launch time than replayed graphs, those of an eager stream more.
+        A kernel of an implementation that was measured for other sizes takes the constants of the nearest ones, an implementation
+        that was not, those of `typical`. Profiled eager kernels hold less launch time than replayed graphs, those of an eager stream more.
         """
         own = self.implementations.get(implementation, {}) if implementation else {}
         if implementation and not own and not implementation.startswith(PRODUCT):
-            own = self.implementations.get(TYPICAL, {})
+            own = self.implementations.get(_nearest(implementation, self.implementations) or TYPICAL, {})
         found = replace(self.parameters, **own)
         if method == "eager":
             return replace(found, launch_seconds=launch_seconds())
         if method != "profiled":
             return found
         return replace(found, launch_seconds=found.profiled_launch_seconds, fill_latency=found.profiled_fill_latency)
+
+
+_NUMBER = re.compile(r"(\d+)")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    """The implementation whose name differs in numbers alone (elements of a head, bits), and by the least factors: the same
+    kernel for other sizes."""
+    words = _NUMBER.split(name)
+    alike = [other for other in known if _NUMBER.split(other)[::2] == words[::2]]
+
+    def factors(other: str) -> float:
+        pairs = zip(_NUMBER.split(other)[1::2], words[1::2], strict=True)
+        return sum(abs(math.log(max(int(a), 1) / max(int(b), 1))) for a, b in pairs)
+
+    return min(alike, key=factors, default=None)
 
 
 def load_calibration(machine: Machine) -> Calibration:

@@ -93,6 +93,52 @@ def test_flash_attention_2_splits_only_where_heads_share_keys() -> None:
     assert _launched("vllm_flash_attn", Call(decode=True, group=4, single=True))[0]["split.j"] > 1
 
 
+def test_flash_attention_2_makes_no_queries_of_heads_where_a_window_slides() -> None:
+    call = Call(decode=True, group=4, single=True, window=True)
+    assert kernel_of("vllm_flash_attn_fa2", call).splits == NO_SPLITS
+    assert not kernel_of("vllm_flash_attn_fa2", call).tiles[0].packed
+    assert kernel_of("vllm_flash_attn_fa2", replace(call, window=False)).tiles[0].packed
+
+
+@pytest.mark.parametrize(("head", "rows"), [(64, 256), (128, 256), (256, 128), (512, 128)])
+def test_two_tiles_of_queries_share_keys_where_tensor_memory_holds_both(head: int, rows: int) -> None:
+    kernel = kernel_of("trtllm_mha", Call(head=head, sm=100))
+    assert [(tiles.rows, tiles.packed) for tiles in kernel.tiles] == [(rows, False)]
+
+
+def test_a_prompt_of_one_token_is_still_a_prefill_where_the_call_says_so() -> None:
+    one = Call(single=True, group=8, sm=103)
+    assert kernel_of("trtllm_mha", one) == kernel_of("trtllm_mha", replace(one, single=False))
+    assert kernel_of("trtllm_mha", replace(one, decode=True)).tiles[0].packed
+
+
+@pytest.mark.parametrize(("group", "tensor"), [(1, False), (8, True), (64, False)])
+def test_heads_of_their_own_multiply_on_the_vector_unit(group: int, tensor: bool) -> None:
+    for sm in (89, 100):
+        kernel = kernel_of("torch_flow", Call(decode=True, single=True, group=group, bits=8, sm=sm))
+        grouped = group == 8 or (sm == 100 and group <= 32)
+        assert (kernel.tiles[0].vector == 0.0) == (tensor or grouped)
+
+
+def test_segments_that_find_keys_all_run_where_sequences_are_few() -> None:
+    call = Call(decode=True, group=4, single=True)
+    assert _launched("vllm_triton_attn", call, B=4.0, G=1.0)[0]["split.j"] == 16
+    assert _launched("vllm_triton_attn", call, B=4.0, G=1.0, J=96.0, keys=96.0)[0]["split.j"] == 3  # of 32 keys each
+    assert _launched("vllm_triton_attn", call, B=256.0, G=1.0)[0]["split.j"] == 1
+    knobs, idle = _launched("vllm_triton_attn", call, B=4.0, G=1.0, J=128.0)  # a window: segments before it see none
+    assert (knobs["split.j"], idle) == (4, 3)
+
+
+def test_an_implementation_takes_the_constants_of_its_nearest_sizes() -> None:
+    own = {"x decode 64 16": {"step_clocks": 1.0}, "x decode 256 16": {"step_clocks": 2.0}, "x extend 96": {}}
+    calibration = replace(
+        load_calibration(load_machine("h100_sxm")), implementations=own | {TYPICAL: {"step_clocks": 3.0}}
+    )
+    found = [calibration.of(f"x decode {head} 16").step_clocks for head in (64, 96, 192, 512)]
+    assert found == [1.0, 1.0, 2.0, 2.0]
+    assert calibration.of("y decode 64 16").step_clocks == 3.0
+
+
 def test_heads_that_share_keys_fill_the_rows_of_a_tile() -> None:
     knobs, _ = _launched("fa3", Call(group=48), R=48.0, Q=256.0)
     assert knobs["tile.r"] * knobs["tile.i"] == pytest.approx(128)

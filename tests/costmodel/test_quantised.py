@@ -53,6 +53,14 @@ def test_four_bits_are_half_a_byte_and_a_sixteenth_of_scales() -> None:
     assert stored == 64 * 1024 * 4.5 / 8
 
 
+def test_a_library_has_its_tiles_by_the_rows_of_a_product() -> None:
+    rows = {m: formats()["fp8_block"].tiles(m)[0] for m in (1, 64, 65, 4096)}
+    assert rows == {1: (64,), 64: (64,), 65: (128,), 4096: (128,)}
+    table = pd.DataFrame({"dtype": "fp8_block", "m": [16, 4096, 64], "n": 128, "k": 4096, "seconds": 1e-5})
+    parts = {part.tiles[0]: list(part.index) for part in kernels_of(table)}
+    assert parts == {(64,): [0, 2], (128,): [1]}
+
+
 def test_libraries_without_parts_of_k_are_given_none() -> None:
     machine = load_machine("b300_sxm")
     parameters = load_calibration(machine).parameters
@@ -70,7 +78,7 @@ def test_a_library_has_the_tiles_that_its_row_says(machine: str, dtype: str) -> 
     for m, n, k in ((1, 4096, 4096), (4096, 16384, 512)):
         space = prepare(_rows(dtype, m, n, k), target, parameters).space
         assert space is not None
-        assert {*space["tile.m"]} <= {*form.rows}
+        assert {*space["tile.m"]} <= {*form.tiles(m)[0]}
         assert {*space["tile.n"]} <= {*form.columns}
 
 

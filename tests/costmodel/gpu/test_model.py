@@ -3,6 +3,8 @@ regime."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -330,3 +332,17 @@ def test_a_library_of_ada_splits_the_sums_of_larger_products_only() -> None:
     assert whole > 3.0 * parts
     sizes = {"M": np.array([4.0]), "N": np.array([32.0]), "K": np.array([10240.0])}
     assert library(kernel, target, sizes, p).seconds[0] < whole / 3.0
+
+
+def test_prices_at_several_points_of_parameters_are_those_at_each() -> None:
+    machine, kernel = load_machine("h100_sxm"), workloads.gemm("bf16")
+    sizes = {
+        name: np.array(values) for name, values in {"M": [16.0, 4096.0], "N": [512.0] * 2, "K": [512.0] * 2}.items()
+    }
+    p = load_calibration(machine).parameters
+    steps = np.array([0.5, 1.0, 20.0])
+    found = library(kernel, machine, sizes, replace(p, step_clocks=p.step_clocks * steps[:, None, None]))
+    for seconds, choice, step in zip(found.seconds, found.choice, steps, strict=True):
+        one = library(kernel, machine, sizes, replace(p, step_clocks=p.step_clocks * float(step)))
+        assert seconds == pytest.approx(one.seconds, rel=1e-6)
+        assert choice.tolist() == one.choice.tolist()
