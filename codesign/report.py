@@ -157,7 +157,8 @@ def _memory_text(document: ModelDocument) -> str:
 
 def headline(document: ModelDocument) -> RenderableType:
     """The model in four lines."""
-    launches = sum(kernel.count for kernel in document.kernels)
+    joined = [kernel for kernel in document.kernels if kernel.schedule.get("extras", {}).get("joined")]
+    launches = sum(kernel.count for kernel in document.kernels) - sum(kernel.count for kernel in joined)
     external = sum(call.count for call in document.external_calls)
     grid = Table.grid(padding=(0, 2))
     grid.add_row(

@@ -141,14 +141,13 @@ class _Composer:
 
     def _times(self, section: Section, which: Literal[0, 1]) -> Array:
         """Steps of a section in the mean over all cores (0), or of the core that makes most (1)."""
-        along = (self.shape.made, self.shape.longest)[which]
-        times: Array = 1.0
-        *outer, last = section.dims or ("",)
-        for dim in outer:
-            times = times * along[dim]
+        if not section.dims:
+            return 1.0
+        around = 1.0 if section.around is None else self._times(section.around, which)
+        last = section.dims[-1]
         if section.stretch is not None:
-            return times * self.shape.parted[last, section.stretch][which]
-        return times * along[last] if last else times
+            return around * self.shape.parted[last, section.stretch][which]
+        return around * (self.shape.made, self.shape.longest)[which][last]
 
     def _item(self, item: Item, stage: Stage) -> None:
         if isinstance(item, Transfer):

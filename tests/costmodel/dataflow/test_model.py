@@ -210,3 +210,16 @@ def test_an_accelerator_never_draws_more_than_its_power_limit(name: str) -> None
         assert cost.joules[0] / cost.seconds[0] <= share * watts * (1.0 + 1e-9)
         assert cost.seconds[0] == pytest.approx(free.seconds[0] * max(1.0, 1.0 / share), rel=1e-6)
         assert (cost.bound(0) == "power") == (share < 0.5)
+
+
+@pytest.mark.parametrize("keys", [256, 300])
+def test_loops_inside_of_parted_loops_are_counted_once(keys: int) -> None:
+    """A loop over a ragged dim is in two parts, each with the loop over the heads' width inside."""
+    machine, form = load_machine("tpu_v4"), normalize(groups.attention(2, 128, keys, 64))
+    kernel = summarize(form.fusion)
+    tiles = {"i": 64, "j": 128, "d": 16, "e": 64}
+    schedule = Schedule(tiles, reduce={"j": "fold", "d": "looped"}, pipeline=2)
+    cost = DataflowModel().predict(kernel, machine, ScheduleBatch.of([schedule]))
+    run = simulate(lower(tile(form.fusion, schedule, outputs=form.outputs), machine), None, machine, values=False)
+    assert cost.dram_bytes[0] == pytest.approx(run.dram_bytes, rel=0.05)
+    assert cost.seconds[0] == pytest.approx(run.seconds, rel=0.2)
