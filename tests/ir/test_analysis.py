@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from codesign.ir.analysis import contraction, is_exact_cast, operation_counts, structural_hash, topological_order, users
+from codesign.ir.analysis import (
+    contraction,
+    is_exact_cast,
+    operation_counts,
+    slot_of,
+    structural_hash,
+    topological_order,
+    users,
+)
 from codesign.ir.core import Module
 from codesign.ir.dtypes import BF16, BOOL, F8E4M3, F16, F32, F64, I8, I16, I32, I64, U8, DType
+from codesign.ir.scalar import Apply, apply, literal
 from codesign.ir.tensor import Compute
 from codesign.ir.text import parse
 
@@ -163,3 +172,21 @@ func @main(%base: f32[50], %new: f32[9], %at: i64[3, 9]) {{
 
     assert hashed(1) == hashed(1)
     assert hashed(0) != hashed(1)
+
+
+@pytest.mark.parametrize(
+    ("exponent", "unit", "slots"),
+    [
+        (1.0, "fma", 1.0),
+        (2.0, "fma", 1.0),
+        (4.0, "fma", 3.0),
+        (0.5, "special", 1.0),
+        (-0.5, "special", 1.0),
+        (5.0, "special", 10.0),
+        (1.5, "special", 10.0),
+    ],
+)
+def test_a_power_by_a_small_whole_number_is_products(exponent: float, unit: str, slots: float) -> None:
+    power = apply("pow", literal(3.0, F32), literal(exponent, F32))
+    assert isinstance(power, Apply)
+    assert slot_of(power) == (unit, F32, slots)
