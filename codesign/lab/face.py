@@ -180,7 +180,12 @@ def _board(file: Path, study: str | None) -> Leaderboard:
 def _scores(file: Path, study: str | None) -> Any:
     lab = _laboratory()
     base = lab.Database(file, read_only=True)
-    return lab.Scores(base, _name(base.studies(), study))
+    studies = base.studies()
+    name = _name(studies, study)
+    if not studies[name]:  # without a plan
+        hint = "python -m codesign.study export writes them as a table, codesign.whatif --database shows them"
+        raise CodesignError(f"{name!r} is a study of variants of a machine, which have no scores", hint=hint)
+    return lab.Scores(base, name)
 
 
 def _name(studies: Iterable[str], wanted: str | None) -> str:

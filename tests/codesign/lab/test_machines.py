@@ -13,6 +13,7 @@ from codesign.costmodel import workloads
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.models import cost_model_for
 from codesign.ir.errors import CodesignError
+from codesign.lab.face import application as studies
 from codesign.lab.machines.ask import Questions, answer
 from codesign.lab.machines.search import blame, front
 from codesign.lab.machines.sensitivity import sensitivities, sensitivity
@@ -171,9 +172,8 @@ def test_answers_are_kept_and_nothing_is_evaluated_twice(
 
     asked = Questions(
         slopes=False,
-        crossed=Questions.ranges(["launch.kernel_seconds=x1:x2000:4"], H100),
-        swept=Questions.ranges(["levels.dram.bandwidth=x0.5:x2:3"], H100),
-        samples=2,
+        crossed=Questions.ranges(["launch.kernel_seconds=x1:x1.2:2"], H100),
+        swept=Questions.ranges(["levels.dram.bandwidth=x0.5:x2:2"], H100),
     )
     plain = answer(streaming, asked)
     path = tmp_path / "w.db"
@@ -189,6 +189,8 @@ def test_answers_are_kept_and_nothing_is_evaluated_twice(
         assert answer(workload, asked) == plain
     table = rows(Database(path, read_only=True), next(iter(Database(path, read_only=True).studies())))
     assert len(table) == len(evaluated)
+    result = CliRunner().invoke(studies, ["show", str(path)])
+    assert "variants of a machine" in str(result.exception)
     assert not table.duplicated(["run"]).any()
     assert any("schedule before" in schedule for schedule in table.schedule) == any(ask.before for ask in evaluated)
     evaluated.clear()
