@@ -24,12 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.compiled_truth import MACHINES, blocks_per_sm, groups
 from codesign.backends.triton.aot import Compiled
 from codesign.costmodel.gpu import needs
-from codesign.costmodel.gpu.generated import Held, alive, held_by, needs_of, products_of, tiles_of, units_of
+from codesign.costmodel.gpu.block import code_of
+from codesign.costmodel.gpu.generated import Held, alive, direct_of, held_by, needs_of, products_of
 from codesign.costmodel.gpu.geometry import geometry
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.occupancy import occupancy
 from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine, load_machine
+from codesign.costmodel.performed import performed
 from codesign.costmodel.summary import KernelSummary, summarize
 from codesign.ir.schedule import Schedule, ScheduleBatch
 
@@ -78,13 +80,16 @@ def kernel_of(row: dict[str, Any], summary: KernelSummary) -> tuple[Kernel, need
     machine, schedule = load_machine(MACHINES[row["arch"]]), Schedule.from_json(row["schedule"])
     columns = knob_columns(ScheduleBatch.of([schedule]))
     knobs = {name: np.asarray(column, dtype=np.float64) for name, column in columns.items()}
-    tiles = tiles_of(summary, geometry(summary, knobs, {}, float(machine.instances("shared"))), machine, knobs)
-    dot, direct = (bool(np.any(unit)) for unit in units_of(products_of(summary, tiles)))
-    kind, held = needs_of(tiles, dot=dot, direct=direct), held_by(summary, tiles, machine)
+    which, schedule = performed(summary, schedule)
+    g = geometry(which, knobs, {}, float(machine.instances("shared")))
+    program, tiles = code_of(which, g, machine, knobs)
+    products = products_of(program, tiles)
+    kind = needs_of(tiles, dot=bool(products), direct=bool(np.any(direct_of(products))))
+    held = held_by(program, tiles, machine)
     warps = float(schedule.extra("warps", 4))
     said = row["compiled"]
     compiled = Compiled("", row["arch"], said["registers"], said["shared_bytes"], said["spills"], int(warps))
-    table = np.array([[float(np.max(phase.get(name, 0.0))) for name in NAMES] for phase in alive(summary, tiles)])
+    table = np.array([[float(np.max(phase.get(name, 0.0))) for name in NAMES] for phase in alive(program, tiles)])
     return Kernel(row["group"], table, compiled, held, warps, machine), kind
 
 

@@ -6,7 +6,7 @@ numbers or for arrays of them. A kernel that is no template has the same feature
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from codesign.ir.analysis import dependence, slot_of
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.functions import Unit
 from codesign.ir.index import Index, ceildiv, index, maximum, minimum, product
+from codesign.ir.precision import Precision
 from codesign.ir.scalar import Apply, Scalar
 from codesign.ir.tile import Axis, Band, Dot, For, GridDim, Kernel, Load, Map, Reduce, Store, When
 from codesign.ir.types import TileType
@@ -31,13 +32,14 @@ Slot = tuple[Unit, str]
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop: steps of one pass, passes of one program, iterations of loads in flight, and the values that it carries."""
+    """A loop: steps of one pass, passes of one program, iterations of loads in flight, and the values that it carries; the loops `around`."""
 
     variable: str
     trips: Index
     times: Index
     depth: Index
     carried: int
+    around: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Move:
     program. `passes`: how often a program sweeps the same data, by the loops around that the access does not follow. `masks`: comparisons
     of a lane. `sharers`: grid dims along which programs touch the same data. `gathers`: an index is data. `follows`: variables of the grid,
     of loops and of axes that its addresses follow, through positions that are data too. `bounds`: those of the grid that the loops around
-    begin or end with.
+    begin or end with. `around`: variables of the loops around, outermost first.
     """
 
     kind: Kind
@@ -62,6 +64,7 @@ class Move:
     gathers: bool
     follows: frozenset[str]
     bounds: frozenset[str]
+    around: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> Index:
@@ -71,7 +74,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Product:
-    """One matrix product of the text: `m x n x k` multiply-adds, `times` by one program, of operands of a dtype."""
+    """One matrix product of the text: `m x n x k` multiply-adds, `times` by one program, of operands of a dtype. `around`: as of moves."""
 
     m: Index
     n: Index
@@ -79,7 +82,34 @@ class Product:
     times: Index
     operand: str
     accumulate: str
-    precision: str
+    precision: Precision
+    around: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Element-wise work on tiles, or a reduction of it over `reduced` axes, `times` by one program.
+
+    `slots`: of each operation, the names of the axes that it depends on, the slot and its cost in issue slots; what combines lanes comes
+    last. `around`: as of moves.
+    """
+
+    axes: tuple[Axis, ...]
+    reduced: tuple[Axis, ...]
+    slots: tuple[tuple[frozenset[str], Slot, float], ...]
+    times: Index
+    around: tuple[str, ...]
+
+    @property
+    def parts(self) -> tuple[tuple[Slot, float, Index], ...]:
+        """Slots and costs with the points that take them."""
+        sizes = {axis.name: axis.extent for axis in (*self.axes, *self.reduced)}
+        return tuple(
+            (slot, cost, self.times * product(sizes[name] for name in sorted(used))) for used, slot, cost in self.slots
+        )
+
+
+Feature = Move | Product | Arithmetic | Loop
 
 
 @dataclass(frozen=True)
@@ -104,26 +134,37 @@ class Work:
     trips: dict[str, Array]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Features:
-    """All features of a kernel; `slots`: for each unit and dtype, costs with the points that take them.
-
-    Where a mask cuts a loop, they are expressions of the indices of the `grid`, too.
-    """
+    """All features of a kernel. Where a mask cuts a loop, they are expressions of the indices of the `grid`, too."""
 
     grid: tuple[GridDim, ...]
     moves: tuple[Move, ...]
     products: tuple[Product, ...]
     loops: tuple[Loop, ...]
-    reductions: Index
-    slots: Mapping[Slot, tuple[tuple[float, Index], ...]]
+    arithmetic: tuple[Arithmetic, ...]
     kernel: Kernel = field(repr=False)
-    of: Mapping[Op, Move | Product | Loop] = field(repr=False)
-    """By op of the text."""
+    of: Mapping[Op, Feature] = field(repr=False)
+    """By op of the text, in its order."""
 
     @property
     def programs(self) -> Index:
         return product(dim.extent for dim in self.grid)
+
+    @cached_property
+    def slots(self) -> Mapping[Slot, tuple[tuple[float, Index], ...]]:
+        """For each unit and dtype, costs with the points that take them."""
+        found: dict[Slot, dict[float, Index]] = {}
+        for work in self.arithmetic:
+            for slot, cost, points in work.parts:
+                costs = found.setdefault(slot, {})
+                costs[cost] = costs.get(cost, index(0)) + points
+        return {slot: tuple(costs.items()) for slot, costs in found.items()}
+
+    @property
+    def reductions(self) -> Index:
+        """Executions of reductions over lanes."""
+        return _total(work.times for work in self.arithmetic if work.reduced)
 
     @cached_property
     def lives(self) -> tuple[Index, ...]:
@@ -186,9 +227,8 @@ class _Walk:
         self.moves: list[Move] = []
         self.products: list[Product] = []
         self.loops: list[Loop] = []
-        self.of: dict[Op, Move | Product | Loop] = {}
-        self.reductions = index(0)
-        self.slots: dict[Slot, dict[float, Index]] = {}
+        self.arithmetic: list[Arithmetic] = []
+        self.of: dict[Op, Feature] = {}
         self.around: list[tuple[str, Index]] = []
         """Variables and trips of the loops around."""
         self.programs = frozenset(dim.name for dim in kernel.grid)
@@ -204,8 +244,7 @@ class _Walk:
             moves=tuple(self.moves),
             products=tuple(self.products),
             loops=tuple(self.loops),
-            reductions=self.reductions,
-            slots={key: tuple(costs.items()) for key, costs in self.slots.items()},
+            arithmetic=tuple(self.arithmetic),
             kernel=self.kernel,
             of=self.of,
         )
@@ -219,7 +258,7 @@ class _Walk:
             trips = ceildiv((op.upper - op.lower).substitute(self.places), op.step)
             if op.lower != 0 or trips.variables() & self.programs:  # of some programs a mask leaves nothing
                 trips = maximum(trips, 0)
-            found = self.of[op] = Loop(op.variable, trips, times, op.depth, len(op.initial))
+            found = self.of[op] = Loop(op.variable, trips, times, op.depth, len(op.initial), self.loops_around)
             self.loops.append(found)
             self.around.append((op.variable, trips))
             self.block(op.body, times * trips)
@@ -231,18 +270,26 @@ class _Walk:
         elif isinstance(op, (Load, Store)):
             self.move(op, times)
         elif isinstance(op, Map):
-            self.scalar(op.body, op.axes, times)
+            self.work(op, _slots(op.body, op.axes), times)
         elif isinstance(op, Reduce):
             axes = (*op.axes, *op.reduced)
-            self.scalar(op.body, axes, times)
             unit: Unit = "fma" if op.monoid in ("sum", "prod") else "alu"
-            self.count((unit, op.body.dtype.name), 1.0, times * _points(axes))
-            self.reductions = self.reductions + times
+            combine = frozenset(axis.name for axis in axes), (unit, op.body.dtype.name), 1.0
+            self.work(op, (*_slots(op.body, axes), combine), times)
         elif isinstance(op, Dot):
             (m, k), n = op.a.type.extents, op.b.type.extents[1]
             dtypes = op.a.type.dtype.name, op.accumulator.type.dtype.name
-            multiply = self.of[op] = Product(m, n, k, times, *dtypes, op.precision)
+            multiply = self.of[op] = Product(m, n, k, times, *dtypes, op.precision, self.loops_around)
             self.products.append(multiply)
+
+    @property
+    def loops_around(self) -> tuple[str, ...]:
+        return tuple(variable for variable, _ in self.around)
+
+    def work(self, op: Map | Reduce, slots: Iterable[tuple[frozenset[str], Slot, float]], times: Index) -> None:
+        reduced = op.reduced if isinstance(op, Reduce) else ()
+        found = self.of[op] = Arithmetic(op.axes, reduced, tuple(slots), times, self.loops_around)
+        self.arithmetic.append(found)
 
     def band(self, op: Band, times: Index) -> None:
         """Its ops, once for each of its programs and never for the others."""
@@ -267,6 +314,7 @@ class _Walk:
             gathers=any(i.data() for i in op.indices),
             follows=names,
             bounds=frozenset(name for _, trips in self.around for name in trips.variables() & self.programs),
+            around=self.loops_around,
         )
         self.moves.append(found)
         self.of[op] = found
@@ -291,19 +339,14 @@ class _Walk:
                     reads.extend(owner.body.reads())
         return frozenset(found)
 
-    def scalar(self, body: Scalar, axes: tuple[Axis, ...], times: Index) -> None:
-        """Operations of an expression, each node per lane of the axes that it depends on."""
-        sizes = {axis.name: axis.extent for axis in axes}
-        for node, used in dependence(body, sizes.keys()):
-            if isinstance(node, Apply):
-                unit, dtype, cost = slot_of(node)
-                if unit != "free":
-                    points = times * product(sizes[name] for name in sorted(used))
-                    self.count((unit, dtype.name), cost, points)
 
-    def count(self, slot: Slot, cost: float, points: Index) -> None:
-        costs = self.slots.setdefault(slot, {})
-        costs[cost] = costs.get(cost, index(0)) + points
+def _slots(body: Scalar, axes: Iterable[Axis]) -> Iterator[tuple[frozenset[str], Slot, float]]:
+    """Operations of an expression, each with the axes that it depends on."""
+    for node, used in dependence(body, {axis.name for axis in axes}):
+        if isinstance(node, Apply):
+            unit, dtype, cost = slot_of(node)
+            if unit != "free":
+                yield used, (unit, dtype.name), cost
 
 
 class _Lives:

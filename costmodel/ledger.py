@@ -179,7 +179,8 @@ def _terms(
     if machine.kind == "gpu" and model.fidelity > 0 and not kernel.strands:
         calibration = getattr(model, "calibration", None) or load_calibration(machine)
         reported = getattr(model, "reported", None)
-        made, grid = formulas(kernel, machine, schedule, sizes, calibration.parameters, reported)
+        compiled = getattr(model, "compiled", True)
+        made, grid = formulas(kernel, machine, schedule, sizes, calibration.parameters, reported, compiled)
         facts = {**facts, **grid}
     total = float(costs.seconds[row])
     found = []

@@ -74,13 +74,13 @@ def points_of(kernel: KernelSummary, nest: Nest, sizes: Mapping[str, float]) -> 
 def product_rate(machine: Machine, contraction: Contraction) -> float | None:
     """Peak operations per second of the matrix unit for a product; None where the vector unit does it, as the price of
     a kernel has it: products of types that no unit takes, and on a GPU those of wide types that keep all bits."""
-    if contraction.unit is None or (machine.kind == "gpu" and contraction.ieee):
+    if contraction.unit is None or (machine.kind == "gpu" and contraction.factors.ieee):
         return None
-    named = contraction.operand.name if contraction.precision == "ieee" else contraction.rate
-    rate = machine.burst_rate("tensor", named) or machine.burst_rate("tensor", contraction.rate)
-    if rate is None and contraction.rate == "f8":
+    named = contraction.operand.name if contraction.precision == "ieee" else contraction.factors.rate
+    rate = machine.burst_rate("tensor", named) or machine.burst_rate("tensor", contraction.factors.rate)
+    if rate is None and contraction.factors.rate == "f8":
         rate = machine.burst_rate("tensor", "bf16")
-    return None if rate is None else rate / contraction.products
+    return None if rate is None else rate / contraction.factors.products
 
 
 def roofline_bounds(

@@ -9,17 +9,18 @@ from typing import Any, Literal
 
 import numpy as np
 
+from codesign.costmodel.factors import Factors
 from codesign.costmodel.operations import Counts, count, count_body, spared
 from codesign.costmodel.tested import Tested, tested
 from codesign.costmodel.visits import shares_left
 from codesign.ir.analysis import contraction, dependence
 from codesign.ir.core import Value
-from codesign.ir.dtypes import F32, DType
+from codesign.ir.dtypes import DType
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.fold import Account, accounts
 from codesign.ir.functions import Unit
 from codesign.ir.index import Atom, Bounds, Extremum, FloorDiv, Index, Mod, Var, index, minimum, product
-from codesign.ir.precision import ARITHMETIC, Precision
+from codesign.ir.precision import Precision
 from codesign.ir.reach import Reach, reaches
 from codesign.ir.scalar import Apply, Read, Scalar
 from codesign.ir.scalar import Literal as Constant
@@ -87,21 +88,9 @@ class Contraction:
         return self.unit or (self.left if self.left.bits >= self.right.bits else self.right)
 
     @property
-    def ieee(self) -> bool:
-        """Whether a GPU's vector unit multiplies: its matrix units take other types, or would not keep all bits of these."""
-        return self.unit is None or (self.operand is F32 and self.precision == "ieee")
-
-    @property
-    def rate(self) -> str:
-        """The name that machine files use for the dtype in which a matrix unit multiplies."""
-        if self.precision != "ieee":
-            return ARITHMETIC[self.precision].unit
-        return "f8" if self.operand.name.startswith("f8") else self.operand.name
-
-    @property
-    def products(self) -> int:
-        """Products of the unit for one of these factors."""
-        return ARITHMETIC[self.precision].products
+    def factors(self) -> Factors:
+        """How the factors are multiplied."""
+        return Factors(self.operand, self.precision, self.unit is not None)
 
 
 @dataclass(frozen=True)
@@ -125,12 +114,8 @@ class Nest:
     dtype: DType
     accumulate: DType
     contraction: Contraction | None = None
-    reduced: float = 0.0
-    """Functions per point whose argument is first brought into a period: sines and cosines."""
     hoisted: tuple[tuple[tuple[str, ...], Mapping[tuple[Unit, str], float]], ...] = ()
     """Operations per point of only some of the dims: what a broadcast operand needs, or a factor of a contraction."""
-    steps: tuple[tuple[tuple[str, ...], Mapping[tuple[Unit, str], float]], ...] = ()
-    """Operations per point of some of the kept dims in each step of the loop that it reduces in: what a fold carries is brought to new references."""
     spared: tuple[tuple[tuple[str, ...], Mapping[tuple[Unit, str], float]], ...] = ()
     """Operations per point of some of the dims, of those above, that steps of loops do not do where masks leave everything in them."""
 
@@ -163,6 +148,8 @@ class KernelSummary:
     """Dims along which reductions can go on in one pass though they need each other."""
     folded: KernelSummary | None = None
     """The group as its folds do it (`ir.fold`), where it has some: what a schedule that folds performs."""
+    folds: tuple[str, ...] = ()
+    """Dims along which this is the form with folds."""
     group: Fusion | None = field(default=None, repr=False, compare=False)
     """The group itself, from which its templates are made."""
     outputs: tuple[OutputMap, ...] = field(default=(), repr=False)
@@ -212,7 +199,7 @@ def summarize(fusion: Fusion, name: str = "", key: str = "", places: Sequence[Pl
     whole = replace(whole, tested={dim: test for dim, test in tests.items() if not test.folded})
     if account is None:
         return whole
-    folded = replace(whole, nests=_folded_nests(account, stored, reach), tested=tests)
+    folded = replace(whole, nests=_folded_nests(account, stored, reach), tested=tests, folds=account.dims)
     return replace(whole, folding=account.dims, folded=folded)
 
 
@@ -225,14 +212,7 @@ def _strands(fusion: Fusion, name: str, places: Sequence[Place]) -> tuple[Kernel
 def _folded_nests(account: Account, stored: Mapping[Value, Place], reach: Mapping[str, Reach]) -> tuple[Nest, ...]:
     inside = {compute.result: compute for compute in account.computes}
     places = {made: stored[value] for value, made in account.yields.items()}
-    nests = []
-    for compute in account.computes:
-        nest = _nest(compute, inside, places.get(compute.result), reach, account.references)
-        counts: dict[frozenset[str], Counts] = {}
-        for body in account.steps.get(compute.result, ()):
-            count_body(body, frozenset(dim.name for dim in compute.dims), counts)
-        nests.append(replace(nest, steps=tuple((tuple(sorted(used)), found) for used, found in counts.items())))
-    return tuple(nests)
+    return tuple(_nest(one, inside, places.get(one.result), reach, account.references) for one in account.computes)
 
 
 def _summary(fusion: Fusion, name: str, key: str, nests: tuple[Nest, ...], reach: Mapping[str, Reach]) -> KernelSummary:
@@ -273,7 +253,6 @@ def _nest(
         loads.update({(access.tensor, access.index): access for access in found})
     internal: dict[str, None] = {}
     counts: dict[frozenset[str], Counts] = {}
-    periodic: set[Scalar] = set()
     for node, _ in dependence(compute.body, domain):
         if isinstance(node, Read):
             if node.source in inside:
@@ -281,8 +260,6 @@ def _nest(
             elif node.source not in carried:
                 access = _load(node, domain)
                 loads.setdefault((access.tensor, access.index), access)
-        elif isinstance(node, Apply) and node.function in ("sin", "cos"):
-            periodic.add(node)
     count_body(compute.body, domain, counts, product_of=product_of is not None)
     if reductions and product_of is None:
         unit, cost = _COMBINE[compute.monoid or "sum"]
@@ -312,7 +289,6 @@ def _nest(
         dtype=compute.dtype,
         accumulate=compute.accumulate,
         contraction=product_of,
-        reduced=float(len(periodic)),
         hoisted=tuple((tuple(sorted(used)), found) for used, found in counts.items()),
         spared=tuple(
             (tuple(sorted(used)), found)

@@ -14,16 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.dataflow.resting import resting
+from codesign.costmodel.dataflow.selection import select
 from codesign.costmodel.dataflow.shape import Array, Shape
 from codesign.costmodel.dataflow.space import layout, users
 from codesign.costmodel.dataflow.stretches import steps_of
-from codesign.costmodel.dataflow.structures import structures
 from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.dataflow.timeline import DEEPEST, PROGRAMS, STEPS, Timeline, shared_clocks
 from codesign.costmodel.dataflow.turns import turns
 from codesign.costmodel.dataflow.work import Work, busiest, work_of
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import CostBatch
+from codesign.costmodel.structures import structures
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import ScheduleBatch, ordered
@@ -63,14 +64,14 @@ class DataflowModel:
         reason = np.full(count, "", dtype=object)
         dataflow = str(schedules.common.extras.get("dataflow", ""))
         alike = _alike(kernel, extents, columns, target)
-        for structure in structures(kernel, extents, columns, count, sizes or {}, target.array.scaled):
-            if structure.selection is None:
+        for structure in structures(kernel, extents, columns, count, sizes or {}):
+            if structure.text is None:
                 reason[structure.rows] = structure.reason
                 continue
             for rows, order in _pieces(structure.rows, alike, schedules.common.order, columns.get("order")):
                 given = {k: v[rows] for k, v in columns.items()}
                 shape = _shape(target, kernel, extents, given, structure.looped, sizes or {}, order)
-                work = work_of(structure.selection, target, shape, dataflow)
+                work = work_of(select(structure.text, kernel.extents, target.array.scaled), target, shape, dataflow)
                 found = _compose(target, shape, work, len(rows))
                 terms[rows], joules[rows], dram[rows] = found.terms, found.joules, found.dram
                 scratch[rows], reason[rows] = found.scratch, found.reason

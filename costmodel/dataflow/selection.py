@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
 
+from codesign.costmodel.accesses import access_of
 from codesign.costmodel.dataflow.resting import names_of
 from codesign.costmodel.features import Features, Move, Product
 from codesign.costmodel.features import Loop as LoopFeature
+from codesign.costmodel.structures import Text
 from codesign.costmodel.summary import Access
 from codesign.ir.analysis import operations_by_names
 from codesign.ir.core import Block, Op, Value
@@ -23,7 +26,7 @@ from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, cast
 from codesign.ir.scaled import scaled_factors
 from codesign.ir.template import Template
 from codesign.ir.tile import Axis, Dot, For, Load, Map, Reduce, Store
-from codesign.ir.types import BufferType, TileType
+from codesign.ir.types import TileType
 
 Slots = Mapping[tuple[str, str], float]
 """Issue slots of a point by unit and dtype."""
@@ -116,10 +119,16 @@ class Selection:
     """Bytes of what one engine uses alone, of all that live at once."""
 
 
-def select(template: Template, features: Features, extents: Mapping[str, Index], scaled: Set[str]) -> Selection:
-    """The instructions of a template's kernels. `extents`: of the group's dims; `scaled`: dtypes that the machine's unit multiplies in
-    blocks with scales."""
-    return _Selector(template, features, extents, scaled).result()
+_KNOWN: WeakKeyDictionary[Text, dict[Set[str], Selection]] = WeakKeyDictionary()
+
+
+def select(text: Text, extents: Mapping[str, Index], scaled: frozenset[str]) -> Selection:
+    """The instructions of a template's kernels, worked out once. `extents`: of the group's dims; `scaled`: dtypes that the machine's unit
+    multiplies in blocks with scales."""
+    known = _KNOWN.setdefault(text, {})
+    if scaled not in known:
+        known[scaled] = _Selector(text.template, text.features, extents, scaled).result()
+    return known[scaled]
 
 
 @dataclass(frozen=True)
@@ -214,7 +223,8 @@ class _Selector:
         variables = {dim.name for dim in self.kernel.grid}
         cut = any(loop.trips.variables() & variables for loop in self.section.loops)
         operand = names_of(self.kernel)[self.kernel.params.index(op.buffer)]
-        item = Transfer(kind, move, self._access(op, move), buffer.size, follows, cut, operand)
+        access = access_of(op, move, self.template, self.extents)
+        item = Transfer(kind, move, access, buffer.size, follows, cut, operand)
         self.section.items.append(item)
 
     def _positions(self, scalar: Scalar, axes: tuple[Axis, ...]) -> None:
@@ -226,36 +236,6 @@ class _Selector:
             self._vectors(body, used, buffer, _points(used))
         else:
             self._read(body, "load")
-
-    def _access(self, op: Load | Store, move: Move) -> Access:
-        """The access over dims in place of indices of programs, loops and lanes."""
-        axes = {axis.name for axis in op.axes}
-        dims = {variable: index(0) if dim in axes else index(dim) for variable, dim in self.template.along.items()}
-
-        def over(expression: Index) -> Index:
-            return expression.substitute(dims)
-
-        kind = op.buffer.type
-        assert isinstance(kind, BufferType)
-        place = tuple(over(i) for i in op.indices)
-        inside = any(
-            guard.low is not None
-            or guard.high is None
-            or self.extents.get(over(guard.value).variable or "") != guard.high
-            for guard in op.guards
-        )
-        used = axes | {name for i in place for name in i.variables() & self.extents.keys()}
-        return Access(
-            tensor=op.buffer.name,
-            kind="load" if isinstance(op, Load) else "store",
-            dtype=kind.dtype,
-            shape=kind.shape,
-            strides=kind.strides,
-            index=place,
-            dims=tuple(sorted(used)),
-            gather=("data",) if move.gathers else (),
-            padded=inside and isinstance(op, Load),
-        )
 
     # -- the vector unit -----------------------------------------------------------------------------------------
     def _map(self, op: Map) -> None:

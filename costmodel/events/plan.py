@@ -10,6 +10,7 @@ import numpy as np
 from codesign.costmodel.events.blocks import Around, Block, Chip, Knobs, block_of
 from codesign.costmodel.events.cache import Panels, Reads, panels_of, reads, write_effort
 from codesign.costmodel.events.walk import Walk
+from codesign.costmodel.gpu.block import block_work
 from codesign.costmodel.gpu.chains import (
     chain_block,
     further_launches,
@@ -19,7 +20,6 @@ from codesign.costmodel.gpu.chains import (
 )
 from codesign.costmodel.gpu.energy import power_seconds, work_joules
 from codesign.costmodel.gpu.geometry import geometry, port_bytes_per_clock, wide_of
-from codesign.costmodel.gpu.issue import block_work
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy, reasons
 from codesign.costmodel.gpu.parameters import Parameters, load_calibration

@@ -17,6 +17,7 @@ from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.timing import Estimate, estimate, tensor_seconds
 from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
+from codesign.costmodel.performed import performed
 from codesign.costmodel.protocol import Reported
 from codesign.costmodel.roofline import kernel_flops
 from codesign.costmodel.summary import KernelSummary
@@ -40,13 +41,16 @@ def formulas(
     sizes: Mapping[str, int],
     p: Parameters,
     reported: Mapping[Schedule, Reported] | None = None,
+    compiled: bool = True,
 ) -> tuple[dict[str, Formula], dict[str, float]]:
     """The formula of each term of one schedule, and facts about its grid: blocks, waves, occupancy and what limits it; `reported`: by
-    schedule, what a compiler said of its code."""
+    schedule, what a compiler said of its code; `compiled` by this compiler, else a library's."""
+    report = known(reported, [schedule]) if reported else None
+    if compiled:
+        kernel, schedule = performed(kernel, schedule)
     knobs = {name: np.asarray(column, dtype=np.float64) for name, column in _columns(schedule).items()}
     numbers = {name: float(value) for name, value in sizes.items()}
-    report = known(reported, [schedule]) if reported else None
-    found = estimate(kernel, machine, knobs, numbers, p, schedule.order, report=report)
+    found = estimate(kernel, machine, knobs, numbers, p, schedule.order, compiled, report)
     parts, rounds = found.parts, _number(found.rounds)
     w, g, t = parts.work, parts.tiling, parts.traffic
     grid, sms = _number(found.grid), float(machine.instances("shared"))

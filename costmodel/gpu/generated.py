@@ -8,7 +8,7 @@ that live at the same time in the phase that needs most, in the proportions that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,12 +16,14 @@ import numpy as np
 
 from codesign.costmodel.gpu import needs
 from codesign.costmodel.gpu.geometry import Array, Geometry, wide_of
-from codesign.costmodel.gpu.phases import Fetch, Phase, aligned_run, open_dims, phases_of
+from codesign.costmodel.gpu.phases import Phase, phases_of
+from codesign.costmodel.gpu.program import Dims, Multiply, Program, Steps, Transfer
+from codesign.costmodel.gpu.runs import aligned_run
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.summary import Access, KernelSummary, Nest
+from codesign.costmodel.summary import Access
 
-SMALLEST_DOT = 16.0
-"""Least side of a tile that a matrix unit takes; below it a product is multiplied out."""
+SMALLEST_WARP = 16.0
+"""Rows of a result's tile that a warp has at the least."""
 
 WIDEST_ACCESS = 16.0
 """Bytes of the widest load of a thread."""
@@ -75,84 +77,86 @@ REDUCED = 40.0
 
 @dataclass
 class Tiles:
-    """What the rules are evaluated on: the tiling, and warps, threads and pipeline stages of each schedule. `wide`: 1
-    where warp groups multiply from shared memory, 2 where the results lie in tensor memory, else 0. `open`: dims whose
-    extent is not known to the compiler. `padded`: every stage of an operand has a buffer, with gaps against conflicts.
-    `lanes` of a warp. `by_descriptor`: loads are bulk copies, which take a buffer for every stage; `specialised`: warps of
-    their own make them."""
+    """What the rules are evaluated on: the tiling, and warps, threads and pipeline stages of each schedule.
+
+    `wide`: 1 where warp groups multiply from shared memory, 2 where the results lie in tensor memory, else 0. `padded`: every
+    stage of an operand has a buffer, with gaps against conflicts. `lanes` of a warp. `by_descriptor`: loads are bulk copies,
+    which take a buffer for every stage; `specialised`: warps of their own make them.
+    """
 
     g: Geometry
     warps: Array
     pipeline: Array
     wide: int
-    open: frozenset[str] = frozenset()
     padded: bool = False
     lanes: float = 32.0
     by_descriptor: Array = 0.0
     specialised: Array = 0.0
     vectors: dict[Access, Array] = field(default_factory=dict)
     """Of accesses that were asked for, the bytes that a thread takes at once."""
+    _elements: dict[Dims, Array] = field(default_factory=dict)
+    _trips: dict[Steps, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.threads = self.warps * self.lanes
         self.matrix_cores = self.lanes > 32.0
         self.pipelined = np.greater(self.pipeline, 1.0)
 
-    def elements(self, dims: Iterable[str]) -> Array:
+    def elements(self, dims: Dims) -> Array:
         """Elements of a tile."""
-        total: Array = 1.0
-        for dim in dims:
-            total = total * self.g.tile[dim]
-        return total
+        found = self._elements.get(dims)
+        if found is None:
+            found = 1.0
+            for dim in dims:
+                found = found * self.g.tile[dim]
+            self._elements[dims] = found
+        return found
 
-    def held(self, dims: Iterable[str]) -> Array:
+    def trips(self, loops: Steps) -> Array:
+        """How often a block goes through these loops."""
+        found = self._trips.get(loops)
+        if found is None:
+            found = 1.0
+            for dim, stretch in loops:
+                found = found * (self.g.trips[dim] if stretch is None else self.g.parted[dim, stretch])
+            self._trips[loops] = found
+        return found
+
+    def held(self, dims: Dims) -> Array:
         """Elements of a tile that one thread holds; a tile smaller than the block is repeated."""
         return np.maximum(self.elements(dims) / self.threads, 1.0)
-
-    def goes_along(self, dims: Iterable[str]) -> Array:
-        """Whether any of these dims is a loop, as far as the compiler knows of more than one trip."""
-        found: Array = np.False_
-        for dim in dims:
-            if dim in self.open and dim in self.g.looped:
-                found = found | self.g.looped[dim]
-            elif dim in self.g.trips:
-                found = found | np.greater(self.g.trips[dim], 1.0)
-        return found
 
 
 @dataclass
 class Product:
-    """How a contraction is done: `dot` by multiply-adds of whole tiles (else multiplied out), `direct` by a unit that
-    reads its second factor from shared memory itself. `rows`, `columns` of the result's tile, whichever factor has
-    them, and `depth` of the reduction; `dims` of both sides; `sides`: bytes of an element of the rows' and the columns' factor, and whether it
-    arrives as loaded."""
+    """How a matrix product is done: `direct` by a unit that reads its second factor from shared memory itself. `rows`, `columns` of the
+    result's tile and `depth` of the reduction."""
 
-    dot: Array
+    text: Multiply
     direct: Array
     rows: Array
     columns: Array
     depth: Array
-    dims: tuple[tuple[str, ...], tuple[str, ...]]
-    sides: tuple[tuple[float, bool], tuple[float, bool]]
+
+    @property
+    def results(self) -> Dims:
+        return self.text.rows, self.text.columns
+
+    @property
+    def bytes(self) -> float:
+        """Of an element of its factors as the unit takes them."""
+        return float(self.text.factors.operand.bytes)
 
 
-def product(nest: Nest, tiles: Tiles) -> Product:
-    """How a contraction is done under each schedule."""
-    found = nest.contraction
-    assert found is not None
-    left, right = (found.m, found.left.bytes, found.plain[0]), (found.n, found.right.bytes, found.plain[1])
-    if nest.dims.index(found.n[-1]) < nest.dims.index(found.m[-1]):
-        left, right = right, left
-    rows, columns, depth = tiles.elements(left[0]), tiles.elements(right[0]), tiles.elements(found.k)
-    dot = np.greater_equal(np.minimum(np.minimum(rows, columns), depth), SMALLEST_DOT) & (found.unit is not None)
-    for dim in found.batch:
-        dot = dot & np.less_equal(tiles.g.tile[dim], 1.0)
+def product(text: Multiply, tiles: Tiles) -> Product:
+    """How a product is done under each schedule."""
+    rows, columns, depth = (tiles.elements((dim,)) for dim in (text.rows, text.columns, text.depth))
     direct: Array = np.False_
-    if tiles.wide and found.operand.bits <= 16:
-        direct = dot & np.greater_equal(rows, 64.0) & np.greater_equal(tiles.warps, 4.0)
+    if tiles.wide and text.factors.operand.bits <= 16:
+        direct = np.greater_equal(rows, 64.0) & np.greater_equal(tiles.warps, 4.0)
         if tiles.wide == 2:
             direct = direct & np.less_equal(tiles.warps, 8.0)
-    return Product(dot, direct, rows, columns, depth, (left[0], right[0]), (left[1:], right[1:]))
+    return Product(text, direct, rows, columns, depth)
 
 
 def vector_bytes(access: Access, tiles: Tiles) -> Array:
@@ -168,8 +172,7 @@ def _vector_bytes(access: Access, tiles: Tiles) -> Array:
     dim, run = aligned_run(access)
     if not dim:
         return float(access.dtype.bytes)
-    extent = np.asarray(tiles.g.extents[dim]).astype(np.int64)
-    even = next(power for power in (16, 8, 4, 2, 1) if not np.any(extent % power))
+    even = int(np.gcd.reduce(np.append(np.asarray(tiles.g.extents[dim]).astype(np.int64), 16)))
     elements = np.minimum(np.minimum(tiles.g.tile[dim], float(math.gcd(run, even))), tiles.held(access.dims))
     return np.minimum(elements * access.dtype.bytes, WIDEST_ACCESS)
 
@@ -186,7 +189,7 @@ class Held(NamedTuple):
     least_warps: Array = 0.0
 
 
-def tiles_of(kernel: KernelSummary, g: Geometry, machine: Machine, knobs: Mapping[str, Array]) -> Tiles:
+def tiles_of(g: Geometry, machine: Machine, knobs: Mapping[str, Array]) -> Tiles:
     """What the rules are evaluated on, for the schedules whose columns are `knobs`."""
     by_descriptor = knobs.get("tma", 0.0) if machine.features.get("tma", False) else 0.0
     return Tiles(
@@ -194,7 +197,6 @@ def tiles_of(kernel: KernelSummary, g: Geometry, machine: Machine, knobs: Mappin
         knobs.get("warps", 4.0),
         np.maximum(knobs.get("pipeline", 1.0), 1.0),
         wide_of(machine),
-        open_dims(kernel),
         machine.features.get("padded_stages", False),
         machine.limit("warp_size"),
         by_descriptor,
@@ -202,47 +204,38 @@ def tiles_of(kernel: KernelSummary, g: Geometry, machine: Machine, knobs: Mappin
     )
 
 
-def generated(kernel: KernelSummary, g: Geometry, machine: Machine, knobs: Mapping[str, Array]) -> Held:
-    """What the generated code of each schedule holds for a machine."""
-    return held_by(kernel, tiles_of(kernel, g, machine, knobs), machine)
-
-
-def held_by(kernel: KernelSummary, tiles: Tiles, machine: Machine) -> Held:
-    """What the generated code of a kernel's tiles holds: the most of any phase."""
-    wide = tiles.wide
-    products = products_of(kernel, tiles)
-    dots, direct = units_of(products)
-    shared: Array = 0.0
-    registers: Array = 0.0
-    for phase in phases_of(kernel):
+def held_by(program: Program, tiles: Tiles, machine: Machine) -> Held:
+    """What the generated code of a program's tiles holds: the most of any phase."""
+    products = products_of(program, tiles)
+    direct = direct_of(products)
+    shared: Array = np.float64(0.0)
+    registers: Array = np.float64(0.0)
+    for phase in phases_of(program):
         held = _Phase(phase, tiles, products)
-        shared = np.maximum(shared, held.shared_bytes(dots))
+        shared = np.maximum(shared, held.shared_bytes())
         parts = held.registers()
-        need = _sum(needs_of(tiles), parts)
-        if products:
-            need = np.where(dots, _sum(needs_of(tiles, dot=True), parts), need)
-        if wide and products:
+        need = _sum(needs_of(tiles, dot=bool(products)), parts)
+        if tiles.wide and products:
             need = np.where(direct, _sum(needs_of(tiles, dot=True, direct=True), parts), need)
         registers = np.maximum(registers, need)
-    if wide == 2:  # barriers between the copies and the unit
+    if tiles.wide == 2:  # barriers between the copies and the unit
         shared = shared + np.where(direct, np.where(tiles.pipelined, 16.0, 8.0), 0.0)
-    whole = Held(registers, shared, np.logical_not(dots | tiles.goes_along(kernel.inner)))
-    apart = dots & np.greater(tiles.specialised, 0.0)
+    whole = Held(registers, shared, not products and not program.loops)
+    apart = np.greater(tiles.specialised, 0.0) if products else np.False_
     return _specialised(whole, apart, tiles.warps, machine) if np.any(apart) else whole
 
 
-def products_of(kernel: KernelSummary, tiles: Tiles) -> dict[str, Product]:
-    """How each contraction of a kernel is done, by the name of its nest."""
-    return {nest.name: product(nest, tiles) for nest in kernel.nests if nest.contraction is not None}
+def products_of(program: Program, tiles: Tiles) -> dict[Multiply, Product]:
+    """How each product of a program is done."""
+    return {text: product(text, tiles) for text in program.multiplies.values()}
 
 
-def units_of(products: Mapping[str, Product]) -> tuple[Array, Array]:
-    """Whether a matrix unit does any of the products, and whether one that reads shared memory itself does."""
-    dots: Array = np.False_
+def direct_of(products: Mapping[Multiply, Product]) -> Array:
+    """Whether a matrix unit that reads shared memory itself does any of the products."""
     direct: Array = np.False_
     for found in products.values():
-        dots, direct = dots | found.dot, direct | found.direct
-    return dots, direct
+        direct = direct | found.direct
+    return direct
 
 
 def needs_of(tiles: Tiles, *, dot: bool = False, direct: bool = False) -> needs.Needs:
@@ -254,10 +247,10 @@ def needs_of(tiles: Tiles, *, dot: bool = False, direct: bool = False) -> needs.
     return needs.VECTOR if not dot else needs.LATER_FRAGMENTS if tiles.wide else needs.FRAGMENTS
 
 
-def alive(kernel: KernelSummary, tiles: Tiles) -> list[dict[str, Array]]:
+def alive(program: Program, tiles: Tiles) -> list[dict[str, Array]]:
     """What lives in a thread during each phase, by kind; see `Needs`."""
-    products = products_of(kernel, tiles)
-    return [_Phase(phase, tiles, products).registers() for phase in phases_of(kernel)]
+    products = products_of(program, tiles)
+    return [_Phase(phase, tiles, products).registers() for phase in phases_of(program)]
 
 
 def _specialised(held: Held, apart: Array, warps: Array, machine: Machine) -> Held:
@@ -290,70 +283,83 @@ def _sum(each: needs.Needs, parts: dict[str, Array]) -> Array:
     return total
 
 
+class _Fetch(NamedTuple):
+    """A load of a phase: its bytes, those that a thread takes at once, where it is staged, and the product that takes it and as which
+    factor (0 its rows, 1 its columns)."""
+
+    load: Transfer
+    again: bool
+    size: Array
+    vector: Array
+    staged: Array
+    product: Product | None
+    side: int | None
+
+
 class _Phase:
     """One phase under each schedule: which loads go by themselves to shared memory, and what the rest needs."""
 
-    def __init__(self, phase: Phase, tiles: Tiles, products: dict[str, Product]) -> None:
+    def __init__(self, phase: Phase, tiles: Tiles, products: dict[Multiply, Product]) -> None:
         self.phase, self.tiles = phase, tiles
-        self.products = {nest.name: products[nest.name] for nest in phase.products}
-        self.nested = tiles.goes_along(phase.deeper)
-        self.fetched = [self._fetch(fetch) for fetch in phase.fetches]
+        self.products = {text: products[text] for text in phase.products}
+        self.fetched = [self._fetch(fetch.load, fetch.again) for fetch in phase.fetches]
 
-    def _fetch(self, fetch: Fetch) -> tuple[Fetch, Array, Array, Array, Product | None]:
-        """A load with its bytes, those that a thread takes at once, where it is staged, and the product that takes it."""
+    def _fetch(self, load: Transfer, again: bool) -> _Fetch:
         tiles = self.tiles
-        size = tiles.elements(fetch.access.dims) * fetch.access.dtype.bytes
-        vector = vector_bytes(fetch.access, tiles)
-        looped = tiles.goes_along(fetch.deeper) | (tiles.goes_along(fetch.along) & ~np.asarray(self.nested))
-        staged = looped & tiles.pipelined & np.greater_equal(vector, NARROWEST_COPY)
-        found = self.products[fetch.nest] if fetch.side is not None else None
-        if tiles.matrix_cores:  # what feeds no product waits in registers
-            staged = staged & (found.dot if found is not None else np.False_)
-        return fetch, size, vector, staged, found
+        size = tiles.elements(load.access.dims) * load.access.dtype.bytes
+        vector = vector_bytes(load.access, tiles)
+        staged = load.pipelined & tiles.pipelined & np.greater_equal(vector, NARROWEST_COPY)
+        found, side = self._factor(load)
+        if tiles.matrix_cores and found is None:  # what feeds no product waits in registers
+            staged = np.False_
+        return _Fetch(load, again, size, vector, staged, found, side)
 
-    def shared_bytes(self, dots: Array) -> Array:
+    def _factor(self, load: Transfer) -> tuple[Product | None, int | None]:
+        """The product of the phase that takes a load as it is, and as which factor."""
+        for text in self.phase.multiplies:
+            for side, factor in enumerate(text.plain):
+                if factor is not None and factor.key == load.key:
+                    return self.products[text], side
+        return None, None
+
+    def shared_bytes(self) -> Array:
         """Buffers of the phase's loops, operands and scratch of changes of layout.
 
         A pipelined load has a buffer for each stage but the one that is worked on, which it has too where the unit reads
         it from there. An operand that is not pipelined has one; those of matrix cores take turns in it. Only the innermost
         loop is pipelined; what it takes is free again after it.
         """
-        tiles = self.tiles
+        tiles, nested = self.tiles, self.phase.nested
         within: Array = 0.0
         around: Array = 0.0
         turns: Array = 0.0
-        for fetch, size, _, staged, found in self.fetched:
+        for load, _, size, _, staged, found, side in self.fetched:
             buffers = np.where(staged, tiles.pipeline - 1.0, 0.0)
             if found is not None:
                 kept = tiles.pipeline - 1.0 + (found.direct if tiles.wide else np.greater(tiles.by_descriptor, 0.0))
                 if tiles.padded:
-                    side = found.rows if fetch.side == 0 else found.columns
-                    gaps = np.maximum(PADDING, 3.0 / side + 1.0 / 64.0)
+                    gaps = np.maximum(PADDING, 3.0 / (found.rows if side == 0 else found.columns) + 1.0 / 64.0)
                     kept, size = tiles.pipeline, np.where(staged, size * (1.0 + gaps), size)
-                buffers = np.where(staged, kept, np.where(found.dot, 1.0, 0.0))
+                buffers = np.where(staged, kept, 1.0)
             if tiles.matrix_cores:
                 turns = np.maximum(turns, np.where(staged, 0.0, size * buffers))
                 buffers = np.where(staged, buffers, 0.0)
-            if fetch.deeper:
-                inside = tiles.goes_along(fetch.deeper)
-                within = within + np.where(inside, size * buffers, 0.0)
-                around = around + np.where(inside, 0.0, size * buffers)
+            if nested and load.pipelined:
+                within = within + size * buffers
             else:
                 around = around + size * buffers
-        for nest in self.phase.body:
-            if nest.contraction is not None:
-                taken = self._computed_factors(nest, self.products[nest.name])
-                inside = tiles.goes_along(self.phase.deeper & {*nest.reductions})
-                within = within + np.where(inside, taken, 0.0)
-                around = around + np.where(inside, 0.0, taken)
-        around, scratch = around + turns, self._scratch(dots)
-        if not self.phase.loops:
+        for text in self.phase.multiplies:
+            taken = self._computed_factors(self.products[text])
+            if nested and text.pipelined:
+                within = within + taken
+            else:
+                around = around + taken
+        around, scratch = around + turns, self._scratch()
+        if not self.phase.along:
             return np.maximum(around, scratch)
-        if not self.phase.deeper:
-            return around + scratch
-        return np.where(self.nested, np.maximum(within, around + scratch), within + around + scratch)
+        return np.maximum(within, around + scratch) if nested else around + scratch
 
-    def _computed_factors(self, nest: Nest, found: Product) -> Array:
+    def _computed_factors(self, found: Product) -> Array:
         """Bytes through which factors that are computed reach the unit.
 
         Rows that a product before left in the same threads need none, nor what one warp exchanges among its lanes; a
@@ -361,32 +367,33 @@ class _Phase:
         """
         tiles = self.tiles
         total: Array = 0.0
-        for side, (count, (bytes_each, plain)) in enumerate(zip((found.rows, found.columns), found.sides, strict=True)):
-            if plain:
+        for side, (count, plain) in enumerate(zip((found.rows, found.columns), found.text.plain, strict=True)):
+            if plain is not None:
                 continue
-            size = count * found.depth * bytes_each
+            size = count * found.depth * found.bytes
             in_place = np.less_equal(tiles.warps, 1.0) & ~np.asarray(found.direct)
             if side == 0:
-                size = np.where(found.direct, np.minimum(size, tiles.threads * SCRATCH / 2.0 * bytes_each), size)
+                size = np.where(found.direct, np.minimum(size, tiles.threads * SCRATCH / 2.0 * found.bytes), size)
                 if len(self.products) > 1:
-                    in_place = in_place | found.direct | np.greater_equal(found.rows, SMALLEST_DOT * tiles.warps)
-            total = total + np.where(found.dot & ~np.asarray(in_place), size, 0.0)
+                    in_place = in_place | found.direct | np.greater_equal(found.rows, SMALLEST_WARP * tiles.warps)
+            total = total + np.where(in_place, 0.0, size)
         return total
 
-    def _scratch(self, dots: Array) -> Array:
+    def _scratch(self) -> Array:
         """Bytes through which what is stored changes its layout: from that of a product's results, or of loads whose dims
         are in another order."""
         scratch: Array = 0.0
         threads = self.tiles.threads
-        for nest in self.phase.roots:
-            if nest.stores and self._changes_threads() and not self.phase.loops & {*nest.reductions}:
-                elements = np.minimum(self.tiles.elements(nest.dims), threads * SCRATCH)
-                among = dots & np.greater(self.tiles.warps, 1.0)
-                scratch = np.maximum(scratch, np.where(among, elements * nest.dtype.bytes, 0.0))
-            for pair in self.phase.turned.get(nest.name, ()):
-                elements = np.minimum(self.tiles.elements(nest.dims), threads * SCRATCH / 2.0)
+        for store in self.phase.stores:
+            dims, width = store.access.dims, store.access.dtype.bytes
+            if self._changes_threads():
+                elements = np.minimum(self.tiles.elements(dims), threads * SCRATCH)
+                among = np.greater(self.tiles.warps, 1.0)
+                scratch = np.maximum(scratch, np.where(among, elements * width, 0.0))
+            for pair in self.phase.turned.get(store.op, ()):
+                elements = np.minimum(self.tiles.elements(dims), threads * SCRATCH / 2.0)
                 both = np.greater(np.minimum(*(self.tiles.g.tile[dim] for dim in pair)), 1.0)
-                scratch = np.maximum(scratch, np.where(both, elements * nest.dtype.bytes, 0.0))
+                scratch = np.maximum(scratch, np.where(both, elements * width, 0.0))
         return scratch
 
     def _changes_threads(self) -> bool:
@@ -394,68 +401,33 @@ class _Phase:
         load of the whole tile, which is spread differently."""
         if not self.tiles.matrix_cores:
             return bool(self.products)
-        sides = [{*side} for found in self.products.values() for side in found.dims]
-        return (
-            any(all(side & {*fetch.access.dims} for side in sides) for fetch in self.phase.fetches) if sides else False
-        )
+        sides = {dim for found in self.products.values() for dim in found.results}
+        return bool(sides) and any(sides <= {*fetch.load.access.dims} for fetch in self.fetched)
 
-    def _alongside(self, fetch: Fetch) -> Array:
+    def _alongside(self, fetch: _Fetch) -> Array:
         """Least elements that a thread has of a load: one, or those beside its part of a product's result, when the load
         goes along only one of its sides (a thread has an eighth of its warp's rows and a quarter of its columns)."""
         least: Array = 1.0
         for found in self.products.values():
             for side, share in ((0, 8.0), (1, 4.0)):
-                if fetch.side is None and {*fetch.access.dims} == {*found.dims[side]}:
-                    part = _warp_tile(found, self.tiles)[side] / share
-                    least = np.where(found.dot, np.maximum(least, part), least)
+                if fetch.side is None and fetch.load.access.dims == found.results[side : side + 1]:
+                    least = np.maximum(least, _warp_tile(found, self.tiles)[side] / share)
         return least
 
     def registers(self) -> dict[str, Array]:
         """What is alive in a thread during the phase, by kind; see `Needs`."""
-        tiles = self.tiles
         parts: dict[str, Array] = {}
-
-        def add(kind: str, values: Array) -> None:
-            parts[kind] = parts[kind] + values if kind in parts else values
-
-        for fetch, size, vector, staged, found in self.fetched:
-            each = np.maximum(size / tiles.threads, self._alongside(fetch) * fetch.access.dtype.bytes)
-            count = each / vector
-            add("copies", np.where(staged, count, 0.0))
-            if tiles.matrix_cores and not tiles.padded and found is not None:
-                add("operands", np.where(found.dot & staged, each / 4.0, 0.0))
-            free = ~np.asarray(staged)
-            if found is not None:
-                before = np.where(tiles.goes_along((*fetch.along, *fetch.deeper)), 0.0, found.rows * found.columns)
-                late = np.maximum(count - before / tiles.threads / 2.0, 0.0)  # no results yet where there is no loop
-                add("operands", np.where(found.dot & free, late, 0.0))
-                free = free & ~np.asarray(found.dot)
-            add("loads", np.where(free, count, 0.0))
-            add("words", np.where(free, each / np.minimum(vector, 4.0), 0.0))
-            if found is None:
-                add("readback", np.where(staged, each / 4.0, 0.0))
-            if fetch.again and fetch.along:  # a tile that is not looped over stays for the phases after it
-                add("kept", np.where(tiles.goes_along(fetch.along), 0.0, tiles.held(fetch.access.dims)))
-        for nest in self.phase.body:
-            whole = tiles.held((*nest.dims, *nest.reductions)) if nest.reductions else tiles.held(nest.dims)
-            if nest.contraction is not None:
-                found = self.products[nest.name]
-                add("results", np.where(found.dot, tiles.held(nest.dims), 0.0))
-                add("partial", np.where(found.dot, 0.0, whole))
-                if nest.contraction.ieee:
-                    parts["ahead"] = np.maximum(parts.get("ahead", 0.0), _ahead(nest, found, tiles))
-                    continue
-                part = np.where(found.dot & ~np.asarray(found.direct), _fragments(found, tiles), 0.0)
-                parts["fragments"] = np.maximum(parts.get("fragments", 0.0), part)
-                parts["deep"] = np.maximum(parts.get("deep", 0.0), part * np.clip(found.depth / DEEP - 1.0, 0.0, 1.0))
-                part = part * np.clip(found.depth / 16.0 - 1.0, 0.0, AHEAD)
-                parts["steps"] = np.maximum(parts.get("steps", 0.0), part)
-                continue
-            if nest.reductions and not nest.steps:  # else each step reduces over lanes
-                add("partial", np.where(tiles.goes_along(nest.reductions), whole, 0.0))
-            add("heavy", whole * min((sum(nest.operations.values()) + REDUCED * nest.reduced) / HEAVY, 3.0))
-        for nest in self.phase.outside:
-            add("outside", tiles.held(nest.dims))
+        for fetch in self.fetched:
+            self._fetched_registers(fetch, parts)
+        for text in self.phase.multiplies:
+            self._product_registers(self.products[text], parts)
+        held = self.tiles.held
+        for dims in self.phase.carried:
+            _add(parts, "partial", held(dims))
+        for work in self.phase.body:
+            _add(parts, "heavy", held(work.dims) * min((work.operations + REDUCED * work.periodic) / HEAVY, 3.0))
+        for one in self.phase.outside:
+            _add(parts, "outside", held(one.dims))
         for kind, most in (("operands", IN_FLIGHT), ("loads", IN_FLIGHT), ("copies", COPIES), ("readback", READ_BACK)):
             if kind in parts:
                 parts[kind] = np.minimum(parts[kind], most)
@@ -463,11 +435,50 @@ class _Phase:
             parts["words"] = np.minimum(parts["words"], HOISTED + 0.25 * (parts["words"] - HOISTED))
         return parts
 
+    def _fetched_registers(self, fetch: _Fetch, parts: dict[str, Array]) -> None:
+        """Add what a load holds: addresses of copies, or data on its way."""
+        tiles, (load, again, size, vector, staged, found, _) = self.tiles, fetch
+        each = np.maximum(size / tiles.threads, self._alongside(fetch) * load.access.dtype.bytes)
+        count = each / vector
+        _add(parts, "copies", np.where(staged, count, 0.0))
+        free = ~np.asarray(staged)
+        if found is not None:
+            if tiles.matrix_cores and not tiles.padded:
+                _add(parts, "operands", np.where(staged, each / 4.0, 0.0))
+            before = 0.0 if load.around else found.rows * found.columns / tiles.threads / 2.0
+            late = np.maximum(count - before, 0.0)  # no results yet where there is no loop
+            _add(parts, "operands", np.where(free, late, 0.0))
+        else:
+            _add(parts, "loads", np.where(free, count, 0.0))
+            _add(parts, "words", np.where(free, each / np.minimum(vector, 4.0), 0.0))
+            _add(parts, "readback", np.where(staged, each / 4.0, 0.0))
+        if again and not load.around and self.phase.along & {*load.access.dims}:
+            _add(
+                parts, "kept", tiles.held(load.access.dims)
+            )  # a tile that is not looped over stays for the phases after it
+
+    def _product_registers(self, found: Product, parts: dict[str, Array]) -> None:
+        """Add what a product holds: its results, and fragments or operands of its factors."""
+        tiles = self.tiles
+        _add(parts, "results", tiles.held(found.results))
+        if found.text.factors.ieee:
+            parts["ahead"] = np.maximum(parts.get("ahead", 0.0), _ahead(found, tiles))
+            return
+        part = np.where(found.direct, 0.0, _fragments(found, tiles))
+        parts["fragments"] = np.maximum(parts.get("fragments", 0.0), part)
+        parts["deep"] = np.maximum(parts.get("deep", 0.0), part * np.clip(found.depth / DEEP - 1.0, 0.0, 1.0))
+        part = part * np.clip(found.depth / 16.0 - 1.0, 0.0, AHEAD)
+        parts["steps"] = np.maximum(parts.get("steps", 0.0), part)
+
+
+def _add(parts: dict[str, Array], kind: str, values: Array) -> None:
+    parts[kind] = parts[kind] + values if kind in parts else values
+
 
 def _warp_tile(found: Product, tiles: Tiles) -> tuple[Array, Array]:
     """Rows and columns of a product's result that one warp has: a nearly square part."""
     side = np.sqrt(found.rows * found.columns / tiles.warps)
-    rows = np.maximum(np.minimum(side, found.rows), SMALLEST_DOT)
+    rows = np.maximum(np.minimum(side, found.rows), SMALLEST_WARP)
     return rows, np.maximum(found.rows * found.columns / tiles.warps / rows, 8.0)
 
 
@@ -475,18 +486,15 @@ def _fragments(found: Product, tiles: Tiles) -> Array:
     """Registers of a warp's fragments of both factors for one step of 16 along the reduction."""
     rows, columns = _warp_tile(found, tiles)
     if tiles.matrix_cores:  # of the whole tile of k
-        return sum(
-            side * found.depth * bytes_each / tiles.lanes / 4.0
-            for side, (bytes_each, _) in zip((rows, columns), found.sides, strict=True)
-        )
+        return sum(side * found.depth * found.bytes / tiles.lanes / 4.0 for side in (rows, columns))
     return rows / 4.0 + columns / 4.0
 
 
-def _ahead(nest: Nest, found: Product, tiles: Tiles) -> Array:
+def _ahead(found: Product, tiles: Tiles) -> Array:
     """Registers of the operands of a product element by element that are read ahead of their use: those of a nearly square part of
     the result, of a few elements of the reduction, or of all of a step's where the compiler no longer orders so many."""
-    results = tiles.held(nest.dims)
+    results = tiles.held(found.results)
     whole = 2.0 * np.sqrt(results) * found.depth
     some = np.minimum(READ_AHEAD[0] + READ_AHEAD[1] * results, whole)
     unordered = np.greater_equal(results * found.depth, UNROLLED[0]) & np.greater(whole, UNROLLED[1])
-    return np.where(found.dot, np.where(unordered, whole, some), 0.0)
+    return np.where(unordered, whole, some)

@@ -17,6 +17,7 @@ from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
 from codesign.costmodel.tested import VISITED
 from codesign.costmodel.visits import visited
+from codesign.ir.reach import Stretch
 from codesign.ir.schedule import REDUCE_MODES
 
 LOOPED, RESIDENT, FOLD = (REDUCE_MODES.index(mode) for mode in ("looped", "resident", "fold"))
@@ -80,6 +81,8 @@ class Geometry:
     """Steps along dims in which data are asked whether there is anything to do; `trips` are those in which there is."""
     whole: Array = 0.0
     """Share of the steps of such loops in which masks leave everything, so that nothing is masked."""
+    parted: dict[tuple[str, Stretch], Array] = field(default_factory=dict)
+    """Trips of each stretch of a loop: steps that masks leave whole, and those before and after."""
 
     @property
     def threaded(self) -> bool:
@@ -150,6 +153,10 @@ def geometry(
         online[dim] = np.equal(mode, FOLD)
         split = split * parts
         grid = grid * parts
+    parted: dict[tuple[str, Stretch], Array] = {}
+    for dim in kernel.inner:
+        parted[dim, "whole"] = np.floor(extents[dim] / tile[dim]) / np.ceil(extents[dim] / tile[dim]) * trips[dim]
+        parted[dim, "after"] = trips[dim] - parted[dim, "whole"]
     left: dict[str, Array] = {}
     whole: Array = 1.0
     skew: Array = 1.0
@@ -158,6 +165,7 @@ def geometry(
         seen = visited(reach, dim, tile, blocks, extents, needed)
         steps, most, _ = seen.all
         left[dim] = np.where(looped[dim], steps / np.ceil(extents[dim] / tile[dim]), 1.0)
+        parted.update({(dim, stretch): steps.mean for stretch, steps in seen.parted.items()})
         trips[dim] = trips[dim] * left[dim]
         whole = whole * np.where(looped[dim], seen.whole / np.maximum(steps, 1e-9), 0.0)
         skew = np.maximum(skew, np.where(looped[dim], most / np.maximum(steps, 1e-9), 1.0))
@@ -165,7 +173,9 @@ def geometry(
     for dim in kernel.tested:
         on = np.greater(knobs.get("skip", 0.0), 0.0) & looped[dim]
         asked[dim] = np.where(on, trips[dim], 0.0)
-        trips[dim] = np.where(on, np.maximum(trips[dim] * VISITED, 1.0), trips[dim])
+        passed = np.where(on, np.maximum(trips[dim] * VISITED, 1.0), trips[dim])
+        share, trips[dim] = passed / np.maximum(trips[dim], 1e-9), passed
+        parted.update({key: steps * share for key, steps in parted.items() if key[0] == dim})
     cluster = {dim: knobs[f"cluster.{dim}"] for dim in kernel.outer if f"cluster.{dim}" in knobs}
     thread = {
         name: column
@@ -190,4 +200,5 @@ def geometry(
         skew,
         asked,
         whole,
+        parted,
     )

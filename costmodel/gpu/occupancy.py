@@ -44,6 +44,8 @@ class Occupancy:
     missing_warps: Array = 0.0
     """Warps that the code needs and the schedule does not have."""
     most_spilled: Array = MOST_SPILLED
+    refused: Array = ""
+    """Why there is no code at all."""
 
 
 def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array, held: Held | None = None) -> Occupancy:
@@ -72,7 +74,7 @@ def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array, held:
     blocks = blocks_of(machine, registers, warps, shared + machine.limit("shared_reserved_per_block_bytes"))
     per_block = machine.limit("shared_per_block_bytes")
     most = machine.limit("threads_per_block")
-    return Occupancy(blocks, threads, registers, shared, spilled, per_block, most, missing)
+    return Occupancy(blocks, threads, registers, shared, spilled, per_block, most, missing, refused=work.refused)
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,9 @@ def held_by_library(work: Work, machine: Machine, warps: Array, pipeline: Array)
 
 def reasons(found: Occupancy, texts: npt.NDArray[np.object_]) -> None:
     """Write into `texts` why each schedule does not fit; those that fit keep their text."""
+    refused = np.broadcast_to(np.asarray(found.refused, dtype=object), texts.shape)
+    if np.any(none := refused != ""):
+        texts[none] = refused[none]
     shared, threads, blocks, spilled, registers, missing, most_spilled = (
         np.broadcast_to(part, texts.shape)
         for part in (
@@ -183,7 +188,9 @@ def reasons(found: Occupancy, texts: npt.NDArray[np.object_]) -> None:
         )
     )
     spills = spilled > most_spilled
-    left = (missing > 0) | (blocks < 1) | spills | (shared > found.shared_limit) | (threads > found.threads_limit)
+    left = (refused == "") & (
+        (missing > 0) | (blocks < 1) | spills | (shared > found.shared_limit) | (threads > found.threads_limit)
+    )
     if not left.any():
         return
     left = _explain(texts, left, missing > 0, missing, "warp_specialize: needs {:,.0f} warps more")

@@ -1,146 +1,190 @@
-"""The loops of a kernel as Triton's code generator has them: what each evaluates, loads, keeps and leaves behind.
+"""The phases of a program as Triton's code generator has them: what each evaluates, loads, keeps and leaves behind.
 
-Which dims are loops and how often depends on the schedule; what is said here does not. `generated.py` evaluates it for
-many schedules at once.
+A phase is a loop of the program's body, or straight code up to a reduction or a store: what lives in it lives at the same time.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations
+from weakref import WeakKeyDictionary
 
-from codesign.costmodel.gpu.work import stages_of
-from codesign.costmodel.summary import Access, KernelSummary, Nest
-from codesign.ir.index import Atom, FloorDiv, Index, Mod, Var, index
+from codesign.costmodel.gpu.program import Dims, Elements, Multiply, Program, Transfer
+from codesign.costmodel.structures import Text
+from codesign.costmodel.summary import Access
+from codesign.ir.core import Op, Value
+from codesign.ir.index import index
+from codesign.ir.tile import Dot, For, Load, Map, Reduce, Store
 
 
 @dataclass(frozen=True)
 class Fetch:
-    """A load of a phase, once for all nests that share it. `nest` reads it first; `side`: it is a contraction's left (0)
-    or right (1) factor as it is. `deeper`: its dims along which a loop within the phase's loop goes; `along`: those of
-    the phase's own loop. `again`: a later phase loads the same."""
+    """A load that a phase uses. `again`: a later phase uses it, too."""
 
-    access: Access
-    nest: str
-    side: int | None
-    deeper: tuple[str, ...]
-    along: tuple[str, ...]
+    load: Transfer
     again: bool
 
 
-@dataclass
-class Phase:
-    """One loop of a kernel, or what follows the last one.
+@dataclass(frozen=True)
+class Outside:
+    """A value that was made before a phase: its dims, and the product that left it."""
 
-    `roots`: reductions that it does and values that it stores; `loops`: dims that it goes along; `body`: nests evaluated
-    in it, roots included; `deeper`: dims of the loops within; `outside`: values made before it; `fetches`: its loads;
-    `turned`: for each root that is stored, pairs of its dims that lie the other way around in one of the loads.
+    dims: Dims
+    multiply: Multiply | None
+
+
+@dataclass(eq=False)
+class Phase:
+    """One loop of a program, or straight code up to its next reduction or store.
+
+    `along`: dims that it reduces or goes along; `loop`: whether it is a loop, `nested` with another within, which `continues` the loop of
+    the phase before along its dim. `body`: element-wise work,
+    `multiplies` and `stores`; `fetches`; `carried`: dims of the sums that its loops carry besides those of products; `outside`: what was
+    made before it. `turned`: for each store, pairs of its dims that lie the other way around in one of the loads.
     """
 
-    roots: list[Nest]
-    loops: frozenset[str]
-    body: list[Nest] = field(default_factory=list)
-    deeper: frozenset[str] = frozenset()
-    outside: list[Nest] = field(default_factory=list)
+    along: frozenset[str]
+    loop: bool = False
+    nested: bool = False
+    continues: bool = False
+    body: list[Elements] = field(default_factory=list)
+    multiplies: list[Multiply] = field(default_factory=list)
+    stores: list[Transfer] = field(default_factory=list)
     fetches: list[Fetch] = field(default_factory=list)
-    turned: dict[str, frozenset[tuple[str, str]]] = field(default_factory=dict)
+    carried: list[Dims] = field(default_factory=list)
+    outside: list[Outside] = field(default_factory=list)
+    turned: dict[Op, frozenset[tuple[str, str]]] = field(default_factory=dict)
 
     @property
-    def products(self) -> list[Nest]:
-        """The contractions that it does or whose results it reads."""
-        return [nest for nest in (*self.body, *self.outside) if nest.contraction is not None]
+    def products(self) -> list[Multiply]:
+        """The products that it does or whose results it reads."""
+        return [*self.multiplies, *(one.multiply for one in self.outside if one.multiply is not None)]
 
 
-def open_dims(kernel: KernelSummary) -> frozenset[str]:
-    """Dims whose extent is not known before the kernel runs."""
-    return frozenset(dim for dim, extent in kernel.extents.items() if not extent.is_constant)
+_KNOWN: WeakKeyDictionary[Text, tuple[Phase, ...]] = WeakKeyDictionary()
 
 
-_KNOWN: dict[int, tuple[KernelSummary, tuple[Phase, ...]]] = {}
-_MOST_KNOWN = 256
+def phases_of(program: Program) -> tuple[Phase, ...]:
+    """The phases of a program in order, worked out once for its text."""
+    found = _KNOWN.get(program.text)
+    if found is None:
+        found = _KNOWN[program.text] = _Division(program).phases()
+    return found
 
 
-def phases_of(kernel: KernelSummary) -> tuple[Phase, ...]:
-    """The phases of a kernel in order: reductions and stores along the same dims at the same stage share a loop."""
-    known = _KNOWN.get(id(kernel))
-    if known is None or known[0] is not kernel:
-        if len(_KNOWN) >= _MOST_KNOWN:
-            _KNOWN.clear()
-        known = _KNOWN[id(kernel)] = kernel, _phases(kernel)
-    return known[1]
+class _Division:
+    """Divides a program's body into phases by what needs what."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.body = program.text.template.kernel.body
+        self.stage: dict[Value, int] = {}
+        """How many loops, reductions and products lie on the longest path to a value, its own included."""
+        reducing = (op for op in self.body.walk() if isinstance(op, (For, Reduce, Dot)))
+        self.inner = frozenset(dim for op in reducing for dim in self._along(op))
+
+    def phases(self) -> tuple[Phase, ...]:
+        roots: dict[tuple[int, object], list[Op]] = {}
+        last: list[Op] = []
+        for op in self.body.ops:
+            before = max((self.stage.get(value, 0) for value in op.uses()), default=0)
+            finish = isinstance(op, Reduce) and all(isinstance(value.owner, For) for value in op.operands())
+            own = isinstance(op, (For, Reduce, Dot)) and not finish
+            self.stage.update(dict.fromkeys(op.results, before + own))
+            if own:
+                roots.setdefault((before, op if isinstance(op, For) else self._along(op)), []).append(op)
+            elif isinstance(op, Store):
+                along = self._along(op)
+                roots.setdefault((before, along), []).append(op) if along else last.append(op)
+        groups = [*(roots[key] for key in sorted(roots, key=lambda key: key[0])), *([last] if last else [])]
+        loads = [self._filled(group) for group in groups]
+        found: list[Phase] = []
+        later: set[object] = set()
+        for phase, used in reversed(loads):
+            phase.fetches = [Fetch(load, load.key in later) for load in used]
+            later |= {load.key for load in used}
+            phase.turned = {store.op: _turned(store.access, used) for store in phase.stores}
+            found.insert(0, phase)
+        return tuple(found)
+
+    def _along(self, op: Op) -> frozenset[str]:
+        if isinstance(op, For):
+            loops = [op, *(inner for inner in op.body.walk() if isinstance(inner, For))]
+            return frozenset(self.program.text.template.along[loop.variable] for loop in loops)
+        if isinstance(op, Reduce):
+            return frozenset(axis.name for axis in op.reduced)
+        if isinstance(op, Store):
+            return self.inner & {*self.program.transfers[op].access.dims}
+        return frozenset({self.program.multiplies[op].depth})
+
+    def _filled(self, roots: list[Op]) -> tuple[Phase, list[Transfer]]:
+        """The phase of some roots with all that they need, and its loads."""
+        along: frozenset[str] = frozenset().union(*(self._along(op) for op in roots))
+        begins = [value.owner for op in roots if isinstance(op, For) for value in op.initial]
+        phase = Phase(
+            along, any(isinstance(op, For) for op in roots), continues=any(isinstance(op, For) for op in begins)
+        )
+        loads: dict[object, Transfer] = {}
+        seen: set[Value] = set()
+        pending = [*roots]
+        while pending:
+            op = pending.pop()
+            self._take(op, phase, loads)
+            for value in (
+                op.body.free_values() if isinstance(op, For) else op.uses()
+            ):  # what a loop begins with is where its sums are
+                if value in seen or value.owner is None:
+                    continue
+                seen.add(value)
+                if isinstance(value.owner, (Load, Map)):
+                    pending.append(value.owner)
+                elif value.owner not in roots:
+                    phase.outside.append(Outside(self.program.dims_of(value), self._multiply(value)))
+        return phase, list(loads.values())
+
+    def _take(self, op: Op, phase: Phase, loads: dict[object, Transfer]) -> None:
+        """Count an op, and those of its loop, to a phase."""
+        program = self.program
+        if isinstance(op, For):
+            phase.nested = phase.nested or any(isinstance(inner, For) for inner in op.body.walk())
+            for each in (op, *(inner for inner in op.body.walk() if isinstance(inner, For))):
+                for arg, value in zip(each.body.args, each.body.yields, strict=True):
+                    if self._multiply(value) is None:
+                        phase.carried.append(program.dims_of(arg))
+            for inner in op.body.walk():
+                if not isinstance(inner, For):
+                    self._take(inner, phase, loads)
+        elif isinstance(op, (Load, Store)):
+            transfer = program.transfers[op]
+            if isinstance(op, Load):
+                loads.setdefault(transfer.key, transfer)
+            else:
+                phase.stores.append(transfer)
+        elif isinstance(op, Dot):
+            phase.multiplies.append(program.multiplies[op])
+        elif isinstance(op, (Map, Reduce)):
+            phase.body.append(program.elements[op])
+
+    def _multiply(self, value: Value) -> Multiply | None:
+        """The product that leaves a value, through the loops around it."""
+        owner = value.owner
+        while isinstance(owner, For):
+            value = owner.body.yields[owner.results.index(value)]
+            owner = value.owner
+        return self.program.multiplies[owner] if isinstance(owner, Dot) else None
 
 
-def _phases(kernel: KernelSummary) -> tuple[Phase, ...]:
-    inner = frozenset(kernel.inner)
-    by_name = {nest.name: nest for nest in kernel.nests}
-    stages = stages_of(kernel)
-    loops: dict[tuple[int, frozenset[str]], Phase] = {}
-    last = Phase([], frozenset())
-    for nest in kernel.nests:
-        along = inner & {*nest.dims}
-        if nest.reductions and not along:
-            key = stages[nest.name], frozenset(nest.reductions)
-            loops.setdefault(key, Phase([], key[1])).roots.append(nest)
-        if nest.stores and along:
-            key = stages[nest.name] + bool(nest.reductions), along
-            loops.setdefault(key, Phase([], key[1])).roots.append(nest)
-        elif nest.stores:
-            last.roots.append(nest)
-    found = [loops[key] for key in sorted(loops, key=lambda key: key[0])]
-    if last.roots:
-        found.append(last)
-    for phase in found:
-        _fill(phase, by_name)
-    later: set[object] = set()
-    for phase in reversed(found):
-        phase.fetches = _fetches(phase, later)
-        phase.turned = {nest.name: _turned(nest, phase.fetches) for nest in phase.roots if nest.stores}
-        later |= {_key(fetch.access) for fetch in phase.fetches}
-    return tuple(found)
-
-
-def _fill(phase: Phase, by_name: dict[str, Nest]) -> None:
-    """What a phase evaluates: all that its roots read, except reductions that do not depend on its loops."""
-    seen: set[str] = set()
-    pending = list(phase.roots)
-    while pending:
-        nest = pending.pop()
-        if nest.name in seen:
-            continue
-        seen.add(nest.name)
-        own = any(nest is root for root in phase.roots) and phase.loops & {*nest.reductions}
-        if nest.reductions and not own and not (phase.loops | phase.deeper) & {*nest.dims}:
-            phase.outside.append(nest)
-            continue
-        phase.body.append(nest)
-        if nest.reductions and not phase.loops & {*nest.reductions}:
-            phase.deeper |= {*nest.reductions}
-        pending += [by_name[name] for name in nest.internal]
-
-
-def _fetches(phase: Phase, later: set[object]) -> list[Fetch]:
-    found: dict[object, Fetch] = {}
-    for nest in phase.body:
-        for access in nest.loads:
-            key, dims = _key(access), {*access.dims}
-            if key not in found:
-                deeper, along = tuple(phase.deeper & dims), tuple(phase.loops & dims)
-                found[key] = Fetch(access, nest.name, _side(nest, access), deeper, along, key in later)
-    return list(found.values())
-
-
-def _turned(nest: Nest, fetches: list[Fetch]) -> frozenset[tuple[str, str]]:
-    """Pairs of dims that a load of the same tile has in another order than the store of a nest."""
+def _turned(store: Access, loads: Iterable[Transfer]) -> frozenset[tuple[str, str]]:
+    """Pairs of dims that a load of the same tile has in another order than a store."""
+    place = {dim: position for position, dim in enumerate(_by_stride(store))}
     found: set[tuple[str, str]] = set()
-    for store in nest.stores:
-        place = {dim: position for position, dim in enumerate(_by_stride(store))}
-        for fetch in fetches:
-            order = _by_stride(fetch.access)
-            if {*order} == {*place}:
-                pairs = combinations(order, 2)
-                found.update((first, second) for first, second in pairs if place[first] > place[second])
+    for load in loads:
+        order = _by_stride(load.access)
+        if {*order} == {*place}:
+            pairs = combinations(order, 2)
+            found.update((first, second) for first, second in pairs if place[first] > place[second])
     return frozenset(found)
 
 
@@ -153,56 +197,3 @@ def _by_stride(access: Access) -> tuple[str, ...]:
     steps = {dim: address.coefficient(dim) for dim in access.dims}
     known = {dim: step.constant for dim, step in steps.items() if step is not None and step.is_constant}
     return tuple(sorted(known, key=lambda dim: -known[dim])) if len(known) == len(steps) else ()
-
-
-def _key(access: Access) -> object:
-    return access.tensor, access.index
-
-
-def _side(nest: Nest, access: Access) -> int | None:
-    """Which factor of a contraction a load is as it is: 0 the left, 1 the right; None for neither."""
-    found = nest.contraction
-    if found is None:
-        return None
-    dims = {*access.dims}
-    for side, (mine, other) in enumerate(((found.m, found.n), (found.n, found.m))):
-        if found.plain[side] and dims & {*mine} and dims & {*found.k} and not dims & {*other}:
-            return side
-    return None
-
-
-@lru_cache(maxsize=4096)
-def aligned_run(access: Access) -> tuple[str, int]:
-    """The dim along which neighbours of an access are adjacent in memory, and how many of them a thread may take at
-    once: a power of two that divides every other step of its address; ("", 1) where there is none.
-
-    This is what Triton's axis analysis finds; sizes that are not constants are taken to be multiples of 16.
-    """
-    address = index(0)
-    for expression, stride in zip(access.index, access.strides, strict=True):
-        address = address + expression * stride
-    dim, step = "", 0
-    for monomial, coefficient in address.terms:
-        sizes = [atom for atom in monomial if isinstance(atom, Var) and atom.name not in access.dims]
-        varying, every = _unit(monomial[0]) if len(monomial) == 1 else ("", 0)
-        if varying in access.dims and abs(coefficient) == 1 and not dim:
-            dim, step = varying, math.gcd(step, every)
-        else:
-            step = math.gcd(step, coefficient * (16 if sizes else 1))
-    for monomial, _ in address.terms:  # a quotient of the dim is constant over runs of its divisor
-        for atom in monomial:
-            if isinstance(atom, FloorDiv) and dim in Index.atom(atom).variables():
-                step = math.gcd(step, atom.denominator.constant if atom.denominator.is_constant else 16)
-    return (dim, (step & -step) or 16) if dim else ("", 1)
-
-
-def _unit(atom: Atom) -> tuple[str, int]:
-    """The variable that an atom goes along in steps of one and how far: a variable, or its remainder by a constant."""
-    if isinstance(atom, Var):
-        return atom.name, 0
-    if isinstance(atom, Mod) and atom.denominator.is_constant:
-        for name in sorted(atom.numerator.variables()):
-            rest = atom.numerator - Index.atom(Var(name))
-            if name not in rest.variables():
-                return name, math.gcd(atom.denominator.constant, *(coefficient for _, coefficient in rest.terms))
-    return "", 0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 
 from codesign.costmodel.summary import Access
-from codesign.ir.index import Index, index
+from codesign.ir.index import Atom, FloorDiv, Index, Mod, Var, index
 
 Array = Any
 """A NumPy array or a Python number; arrays broadcast against each other."""
@@ -108,3 +109,40 @@ def sector_waste(access: Access, g: Tiling, sector: float) -> Array:
     for dim in access.dims:
         again = again * g.trips.get(dim, 1.0)
     return np.maximum(1.0, sector / np.maximum(np.maximum(run * again, run), 2.0))
+
+
+@lru_cache(maxsize=4096)
+def aligned_run(access: Access) -> tuple[str, int]:
+    """The dim along which neighbours of an access are adjacent in memory, and how many of them a thread may take at
+    once: a power of two that divides every other step of its address; ("", 1) where there is none.
+
+    This is what Triton's axis analysis finds; sizes that are not constants are taken to be multiples of 16.
+    """
+    address = index(0)
+    for expression, stride in zip(access.index, access.strides, strict=True):
+        address = address + expression * stride
+    dim, step = "", 0
+    for monomial, coefficient in address.terms:
+        sizes = [atom for atom in monomial if isinstance(atom, Var) and atom.name not in access.dims]
+        varying, every = _unit(monomial[0]) if len(monomial) == 1 else ("", 0)
+        if varying in access.dims and abs(coefficient) == 1 and not dim:
+            dim, step = varying, math.gcd(step, every)
+        else:
+            step = math.gcd(step, coefficient * (16 if sizes else 1))
+    for monomial, _ in address.terms:  # a quotient of the dim is constant over runs of its divisor
+        for atom in monomial:
+            if isinstance(atom, FloorDiv) and dim in Index.atom(atom).variables():
+                step = math.gcd(step, atom.denominator.constant if atom.denominator.is_constant else 16)
+    return (dim, (step & -step) or 16) if dim else ("", 1)
+
+
+def _unit(atom: Atom) -> tuple[str, int]:
+    """The variable that an atom goes along in steps of one and how far: a variable, or its remainder by a constant."""
+    if isinstance(atom, Var):
+        return atom.name, 0
+    if isinstance(atom, Mod) and atom.denominator.is_constant:
+        for name in sorted(atom.numerator.variables()):
+            rest = atom.numerator - Index.atom(Var(name))
+            if name not in rest.variables():
+                return name, math.gcd(atom.denominator.constant, *(coefficient for _, coefficient in rest.terms))
+    return "", 0

@@ -10,20 +10,18 @@ from codesign.costmodel.gpu.geometry import Array, Geometry
 from codesign.costmodel.summary import Access, Nest
 
 
-def thread_requests(nest: Nest, g: Geometry, m: Array, n: Array, warps: Array) -> Array:
+def thread_requests(rows: str, columns: str, g: Geometry, m: Array, n: Array, warps: Array) -> Array:
     """Clocks of the load path that one warp takes for its operands of one element of k, when threads of the vector
     unit hold part of the tile.
 
-    A thread holds tm x tn results and loads its rows and columns in vectors. Lanes along m read different words,
-    those along n repeat them. A thread's elements lie together, so lanes are tm words apart and collide in the banks
+    A thread holds tm x tn results and loads its `rows` and `columns` (the dims along m and n) in vectors. Lanes along m read
+    different words, those along n repeat them. A thread's elements lie together, so lanes are tm words apart and collide in the banks
     of shared memory unless one vector takes them all.
     """
-    found = nest.contraction
-    assert found is not None
     even = np.sqrt(np.maximum(m * n / (warps * 32.0), 1.0))
     clocks: Array = 0.0
-    lanes_m = np.clip(m / g.thread.get(f"inner.thread.{found.m[-1]}", even), 1.0, 32.0)
-    for side, size, lanes in ((found.m[-1], m, lanes_m), (found.n[-1], n, 32.0 / lanes_m)):
+    lanes_m = np.clip(m / g.thread.get(f"inner.thread.{rows}", even), 1.0, 32.0)
+    for side, size, lanes in ((rows, m, lanes_m), (columns, n, 32.0 / lanes_m)):
         held = g.thread.get(f"inner.thread.{side}", even)
         vector = np.minimum(g.thread.get(f"vector.{side}", 4.0), np.minimum(held, 4.0))  # words of one request
         staged = np.greater(g.thread.get(f"staged.{side}", 1.0), 0.0)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from codesign.costmodel.gpu.block import block_work
 from codesign.costmodel.gpu.chains import (
     ISSUED_LANES,
     further_launches,
@@ -21,7 +22,6 @@ from codesign.costmodel.gpu.chains import (
 from codesign.costmodel.gpu.chip import Chip
 from codesign.costmodel.gpu.energy import power_seconds, work_joules
 from codesign.costmodel.gpu.geometry import Array, Geometry, geometry
-from codesign.costmodel.gpu.issue import block_work
 from codesign.costmodel.gpu.occupancy import Known, Occupancy, as_reported, occupancy
 from codesign.costmodel.gpu.overlap import CHAINED, INNER, THREADED, THROTTLE, overlap
 from codesign.costmodel.gpu.parameters import Parameters

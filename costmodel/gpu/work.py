@@ -10,6 +10,7 @@ import numpy as np
 
 from codesign.costmodel.gpu.geometry import SECTOR_BYTES, Array, Geometry
 from codesign.costmodel.gpu.runs import sector_waste
+from codesign.costmodel.gpu.slots import slots_of
 from codesign.costmodel.gpu.threads import (
     thread_registers,
     thread_requests,
@@ -19,7 +20,6 @@ from codesign.costmodel.gpu.threads import (
     window_of,
 )
 from codesign.costmodel.summary import Access, KernelSummary, Nest, footprint, index_range
-from codesign.costmodel.tested import Tested
 from codesign.ir.functions import Unit
 from codesign.ir.index import Index
 
@@ -71,6 +71,8 @@ class Work:
     first_trips: Array = 0.0
     again_trips: Array = 0.0
     gathered_trips: Array = 0.0
+    refused: Array = ""
+    """Why there is no code for a schedule."""
 
 
 def work(
@@ -80,11 +82,9 @@ def work(
     warps: Array = 4.0,
     wide: int = 0,
     sector: float = SECTOR_BYTES,
-    threads: Array = 1.0,
 ) -> Work:
-    """Operations and bytes of one block of the tiling; `vector_unit` 1 does contractions on the vector unit, as a
-    matrix-vector kernel does. `sector`: bytes that memory moves at the least. In generated code all `threads` of a block
-    issue, however small the tile."""
+    """Operations and bytes of one block of a library's kernel, of which there is no text; `vector_unit` 1 does contractions on
+    the vector unit, as a matrix-vector kernel does. `sector`: bytes that memory moves at the least."""
     total = Work()
     repeats = _repeats(kernel, g)
     mean = g.sizes(g.mean)
@@ -93,7 +93,7 @@ def work(
     looping: set[int] = set()
     for nest in kernel.nests:
         again = repeats[nest.name]
-        _operations(nest, g, again, total, vector_unit, warps, wide, threads)
+        _operations(nest, g, again, total, vector_unit, warps, wide)
         trip_bytes: Array = 0.0
         fresh = False
         for access in nest.loads:
@@ -128,37 +128,14 @@ def work(
                 total.again_trips = total.again_trips + steps
         if _gathers(nest, g):
             total.gathered_trips = np.maximum(total.gathered_trips, steps)
-        if nest.reductions and nest.contraction is None:  # over lanes after the loop, or in each step of a fold's
-            total.barriers = total.barriers + (steps if nest.steps else 1.0)
-    for dim, test in kernel.tested.items():
-        _asking(test, dim, g, total, threads)
+        if nest.reductions and nest.contraction is None:  # over lanes after the loop
+            total.barriers = total.barriers + 1.0
     if "unflatten" in g.thread:
         _unflatten(kernel, g, total)
     if kernel.chained > 1:
-        # running results are scaled anew every trip (a fold's nests say so themselves), and pass through registers and shared memory at the end
-        rescaled = 0.0 if any(nest.steps for nest in kernel.nests) else total.trips
-        total.vector = total.vector + total.accumulators * (rescaled + EPILOGUE)
+        # running results are scaled anew every trip, and pass through registers and shared memory at the end
+        total.vector = total.vector + total.accumulators * (total.trips + EPILOGUE)
     return total
-
-
-ANY = 2.0
-"""Integer slots of a lane for whether any of a tile's passes: a choice and a maximum, as seen in ptxas 13's code for sm_90."""
-
-
-def _asking(test: Tested, dim: str, g: Geometry, total: Work, threads: Array) -> None:
-    """Tests of tiles; in steps that are made the mask is worked out anyway."""
-    left_out = np.maximum(g.asked[dim] - g.trips[dim], 0.0)
-    lanes: Array = 1.0
-    for dims, operations in test.operations:
-        lanes = 1.0
-        for each in dims:
-            lanes = lanes * g.tile[each]
-        _count(operations, np.maximum(lanes, threads) * left_out, total)
-    lanes = 1.0
-    for each in test.dims:
-        lanes = lanes * g.tile[each]
-    total.integer = total.integer + ANY * np.maximum(lanes, threads) * g.asked[dim]
-    total.barriers = total.barriers + g.asked[dim]
 
 
 def _stores(nest: Nest, g: Geometry, mean: Mapping[str, Array], total: Work) -> None:
@@ -203,7 +180,6 @@ def _operations(
     vector_unit: Array,
     warps: Array,
     wide: int,
-    threads: Array,
 ) -> None:
     elements: Array = 1.0
     for dim in nest.dims:
@@ -215,19 +191,12 @@ def _operations(
         loops: Array = again
         for dim in dims:
             lanes, loops = lanes * g.tile[dim], loops * g.trips.get(dim, 1.0)
-        _count(operations, np.maximum(lanes, threads) * loops, total)
+        count_slots(operations, lanes * loops, total)
     for dims, operations in nest.spared:
         lanes, loops = 1.0, again * g.whole
         for dim in dims:
             lanes, loops = lanes * g.tile[dim], loops * g.trips.get(dim, 1.0)
-        _count(operations, -np.maximum(lanes, threads) * loops, total)
-    for dims, operations in nest.steps:
-        lanes, loops = 1.0, again
-        for dim in dims:
-            lanes = lanes * g.tile[dim]
-        for dim in (*nest.dims, *nest.reductions):
-            loops = loops * g.trips.get(dim, 1.0)
-        _count(operations, np.maximum(lanes, threads) * loops, total)
+        count_slots(operations, -lanes * loops, total)
     if nest.contraction is not None:
         _contraction(nest, g, again, total, vector_unit, warps, wide)
         return
@@ -264,7 +233,7 @@ def _contraction(
         total.static_bytes = total.static_bytes + window_bytes(window, g)
         total.accumulators = total.accumulators + m * n * batch
         return
-    if found.ieee:
+    if found.factors.ieee:
         if width.name == "f64":
             total.double = total.double + m * n * k * batch * loops
             total.double_products = total.double_products + m * n * k * batch * loops
@@ -272,21 +241,23 @@ def _contraction(
             total.ieee = total.ieee + m * n * k * batch * loops
         total.thread_registers = total.thread_registers + thread_registers(nest, g)
         total.spill_steps = total.spill_steps + k * loops
-        total.operand_clocks = total.operand_clocks + thread_requests(nest, g, m, n, warps) * k * batch * loops * warps
+        total.operand_clocks = (
+            total.operand_clocks + thread_requests(found.m[-1], found.n[-1], g, m, n, warps) * k * batch * loops * warps
+        )
         if g.threaded:  # loads of the elements of k that are unrolled go together
             waits = k / g.thread.get(f"inner.thread.{found.k[-1]}", 1.0) * batch * loops * warps
             staged = g.thread.get(f"staged.{found.m[-1]}", 1.0) * g.thread.get(f"staged.{found.n[-1]}", 1.0)
             total.operand_waits = total.operand_waits + np.where(np.greater(staged, 0.0), waits, 0.0)
             total.cache_waits = total.cache_waits + np.where(np.greater(staged, 0.0), 0.0, waits)
     else:
-        k_least = 16.0 if width.bits >= 16 else 32.0
-        padded = np.maximum(m, 16.0) * np.maximum(n, 8.0) * np.maximum(k, k_least) * batch * loops
+        padded = padded_product(m, n, k, width.bits) * batch * loops
         total.tensor_bits = float(width.bits)
         if np.ndim(vector_unit) or vector_unit:
             total.ieee = total.ieee + vector_unit * 2.0 * m * n * k * batch * loops
             padded = padded * (1.0 - vector_unit)
-        total.tensor[found.rate] = total.tensor.get(found.rate, 0.0) + padded * found.products
-        total.operand_bytes = total.operand_bytes + _operand_bytes(
+        rate = found.factors.rate
+        total.tensor[rate] = total.tensor.get(rate, 0.0) + padded * found.factors.products
+        total.operand_bytes = total.operand_bytes + operand_bytes(
             m, n, warps, wide
         ) * k * batch * loops * width.bytes * (1.0 - vector_unit)
     total.accumulators = total.accumulators + m * n * batch
@@ -306,7 +277,12 @@ def _contraction(
     total.tensor_k = np.maximum(total.tensor_k, k * (1.0 - vector_unit))
 
 
-def _operand_bytes(m: Array, n: Array, warps: Array, wide: int) -> Array:
+def padded_product(m: Array, n: Array, k: Array, bits: int) -> Array:
+    """Multiply-adds of a matrix unit for a tile: of operands of 16 bits it takes 16 x 8 x 16 at the least."""
+    return np.maximum(m, 16.0) * np.maximum(n, 8.0) * np.maximum(k, 16.0 if bits >= 16 else 32.0)
+
+
+def operand_bytes(m: Array, n: Array, warps: Array, wide: int) -> Array:
     """Elements that shared memory gives and takes per element of k: what each warp reads for its part of the tile,
     and the tile once written (not where units with tensor memory read: there bulk copies go beside them).
 
@@ -322,23 +298,11 @@ def _operand_bytes(m: Array, n: Array, warps: Array, wide: int) -> Array:
     return m * np.maximum(n / columns, 1.0) + n * np.maximum(m / rows, 1.0) + m + n
 
 
-DOUBLE_SPECIAL = 20.0
-"""FP64 instructions for an issue slot of the special unit in f32: there is no such unit for FP64, and functions are
-polynomials. The median of what ptxas 13 makes of ten functions for sm_90: exp 19, log 31, square root 23, its reciprocal
-17, tanh 35, pow 23, log1p 23 a slot, a division 8."""
-
-
-def _count(operations: Mapping[tuple[Unit, str], float], points: Array, total: Work) -> None:
-    """Add operations to the lanes that do them; integers of 64 bits are done in halves."""
+def count_slots(operations: Mapping[tuple[Unit, str], float], points: Array, total: Work) -> None:
+    """Add operations to the lanes that do them."""
     for (unit, dtype), cost in operations.items():
-        if dtype == "f64":
-            total.double = total.double + points * cost * (DOUBLE_SPECIAL if unit == "special" else 1.0)
-        elif unit == "special":
-            total.special = total.special + points * cost
-        elif unit == "integer" or dtype.startswith(("i", "u", "bool")):
-            total.integer = total.integer + points * cost * (2.0 if dtype in ("i64", "u64") else 1.0)
-        else:
-            total.vector = total.vector + points * cost
+        who, slots = slots_of(unit, dtype, cost)
+        setattr(total, who, getattr(total, who) + points * slots)
 
 
 def _repeats(kernel: KernelSummary, g: Geometry) -> dict[str, Array]:

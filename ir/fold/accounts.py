@@ -18,12 +18,11 @@ from codesign.ir.tensor import Compute, Fusion
 
 @dataclass(frozen=True)
 class Account:
-    """What a group's folds evaluate: `computes` in order; by reduction, expressions that each step of its loop evaluates once for what it keeps
-    (`steps`); `references`, values that stand for what is carried, which nothing loads; `yields`: what is made for each result.
+    """What a group's folds evaluate: `computes` in order; `references`, values that stand for what is carried, which nothing loads; `yields`:
+    what is made for each result.
     """
 
     computes: tuple[Compute, ...]
-    steps: Mapping[Value, tuple[Scalar, ...]]
     references: frozenset[Value]
     yields: Mapping[Value, Value]
     dims: tuple[str, ...]
@@ -42,7 +41,6 @@ class _Accounts:
         self.folds = tuple(found)
         self.values: dict[Value, Value] = {}
         self.computes: list[Compute] = []
-        self.steps: dict[Value, tuple[Scalar, ...]] = {}
         self.totals: dict[Value, Value] = {}
 
     def result(self) -> Account:
@@ -64,7 +62,7 @@ class _Accounts:
         hidden = frozenset(value for reference in references for value in (reference.now, reference.before))
         dims = tuple(dict.fromkeys(dim for fold in self.folds for dim in fold.dims))
         yields = {value: self.values[value] for value in self.fusion.body.yields}
-        return Account(tuple(self._live(yields.values())), self.steps, hidden, yields, dims)
+        return Account(tuple(self._live(yields.values())), hidden, yields, dims)
 
     def _add(self, compute: Compute, body: Scalar) -> Value:
         made = Compute(
@@ -82,11 +80,6 @@ class _Accounts:
 
     def _part(self, part: Part, fold: Fold) -> None:
         total = self.totals[part.total] = self._add(part.reduced, part.reduced.body)
-        steps = [part.carry] if part.rescaled else []
-        if part.reference is not None:
-            steps.append(part.reference.settled)
-            steps.extend([] if isinstance(part.reference.left, Read) else [part.reference.left])
-        self.steps[total] = tuple(steps)
         if part.compute is None:
             return
         if isinstance(part.finish, Read) and part.compute.dtype is part.reduced.dtype:

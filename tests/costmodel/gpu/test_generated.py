@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from codesign.costmodel import workloads
-from codesign.costmodel.gpu.generated import Held, generated
-from codesign.costmodel.gpu.geometry import geometry
-from codesign.costmodel.gpu.phases import aligned_run, phases_of
+from codesign.costmodel.gpu.block import block_work, code_of
+from codesign.costmodel.gpu.generated import Held
+from codesign.costmodel.gpu.geometry import Geometry, geometry
+from codesign.costmodel.gpu.phases import phases_of
+from codesign.costmodel.gpu.runs import aligned_run
 from codesign.costmodel.machine import Machine, load_machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostBatch
-from codesign.costmodel.summary import summarize
+from codesign.costmodel.summary import KernelSummary, summarize
 from codesign.ir.dtypes import F32
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.passes.schedule.tuner import tune
@@ -23,6 +25,12 @@ from tests.passes.tiling import groups
 
 SIZES: dict[str, Any] = {"M": 4096.0, "N": 4096.0, "K": 4096.0}
 FRAGMENTS, WARP_GROUPS, TENSOR_MEMORY = (load_machine(name) for name in ("a100_sxm", "h100_sxm", "b200_sxm"))
+
+
+def generated(kernel: KernelSummary, g: Geometry, machine: Machine, knobs: dict[str, Any]) -> Held:
+    _, held = block_work(kernel, g, machine, knobs)
+    assert held is not None
+    return held
 
 
 def gemm(
@@ -80,10 +88,12 @@ def test_registers_grow_with_the_tile_and_accumulators_outside_of_registers_take
 
 def test_rows_are_staged_once_in_each_loop_and_loops_share_their_memory() -> None:
     kernel = workloads.rms_norm()
-    assert [sorted(phase.loops) for phase in phases_of(kernel)] == [["n"], ["n"]]
-    knobs: dict[str, Any] = {"tile.t": 8.0, "tile.n": 512.0, "reduce.n": 0.0}
+    knobs: dict[str, Any] = {"tile.t": 8.0, "tile.n": 512.0, "reduce.n": 0.0, "warps": np.float64(4.0)}
+    knobs["pipeline"] = np.float64(3.0)
     g = geometry(kernel, knobs, {"T": 4096.0, "N": 8192.0})
-    held = generated(kernel, g, FRAGMENTS, {"warps": np.float64(4.0), "pipeline": np.float64(3.0)})
+    program, _ = code_of(kernel, g, FRAGMENTS, knobs)
+    assert [sorted(phase.along) for phase in phases_of(program) if phase.loop] == [["n"], ["n"]]
+    held = generated(kernel, g, FRAGMENTS, knobs)
     rows = 2 * 8 * 512 * 2  # two stages of the tile
     assert rows <= float(held.shared_bytes) <= rows + 2 * 512 * 2  # and of the weights
 

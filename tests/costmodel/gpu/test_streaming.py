@@ -33,7 +33,7 @@ P = load_calibration(A100).parameters
 
 def seconds(kernel: KernelSummary, knobs: dict[str, float], sizes: dict[str, float], p: Parameters = P) -> float:
     columns = {name: np.array([value]) for name, value in knobs.items()}
-    return float(np.max(estimate(kernel, A100, columns, sizes, p).total))
+    return float(np.max(estimate(kernel, A100, columns, sizes, p, compiled=False).total))
 
 
 def latency(level: str) -> float:
@@ -202,5 +202,5 @@ def test_intervals_are_looked_up_from_fine_to_coarse() -> None:
 def test_the_ledger_says_what_a_waiting_loop_waits_for() -> None:
     kernel, sizes = workloads.embedding("f16"), {"T": 16, "N": 4096, "V": 32000}
     schedule = Schedule({"t": 1, "n": 128}, pipeline=1, extras={"warps": 4, "access_bytes": 2, "loop.t": 1})
-    found, _ = formulas(kernel, A100, schedule, sizes, P)
+    found, _ = formulas(kernel, A100, schedule, sizes, P, compiled=False)
     assert found["latency"].values == {"rounds": 1, "first_trips": 16, "again_trips": 0, "gathered_trips": 16}

@@ -1,4 +1,4 @@
-"""Schedules of a batch by structure: those whose kernels are one template, as far as a dataflow machine can tell.
+"""Schedules of a batch by structure: those whose kernels are one template, as far as a cost model can tell.
 
 Sizes of a template are symbols, so its kernels differ in numbers alone. What shapes the text: which dims are looped, held whole or folded, which
 reductions have lanes and masks, and which products are wide enough for a matrix unit.
@@ -13,14 +13,14 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from codesign.costmodel.dataflow.selection import Selection, select
-from codesign.costmodel.features import features
+from codesign.costmodel.features import Features, features
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import ScheduleError
 from codesign.ir.index import Bounds
 from codesign.ir.schedule import REDUCE_MODES, Schedule
+from codesign.ir.template import Template
 from codesign.ir.tensor import Fusion
-from codesign.ir.tiling.domain import SMALLEST_DOT
+from codesign.ir.tiling.domain import SMALLEST_DOT, next_power_of_two
 from codesign.ir.tiling.templates import template
 
 Columns = Mapping[str, npt.NDArray[np.int64]]
@@ -30,25 +30,28 @@ NARROW, WIDE = SMALLEST_DOT // 2, SMALLEST_DOT
 """Tiles that stand for others: those below and those at least as long as a side of a matrix product."""
 
 
+@dataclass(frozen=True, eq=False)
+class Text:
+    """A template with its features."""
+
+    template: Template
+    features: Features
+
+
 @dataclass(frozen=True)
 class Structure:
-    """Schedules (`rows`) of one template. `looped`: the dims that it loops over; `reason`: why there is none."""
+    """Schedules (`rows`) of one `text`. `looped`: the dims that it loops over; `reason`: why there is none."""
 
     rows: npt.NDArray[np.int64]
     looped: frozenset[str]
-    selection: Selection | None
+    text: Text | None
     reason: str = ""
 
 
 def structures(
-    kernel: KernelSummary,
-    extents: Mapping[str, int],
-    columns: Columns,
-    count: int,
-    sizes: Mapping[str, int],
-    scaled: frozenset[str],
+    kernel: KernelSummary, extents: Mapping[str, int], columns: Columns, count: int, sizes: Mapping[str, int]
 ) -> Iterator[Structure]:
-    """The structures of a batch of schedules, given as columns, on a machine whose unit multiplies some dtypes in blocks with scales."""
+    """The structures of a batch of schedules, given as columns."""
     tiles = {dim: columns.get(f"tile.{dim}", np.ones(1, dtype=np.int64)) for dim in extents}
     looped = {dim: (_mode(columns, dim) != RESIDENT) & (tiles[dim] < extents[dim]) for dim in kernel.inner}
     marks = _marks(kernel, extents, columns, tiles, looped)
@@ -61,7 +64,7 @@ def structures(
         loops = frozenset(dim for dim in kernel.inner if shown[f"loop.{dim}"])
         rows = np.flatnonzero(which == number)
         try:
-            found, reason = _selection(kernel, extents, columns, int(first), shown, sizes, scaled), ""
+            found, reason = _text(kernel, extents, columns, int(first), shown, sizes), ""
         except ScheduleError as error:
             found, reason = None, error.args[0]
         yield Structure(rows, loops, found, reason)
@@ -84,16 +87,20 @@ def _marks(
 ) -> dict[str, npt.NDArray[np.int64]]:
     """What of each schedule shapes the text, as small numbers."""
     size = {dim: 1 * (tile > 1) + (tile >= SMALLEST_DOT) for dim, tile in tiles.items()}
-    for dim in kernel.inner:
-        size[dim] = np.where(looped[dim], size[dim], (extents[dim] > 1) + (2 * extents[dim] > SMALLEST_DOT))
+    products = [nest.contraction for nest in kernel.nests if nest.contraction and nest.contraction.unit is not None]
+    multiplied = {dim for one in products for dim in (*one.m, *one.n, *one.k)}
     found: dict[str, npt.NDArray[np.int64]] = {}
     for dim in kernel.inner:
+        whole = np.maximum(tiles[dim], next_power_of_two(extents[dim]))
+        size[dim] = np.where(looped[dim], size[dim], 1 * (whole > 1) + (whole >= SMALLEST_DOT))
+        mode = _mode(columns, dim)
+        if kernel.extents[dim].is_constant:  # what has one step is held whole
+            mode = np.where(looped[dim], mode, RESIDENT)
         found[f"loop.{dim}"] = looped[dim].astype(np.int64)
-        found[f"mode.{dim}"] = _mode(columns, dim)
-        found[f"size.{dim}"] = size[dim]
-        ragged = np.where(looped[dim], extents[dim] % np.maximum(tiles[dim], 1) != 0, True)
+        found[f"mode.{dim}"] = mode
+        found[f"size.{dim}"] = size[dim] if dim in multiplied else np.minimum(size[dim], 1)
+        ragged = np.where(looped[dim], extents[dim] % np.maximum(tiles[dim], 1) != 0, extents[dim] != whole)
         found[f"ragged.{dim}"] = ragged.astype(np.int64)
-    products = [nest.contraction for nest in kernel.nests if nest.contraction and nest.contraction.unit is not None]
     fits: npt.NDArray[np.bool_] = np.zeros(1, dtype=np.bool_)
     for one in products:
         sides = [
@@ -110,19 +117,18 @@ def _marks(
     return {name: np.asarray(mark, dtype=np.int64) for name, mark in found.items()}
 
 
-_KNOWN: WeakKeyDictionary[Fusion, dict[object, Selection]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Fusion, dict[object, Text]] = WeakKeyDictionary()
 
 
-def _selection(
+def _text(
     kernel: KernelSummary,
     extents: Mapping[str, int],
     columns: Columns,
     row: int,
     shown: Mapping[str, int],
     sizes: Mapping[str, int],
-    scaled: frozenset[str],
-) -> Selection:
-    """The instructions of a structure, worked out once for a group."""
+) -> Text:
+    """The text of a structure, made once for a group."""
     assert kernel.group is not None
     tiles, reduce = {}, {}
     for dim in extents:
@@ -133,12 +139,12 @@ def _selection(
             tiles[dim] = (1, NARROW, WIDE)[shown.get(f"size.{dim}", 1)]
     extras = {"partial": shown["partial"]} if "partial" in shown else {}
     held = any(mode == "resident" for mode in reduce.values()) and bool(sizes)
-    key = (scaled, *shown.items(), *(sorted(sizes.items()) if held else ()))
+    key = (*shown.items(), *(sorted(sizes.items()) if held else ()))
     known = _KNOWN.setdefault(kernel.group, {})
     if key not in known:
         bounds = Bounds({}, {name: (size, size) for name, size in sizes.items()}) if held else None
         made, _ = template(
             kernel.group, Schedule(tiles, reduce=reduce, extras=extras), bounds=bounds, outputs=kernel.outputs
         )
-        known[key] = select(made, features(made.kernel), kernel.extents, scaled)
+        known[key] = Text(made, features(made.kernel))
     return known[key]

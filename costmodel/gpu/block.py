@@ -1,0 +1,120 @@
+"""One block of a kernel under schedules: its work, and what its code holds on chip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.costmodel.gpu.done import work_of
+from codesign.costmodel.gpu.generated import Held, Tiles, held_by, tiles_of
+from codesign.costmodel.gpu.geometry import FOLD, LOOPED, Array, Geometry, sector_bytes, wide_of
+from codesign.costmodel.gpu.issue import issued
+from codesign.costmodel.gpu.program import Program, program_of
+from codesign.costmodel.gpu.work import Work, work
+from codesign.costmodel.machine import Machine
+from codesign.costmodel.structures import Structure, Text, structures
+from codesign.costmodel.summary import KernelSummary
+from codesign.ir.errors import ScheduleError
+
+Rows = npt.NDArray[np.int64]
+
+
+def block_work(
+    kernel: KernelSummary, g: Geometry, machine: Machine, knobs: Mapping[str, Array], compiled: bool = True
+) -> tuple[Work, Held | None]:
+    """Work of one block, and what its code holds on chip: as this compiler generates it where it is `compiled`, else as
+    a library has it (which leaves open what it holds)."""
+    if not compiled:
+        warps, unit = knobs.get("warps", 4.0), knobs.get("vector_unit", 0.0)
+        return work(kernel, g, unit, warps, wide_of(machine), sector_bytes(machine)), None
+    count = max((len(column) for column in knobs.values() if np.ndim(column)), default=1)
+    found = [*_structures(kernel, g, knobs, count)]
+    if len(found) == 1:
+        (one,) = found
+        return _refused(one) if one.text is None else _written(kernel, one.text, g, machine, knobs)
+    parts = []
+    for structure in found:
+        if structure.text is None:
+            parts.append(_refused(structure))
+            continue
+        some = {name: _rows(column, structure.rows, count) for name, column in knobs.items()}
+        parts.append(_written(kernel, structure.text, _taken(g, structure.rows, count), machine, some))
+    rows = [structure.rows for structure in found]
+    works, held = [work for work, _ in parts], [held for _, held in parts]
+    return _joined_work(works, rows, count), Held(*(_joined(each, rows, count) for each in zip(*held, strict=True)))
+
+
+def _structures(kernel: KernelSummary, g: Geometry, knobs: Mapping[str, Array], count: int) -> Sequence[Structure]:
+    """The structures of the schedules; sizes that are not known stand for the largest."""
+    extents = {dim: int(np.max(extent)) for dim, extent in g.extents.items()}
+    sizes = {name: int(np.max(size)) for name, size in g.symbols.items() if name in kernel.symbols}
+    columns = {
+        name: np.atleast_1d(np.asarray(column)).astype(np.int64)
+        for name, column in knobs.items()
+        if name.startswith(("tile.", "reduce.")) or name == "partial"
+    }
+    for dim in kernel.folds:
+        mode = columns.get(f"reduce.{dim}", np.full(1, LOOPED))
+        columns[f"reduce.{dim}"] = np.where(mode == LOOPED, FOLD, mode)
+    return [*structures(kernel, extents, columns, count, sizes)]
+
+
+def code_of(kernel: KernelSummary, g: Geometry, machine: Machine, knobs: Mapping[str, Array]) -> tuple[Program, Tiles]:
+    """The program of a schedule, and the numbers in it; ScheduleError where there is none."""
+    (one,) = _structures(kernel, g, knobs, 1)
+    if one.text is None:
+        raise ScheduleError(f"{kernel.name}: {one.reason}")
+    return program_of(one.text, kernel), tiles_of(g, machine, knobs)
+
+
+def _written(
+    kernel: KernelSummary, text: Text, g: Geometry, machine: Machine, knobs: Mapping[str, Array]
+) -> tuple[Work, Held]:
+    """The work of the schedules of one text, and what its code holds."""
+    program, tiles = program_of(text, kernel), tiles_of(g, machine, knobs)
+    w = work_of(program, tiles, sector_bytes(machine), kernel.tested)
+    return issued(w, program, tiles), held_by(program, tiles, machine)
+
+
+def _refused(structure: Structure) -> tuple[Work, Held]:
+    """What stands for schedules that no text has."""
+    return Work(request_clocks=0.0, refused=np.array([structure.reason], dtype=object)), Held(24.0, 0.0)
+
+
+def _rows(value: Array, rows: Rows, count: int) -> Array:
+    """What some schedules have of a column."""
+    return value[..., rows] if np.ndim(value) and np.shape(value)[-1] == count else value
+
+
+def _taken(g: Geometry, rows: Rows, count: int) -> Geometry:
+    """The tilings of some of the schedules."""
+    given = {field.name: getattr(g, field.name) for field in fields(g)}
+    taken = {
+        name: {key: _rows(each, rows, count) for key, each in value.items()}
+        if isinstance(value, dict)
+        else _rows(value, rows, count)
+        for name, value in given.items()
+    }
+    return replace(g, **taken)
+
+
+def _joined(values: Sequence[Array], rows: Sequence[Rows], count: int) -> Array:
+    """The column of all schedules from those of each structure."""
+    first = np.asarray(values[0])
+    if all(np.ndim(value) == 0 and value == first for value in values):
+        return values[0]
+    every = np.empty(count, dtype=np.result_type(*(np.asarray(value) for value in values)))
+    for some, value in zip(rows, values, strict=True):
+        every[some] = value
+    return every
+
+
+def _joined_work(works: Sequence[Work], rows: Sequence[Rows], count: int) -> Work:
+    """The work of all schedules from that of each structure."""
+    units = dict.fromkeys(unit for work in works for unit in work.tensor)
+    tensor = {unit: _joined([work.tensor.get(unit, 0.0) for work in works], rows, count) for unit in units}
+    names = [field.name for field in fields(Work) if field.name != "tensor"]
+    return Work(tensor, **{name: _joined([getattr(work, name) for work in works], rows, count) for name in names})

@@ -1,0 +1,136 @@
+"""The work of one block of generated code: what its program's text does, with the tiles and trips of a batch of schedules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from codesign.costmodel.gpu.generated import Tiles
+from codesign.costmodel.gpu.geometry import Array
+from codesign.costmodel.gpu.phases import phases_of
+from codesign.costmodel.gpu.program import Multiply, Program, Steps, Transfer
+from codesign.costmodel.gpu.runs import sector_waste
+from codesign.costmodel.gpu.threads import thread_requests
+from codesign.costmodel.gpu.work import Work, count_slots, operand_bytes, padded_product
+from codesign.costmodel.summary import footprint
+from codesign.costmodel.tested import Tested
+
+ANY = 2.0
+"""Integer slots of a lane for whether any of a tile's passes: a choice and a maximum, as seen in ptxas 13's code for sm_90."""
+
+
+def work_of(program: Program, tiles: Tiles, sector: float, tested: Mapping[str, Tested] | None = None) -> Work:
+    """Operations, products and bytes of one block. `sector`: bytes that memory moves at the least; `tested`: by dim, what asks data whether
+    there is anything to do in a step along it."""
+    total = Work()
+    _operations(program, tiles, total)
+    for text in program.multiplies.values():
+        _multiply(text, tiles, total)
+    for rows, columns, _ in {(text.rows, text.columns, text.depth) for text in program.multiplies.values()}:
+        total.accumulators = total.accumulators + tiles.elements((rows, columns))
+    _moves(program, tiles, sector, total)
+    _waits(program, tiles, total)
+    for dims in dict.fromkeys(tuple((dim, None) for dim, _ in loops) for loops in program.loops):
+        total.trips = np.maximum(total.trips, tiles.trips(dims))
+    for work in program.elements.values():
+        if work.reduced:
+            total.barriers = total.barriers + tiles.trips(work.around)
+    for dim, test in (tested or {}).items():
+        _asking(test, dim, tiles, total)
+    return total
+
+
+def _asking(test: Tested, dim: str, tiles: Tiles, total: Work) -> None:
+    """Tests of tiles; in steps that are made the mask is worked out anyway."""
+    asked = tiles.g.asked[dim]
+    left_out = np.maximum(asked - tiles.g.trips[dim], 0.0)
+    for dims, operations in test.operations:
+        count_slots(operations, np.maximum(tiles.elements(dims), tiles.threads) * left_out, total)
+    total.integer = total.integer + ANY * np.maximum(tiles.elements(test.dims), tiles.threads) * asked
+    total.barriers = total.barriers + asked
+
+
+def _operations(program: Program, tiles: Tiles, total: Work) -> None:
+    """Issue slots: all threads of a block issue, however small the tile."""
+    for dims, around, operations in program.operations:
+        points = np.maximum(tiles.elements(dims), tiles.threads) * tiles.trips(around)
+        for name, cost in operations.items():
+            if name == "multiply_adds":
+                total.ieee = total.ieee + points * cost
+            else:
+                if name == "double_multiply_adds":
+                    total.double_products = total.double_products + points * cost
+                    name = "double"
+                setattr(total, name, getattr(total, name) + points * cost)
+
+
+def _multiply(text: Multiply, tiles: Tiles, total: Work) -> None:
+    """A matrix product: of a matrix unit, or element by element of threads that read its factors from shared memory."""
+    m, n, k = (tiles.elements((dim,)) for dim in (text.rows, text.columns, text.depth))
+    times, factors, warps = tiles.trips(text.around), text.factors, tiles.warps
+    if factors.ieee:
+        total.ieee = total.ieee + m * n * k * times
+        total.spill_steps = total.spill_steps + k * times
+        clocks = thread_requests(text.rows, text.columns, tiles.g, m, n, warps)
+        total.operand_clocks = total.operand_clocks + clocks * k * times * warps
+    else:
+        bits = factors.operand.bits
+        total.tensor_bits = float(bits)
+        count = padded_product(m, n, k, bits) * times * factors.products
+        total.tensor[factors.rate] = total.tensor.get(factors.rate, 0.0) + count
+        moved = operand_bytes(m, n, warps, tiles.wide) * k * times * factors.operand.bytes
+        total.operand_bytes = total.operand_bytes + moved
+    total.tensor_m = np.maximum(total.tensor_m, m)
+    total.tensor_n = np.maximum(total.tensor_n, n)
+    total.tensor_k = np.maximum(total.tensor_k, k)
+
+
+def _moves(program: Program, tiles: Tiles, sector: float, total: Work) -> None:
+    """Bytes that a block loads and stores, and those of one trip of the loop that loads most."""
+    g = tiles.g
+    mean = g.sizes(g.mean)
+    trips: dict[Steps, Array] = {}
+    for transfer, count in program.moves:
+        access = transfer.access
+        size = footprint(access, mean) * access.dtype.bytes
+        if transfer.kind == "load":
+            size = size * sector_waste(access, g, sector)
+            if transfer.around:
+                trips[transfer.around] = trips.get(transfer.around, 0.0) + size
+        moved = size * count * tiles.trips(transfer.around)
+        total.request_bytes = total.request_bytes + moved
+        name = f"{transfer.kind}_bytes"
+        setattr(total, name, getattr(total, name) + moved)
+    for size in trips.values():
+        total.trip_bytes = np.maximum(total.trip_bytes, size)
+
+
+def _waits(program: Program, tiles: Tiles, total: Work) -> None:
+    """Trips of loops that wait for memory, of those over data that was loaded before, and of those that load an index first."""
+    seen: set[object] = set()
+    fresh = False
+    for phase in phases_of(program):
+        loads = [fetch.load for fetch in phase.fetches]
+        if not loads:
+            continue
+        steps = _most(loads, tiles)
+        if not phase.continues:
+            fresh = any(
+                load.key not in seen and not tiles.g.blocks.keys().isdisjoint(load.access.dims) for load in loads
+            )
+        if fresh:
+            total.first_trips = total.first_trips + steps
+        else:
+            total.again_trips = total.again_trips + steps
+        seen |= {load.key for load in loads}
+    waiting = [load for load, _ in program.moves if any(position.around for position in load.positions)]
+    if waiting:
+        total.gathered_trips = _most(waiting, tiles)
+
+
+def _most(loads: Iterable[Transfer], tiles: Tiles) -> Array:
+    most: Array = 1.0
+    for load in loads:
+        most = np.maximum(most, tiles.trips(load.around))
+    return most
