@@ -30,7 +30,7 @@ class Cached(nn.Module):
             self.register_buffer(f"cache_{k}", layer.values)
         self.names = (write, read)
 
-    def state(self, name: str, k: int) -> Any:
+    def state(self, name: str, k: int) -> torch.Tensor:
         return self.layers[k].values if name == "object" else self.get_buffer(f"cache_{k}")
 
     def forward(self, x: Tensor) -> Tensor:

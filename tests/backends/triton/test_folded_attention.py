@@ -64,7 +64,8 @@ def test_tiles_that_a_mask_fills_are_not_masked(name: str, dtype: str) -> None:
     fusion = variant(text, dtype, group_size=group_size)
     schedule = Schedule({"i": 16, "j": 16 if name != "ragged" else 32, "d": 16, "e": 16}, reduce=FOLDED)
     kernel = lower(fusion, schedule)
-    whole, border = [], []
+    whole: list[For] = []
+    border: list[For] = []
     for loop in (op for op in kernel.body.ops if isinstance(op, For)):
         masked = any(
             isinstance(op, Map) and "select(" in str(op.body) and "j" in op.body.variables() for op in loop.body.ops

@@ -4,6 +4,7 @@ regime."""
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -341,7 +342,8 @@ def test_prices_at_several_points_of_parameters_are_those_at_each() -> None:
     }
     p = load_calibration(machine).parameters
     steps = np.array([0.5, 1.0, 20.0])
-    found = library(kernel, machine, sizes, replace(p, step_clocks=p.step_clocks * steps[:, None, None]))
+    several: dict[str, Any] = {"step_clocks": p.step_clocks * steps[:, None, None]}
+    found = library(kernel, machine, sizes, replace(p, **several))
     for seconds, choice, step in zip(found.seconds, found.choice, steps, strict=True):
         one = library(kernel, machine, sizes, replace(p, step_clocks=p.step_clocks * float(step)))
         assert seconds == pytest.approx(one.seconds, rel=1e-6)
