@@ -5,6 +5,7 @@ rewrite:
     ->  ...;  %u = compute[i: M] sum(j: N) { f(%x[i, j], %m[i]) };  %t = compute[] sum(i: M) { %u[i] }
 
 Then the sum along a row goes with what it needs of the row (`codesign.ir.fold`), where a sum over all would have to come after all rows.
+Each row's sum is kept only where a row has one: a product or a convolution of normed rows has one for each of its columns, and stays whole.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ class NestReductions(FunctionPass, Pass):
 
 def _along_rows(op: Compute) -> list[Compute]:
     """The inner reduction and the outer one; none where no result of rows enters."""
-    own = {dim.name for dim in op.reductions}
+    own, kept = {dim.name for dim in op.reductions}, {dim.name for dim in op.dims}
     if len(own) < 2 or op.monoid not in _NESTED:
         return []
     rows: set[str] = set()
     for used in _dims_of_results(op, {dim.name: frozenset({dim.name}) for dim in op.domain}, set()):
-        rows |= used & own if used & own != own else set()
+        rows |= used & own if kept <= used and not own <= used else set()
     inner = [dim for dim in op.reductions if dim.name not in rows]
     outer = [dim for dim in op.reductions if dim.name in rows]
     if not inner or not outer:

@@ -43,3 +43,29 @@ def test_then_the_sum_along_a_row_folds_with_what_it_needs() -> None:
     module = optimize(parse(text), Context(pricer=lambda _: 1.0), pipeline=f"{CLEAN_UP},fuse")
     (fusion,) = (op for op in module.main.body.ops if isinstance(op, Fusion))
     assert [len(fold.parts) for fold in folds(fusion)] == [2]
+
+
+NORMED = """
+func @main(%x: f32[2, 4, 3, 36], %w: {weight}) {{
+  %m = compute f32[n: 2, g: 4] sum(c: 3, p: 36) {{ %x[n, g, c, p] }}
+  %y = compute f32[n: 2, g: 4, c: 3, p: 36] {{ %x[n, g, c, p] - %m[n, g] }}
+  %t = compute {product}
+  return %t
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("weight", "product"),
+    [
+        ("f32[5, 4, 3]", "f32[n: 2, o: 5, p: 36] sum(g: 4, c: 3) { %y[n, g, c, p] * %w[o, g, c] }"),
+        ("f32[5, 4, 3, 3]", "f32[n: 2, o: 5, p: 34] sum(g: 4, c: 3, r: 3) { %y[n, g, c, p + r] * %w[o, g, c, r] }"),
+        ("f32[2, 5, 36]", "f32[o: 5, g: 4, c: 3] sum(n: 2, p: 36) { %y[n, g, c, p] * %w[n, o, p] }"),
+    ],
+    ids=["product", "convolution", "its weight's gradient"],
+)
+def test_products_of_normed_rows_stay_whole(weight: str, product: str) -> None:
+    module = optimize(parse(NORMED.format(weight=weight, product=product)), Context(), pipeline=f"{CLEAN_UP}")
+    assert [len(op.reductions) for op in module.main.body.ops if isinstance(op, Compute) and op.reductions] == [
+        2,
+        product.split("sum(")[1].split(")")[0].count(":"),
+    ]
