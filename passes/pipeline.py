@@ -8,8 +8,8 @@ from codesign.ir.core import Module
 from codesign.passes.context import Context
 from codesign.passes.manager import Observer, Pass, PassManager, PipelineError, Timing, make_pass, parse_pipeline
 
-CLEAN_UP = "settle-writes,orders,canonicalize,constant-fold,fold-views,canonicalize,cse,dce,nest-reductions"
-"""Passes that make equal things look equal and needless things vanish."""
+CLEAN_UP = "settle-writes,canonicalize,constant-fold,orders,fold-views,canonicalize,cse,dce,nest-reductions"
+"""Passes that make equal things look equal and needless things vanish; scans that no data enters are known before any becomes a reduction."""
 
 DEFAULT = f"{CLEAN_UP},precision,fuse"
 """What `optimize` runs: clean-up, products as the machine does them, then fusion."""

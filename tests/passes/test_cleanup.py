@@ -12,7 +12,7 @@ from codesign.ir.interpreter import evaluate
 from codesign.ir.scalar import IndexValue, Read, apply, cast
 from codesign.ir.tensor import Compute, Constant, Dim, Fusion, If, Monoid, Scan
 from codesign.ir.types import tensor
-from codesign.passes import optimize
+from codesign.passes import CLEAN_UP, optimize
 from tests.passes import models
 
 
@@ -100,7 +100,10 @@ def test_clean_up_goes_into_regions() -> None:
         np.testing.assert_allclose(evaluate(cleaned, inputs)[0], evaluate(module, inputs)[0], rtol=1e-6)
 
 
-def test_a_scan_of_index_arithmetic_is_done_ahead_of_time() -> None:
+@pytest.mark.parametrize(
+    "pipeline", ["canonicalize,constant-fold,fold-views,canonicalize,dce", CLEAN_UP], ids=["alone", "among all"]
+)
+def test_a_scan_of_index_arithmetic_is_done_ahead_of_time(pipeline: str) -> None:
     """cumsum(position[i] != position[i - 1] + 1) of consecutive positions is zero everywhere: a mask over it vanishes."""
     names = [Dim("i", index(16))]
     jump = Compute(names, cast(apply("ne", IndexValue("i"), IndexValue(index("i") * 1)), I64))
@@ -110,7 +113,7 @@ def test_a_scan_of_index_arithmetic_is_done_ahead_of_time() -> None:
         apply("eq", Read(scan.result, ["i"]), Read(scan.result, ["j"])),
     )
     module = Module("m", {}, {"main": Function("main", Block([], [jump, scan, same], [same.result]))})
-    folded = optimize(module, pipeline="canonicalize,constant-fold,fold-views,canonicalize,dce")
+    folded = optimize(module, pipeline=pipeline)
     (op,) = folded.main.body.ops
     assert isinstance(op, Compute)
     assert str(op.body) == "true"
