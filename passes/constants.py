@@ -55,14 +55,14 @@ class ConstantFold(FunctionPass, Pass):
             elif isinstance(op, (Compute, Scan)) and any(size == 0 for size in op.result.shape):
                 op = _empty(op.result, module)
                 pure[op.result] = op
-            elif isinstance(op, (Compute, Scan, Sort)) and self._evaluable(op):
+            elif isinstance(op, (Compute, Scan, Sort)) and self._evaluable(op, given):
                 if isinstance(op, Compute):
                     op.body = _with_numbers(op.body, pure, module)
                 operands = op.operands()
                 if all(value in pure for value in operands):
                     from_data = any(value in given for value in operands)
-                    if _worth_folding(op, from_data):
-                        folded = self._fold(op, pure, module)
+                    folded = self._fold(op, pure, module) if _worth_folding(op, from_data) else []
+                    if folded:
                         pure.update((one.result, one) for one in folded)
                         given.update(one.result for one in folded)
                         kept.extend(folded)
@@ -76,15 +76,18 @@ class ConstantFold(FunctionPass, Pass):
         sizes = list(shape)
         return all(size.is_constant for size in sizes) and math.prod(size.constant for size in sizes) <= self.limit
 
-    def _evaluable(self, op: Compute | Scan | Sort) -> bool:
-        """The results are small, and so is the work."""
-        if not all(self._small(value.shape) for value in op.results):
+    def _evaluable(self, op: Compute | Scan | Sort, given: set[Value]) -> bool:
+        """The work is small, and so are the results, or they are of indices alone: a scan of those is often linear in its position."""
+        of_indices = not isinstance(op, Sort) and given.isdisjoint(op.operands())
+        if not of_indices and not all(self._small(value.shape) for value in op.results):
             return False
         domain = [dim.extent for dim in op.domain] if isinstance(op, Compute) else list(op.results[0].shape)
         return all(s.is_constant for s in domain) and math.prod(s.constant for s in domain) <= _WORK
 
     def _fold(self, op: Op, pure: dict[Value, Op], module: Module) -> list[Op]:
-        """Ops that hold the op's results as data; they take over its values, so that no user needs to change."""
+        """Ops that hold the op's results as data; they take over its values, so that no user needs to change. None where the data is large and
+        not linear in its position.
+        """
         from codesign.ir.interpreter import evaluate
 
         body = Block((), [*_needed(op, pure), op], op.results)
@@ -93,9 +96,11 @@ class ConstantFold(FunctionPass, Pass):
         for value, data in zip(op.results, evaluate(part, []), strict=True):
             name = _fresh(f"folded.{value.name or 'value'}", module.constants)
             constant = Constant(name, tensor_type(value), location=op.location)
-            _take_over(constant, value)
             simplest = constant if tensor_type(value).dtype.is_float else _simplest(value, np.asarray(data), constant)
             if simplest is constant:
+                if not self._small(value.shape):
+                    return []
+                _take_over(constant, value)
                 module.constants[name] = np.asarray(data)
             folded.append(simplest)
         return folded

@@ -100,16 +100,17 @@ def test_clean_up_goes_into_regions() -> None:
         np.testing.assert_allclose(evaluate(cleaned, inputs)[0], evaluate(module, inputs)[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("length", [16, 8192])
 @pytest.mark.parametrize(
     "pipeline", ["canonicalize,constant-fold,fold-views,canonicalize,dce", CLEAN_UP], ids=["alone", "among all"]
 )
-def test_a_scan_of_index_arithmetic_is_done_ahead_of_time(pipeline: str) -> None:
+def test_a_scan_of_index_arithmetic_is_done_ahead_of_time(pipeline: str, length: int) -> None:
     """cumsum(position[i] != position[i - 1] + 1) of consecutive positions is zero everywhere: a mask over it vanishes."""
-    names = [Dim("i", index(16))]
+    names = [Dim("i", index(length))]
     jump = Compute(names, cast(apply("ne", IndexValue("i"), IndexValue(index("i") * 1)), I64))
-    scan = Scan([Dim("i", index(16))], Read(jump.result, ["i"]), monoid="sum", over="i")
+    scan = Scan([Dim("i", index(length))], Read(jump.result, ["i"]), monoid="sum", over="i")
     same = Compute(
-        [Dim("i", index(16)), Dim("j", index(16))],
+        [Dim("i", index(length)), Dim("j", index(length))],
         apply("eq", Read(scan.result, ["i"]), Read(scan.result, ["j"])),
     )
     module = Module("m", {}, {"main": Function("main", Block([], [jump, scan, same], [same.result]))})
@@ -117,6 +118,15 @@ def test_a_scan_of_index_arithmetic_is_done_ahead_of_time(pipeline: str) -> None
     (op,) = folded.main.body.ops
     assert isinstance(op, Compute)
     assert str(op.body) == "true"
+
+
+def test_a_long_scan_whose_result_is_no_line_stays() -> None:
+    """Its data would be a large constant."""
+    squares = Scan([Dim("i", index(8192))], IndexValue(index("i")), monoid="sum", over="i")
+    module = Module("m", {}, {"main": Function("main", Block([], [squares], [squares.result]))})
+    folded = optimize(module, pipeline="constant-fold")
+    assert [type(op) for op in folded.main.body.ops] == [Scan]
+    np.testing.assert_array_equal(evaluate(folded, [])[0], np.cumsum(np.arange(8192)))
 
 
 def test_integer_data_that_counts_becomes_an_index() -> None:
