@@ -40,7 +40,7 @@ class NestReductions(FunctionPass, Pass):
 
 def _along_rows(op: Compute) -> list[Compute]:
     """The inner reduction and the outer one; none where no result of rows enters."""
-    own, kept = {dim.name for dim in op.reductions}, {dim.name for dim in op.dims}
+    own, kept = {dim.name for dim in op.reductions}, {dim.name for dim in op.dims if dim.extent != 1}
     if len(own) < 2 or op.monoid not in _NESTED:
         return []
     rows: set[str] = set()
