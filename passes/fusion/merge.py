@@ -56,15 +56,34 @@ def merge(first: Group, second: Group, keep: Set[Value], outer: Bounds) -> Group
         try:
             return _join(first, consumers, flows, second, kept, outer, cut_results)
         except _Pick as clash:
-            picked = with_picks(second, next(value for value, op in flows.items() if op is clash.producer), outer)
-            if picked is None:
-                raise NotFusable(str(clash)) from None
-            second = picked
+            second = _with_picks_of(clash, second, flows, inlined, outer)
         except _CutResult as clash:
             cut_results = not _inlined_instead(clash, inlined)
         except _Clash as clash:
             if not _inlined_instead(clash, inlined):
                 raise NotFusable(str(clash)) from None
+
+
+def _with_picks_of(
+    clash: _Pick, second: Group, flows: Mapping[Value, Compute], inlined: Mapping[Value, Compute], outer: Bounds
+) -> Group:
+    """The second group with its reads of what holds the producer of a clash, as it is or inlined, as reductions."""
+    for value, op in flows.items():
+        if _holds(op, clash.producer, inlined):
+            picked = with_picks(second, value, outer)
+            if picked is not None:
+                return picked
+    raise NotFusable(str(clash))
+
+
+def _holds(op: Compute, producer: Compute, inlined: Mapping[Value, Compute]) -> bool:
+    """Whether a read of an op is, once computes are inlined, one of a producer."""
+    if op is producer or op.result not in inlined:
+        return op is producer
+    return any(
+        source is producer.result or (source in inlined and _holds(inlined[source], producer, inlined))
+        for source in op.operands()
+    )
 
 
 def _inlined_instead(clash: _Clash, inlined: dict[Value, Compute]) -> bool:

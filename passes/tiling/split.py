@@ -35,7 +35,7 @@ class Splittable:
 def splittable(fusion: Fusion) -> Splittable | None:
     """The longest reduction dim of the group that can be split, if there is one.
 
-    It is of a constant extent and belongs to one reduction (not an arg-reduction) and to element-wise computes that only feed it, or to a
+    It is of a constant extent above 1 and belongs to one reduction (not an arg-reduction) and to element-wise computes that only feed it, or to a
     fold and what feeds that.
     """
     members = {compute.result: compute for compute in fusion.computes}
@@ -47,7 +47,7 @@ def splittable(fusion: Fusion) -> Splittable | None:
     ]
     found = [_splittable(compute, fusion, members) or _along(alone(compute), members) for compute in rest]
     found.extend(_along(fold, members) for fold in known)
-    return max((one for one in found if one is not None), key=lambda one: one.extent, default=None)
+    return max((one for one in found if one is not None and one.extent > 1), key=lambda one: one.extent, default=None)
 
 
 def _splittable(compute: Compute, fusion: Fusion, members: dict[Value, Compute]) -> Splittable | None:

@@ -33,6 +33,9 @@ ELSEWHERE = {
     "links.ethernet.bandwidth",
     "units.tensor.rate.tf32",  # products that no kernel has yet
     "units.tensor.rate.i8",
+    "units.tensor.rate.f6e2m3",  # operands with the scales of their blocks
+    "units.tensor.rate.f6e3m2",
+    "units.tensor.rate.f4e2m1",
 }
 FACTORS = (0.5, 2.0, 0.01, 1000.0)
 TILES = {"m": 128, "n": 128, "k": 32, "t": 1, "h": 8, "d": 32, "x": 16, "y": 16}
@@ -40,7 +43,7 @@ TILES = {"m": 128, "n": 128, "k": 32, "t": 1, "h": 8, "d": 32, "x": 16, "y": 16}
 
 def _answers(machine: Machine) -> Iterator[float]:
     """What the models say of some kernels: seconds, joules, and why not."""
-    products = ("bf16", "f16", "f32", "f64", "i8", "f8e4m3") if machine.kind == "gpu" else ("bf16", "f16", "f32", "i8")
+    products = ("bf16", "f16", "f32", "i8", "f8e4m3", "f8e5m2", *(["f64"] if machine.kind == "gpu" else []))
     kernels = [*map(workloads.gemm, products), workloads.rms_norm(), workloads.softmax(), workloads.gelu()]
     few, many = (Schedule(TILES, pipeline=stages, extras={"warps": 8}) for stages in (1, 3))
     wide = Schedule({**TILES, "m": 256, "n": 256}, pipeline=1, extras={"warps": 4})

@@ -140,7 +140,9 @@ def test_a_loop_that_waits_for_its_loads_overlaps_neither_requests_nor_dram() ->
     walking = Schedule({"t": 1, "n": 1024}, pipeline=1, extras={"warps": 32, "access_bytes": 2, "loop.n": 1})
     quick = Schedule({"t": 1, "n": 1024}, pipeline=1, extras={"warps": 4, "access_bytes": 16})
     sizes = {"T": 16384, "N": 4096}
-    slow, fast = (simulate(workloads.add(), H100, schedule, sizes, IDEAL) for schedule in (walking, quick))
+    slow, fast = (
+        simulate(workloads.add(), H100, schedule, sizes, IDEAL, compiled=False) for schedule in (walking, quick)
+    )
     vector = H100.unit("vector").clock_hz.value or 1.0
     requests = 3 * 16384 * 4096 * 2 / (2 * 32) * REQUEST_CLOCKS / vector / SMS
     stream = 3 * 16384 * 4096 * 2 / H100.need(H100.level("dram").bandwidth, "dram")
