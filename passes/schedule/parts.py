@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 WORTHWHILE = 0.9
 """A split is looked into when the idle cores it fills could bring the time below this share."""
 
+GAIN = 0.99
+"""Another number of parts is looked into where the last step brought the time below this share."""
+
 
 def best_parts(tuner: Tuner, fusion: Fusion, found: Found, below: float = math.inf) -> tuple[int, float, bool]:
     """Into how many parts to split the group's reduction (1: not at all), the seconds that it then takes, and whether that is sure.
@@ -50,20 +53,21 @@ def best_parts(tuner: Tuner, fusion: Fusion, found: Found, below: float = math.i
             limited = limited or (not whole and taken < best)
         return seconds[parts] if parts in seconds else pruned[parts]
 
-    _climb(price, room, where.extent // SMALLEST_DOT)
+    _climb(price, found.seconds, room, where.extent // SMALLEST_DOT)
     taken, parts = min((taken, parts) for parts, taken in seconds.items())
     return parts, taken, taken < below or not limited
 
 
-def _climb(price: Callable[[int], float], room: float, most: int) -> None:
-    """Price numbers of parts from the one that fills the machine on, up and down while that is faster."""
+def _climb(price: Callable[[int], float], whole: float, room: float, most: int) -> None:
+    """Price numbers of parts from the one that fills the machine on, up and down while that is faster; `whole`: seconds in one part."""
     filled = max(min(int(room), most), 1)
     start = parts = 1 << filled.bit_length() - 1
-    while 2 * parts <= most and price(parts) > price(2 * parts):
+    while 2 * parts <= most and price(2 * parts) < GAIN * price(parts):
         parts *= 2
-    while parts == start and start >= 4 and price(start) > price(start // 2):
+    while parts == start and start >= 4 and price(start // 2) < GAIN * price(start):
         parts = start = start // 2
-    price(filled)
+    if price(parts) < GAIN * whole:
+        price(filled)
 
 
 def _in_two(tuner: Tuner, groups: tuple[Half, Half], launch: float, limit: float) -> tuple[float, bool]:
