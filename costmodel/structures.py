@@ -144,7 +144,11 @@ def _text(
     if key not in known:
         bounds = Bounds({}, {name: (size, size) for name, size in sizes.items()}) if held else None
         made, _ = template(
-            kernel.group, Schedule(tiles, reduce=reduce, extras=extras), bounds=bounds, outputs=kernel.outputs
+            kernel.group,
+            Schedule(tiles, reduce=reduce, extras=extras),
+            bounds=bounds,
+            outputs=kernel.outputs,
+            reach=None if held else kernel.reach,
         )
         known[key] = Text(made, features(made.kernel))
     return known[key]

@@ -10,7 +10,7 @@ from codesign.ir.core import Value
 from codesign.ir.errors import ScheduleError
 from codesign.ir.fold import Fold, folds
 from codesign.ir.index import Bounds, Index, ceildiv, index
-from codesign.ir.reach import Stretch, reaches
+from codesign.ir.reach import Reach, Stretch, reaches
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Fusion
 from codesign.ir.tile import Axis, GridDim, grid_variable
@@ -71,7 +71,14 @@ class Domain:
     kernel: no name is in both, and loops are of one depth.
     """
 
-    def __init__(self, fusion: Fusion, schedule: Schedule, bounds: Bounds, beside: Domain | None = None) -> None:
+    def __init__(
+        self,
+        fusion: Fusion,
+        schedule: Schedule,
+        bounds: Bounds,
+        beside: Domain | None = None,
+        reach: Mapping[str, Reach] | None = None,
+    ) -> None:
         self.schedule = schedule
         self.bounds = bounds
         extents = {name: extent.simplify(bounds) for name, extent in fusion.dims().items()}
@@ -95,7 +102,7 @@ class Domain:
             for name in grid_order(fusion, schedule)
             if not self.plans[name].sole
         )
-        self.reach = reaches(fusion.computes, {*fusion.body.yields}, bounds)
+        self.reach = reaches(fusion.computes, {*fusion.body.yields}, bounds) if reach is None else reach
         self.depth: str = beside.depth if beside is not None else self.fresh("depth")
         self.sizes[self.depth] = schedule.pipeline
 

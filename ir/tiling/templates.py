@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from codesign.ir.core import Block, Op, Value, tensor_type
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Bounds, index
+from codesign.ir.reach import Reach
 from codesign.ir.schedule import Schedule
 from codesign.ir.template import Template
 from codesign.ir.tensor import Compute, Fusion
@@ -29,11 +30,13 @@ def template(
     name: str = "kernel",
     bounds: Bounds | None = None,
     outputs: Sequence[OutputMap] | None = None,
+    reach: Mapping[str, Reach] | None = None,
 ) -> tuple[Template, dict[str, int]]:
     """The template of all kernels that have the structure which a schedule gives, and the numbers of this schedule.
 
     Its buffers are `fusion.uses()`, then the results. `bounds`: ranges of the size symbols. `outputs`: the shapes that the results have
-    in memory when the group was normalised (default: their own). Raises ScheduleError for a schedule that does not apply.
+    in memory when the group was normalised (default: their own). `reach`: of the group under these
+    bounds, where it is known. Raises ScheduleError for a schedule that does not apply.
     """
     ranges = bounds or Bounds()
     for op in fusion.body.ops:
@@ -49,7 +52,7 @@ def template(
     params = [*buffers.values(), *results]
     places = tuple((buffer, where.indices) for buffer, where in zip(results, maps, strict=True))
     check_names(schedule, fusion.dims())
-    nests = _nests(fusion, schedule, ranges, buffers, places)
+    nests = _nests(fusion, schedule, ranges, buffers, places, reach)
     grid, body = _side_by_side(nests) if len(nests) > 1 else (nests[0][0].grid, Block(ops=nests[0][1]))
     sizes = {symbol: size for domain, _ in nests for symbol, size in domain.sizes.items()}
     kernel = Kernel(
@@ -77,6 +80,7 @@ def _nests(
     bounds: Bounds,
     buffers: Mapping[Value, Value],
     places: Sequence[Output],
+    reach: Mapping[str, Reach] | None,
 ) -> list[tuple[Domain, list[Op]]]:
     """The loop nests of a group, one for each of its strands: their domains and what a program of each does."""
     found: list[tuple[Domain, list[Op]]] = []
@@ -85,7 +89,8 @@ def _nests(
         grid_order(fusion, schedule)  # that it names no others
     for strand in parts:
         own = restricted(schedule, strand.fusion) if len(parts) > 1 else schedule
-        domain = Domain(strand.fusion, own, bounds, found[0][0] if found else None)
+        known = reach if strand.fusion is fusion else None
+        domain = Domain(strand.fusion, own, bounds, found[0][0] if found else None, known)
         outputs = tuple(places[k] for k in strand.results)
         yields = strand.fusion.body.yields
         program = Program(domain, buffers, strand.fusion.computes, yields, outputs, strand.fusion.writes)
