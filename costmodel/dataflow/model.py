@@ -207,8 +207,10 @@ def _shape(
     lay = layout(target, programs, parts)
     staged, joined = _levels(columns, "stage"), bool(columns.get("joined", np.zeros(1))[0])  # the same in a structure
     rests = resting(target, {place: [name for name in at if at[name][0]] for place, at in staged.items()}, joined)
-    loops = steps_of(kernel, sorted(looped), tile, extents, programs, lay, sizes)
-    made, longest = (trips | {dim: many[which] for dim, many in loops.all.items()} for which in (0, 1))
+    loops = steps_of(
+        kernel, sorted(kernel.inner), tile, extents, programs, lay, sizes
+    )  # of one step where a symbol's value is a tile
+    made, longest = (trips | {dim: loops.all[dim][which] for dim in looped} for which in (0, 1))
     return Shape(
         tile,
         mean,
