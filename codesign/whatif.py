@@ -15,7 +15,7 @@ from rich.table import Table
 
 from codesign import command
 from codesign.ir.errors import CodesignError
-from codesign.lab.choices import Engine
+from codesign.lab.choices import Engine, Jobs, RayAddress
 
 if TYPE_CHECKING:
     from codesign.lab.machines.document import WhatIf
@@ -61,14 +61,12 @@ def _whatif(
         Path | None,
         typer.Option(help="Where each answer is kept. [default, of --sweep, --pareto and --sobol: MODEL.whatif.db here]", show_default=False),
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes on this machine.", min=1, max=1024)] = 1,
+    jobs: Jobs = 1,
     engine: Annotated[
         Engine,
         typer.Option(help="Who prices the variants: processes here, or workers of Ray (extra `ray`), as many as --jobs."),
     ] = Engine.processes,
-    ray_address: Annotated[
-        str | None, typer.Option(help="A Ray cluster, as `auto`. [default: one started here]", show_default=False)
-    ] = None,
+    ray_address: RayAddress = None,
     report: Annotated[Path | None, typer.Option("--report", help="Write one self-contained HTML page.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,

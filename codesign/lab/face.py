@@ -15,7 +15,7 @@ from rich.table import Table
 from codesign import command
 from codesign.ir.errors import CodesignError
 from codesign.lab.board import HEADS, Leaderboard, cells, read_leaderboard
-from codesign.lab.choices import Engine
+from codesign.lab.choices import Engine, Jobs, RayAddress
 from codesign.lab.plan import read_plan
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
@@ -52,14 +52,12 @@ def _run(
     database: Annotated[
         Path | None, typer.Option(help="Where rows go. [default: the study's name with .db]", show_default=False)
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes on this machine.", min=1, max=1024)] = 1,
+    jobs: Jobs = 1,
     engine: Annotated[
         Engine,
         typer.Option(help="Who does the runs: processes here, or workers of Ray (extra `ray`), as many as --jobs."),
     ] = Engine.processes,
-    ray_address: Annotated[
-        str | None, typer.Option(help="A Ray cluster, as `auto`. [default: one started here]", show_default=False)
-    ] = None,
+    ray_address: RayAddress = None,
     report: Report = None,
     output: Annotated[Path | None, typer.Option("-o", help="Write leaderboard.json here.", show_default=False)] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing.")] = False,
