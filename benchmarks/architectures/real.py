@@ -35,8 +35,9 @@ def prompt(config: str, options: dict[str, Any]) -> Callable[[], Example]:
     def make() -> Example:
         import transformers
 
-        made: Any = getattr(transformers, f"{config}Config")(**options)
-        model = transformers.AutoModelForCausalLM.from_config(made, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
+        classes: Any = transformers
+        made = getattr(classes, f"{config}Config")(**options)
+        model = classes.AutoModelForCausalLM.from_config(made, dtype=torch.bfloat16)
         return First(model, use_cache=False), {"input_ids": torch.zeros(1, TOKENS, dtype=torch.long)}
 
     return make

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -44,10 +44,10 @@ def test_work_is_what_each_kernel_does(name: str) -> None:
         knobs = {key: column.astype(np.float64) for key, column in knob_columns(ScheduleBatch.of([plain])).items()}
         program, tiles = code_of(which, geometry(which, knobs, {}), MACHINE, {**knobs, "warps": np.array([ONE_THREAD])})
         work = work_of(program, tiles, 1.0)
-        slots: Counter[str] = Counter()
+        slots: defaultdict[str, float] = defaultdict(float)
         for (unit, dtype), number in wanted.slots.items():
             who, each = slots_of(unit, dtype, float(number))
-            slots[who] += each  # type: ignore[assignment]
+            slots[who] += each
         alone = {m.factors.operand.name for m in program.multiplies.values() if m.factors.ieee}
         element_wise = sum(wanted.products[dtype] for dtype in alone)
         sums = float(np.squeeze(work.ieee)) - element_wise  # of products, each of which the text multiplies and adds
@@ -59,14 +59,14 @@ def test_work_is_what_each_kernel_does(name: str) -> None:
             tiles.elements((m.rows, m.columns, m.depth)) * tiles.trips(m.around) for m in program.multiplies.values()
         )
         assert float(np.squeeze(products)) == pytest.approx(sum(wanted.products.values()), rel=1e-9)
-        moved: Counter[str] = Counter()
+        moved: defaultdict[str, float] = defaultdict(float)
         for transfer, times in program.moves:
             lanes = tiles.elements(transfer.access.dims) * tiles.trips(transfer.around) * times
-            moved[transfer.kind] += float(np.squeeze(lanes)) * transfer.access.dtype.bytes  # type: ignore[assignment]
+            moved[transfer.kind] += float(np.squeeze(lanes)) * transfer.access.dtype.bytes
         assert moved == pytest.approx(wanted.moved, rel=1e-9)
-        steps: Counter[str] = Counter()
+        steps: defaultdict[str, float] = defaultdict(float)
         for loops in program.loops:
-            steps[loops[-1][0]] += float(np.squeeze(tiles.trips(loops)))  # type: ignore[assignment]
+            steps[loops[-1][0]] += float(np.squeeze(tiles.trips(loops)))
         assert steps == pytest.approx(by_dim(made, wanted.trips), rel=1e-9)
 
 
