@@ -1,7 +1,7 @@
 """Operations of the tensor level.
 
-Nearly everything is a `Compute`: an iteration domain, reads whose indices are expressions of it, and a scalar
-expression. A `Fusion` groups computes that one kernel will do.
+Nearly everything is a `Compute`: an iteration domain, reads whose indices are expressions of it, and a scalar expression. A `Fusion`
+groups computes that one kernel will do.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ class Dim:
 class Compute(Op):
     """`%r = compute f16[i: M, j: N] sum(k: K) in f32 { body }`.
 
-    For every point of the parallel dims, the body is reduced over the reduction dims with the monoid, in the dtype
-    `accumulate` (of the body when there is no reduction), then converted to the result's dtype. The result's shape is
-    the parallel extents.
+    For every point of the parallel dims, the body is reduced over the reduction dims with the monoid, in the dtype `accumulate` (of the
+    body when there is no reduction), then converted to the result's dtype. The result's shape is the parallel extents.
     """
 
     opcode: ClassVar[str] = "compute"
@@ -75,6 +74,19 @@ class Compute(Op):
     def domain(self) -> tuple[Dim, ...]:
         """All dims, parallel then reduction."""
         return (*self.dims, *self.reductions)
+
+    def with_body(self, body: Scalar) -> Compute:
+        """The same of another body: over the same domain, to a result of its own."""
+        return Compute(
+            self.dims,
+            body,
+            dtype=self.dtype,
+            reductions=self.reductions,
+            monoid=self.monoid,
+            accumulate=self.accumulate,
+            name=self.result.name,
+            location=self.location,
+        )
 
     def extents(self) -> dict[str, Index]:
         return {dim.name: dim.extent for dim in self.domain}
@@ -133,11 +145,10 @@ class Write:
 class Fusion(Op):
     """A group of computes that one kernel will do: `%o = fusion { ...; yield %o }`.
 
-    Reads values from outside freely. Dims of the same name in different computes are the same loop: they have equal
-    extents, and a read of a value made inside is `%v[its own parallel dims by name]` (the verifier checks both). So
-    the iteration domain of the group is the union of its dims by name. Results are the yielded values' types, in order.
-    A result in `writes` (by its position) is a tensor from before with the yielded value written into it, in its own memory; one in `shapes`
-    has that shape, with the yielded value's elements in their order.
+    Reads values from outside freely. Dims of the same name in different computes are the same loop: they have equal extents, and a read of
+    a value made inside is `%v[its own parallel dims by name]` (the verifier checks both). So the iteration domain of the group is the union
+    of its dims by name. Results are the yielded values' types, in order. A result in `writes` (by its position) is a tensor from before with
+    the yielded value written into it, in its own memory; one in `shapes` has that shape, with the yielded value's elements in their order.
     """
 
     opcode: ClassVar[str] = "fusion"

@@ -69,15 +69,7 @@ def _changed(fusion: Fusion, change: Callable[[Compute], Scalar]) -> Fusion:
     mapping: dict[Value, Value] = {}
     ops: list[Op] = []
     for compute in fusion.computes:
-        new = Compute(
-            compute.dims,
-            change(compute).replace_sources(mapping),
-            dtype=compute.dtype,
-            reductions=compute.reductions,
-            monoid=compute.monoid,
-            accumulate=compute.accumulate,
-            name=compute.result.name,
-        )
+        new = compute.with_body(change(compute).replace_sources(mapping))
         mapping[compute.result] = new.result
         ops.append(new)
     body = Block([], ops, [mapping[value] for value in fusion.body.yields])

@@ -65,16 +65,7 @@ class _Accounts:
         return Account(tuple(self._live(yields.values())), hidden, yields, dims)
 
     def _add(self, compute: Compute, body: Scalar) -> Value:
-        made = Compute(
-            compute.dims,
-            body.replace_sources(self.values),
-            dtype=compute.dtype,
-            reductions=compute.reductions,
-            monoid=compute.monoid,
-            accumulate=compute.accumulate,
-            name=compute.result.name,
-            location=compute.location,
-        )
+        made = compute.with_body(body.replace_sources(self.values))
         self.computes.append(made)
         return made.result
 

@@ -49,16 +49,7 @@ def _reading(part: Part, common: set[Scalar], made: dict[Scalar, Compute]) -> Pa
     if body is part.reduced.body:
         return part
     old = part.reduced
-    new = Compute(
-        old.dims,
-        body,
-        dtype=old.dtype,
-        reductions=old.reductions,
-        monoid=old.monoid,
-        accumulate=old.accumulate,
-        name=old.result.name,
-        location=old.location,
-    )
+    new = old.with_body(body)
     return replace(part, reduced=new)
 
 

@@ -31,16 +31,7 @@ def with_picks(group: Group, value: Value, outer: Bounds) -> Group | None:
         picks = {read: made for read in reads if (made := _pick(op, read, group, outer)) is not None}
         found = found or bool(picks)
         computes.extend(pick for pick, _ in picks.values())
-        new = Compute(
-            op.dims,
-            _with_reads(body, {read: instead for read, (_, instead) in picks.items()}),
-            dtype=op.dtype,
-            reductions=op.reductions,
-            monoid=op.monoid,
-            accumulate=op.accumulate,
-            name=op.result.name,
-            location=op.location,
-        )
+        new = op.with_body(_with_reads(body, {read: instead for read, (_, instead) in picks.items()}))
         mapping[op.result] = new.result
         computes.append(new)
     if not found:

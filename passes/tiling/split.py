@@ -128,16 +128,7 @@ def _combination(fusion: Fusion, where: Splittable, totals: dict[Value, list[Com
             ops.extend(totals[op.result])
             made[op.result] = totals[op.result][-1].result
         elif where.fold is not None or where.dim not in op.extents():
-            new = Compute(
-                op.dims,
-                op.body.replace_sources(made),
-                dtype=op.dtype,
-                reductions=op.reductions,
-                monoid=op.monoid,
-                accumulate=op.accumulate,
-                name=op.result.name,
-                location=op.location,
-            )
+            new = op.with_body(op.body.replace_sources(made))
             made[op.result] = new.result
             ops.append(new)
     yields = [made[value] for value in fusion.body.yields]
