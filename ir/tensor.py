@@ -77,15 +77,31 @@ class Compute(Op):
 
     def with_body(self, body: Scalar) -> Compute:
         """The same of another body: over the same domain, to a result of its own."""
+        return self.with_domain(self.dims, self.reductions, body)
+
+    def with_domain(
+        self,
+        dims: Iterable[Dim],
+        reductions: Iterable[Dim],
+        body: Scalar,
+        *,
+        dtype: DType | None = None,
+        name: str = "",
+        monoid: Monoid | None = None,
+        location: Location | None = None,
+    ) -> Compute:
+        """The same of another body over another domain, to a result of its own; what is not said is as here. Without reductions nothing is
+        accumulated."""
+        reduced = tuple(reductions)
         return Compute(
-            self.dims,
+            dims,
             body,
-            dtype=self.dtype,
-            reductions=self.reductions,
-            monoid=self.monoid,
-            accumulate=self.accumulate,
-            name=self.result.name,
-            location=self.location,
+            dtype=dtype or self.dtype,
+            reductions=reduced,
+            monoid=(monoid or self.monoid) if reduced else None,
+            accumulate=self.accumulate if reduced else None,
+            name=name or self.result.name,
+            location=location or self.location,
         )
 
     def extents(self) -> dict[str, Index]:

@@ -50,26 +50,9 @@ def _along_rows(op: Compute) -> list[Compute]:
     outer = [dim for dim in op.reductions if dim.name in rows]
     if not inner or not outer:
         return []
-    partial = Compute(
-        [*op.dims, *outer],
-        op.body,
-        dtype=op.accumulate,
-        reductions=inner,
-        monoid=op.monoid,
-        accumulate=op.accumulate,
-        name=f"{op.result.name}_rows",
-        location=op.location,
-    )
-    whole = Compute(
-        op.dims,
-        Read(partial.result, [dim.name for dim in partial.dims]),
-        dtype=op.dtype,
-        reductions=outer,
-        monoid=op.monoid,
-        accumulate=op.accumulate,
-        name=op.result.name,
-        location=op.location,
-    )
+    name = f"{op.result.name}_rows"
+    partial = op.with_domain([*op.dims, *outer], inner, op.body, dtype=op.accumulate, name=name)
+    whole = op.with_domain(op.dims, outer, Read(partial.result, [dim.name for dim in partial.dims]))
     whole.results, op.result.owner = op.results, whole
     return [partial, whole]
 

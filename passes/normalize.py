@@ -298,14 +298,4 @@ def _rebuilt(compute: Compute, dims: tuple[Dim, ...], reductions: tuple[Dim, ...
         else:
             body = cast(body, compute.accumulate)
         body = cast(body, compute.dtype)
-        return Compute(dims, body, dtype=compute.dtype, name=compute.result.name, location=compute.location)
-    return Compute(
-        dims,
-        body,
-        dtype=compute.dtype,
-        reductions=reductions,
-        monoid=monoid,
-        accumulate=compute.accumulate,
-        name=compute.result.name,
-        location=compute.location,
-    )
+    return compute.with_domain(dims, reductions, body)

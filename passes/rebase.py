@@ -137,16 +137,7 @@ def rebased(
         if touched:
             extents = {dim.name: dim.extent for dim in (*dims, *reductions)}
             body = simplify_scalar(body, Rewriting(outer.with_extents(extents)))
-        new = Compute(
-            dims,
-            body,
-            dtype=op.dtype,
-            reductions=reductions,
-            monoid=op.monoid if reductions else None,
-            accumulate=op.accumulate if reductions else None,
-            name=op.result.name,
-            location=op.location,
-        )
+        new = op.with_domain(dims, reductions, body)
         mapping[op.result] = new.result
         dims_of[new.result] = dims
         made.append(new)

@@ -15,7 +15,7 @@ from codesign.ir.core import Block, Op, Value, tensor_type
 from codesign.ir.index import Bounds, Index, index
 from codesign.ir.scalar import IndexValue, Read, Scalar
 from codesign.ir.schedule import Schedule
-from codesign.ir.tensor import Compute, Dim, Fusion
+from codesign.ir.tensor import Dim, Fusion
 from codesign.ir.tiling.outputs import OutputMap
 from codesign.ir.types import TensorType
 from codesign.passes.normalize import Normalized
@@ -84,17 +84,8 @@ def _with_extents(group: Normalized, shorter: Mapping[str, int], before: Mapping
     inputs = dict(mapping)
     ops: list[Op] = []
     for compute in fusion.computes:
-        body = compute.body.replace_sources(mapping)
-        new = Compute(
-            [Dim(d.name, extents[d.name]) for d in compute.dims],
-            body,
-            dtype=compute.dtype,
-            reductions=[Dim(d.name, extents[d.name]) for d in compute.reductions],
-            monoid=compute.monoid,
-            accumulate=compute.accumulate,
-            name=compute.result.name,
-            location=compute.location,
-        )
+        dims, reductions = ([Dim(d.name, extents[d.name]) for d in each] for each in (compute.dims, compute.reductions))
+        new = compute.with_domain(dims, reductions, compute.body.replace_sources(mapping))
         mapping[compute.result] = new.result
         ops.append(new)
     block = Block([], ops, [mapping[value] for value in fusion.body.yields])

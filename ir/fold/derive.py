@@ -371,16 +371,8 @@ def _plain(reduced: Compute, compute: Compute | None) -> Part:
 def _like(compute: Compute, body: Scalar, dims: tuple[Dim, ...], name: str, *, opposite: bool = False) -> Compute:
     """A reduction of another body as a compute does it, or by the opposite extremum."""
     other: Monoid = "min" if compute.monoid == "max" else "max"
-    return Compute(
-        dims,
-        body,
-        dtype=compute.accumulate,
-        reductions=compute.reductions,
-        monoid=other if opposite else compute.monoid,
-        accumulate=compute.accumulate,
-        name=name,
-        location=compute.location,
-    )
+    monoid = other if opposite else compute.monoid
+    return compute.with_domain(dims, compute.reductions, body, dtype=compute.accumulate, name=name, monoid=monoid)
 
 
 def _names(compute: Compute) -> tuple[str, ...]:

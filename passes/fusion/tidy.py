@@ -159,15 +159,9 @@ def _without_copies(computes: list[Compute], outputs: dict[Value, Value]) -> lis
             continue
         if op.dtype is not source.dtype and source.accumulate is not source.dtype:
             continue  # two roundings
-        new = Compute(
-            op.dims,
-            source.body,
-            dtype=op.dtype,
-            reductions=source.reductions,
-            monoid=source.monoid,
-            accumulate=source.accumulate,
-            name=op.result.name,
-            location=merge_locations((source.location, op.location)),
+        place = merge_locations((source.location, op.location))
+        new = source.with_domain(
+            op.dims, source.reductions, source.body, dtype=op.dtype, name=op.result.name, location=place
         )
         new.results = op.results
         op.result.owner = new

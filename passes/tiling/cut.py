@@ -85,16 +85,9 @@ class Cut:
         dims: list[Dim] = [self.part] if ahead else []
         for dim in compute.dims:
             dims += [self.part, self.small] if dim.name == self.dim else [dim]
-        new = Compute(
-            dims,
-            body,
-            dtype=compute.accumulate if partial else compute.dtype,
-            reductions=[self.small if dim.name == self.dim else dim for dim in compute.reductions],
-            monoid=compute.monoid,
-            accumulate=compute.accumulate,
-            name=f"{compute.result.name}_part" if partial else compute.result.name,
-            location=compute.location,
-        )
+        reductions = [self.small if dim.name == self.dim else dim for dim in compute.reductions]
+        name, dtype = (f"{compute.result.name}_part", compute.accumulate) if partial else ("", compute.dtype)
+        new = compute.with_domain(dims, reductions, body, dtype=dtype, name=name)
         self.made[compute.result] = new.result
         return new
 

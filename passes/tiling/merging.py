@@ -51,16 +51,8 @@ def combined(fold: Fold, cut: Cut, partial: Mapping[Value, Value]) -> dict[Value
         if part.reference is not None:
             stand_ins[part.reference.before] = _filled(part.reference.left, there, left)
         reduced = part.reduced
-        total = Compute(
-            reduced.dims,
-            _filled(part.carry, {**stand_ins, **there}, left),
-            dtype=reduced.accumulate,
-            reductions=[cut.part],
-            monoid=reduced.monoid,
-            accumulate=reduced.accumulate,
-            name=reduced.result.name,
-            location=reduced.location,
-        )
+        carried = _filled(part.carry, {**stand_ins, **there}, left)
+        total = reduced.with_domain(reduced.dims, [cut.part], carried, dtype=reduced.accumulate)
         waiting.append(total)
         here: dict[Value, Scalar] = {part.total: Read(total.result, part.dims)}
         if part.reference is not None:

@@ -105,16 +105,7 @@ def _along(fold: Fold, members: dict[Value, Compute]) -> Splittable | None:
 
 
 def _total(compute: Compute, part: Dim, partial: Value) -> Compute:
-    return Compute(
-        compute.dims,
-        Read(partial, [part.name, *(dim.name for dim in compute.dims)]),
-        dtype=compute.dtype,
-        reductions=[part],
-        monoid=compute.monoid,
-        accumulate=compute.accumulate,
-        name=compute.result.name,
-        location=compute.location,
-    )
+    return compute.with_domain(compute.dims, [part], Read(partial, [part.name, *(dim.name for dim in compute.dims)]))
 
 
 def _combination(fusion: Fusion, where: Splittable, totals: dict[Value, list[Compute]]) -> Fusion:
