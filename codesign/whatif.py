@@ -59,7 +59,7 @@ def _whatif(
     seed: Annotated[int, typer.Option(help="Seed of --pareto and --sobol.", min=0, max=2**32 - 1)] = 0,
     database: Annotated[
         Path | None,
-        typer.Option(help="Where each answer is kept. [default, of --sweep, --pareto and --sobol: MODEL.whatif.db here]", show_default=False),
+        typer.Option(help="Where each answer is kept. [default, of --fusion, --sweep, --pareto, --sobol: MODEL.whatif.db]", show_default=False),
     ] = None,
     jobs: Jobs = 1,
     engine: Annotated[
@@ -78,7 +78,7 @@ def _whatif(
         raise CodesignError(f"--sobol {sobol} is not a power of two", hint="as in --sobol 32")
     command.page_at(report)
     kept = database
-    if kept is None and (sweep or pareto or sobol or jobs > 1 or engine is Engine.ray):
+    if kept is None and (fusion or sweep or pareto or sobol or jobs > 1 or engine is Engine.ray):
         kept = Path(f"{model.stem}.whatif.db")
     if kept is not None:
         command.need("lab", "sqlalchemy")
@@ -93,7 +93,7 @@ def _whatif(
         slopes=sensitivities,
         step=step,
         crossed=Questions.ranges(crossover, machine),
-        fused=model if fusion else None,
+        fused=fusion,
         swept=Questions.ranges(sweep, machine),
         searched=Questions.ranges(pareto, machine),
         prices=_prices(price or []),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from codesign.command import Steps
 from codesign.costmodel.machine import Machine
@@ -22,12 +21,12 @@ CROSSED = 3
 
 @dataclass(frozen=True)
 class Questions:
-    """What to ask; see `codesign.whatif`. `fused`: the model's file, when it is to be fused anew along the ranges of crossovers."""
+    """What to ask; see `codesign.whatif`. `fused`: whether the model is to be fused anew along the ranges of crossovers."""
 
     slopes: bool = True
     step: float = STEP
     crossed: Sequence[Range] = ()
-    fused: Path | None = None
+    fused: bool = False
     swept: Sequence[Range] = ()
     searched: Sequence[Range] = ()
     prices: Mapping[str, float] = field(default_factory=dict)
@@ -55,11 +54,9 @@ def answer(workload: Workload, asked: Questions, steps: Steps | None = None) -> 
     ]
     steps.step("crossovers")
     crossings = [crossing for span in crossed for crossing in crossovers(workload, span)]
-    if asked.fused is not None:
-        tick = steps.each("fusing anew", len(crossed))
-        for span in crossed:
-            crossings.extend(fusion_crossovers(asked.fused, workload.machine, span))
-            tick()
+    if asked.fused:
+        tick = steps.each("fusing anew", sum(span.points for span in crossed))
+        crossings.extend(crossing for span in crossed for crossing in fusion_crossovers(workload, span, tick=tick))
     points = []
     if asked.swept:
         points = sweep(workload, asked.swept, steps.each("sweep", 2 * math.prod(r.points for r in asked.swept)))

@@ -7,26 +7,27 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from codesign.ir.errors import CodesignError
 from codesign.ir.schedule import Schedule
-from codesign.ir.text import print_op
+from codesign.ir.text import print_module, print_op
 from codesign.lab.crew import Crew, crew
 from codesign.lab.database import Database, Run, Stretch
 from codesign.lab.engine import Done, Record, Study
 from codesign.lab.machines.workload import Ask, Outcome, Priced, Workload
+from codesign.lab.models import captured
 from codesign.lab.prices import Prices
 from codesign.lab.problem import digest
 from codesign.passes.knobs import foreign
 from codesign.passes.schedule.store import sources_version
 
-HELD, CHOSEN = "schedules held", "schedules chosen again"
+HELD, CHOSEN, FUSED = "schedules held", "schedules chosen again", "fused anew"
 BUDGET = "1 machine"
 BEFORE = "schedule before, of "
 """What a knob of a variant is called that says which schedule a kernel had before."""
@@ -50,6 +51,7 @@ class _Kept(BaseModel):
     joules: float | None
     why: str
     parts: list[_Part]
+    kernels: dict[str, str] = Field(default_factory=dict)
 
 
 class Variants:
@@ -80,9 +82,15 @@ class Variants:
                 bound=part.bound,
                 schedule=None if part.schedule == own.schedule else part.schedule.to_json(),
             )
-            for part, own in zip(outcome.parts, self.workload.parts, strict=not outcome.why)
+            for part, own in zip(outcome.parts, self.workload.parts, strict=bool(outcome.parts))
         ]
-        return _Kept(seconds=_finite(outcome.seconds), joules=_finite(outcome.joules), why=outcome.why, parts=parts)
+        return _Kept(
+            seconds=_finite(outcome.seconds),
+            joules=_finite(outcome.joules),
+            why=outcome.why,
+            parts=parts,
+            kernels=dict(outcome.kernels),
+        )
 
     def outcome(self, result: Mapping[str, Any]) -> Outcome:
         """What is kept of a run; CodesignError where that is nothing which can be read."""
@@ -91,7 +99,7 @@ class Variants:
         except ValidationError as error:
             raise CodesignError(f"the database holds no outcome of a variant: {error.errors()[0]['msg']}") from error
         own = self.workload.parts
-        if len(kept.parts) != (0 if kept.why else len(own)):
+        if len(kept.parts) != (0 if kept.why or kept.kernels else len(own)):
             raise CodesignError("the database holds an outcome of other kernels", hint="name another --database")
         parts = [
             Priced(
@@ -104,14 +112,15 @@ class Variants:
             for part, whose in zip(kept.parts, own, strict=False)
         ]
         seconds = np.inf if kept.seconds is None else kept.seconds
-        return Outcome(seconds, np.nan if kept.joules is None else kept.joules, tuple(parts), kept.why)
+        joules = np.nan if kept.joules is None else kept.joules
+        return Outcome(seconds, joules, tuple(parts), kept.why, kept.kernels)
 
 
 class Recorded(Workload):
     """A workload that asks its database first, and then its crew."""
 
     def __init__(self, workload: Workload, study: Study, hands: Crew) -> None:
-        super().__init__(workload.name, workload.machine, workload.parts, workload.externals, workload.sizes)
+        super().__init__(*(getattr(workload, entry.name) for entry in fields(Workload)))
         self.study = study
         self.hands = hands
         self._key = key_of(workload)
@@ -122,8 +131,8 @@ class Recorded(Workload):
         described = [self._described(ask) for ask in asks]
         problems = [digest([self._key, description["knobs"]]) for description in described]
         runs = [
-            Run(digest([problem, ask.choose]), problem, CHOSEN if ask.choose else HELD, BUDGET, 0)
-            for problem, ask in zip(problems, asks, strict=True)
+            Run(digest([problem, how]), problem, how, BUDGET, 0)
+            for problem, how in zip(problems, map(_how, asks), strict=True)
         ]
         keys = [run.key for run in runs]
         database = self.study.database
@@ -153,6 +162,10 @@ class Recorded(Workload):
         return {"name": self.name, "machine": self.machine.name, "knobs": knobs, "measured": False}
 
 
+def _how(ask: Ask) -> str:
+    return FUSED if ask.fuse else CHOSEN if ask.choose else HELD
+
+
 def ask_of(run: Run) -> Ask:
     """What a run is to answer."""
     assert run.description is not None
@@ -163,7 +176,7 @@ def ask_of(run: Run) -> Ask:
         if name.startswith(BEFORE)
     }
     figures = {name: float(value) for name, value in knobs.items() if not name.startswith(BEFORE)}
-    return Ask(figures, run.policy == CHOSEN, before)
+    return Ask(figures, run.policy == CHOSEN, run.policy == FUSED, before)
 
 
 @contextmanager
@@ -196,8 +209,18 @@ def key_of(workload: Workload) -> str:
         for part in workload.parts
     ]
     calls = [[print_op(op), count] for op, count in workload.externals]
+    text = "" if workload.file is None else print_module(captured(workload.file).captured.module)
     own = [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("[vw]*.py"))]
-    facts = [parts, calls, dict(workload.sizes), workload.machine.model_dump_json(), sources_version(), foreign(), own]
+    facts = [
+        parts,
+        calls,
+        text,
+        dict(workload.sizes),
+        workload.machine.model_dump_json(),
+        sources_version(),
+        foreign(),
+        own,
+    ]
     return digest(facts)
 
 

@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from codesign.ir.errors import CodesignError
 from codesign.ir.schedule import Schedule
 from codesign.lab.machines.variants import changer
 from codesign.lab.machines.workload import Ask, Outcome, Workload
-from codesign.lab.models import compiled
 
 MOST_POINTS = 20_000
 
@@ -151,30 +149,32 @@ def _changes(figure: str, value: float, factor: float, old: Outcome, new: Outcom
     return found
 
 
-def fusion_crossovers(model: Path, machine: Machine, span: Range, halvings: int = 4) -> list[Crossover]:
-    """Where on a range another fusion is chosen: the model is compiled anew at each value, and where the kernels differ between two, between
-    them."""
-    value, change = changer(machine, span.figure)
+def fusion_crossovers(
+    workload: Workload, span: Range, halvings: int = 4, tick: Callable[[], None] = lambda: None
+) -> list[Crossover]:
+    """Where on a range another fusion is chosen: the model is compiled anew at each value (for which it is ticked), and where the kernels
+    differ between two, between them."""
+    value, _ = changer(workload.machine, span.figure)
 
-    def at(figure: float) -> tuple[dict[str, str], float]:
-        compilation = compiled(model, change(figure))
-        return {k.structure: k.name for k in compilation.plan.kernels}, compilation.document.seconds
+    def fused(values: Sequence[float], tick: Callable[[], None] = lambda: None) -> list[Outcome]:
+        asks = [Ask({span.figure: at}, fuse=True) for at in values]
+        return [outcome.known() for outcome in workload.outcomes(asks, tick)]
 
     found = []
-    low, (left, _) = span.values[0], at(span.values[0])
-    for step in span.values[1:]:
-        high, (right, seconds) = step, at(step)
-        following = right
-        if right.keys() != left.keys():
-            for _ in range(halvings):
-                middle = math.sqrt(low * high)
-                between, there = at(middle)
-                if between.keys() == left.keys():
-                    low = middle
-                else:
-                    high, right, seconds = middle, between, there
-            gone, come = left.keys() - right.keys(), right.keys() - left.keys()
-            before, after = (", ".join(sorted(a[k] for k in keys)) for a, keys in ((left, gone), (right, come)))
-            found.append(Crossover(span.figure, high, high / value, "whole model", "fusion", before, after, seconds))
-        low, left = step, following
+    outcomes = fused(span.values, tick)
+    for (low, left), (high, right) in itertools.pairwise(zip(span.values, outcomes, strict=True)):
+        if right.kernels.keys() == left.kernels.keys():
+            continue
+        for _ in range(halvings):
+            middle = math.sqrt(low * high)
+            (between,) = fused([middle])
+            if between.kernels.keys() == left.kernels.keys():
+                low = middle
+            else:
+                high, right = middle, between
+        before, after = (
+            ", ".join(sorted(one.kernels[key] for key in one.kernels.keys() - other.kernels.keys()))
+            for one, other in ((left, right), (right, left))
+        )
+        found.append(Crossover(span.figure, high, high / value, "whole model", "fusion", before, after, right.seconds))
     return found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -62,10 +63,13 @@ class Priced:
 class Ask:
     """What may be asked of a model: its time where figures of the machine have other values, under the schedules that it has or under the
     best ones there (`choose`). A kernel stays with its schedule from `before` where that is as good as its best.
+
+    `fuse`: compiled there from its fusion on; the kernels may be others.
     """
 
     figures: Mapping[str, float]
     choose: bool = False
+    fuse: bool = False
     before: Mapping[str, Schedule] = field(default_factory=dict)
 
 
@@ -73,13 +77,15 @@ class Ask:
 class Outcome:
     """A model on a variant of its machine; `seconds` is infinite where a schedule that was held does not fit.
 
-    `why`: what is wrong with the variant, where it can't be priced at all.
+    `why`: what is wrong with the variant, where it can't be priced at all. `kernels`: of one that was fused anew, the names of its kernels
+    by what they compute; `parts` is empty then.
     """
 
     seconds: float
     joules: float
     parts: tuple[Priced, ...]
     why: str = ""
+    kernels: Mapping[str, str] = field(default_factory=dict)
 
     def known(self) -> Outcome:
         """Itself; CodesignError where the variant can't be priced."""
@@ -95,13 +101,15 @@ class Outcome:
 
 @dataclass
 class Workload:
-    """A model on a machine, ready to be priced on others like it. `externals`: calls that are not compiled, and how often each runs."""
+    """A model on a machine, ready to be priced on others like it. `externals`: calls that are not compiled, and how often each runs;
+    `file`: where the model is from, by which it can be fused anew."""
 
     name: str
     machine: Machine
     parts: Sequence[Part]
     externals: Sequence[tuple[Op, float]] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
+    file: Path | None = None
 
     @staticmethod
     def of(compilation: Compilation) -> Workload:
@@ -137,7 +145,8 @@ class Workload:
     def outcome(self, ask: Ask) -> Outcome:
         """The answer to one."""
         try:
-            return self.price(variant(self.machine, ask.figures), choose=ask.choose, before=ask.before)
+            machine = variant(self.machine, ask.figures)
+            return self._fused(machine) if ask.fuse else self.price(machine, choose=ask.choose, before=ask.before)
         except (CodesignError, ValueError, ZeroDivisionError, OverflowError) as error:
             return Outcome(np.inf, np.nan, (), error.message if isinstance(error, CodesignError) else str(error))
 
@@ -164,6 +173,14 @@ class Workload:
         outside = sum(n * external_seconds(op, machine, self.sizes).seconds for op, n in self.externals)
         total = sum(part.seconds for part in found) + outside
         return Outcome(total, sum(part.joules for part in found), tuple(found))
+
+    def _fused(self, machine: Machine) -> Outcome:
+        assert self.file is not None
+        compilation = compiled(self.file, machine)
+        kernels = {kernel.structure: kernel.name for kernel in compilation.plan.kernels}
+        document = compilation.document
+        joules = document.energy_joules
+        return Outcome(document.seconds, math.nan if joules is None else joules, (), kernels=kernels)
 
     def _best(self, part: Part, machine: Machine, kept: Schedule) -> Schedule:
         """The best schedule on a variant: of the pool, then by steps from the best of it."""
@@ -192,7 +209,7 @@ class Workload:
 
 def workload(path: Path, machine: Machine) -> Workload:
     """A model from its file, compiled for a machine without building kernels."""
-    return Workload.of(compiled(path, machine))
+    return replace(Workload.of(compiled(path, machine)), file=path)
 
 
 def _price(part: Part, machine: Machine, batch: ScheduleBatch) -> CostBatch:

@@ -17,9 +17,9 @@ from codesign.lab.face import application as studies
 from codesign.lab.machines.ask import Questions, answer
 from codesign.lab.machines.search import blame, front
 from codesign.lab.machines.sensitivity import sensitivities, sensitivity
-from codesign.lab.machines.sweep import Range, crossovers, sweep
+from codesign.lab.machines.sweep import Range, crossovers, fusion_crossovers, sweep
 from codesign.lab.machines.variants import changer
-from codesign.lab.machines.workload import Ask, Outcome, Part, Workload
+from codesign.lab.machines.workload import Ask, Outcome, Part, Workload, workload
 from codesign.passes.schedule.build import space
 from codesign.passes.schedule.context import Context
 from codesign.passes.schedule.found import search
@@ -210,3 +210,40 @@ def test_a_variant_that_is_none_is_said_and_kept(streaming: Workload, tmp_path: 
         assert found.why == streaming.outcome(wrong).why != ""
         with pytest.raises(CodesignError):
             found.known()
+
+
+FUSED_BELOW = 3e-6
+
+
+class Fused(Workload):
+    """Two kernels up to a cost of a launch, and one above it."""
+
+    def outcome(self, ask: Ask) -> Outcome:
+        assert ask.fuse
+        one = ask.figures["launch.kernel_seconds"] > FUSED_BELOW
+        return Outcome(2e-6 if one else 1e-6, 0.0, (), kernels={"ab": "both"} if one else {"a": "first", "b": "second"})
+
+
+def test_where_another_fusion_wins() -> None:
+    (found,) = fusion_crossovers(Fused("m", H100, []), Range("launch.kernel_seconds", 1e-6, 9e-6, 4), 12)
+    assert found.value == pytest.approx(FUSED_BELOW, rel=1e-3)
+    assert (found.before, found.after, found.seconds) == ("first, second", "both", 2e-6)
+
+
+def test_what_was_fused_anew_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sqlalchemy")
+    from codesign.lab.machines.recorded import recorded
+
+    (tmp_path / "m.py").write_text(
+        "import torch\nclass M(torch.nn.Module):\n    def forward(self, x):\n        return x.exp() + 1\n"
+        "model, example_inputs = M(), (torch.zeros(64),)\n"
+    )
+    fused = workload(tmp_path / "m.py", H100)
+    ask = Ask({"launch.kernel_seconds": 1e-5}, fuse=True)
+    with recorded(fused, tmp_path / "w.db", "") as kept:
+        (first,) = kept.outcomes([ask])
+    assert len(first.kernels) == 1
+    assert first.seconds > fused.base.seconds
+    monkeypatch.setattr(Workload, "outcome", None)
+    with recorded(fused, tmp_path / "w.db", "again") as kept:
+        assert kept.outcomes([ask]) == [first]
