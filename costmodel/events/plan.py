@@ -10,7 +10,7 @@ import numpy as np
 from codesign.costmodel.events.blocks import Around, Block, Chip, Knobs, block_of
 from codesign.costmodel.events.cache import Panels, Reads, panels_of, reads, write_effort
 from codesign.costmodel.events.walk import Walk
-from codesign.costmodel.gpu.block import block_work
+from codesign.costmodel.gpu.block import Part, block_work, parts_of_block
 from codesign.costmodel.gpu.chains import (
     chain_block,
     further_launches,
@@ -126,10 +126,12 @@ def plan_columns(
     g = geometry(kernel, columns, values, float(machine.instances("shared")))
     knobs = Knobs.of(columns)
     wide = wide_of(machine)
-    w, held = block_work(kernel, g, machine, {name: np.float64(value) for name, value in columns.items()}, compiled)
+    single = {name: np.float64(value) for name, value in columns.items()}
+    w, held = block_work(kernel, g, machine, single, compiled)
     warps, pipeline = np.float64(knobs.warps), np.float64(knobs.pipeline)
     found = occupancy(w, machine, warps, pipeline, held)
     _refuse_what_does_not_fit(kernel, machine, found)
+    parts = parts_of_block(kernel, g, machine, single) if compiled else [Part(w)]
     wave = min(float(found.blocks) * machine.instances("shared"), float(g.grid))
     streaming = not any(nest.contraction for nest in kernel.nests)
     runs = side_by_side(g, box_of(kernel, g, wave / min(float(g.split), wave), knobs.group, order)) if streaming else g
@@ -162,6 +164,8 @@ def plan_columns(
         write_seconds=float(w.store_bytes) * sharing / chip.write_bandwidth,
         chained=kernel.chained,
         chain=chain,
+        chain_trips=sum(float(part.work.trips) for part in parts),
+        gone=min(max(from_dram.total / max(distinct, 1.0) - 1.0, 0.0), 1.0),
         bulk=bool(machine.features.get("tma", False)) and not compiled,
     )
     bounds = roofline_bounds(kernel, machine, values)  # a kernel that found its inputs in L2 owes DRAM nothing
@@ -174,7 +178,7 @@ def plan_columns(
         chip=chip,
         parameters=replace(p, launch_seconds=launch),
         knobs=knobs,
-        block=block_of(w, g, found, machine, p, chip, knobs, around),
+        block=block_of(parts, w, g, found, machine, p, chip, knobs, around),
         from_dram=from_dram,
         grid=walk.blocks,
         resident=resident,

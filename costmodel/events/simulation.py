@@ -240,16 +240,16 @@ class _Simulation:
         """Phases of a block; a persistent program loads its next tile's operands while it ends the last tile, and with
         a warp group of its own for the epilogue stores meanwhile as well.
         """
-        fill, main, store = self.block.phases
+        fill, *others = self.block.phases
         if not later:
-            return [fill, main, store]
-        if not self.plan.knobs.persistent:
-            return [replace(fill, floor=fill.floor * (1.0 - self.plan.hidden_fill)), main, store]
-        free = Phase("fill", fill.pipes, fill.l2, fill.reads, 0.0, 0.0)
-        joined = main.joined(free)
-        if self.plan.knobs.specialised:
-            return [joined.joined(store)]
-        return [joined, store]
+            return [fill, *others]
+        if not self.plan.knobs.persistent or not others:
+            return [replace(fill, floor=fill.floor * (1.0 - self.plan.hidden_fill)), *others]
+        main, *others = others
+        joined = main.joined(replace(fill, writes=0.0, floor=0.0))
+        if self.plan.knobs.specialised and others:
+            return [joined.joined(others[-1]), *others[:-1]]
+        return [joined, *others]
 
     def _skip(self) -> None:
         """Pass over the middle of a long grid at the pace since the mark."""
@@ -359,6 +359,6 @@ class _Mark:
 def _term(cohort: Cohort) -> str:
     for b in cohort.bundles:
         if b.limit in TERM_OF and b.rate > 0.0:
-            memory = b.phase.name == "store" and TERM_OF[b.limit] in ("l2", "dram")
+            memory = b.phase.kind == "store" and TERM_OF[b.limit] in ("l2", "dram")
             return "store" if memory else TERM_OF[b.limit]
-    return LATENCY_TERM[cohort.bundles[0].phase.name]
+    return LATENCY_TERM[cohort.bundles[0].phase.kind]

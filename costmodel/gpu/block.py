@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from codesign.costmodel.gpu.done import work_of
 from codesign.costmodel.gpu.generated import Held, Tiles, held_by, tiles_of
 from codesign.costmodel.gpu.geometry import FOLD, LOOPED, Array, Geometry, sector_bytes, wide_of
 from codesign.costmodel.gpu.issue import issued
+from codesign.costmodel.gpu.phases import parts_of
 from codesign.costmodel.gpu.program import Program, program_of
 from codesign.costmodel.gpu.work import Work, work
 from codesign.costmodel.machine import Machine
@@ -68,6 +69,33 @@ def code_of(kernel: KernelSummary, g: Geometry, machine: Machine, knobs: Mapping
     if one.text is None:
         raise ScheduleError(f"{kernel.name}: {one.reason}")
     return program_of(one.text, kernel), tiles_of(g, machine, knobs)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a block does between two places where it waits for itself: the `work` of one loop, or of straight code up to a reduction or a store.
+
+    `loop`: whether it is a loop; `fresh`: whether it is the first to load some of its data; `continues`: a loop that goes on where the one
+    before ended.
+    """
+
+    work: Work
+    loop: bool = True
+    fresh: bool = True
+    continues: bool = False
+
+
+def parts_of_block(kernel: KernelSummary, g: Geometry, machine: Machine, knobs: Mapping[str, Array]) -> list[Part]:
+    """The parts of a block of this compiler's code under one schedule, in their order; ScheduleError where there is none."""
+    program, tiles = code_of(kernel, g, machine, knobs)
+    asking = dict(kernel.tested)
+    found = []
+    for phase, part in parts_of(program):
+        along = {dim for loops in part.steps for dim, _ in loops}
+        tests = {dim: asking.pop(dim) for dim in kernel.tested if dim in asking and dim in along}
+        w = issued(work_of(part, tiles, sector_bytes(machine), tests, [phase]), part, tiles)
+        found.append(Part(w, phase.loop, phase.fresh, phase.continues))
+    return found
 
 
 def _written(

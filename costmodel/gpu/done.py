@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from codesign.costmodel.gpu.generated import Tiles
 from codesign.costmodel.gpu.geometry import Array
-from codesign.costmodel.gpu.phases import phases_of
+from codesign.costmodel.gpu.phases import Phase, phases_of
 from codesign.costmodel.gpu.program import Multiply, Program, Steps, Transfer
 from codesign.costmodel.gpu.runs import sector_waste
 from codesign.costmodel.gpu.threads import thread_requests
@@ -20,9 +20,15 @@ ANY = 2.0
 """Integer slots of a lane for whether any of a tile's passes: a choice and a maximum, as seen in ptxas 13's code for sm_90."""
 
 
-def work_of(program: Program, tiles: Tiles, sector: float, tested: Mapping[str, Tested] | None = None) -> Work:
+def work_of(
+    program: Program,
+    tiles: Tiles,
+    sector: float,
+    tested: Mapping[str, Tested] | None = None,
+    phases: Sequence[Phase] | None = None,
+) -> Work:
     """Operations, products and bytes of one block. `sector`: bytes that memory moves at the least; `tested`: by dim, what asks data whether
-    there is anything to do in a step along it."""
+    there is anything to do in a step along it; `phases`: those of a part of a program."""
     total = Work()
     _operations(program, tiles, total)
     for text in program.multiplies.values():
@@ -30,9 +36,9 @@ def work_of(program: Program, tiles: Tiles, sector: float, tested: Mapping[str, 
     for rows, columns, _ in {(text.rows, text.columns, text.depth) for text in program.multiplies.values()}:
         total.accumulators = total.accumulators + tiles.elements((rows, columns))
     _moves(program, tiles, sector, total)
-    _waits(program, tiles, total)
-    for dims in dict.fromkeys(tuple((dim, None) for dim, _ in loops) for loops in program.loops):
-        total.trips = np.maximum(total.trips, tiles.trips(dims))
+    _waits(program, phases_of(program) if phases is None else phases, tiles, total)
+    for loops in program.steps:
+        total.trips = np.maximum(total.trips, tiles.trips(loops))
     for work in program.elements.values():
         if work.reduced:
             total.barriers = total.barriers + tiles.trips(work.around)
@@ -106,24 +112,16 @@ def _moves(program: Program, tiles: Tiles, sector: float, total: Work) -> None:
         total.trip_bytes = np.maximum(total.trip_bytes, size)
 
 
-def _waits(program: Program, tiles: Tiles, total: Work) -> None:
+def _waits(program: Program, phases: Iterable[Phase], tiles: Tiles, total: Work) -> None:
     """Trips of loops that wait for memory, of those over data that was loaded before, and of those that load an index first."""
-    seen: set[object] = set()
-    fresh = False
-    for phase in phases_of(program):
-        loads = [fetch.load for fetch in phase.fetches]
-        if not loads:
+    for phase in phases:
+        if not phase.fetches:
             continue
-        steps = _most(loads, tiles)
-        if not phase.continues:
-            fresh = any(
-                load.key not in seen and not tiles.g.blocks.keys().isdisjoint(load.access.dims) for load in loads
-            )
-        if fresh:
+        steps = _most([fetch.load for fetch in phase.fetches], tiles)
+        if phase.fresh:
             total.first_trips = total.first_trips + steps
         else:
             total.again_trips = total.again_trips + steps
-        seen |= {load.key for load in loads}
     waiting = [load for load, _ in program.moves if any(position.around for position in load.positions)]
     if waiting:
         total.gathered_trips = _most(waiting, tiles)

@@ -42,7 +42,8 @@ class Phase:
     `along`: dims that it reduces or goes along; `loop`: whether it is a loop, `nested` with another within, which `continues` the loop of
     the phase before along its dim. `body`: element-wise work,
     `multiplies` and `stores`; `fetches`; `carried`: dims of the sums that its loops carry besides those of products; `outside`: what was
-    made before it. `turned`: for each store, pairs of its dims that lie the other way around in one of the loads.
+    made before it. `turned`: for each store, pairs of its dims that lie the other way around in one of the loads. `ops`: what it is the first
+    to do; `fresh`: whether it is the first to load some of the block's own data.
     """
 
     along: frozenset[str]
@@ -56,6 +57,8 @@ class Phase:
     carried: list[Dims] = field(default_factory=list)
     outside: list[Outside] = field(default_factory=list)
     turned: dict[Op, frozenset[tuple[str, str]]] = field(default_factory=dict)
+    ops: frozenset[Op] = frozenset()
+    fresh: bool = False
 
     @property
     def products(self) -> list[Multiply]:
@@ -74,6 +77,11 @@ def phases_of(program: Program) -> tuple[Phase, ...]:
     return found
 
 
+def parts_of(program: Program) -> tuple[tuple[Phase, Program], ...]:
+    """The phases with the part of the program that each does: every op once, in the phase that needs it first."""
+    return tuple((phase, program.part(phase.ops)) for phase in phases_of(program))
+
+
 class _Division:
     """Divides a program's body into phases by what needs what."""
 
@@ -84,6 +92,8 @@ class _Division:
         """How many loops, reductions and products lie on the longest path to a value, its own included."""
         reducing = (op for op in self.body.walk() if isinstance(op, (For, Reduce, Dot)))
         self.inner = frozenset(dim for op in reducing for dim in self._along(op))
+        self.finished: dict[Op, list[Op]] = {}
+        """Of a loop, the reductions of the lanes of its sums."""
 
     def phases(self) -> tuple[Phase, ...]:
         roots: dict[tuple[int, object], list[Op]] = {}
@@ -92,6 +102,8 @@ class _Division:
             before = max((self.stage.get(value, 0) for value in op.uses()), default=0)
             finish = isinstance(op, Reduce) and all(isinstance(value.owner, For) for value in op.operands())
             own = isinstance(op, (For, Reduce, Dot)) and not finish
+            if finish and isinstance(loop := op.operands()[0].owner, For):
+                self.finished.setdefault(loop, []).append(op)
             self.stage.update(dict.fromkeys(op.results, before + own))
             if own:
                 roots.setdefault((before, op if isinstance(op, For) else self._along(op)), []).append(op)
@@ -107,7 +119,22 @@ class _Division:
             later |= {load.key for load in used}
             phase.turned = {store.op: _turned(store.access, used) for store in phase.stores}
             found.insert(0, phase)
+        self._firsts(found)
         return tuple(found)
+
+    def _firsts(self, phases: list[Phase]) -> None:
+        """What each phase is the first to do and to load."""
+        done: set[Op] = set()
+        seen: set[object] = set()
+        fresh = False
+        for phase in phases:
+            phase.ops = phase.ops - done
+            done |= phase.ops
+            loads = [fetch.load for fetch in phase.fetches]
+            if loads and not phase.continues:
+                fresh = any(load.key not in seen and not self.program.inner >= {*load.access.dims} for load in loads)
+            phase.fresh = bool(loads) and fresh
+            seen |= {load.key for load in loads}
 
     def _along(self, op: Op) -> frozenset[str]:
         if isinstance(op, For):
@@ -127,6 +154,8 @@ class _Division:
             along, any(isinstance(op, For) for op in roots), continues=any(isinstance(op, For) for op in begins)
         )
         loads: dict[object, Transfer] = {}
+        phase.ops = frozenset(op for root in roots for op in self.finished.get(root, ()))
+        phase.ops |= {op for op in begins if isinstance(op, Map)}
         seen: set[Value] = set()
         pending = [*roots]
         while pending:
@@ -147,6 +176,7 @@ class _Division:
     def _take(self, op: Op, phase: Phase, loads: dict[object, Transfer]) -> None:
         """Count an op, and those of its loop, to a phase."""
         program = self.program
+        phase.ops |= {op}
         if isinstance(op, For):
             phase.nested = phase.nested or any(isinstance(inner, For) for inner in op.body.walk())
             for each in (op, *(inner for inner in op.body.walk() if isinstance(inner, For))):
@@ -154,7 +184,9 @@ class _Division:
                     if self._multiply(value) is None:
                         phase.carried.append(program.dims_of(arg))
             for inner in op.body.walk():
-                if not isinstance(inner, For):
+                if isinstance(inner, For):
+                    phase.ops |= {inner}
+                else:
                     self._take(inner, phase, loads)
         elif isinstance(op, (Load, Store)):
             transfer = program.transfers[op]

@@ -5,8 +5,8 @@ Read off the features of a template once; tiles and trips of a batch of schedule
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, replace
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
@@ -82,15 +82,36 @@ class Elements:
 
 @dataclass(frozen=True)
 class Program:
-    """What a program does, in the order of its text. `loops`: for each loop, those around it and itself."""
+    """What a program, or a part of one, does in the order of its text. `loops`: for each loop, those around it and itself."""
 
     text: Text
     transfers: Mapping[Op, Transfer]
     multiplies: Mapping[Op, Multiply]
     elements: Mapping[Op, Elements]
-    loops: tuple[Steps, ...]
+    loops: Mapping[Op, Steps]
     sides: Mapping[str, str]
     """The dim of each size symbol."""
+    inner: frozenset[str]
+    """The dims that are reduced."""
+    whole: bool = True
+    """Whether it is all that a block does, and not a part."""
+
+    def part(self, ops: Set[Op]) -> Program:
+        """That which some of the ops do."""
+        return replace(
+            self,
+            transfers={op: one for op, one in self.transfers.items() if op in ops},
+            multiplies={op: one for op, one in self.multiplies.items() if op in ops},
+            elements={op: one for op, one in self.elements.items() if op in ops},
+            loops={op: one for op, one in self.loops.items() if op in ops},
+            whole=False,
+        )
+
+    @cached_property
+    def steps(self) -> tuple[Steps, ...]:
+        """Loops that follow each other alike: those along one dim, which masks may have parted, are one where all is there."""
+        found = self.loops.values()
+        return tuple(dict.fromkeys(tuple((dim, None) for dim, _ in loops) if self.whole else loops for loops in found))
 
     @cached_property
     def moves(self) -> tuple[tuple[Transfer, int], ...]:
@@ -143,7 +164,7 @@ class _Reader:
     def program(self) -> Program:
         multiplies: dict[Op, Multiply] = {}
         elements: dict[Op, Elements] = {}
-        loops: list[Steps] = []
+        loops: dict[Op, Steps] = {}
         for op in self.text.template.kernel.body.walk():
             found = self.features.of.get(op)
             if isinstance(found, Move):
@@ -157,8 +178,8 @@ class _Reader:
                 elements[op] = self._elements(op, found)
             elif isinstance(found, Loop):
                 assert isinstance(op, For)
-                loops.append(self._steps((*found.around, op.variable)))
-        return Program(self.text, self.transfers, multiplies, elements, tuple(loops), self.sides)
+                loops[op] = self._steps((*found.around, op.variable))
+        return Program(self.text, self.transfers, multiplies, elements, loops, self.sides, self.inner)
 
     def _steps(self, variables: Iterable[str]) -> Steps:
         return tuple((self.along[name], self.text.template.stretches.get(name)) for name in variables)

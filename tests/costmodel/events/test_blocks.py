@@ -6,16 +6,24 @@ import numpy as np
 import pytest
 
 from codesign.costmodel import workloads
-from codesign.costmodel.events.blocks import PIPES
+from codesign.costmodel.events.blocks import PIPES, Phase
 from codesign.costmodel.events.plan import plan
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.parameters import load_calibration
 from codesign.costmodel.gpu.timing import busiest_sm, estimate
 from codesign.costmodel.gpu.traffic import noted
 from codesign.costmodel.machine import load_machine
-from codesign.costmodel.summary import KernelSummary
+from codesign.costmodel.summary import KernelSummary, summarize
+from codesign.ir.core import Block, Value
+from codesign.ir.dtypes import F16, F32
+from codesign.ir.index import index
+from codesign.ir.scalar import Read, apply, cast
 from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.ir.tensor import Compute, Dim, Fusion
+from codesign.ir.types import tensor
+from tests.passes.tiling import groups
 
+H100 = load_machine("h100_sxm")
 TILED = Schedule({"m": 128, "n": 128, "k": 32}, pipeline=3, extras={"warps": 8})
 FLASH = Schedule(
     {"i": 128, "j": 64, "d": 128, "e": 128}, reduce={"j": "fold", "d": "resident"}, pipeline=2, extras={"warps": 8}
@@ -52,10 +60,44 @@ def test_work_of_all_blocks_is_the_tile_models(name: str, gpu: str) -> None:
     vector = max(total["vector"], total["special"])
     assert vector == pytest.approx(_one(found.resources["vector"]), rel=1e-6, abs=1e-12)
     shared = sum(phase.l2 for phase in seen.block.phases) * seen.grid
-    loads = sum(phase.pipes[PIPES.index("port")] for phase in seen.block.phases[:2]) * each
+    reading = [phase for phase in seen.block.phases if phase.kind != "store"]
+    loads = sum(phase.pipes[PIPES.index("port")] for phase in reading) * each
+    assert sum(phase.reads for phase in seen.block.phases) == pytest.approx(1.0)
     assert max(shared, loads) == pytest.approx(_one(found.resources["l2"]), rel=1e-6)
     assert seen.resident == _one(found.blocks_per_sm)
     assert seen.from_dram.total >= 0.999 * _cold(kernel, sizes, p.warm)
+
+
+def _phases(group: Fusion, schedule: Schedule) -> tuple[Phase, ...]:
+    return plan(summarize(group), H100, schedule).block.phases
+
+
+def test_a_block_does_the_loops_of_its_text_one_after_the_other() -> None:
+    """Of a softmax whose rows do not stay, each sweep is a loop that waits for its own loads; held whole, they are loaded once."""
+    walking = Schedule({"i": 1, "j": 256}, reduce={"j": "looped"}, pipeline=2)
+    sweeps = [phase for phase in _phases(groups.softmax(512, 8192), walking) if phase.kind == "main"]
+    assert [phase.name for phase in sweeps] == ["main", "main 2", "main 3"]
+    port = [phase.pipes[PIPES.index("port")] for phase in sweeps]
+    assert port[0] == pytest.approx(port[1]) == pytest.approx(port[2])
+    assert [phase.writes > 0.0 for phase in sweeps] == [False, False, False]
+    held = _phases(groups.softmax(512, 8192), Schedule({"i": 1}, reduce={"j": "resident"}))
+    assert [phase.name for phase in held if phase.pipes[PIPES.index("port")]] == ["fill", "store"]
+
+
+def test_what_is_added_to_a_product_is_waited_for_after_its_loop() -> None:
+    tiles = Schedule({"i": 128, "j": 128, "k": 64}, pipeline=3, extras={"warps": 8})
+    names = [phase.name for phase in _phases(_product_and_residual(1024, 1024, 1024), tiles)]
+    assert names == ["fill", "main", "fill 2", "main 2", "store"]
+
+
+def _product_and_residual(m: int, n: int, k: int) -> Fusion:
+    a, b, r = (Value(tensor(F16, *shape), name) for shape, name in (((m, k), "a"), ((k, n), "b"), ((m, n), "r")))
+    body = apply("mul", cast(Read(a, ("i", "k")), F32), cast(Read(b, ("k", "j")), F32))
+    dims, summed = (Dim("i", index(m)), Dim("j", index(n))), (Dim("k", index(k)),)
+    product = Compute(dims, body, dtype=F32, reductions=summed, monoid="sum", name="c")
+    total = apply("add", Read(product.result, ("i", "j")), cast(Read(r, ("i", "j")), F32))
+    out = Compute(dims, cast(total, F16), dtype=F16, name="out")
+    return Fusion(Block((), [product, out], [out.result]))
 
 
 def _one(value: object) -> float:

@@ -11,6 +11,7 @@ from codesign.costmodel.gpu.block import block_work, code_of
 from codesign.costmodel.gpu.done import work_of
 from codesign.costmodel.gpu.geometry import geometry
 from codesign.costmodel.gpu.model import knob_columns
+from codesign.costmodel.gpu.phases import parts_of
 from codesign.costmodel.gpu.slots import slots_of
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.models import cost_model_for
@@ -27,6 +28,7 @@ from tests.passes.tiling import groups
 
 MACHINE = load_machine("h100_sxm")
 EACH = 12
+SUMS = ("vector", "special", "integer", "ieee", "load_bytes", "store_bytes", "barriers", "first_trips", "again_trips")
 ONE_THREAD = 1.0 / 32.0
 """Warps of a block that has as many threads as lanes are asked for at the least."""
 
@@ -65,9 +67,13 @@ def test_work_is_what_each_kernel_does(name: str) -> None:
             moved[transfer.kind] += float(np.squeeze(lanes)) * transfer.access.dtype.bytes
         assert moved == pytest.approx(wanted.moved, rel=1e-9)
         steps: defaultdict[str, float] = defaultdict(float)
-        for loops in program.loops:
+        for loops in program.loops.values():
             steps[loops[-1][0]] += float(np.squeeze(tiles.trips(loops)))
         assert steps == pytest.approx(by_dim(made, wanted.trips), rel=1e-9)
+        parts = [work_of(part, tiles, 1.0, phases=[phase]) for phase, part in parts_of(program)]
+        for whole in SUMS:  # the parts of a block are all of it, and nothing twice
+            together = sum(float(np.squeeze(getattr(part, whole))) for part in parts)
+            assert together == pytest.approx(float(np.squeeze(getattr(work, whole))), rel=1e-9), whole
 
 
 def test_a_batch_of_several_texts_is_priced_as_each_of_its_schedules() -> None:
