@@ -1,4 +1,4 @@
-"""Fits what a thread's registers are spent on (costmodel/gpu/needs.py) to compiled kernels, and says how well kernels do that were left out.
+"""Fits what a thread's registers are spent on (backends/triton/generated/needs.py) to compiled kernels, and says how kernels do that were left out.
 
     OMP_NUM_THREADS=1 python benchmarks/compiled_truth.py --models llama_block mlp --schedules 3 --rows rows.json
     python benchmarks/fit_registers.py rows.json --models llama_block mlp --kind matrix --arch gfx942 --free fragments words
@@ -23,9 +23,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.compiled_truth import MACHINES, blocks_per_sm, groups
 from codesign.backends.triton.aot import Compiled
-from codesign.costmodel.gpu import needs
+from codesign.backends.triton.generated import needs
+from codesign.backends.triton.generated.code import held_by, pliable_of
+from codesign.backends.triton.generated.granted import granted
+from codesign.backends.triton.generated.layout import Layout, direct_of, products_of
+from codesign.backends.triton.generated.registers import alive, needs_of
 from codesign.costmodel.gpu.block import code_of
-from codesign.costmodel.gpu.generated import Held, alive, direct_of, held_by, needs_of, products_of
+from codesign.costmodel.gpu.generator import Held
 from codesign.costmodel.gpu.geometry import geometry
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.occupancy import occupancy
@@ -57,6 +61,7 @@ class Kernel:
     phases: Values
     compiled: Compiled
     held: Held
+    pliable: np.bool_
     warps: float
     machine: Machine
 
@@ -71,6 +76,7 @@ class Kernel:
     def right(self, coefficients: Values) -> bool:
         """Whether the blocks of an SM come out as compiled."""
         held = self.held._replace(registers=np.array([self.wanted(coefficients)]))
+        held = held._replace(granted=granted(held, np.array([self.warps]), self.machine, self.pliable))
         found = occupancy(Work(), self.machine, np.array([self.warps]), np.array([1.0]), held)
         return int(found.blocks[0]) == blocks_per_sm(self.compiled, self.machine)
 
@@ -83,14 +89,15 @@ def kernel_of(row: dict[str, Any], summary: KernelSummary) -> tuple[Kernel, need
     which, schedule = performed(summary, schedule)
     g = geometry(which, knobs, {}, float(machine.instances("shared")))
     program, tiles = code_of(which, g, machine, knobs)
-    products = products_of(program, tiles)
-    kind = needs_of(tiles, dot=bool(products), direct=bool(np.any(direct_of(products))))
-    held = held_by(program, tiles, machine)
+    layout = Layout.of(tiles, machine, knobs)
+    products = products_of(program, layout)
+    kind = needs_of(layout, dot=bool(products), direct=bool(np.any(direct_of(products))))
+    held = held_by(program, layout, machine)
     warps = float(schedule.extra("warps", 4))
     said = row["compiled"]
     compiled = Compiled("", row["arch"], said["registers"], said["shared_bytes"], said["spills"], int(warps))
-    table = np.array([[float(np.max(phase.get(name, 0.0))) for name in NAMES] for phase in alive(program, tiles)])
-    return Kernel(row["group"], table, compiled, held, warps, machine), kind
+    table = np.array([[float(np.max(phase.get(name, 0.0))) for name in NAMES] for phase in alive(program, layout)])
+    return Kernel(row["group"], table, compiled, held, pliable_of(program), warps, machine), kind
 
 
 def fit(kernels: list[Kernel], start: Values, free: list[int]) -> Values:

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.gpu.done import work_of
-from codesign.costmodel.gpu.generated import Held, Tiles, held_by, tiles_of
+from codesign.costmodel.gpu.generator import Held, Issued, code_generator
 from codesign.costmodel.gpu.geometry import FOLD, LOOPED, Array, Geometry, sector_bytes, wide_of
-from codesign.costmodel.gpu.issue import issued
 from codesign.costmodel.gpu.phases import parts_of
 from codesign.costmodel.gpu.program import Program, program_of
+from codesign.costmodel.gpu.tiles import Tiles
 from codesign.costmodel.gpu.work import Work, work
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.structures import Structure, Text, structures
@@ -68,7 +68,11 @@ def code_of(kernel: KernelSummary, g: Geometry, machine: Machine, knobs: Mapping
     (one,) = _structures(kernel, g, knobs, 1)
     if one.text is None:
         raise ScheduleError(f"{kernel.name}: {one.reason}")
-    return program_of(one.text, kernel), tiles_of(g, machine, knobs)
+    return program_of(one.text, kernel), _tiles(g, machine, knobs)
+
+
+def _tiles(g: Geometry, machine: Machine, knobs: Mapping[str, Array]) -> Tiles:
+    return Tiles(g, knobs.get("warps", 4.0), wide_of(machine), machine.limit("warp_size"))
 
 
 @dataclass(frozen=True)
@@ -88,12 +92,13 @@ class Part:
 def parts_of_block(kernel: KernelSummary, g: Geometry, machine: Machine, knobs: Mapping[str, Array]) -> list[Part]:
     """The parts of a block of this compiler's code under one schedule, in their order; ScheduleError where there is none."""
     program, tiles = code_of(kernel, g, machine, knobs)
+    code = code_generator(machine).code(tiles, machine, knobs)
     asking = dict(kernel.tested)
     found = []
     for phase, part in parts_of(program):
         along = {dim for loops in part.steps for dim, _ in loops}
         tests = {dim: asking.pop(dim) for dim in kernel.tested if dim in asking and dim in along}
-        w = issued(work_of(part, tiles, sector_bytes(machine), tests, [phase]), part, tiles)
+        w = issuing(work_of(part, tiles, sector_bytes(machine), tests, [phase]), code.issued(part))
         found.append(Part(w, phase.loop, phase.fresh, phase.continues))
     return found
 
@@ -102,9 +107,15 @@ def _written(
     kernel: KernelSummary, text: Text, g: Geometry, machine: Machine, knobs: Mapping[str, Array]
 ) -> tuple[Work, Held]:
     """The work of the schedules of one text, and what its code holds."""
-    program, tiles = program_of(text, kernel), tiles_of(g, machine, knobs)
-    w = work_of(program, tiles, sector_bytes(machine), kernel.tested)
-    return issued(w, program, tiles), held_by(program, tiles, machine)
+    program, tiles = program_of(text, kernel), _tiles(g, machine, knobs)
+    code = code_generator(machine).code(tiles, machine, knobs)
+    w = issuing(work_of(program, tiles, sector_bytes(machine), kernel.tested), code.issued(program))
+    return w, code.held(program)
+
+
+def issuing(w: Work, issued: Issued) -> Work:
+    """The work of a block with what its loads and stores issue."""
+    return replace(w, integer=w.integer + issued.integer_slots, request_clocks=issued.request_clocks)
 
 
 def _refused(structure: Structure) -> tuple[Work, Held]:

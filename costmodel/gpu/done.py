@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from codesign.costmodel.gpu.generated import Tiles
 from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.phases import Phase, phases_of
 from codesign.costmodel.gpu.program import Multiply, Program, Steps, Transfer
 from codesign.costmodel.gpu.runs import sector_waste
 from codesign.costmodel.gpu.threads import thread_requests
+from codesign.costmodel.gpu.tiles import Tiles
 from codesign.costmodel.gpu.work import Work, count_slots, operand_bytes, padded_product
 from codesign.costmodel.summary import footprint
 from codesign.costmodel.tested import Tested

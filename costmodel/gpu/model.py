@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.gpu.energy import total_joules
+from codesign.costmodel.gpu.generator import code_generator
 from codesign.costmodel.gpu.intervals import Widening, common_share, distances, holding, widened
 from codesign.costmodel.gpu.occupancy import Known, known, reasons
 from codesign.costmodel.gpu.overlap import THROTTLE, raised
@@ -83,10 +84,11 @@ class GpuTileModel:
         calibration = self.parameters(machine)
         count = len(schedules)
         given = knob_columns(schedules)
+        understood = code_generator(machine).knobs if self.compiled else ()
         knobs = {
             name: np.asarray(column, dtype=np.float32)
             for name, column in given.items()
-            if not self.compiled or compiled_knob(name)
+            if not self.compiled or name in understood or of_the_text(name)
         }
         if kernel.tested and "skip" in knobs:  # loads in a block that may be left out do not run ahead
             knobs["pipeline"] = np.where(knobs["skip"] > 0, 1, knobs.get("pipeline", 1)).astype(np.float32)
@@ -142,10 +144,10 @@ def knob_columns(schedules: ScheduleBatch) -> dict[str, np.ndarray[tuple[int], n
     return columns
 
 
-def compiled_knob(name: str) -> bool:
-    """Whether a knob changes what this compiler generates; the others that the model knows are of libraries' kernels."""
-    known = ("pipeline", "warps", "group", "tma", "warp_specialize", "skip")
-    return name in known or name.startswith(("tile.", "reduce.", "split."))
+def of_the_text(name: str) -> bool:
+    """Whether a knob changes the text of a kernel or the order of its blocks; what neither does nor the code generator reads is of libraries'
+    kernels."""
+    return name in ("group", "skip") or name.startswith(("tile.", "reduce.", "split."))
 
 
 DETAILS = (

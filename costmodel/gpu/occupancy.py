@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from codesign.costmodel.gpu.generated import Held
+from codesign.costmodel.gpu.generator import Held
 from codesign.costmodel.gpu.geometry import Array, wide_of
 from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
@@ -18,12 +18,6 @@ from codesign.ir.schedule import Schedule
 SCHEDULERS = 4.0
 """Parts of an SM with a scheduler and a register file of their own (warp allocation granularity of NVIDIA's occupancy
 calculator; SIMDs of a compute unit of CDNA 3)."""
-
-SQUEEZED = 1.05
-"""Registers wanted over those given where that makes room for a block."""
-
-PUT_OFF = 1.25
-"""The same where loads can be put off and the SM is then full of threads."""
 
 MOST_SPILLED = 1024.0
 """Bytes that a thread may spill: as much again as all its registers. Beyond, a schedule does not fit."""
@@ -55,21 +49,12 @@ def occupancy(work: Work, machine: Machine, warps: Array, pipeline: Array, held:
     make one block, a warp's lie in one of the SM's parts, and some shared memory is reserved for each block.
     """
     held_by = held if held is not None else held_by_library(work, machine, warps, pipeline)
-    wanted, shared, pliable, further, least_warps = held_by
+    wanted, shared, granted, further, least_warps = held_by
     missing = np.maximum(least_warps - warps, 0.0)
     warps = warps + further
     threads = warps * machine.limit("warp_size")
-    limit = np.minimum(machine.limit("registers_per_thread"), registers_of(machine) / threads)
-    registers = np.minimum(np.ceil(np.maximum(wanted, 24.0) / 8.0) * 8.0, limit)
-    if held is not None:  # the compiler gives up a few registers where one more block then has room
-        least = np.ceil(np.maximum(wanted, 24.0) / SQUEEZED / 8.0) * 8.0
-        more = np.floor(warps_of(machine, np.minimum(least, limit)) / warps)
-        room = np.floor(registers_of(machine) / SCHEDULERS / np.ceil(np.maximum(more, 1.0) * warps / SCHEDULERS))
-        room = np.floor(room / machine.limit("warp_size") / 8.0) * 8.0
-        registers = np.minimum(registers, np.maximum(room, least))
-        most = np.minimum(machine.limit("threads_per_sm"), machine.limit("blocks_per_sm") * threads)
-        full = registers_of(machine) / most
-        registers = np.where(pliable & np.less_equal(wanted, PUT_OFF * full), np.minimum(registers, full), registers)
+    limit = register_limit(machine, threads)
+    registers = np.minimum(np.minimum(np.ceil(np.maximum(wanted, 24.0) / 8.0) * 8.0, limit), granted)
     spilled = np.maximum(wanted - limit - 8.0, 0.0) * 4.0
     blocks = blocks_of(machine, registers, warps, shared + machine.limit("shared_reserved_per_block_bytes"))
     per_block = machine.limit("shared_per_block_bytes")
@@ -131,6 +116,11 @@ def blocks_of(machine: Machine, registers: Array, warps: Array, shared: Array) -
     by_registers = np.floor(warps_of(machine, registers) / warps)
     by_threads = np.floor(machine.limit("threads_per_sm") / (warps * machine.limit("warp_size")))
     return np.minimum(np.minimum(by_shared, by_registers), np.minimum(by_threads, machine.limit("blocks_per_sm")))
+
+
+def register_limit(machine: Machine, threads: Array) -> Array:
+    """Registers that a thread can have: what an instruction can name, and no more than one block's share of an SM's."""
+    return np.minimum(machine.limit("registers_per_thread"), registers_of(machine) / threads)
 
 
 def registers_of(machine: Machine) -> float:

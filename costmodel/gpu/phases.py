@@ -1,4 +1,4 @@
-"""The phases of a program as Triton's code generator has them: what each evaluates, loads, keeps and leaves behind.
+"""The phases of a program: what each evaluates, loads, keeps and leaves behind.
 
 A phase is a loop of the program's body, or straight code up to a reduction or a store: what lives in it lives at the same time.
 """

@@ -1,6 +1,6 @@
 """One program of a kernel's text, over the dims of its group: what it moves, issues and multiplies in which loops.
 
-Read off the features of a template once; tiles and trips of a batch of schedules are put in by `work`, `issue` and `generated`.
+Read off the features of a template once; tiles and trips of a batch of schedules are put in by `done` and the code generator.
 """
 
 from __future__ import annotations

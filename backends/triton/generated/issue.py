@@ -7,16 +7,14 @@ block load all the same.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from codesign.costmodel.gpu.generated import Tiles, vector_bytes
+from codesign.backends.triton.generated.layout import Layout, vector_bytes
+from codesign.costmodel.gpu.generator import Issued
 from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.program import Program, Transfer
 from codesign.costmodel.gpu.runs import lines_of_a_request
 from codesign.costmodel.gpu.streaming import REQUEST_BYTES, REQUEST_CLOCKS
-from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.summary import Access
 
 OTHERWISE, BORDER, PACKING, ADDRESS = 1.0, 1.0, 1.0, 1.0
@@ -28,41 +26,41 @@ convolution in bf16 (208 loads, 530 integer instructions). Addresses of taps out
 instruction."""
 
 
-def issued(w: Work, program: Program, tiles: Tiles) -> Work:
-    """The work of a block with what its loads and stores issue: `request_clocks` of the load/store path, and integer slots."""
+def issued(program: Program, layout: Layout) -> Issued:
+    """What the loads and stores of a block issue."""
     clocks: Array = 0.0
     slots: Array = 0.0
     for transfer, count in program.moves:
-        access, times = transfer.access, count * tiles.trips(transfer.around)
-        requests, each = _requests(access, tiles)
-        clocks = clocks + times * requests / tiles.lanes * _clocks(access, tiles, each)
+        access, times = transfer.access, count * layout.trips(transfer.around)
+        requests, each = _requests(access, layout)
+        clocks = clocks + times * requests / layout.lanes * _clocks(access, layout, each)
         if transfer.kind == "load":
             moving = np.greater(times, count) * ADDRESS
-            slots = slots + times * requests * (_guards(transfer, tiles, each) + moving)
-    return replace(w, integer=w.integer + slots, request_clocks=clocks)
+            slots = slots + times * requests * (_guards(transfer, layout, each) + moving)
+    return Issued(clocks, slots)
 
 
-def _requests(access: Access, tiles: Tiles) -> tuple[Array, Array]:
+def _requests(access: Access, layout: Layout) -> tuple[Array, Array]:
     """Loads or stores of threads for one tile of an access, and the bytes of each."""
-    each = vector_bytes(access, tiles)
-    lanes = tiles.elements(access.dims) * access.dtype.bytes / each
-    return np.maximum(lanes, tiles.threads), each
+    each = vector_bytes(access, layout)
+    lanes = layout.elements(access.dims) * access.dtype.bytes / each
+    return np.maximum(lanes, layout.threads), each
 
 
-def _clocks(access: Access, tiles: Tiles, each: Array) -> Array:
+def _clocks(access: Access, layout: Layout, each: Array) -> Array:
     """Clocks of one request of a warp: by its bytes, and by the lines that its lanes lie in, one a clock."""
-    lines = lines_of_a_request(access, tiles.g, each, tiles.lanes)
-    return np.maximum(np.maximum(each * tiles.lanes / REQUEST_BYTES, REQUEST_CLOCKS), lines)
+    lines = lines_of_a_request(access, layout.g, each, layout.lanes)
+    return np.maximum(np.maximum(each * layout.lanes / REQUEST_BYTES, REQUEST_CLOCKS), lines)
 
 
-def _guards(transfer: Transfer, tiles: Tiles, each: Array) -> Array:
+def _guards(transfer: Transfer, layout: Layout, each: Array) -> Array:
     """Integer slots beside one load of a thread."""
     slots: Array = OTHERWISE + BORDER
     access = transfer.access
     if not access.padded:
         guarded: Array = np.False_
         for dim in transfer.tested:
-            guarded = guarded | np.greater(tiles.g.tile[dim], _whole(tiles.g.extents[dim]))
+            guarded = guarded | np.greater(layout.g.tile[dim], _whole(layout.g.extents[dim]))
         slots = guarded * OTHERWISE
     if access.dtype.bytes < 4:
         slots = slots + np.less_equal(each, access.dtype.bytes) * PACKING

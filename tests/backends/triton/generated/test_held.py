@@ -10,7 +10,7 @@ import pytest
 
 from codesign.costmodel import workloads
 from codesign.costmodel.gpu.block import block_work, code_of
-from codesign.costmodel.gpu.generated import Held
+from codesign.costmodel.gpu.generator import Held
 from codesign.costmodel.gpu.geometry import Geometry, geometry
 from codesign.costmodel.gpu.phases import phases_of
 from codesign.costmodel.gpu.runs import aligned_run

@@ -1,0 +1,130 @@
+"""How Triton lays out a program's tiles: what a thread takes at once, who does its products, which part of a tile a warp has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from codesign.costmodel.gpu.geometry import Array
+from codesign.costmodel.gpu.program import Dims, Multiply, Program
+from codesign.costmodel.gpu.runs import aligned_run
+from codesign.costmodel.gpu.tiles import Tiles
+from codesign.costmodel.machine import Machine
+from codesign.costmodel.summary import Access
+
+SMALLEST_WARP = 16.0
+"""Rows of a result's tile that a warp has at the least."""
+
+WIDEST_ACCESS = 16.0
+"""Bytes of the widest load of a thread."""
+
+
+@dataclass
+class Layout(Tiles):
+    """Tiles of a program as the generator makes code of them.
+
+    `pipeline`: stages of each schedule. `padded`: every stage of an operand has a buffer, with gaps against conflicts. `by_descriptor`: loads
+    are bulk copies, which take a buffer for every stage; `specialised`: warps of their own make them.
+    """
+
+    pipeline: Array = 1.0
+    padded: bool = False
+    by_descriptor: Array = 0.0
+    specialised: Array = 0.0
+    vectors: dict[Access, Array] = field(default_factory=dict)
+    """Of accesses that were asked for, the bytes that a thread takes at once."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.matrix_cores = self.lanes > 32.0
+        self.pipelined = np.greater(self.pipeline, 1.0)
+
+    @staticmethod
+    def of(tiles: Tiles, machine: Machine, knobs: Mapping[str, Array]) -> Layout:
+        """That of schedules whose columns are `knobs`."""
+        by_descriptor = knobs.get("tma", 0.0) if machine.features.get("tma", False) else 0.0
+        return Layout(
+            tiles.g,
+            tiles.warps,
+            tiles.wide,
+            tiles.lanes,
+            tiles.known_elements,
+            tiles.known_trips,
+            pipeline=np.maximum(knobs.get("pipeline", 1.0), 1.0),
+            padded=machine.features.get("padded_stages", False),
+            by_descriptor=by_descriptor,
+            specialised=by_descriptor * knobs.get("warp_specialize", 0.0),
+        )
+
+
+@dataclass
+class Product:
+    """How a matrix product is done: `direct` by a unit that reads its second factor from shared memory itself. `rows`, `columns` of the
+    result's tile and `depth` of the reduction."""
+
+    text: Multiply
+    direct: Array
+    rows: Array
+    columns: Array
+    depth: Array
+
+    @property
+    def results(self) -> Dims:
+        return self.text.rows, self.text.columns
+
+    @property
+    def bytes(self) -> float:
+        """Of an element of its factors as the unit takes them."""
+        return float(self.text.factors.operand.bytes)
+
+
+def product(text: Multiply, layout: Layout) -> Product:
+    """How a product is done under each schedule."""
+    rows, columns, depth = (layout.elements((dim,)) for dim in (text.rows, text.columns, text.depth))
+    direct: Array = np.False_
+    if layout.wide and text.factors.operand.bits <= 16:
+        direct = np.greater_equal(rows, 64.0) & np.greater_equal(layout.warps, 4.0)
+        if layout.wide == 2:
+            direct = direct & np.less_equal(layout.warps, 8.0)
+    return Product(text, direct, rows, columns, depth)
+
+
+def products_of(program: Program, layout: Layout) -> dict[Multiply, Product]:
+    """How each product of a program is done."""
+    return {text: product(text, layout) for text in program.multiplies.values()}
+
+
+def direct_of(products: Mapping[Multiply, Product]) -> Array:
+    """Whether a matrix unit that reads shared memory itself does any of the products."""
+    direct: Array = np.False_
+    for found in products.values():
+        direct = direct | found.direct
+    return direct
+
+
+def vector_bytes(access: Access, layout: Layout) -> Array:
+    """Bytes that one thread loads or stores at once: a run of neighbours, up to 16 bytes, and no more than the thread's
+    share of the tile."""
+    found = layout.vectors.get(access)
+    if found is None:
+        found = layout.vectors[access] = _vector_bytes(access, layout)
+    return found
+
+
+def _vector_bytes(access: Access, layout: Layout) -> Array:
+    dim, run = aligned_run(access)
+    if not dim:
+        return float(access.dtype.bytes)
+    even = int(np.gcd.reduce(np.append(np.asarray(layout.g.extents[dim]).astype(np.int64), 16)))
+    elements = np.minimum(np.minimum(layout.g.tile[dim], float(math.gcd(run, even))), layout.held(access.dims))
+    return np.minimum(elements * access.dtype.bytes, WIDEST_ACCESS)
+
+
+def warp_tile(found: Product, layout: Layout) -> tuple[Array, Array]:
+    """Rows and columns of a product's result that one warp has: a nearly square part."""
+    side = np.sqrt(found.rows * found.columns / layout.warps)
+    rows = np.maximum(np.minimum(side, found.rows), SMALLEST_WARP)
+    return rows, np.maximum(found.rows * found.columns / layout.warps / rows, 8.0)

@@ -1,0 +1,166 @@
+"""Registers of a thread: what the values need that live at the same time in a phase, in the proportions that the compilers were seen to take.
+
+`benchmarks/compiled_truth.py` compares with the compilers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from codesign.backends.triton.generated import needs
+from codesign.backends.triton.generated.layout import Layout, Product, products_of, warp_tile
+from codesign.backends.triton.generated.phase import Fetched, PhaseCode
+from codesign.costmodel.gpu.geometry import Array
+from codesign.costmodel.gpu.phases import phases_of
+from codesign.costmodel.gpu.program import Program
+
+AHEAD = 1.0
+"""Steps along the reduction whose fragments are read ahead of the one that is multiplied."""
+
+DEEP = 64.0
+"""Elements of k in a step beyond which its fragments count as deep, in full from twice as many on."""
+
+IN_FLIGHT = 64.0
+"""Loads that a thread has in flight at once, each with its address, when there are many narrow ones."""
+
+COPIES = 40.0
+"""Copies to shared memory whose addresses a thread keeps."""
+
+READ_BACK = 32.0
+"""Words that a thread reads back from shared memory ahead of their use."""
+
+HOISTED = 128.0
+"""Words of loads that are all issued before the first is used; of those beyond, a quarter."""
+
+READ_AHEAD = (7.0, 2.0)
+"""Registers of operands read ahead of their use where threads multiply element by element: some, and two for each result."""
+
+UNROLLED = 4096.0, 1024.0
+"""Multiply-adds of a thread in one step of such a product, and words of its operands, from which on and beyond which the compiler does not
+order the reads by their use any more: Triton unrolls the whole step and reads all operands first, and they keep their registers or are
+spilled. This and the above as seen in 13 float32 products for sm_90 (Triton 3.9.0): 59, 128 and 222 registers for 8, 32 and 64 results
+a thread in steps of 16, about as many in steps of up to 64; 0, 88 and 680 bytes spilled for 64, 32 and 16 results and 4,096
+multiply-adds (1,024, 1,448 and 2,048 words), 13,600 for 64 and 8,192, with minutes of compilation."""
+
+HEAVY = 20.0
+"""Operations on an element that keep one more register alive for it while several elements are in work; at most three."""
+
+REDUCED = 40.0
+"""Operations of a sine's or cosine's way for large arguments."""
+
+
+def needs_of(layout: Layout, *, dot: bool = False, direct: bool = False) -> needs.Needs:
+    """What the code of a kernel needs: whether a matrix unit does its products, and one that reads shared memory itself."""
+    if direct:
+        return needs.TENSOR_MEMORY if layout.wide == 2 else needs.WARP_GROUPS
+    if layout.matrix_cores:
+        return needs.WIDE_VECTOR if not dot else needs.MATRIX_CORES if layout.padded else needs.EARLIER_CORES
+    return needs.VECTOR if not dot else needs.LATER_FRAGMENTS if layout.wide else needs.FRAGMENTS
+
+
+def needed(each: needs.Needs, parts: dict[str, Array]) -> Array:
+    """Registers of a thread for what lives in a phase."""
+    total: Array = each.base
+    for name, values in parts.items():
+        share = getattr(each, name)
+        if share:
+            total = total + share * values
+    return total
+
+
+def alive(program: Program, layout: Layout) -> list[dict[str, Array]]:
+    """What lives in a thread during each phase, by kind; see `Needs`."""
+    products = products_of(program, layout)
+    return [registers(PhaseCode(phase, layout, products)) for phase in phases_of(program)]
+
+
+def registers(code: PhaseCode) -> dict[str, Array]:
+    """What is alive in a thread during the phase, by kind; see `Needs`."""
+    parts: dict[str, Array] = {}
+    for fetch in code.fetched:
+        _fetched_registers(code, fetch, parts)
+    for text in code.phase.multiplies:
+        _product_registers(code, code.products[text], parts)
+    held = code.layout.held
+    for dims in code.phase.carried:
+        _add(parts, "partial", held(dims))
+    for work in code.phase.body:
+        _add(parts, "heavy", held(work.dims) * min((work.operations + REDUCED * work.periodic) / HEAVY, 3.0))
+    for one in code.phase.outside:
+        _add(parts, "outside", held(one.dims))
+    for kind, most in (("operands", IN_FLIGHT), ("loads", IN_FLIGHT), ("copies", COPIES), ("readback", READ_BACK)):
+        if kind in parts:
+            parts[kind] = np.minimum(parts[kind], most)
+    if "words" in parts:
+        parts["words"] = np.minimum(parts["words"], HOISTED + 0.25 * (parts["words"] - HOISTED))
+    return parts
+
+
+def _alongside(code: PhaseCode, fetch: Fetched) -> Array:
+    """Least elements that a thread has of a load: one, or those beside its part of a product's result, when the load
+    goes along only one of its sides (a thread has an eighth of its warp's rows and a quarter of its columns)."""
+    least: Array = 1.0
+    for found in code.products.values():
+        for side, share in ((0, 8.0), (1, 4.0)):
+            if fetch.side is None and fetch.load.access.dims == found.results[side : side + 1]:
+                least = np.maximum(least, warp_tile(found, code.layout)[side] / share)
+    return least
+
+
+def _fetched_registers(code: PhaseCode, fetch: Fetched, parts: dict[str, Array]) -> None:
+    """Add what a load holds: addresses of copies, or data on its way."""
+    (load, again, size, vector, staged, found, _) = fetch
+    layout = code.layout
+    each = np.maximum(size / layout.threads, _alongside(code, fetch) * load.access.dtype.bytes)
+    count = each / vector
+    _add(parts, "copies", np.where(staged, count, 0.0))
+    free = ~np.asarray(staged)
+    if found is not None:
+        if layout.matrix_cores and not layout.padded:
+            _add(parts, "operands", np.where(staged, each / 4.0, 0.0))
+        before = 0.0 if load.around else found.rows * found.columns / layout.threads / 2.0
+        late = np.maximum(count - before, 0.0)  # no results yet where there is no loop
+        _add(parts, "operands", np.where(free, late, 0.0))
+    else:
+        _add(parts, "loads", np.where(free, count, 0.0))
+        _add(parts, "words", np.where(free, each / np.minimum(vector, 4.0), 0.0))
+        _add(parts, "readback", np.where(staged, each / 4.0, 0.0))
+    if again and not load.around and code.phase.along & {*load.access.dims}:
+        # a tile that is not looped over stays for the phases after it
+        _add(parts, "kept", layout.held(load.access.dims))
+
+
+def _product_registers(code: PhaseCode, found: Product, parts: dict[str, Array]) -> None:
+    """Add what a product holds: its results, and fragments or operands of its factors."""
+    layout = code.layout
+    _add(parts, "results", layout.held(found.results))
+    if found.text.factors.ieee:
+        parts["ahead"] = np.maximum(parts.get("ahead", 0.0), _ahead(found, layout))
+        return
+    part = np.where(found.direct, 0.0, _fragments(found, layout))
+    parts["fragments"] = np.maximum(parts.get("fragments", 0.0), part)
+    parts["deep"] = np.maximum(parts.get("deep", 0.0), part * np.clip(found.depth / DEEP - 1.0, 0.0, 1.0))
+    part = part * np.clip(found.depth / 16.0 - 1.0, 0.0, AHEAD)
+    parts["steps"] = np.maximum(parts.get("steps", 0.0), part)
+
+
+def _add(parts: dict[str, Array], kind: str, values: Array) -> None:
+    parts[kind] = parts[kind] + values if kind in parts else values
+
+
+def _fragments(found: Product, layout: Layout) -> Array:
+    """Registers of a warp's fragments of both factors for one step of 16 along the reduction."""
+    rows, columns = warp_tile(found, layout)
+    if layout.matrix_cores:  # of the whole tile of k
+        return sum(side * found.depth * found.bytes / layout.lanes / 4.0 for side in (rows, columns))
+    return rows / 4.0 + columns / 4.0
+
+
+def _ahead(found: Product, layout: Layout) -> Array:
+    """Registers of the operands of a product element by element that are read ahead of their use: those of a nearly square part of
+    the result, of a few elements of the reduction, or of all of a step's where the compiler no longer orders so many."""
+    results = layout.held(found.results)
+    whole = 2.0 * np.sqrt(results) * found.depth
+    some = np.minimum(READ_AHEAD[0] + READ_AHEAD[1] * results, whole)
+    unordered = np.greater_equal(results * found.depth, UNROLLED[0]) & np.greater(whole, UNROLLED[1])
+    return np.where(unordered, whole, some)

@@ -1,0 +1,50 @@
+"""The numbers of a batch of schedules in one program's text: elements of tiles, trips of loops, threads of a block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from codesign.costmodel.gpu.geometry import Array, Geometry
+from codesign.costmodel.gpu.program import Dims, Steps
+
+
+@dataclass
+class Tiles:
+    """The tiling, and warps of each schedule. `wide`: 1 where warp groups multiply from shared memory, 2 where the results lie in tensor
+    memory, else 0. `lanes` of a warp."""
+
+    g: Geometry
+    warps: Array
+    wide: int
+    lanes: float
+    known_elements: dict[Dims, Array] = field(default_factory=dict)
+    known_trips: dict[Steps, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.threads = self.warps * self.lanes
+
+    def elements(self, dims: Dims) -> Array:
+        """Elements of a tile."""
+        found = self.known_elements.get(dims)
+        if found is None:
+            found = 1.0
+            for dim in dims:
+                found = found * self.g.tile[dim]
+            self.known_elements[dims] = found
+        return found
+
+    def trips(self, loops: Steps) -> Array:
+        """How often a block goes through these loops."""
+        found = self.known_trips.get(loops)
+        if found is None:
+            found = 1.0
+            for dim, stretch in loops:
+                found = found * (self.g.trips[dim] if stretch is None else self.g.parted[dim, stretch])
+            self.known_trips[loops] = found
+        return found
+
+    def held(self, dims: Dims) -> Array:
+        """Elements of a tile that one thread holds; a tile smaller than the block is repeated."""
+        return np.maximum(self.elements(dims) / self.threads, 1.0)
