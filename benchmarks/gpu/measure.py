@@ -25,8 +25,10 @@ from typing import Any
 COPIES, LOST_BYTES = 5, 512 << 20
 """Copies of the weights at the least, and bytes of them from which on no L2 holds any: twice the largest there is."""
 
-TIMINGS, MILLISECONDS = 5, 20
-"""How often a product is timed, and how long each time at the least."""
+TIMINGS, REPLAYS, MILLISECONDS = 5, 10, 20
+"""How often a product is timed, how many replays of its graph Triton's `do_bench_cudagraph` makes each time, and how long each is at the least."""
+
+DEVICE = "cuda"
 
 DTYPES = {
     "bf16": "bfloat16",
@@ -85,16 +87,18 @@ def call_of(product: Product) -> Callable[[], Any]:
     torch.backends.cuda.matmul.allow_tf32 = False
 
     def drawn(*shape: int) -> torch.Tensor:
-        return (torch.randn(*shape, device="cuda", dtype=torch.float32) / 8).to(kind)
+        return (torch.randn(*shape, device=DEVICE, dtype=torch.float32) / 8).to(kind)
 
     x = drawn(product.m, product.k)
     weights = [drawn(product.n, product.k).t() for _ in range(product.copies)]
     if product.dtype == "f8e4m3":
-        one = torch.ones((), device="cuda")
+        one = torch.ones((), device=DEVICE)
+        out = torch.empty(product.m, product.n, device=DEVICE, dtype=torch.bfloat16)
         return lambda: [
-            torch._scaled_mm(x, weight, scale_a=one, scale_b=one, out_dtype=torch.bfloat16) for weight in weights
+            torch._scaled_mm(x, weight, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, out=out)
+            for weight in weights
         ]
-    out = torch.empty(product.m, product.n, device="cuda", dtype=kind)
+    out = torch.empty(product.m, product.n, device=DEVICE, dtype=kind)
     return lambda: [torch.mm(x, weight, out=out) for weight in weights]
 
 
@@ -115,7 +119,7 @@ def plan(rows: list[dict[str, str]], everything: list[Product]) -> None:
             f"{product.dtype:7} {product.m:6} x {product.n:6} x {product.k:6}  {product.copies:5} copies of the weights,"
             f" {product.device_bytes / 1e9:6.2f} GB"
         )
-    least = len(everything) * TIMINGS * MILLISECONDS / 1e3
+    least = len(everything) * TIMINGS * REPLAYS * MILLISECONDS / 1e3
     largest = max((product.device_bytes for product in everything), default=0)
     print(f"{len(rows)} products, {least:.0f} s of timing at the least, {largest / 1e9:.1f} GB of memory at the most")
 

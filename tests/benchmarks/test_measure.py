@@ -5,10 +5,16 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import torch
+import triton.testing
+
+from codesign.costmodel.tables import read_table
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +64,53 @@ def test_a_plan_needs_no_gpu(root_dir: Path, tmp_path: Path) -> None:
     )
     assert missing.returncode == 2
     assert missing.stderr.count("\n") == 1
+
+
+def test_a_table_is_measured_row_by_row(
+    measure: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All of the script but the clock: the products run on the CPU, and a timer of five milliseconds stands for the device's."""
+    calls: list[torch.Tensor] = []
+
+    def timed(call: Callable[[], list[torch.Tensor]], rep: int) -> float:
+        calls[:] = call()
+        if calls[0].shape[0] == 48:
+            raise torch.OutOfMemoryError("out of memory\nmore of it")
+        return 5.0
+
+    monkeypatch.setattr(measure, "DEVICE", "cpu")
+    monkeypatch.setattr(measure, "LOST_BYTES", 8 * 64 * 32)
+    monkeypatch.setattr(triton.testing, "do_bench_cudagraph", timed)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    (tmp_path / "some.csv").write_text(
+        "machine,m,n,k,dtype\nmine,16,64,32,bf16\nmine,16,64,32,f32\nmine,16,64,32,f8e4m3\nmine,48,64,32,f16\n"
+    )
+    monkeypatch.setattr(sys, "argv", ["measure.py", str(tmp_path / "some.csv"), "-o", str(tmp_path / "mine.csv")])
+    assert measure.main() == 0
+    assert "out of memory" in capsys.readouterr().err
+    found = read_table(tmp_path / "mine.csv")
+    assert found.seconds.round(7).tolist()[:3] == [0.005 / 5, 0.005 / 5, 0.005 / 8]
+    assert found.seconds.isna().tolist() == [False, False, False, True]
+    assert set(found.machine) == {"mine"}
+    assert found.spread[0] == 0.0
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16", "f32", "f8e4m3"])
+def test_a_call_multiplies_by_each_copy_of_the_weights(
+    measure: ModuleType, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "DEVICE", "cpu")
+    monkeypatch.setattr(measure, "LOST_BYTES", 1)
+    drawn: list[torch.Tensor] = []
+    random = torch.randn
+
+    def remembered(*shape: int, **options: Any) -> torch.Tensor:
+        drawn.append(random(*shape, **options))
+        return drawn[-1]
+
+    monkeypatch.setattr(torch, "randn", remembered)
+    results = measure.call_of(measure.Product(dtype, 16, 64, 32))()
+    assert len(results) == measure.COPIES
+    x, *weights = [tensor / 8 for tensor in drawn]
+    assert len(weights) == measure.COPIES
+    torch.testing.assert_close(results[-1].float(), x @ weights[-1].t(), rtol=0.1, atol=0.02)
