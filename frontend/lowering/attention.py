@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from codesign.frontend.lowering.builder import Builder, Point, broadcast, literal, read, where
-from codesign.frontend.lowering.matmul import dot, mv
+from codesign.frontend.lowering.matmul import dot, mv, product_of_matrices
 from codesign.frontend.lowering.promotion import accumulator, opmath, product_sums
 from codesign.frontend.lowering.registry import lower
 from codesign.frontend.lowering.views import shape_of
@@ -28,6 +28,8 @@ def matmul(b: Builder, x: Value, y: Value) -> Value:
         return dot(b, x, y)
     if len(left) == 2 and len(right) == 1:
         return mv(b, x, y)
+    if len(left) == len(right) == 3 and left[0] == right[0]:
+        return product_of_matrices(b, x, y)
     sums = product_sums(b.dtype)
 
     def body(i: Point, r: Point) -> Scalar:

@@ -48,7 +48,7 @@ def block_size(rows: Index, groups: Index) -> int:
     return min(max(1 << (average - 1).bit_length() if average > 1 else 1, SMALLEST_BLOCK), LARGEST_BLOCK)
 
 
-def _most_blocks(rows: Index, groups: Index, size: int) -> Index:
+def most_blocks(rows: Index, groups: Index, size: int) -> Index:
     """The most blocks that so many rows can make: as many groups as can be have one row too many."""
     if rows.is_constant and groups.is_constant:
         ragged = min(rows.constant, groups.constant)
@@ -60,7 +60,7 @@ def blocks_of(b: Builder, rows: Index, ends: Value) -> Blocks:
     """The blocks of rows of which group g has those before `ends[g]`."""
     groups = tensor_type(ends).shape[0]
     size = block_size(rows, groups)
-    count = _most_blocks(rows, groups, size)
+    count = most_blocks(rows, groups, size)
 
     def end(g: Index) -> Scalar:
         return cast(read(ends, (g,), literal(0, tensor_type(ends).dtype)), I64)
@@ -107,7 +107,7 @@ def product_by_groups(b: Builder, x: Value, y: Value, ends: Value, sums: DType, 
     def term(i: Point, r: Point) -> Scalar:
         row = read(blocks.first, (i[0],)).as_index() + i[1]
         group = read(blocks.group, (i[0],)).as_index()
-        return apply("mul", cast(read(x, (row, r[0]), zero), sums), cast(read(y, (group, r[0], i[2])), sums))
+        return b.products.multiply(read(x, (row, r[0]), zero), read(y, (group, r[0], i[2])), sums)
 
     shape = (blocks.count, blocks.size, tensor_type(y).shape[2])
     name = f"{b.name}_product"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from codesign.frontend.lowering.builder import Builder, read
+from codesign.frontend.lowering.chosen import product_of_chosen
 from codesign.frontend.lowering.promotion import accumulator, opmath, product_sums
 from codesign.frontend.lowering.registry import lower
 from codesign.ir.core import Value, tensor_type
@@ -28,6 +29,9 @@ def bmm(b: Builder, x: Value, y: Value, *_: object) -> Value:
 def product_of_matrices(b: Builder, x: Value, y: Value, dtype: DType | None = None, name: str = "") -> Value:
     """x[..., m, k] times y[..., k, n] over equal leading dims."""
     sums = _accumulate(b, x)
+    grouped = product_of_chosen(b, x, y, sums, dtype or b.dtype)
+    if grouped is not None:
+        return grouped
     rows, columns = tensor_type(x).shape, tensor_type(y).shape
     return b.reduce(
         "sum",
