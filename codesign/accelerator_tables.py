@@ -13,7 +13,8 @@ from codesign.costmodel.dataflow.mapping import DIMS, Layer, LoopNest, mapping_s
 from codesign.costmodel.dataflow.model import BAND
 from codesign.costmodel.dataflow.target import target_of
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.tables import TableError, dtype_named, machine_rows, set_aside
+from codesign.costmodel.rows import TableError, dtype_named
+from codesign.costmodel.tables import machine_rows, set_aside
 from codesign.costmodel.workloads import product_group
 from codesign.ir.dtypes import DTYPES
 from codesign.ir.errors import ScheduleError

@@ -37,7 +37,7 @@ from codesign.ir.errors import CodesignError, MachineError, ScheduleError
 from codesign.ir.schedule import Schedule, ScheduleBatch
 
 if TYPE_CHECKING:
-    from codesign.costmodel.tables import Rows
+    from codesign.costmodel.rows import Rows
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
 

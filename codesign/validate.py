@@ -43,7 +43,8 @@ def _validate(
     need_tables(file, pictures=plot)
     from codesign.accelerator_tables import accelerator_predictions
     from codesign.costmodel.ranking import is_ranking, rankings
-    from codesign.costmodel.tables import TableError, kind_of, machine_rows, read_table, remark_of, unknown_sources
+    from codesign.costmodel.rows import TableError
+    from codesign.costmodel.tables import kind_of, machine_rows, read_table, remark_of, unknown_sources
     from codesign.costmodel.validation import predictions, report
 
     target = load_machine(machine)

@@ -11,7 +11,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from codesign.costmodel.machine import Figure, Machine, figures_of
+from codesign.costmodel.figure import Figure
+from codesign.costmodel.machine import Machine, figures_of
 from codesign.costmodel.protocol import CostModel
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.schedule import Schedule, ScheduleBatch

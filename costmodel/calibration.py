@@ -21,7 +21,8 @@ from codesign.costmodel.gpu.library import Best, chosen, library
 from codesign.costmodel.gpu.model import cells, family_of, ledger, regime_of
 from codesign.costmodel.gpu.parameters import FITTED, PRODUCT, TYPICAL, Calibration, Parameters, watts_per_operation
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.tables import Rows, TableError, kernels_of, machine_rows
+from codesign.costmodel.rows import Rows, TableError
+from codesign.costmodel.tables import kernels_of, machine_rows
 
 LIBRARY_FIT = tuple(name for name in FITTED if not name.startswith("profiled") and name != "vector_efficiency")
 PROFILED_FIT = ("vector_efficiency", "profiled_launch_seconds", "profiled_fill_latency", "profiled_clock")

@@ -18,7 +18,7 @@ from scipy.optimize import least_squares
 from codesign.costmodel.gpu.library import Columns, library, library_space, thin
 from codesign.costmodel.gpu.parameters import BOUNDS, Calibration, Parameters
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.tables import Rows, TableError
+from codesign.costmodel.rows import Rows, TableError
 
 Floats = npt.NDArray[np.float64]
 

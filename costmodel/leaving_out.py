@@ -29,7 +29,8 @@ from codesign.costmodel.gpu.parameters import (
 from codesign.costmodel.gpu.timing import estimate
 from codesign.costmodel.machine import Machine, load_machine, machine_names
 from codesign.costmodel.ranking import CONVOLUTION, filtered_image, is_ranking
-from codesign.costmodel.tables import Rows, kernels_of, machine_rows
+from codesign.costmodel.rows import Rows
+from codesign.costmodel.tables import kernels_of, machine_rows
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ import difflib
 import json
 import tomllib
 from functools import lru_cache
-from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from codesign.costmodel.allowed import allowed
+from codesign.costmodel.figure import Count, Data, Figure, Flag, Number
+from codesign.costmodel.levels import Level
 from codesign.costmodel.readers import unread
 from codesign.ir.errors import MachineError
 
@@ -33,145 +34,7 @@ MOST_INSTANCES = 1 << 24
 MACHINE_FOLDER = Path(__file__).resolve().parent / "machines"
 
 
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Count = Annotated[int, Field(strict=True, ge=1, le=1 << 20)]
-Flag = Annotated[bool, Field(strict=True)]
-
-
-class _Data(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Figure(_Data):
-    """One number with its source.
-
-    `value` may be absent only with `unknown = true`. `range` is the interval worth sweeping. `assumption` names, in
-    words, why a value that no source gives was chosen; such a figure is `unknown` and has a value, a range, or both.
-    What the numbers may be depends on the figure's name; see `allowed`.
-    """
-
-    value: Number | None = None
-    source: str
-    unknown: Flag = False
-    range: tuple[Number, Number] | None = None
-    assumption: str | None = None
-    note: str | None = None
-
-    @model_validator(mode="after")
-    def _says_what_it_knows(self) -> Figure:
-        if self.value is None and not self.unknown:
-            raise ValueError("a figure without a value must say `unknown = true`")
-        if self.unknown and self.value is not None and self.assumption is None:
-            raise ValueError("a value for an unknown figure needs an `assumption` saying where it comes from")
-        if self.unknown and self.range is None:
-            raise ValueError("an unknown figure needs a `range = [low, high]` to sweep")
-        if self.range is not None and not self.range[0] <= self.range[1]:
-            raise ValueError("`range` must be [low, high] with low <= high")
-        if self.value is not None and self.range is not None and not self.range[0] <= self.value <= self.range[1]:
-            raise ValueError(f"value {self.value:g} lies outside its own range {list(self.range)}")
-        return self
-
-    @property
-    def known(self) -> bool:
-        return self.value is not None
-
-
-class Energy(_Data):
-    """Joules per byte read from and written to a level."""
-
-    read_joules_per_byte: Figure
-    write_joules_per_byte: Figure
-
-
-Role = Literal["input", "weight", "output"]
-"""An operand of a product: its first factor, its second, its result."""
-
-
-class AxisInSpace(_Data):
-    """Instances of a level side by side: only dims that the operand `shares` does not depend on lie along it (any, where it is absent), and one
-    transfer serves all along it, of that operand (of any), unless there is no `multicast`. `full`: only mappings that use as many of them as the
-    sizes of a product allow are wanted. `topology`: what connects them to the level outside: a `bus`, or links from each to the next, as a `line`
-    that its port is at one end of or as a `ring` with the port in it; of one link `link_bandwidth`, bytes a second both ways together, and
-    `link_joules_per_byte`."""
-
-    name: str
-    size: Count
-    shares: Role | None = None
-    multicast: Flag = True
-    full: Flag = False
-    topology: Literal["bus", "line", "ring"] = "bus"
-    link_bandwidth: Figure | None = None
-    link_joules_per_byte: Figure | None = None
-
-
-class Holds(_Data):
-    """Which operands a level always `keeps` and which it `may` hold, in how many `values` where it is made for single ones, and how many times as
-    `wide` as elsewhere; whether reads and writes take `one_port` in turn; and along which axes its instances lie."""
-
-    keeps: tuple[Role, ...] = ()
-    may: tuple[Role, ...] = ()
-    values: Count | None = None
-    wide: dict[Role, Annotated[float, Field(ge=0.125, le=64.0)]] = Field(default_factory=dict)
-    one_port: Flag = False
-    axes: tuple[AxisInSpace, ...] = ()
-
-
-class LinksBetween(_Data):
-    """What connects a level's instances to the memory of the level around: links from each to the next, on a `line` whose first instance is at the
-    memory's port, on a `ring` with the port at one of them, or on a `mesh` of so many `columns` with the port at a corner. Of one link: bytes a
-    second (both ways together; no wait where it is absent), seconds until a byte has passed it, joules a byte."""
-
-    topology: Literal["line", "ring", "mesh"]
-    columns: Count = 1
-    link_bandwidth: Figure | None = None
-    hop_seconds: Figure | None = None
-    joules_per_byte: Figure | None = None
-
-
-class Level(_Data):
-    """A memory level; levels are listed from the outermost to the innermost.
-
-    `fanout` is how many of this level hang below one instance of its parent (132 SMs below one L2). `place` is the
-    name of the spatial unit that owns an instance (`sm`, `cluster`, `core`), which is what a schedule binds
-    dimensions to. Capacity, bandwidth (bytes per second, both directions together unless `write_bandwidth` is given)
-    and latency are per instance. `efficiency`: the share of the bandwidth that a long transfer reaches (1 where it is absent).
-    `multicast`: one transfer out of it reaches any number of the instances inside. `holds`: what of a product may be there (`costmodel.mapping`).
-    `network`: how its instances are connected to the level around, where that is not one bus.
-    """
-
-    name: str
-    place: str
-    fanout: Count = 1
-    managed: Literal["hardware", "software"] = "software"
-    capacity_bytes: Figure
-    bandwidth: Figure | None = None
-    write_bandwidth: Figure | None = None
-    efficiency: Figure | None = None
-    latency_seconds: Figure | None = None
-    line_bytes: Figure | None = None
-    energy: Energy | None = None
-    multicast: Flag = False
-    holds: Holds | None = None
-    network: LinksBetween | None = None
-
-    @model_validator(mode="after")
-    def _mesh_makes_fanout(self) -> Level:
-        if self.network is not None and (self.fanout % self.network.columns or self.fanout == 1):
-            raise ValueError(
-                f"network.columns: {self.network.columns} do not make a mesh of the fanout of {self.fanout}"
-            )
-        if self.network is not None and self.network.topology != "mesh" and self.network.columns != 1:
-            raise ValueError(f"network.columns: a {self.network.topology} has none")
-        return self
-
-    @model_validator(mode="after")
-    def _axes_make_fanout(self) -> Level:
-        if self.holds is not None and self.holds.axes and prod(axis.size for axis in self.holds.axes) != self.fanout:
-            raise ValueError(f"holds.axes: their sizes must make the fanout of {self.fanout}")
-        return self
-
-
-class Unit(_Data):
+class Unit(Data):
     """Compute units of one kind, `count` of them in each instance of `level`.
 
     `rate[dtype]` is multiply-adds (or results, for `special`) per unit and clock; `peak[dtype]` is the quoted figure
@@ -195,7 +58,7 @@ class Unit(_Data):
     energy_joules_per_operation: dict[str, Figure] = Field(default_factory=dict)
 
 
-class Link(_Data):
+class Link(Data):
     """A link to other machines or to the host; bandwidth is one direction, bytes per second."""
 
     name: str
@@ -205,7 +68,7 @@ class Link(_Data):
     topology: str = "point-to-point"
 
 
-class Machine(_Data):
+class Machine(Data):
     """A machine as its file describes it; `origin` is the path it was read from.
 
     `kind`: the family of cost models. `backend`: what makes code for it, by its registered name (default: by `kind`); `target`: the chip

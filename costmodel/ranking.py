@@ -14,7 +14,8 @@ from codesign.costmodel import workloads
 from codesign.costmodel.gpu.parameters import Parameters, load_calibration
 from codesign.costmodel.gpu.timing import estimate
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.tables import Rows, TableError, kernels_of, machine_rows
+from codesign.costmodel.rows import Rows, TableError
+from codesign.costmodel.tables import kernels_of, machine_rows
 
 MIXTURE = {"BLOCK_SIZE_M", "BLOCK_SIZE_N", "num_warps"}
 THREADED = {"MWG", "NWG", "MDIMC", "NDIMC"}

@@ -16,7 +16,8 @@ from codesign.costmodel.gpu.intervals import distances, widened
 from codesign.costmodel.gpu.model import distances_of, family_of, spread_of
 from codesign.costmodel.gpu.parameters import Calibration, load_calibration
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.tables import Rows, TableError, kernels_of, machine_rows
+from codesign.costmodel.rows import Rows, TableError
+from codesign.costmodel.tables import kernels_of, machine_rows
 
 SIZES = (("1 to 16", 0, 17), ("17 to 128", 17, 129), ("129 to 1024", 129, 1025), ("over 1024", 1025, float("inf")))
 

@@ -4,7 +4,6 @@ tensor unit, loops to control loops whose loads run ahead."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from math import prod
 
 from codesign.backends.accelerator.allocate import arrange
@@ -12,6 +11,8 @@ from codesign.backends.accelerator.dma import memory_order
 from codesign.backends.accelerator.grid import Grid
 from codesign.backends.accelerator.keep import Keeping
 from codesign.backends.accelerator.naming import RESERVED, names_of, spelled
+from codesign.backends.accelerator.narrowing import COMPARISONS, narrow_comparison
+from codesign.backends.accelerator.places import Fill, Inline, Place, Scaled
 from codesign.backends.accelerator.rewrite import map_guards
 from codesign.backends.accelerator.synchronise import synchronise
 from codesign.costmodel.dataflow.engines import apart
@@ -19,7 +20,6 @@ from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.machine import Machine
 from codesign.ir.analysis import operation_counts
 from codesign.ir.core import Op, Value
-from codesign.ir.dtypes import I32, I64
 from codesign.ir.errors import ScheduleError, UnsupportedError
 from codesign.ir.index import Bounds, Index, index, product
 from codesign.ir.program import (
@@ -35,7 +35,7 @@ from codesign.ir.program import (
     scratch,
 )
 from codesign.ir.reuse import count_uses, in_place, only_accumulates
-from codesign.ir.scalar import Apply, IndexValue, Read, Scalar, cast
+from codesign.ir.scalar import Apply, Read, Scalar, cast
 from codesign.ir.scalar import Literal as ScalarLiteral
 from codesign.ir.scaled import scaled_factors
 from codesign.ir.tile import Axis, Dot, For, Kernel, Map, Reduce
@@ -61,48 +61,6 @@ def lower(
     return _Lowering(kernel, target, dict(sizes or {}), cores).program()
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a tile value lives: a scratch, indexed by expressions of the value's axes by position (`$0`, `$1`, ...)."""
-
-    scratch: Scratch
-    template: tuple[Index, ...]
-    mutable: bool = False
-    alias: bool = False
-
-    def read(self, indices: tuple[Index, ...]) -> Read:
-        positions = {f"${i}": value for i, value in enumerate(indices)}
-        return Read(self.scratch.value, tuple(t.substitute(positions) for t in self.template))
-
-    @property
-    def whole(self) -> bool:
-        """Each element of the scratch is one element of the value, in the same order of axes or another."""
-        return sorted(t.variable or "" for t in self.template) == sorted(f"${i}" for i in range(len(self.template)))
-
-
-@dataclass(frozen=True)
-class _Fill:
-    """A tile of one constant, which takes no storage until something needs it."""
-
-    value: ScalarLiteral
-
-
-@dataclass(frozen=True)
-class _Scaled:
-    """An operand of a product, as the numbers of blocks and their exponents."""
-
-    elements: _Place
-    exponents: _Place
-
-
-@dataclass(frozen=True)
-class _Inline:
-    """A tile that its only user computes where it needs it: `body` (over places) at a point of `axes`."""
-
-    axes: tuple[Axis, ...]
-    body: Scalar
-
-
 class _Lowering:
     def __init__(self, kernel: Kernel, target: Target, sizes: dict[str, int], cores: int | None) -> None:
         self.kernel = kernel
@@ -114,7 +72,7 @@ class _Lowering:
         total = product(self.extents.values())
         if not total.is_constant:
             raise ScheduleError(f"kernel @{kernel.name}: the grid has unknown size {total}", hint="give it in `sizes`")
-        self.places: dict[Value, _Place | _Fill | _Inline | _Scaled] = {}
+        self.places: dict[Value, Place | Fill | Inline | Scaled] = {}
         self.scaled = scaled_factors(kernel, target.array.scaled)
         self.scratches: list[Scratch] = []
         self.names = {"core", "cores", "m", "n", "k", *names_of(kernel)}
@@ -232,19 +190,19 @@ class _Lowering:
         factor = self.scaled.get(op.result)
         if factor is not None and all(self._lasts(read) for read in (factor.elements, factor.exponents)):
             elements, exponents = (self._along(read, op.axes) for read in (factor.elements, factor.exponents))
-            self.places[op.result] = _Scaled(elements, exponents)
+            self.places[op.result] = Scaled(elements, exponents)
             return
         body = self._scalar(op.body, out)
         dtype = _tile_type(op.result).dtype
         if isinstance(body, ScalarLiteral) and body.dtype is dtype and op.result not in self.forced:
-            self.places[op.result] = _Fill(body)
+            self.places[op.result] = Fill(body)
             return
         if isinstance(op.body, Read) and op.result not in self.forced and body.dtype is dtype:
             if self._lasts(op.body) and all(i.variable for i in op.body.indices):
                 self.places[op.result] = self._along(op.body, op.axes)
                 return
         if self._inlinable(op):
-            self.places[op.result] = _Inline(op.axes, cast(body, dtype))
+            self.places[op.result] = Inline(op.axes, cast(body, dtype))
             return
         body = self._hoisted(body, op.axes, out)
         place = self._target_place(op.result, op.axes)
@@ -253,15 +211,15 @@ class _Lowering:
     def _lasts(self, read: Read) -> bool:
         """Whether what is read is stored, and not written over."""
         source = self.places[read.source]
-        return isinstance(source, _Place) and not source.mutable
+        return isinstance(source, Place) and not source.mutable
 
-    def _along(self, read: Read, axes: tuple[Axis, ...]) -> _Place:
+    def _along(self, read: Read, axes: tuple[Axis, ...]) -> Place:
         """What is stored already, as a value over some axes."""
         source = self.places[read.source]
-        assert isinstance(source, _Place)
+        assert isinstance(source, Place)
         positions = {axis.name: f"${i}" for i, axis in enumerate(axes)}
         indices = source.read(read.indices).indices
-        return _Place(source.scratch, tuple(i.substitute(positions) for i in indices), alias=True)
+        return Place(source.scratch, tuple(i.substitute(positions) for i in indices), alias=True)
 
     def _hoisted(self, body: Scalar, axes: tuple[Axis, ...], out: list[Statement]) -> Scalar:
         """The expression with parts that need far fewer points computed by instructions of their own before it.
@@ -297,7 +255,7 @@ class _Lowering:
         if prod(axis.size for axis in axes) != prod(axis.size for axis in op.axes):
             return False
         places = [self.places[value] for value in op.operands()]
-        return not any(isinstance(place, _Place) and place.mutable for place in places)
+        return not any(isinstance(place, Place) and place.mutable for place in places)
 
     def _dot(self, op: Dot, out: list[Statement]) -> None:
         m, n = _tile_type(op.accumulator).shape
@@ -309,9 +267,9 @@ class _Lowering:
         )
         self.target.tensor_slowdown(a.dtype)
         start = self.places[op.accumulator]
-        accumulate = not (isinstance(start, _Fill) and start.value.value == 0)
+        accumulate = not (isinstance(start, Fill) and start.value.value == 0)
         forced = self.forced.get(op.result)
-        if isinstance(start, _Place) and (
+        if isinstance(start, Place) and (
             start.scratch is forced or (forced is None and self._adoptable(op.accumulator, start))
         ):
             place = start
@@ -326,7 +284,7 @@ class _Lowering:
     def _operand(self, value: Value, axes: tuple[Axis, ...], out: list[Statement]) -> tuple[Read, Read | None]:
         """An operand of a product, and the exponents of its blocks where it has some."""
         place = self.places[value]
-        if isinstance(place, _Scaled):
+        if isinstance(place, Scaled):
             return self._read(place.elements, axes), self._read(place.exponents, axes)
         return self._read(self._stored(value, out), axes), None
 
@@ -339,7 +297,7 @@ class _Lowering:
         firsts: dict[Value, int] = {}
         for position, (arg, initial) in enumerate(zip(op.body.args, op.initial, strict=True)):
             start = self._place(initial)
-            if isinstance(start, _Fill):
+            if isinstance(start, Fill):
                 place = self._new_place(_tile_type(arg), arg.name or "carried")
                 if runs and start.value.value == 0 and only_accumulates(op, position, self.uses):
                     firsts[op.body.yields[position]] = position
@@ -350,7 +308,7 @@ class _Lowering:
             else:
                 place = self._new_place(_tile_type(arg), arg.name or "carried")
                 out.append(self._copy(initial, place))
-            self.places[arg] = _Place(place.scratch, place.template, mutable=True)
+            self.places[arg] = Place(place.scratch, place.template, mutable=True)
             carried.append(place.scratch)
         for position, value in enumerate(op.body.yields):
             if in_place(op, position):
@@ -367,21 +325,21 @@ class _Lowering:
         out.append(loop)
         for result, arg in zip(op.results, op.body.args, strict=True):
             held = self._place(arg)
-            assert isinstance(held, _Place)
-            self.places[result] = _Place(held.scratch, held.template)
+            assert isinstance(held, Place)
+            self.places[result] = Place(held.scratch, held.template)
 
     def _yield(self, op: For, carried: list[Scratch], body: list[Statement]) -> None:
         """Copy what was not computed in place, through temporaries when a carried value moves to another place."""
-        moves: list[tuple[Value, _Place]] = []
+        moves: list[tuple[Value, Place]] = []
         for arg, value in zip(op.body.args, op.body.yields, strict=True):
             place, now = self.places[arg], self.places[value]
-            assert isinstance(place, _Place)
-            if isinstance(now, _Place) and now.scratch is place.scratch and now.template == place.template:
+            assert isinstance(place, Place)
+            if isinstance(now, Place) and now.scratch is place.scratch and now.template == place.template:
                 continue
             moves.append((value, place))
         for position, (value, place) in enumerate(moves):
             now = self.places[value]
-            if isinstance(now, _Place) and now.scratch in carried:
+            if isinstance(now, Place) and now.scratch in carried:
                 kept = self._new_place(_tile_type(value), "moved")
                 body.append(self._copy(value, kept))
                 held = Value(value.type, value.name)
@@ -389,55 +347,55 @@ class _Lowering:
                 moves[position] = (held, place)
         body.extend(self._copy(value, place) for value, place in moves)
 
-    def _start_at_first(self, body: list[Statement], place: _Place | _Fill, first: Index) -> None:
-        assert isinstance(place, _Place)
+    def _start_at_first(self, body: list[Statement], place: Place | Fill, first: Index) -> None:
+        assert isinstance(place, Place)
         for statement in body:
             if isinstance(statement, Matmul) and statement.target.source is place.scratch.value:
                 statement.first = first
 
-    def _adoptable(self, value: Value, place: _Place) -> bool:
+    def _adoptable(self, value: Value, place: Place) -> bool:
         """Whether a value's storage can be taken over: this is its only use, and it is made anew whenever this is reached."""
         return place.whole and not place.alias and self.uses[value] == 1 and value in self.local
 
     # -- places --------------------------------------------------------------------------------------------------
-    def _stored(self, value: Value, out: list[Statement]) -> _Place:
+    def _stored(self, value: Value, out: list[Statement]) -> Place:
         """The place of a value, filled now when it is a constant."""
         place = self._place(value)
-        if isinstance(place, _Fill):
+        if isinstance(place, Fill):
             made = self._new_place(_tile_type(value), value.name or "fill")
             out.append(self._copy(value, made))
             return made
         return place
 
-    def _place(self, value: Value) -> _Place | _Fill:
+    def _place(self, value: Value) -> Place | Fill:
         place = self.places[value]
-        assert not isinstance(place, _Inline | _Scaled), "only its one user reads what is not stored as it is"
+        assert not isinstance(place, Inline | Scaled), "only its one user reads what is not stored as it is"
         return place
 
-    def _copy(self, value: Value, place: _Place) -> Instruction:
+    def _copy(self, value: Value, place: Place) -> Instruction:
         axes = tuple(Axis(f"d{i}", size) for i, size in enumerate(_tile_type(value).shape))
         source = self._place(value)
-        body: Scalar = source.value if isinstance(source, _Fill) else self._read(source, axes)
+        body: Scalar = source.value if isinstance(source, Fill) else self._read(source, axes)
         where = value.owner.location if value.owner else self.kernel.location
         return Vector(self._read(place, axes), axes, body, location=where)
 
-    def _read(self, place: _Place, axes: tuple[Axis, ...]) -> Read:
+    def _read(self, place: Place, axes: tuple[Axis, ...]) -> Read:
         return place.read(tuple(index(axis.name) for axis in axes))
 
-    def _target_place(self, value: Value, axes: tuple[Axis, ...], order: tuple[int, ...] | None = None) -> _Place:
+    def _target_place(self, value: Value, axes: tuple[Axis, ...], order: tuple[int, ...] | None = None) -> Place:
         forced = self.forced.get(value)
         if forced is not None:
-            place = _Place(forced, tuple(index(f"${i}") for i in range(len(axes))))
+            place = Place(forced, tuple(index(f"${i}") for i in range(len(axes))))
         else:
             place = self._new_place(_tile_type(value), value.name or "v", order)
         self.places[value] = place
         return place
 
-    def _new_place(self, type: TileType, name: str, order: tuple[int, ...] | None = None) -> _Place:
+    def _new_place(self, type: TileType, name: str, order: tuple[int, ...] | None = None) -> Place:
         positions = tuple(range(len(type.shape))) if order is None else order
         made = scratch(self._fresh(name), type.dtype, tuple(type.shape[i] for i in positions))
         self.scratches.append(made)
-        return _Place(made, tuple(index(f"${i}") for i in positions))
+        return Place(made, tuple(index(f"${i}") for i in positions))
 
     def _fresh(self, name: str) -> str:
         base = spelled(name).replace(".", "_")
@@ -484,35 +442,17 @@ class _Lowering:
         body = body.substitute(dict(self.sizes)) if self.sizes else body
 
         def change(node: Scalar) -> Scalar | None:
-            if isinstance(node, Apply) and node.function in _COMPARISONS:
-                return self._narrow_comparison(node)
+            if isinstance(node, Apply) and node.function in COMPARISONS:
+                return narrow_comparison(node, self.ranges)
             if not isinstance(node, Read) or node.source not in self.places:
                 return None
             place = self.places[node.source]
-            if isinstance(place, _Inline):
+            if isinstance(place, Inline):
                 return place.body.substitute({a.name: i for a, i in zip(place.axes, node.indices, strict=True)})
-            assert not isinstance(place, _Scaled), "only a product reads blocks with scales"
-            return place.value if isinstance(place, _Fill) else place.read(node.indices)
+            assert not isinstance(place, Scaled), "only a product reads blocks with scales"
+            return place.value if isinstance(place, Fill) else place.read(node.indices)
 
         return body.rewrite(change)
-
-    def _narrow_comparison(self, node: Apply) -> Scalar | None:
-        """Positions are compared as i32 where they fit: the vector unit's lanes are 32 bits wide."""
-        narrow: list[Scalar] = []
-        for arg in node.args:
-            if isinstance(arg, ScalarLiteral) and arg.dtype is I64 and abs(int(arg.value)) < 1 << 31:
-                narrow.append(ScalarLiteral(arg.value, I32))
-            elif isinstance(arg, IndexValue) and arg.dtype is I64 and not arg.children():
-                low, high = arg.index.limits(self.ranges)
-                if low is None or high is None or low < -(1 << 31) or high >= 1 << 31:
-                    return None
-                narrow.append(IndexValue(arg.index, I32))
-            else:
-                return None
-        return Apply(node.function, narrow, node.dtype)
-
-
-_COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 
 
 def _tile_type(value: Value) -> TileType:

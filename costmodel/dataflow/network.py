@@ -15,7 +15,8 @@ from math import inf
 import numpy as np
 
 from codesign.costmodel.dataflow.shape import Array
-from codesign.costmodel.machine import Level, Machine
+from codesign.costmodel.levels import Level
+from codesign.costmodel.machine import Machine
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import numpy as np
 
 from codesign.costmodel.dataflow.network import Network, network_of
 from codesign.costmodel.launches import launch_seconds
-from codesign.costmodel.machine import Level, Machine, Unit
+from codesign.costmodel.levels import Level
+from codesign.costmodel.machine import Machine, Unit
 from codesign.ir.dtypes import DTYPES, DType
 from codesign.ir.errors import MachineError, UnsupportedError
 

@@ -13,7 +13,9 @@ from math import inf, prod
 import numpy as np
 import numpy.typing as npt
 
-from codesign.costmodel.machine import Figure, Level, Machine, Unit
+from codesign.costmodel.figure import Figure
+from codesign.costmodel.levels import Level
+from codesign.costmodel.machine import Machine, Unit
 from codesign.costmodel.mapping.problem import ROLES
 from codesign.ir.errors import MachineError, UnsupportedError
 

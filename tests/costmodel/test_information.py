@@ -13,7 +13,8 @@ from codesign.costmodel.fitting import Prepared
 from codesign.costmodel.gpu.parameters import load_calibration
 from codesign.costmodel.information import design, identify, known_of
 from codesign.costmodel.machine import load_machine
-from codesign.costmodel.tables import Rows, kernels_of
+from codesign.costmodel.rows import Rows
+from codesign.costmodel.tables import kernels_of
 
 A100 = load_machine("a100_sxm")
 P = load_calibration(A100).parameters

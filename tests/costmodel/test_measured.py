@@ -17,8 +17,10 @@ from codesign.costmodel.gpu.model import family_of
 from codesign.costmodel.gpu.parameters import calibration_like
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.ranking import quality, rankings
+from codesign.costmodel.rows import TableError
+from codesign.costmodel.serving import visited
 from codesign.costmodel.sums import Part, time_of_parts, total
-from codesign.costmodel.tables import TableError, kernels_of, read_table, visited
+from codesign.costmodel.tables import kernels_of, read_table
 from codesign.costmodel.validation import predictions, report
 
 

@@ -14,7 +14,8 @@ from codesign.costmodel.fitting import prepare
 from codesign.costmodel.gpu.parameters import load_calibration
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.quantised import FORMATS, formats
-from codesign.costmodel.tables import Rows, kernels_of
+from codesign.costmodel.rows import Rows
+from codesign.costmodel.tables import kernels_of
 
 
 def _rows(dtype: str, m: int, n: int = 128, k: int = 4096) -> Rows:

@@ -10,7 +10,8 @@ import pytest
 
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.ranking import is_ranking, rankings
-from codesign.costmodel.tables import TableError, kernels_of, read_table
+from codesign.costmodel.rows import TableError
+from codesign.costmodel.tables import kernels_of, read_table
 
 
 @pytest.mark.parametrize(

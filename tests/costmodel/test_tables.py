@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from codesign.costmodel.tables import KINDS, TableError, kernels_of, kind_of, read_table, remark_of, unknown_sources
+from codesign.costmodel.rows import TableError
+from codesign.costmodel.tables import KINDS, kernels_of, kind_of, read_table, remark_of, unknown_sources
 
 
 def _table(name: str) -> pd.DataFrame:

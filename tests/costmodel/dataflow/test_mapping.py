@@ -12,7 +12,8 @@ from codesign.accelerator_tables import accelerator_predictions
 from codesign.costmodel.dataflow import target_of
 from codesign.costmodel.dataflow.mapping import Figures, Layer, mapping_clocks, mapping_seconds, parse_mapping
 from codesign.costmodel.machine import load_machine
-from codesign.costmodel.tables import TableError, read_table
+from codesign.costmodel.rows import TableError
+from codesign.costmodel.tables import read_table
 from codesign.ir.errors import ScheduleError
 
 GEMMINI = load_machine("gemmini_16x16")

@@ -12,7 +12,7 @@ from codesign.costmodel.fitting import prepare
 from codesign.costmodel.gpu.library import library
 from codesign.costmodel.gpu.parameters import load_calibration
 from codesign.costmodel.machine import Machine, load_machine
-from codesign.costmodel.tables import Columns, Rows
+from codesign.costmodel.rows import Columns, Rows
 
 SHAPES = [(16, 4096, 4096), (256, 1024, 8192), (1024, 5120, 640), (4096, 4096, 4096), (8192, 2048, 128)]
 

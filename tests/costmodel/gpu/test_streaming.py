@@ -19,8 +19,8 @@ from codesign.costmodel.gpu.timing import estimate
 from codesign.costmodel.gpu.traffic import FRESH, cold_share, traffic
 from codesign.costmodel.gpu.work import DIVISION_INTEGER, DIVISION_SPECIAL, work
 from codesign.costmodel.machine import load_machine
+from codesign.costmodel.rows import Rows
 from codesign.costmodel.summary import KernelSummary
-from codesign.costmodel.tables import Rows
 from codesign.ir.schedule import Schedule
 
 A100 = load_machine("a100_sxm")
