@@ -18,6 +18,8 @@ from codesign.ir.errors import CodesignError
 from codesign.lab.choices import Engine, Jobs, RayAddress
 
 if TYPE_CHECKING:
+    from codesign.costmodel.machine import Machine
+    from codesign.lab.machines.ask import Questions
     from codesign.lab.machines.document import WhatIf
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -74,20 +76,11 @@ def _whatif(
     from codesign.costmodel.machine import load_machine
 
     machine = load_machine(target)
-    if sobol is not None and sobol & (sobol - 1):
-        raise CodesignError(f"--sobol {sobol} is not a power of two", hint="as in --sobol 32")
     command.page_at(report)
-    kept = database
-    if kept is None and (fusion or sweep or pareto or sobol or jobs > 1 or engine is Engine.ray):
-        kept = Path(f"{model.stem}.whatif.db")
-    if kept is not None:
-        command.need("lab", "sqlalchemy")
-    if engine is Engine.ray:
-        command.need("ray", "ray")
-    if pareto:
-        command.need("lab", "optuna")
-    from codesign.lab.machines.ask import Questions, answer
-    from codesign.lab.machines.workload import workload
+    many = fusion or sweep or pareto or sobol or jobs > 1 or engine is Engine.ray
+    kept = database or (Path(f"{model.stem}.whatif.db") if many else None)
+    _need(database=kept is not None, ray=engine is Engine.ray, optuna=bool(pareto))
+    from codesign.lab.machines.ask import Questions
 
     asked = Questions(
         slopes=sensitivities,
@@ -98,21 +91,13 @@ def _whatif(
         searched=Questions.ranges(pareto, machine),
         prices=_prices(price or []),
         trials=trials,
-        samples=sobol,
+        samples=_power_of_two(sobol),
         chosen=chosen,
         seed=seed,
     )
-    with command.progress(not as_json) as steps:
-        steps.step(f"compiling {model.name} for {machine.name}")
-        plain = workload(model, machine)
-        if kept is None:
-            answers = answer(plain, asked, steps)
-        else:
-            from codesign.lab.machines.recorded import recorded
-
-            on_ray = engine is Engine.ray
-            with recorded(plain, kept, repr(asked), jobs=jobs, ray=on_ray, address=ray_address) as workers:
-                answers = answer(workers, asked, steps)
+    answers = _answered(
+        model, machine, asked, kept, not as_json, jobs=jobs, ray=engine is Engine.ray, address=ray_address
+    )
     if report is not None:
         from codesign.lab.machines.page import whatif_page
 
@@ -121,6 +106,48 @@ def _whatif(
         command.print_json(answers.model_dump(mode="json"))
     else:
         _print(answers, report)
+
+
+def _power_of_two(sobol: int | None) -> int | None:
+    if sobol is not None and sobol & (sobol - 1):
+        raise CodesignError(f"--sobol {sobol} is not a power of two", hint="as in --sobol 32")
+    return sobol
+
+
+def _need(*, database: bool, ray: bool, optuna: bool) -> None:
+    """Extras that what was asked for takes."""
+    if database:
+        command.need("lab", "sqlalchemy")
+    if ray:
+        command.need("ray", "ray")
+    if optuna:
+        command.need("lab", "optuna")
+
+
+def _answered(
+    model: Path,
+    machine: Machine,
+    asked: Questions,
+    kept: Path | None,
+    shown: bool,
+    *,
+    jobs: int,
+    ray: bool,
+    address: str | None,
+) -> WhatIf:
+    """The answers about a model on a machine; `kept`: the database that they go through, where there is one."""
+    from codesign.lab.machines.ask import answer
+    from codesign.lab.machines.workload import workload
+
+    with command.progress(shown) as steps:
+        steps.step(f"compiling {model.name} for {machine.name}")
+        plain = workload(model, machine)
+        if kept is None:
+            return answer(plain, asked, steps)
+        from codesign.lab.machines.recorded import recorded
+
+        with recorded(plain, kept, repr(asked), jobs=jobs, ray=ray, address=address) as workers:
+            return answer(workers, asked, steps)
 
 
 def _prices(given: list[str]) -> dict[str, float]:

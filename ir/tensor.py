@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from codesign.ir.core import Block, Op, Value, tensor_type
 from codesign.ir.dtypes import BOOL, I64, DType
@@ -16,6 +16,7 @@ from codesign.ir.index import Bounds, Index
 from codesign.ir.location import UNKNOWN, Location
 from codesign.ir.scalar import Scalar
 from codesign.ir.types import TensorType
+from codesign.ir.writes import Combine, Write
 
 Distribution = Literal["uniform", "normal", "bits"]
 Monoid = Literal["sum", "prod", "max", "min", "any", "all", "argmax", "argmin"]
@@ -126,36 +127,6 @@ class Constant(Op):
     def __init__(self, constant: str, type: TensorType, *, name: str = "", location: Location = UNKNOWN) -> None:
         self.constant = constant
         super().__init__((Value(type, name or constant),), location)
-
-
-Combine = Literal["set", "add", "mul", "max", "min"]
-"""What a write makes of an element and of what was there before."""
-
-COMBINERS: tuple[Combine, ...] = get_args(Combine)
-
-
-@dataclass(frozen=True)
-class Write:
-    """Where a result of a fusion goes in a tensor that was there before: `%base at [i, %position[0] + j]`, over the dims of the result.
-
-    Points outside the tensor are skipped; where it says `within` instead of `at` they are an error. Of points that share an element, one is
-    written, or with another `combine` than "set" all are combined with what was there (`add %base at ...`), each once and in any order.
-    """
-
-    base: Value
-    at: tuple[Index, ...]
-    within: bool = False
-    combine: Combine = "set"
-
-    def operands(self) -> tuple[Value, ...]:
-        """The tensor written into, and what its indices read."""
-        reads = (read.source for i in self.at for scalar in i.data() for read in scalar.reads())
-        return tuple(dict.fromkeys((self.base, *reads)))
-
-    def replaced(self, mapping: Mapping[Value, Value]) -> Write:
-        """The same over other values."""
-        at = tuple(i.substitute({}, lambda s: s.replace_sources(mapping)) if i.data() else i for i in self.at)
-        return Write(mapping.get(self.base, self.base), at, self.within, self.combine)
 
 
 class Fusion(Op):

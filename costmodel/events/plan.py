@@ -125,7 +125,6 @@ def plan_columns(
     columns, idle = {name: float(value) for name, value in decided.items()}, float(idle)
     g = geometry(kernel, columns, values, float(machine.instances("shared")))
     knobs = Knobs.of(columns)
-    wide = wide_of(machine)
     single = {name: np.float64(value) for name, value in columns.items()}
     w, held = block_work(kernel, g, machine, single, compiled)
     warps, pipeline = np.float64(knobs.warps), np.float64(knobs.pipeline)
@@ -142,26 +141,24 @@ def plan_columns(
     panels = panels_of(kernel, g, runs, walk, chip.cache_bytes, p.warm)
     from_dram = reads(panels, walk, chip.sms * together, float(w.store_bytes), chip.cache_bytes, places)
     distinct, online = _bytes_of(panels)
-    sharing = min(walk.blocks, chip.sms)
     missed = min(from_dram.total / max(distinct, 1.0), 1.0)
     chain, meeting = None, None
     if kernel.chained > 1:
+        underway = in_flight_bytes(w, columns, found.threads, pipeline - stages_consumed(w, wide_of(machine)))
+        latencies = {"l2_latency": chip.l2_latency, "dram_latency": chip.dram_latency}
         chain = chain_block(
-            w, columns, values, p,
-            missed=missed, in_flight_bytes=in_flight_bytes(w, columns, found.threads, pipeline - stages_consumed(w, wide)),
-            clock=chip.clock, l2_latency=chip.l2_latency, dram_latency=chip.dram_latency,
+            w, columns, values, p, missed=missed, in_flight_bytes=underway, clock=chip.clock, **latencies
+        )
+        met = meeting_seconds(
+            kernel, g, w, columns, idle, p,
+            dram_bandwidth=chip.read_bandwidth, l2_bandwidth=chip.l2_bandwidth, cache_bytes=chip.cache_bytes,
+            port=port_bytes_per_clock(machine) * chip.clock, **latencies,
         )  # fmt: skip
-        meeting = float(
-            meeting_seconds(
-                kernel, g, w, columns, idle, p,
-                dram_bandwidth=chip.read_bandwidth, l2_bandwidth=chip.l2_bandwidth, cache_bytes=chip.cache_bytes,
-                port=port_bytes_per_clock(machine) * chip.clock, l2_latency=chip.l2_latency, dram_latency=chip.dram_latency,
-            )
-        ) + float(walk.blocks * idle / (chip.sms * resident) * chain.begin)  # fmt: skip
+        meeting = float(met) + float(walk.blocks * idle / (chip.sms * resident) * chain.begin)
     around = Around(
         missed=missed,
-        read_seconds=from_dram.per_block(0, walk.blocks) * sharing / chip.read_bandwidth,
-        write_seconds=float(w.store_bytes) * sharing / chip.write_bandwidth,
+        read_seconds=from_dram.per_block(0, walk.blocks) * min(walk.blocks, chip.sms) / chip.read_bandwidth,
+        write_seconds=float(w.store_bytes) * min(walk.blocks, chip.sms) / chip.write_bandwidth,
         chained=kernel.chained,
         chain=chain,
         chain_trips=sum(float(part.work.trips) for part in parts),
@@ -171,12 +168,12 @@ def plan_columns(
     bounds = roofline_bounds(kernel, machine, values)  # a kernel that found its inputs in L2 owes DRAM nothing
     served = Traffic(distinct, walk.blocks * float(w.store_bytes), 0.0, 0.0, distinct, online)
     joules = float(work_joules(w, walk.blocks, from_dram.total, walk.blocks * w.store_bytes, machine, p))
-    launch = p.launch_seconds + p.helper_seconds * float(further_launches(g, columns, idle))
+    later = p.helper_seconds * float(further_launches(g, columns, idle))
     return Plan(
         kernel=kernel.name,
         machine=machine.name,
         chip=chip,
-        parameters=replace(p, launch_seconds=launch),
+        parameters=replace(p, launch_seconds=p.launch_seconds + later),
         knobs=knobs,
         block=block_of(parts, w, g, found, machine, p, chip, knobs, around),
         from_dram=from_dram,

@@ -62,14 +62,14 @@ class Geometry:
     operands are staged."""
 
     extents: dict[str, Array]
-    tile: dict[str, Array]
-    mean: dict[str, Array]
-    blocks: dict[str, Array]
-    trips: dict[str, Array]
-    looped: dict[str, Array]
-    online: dict[str, Array]
-    split: Array
-    grid: Array
+    tile: dict[str, Array] = field(default_factory=dict)
+    mean: dict[str, Array] = field(default_factory=dict)
+    blocks: dict[str, Array] = field(default_factory=dict)
+    trips: dict[str, Array] = field(default_factory=dict)
+    looped: dict[str, Array] = field(default_factory=dict)
+    online: dict[str, Array] = field(default_factory=dict)
+    split: Array = 1.0
+    grid: Array = 1.0
     symbols: dict[str, Array] = field(default_factory=dict)
     cluster: dict[str, Array] = field(default_factory=dict)
     thread: dict[str, Array] = field(default_factory=dict)
@@ -108,97 +108,92 @@ def geometry(
     extents: dict[str, Array] = {}
     for dim, extent in kernel.extents.items():
         extents[dim] = float(extent.constant) if extent.is_constant else extent.evaluate(sizes)
-    tile: dict[str, Array] = {}
-    mean: dict[str, Array] = {}
-    blocks: dict[str, Array] = {}
-    trips: dict[str, Array] = {}
-    looped: dict[str, Array] = {}
-    online: dict[str, Array] = {}
-    grid: Array = 1.0
-    split: Array = 1.0
+    g = Geometry(extents, symbols=dict(sizes))
     for dim in kernel.outer:
-        extent = extents[dim]
-        size = knobs.get(f"tile.{dim}", 1.0)
-        count = np.ceil(extent / size)
-        tile[dim], mean[dim] = size, extent / count
-        if f"loop.{dim}" in knobs:  # the block walks along this dim by itself
-            serial = np.greater(knobs[f"loop.{dim}"], 0.0)
-            trips[dim], count = np.where(serial, count, 1.0), np.where(serial, 1.0, count)
-            tile[dim] = np.where(serial, mean[dim], size)  # threads past the end do nothing
-            looped[dim], online[dim] = serial, np.False_
-        blocks[dim] = count
-        grid = grid * count
+        _along_the_grid(g, dim, knobs)
     for dim in kernel.outer:
         if f"stride.{dim}" in knobs:
-            passes = np.maximum(grid / (knobs[f"stride.{dim}"] * sms), 1.0)
-            trips[dim] = np.ceil(passes)
-            tile[dim] = mean[dim] = mean[dim] * passes / trips[dim]
-            looped[dim], online[dim] = np.greater(passes, 1.0), np.False_
-            blocks[dim] = blocks[dim] / passes
-            grid = grid / passes
+            _striding(g, dim, knobs, sms)
     for dim in kernel.inner:
-        extent = extents[dim]
-        mode = knobs.get(f"reduce.{dim}", float(LOOPED))
-        parts = knobs.get(f"split.{dim}", 1.0)
-        step = knobs.get(f"tile.{dim}", 1.0)
-        resident = np.equal(mode, RESIDENT)
-        padded = np.exp2(np.ceil(np.log2(np.maximum(extent / parts, 1.0))))
-        step = np.where(resident, np.maximum(padded, step), step) if np.any(resident) else step
-        total = np.ceil(extent / step)
-        each = np.ceil(total / parts)
-        parts = np.ceil(total / each)
-        tile[dim], trips[dim] = step, each
-        mean[dim] = extent / (parts * each)
-        looped[dim] = np.logical_not(resident)
-        online[dim] = np.equal(mode, FOLD)
-        split = split * parts
-        grid = grid * parts
-    parted: dict[tuple[str, Stretch], Array] = {}
-    for dim in kernel.inner:
-        parted[dim, "whole"] = np.floor(extents[dim] / tile[dim]) / np.ceil(extents[dim] / tile[dim]) * trips[dim]
-        parted[dim, "after"] = trips[dim] - parted[dim, "whole"]
-    left: dict[str, Array] = {}
-    whole: Array = 1.0
-    skew: Array = 1.0
-    for dim, reach in kernel.reach.items():  # steps that a mask leaves, and the longest block's beside the mean one's
-        needed = {name: sizes[name] for name in reach.variables - extents.keys()}
-        seen = visited(reach, dim, tile, blocks, extents, needed)
-        steps, most, _ = seen.all
-        left[dim] = np.where(looped[dim], steps / np.ceil(extents[dim] / tile[dim]), 1.0)
-        parted.update({(dim, stretch): steps.mean for stretch, steps in seen.parted.items()})
-        trips[dim] = trips[dim] * left[dim]
-        whole = whole * np.where(looped[dim], seen.whole / np.maximum(steps, 1e-9), 0.0)
-        skew = np.maximum(skew, np.where(looped[dim], most / np.maximum(steps, 1e-9), 1.0))
-    asked: dict[str, Array] = {}
+        _inside(g, dim, knobs)
+    _masked(g, kernel, sizes)
     for dim in kernel.tested:
-        on = np.greater(knobs.get("skip", 0.0), 0.0) & looped[dim]
-        asked[dim] = np.where(on, trips[dim], 0.0)
-        passed = np.where(on, np.maximum(trips[dim] * VISITED, 1.0), trips[dim])
-        share, trips[dim] = passed / np.maximum(trips[dim], 1e-9), passed
-        parted.update({key: steps * share for key, steps in parted.items() if key[0] == dim})
-    cluster = {dim: knobs[f"cluster.{dim}"] for dim in kernel.outer if f"cluster.{dim}" in knobs}
-    thread = {
-        name: column
-        for name, column in knobs.items()
-        if name.startswith(("inner.thread.", "vector.", "staged.", "loaders.", "apart.", "pitch.", "read_only."))
-        or name == "unflatten"
-    }
-    return Geometry(
-        extents,
-        tile,
-        mean,
-        blocks,
-        trips,
-        looped,
-        online,
-        split,
-        grid,
-        dict(sizes),
-        cluster,
-        thread,
-        left,
-        skew,
-        asked,
-        whole,
-        parted,
-    )
+        _asked(g, dim, knobs)
+    g.cluster = {dim: knobs[f"cluster.{dim}"] for dim in kernel.outer if f"cluster.{dim}" in knobs}
+    g.thread = {name: column for name, column in knobs.items() if name.startswith(OF_THREADS) or name == "unflatten"}
+    return g
+
+
+OF_THREADS = ("inner.thread.", "vector.", "staged.", "loaders.", "apart.", "pitch.", "read_only.")
+"""Knobs that say what single threads hold and how operands are staged."""
+
+
+def _along_the_grid(g: Geometry, dim: str, knobs: Mapping[str, Array]) -> None:
+    """The blocks along an outer dim, or the trips of a block that walks along it by itself."""
+    extent, size = g.extents[dim], knobs.get(f"tile.{dim}", 1.0)
+    count = np.ceil(extent / size)
+    g.tile[dim], g.mean[dim] = size, extent / count
+    if f"loop.{dim}" in knobs:
+        serial = np.greater(knobs[f"loop.{dim}"], 0.0)
+        g.trips[dim], count = np.where(serial, count, 1.0), np.where(serial, 1.0, count)
+        g.tile[dim] = np.where(serial, g.mean[dim], size)  # threads past the end do nothing
+        g.looped[dim], g.online[dim] = serial, np.False_
+    g.blocks[dim] = count
+    g.grid = g.grid * count
+
+
+def _striding(g: Geometry, dim: str, knobs: Mapping[str, Array], sms: float) -> None:
+    """No more blocks than the SMs have at once, which stride over the grid along an outer dim."""
+    passes = np.maximum(g.grid / (knobs[f"stride.{dim}"] * sms), 1.0)
+    g.trips[dim] = np.ceil(passes)
+    g.tile[dim] = g.mean[dim] = g.mean[dim] * passes / g.trips[dim]
+    g.looped[dim], g.online[dim] = np.greater(passes, 1.0), np.False_
+    g.blocks[dim] = g.blocks[dim] / passes
+    g.grid = g.grid / passes
+
+
+def _inside(g: Geometry, dim: str, knobs: Mapping[str, Array]) -> None:
+    """The steps along an inner dim, in parts where the reduction is split."""
+    extent = g.extents[dim]
+    mode, parts, step = (knobs.get(f"{name}.{dim}", default) for name, default in _INSIDE)
+    resident = np.equal(mode, RESIDENT)
+    padded = np.exp2(np.ceil(np.log2(np.maximum(extent / parts, 1.0))))
+    step = np.where(resident, np.maximum(padded, step), step) if np.any(resident) else step
+    total = np.ceil(extent / step)
+    each = np.ceil(total / parts)
+    parts = np.ceil(total / each)
+    g.tile[dim], g.trips[dim] = step, each
+    g.mean[dim] = extent / (parts * each)
+    g.looped[dim] = np.logical_not(resident)
+    g.online[dim] = np.equal(mode, FOLD)
+    g.split = g.split * parts
+    g.grid = g.grid * parts
+    g.parted[dim, "whole"] = np.floor(extent / step) / total * each
+    g.parted[dim, "after"] = each - g.parted[dim, "whole"]
+
+
+_INSIDE = (("reduce", float(LOOPED)), ("split", 1.0), ("tile", 1.0))
+
+
+def _masked(g: Geometry, kernel: KernelSummary, sizes: Mapping[str, Array]) -> None:
+    """Steps that masks leave, and the longest block's beside the mean one's."""
+    g.whole = 1.0
+    for dim, reach in kernel.reach.items():
+        needed = {name: sizes[name] for name in reach.variables - g.extents.keys()}
+        seen = visited(reach, dim, g.tile, g.blocks, g.extents, needed)
+        steps, most, _ = seen.all
+        looped = g.looped[dim]
+        g.left[dim] = np.where(looped, steps / np.ceil(g.extents[dim] / g.tile[dim]), 1.0)
+        g.parted.update({(dim, stretch): steps.mean for stretch, steps in seen.parted.items()})
+        g.trips[dim] = g.trips[dim] * g.left[dim]
+        g.whole = g.whole * np.where(looped, seen.whole / np.maximum(steps, 1e-9), 0.0)
+        g.skew = np.maximum(g.skew, np.where(looped, most / np.maximum(steps, 1e-9), 1.0))
+
+
+def _asked(g: Geometry, dim: str, knobs: Mapping[str, Array]) -> None:
+    """Steps along a dim in which data are asked whether there is anything to do, and those in which there is."""
+    on = np.greater(knobs.get("skip", 0.0), 0.0) & g.looped[dim]
+    g.asked[dim] = np.where(on, g.trips[dim], 0.0)
+    passed = np.where(on, np.maximum(g.trips[dim] * VISITED, 1.0), g.trips[dim])
+    share, g.trips[dim] = passed / np.maximum(g.trips[dim], 1e-9), passed
+    g.parted.update({key: steps * share for key, steps in g.parted.items() if key[0] == dim})

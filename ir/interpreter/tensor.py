@@ -21,6 +21,7 @@ from codesign.ir.interpreter.symbols import bind_symbols
 from codesign.ir.interpreter.tile import run_kernel, with_outputs
 from codesign.ir.numerics import Array, combine_at, convert, held
 from codesign.ir.tile import Kernel
+from codesign.ir.writes import Combine, Write
 
 External = Callable[[tensor.Call, Sequence[Array]], Any]
 """Runs a `call` op: gets the op and its input arrays, returns one array or a sequence of them."""
@@ -174,7 +175,7 @@ def _fusion(op: tensor.Fusion, env: dict[Value, Array], context: Context) -> lis
 
 
 def _written(
-    op: tensor.Fusion, write: tensor.Write, value: Value, new: Array, env: dict[Value, Array], context: Context
+    op: tensor.Fusion, write: Write, value: Value, new: Array, env: dict[Value, Array], context: Context
 ) -> Array:
     """A copy of what is written into, with the new elements in it."""
     assert isinstance(value.owner, tensor.Compute)
@@ -186,7 +187,7 @@ def _written(
     return _combined(write.combine, result, target, new.reshape(-1)[chosen], tensor_type(write.base).dtype)
 
 
-def _combined(combine: tensor.Combine, into: Array, places: tuple[Array, ...], new: Array, dtype: DType) -> Array:
+def _combined(combine: Combine, into: Array, places: tuple[Array, ...], new: Array, dtype: DType) -> Array:
     """A tensor with new elements written or combined into it."""
     result = into
     if not into.ndim:  # all of them fall on the one element

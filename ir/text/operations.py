@@ -11,9 +11,10 @@ from codesign.ir.core import Block, Op, Value
 from codesign.ir.index import Index
 from codesign.ir.precision import PRECISIONS
 from codesign.ir.scalar import Literal
-from codesign.ir.tensor import COMBINERS, MONOIDS
+from codesign.ir.tensor import MONOIDS
 from codesign.ir.text.builder import Builder, Rule, all_children, child, children
 from codesign.ir.text.expressions import Branch, Node
+from codesign.ir.writes import COMBINERS, Combine, Write
 
 SCAN_MONOIDS = ("sum", "prod", "max", "min", "argmax", "argmin", "logsumexp")
 DISTRIBUTIONS = ("uniform", "normal", "bits")
@@ -42,12 +43,12 @@ def _fusion(b: Builder, node: Node, names: list[str]) -> Op:
     label, block, listed, reshaped = node.children
     inner = b.block(block)
     given = names if len(names) == len(inner.yields) else []  # a wrong count is told by who called this
-    writes: dict[int, tensor.Write] = {}
+    writes: dict[int, Write] = {}
     for entry in children(listed):
         _, combine, base, at = all_children(entry)
         within = isinstance(entry, Tree) and entry.data == "write_within"
-        kind: tensor.Combine = "set" if combine is None else b.one_of(combine, COMBINERS, "combiner")
-        writes[_result(b, child(entry, 0), inner)] = tensor.Write(b.value(base), b.indices(at), within, kind)
+        kind: Combine = "set" if combine is None else b.one_of(combine, COMBINERS, "combiner")
+        writes[_result(b, child(entry, 0), inner)] = Write(b.value(base), b.indices(at), within, kind)
     shapes = {_result(b, child(entry, 0), inner): b.indices(child(entry, 1)) for entry in children(reshaped)}
     named = "" if label is None else b.string(label)
     return tensor.Fusion(inner, names=given, label=named, writes=writes, shapes=shapes)

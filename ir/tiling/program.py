@@ -14,13 +14,14 @@ from codesign.ir.index import Index
 from codesign.ir.location import merge
 from codesign.ir.scalar import Scalar, cast
 from codesign.ir.skipping import contributing
-from codesign.ir.tensor import Compute, Write
+from codesign.ir.tensor import Compute
 from codesign.ir.tile import Dot, For, Map, Reduce, When
 from codesign.ir.tiling.bounds import Steps, loop_bounds, reach_of, stretches
 from codesign.ir.tiling.domain import DimPlan, Domain
 from codesign.ir.tiling.folding import tasks_of
 from codesign.ir.tiling.reductions import StoreTask, Task, reduction
 from codesign.ir.tiling.values import Scope, Tile, Values
+from codesign.ir.writes import Write
 
 Output = tuple[Value, tuple[Index, ...]]
 """A buffer and where a result goes in it: one index per buffer dim over the result's dims."""

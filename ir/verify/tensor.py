@@ -25,6 +25,7 @@ from codesign.ir.verify.expressions import (
     same_types,
 )
 from codesign.ir.verify.names import check_call
+from codesign.ir.writes import COMBINERS, Write
 
 
 class TensorVerifier:
@@ -175,9 +176,9 @@ def _shape(op: tensor.Fusion, position: int, shape: tuple[Index, ...]) -> None:
         fail(op, f"result {position} has {product(shape)} elements, of which {made} are computed")
 
 
-def _write(v: TensorVerifier, op: tensor.Fusion, write: tensor.Write, made: tensor.Compute) -> None:
-    if write.combine not in tensor.COMBINERS:
-        fail(op, f"unknown combiner {write.combine!r}", hint=f"known: {', '.join(tensor.COMBINERS)}")
+def _write(v: TensorVerifier, op: tensor.Fusion, write: Write, made: tensor.Compute) -> None:
+    if write.combine not in COMBINERS:
+        fail(op, f"unknown combiner {write.combine!r}", hint=f"known: {', '.join(COMBINERS)}")
     if len(write.at) != len(write.base.shape):
         fail(op, f"writes %{write.base.name} of rank {len(write.base.shape)} at {len(write.at)} indices")
     names = v.symbols | {dim.name for dim in made.dims}
@@ -189,8 +190,8 @@ def _write(v: TensorVerifier, op: tensor.Fusion, write: tensor.Write, made: tens
 
 
 def _scatter(v: TensorVerifier, op: tensor.Scatter, defined: set[Value]) -> None:
-    if op.combine not in tensor.COMBINERS:
-        fail(op, f"unknown combiner {op.combine!r}", hint=f"known: {', '.join(tensor.COMBINERS)}")
+    if op.combine not in COMBINERS:
+        fail(op, f"unknown combiner {op.combine!r}", hint=f"known: {', '.join(COMBINERS)}")
     if len(op.target) != len(op.init.shape):
         fail(op, f"writes %{op.init.name} of rank {len(op.init.shape)} at {len(op.target)} indices")
     v.scalar(op, op.body, op.dims)

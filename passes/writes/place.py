@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.index import Index, index
 from codesign.ir.scalar import Read
-from codesign.ir.tensor import Compute, Dim, Fusion, Scatter, Write
+from codesign.ir.tensor import Compute, Dim, Fusion, Scatter
+from codesign.ir.writes import Write
 from codesign.passes.writes.memory import Ownership, first_place
 
 
