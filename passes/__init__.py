@@ -8,6 +8,7 @@ from codesign.passes.context import Context, Pricer
 from codesign.passes.fuse import Fuse
 from codesign.passes.kernels import PlanMemory, Tile
 from codesign.passes.manager import PASSES, Pass, PassManager, parse_pipeline, print_pipeline, register
+from codesign.passes.narrow import Narrow
 from codesign.passes.nests import NestReductions
 from codesign.passes.orders import ReduceOrders
 from codesign.passes.pipeline import CLEAN_UP, DEFAULT, optimize
@@ -26,6 +27,7 @@ __all__ = [
     "DeadCode",
     "FoldViews",
     "Fuse",
+    "Narrow",
     "NestReductions",
     "Pass",
     "PassManager",

@@ -6,7 +6,7 @@ that are read elsewhere than at their own point are inlined.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from codesign.ir.analysis import contraction
@@ -17,6 +17,7 @@ from codesign.ir.reshape import reshaped
 from codesign.ir.scalar import Read, Scalar
 from codesign.ir.tensor import Compute, Dim
 from codesign.passes.algebra import Rewriting, simplify_scalar
+from codesign.passes.fusion.columns import in_columns
 from codesign.passes.fusion.group import Group, NotFusable, fresh_name, shown
 from codesign.passes.fusion.picks import with_picks
 from codesign.passes.fusion.tidy import spread_apart, tidy
@@ -46,12 +47,12 @@ def merge(first: Group, second: Group, keep: Set[Value], outer: Bounds) -> Group
     `keep`: values of the surrounding block that are used outside of both. Raises NotFusable with the reason.
     """
     first = _with_other_names(first, second)
-    producers = {op.result: op for op in first.computes}
-    flows = {value: producers[inner] for value, inner in first.outputs.items() if value in second.external}
-    kept = {value for value in first.outputs if value in keep}
     inlined: dict[Value, Compute] = {}
     cut_results = False
     while True:
+        producers = {op.result: op for op in first.computes}
+        flows = {value: producers[inner] for value, inner in first.outputs.items() if value in second.external}
+        kept = {value for value in first.outputs if value in keep}
         consumers = _with_inlined(second, flows, inlined, producers, outer)
         try:
             return _join(first, consumers, flows, second, kept, outer, cut_results)
@@ -61,7 +62,18 @@ def merge(first: Group, second: Group, keep: Set[Value], outer: Bounds) -> Group
             cut_results = not _inlined_instead(clash, inlined)
         except _Clash as clash:
             if not _inlined_instead(clash, inlined):
-                raise NotFusable(str(clash)) from None
+                outputs = _outputs_of(second, consumers)
+                parted = in_columns(first, consumers, outputs, clash.producer, kept, outer)
+                if parted is None:
+                    raise NotFusable(str(clash)) from None
+                first, second = parted
+                inlined = {}
+
+
+def _outputs_of(group: Group, copies: Sequence[Compute]) -> dict[Value, Compute]:
+    """What copies of a group's computes provide."""
+    of = dict(zip((op.result for op in group.computes), copies, strict=True))
+    return {value: of[inner] for value, inner in group.outputs.items()}
 
 
 def _with_picks_of(
@@ -169,8 +181,7 @@ def _join(
     cut_results: bool,
 ) -> Group:
     producers = {op.result: op for op in first.computes}
-    originals = dict(zip((op.result for op in second.computes), consumers, strict=True))
-    outputs = {value: originals[inner] for value, inner in second.outputs.items()}
+    outputs = _outputs_of(second, consumers)
     consumers, outputs = _cut_consumers(producers, consumers, outputs, outer, cut_results)
     basis = _Basis()
     whole = () if cut_results else (inner for value, inner in first.outputs.items() if value in kept)

@@ -1,0 +1,76 @@
+"""Where conditions on a dim branch: `n < 64` at 64, `n % 2 < 1` at each point of a period; and the digits that tell the branches apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+from codesign.ir.core import Value
+from codesign.ir.index import FloorDiv, Index, Mod, index
+from codesign.ir.scalar import Apply, Read, Scalar
+from codesign.ir.tensor import Compute, Dim
+from codesign.passes.fusion.group import fresh_name
+from codesign.passes.rebase import Split
+
+
+def branches(readers: Sequence[Compute], source: Value) -> tuple[dict[str, Split], dict[str, int]]:
+    """How to cut the dims along which a value is read where conditions on them branch, and the sizes of the digits that say which branch."""
+    splits: dict[str, Split] = {}
+    sizes: dict[str, int] = {}
+    reading = [op for op in readers if source in op.operands()]
+    reads = [read for op in reading for read in op.body.reads() if read.source is source]
+    names = {name for read in reads for place in read.indices for name in place.variables()}
+    for dim in dict.fromkeys(dim for op in reading for dim in op.domain if dim.name in names):
+        found = _digits(dim, [node for op in reading for node in op.body.walk()]) if dim.extent.is_constant else None
+        if found is not None:
+            splits[dim.name], asked = found
+            sizes.update(asked)
+    return splits, sizes
+
+
+def _digits(dim: Dim, nodes: Iterable[Scalar]) -> tuple[Split, dict[str, int]] | None:
+    """A dim as digits, and those that conditions ask for; None where none does or they are no whole parts of the dim."""
+    extent = dim.extent.constant
+    edges, periods = {extent}, {1}
+    for node in nodes:
+        for atom, edge in _conditions(node):
+            if isinstance(atom, Mod):
+                periods |= {atom.denominator.constant} if atom.numerator.variable == dim.name else set()
+            elif isinstance(atom, FloorDiv):
+                edges |= {edge * atom.denominator.constant} if atom.numerator.variable == dim.name else set()
+            elif atom == dim.name:
+                edges.add(edge)
+    high, low = math.gcd(*(edge for edge in edges if 0 < edge <= extent)), math.lcm(*periods)
+    if (high == extent and low == 1) or extent % high or high % low:
+        return None
+    digits, asked, value = list[Dim](), dict[str, int](), index(0)
+    for size, stride, wanted in ((extent // high, high, True), (high // low, low, False), (low, 1, True)):
+        if size > 1:
+            digits.append(Dim(fresh_name(dim.name), index(size)))
+            value = value + index(digits[-1].name) * stride
+            asked.update({digits[-1].name: size} if wanted else {})
+    return Split(dim.name, tuple(digits), value), asked
+
+
+def _conditions(node: Scalar) -> Iterator[tuple[str | Mod | FloorDiv, int]]:
+    """What a node compares with a constant, and the value of it from which on the comparison comes out otherwise."""
+    if isinstance(node, Read) and node.otherwise is not None:
+        for place, size in zip(node.indices, node.source.shape, strict=True):
+            yield from _edge(place, 0)
+            yield from _edge(place - size, 0)
+    if not isinstance(node, Apply) or node.function not in ("lt", "le", "gt", "ge") or node.reads():
+        return
+    yield from _edge(node.args[0].as_index() - node.args[1].as_index(), int(node.function in ("le", "gt")))
+
+
+def _edge(difference: Index, past: int) -> Iterator[tuple[str | Mod | FloorDiv, int]]:
+    """Of `atom - edge` or `edge - atom`, which changes its side at zero (or, `past` by one, beyond it), the atom and the edge."""
+    for sign in (1, -1):
+        rest = (difference - difference.offset) * sign
+        edge = difference.offset * -sign + (past if sign == 1 else 1 - past)
+        if rest.variable is not None:
+            yield rest.variable, edge
+        elif len(rest.terms) == 1 and rest.terms[0][1] == 1 and len(rest.terms[0][0]) == 1:
+            (atom,) = rest.terms[0][0]
+            if isinstance(atom, (Mod, FloorDiv)) and atom.denominator.is_constant:
+                yield atom, edge
