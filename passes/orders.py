@@ -1,8 +1,6 @@
-"""Short scans and sorts as reductions, which fuse with what is around them and need no routine of a library.
+"""Scans and short sorts as reductions, which fuse with what is around them and need no routine of a library.
 
-rewrite:
-    %r = scan f32[i: M, j: N] sum over j { f(i, j) }
-    ->  %r = compute f32[i: M, j: N] sum(n: N) { select(n <= j, f(i, n), 0) }
+rewrite:        (scans: `codesign.passes.running`)
     %v, %p = sort %x dim 1 descending keep K        (a few of many: `codesign.passes.rounds`)
     ->  %rank = compute i32[i: M, j: N] sum(n: N) { x[i, n] > x[i, j] or (x[i, n] == x[i, j] and n < j) }
         %p = compute i64[i: M, k: K] sum(j: N) { select(%rank[i, j] == k, j, 0) };  %v = compute[i: M, k: K] max(j: N) { ... x[i, j] ... }
@@ -15,31 +13,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from codesign.ir.core import Block, Module, Op, Value, tensor_type
+from codesign.ir.core import Block, Module, Op, Value
 from codesign.ir.dtypes import BOOL, I32, I64
 from codesign.ir.index import Index, index
 from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, cast, select
 from codesign.ir.tensor import Compute, Dim, Monoid, Scan, Sort
-from codesign.ir.tiling.monoids import identity, lowest
-from codesign.ir.types import TensorType
+from codesign.ir.tiling.monoids import lowest
 from codesign.passes.context import Context
 from codesign.passes.manager import FunctionPass, Pass, register
 from codesign.passes.rounds import equal, in_rounds, steps_of_rounds
+from codesign.passes.running import SHORT, running
 
 STEPS = 1 << 24
 """Elements compared or combined in all: what a large GPU does in about the time of a launch (264 blocks of 128 lanes at 1.7 GHz, 3 µs, a few
 operations each)."""
 
-SHORT = 64
-"""The same for each row where nobody knows how many rows there are."""
-
 
 @register
 @dataclass(frozen=True)
 class ReduceOrders(FunctionPass, Pass):
-    """Make short running reductions, sorts and top-k reductions: each element against all others of its row.
+    """Make running reductions, short sorts and short top-k reductions: each element against all others of its row, or of its block.
 
-    `steps`: the most elements compared or combined in all; 0 leaves every scan and sort as it is.
+    `steps`: the most elements compared in all of a sort, or of a scan that is not in blocks; 0 leaves every scan and sort as it is.
     """
 
     name: ClassVar[str] = "orders"
@@ -52,8 +47,8 @@ class ReduceOrders(FunctionPass, Pass):
             if mapping:
                 op.replace(mapping)
             new: list[Compute] = []
-            if isinstance(op, Scan) and self._is_short(op.result, op.dims[_over(op)].extent, context.sizes):
-                new = _scan(op)
+            if isinstance(op, Scan) and self.steps:
+                new = running(op, self.steps, context.sizes)
             elif isinstance(op, Sort) and op.source.shape:
                 rounds = steps_of_rounds(op)
                 if rounds is not None and self._is_short(op.source, rounds, context.sizes):
@@ -76,49 +71,6 @@ class ReduceOrders(FunctionPass, Pass):
             return steps.constant <= min(SHORT, self.steps)
         elements = math.prod(int(size.evaluate(dict(sizes))) for size in value.shape)
         return elements * steps.constant <= self.steps
-
-
-def _over(op: Scan) -> int:
-    return [dim.name for dim in op.dims].index(op.over)
-
-
-def _scan(op: Scan) -> list[Compute]:
-    """The computes of a running reduction; none where it has no such form."""
-    over, before = op.dims[_over(op)], f"{op.over}_before"
-    body = op.body.substitute({op.over: index(before)})
-    reached = apply("le", IndexValue(index(before)), IndexValue(index(op.over)))
-    inner = [Dim(before, over.extent)]
-    dtype, place = op.result.type.dtype, op.location
-
-    def running(monoid: Monoid, element: Scalar, result: Value) -> Compute:
-        inside = select(reached, element, identity(monoid, element.dtype))
-        kind = tensor_type(result).dtype
-        return Compute(
-            op.dims, inside, dtype=kind, reductions=inner, monoid=monoid, accumulate=element.dtype,
-            name=result.name, location=place,
-        )  # fmt: skip
-
-    if op.monoid in ("sum", "prod", "max", "min") and body.dtype is not BOOL:
-        return [running(_plain(op.monoid), cast(body, op.accumulate), op.result)]
-    if op.monoid not in ("argmax", "argmin") or body.dtype is BOOL:
-        return []
-    high = op.monoid == "argmax"
-    extreme = running("max" if high else "min", body, Value(_typed(op, body), f"{op.result.name}_extreme"))
-    reference = Read(extreme.result, [dim.name for dim in op.dims])
-    hit = apply("ge" if high else "le", body, reference)
-    if body.dtype.is_float:
-        hit = apply("or", hit, apply("isnan", body))
-    where = select(hit, cast(IndexValue(index(before)), dtype), Literal(0, dtype))
-    return [extreme, running("max", where, op.result)]
-
-
-def _plain(monoid: str) -> Monoid:
-    found: dict[str, Monoid] = {"sum": "sum", "prod": "prod", "max": "max", "min": "min"}
-    return found[monoid]
-
-
-def _typed(op: Scan, body: Scalar) -> TensorType:
-    return TensorType(body.dtype, tuple(dim.extent for dim in op.dims))
 
 
 def _sort(op: Sort) -> list[Compute]:

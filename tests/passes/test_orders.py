@@ -73,18 +73,48 @@ def test_running_reductions(monoid: str, over: str) -> None:
         same(text, ROWS)
 
 
-def test_long_ones_stay() -> None:
-    text = """
-    func @main(%x: f32[4096, 4096]) {
-      %r = scan f32[i: 4096, j: 4096] sum over j { %x[i, j] }
+@pytest.mark.parametrize("steps", [8, 300, 20_000])
+@pytest.mark.parametrize("monoid", ["sum", "prod", "max", "min", "argmax", "argmin", "logsumexp"])
+@pytest.mark.parametrize(("rows", "along"), [(2, 96), (3, 37)])
+def test_long_running_reductions_in_blocks_of_blocks(monoid: str, steps: int, rows: int, along: int) -> None:
+    kind = "i64" if monoid.startswith("arg") else "f32"
+    text = f"""
+    func @main(%x: f32[{rows}, {along}]) {{
+      %r = scan {kind}[i: {rows}, j: {along}] {monoid} over j {{ %x[i, j] * 2.0 }}
       return %r
-    }"""
-    kept = optimize(parse(text), Context(), pipeline="orders")
-    assert any(isinstance(op, Scan) for op in kept.main.body.ops)
+    }}"""
+    x = np.random.default_rng(along).integers(-3, 4, (rows, along)).astype(np.float32)
+    if monoid == "prod":
+        x = np.where(x > 0, np.float32(1), np.float32(0.5)) * np.sign(x + 0.5).astype(np.float32)
+    elif monoid != "sum":
+        x[0, along // 2], x[1, -1], x[1, : along // 2], x[0, 3] = nan, inf, -inf, 9
+    module = optimize(parse(text), Context(), pipeline=f"orders{{steps={steps}}}")
+    assert all(isinstance(op, Compute) for op in module.main.body.ops)
+    blocks = [op for op in module.main.body.ops if op.result.name.endswith("_blocks")]
+    assert len(blocks) >= {8: along // 48, 300: 1, 20_000: 0}[steps]
+    (found,), (wanted,) = evaluate(module, [x]), evaluate(parse(text), [x])
+    np.testing.assert_allclose(found, wanted, rtol=4e-6 if monoid == "logsumexp" else 0)
 
 
-def test_of_an_unknown_number_of_rows_only_the_short_ones_change() -> None:
-    def changed(length: int) -> bool:
+def test_a_block_of_a_long_scan_is_as_long_as_pays() -> None:
+    """Each element is combined with its block: few of many rows, many of a few."""
+
+    def longest(rows: int) -> int:
+        text = f"""
+        func @main(%x: f32[{rows}, 4096]) {{
+          %r = scan f32[i: {rows}, j: 4096] sum over j {{ %x[i, j] }}
+          return %r
+        }}"""
+        module = optimize(parse(text), Context(), pipeline="orders")
+        made = [op for op in module.main.body.ops if isinstance(op, Compute)]
+        return max(dim.extent.constant for op in made for dim in op.reductions)
+
+    assert longest(1) == 4096
+    assert longest(4096) <= 64
+
+
+def test_of_an_unknown_number_of_rows_long_ones_go_in_blocks_and_unknown_lengths_stay() -> None:
+    def made(length: int | str) -> list[str]:
         text = f"""
         module @m
         symbol n: 1 to 4096
@@ -93,10 +123,11 @@ def test_of_an_unknown_number_of_rows_only_the_short_ones_change() -> None:
           return %r
         }}"""
         module = optimize(parse(text), Context(), pipeline="orders")
-        return any(isinstance(op, Compute) for op in module.main.body.ops)
+        return [f"{op.opcode} {op.results[0].name}" for op in module.main.body.ops]
 
-    assert changed(64)
-    assert not changed(65)
+    assert made(64) == ["compute r"]
+    assert "compute r_total" in made(65)
+    assert made("n") == ["scan r"]
 
 
 def test_a_softmax_and_the_first_few_of_it_are_one_group() -> None:
