@@ -109,33 +109,6 @@ def dequantise(scales: Bytes, elements: Array, form: BlockFormat) -> Array:
     return np.asarray(numbers.reshape(elements.shape), np.float32)
 
 
-def encode(elements: Array, dtype: DType) -> Bytes:
-    """The bits of small floats, one in each byte: sign, exponent, mantissa."""
-    table = decode(np.arange(1 << (dtype.bits - 1), dtype=np.uint8), dtype)
-    codes = np.searchsorted(np.where(np.isnan(table), np.inf, table), np.abs(elements)).astype(np.uint8)
-    codes = np.where(np.isnan(elements), np.uint8((1 << (dtype.bits - 1)) - 1), codes)
-    return (codes | (np.signbit(elements).astype(np.uint8) << (dtype.bits - 1))).astype(np.uint8)
-
-
-def decode(codes: Bytes, dtype: DType) -> Array:
-    """The numbers of small floats from their bits, in float32."""
-    exponent_bits, mantissa = dtype.exponent, dtype.mantissa
-    bias = (1 << (exponent_bits - 1)) - 1
-    wide = codes.astype(np.int32)
-    power = (wide >> mantissa) & ((1 << exponent_bits) - 1)
-    part = wide & ((1 << mantissa) - 1)
-    number = np.ldexp(
-        part + np.where(power > 0, 1 << mantissa, 0).astype(np.float64), np.maximum(power, 1) - bias - mantissa
-    )
-    top = power == (1 << exponent_bits) - 1
-    if dtype is F8E5M2:
-        number = np.where(top, np.where(part == 0, np.inf, np.nan), number)
-    elif dtype is F8E4M3:
-        number = np.where(top & (part == 7), np.nan, number)
-    sign = np.where((wide >> (dtype.bits - 1)) & 1, -1.0, 1.0)
-    return np.asarray(number * sign, np.float32)
-
-
 def pack(codes: Bytes, bits: int) -> Bytes:
     """Codes of so many bits one after the other along the last axis, the first in the lowest bits."""
     each = (codes[..., None] >> np.arange(bits, dtype=np.uint8)) & np.uint8(1)

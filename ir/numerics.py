@@ -24,6 +24,7 @@ from codesign.ir.dtypes import (
     F16,
     DType,
 )
+from codesign.ir.small_floats import ONE_ZERO, decode, encode
 
 Array = npt.NDArray[Any]
 
@@ -40,8 +41,6 @@ GREATEST = {
 """The largest finite number of each small float."""
 
 _BEYOND = {**GREATEST, F8E5M2: np.inf, F8E4M3FNUZ: np.nan, F8E5M2FNUZ: np.nan}
-_ONE_ZERO = (F8E4M3FNUZ, F8E5M2FNUZ)
-"""The formats of AMD's CDNA 3 have neither infinities nor a negative zero, whose pattern is their only NaN."""
 
 
 def round_to(array: npt.ArrayLike, dtype: DType) -> Array:
@@ -64,8 +63,12 @@ def round_to(array: npt.ArrayLike, dtype: DType) -> Array:
 
 
 def reinterpret(array: npt.ArrayLike, source: DType, target: DType) -> Array:
-    """The bits of values of one dtype as values of another of the same width (8-bit floats excepted)."""
+    """The bits of values of one dtype as values of another of the same width. Of 8-bit floats one NaN is kept, not its bits."""
     held = np.asarray(array)
+    if source.is_float and source.bits == 8:
+        held = encode(np.asarray(held, np.float32), source)
+    if target.is_float and target.bits == 8:
+        return decode(held.view(np.uint8), target)
     if source is BF16:  # the upper half of a float32
         held = (np.asarray(held, np.float32).view(np.uint32) >> np.uint32(16)).astype(np.uint16)
     if target is BF16:
@@ -96,7 +99,7 @@ def _round_small(single: Array, dtype: DType) -> Array:
     kept = np.where(np.isfinite(single), rounded, single)
     beyond = np.copysign(np.float32(_BEYOND[dtype]), single)
     small = np.where(np.abs(kept) > GREATEST[dtype], beyond, kept)
-    return (small + np.float32(0) if dtype in _ONE_ZERO else small).astype(np.float32, copy=False)
+    return (small + np.float32(0) if dtype in ONE_ZERO else small).astype(np.float32, copy=False)
 
 
 def convert(array: npt.ArrayLike, dtype: DType) -> Array:

@@ -93,10 +93,6 @@ def view_dtype(b: Builder, x: Value, dtype: object) -> Value:
     if tensor_type(x).dtype is b.dtype:
         return x
     source, target = tensor_type(x).dtype, b.dtype
-    if any(kind.is_float and kind.bits == 8 for kind in (source, target)):
-        raise b.unsupported(
-            f"the bits of {source} as {target}", "convert 8-bit floats with .to() before they are viewed"
-        )
     if source.bits == target.bits:
         return b.compute(b.shape, lambda i: bitcast(read(x, i), target))
     narrow, wide = (_UNSIGNED[min(source.bits, target.bits)], _UNSIGNED[max(source.bits, target.bits)])

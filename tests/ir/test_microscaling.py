@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from codesign.ir.dtypes import F4E2M1, F6E2M3, F6E3M2, F8E4M3, F8E5M2, DType
-from codesign.ir.microscaling import FORMATS, decode, dequantise, encode, pack, power_of_two, quantise, unpack
+from codesign.ir.dtypes import F4E2M1, F6E2M3, F6E3M2, F8E4M3, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, DType
+from codesign.ir.microscaling import FORMATS, dequantise, pack, power_of_two, quantise, unpack
 from codesign.ir.numerics import round_to
+from codesign.ir.small_floats import decode, encode
 
 POSITIVE = {
     F4E2M1: [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0],
@@ -17,16 +18,23 @@ POSITIVE = {
 }
 """Tables 3 to 5 of the specification: subnormal numbers, then those of each exponent."""
 
+EIGHT_BITS = {
+    F8E4M3: torch.float8_e4m3fn,
+    F8E5M2: torch.float8_e5m2,
+    F8E4M3FNUZ: torch.float8_e4m3fnuz,
+    F8E5M2FNUZ: torch.float8_e5m2fnuz,
+}
 
-@pytest.mark.parametrize("dtype", [F8E4M3, F8E5M2, *POSITIVE], ids=str)
+
+@pytest.mark.parametrize("dtype", [*EIGHT_BITS, *POSITIVE], ids=str)
 def test_bits_are_those_of_the_format(dtype: DType) -> None:
     codes = np.arange(1 << dtype.bits, dtype=np.uint8)
     values = decode(codes, dtype)
     if dtype in POSITIVE:
         np.testing.assert_array_equal(values, [*POSITIVE[dtype], *(-value for value in POSITIVE[dtype])])
     else:
-        theirs = {F8E4M3: torch.float8_e4m3fn, F8E5M2: torch.float8_e5m2}[dtype]
-        np.testing.assert_array_equal(values, torch.from_numpy(codes).view(theirs).float().numpy())
+        theirs = torch.from_numpy(codes).view(EIGHT_BITS[dtype]).float().numpy()
+        np.testing.assert_array_equal(values, theirs)
     numbers = ~np.isnan(values)
     np.testing.assert_array_equal(encode(values, dtype)[numbers], codes[numbers])
     np.testing.assert_array_equal(round_to(values[np.isfinite(values)], dtype), values[np.isfinite(values)])
