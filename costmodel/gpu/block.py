@@ -22,6 +22,10 @@ from codesign.ir.errors import ScheduleError
 
 Rows = npt.NDArray[np.int64]
 
+TOGETHER = 4096
+"""Schedules of a batch up to which all are priced by each of its texts, which takes less time than to part them: what texts have in common is
+then worked out once."""
+
 
 def block_work(
     kernel: KernelSummary, g: Geometry, machine: Machine, knobs: Mapping[str, Array], compiled: bool = True
@@ -32,17 +36,19 @@ def block_work(
         warps, unit = knobs.get("warps", 4.0), knobs.get("vector_unit", 0.0)
         return work(kernel, g, unit, warps, wide_of(machine), sector_bytes(machine)), None
     count = max((len(column) for column in knobs.values() if np.ndim(column)), default=1)
+    every = _Blocks(kernel, g, machine, knobs)
     found = [*_structures(kernel, g, knobs, count)]
     if len(found) == 1:
         (one,) = found
-        return _refused(one) if one.text is None else _written(kernel, one.text, g, machine, knobs)
+        return _refused(one) if one.text is None else every.of(one.text)
     parts = []
     for structure in found:
         if structure.text is None:
             parts.append(_refused(structure))
-            continue
-        some = {name: _rows(column, structure.rows, count) for name, column in knobs.items()}
-        parts.append(_written(kernel, structure.text, _taken(g, structure.rows, count), machine, some))
+        elif count <= TOGETHER:
+            parts.append(every.of(structure.text))
+        else:
+            parts.append(every.taken(structure.rows, count).of(structure.text))
     rows = [structure.rows for structure in found]
     works, held = [work for work, _ in parts], [held for _, held in parts]
     return _joined_work(works, rows, count), Held(*(_joined(each, rows, count) for each in zip(*held, strict=True)))
@@ -103,14 +109,24 @@ def parts_of_block(kernel: KernelSummary, g: Geometry, machine: Machine, knobs: 
     return found
 
 
-def _written(
-    kernel: KernelSummary, text: Text, g: Geometry, machine: Machine, knobs: Mapping[str, Array]
-) -> tuple[Work, Held]:
-    """The work of the schedules of one text, and what its code holds."""
-    program, tiles = program_of(text, kernel), _tiles(g, machine, knobs)
-    code = code_generator(machine).code(tiles, machine, knobs)
-    w = issuing(work_of(program, tiles, sector_bytes(machine), kernel.tested), code.issued(program))
-    return w, code.held(program)
+class _Blocks:
+    """Blocks of schedules, whatever their texts: what texts have in common is worked out once."""
+
+    def __init__(self, kernel: KernelSummary, g: Geometry, machine: Machine, knobs: Mapping[str, Array]) -> None:
+        self.kernel, self.g, self.machine, self.knobs = kernel, g, machine, knobs
+        self.tiles = _tiles(g, machine, knobs)
+        self.code = code_generator(machine).code(self.tiles, machine, knobs)
+
+    def of(self, text: Text) -> tuple[Work, Held]:
+        """Their work by a text, and what its code holds."""
+        program = program_of(text, self.kernel)
+        w = work_of(program, self.tiles, sector_bytes(self.machine), self.kernel.tested)
+        return issuing(w, self.code.issued(program)), self.code.held(program)
+
+    def taken(self, rows: Rows, count: int) -> _Blocks:
+        """Those of some of the schedules."""
+        some = {name: _rows(column, rows, count) for name, column in self.knobs.items()}
+        return _Blocks(self.kernel, _taken(self.g, rows, count), self.machine, some)
 
 
 def issuing(w: Work, issued: Issued) -> Work:
@@ -147,7 +163,7 @@ def _joined(values: Sequence[Array], rows: Sequence[Rows], count: int) -> Array:
         return values[0]
     every = np.empty(count, dtype=np.result_type(*(np.asarray(value) for value in values)))
     for some, value in zip(rows, values, strict=True):
-        every[some] = value
+        every[some] = _rows(value, some, count)
     return every
 
 

@@ -8,12 +8,12 @@ import numpy as np
 
 from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.phases import Phase, phases_of
-from codesign.costmodel.gpu.program import Multiply, Program, Steps, Transfer
+from codesign.costmodel.gpu.program import Dims, Multiply, Program, Steps, Transfer
 from codesign.costmodel.gpu.runs import sector_waste
 from codesign.costmodel.gpu.threads import thread_requests
 from codesign.costmodel.gpu.tiles import Tiles
 from codesign.costmodel.gpu.work import Work, count_slots, operand_bytes, padded_product
-from codesign.costmodel.summary import footprint
+from codesign.costmodel.summary import Access, footprint
 from codesign.costmodel.tested import Tested
 
 ANY = 2.0
@@ -52,15 +52,15 @@ def _asking(test: Tested, dim: str, tiles: Tiles, total: Work) -> None:
     asked = tiles.g.asked[dim]
     left_out = np.maximum(asked - tiles.g.trips[dim], 0.0)
     for dims, operations in test.operations:
-        count_slots(operations, np.maximum(tiles.elements(dims), tiles.threads) * left_out, total)
-    total.integer = total.integer + ANY * np.maximum(tiles.elements(test.dims), tiles.threads) * asked
+        count_slots(operations, tiles.lanes_of(dims) * left_out, total)
+    total.integer = total.integer + ANY * tiles.lanes_of(test.dims) * asked
     total.barriers = total.barriers + asked
 
 
 def _operations(program: Program, tiles: Tiles, total: Work) -> None:
     """Issue slots: all threads of a block issue, however small the tile."""
     for dims, around, operations in program.operations:
-        points = np.maximum(tiles.elements(dims), tiles.threads) * tiles.trips(around)
+        points = tiles.once(_points, dims, around)
         for name, cost in operations.items():
             if name == "multiply_adds":
                 total.ieee = total.ieee + points * cost
@@ -69,6 +69,10 @@ def _operations(program: Program, tiles: Tiles, total: Work) -> None:
                     total.double_products = total.double_products + points * cost
                     name = "double"
                 setattr(total, name, getattr(total, name) + points * cost)
+
+
+def _points(tiles: Tiles, dims: Dims, around: Steps) -> Array:
+    return tiles.lanes_of(dims) * tiles.trips(around)
 
 
 def _multiply(text: Multiply, tiles: Tiles, total: Work) -> None:
@@ -94,22 +98,23 @@ def _multiply(text: Multiply, tiles: Tiles, total: Work) -> None:
 
 def _moves(program: Program, tiles: Tiles, sector: float, total: Work) -> None:
     """Bytes that a block loads and stores, and those of one trip of the loop that loads most."""
-    g = tiles.g
-    mean = g.sizes(g.mean)
     trips: dict[Steps, Array] = {}
     for transfer, count in program.moves:
-        access = transfer.access
-        size = footprint(access, mean) * access.dtype.bytes
-        if transfer.kind == "load":
-            size = size * sector_waste(access, g, sector)
-            if transfer.around:
-                trips[transfer.around] = trips.get(transfer.around, 0.0) + size
+        size = tiles.once(_size, transfer.access, sector if transfer.kind == "load" else 0.0)
+        if transfer.kind == "load" and transfer.around:
+            trips[transfer.around] = trips.get(transfer.around, 0.0) + size
         moved = size * count * tiles.trips(transfer.around)
         total.request_bytes = total.request_bytes + moved
         name = f"{transfer.kind}_bytes"
         setattr(total, name, getattr(total, name) + moved)
     for size in trips.values():
         total.trip_bytes = np.maximum(total.trip_bytes, size)
+
+
+def _size(tiles: Tiles, access: Access, sector: float) -> Array:
+    """Bytes that a tile of an access moves, in whole sectors where there are some."""
+    size = footprint(access, tiles.mean_sizes) * access.dtype.bytes
+    return size * sector_waste(access, tiles.g, sector) if sector else size
 
 
 def _waits(program: Program, phases: Iterable[Phase], tiles: Tiles, total: Work) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +24,15 @@ class Tiles:
     lanes: float
     known_elements: dict[Dims, Array] = field(default_factory=dict)
     known_trips: dict[Steps, Array] = field(default_factory=dict)
+    known: dict[object, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.threads = self.warps * self.lanes
+
+    @cached_property
+    def mean_sizes(self) -> dict[str, Array]:
+        """What `footprint` reads of the mean tile inside of the domain."""
+        return self.g.sizes(self.g.mean)
 
     def elements(self, dims: Dims) -> Array:
         """Elements of a tile."""
@@ -45,6 +54,28 @@ class Tiles:
             self.known_trips[loops] = found
         return found
 
+    def once(self, work: Callable[..., Any], *args: Hashable) -> Any:
+        """What `work` makes of these tiles and of what several texts or parts of one say alike, worked out once."""
+        key = work, *args
+        found = self.known.get(key)
+        if found is None:
+            found = self.known[key] = work(self, *args)
+        return found
+
     def held(self, dims: Dims) -> Array:
         """Elements of a tile that one thread holds; a tile smaller than the block is repeated."""
-        return np.maximum(self.elements(dims) / self.threads, 1.0)
+        found: Array = self.once(_held, dims)
+        return found
+
+    def lanes_of(self, dims: Dims) -> Array:
+        """Lanes that issue for a tile: all threads of a block do, however small it is."""
+        found: Array = self.once(_lanes, dims)
+        return found
+
+
+def _held(tiles: Tiles, dims: Dims) -> Array:
+    return np.maximum(tiles.elements(dims) / tiles.threads, 1.0)
+
+
+def _lanes(tiles: Tiles, dims: Dims) -> Array:
+    return np.maximum(tiles.elements(dims), tiles.threads)

@@ -12,7 +12,7 @@ import numpy as np
 from codesign.backends.triton.generated.layout import Layout, vector_bytes
 from codesign.costmodel.gpu.generator import Issued
 from codesign.costmodel.gpu.geometry import Array
-from codesign.costmodel.gpu.program import Program, Transfer
+from codesign.costmodel.gpu.program import Dims, Program, Steps
 from codesign.costmodel.gpu.runs import lines_of_a_request
 from codesign.costmodel.gpu.streaming import REQUEST_BYTES, REQUEST_CLOCKS
 from codesign.costmodel.summary import Access
@@ -31,39 +31,45 @@ def issued(program: Program, layout: Layout) -> Issued:
     clocks: Array = 0.0
     slots: Array = 0.0
     for transfer, count in program.moves:
-        access, times = transfer.access, count * layout.trips(transfer.around)
-        requests, each = _requests(access, layout)
-        clocks = clocks + times * requests / layout.lanes * _clocks(access, layout, each)
-        if transfer.kind == "load":
-            moving = np.greater(times, count) * ADDRESS
-            slots = slots + times * requests * (_guards(transfer, layout, each) + moving)
+        tested = transfer.tested if transfer.kind == "load" else None
+        own_clocks, own_slots = layout.once(_of_a_transfer, transfer.access, transfer.around, tested, count)
+        clocks, slots = clocks + own_clocks, slots + own_slots
     return Issued(clocks, slots)
 
 
-def _requests(access: Access, layout: Layout) -> tuple[Array, Array]:
-    """Loads or stores of threads for one tile of an access, and the bytes of each."""
-    each = vector_bytes(access, layout)
-    lanes = layout.elements(access.dims) * access.dtype.bytes / each
-    return np.maximum(lanes, layout.threads), each
+def _of_a_transfer(layout: Layout, access: Access, around: Steps, tested: Dims | None, count: int) -> Issued:
+    """What so many loads or stores of an access issue: loads where it is `tested` along some dims, if any, whether they are inside."""
+    times, requests = count * layout.trips(around), layout.once(_requests, access)
+    clocks = times * requests / layout.lanes * layout.once(_clocks, access)
+    if tested is None:
+        return Issued(clocks, 0.0)
+    moving = np.greater(times, count) * ADDRESS
+    return Issued(clocks, times * requests * (_guards(layout, access, tested) + moving))
 
 
-def _clocks(access: Access, layout: Layout, each: Array) -> Array:
+def _requests(layout: Layout, access: Access) -> Array:
+    """Loads or stores of threads for one tile of an access."""
+    lanes = layout.elements(access.dims) * access.dtype.bytes / vector_bytes(access, layout)
+    return np.maximum(lanes, layout.threads)
+
+
+def _clocks(layout: Layout, access: Access) -> Array:
     """Clocks of one request of a warp: by its bytes, and by the lines that its lanes lie in, one a clock."""
+    each = vector_bytes(access, layout)
     lines = lines_of_a_request(access, layout.g, each, layout.lanes)
     return np.maximum(np.maximum(each * layout.lanes / REQUEST_BYTES, REQUEST_CLOCKS), lines)
 
 
-def _guards(transfer: Transfer, layout: Layout, each: Array) -> Array:
+def _guards(layout: Layout, access: Access, tested: Dims) -> Array:
     """Integer slots beside one load of a thread."""
     slots: Array = OTHERWISE + BORDER
-    access = transfer.access
     if not access.padded:
         guarded: Array = np.False_
-        for dim in transfer.tested:
+        for dim in tested:
             guarded = guarded | np.greater(layout.g.tile[dim], _whole(layout.g.extents[dim]))
         slots = guarded * OTHERWISE
     if access.dtype.bytes < 4:
-        slots = slots + np.less_equal(each, access.dtype.bytes) * PACKING
+        slots = slots + np.less_equal(vector_bytes(access, layout), access.dtype.bytes) * PACKING
     return slots
 
 

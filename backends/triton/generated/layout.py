@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -34,8 +34,6 @@ class Layout(Tiles):
     padded: bool = False
     by_descriptor: Array = 0.0
     specialised: Array = 0.0
-    vectors: dict[Access, Array] = field(default_factory=dict)
-    """Of accesses that were asked for, the bytes that a thread takes at once."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,6 +51,7 @@ class Layout(Tiles):
             tiles.lanes,
             tiles.known_elements,
             tiles.known_trips,
+            tiles.known,
             pipeline=np.maximum(knobs.get("pipeline", 1.0), 1.0),
             padded=machine.features.get("padded_stages", False),
             by_descriptor=by_descriptor,
@@ -108,13 +107,11 @@ def direct_of(products: Mapping[Multiply, Product]) -> Array:
 def vector_bytes(access: Access, layout: Layout) -> Array:
     """Bytes that one thread loads or stores at once: a run of neighbours, up to 16 bytes, and no more than the thread's
     share of the tile."""
-    found = layout.vectors.get(access)
-    if found is None:
-        found = layout.vectors[access] = _vector_bytes(access, layout)
+    found: Array = layout.once(_vector_bytes, access)
     return found
 
 
-def _vector_bytes(access: Access, layout: Layout) -> Array:
+def _vector_bytes(layout: Layout, access: Access) -> Array:
     dim, run = aligned_run(access)
     if not dim:
         return float(access.dtype.bytes)

@@ -10,6 +10,7 @@ from codesign.backends.triton.generated.layout import Layout, Product, vector_by
 from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.phases import Phase
 from codesign.costmodel.gpu.program import Multiply, Transfer
+from codesign.costmodel.summary import Access
 
 NARROWEST_COPY = 4.0
 """Bytes of the narrowest copy from global to shared memory that goes on by itself; narrower loads go by registers."""
@@ -40,7 +41,7 @@ class PhaseCode:
         layout = self.layout
         size = layout.elements(load.access.dims) * load.access.dtype.bytes
         vector = vector_bytes(load.access, layout)
-        staged = load.pipelined & layout.pipelined & np.greater_equal(vector, NARROWEST_COPY)
+        staged = layout.once(_staged, load.access, load.pipelined)
         found, side = self._factor(load)
         if layout.matrix_cores and found is None:  # what feeds no product waits in registers
             staged = np.False_
@@ -53,3 +54,8 @@ class PhaseCode:
                 if factor is not None and factor.key == load.key:
                     return self.products[text], side
         return None, None
+
+
+def _staged(layout: Layout, access: Access, pipelined: bool) -> Array:
+    """Where loads of an access go by themselves to shared memory."""
+    return pipelined & layout.pipelined & np.greater_equal(vector_bytes(access, layout), NARROWEST_COPY)
