@@ -58,12 +58,7 @@ def visited(
     """
     parts = parts or {}
     names = sorted((reach.variables & extents.keys()) - {dim})
-    ends = {name: (f"{name} first", f"{name} last") for name in names}
-    stretches = reach.stretches(ends, "extent", "step")
-    trips = [
-        index(maximum(ceildiv(upper - lower, "step"), 0))
-        for lower, upper in (reach.over(ends, "extent", "step"), *stretches.values())
-    ]
+    stretches, trips = _trips(reach, tuple(names))
     along = [name for name in names if name in blocks]
     given = {"step": tile[dim], "extent": extents[dim], **symbols}
     given |= {f"{name} tile": tile[name] for name in along} | {f"{name} blocks": blocks[name] for name in along}
@@ -72,13 +67,22 @@ def visited(
     shape = np.broadcast_shapes(*(np.shape(value) for value in given.values()))
     different, places = distinct(list(given.values()))
     results = [
-        _of_programs(tuple(trips), tuple(names), tuple(along), tuple(zip(given, values.tolist(), strict=True)))
+        _of_programs(trips, tuple(names), tuple(along), tuple(zip(given, values.tolist(), strict=True)))
         for values in different
     ]
     columns = [np.array(column, dtype=np.float64) for column in zip(*results, strict=True)]
     found = [column[places].reshape(shape) if shape else float(column[0]) for column in columns]
     every, *others = (Visits(*found[at : at + 3]) for at in range(0, len(found), 3))
     return Visited(every, dict(zip(stretches, others, strict=True)))
+
+
+@lru_cache(maxsize=1 << 10)
+def _trips(reach: Reach, names: tuple[str, ...]) -> tuple[tuple[Stretch, ...], tuple[Index, ...]]:
+    """Steps of a loop, all of them and those of each stretch, over the first and last values of dims in a program."""
+    ends = {name: (f"{name} first", f"{name} last") for name in names}
+    stretches = reach.stretches(ends, "extent", "step")
+    every = (reach.over(ends, "extent", "step"), *stretches.values())
+    return tuple(stretches), tuple(index(maximum(ceildiv(upper - lower, "step"), 0)) for lower, upper in every)
 
 
 @lru_cache(maxsize=1 << 16)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Union
 
 from codesign.ir.atoms import (
@@ -71,9 +72,29 @@ class Bounds:
     symbols: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
     memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
+    @staticmethod
+    def of(extents: Mapping[str, Index], symbols: Mapping[str, tuple[int, int | None]]) -> Bounds:
+        """Bounds of this content, the same ones each time as long as they are remembered, with what was found out under them."""
+        return _bounds(tuple(extents.items()), tuple(symbols.items()))
+
     def with_extents(self, extents: Mapping[str, Index]) -> Bounds:
         """These bounds with more dimensions (a new range replaces an old one)."""
-        return Bounds({**self.extents, **extents}, self.symbols)
+        return Bounds.of({**self.extents, **extents}, self.symbols)
+
+    def remember(self, key: Any, found: Any) -> None:
+        """Keep in `memo` what follows from these bounds, which is let go of where it has become much."""
+        if len(self.memo) >= REMEMBERED:
+            self.memo.clear()
+        self.memo[key] = found
+
+
+REMEMBERED = 1 << 14
+"""Facts that are kept of one set of bounds, and substitutions and quotients that are kept in all."""
+
+
+@lru_cache(maxsize=64)
+def _bounds(extents: tuple[tuple[str, Index], ...], symbols: tuple[tuple[str, tuple[int, int | None]], ...]) -> Bounds:
+    return Bounds(dict(extents), dict(symbols))
 
 
 class Index:
@@ -238,8 +259,13 @@ class Index:
 
     def substitute(self, values: Mapping[str, IndexLike], scalar: Callable[[Scalar], Scalar] | None = None) -> Index:
         """The expression with variables replaced; `scalar` rewrites data reads (after the substitution inside)."""
-        if self.variables().isdisjoint(values) and (scalar is None or not self.data()):
-            return self
+        used = self.variables() & values.keys()
+        if scalar is None or not self.data():
+            if not used:
+                return self
+            given = tuple([(name, index(values[name])) for name in sorted(used)])
+            if not self.data() and not any(value.data() for _, value in given):
+                return _substituted(self, given)
 
         def change(atom: Atom) -> Index | None:
             return _substitute_atom(atom, values, scalar)
@@ -369,6 +395,15 @@ def product(values: Iterable[IndexLike]) -> Index:
 
 def divide(a: Index, b: Index) -> tuple[Index, Index]:
     """Quotient and remainder, exact without any knowledge of ranges."""
+    return _divide(a, b) if a.data() or b.data() else _divided(a, b)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _divided(a: Index, b: Index) -> tuple[Index, Index]:
+    return _divide(a, b)
+
+
+def _divide(a: Index, b: Index) -> tuple[Index, Index]:
     if b.is_constant and b.constant == 0:
         raise ZeroDivisionError("index expression divided by zero")
     if a.is_constant and b.is_constant:
@@ -472,6 +507,13 @@ def _rejoined(terms: list[tuple[Monomial, int]]) -> Index:
                     left = [t for t in terms if t[0] != monomial and t[0] != other]
                     return Index(tuple(left)) + factor * (atom.numerator % (atom.denominator * outer.denominator))
     return Index(tuple(terms))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _substituted(value: Index, given: tuple[tuple[str, Index], ...]) -> Index:
+    """An expression without data, with variables replaced."""
+    values = dict(given)
+    return value.map_atoms(lambda atom: _substitute_atom(atom, values, None))
 
 
 def _substitute_atom(

@@ -66,7 +66,8 @@ def _interval_product(a: Limits, b: Limits) -> Limits:
 def _atom_limits(atom: Atom, bounds: Bounds) -> Limits:
     found: Limits | None = bounds.memo.get(atom)
     if found is None:
-        found = bounds.memo[atom] = _find_atom_limits(atom, bounds)
+        found = _find_atom_limits(atom, bounds)
+        bounds.remember(atom, found)
     return found
 
 
@@ -116,7 +117,8 @@ def is_positive(value: Index, bounds: Bounds) -> bool:
     key = ("positive", value)
     known: bool | None = bounds.memo.get(key)
     if known is None:
-        known = bounds.memo[key] = _prove_positive(value, bounds, 6)
+        known = _prove_positive(value, bounds, 6)
+        bounds.remember(key, known)
     return known
 
 
@@ -187,7 +189,8 @@ def simplify(value: Index, bounds: Bounds) -> Index:
     key = ("simplify", value)
     found: Index | None = bounds.memo.get(key)
     if found is None:
-        found = bounds.memo[key] = value.map_atoms(lambda atom: _simplify_atom(atom, bounds))
+        found = value.map_atoms(lambda atom: _simplify_atom(atom, bounds))
+        bounds.remember(key, found)
     return found
 
 

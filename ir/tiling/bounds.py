@@ -47,7 +47,7 @@ def reach_of(domain: Domain, plan: DimPlan) -> Reach:
 
 def _known(domain: Domain) -> Bounds:
     sizes = dict.fromkeys(domain.sizes, (1, None))
-    return Bounds({dim.name: dim.extent for dim in domain.grid}, {**domain.bounds.symbols, **sizes})
+    return Bounds.of({dim.name: dim.extent for dim in domain.grid}, {**domain.bounds.symbols, **sizes})
 
 
 def _ends(domain: Domain, plan: DimPlan) -> Ends:

@@ -38,7 +38,7 @@ def template(
     in memory when the group was normalised (default: their own). `reach`: of the group under these
     bounds, where it is known. Raises ScheduleError for a schedule that does not apply.
     """
-    ranges = bounds or Bounds()
+    ranges = bounds or Bounds.of({}, {})
     for op in fusion.body.ops:
         if not isinstance(op, Compute):
             raise UnsupportedError(f"a {op.opcode} cannot be part of a fused kernel", place=op.location)
