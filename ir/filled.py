@@ -16,8 +16,8 @@ import numpy as np
 from codesign.ir.core import Value
 from codesign.ir.dtypes import BOOL
 from codesign.ir.functions import FUNCTIONS
-from codesign.ir.index import Bounds, Index, index
-from codesign.ir.reach import Reach, parts_of
+from codesign.ir.index import Bounds, Extremum, Index, index
+from codesign.ir.reach import Reach, bound, parts_of
 from codesign.ir.scalar import Apply, Literal, Read, Scalar, cast
 from codesign.ir.tensor import Compute
 
@@ -82,33 +82,88 @@ class Filled:
 
     # -- conditions ---------------------------------------------------------------------------------------------------
     def _decided(self, node: Apply) -> bool | None:
-        """What a comparison of indices along the dims comes to, where that is known."""
-        if node.function not in ("lt", "le", "gt", "ge", "eq", "ne"):
+        """What a comparison of indices along the dims comes to, or one or the other of several, where that is known."""
+        if not self.whole & node.variables():
             return None
-        if not all(arg.dtype.is_integer for arg in node.args) or not self.whole & node.variables():
-            return None
-        left, right = node.args
-        if isinstance(left, Apply) and left.function == "abs" and node.function in ("lt", "le"):
-            margin = right.as_index() - (1 if node.function == "lt" else 0)
-            distance = left.args[0].as_index()
-            inside = self._holds(margin - distance) and self._holds(margin + distance)
-            return True if inside else None
-        low, high = left.as_index(), right.as_index()
-        if node.function in ("gt", "ge"):
-            low, high = high, low
-        if node.function in ("eq", "ne"):
-            apart = self._holds(high - low - 1) or self._holds(low - high - 1)
-            return (node.function == "ne") if apart else None
-        more = high - low - (1 if node.function in ("lt", "gt") else 0)
-        if self._holds(more):
-            return True
-        return False if self._holds(-more - 1) else None
+        if node.function in ("and", "or"):
+            wanted = node.function == "or"
+            margins = _margins(node, node.function, truth=wanted)
+            return wanted if margins and self._one_holds(margins) else None
+        known = (truth for truth in (True, False) if self._certain(node, truth=truth))
+        return next(known, None)
+
+    def _certain(self, node: Apply, *, truth: bool) -> bool:
+        """Whether a comparison is known to hold, or with `truth` False to fail."""
+        if node.function in ("eq", "ne") and all(arg.dtype.is_integer for arg in node.args):
+            more = node.args[1].as_index() - node.args[0].as_index()
+            if (node.function == "eq") == truth:
+                return self._holds(more) and self._holds(-more)
+            return self._holds(more - 1) or self._holds(-more - 1)
+        margins = _margin(node, truth=truth)
+        return margins is not None and all(self._holds(margin) for margin in margins)
 
     def _holds(self, value: Index) -> bool:
         """Whether an expression is known not to be negative."""
+        return any(self._follows(value, fact) for fact in self.facts)
+
+    def _one_holds(self, values: Iterable[Index]) -> bool:
+        """Whether one of some expressions is known not to be negative: of what a fact says is one or the other, each makes one of them so."""
+        margins = list(values)
+        return any(
+            all(any(self._follows(margin, case) for margin in margins) for case in _cases(fact)) for fact in self.facts
+        )
+
+    def _follows(self, value: Index, fact: Index) -> bool:
+        """Whether an expression is not negative where another is not."""
         if value.data():
             return False
-        return any((value - fact).proves_at_least(0, self.bounds) for fact in self.facts)
+        if (value - fact).proves_at_least(0, self.bounds):
+            return True
+        for name in sorted(self.whole & value.variables()):
+            end = bound(value, name)
+            if end is not None:
+                rest = index(name) - end[1] if end[0] else end[1] - index(name)
+                if (rest - fact).proves_at_least(0, self.bounds):
+                    return True
+        return False
+
+
+def _margin(node: Scalar, *, truth: bool) -> tuple[Index, ...] | None:
+    """The expressions that are all not negative where a comparison of indices holds, or with `truth` False fails; None for what is no such."""
+    if not isinstance(node, Apply) or node.function not in ("lt", "le", "gt", "ge"):
+        return None
+    if not all(arg.dtype.is_integer for arg in node.args):
+        return None
+    left, right = node.args
+    if isinstance(left, Apply) and left.function == "abs":
+        if node.function not in ("lt", "le") or not truth:
+            return None
+        most, distance = right.as_index() - (1 if node.function == "lt" else 0), left.args[0].as_index()
+        return most - distance, most + distance
+    low, high = left.as_index(), right.as_index()
+    if node.function in ("gt", "ge"):
+        low, high = high, low
+    more = high - low - (1 if node.function in ("lt", "gt") else 0)
+    return (more,) if truth else (-more - 1,)
+
+
+def _margins(node: Scalar, function: str, *, truth: bool) -> list[Index]:
+    """Of conditions joined by `or`, or by `and` whose opposites are, an expression each that is not negative where one holds."""
+    if isinstance(node, Apply) and node.function == function:
+        return [margin for arg in node.args for margin in _margins(arg, function, truth=truth)]
+    if isinstance(node, Apply) and node.function == "not":
+        return _margins(node.args[0], "or" if function == "and" else "and", truth=not truth)
+    found = _margin(node, truth=truth)
+    return list(found) if found is not None and len(found) == 1 else []
+
+
+def _cases(fact: Index) -> list[Index]:
+    """What an expression that is not negative may be: one of these is not."""
+    for monomial, c in fact.terms:
+        (atom, *others) = monomial or (None,)
+        if isinstance(atom, Extremum) and not others and (atom.kind, c) in (("max", 1), ("min", -1)):
+            return [fact - Index.atom(atom) * c + arg * c for arg in atom.args]
+    return [fact]
 
 
 def _facts(dim: str, reach: Reach) -> Iterable[Index]:

@@ -213,29 +213,11 @@ class _Intervals(Masks[Reach]):
 
     def _from(self, value: Index) -> Reach | None:
         """Where `value >= 0`, for one that is linear in the dim or in a quotient of it."""
-        if value.data() or self.name not in value.variables():
+        found = bound(value, self.name)
+        if found is None:
             return None
-        factor = value.coefficient(self.name)
-        if factor is not None:
-            if not factor.is_constant:
-                return None
-            rest, rise = value - factor * index(self.name), factor.constant
-            if rise > 0:
-                return Reach(ceildiv(-rest, rise), self.extent)
-            return Reach(index(0), rest // -rise + 1)
-        return self._from_quotient(value)
-
-    def _from_quotient(self, value: Index) -> Reach | None:
-        found = [(m, c) for m, c in value.terms if any(self.name in Index.atom(atom).variables() for atom in m)]
-        if len(found) != 1 or len(found[0][0]) != 1:
-            return None
-        (atom,), rise = found[0]
-        if not isinstance(atom, FloorDiv) or not atom.denominator.is_constant or atom.denominator.constant < 1:
-            return None
-        rest = value - Index.atom(atom) * rise
-        if rise > 0:  # x // d >= n where x >= n*d
-            return self._from(atom.numerator - ceildiv(-rest, rise) * atom.denominator)
-        return self._from(rest // -rise * atom.denominator + atom.denominator - 1 - atom.numerator)
+        rises, end = found
+        return Reach(end, self.extent) if rises else Reach(index(0), end + 1)
 
     def through(self, read: Read, ask: Callable[[Masks[Reach], Scalar], Reach | None]) -> Reach | None:
         """The reach of what a read finds, where that is worked out in the group point by point."""
@@ -254,6 +236,33 @@ class _Intervals(Masks[Reach]):
 
 
 _OPPOSITE = {"lt": "ge", "ge": "lt", "gt": "le", "le": "gt", "eq": "ne", "ne": "eq"}
+
+
+def bound(value: Index, name: str) -> tuple[bool, Index] | None:
+    """Where `value >= 0`, for one that is linear in a dim or in a quotient of it: whether it rises, and the first value of the dim if so, else
+    the last."""
+    if value.data() or name not in value.variables():
+        return None
+    factor = value.coefficient(name)
+    if factor is None:
+        return _bound_by_quotient(value, name)
+    if not factor.is_constant:
+        return None
+    rest, rise = value - factor * index(name), factor.constant
+    return (True, ceildiv(-rest, rise)) if rise > 0 else (False, rest // -rise)
+
+
+def _bound_by_quotient(value: Index, name: str) -> tuple[bool, Index] | None:
+    found = [(m, c) for m, c in value.terms if any(name in Index.atom(atom).variables() for atom in m)]
+    if len(found) != 1 or len(found[0][0]) != 1:
+        return None
+    (atom,), rise = found[0]
+    if not isinstance(atom, FloorDiv) or not atom.denominator.is_constant or atom.denominator.constant < 1:
+        return None
+    rest = value - Index.atom(atom) * rise
+    if rise > 0:  # x // d >= n where x >= n*d
+        return bound(atom.numerator - ceildiv(-rest, rise) * atom.denominator, name)
+    return bound(rest // -rise * atom.denominator + atom.denominator - 1 - atom.numerator, name)
 
 
 def extremes(value: Index, ends: Ends) -> tuple[Index | None, Index | None]:

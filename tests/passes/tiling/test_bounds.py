@@ -12,7 +12,7 @@ from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, select
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Compute
 from codesign.ir.text import parse, print_module
-from codesign.ir.tile import For, Kernel
+from codesign.ir.tile import For, Kernel, Map, Reduce
 from codesign.ir.types import tensor
 from codesign.passes.tile import lower
 from codesign.passes.tiling.split import split_reduction, splittable
@@ -35,6 +35,8 @@ MASKS = {
     "window": window(9),
     "window of chunks": apply("eq", IndexValue(COLUMN // 12), IndexValue(ROW // 12)),
     "future": apply("gt", IndexValue(COLUMN), IndexValue(ROW)),
+    "prefix": apply("or", groups.below(), apply("lt", IndexValue(COLUMN), IndexValue(index(20)))),
+    "causal chunks": apply("and", groups.below(), apply("eq", IndexValue(COLUMN // 20), IndexValue(ROW // 20))),
 }
 
 
@@ -53,6 +55,29 @@ def test_the_lowest_finite_number_masks_as_minus_infinity_does() -> None:
     group = groups.attention(1, 40, 40, 16, window(9), floor=float(np.finfo(np.float32).min))
     schedule = Schedule({"i": 8, "j": 8, "d": 16, "e": 16}, reduce={"d": "resident"})
     assert any(loop.lower != 0 for loop in loops(groups.check(group, schedule, normal=False)))
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [
+        ("prefix", ("0", "(max(pi*4 + 1, 20) // 4)*4")),
+        ("causal chunks", ("(pi // 5)*20", "pi*4")),
+        ("window of chunks", ("(pi // 3)*12", "(min((pi // 3)*12 + 12, 40) // 4)*4")),
+    ],
+)
+def test_tiles_that_a_mask_fills_ask_for_nothing(name: str, whole: tuple[str, str]) -> None:
+    """Also where it is one condition or another that fills them, and where a condition is on parts of the rows and columns."""
+    schedule = Schedule({"i": 4, "j": 4, "d": 16, "e": 16}, reduce={"d": "resident", "j": "fold"})
+    kernel = lower(groups.attention(1, 40, 40, 16, MASKS[name]), schedule)
+    free = [loop for loop in loops(kernel) if not _asks(loop)]
+    assert [(str(loop.lower), str(loop.upper)) for loop in free] == [whole]
+    groups.check(groups.attention(1, 40, 40, 16, MASKS[name]), schedule, normal=False)
+
+
+def _asks(loop: For) -> bool:
+    """Whether a step of a loop asks where it is."""
+    bodies = [op.body for op in loop.body.ops if isinstance(op, (Map, Reduce))]
+    return any(isinstance(node, IndexValue) for body in bodies for node in body.walk())
 
 
 @pytest.mark.parametrize("schedule", [{"i": 8, "j": 32, "k": 8}, {"i": 32, "j": 16, "k": 16}, {"i": 16, "j": 32}])
