@@ -11,17 +11,18 @@ from pathlib import Path
 from codesign.backends.triton.carried import assignable, seeds
 from codesign.backends.triton.descriptors import block_of
 from codesign.backends.triton.expressions import Expressions, Term
-from codesign.backends.triton.functions import PRECEDENCE, compute_dtype
+from codesign.backends.triton.functions import PRECEDENCE
 from codesign.backends.triton.launch import Launch, extent_text, header_of, launcher_of, write_grid
 from codesign.backends.triton.names import Namer, pointer_type, triton_type
 from codesign.backends.triton.quoting import comment
+from codesign.backends.triton.reductions import reduced_text
 from codesign.backends.triton.source import device_functions, short, wrapped
 from codesign.backends.triton.writer import Writer
 from codesign.ir.core import Block, Op, Value
-from codesign.ir.dtypes import BOOL, F32, I32, DType
+from codesign.ir.dtypes import BOOL, F32, DType
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Bounds, FloorDiv, Index, Mod, index, product
-from codesign.ir.scalar import Literal, Scalar
+from codesign.ir.scalar import Literal
 from codesign.ir.tile import Axis, Band, Dot, For, Guard, Kernel, Load, Map, Reduce, Store, When
 from codesign.ir.types import BufferType
 from codesign.passes.knobs import launch_options
@@ -149,7 +150,6 @@ class _Emitter:
     def _index_text(self, value: Index) -> str:
         return str(value.substitute({name: index(safe) for name, safe in self.symbols.items() if safe != name}))
 
-    # -- the grid ---------------------------------------------------------------------------------------------------
     # -- operations -------------------------------------------------------------------------------------------------
     def _block(self, block: Block, targets: dict[Value, str] | None = None) -> None:
         for op in block.ops:
@@ -168,7 +168,7 @@ class _Emitter:
             term = self.terms.scalar(op.body, op.axes, op.result.name or "v")
             self._define(op.result, self.terms.full(term, op.axes, op.result.type.dtype), targets)
         elif isinstance(op, Reduce):
-            self._define(op.result, self._reduce(op), targets)
+            self._define(op.result, reduced_text(op, self.terms), targets)
         elif isinstance(op, Dot):
             self._define(op.result, self._dot(op), targets)
         elif isinstance(op, For):
@@ -356,57 +356,6 @@ class _Emitter:
             options += f", out_dtype={triton_type(accumulator)}"
         return f"tl.dot({', '.join(names)}{options})"
 
-    def _reduce(self, op: Reduce) -> str:
-        """A reduction; the body is laid out as the tile that it reads, so that big tiles are not transposed."""
-        order = _natural_order((*op.axes, *op.reduced), op.body)
-        body = self.terms.scalar(op.body, order, op.result.name or "v")
-        dtype, name = op.body.dtype, op.result.name or "v"
-        working = compute_dtype(dtype)
-        if op.monoid in ("any", "all"):
-            body, working = self.terms.convert(self.terms.convert(body, BOOL), I32), I32
-        elif not working.is_float and (working.bits < 32 or working is BOOL):
-            working = I32
-        text = self.terms.full(body, order, working)
-        reduced = [order.index(axis) for axis in op.reduced]
-        if op.monoid in ("argmax", "argmin"):
-            text, produced = self._arg_reduce(op, order, text, working), I32
-        elif op.monoid in ("any", "all") and not op.axes:  # in each thread first, then among them once
-            text, produced = f"tl.{'max' if op.monoid == 'any' else 'min'}({text})", working
-        else:
-            for position in sorted(reduced, reverse=True):
-                text = _reduction(op.monoid, text, position, working)
-            produced = working
-        rest = [axis for axis in order if axis not in op.reduced]
-        if rest != list(op.axes):
-            name = self.writer.namer.fresh(f"{name}_reduced")
-            self.writer.line(f"{name} = {text}")
-            permutation = [rest.index(axis) for axis in op.axes]
-            text = f"tl.trans({name})" if len(rest) == 2 else f"tl.permute({name}, {permutation})"
-        if op.monoid in ("any", "all"):
-            text, produced = f"{text} != 0", BOOL
-            if op.result.type.dtype is not BOOL:
-                text = f"({text})"
-        axes = tuple(axis.name for axis in op.axes)
-        term = Term(text, axes or ("",), PRECEDENCE["atom"], produced)  # never a Python number
-        return self.terms.convert(term, op.result.type.dtype).text
-
-    def _arg_reduce(self, op: Reduce, order: Sequence[Axis], text: str, working: DType) -> str:
-        """First position of the extremum: reduce the values, then the least position where they equal it (or both are NaN)."""
-        if len(op.reduced) != 1:
-            raise UnsupportedError(f"{op.monoid} over {len(op.reduced)} axes", place=op.location)
-        (axis,) = op.reduced
-        position = order.index(axis)
-        names = [a.name for a in order]
-        value, best = (self.writer.namer.fresh(f"{op.result.name or 'v'}_{part}") for part in ("value", "best"))
-        self.writer.line(f"{value} = {text}")
-        self.writer.line(f"{best} = {_reduction('max' if op.monoid == 'argmax' else 'min', value, position, working)}")
-        spread = f"tl.expand_dims({best}, {position})" if len(order) > 1 else best
-        hit = f"{value} == {spread}"
-        if working.is_float:
-            hit = f"({hit}) | (({value} != {value}) & ({spread} != {spread}))"
-        lanes = self.terms._align(self.terms.lanes(axis), (axis.name,), names)
-        return f"tl.min(tl.where({hit}, {lanes}, {axis.size}), axis={position})"
-
     def _for(self, op: For) -> None:
         """A loop; carried values keep one name, and the op that makes the next value assigns to it where nothing reads the old one."""
         names = {}
@@ -482,27 +431,6 @@ class _Emitter:
             moves = [(target, copy) for (target, _), (copy, _) in zip(moves, copies, strict=True)]
         for target, source in moves:
             self.writer.line(f"{target} = {source}")
-
-
-def _reduction(monoid: str, text: str, position: int, dtype: DType) -> str:
-    if monoid == "sum":
-        return f"tl.sum({text}, axis={position})"
-    if monoid == "prod":
-        return f"tl.reduce({text}, {position}, _product)"
-    largest = monoid in ("max", "any")
-    if dtype.is_float:
-        return f"tl.reduce({text}, {position}, {'_max_nan' if largest else '_min_nan'})"
-    return f"tl.{'max' if largest else 'min'}({text}, axis={position})"
-
-
-def _natural_order(axes: Sequence[Axis], body: Scalar) -> list[Axis]:
-    """The axes in the order of the first read that has all of them, else as given."""
-    by_name = {axis.name: axis for axis in axes}
-    for read in body.reads():
-        names = [i.variable for i in read.indices]
-        if len(names) == len(axes) and all(name in by_name for name in names):
-            return [by_name[str(name)] for name in names]
-    return list(axes)
 
 
 def _divisions(value: Index) -> int:
