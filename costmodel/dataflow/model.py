@@ -21,7 +21,7 @@ from codesign.costmodel.dataflow.stretches import steps_of
 from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.dataflow.timeline import DEEPEST, PROGRAMS, STEPS, Timeline, shared_clocks
 from codesign.costmodel.dataflow.turns import turns
-from codesign.costmodel.dataflow.work import Work, busiest, work_of
+from codesign.costmodel.dataflow.work import Work, busiest, shared_bytes, work_of
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.structures import structures
@@ -244,15 +244,15 @@ def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
     near = work.accumulators * slots <= array
     beside = np.where(near, 0.0, work.accumulators)
     turned, one = (work.turn + beside) * slots + work.fixed, work.turn + beside + work.fixed
-    single = work.run_ahead + one
+    single = np.ones(1)
     limit = target.capacity["core"]
     needs = [  # in the order in which buffers are given up: loads apart from all else, programs in flight, steps in flight
         (work.run_ahead * depth + turned, slots, depth, True),
-        (work.largest_ahead * depth + turned, slots, depth, False),
-        (work.run_ahead * depth + one, np.ones(1), depth, True),
-        (work.largest_ahead * depth + one, np.ones(1), depth, False),
-        (single, np.ones(1), np.ones(1), True),
-        (work.largest_ahead + one, np.ones(1), np.ones(1), False),
+        (shared_bytes(work, depth, slots, near), slots, depth, False),
+        (work.run_ahead * depth + one, single, depth, True),
+        (shared_bytes(work, depth, single, near), single, depth, False),
+        (work.run_ahead + one, single, single, True),
+        (shared_bytes(work, single, single, near), single, single, False),
     ]
     fits = [need <= limit for need, *_ in needs]
     held, slots, depth, apart = (np.select(fits, [need[i] for need in needs], needs[-1][i]) for i in range(4))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from codesign.costmodel.accesses import access_of
+from codesign.costmodel.dataflow.buffers import Buffer, Crowd, crowds, together
 from codesign.costmodel.dataflow.resting import names_of
 from codesign.costmodel.features import Features, Move, Product
 from codesign.costmodel.features import Loop as LoopFeature
@@ -32,28 +33,6 @@ Slots = Mapping[tuple[str, str], float]
 """Issue slots of a point by unit and dtype."""
 
 
-@dataclass(eq=False)
-class Buffer:
-    """Scratchpad of one value. `home`: the innermost loop that has every access to it (None: the loop over programs)."""
-
-    size: Index
-    engines: set[str] = field(default_factory=set)
-    paths: list[tuple[Section, ...]] = field(default_factory=list)
-    first: int = 1 << 30
-    last: int = -1
-    summed: bool = False
-    operand: bool = False
-    """A matrix product adds to it; or reads it."""
-
-    @property
-    def home(self) -> Section | None:
-        common = self.paths[0] if self.paths else ()
-        for path in self.paths[1:]:
-            length = sum(1 for ours, theirs in zip(common, path, strict=False) if ours is theirs)
-            common = common[:length]
-        return common[-1] if common else None
-
-
 @dataclass(frozen=True, eq=False)
 class Transfer:
     """A load or store of a tile. `follows`: it waits for positions that the same steps load."""
@@ -61,12 +40,17 @@ class Transfer:
     kind: str
     move: Move
     access: Access
-    filled: Index
+    buffer: Buffer
     follows: bool = False
     cut: bool = False
     """Loops around it end where a mask says."""
     operand: str = ""
     """As schedules name it."""
+
+    @property
+    def filled(self) -> Index:
+        """Bytes in scratchpad."""
+        return self.buffer.size
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +101,8 @@ class Selection:
     buffers: tuple[Buffer, ...]
     together: tuple[Index, ...]
     """Bytes of what one engine uses alone, of all that live at once."""
+    crowds: tuple[Crowd, ...]
+    """What lives at once when all share addresses."""
 
 
 _KNOWN: WeakKeyDictionary[Text, dict[Set[str], Selection]] = WeakKeyDictionary()
@@ -179,7 +165,7 @@ class _Selector:
             section for section in self.sections if section.items or any(s.around is section for s in self.sections)
         ]
         found = [buffer for buffer in self.buffers if buffer.paths]
-        return Selection(self.template, tuple(used), tuple(found), _together(found))
+        return Selection(self.template, tuple(used), tuple(found), together(found), crowds(found))
 
     def _open(self, section: Section) -> None:
         self.section = section
@@ -224,7 +210,7 @@ class _Selector:
         cut = any(loop.trips.variables() & variables for loop in self.section.loops)
         operand = names_of(self.kernel)[self.kernel.params.index(op.buffer)]
         access = access_of(op, move, self.template, self.extents)
-        item = Transfer(kind, move, access, buffer.size, follows, cut, operand)
+        item = Transfer(kind, move, access, buffer, follows, cut, operand)
         self.section.items.append(item)
 
     def _positions(self, scalar: Scalar, axes: tuple[Axis, ...]) -> None:
@@ -447,30 +433,6 @@ class _Selector:
         buffer.engines.add(engine)
         buffer.paths.append(self.path)
         buffer.first, buffer.last = min(buffer.first, self.position), max(buffer.last, self.position)
-
-
-def _together(buffers: Iterable[Buffer]) -> tuple[Index, ...]:
-    """Sums of the sizes of what one engine uses alone, of all sets that live at once."""
-    alone = [buffer for buffer in buffers if len(buffer.engines) == 1]
-    lives: list[tuple[int, int, Buffer]] = []
-    for buffer in alone:
-        home = buffer.home
-        first, last = buffer.first, buffer.last
-        for path in buffer.paths:
-            inside = path[path.index(home) + 1 :] if home is not None else path
-            for section in inside:
-                first, last = min(first, section.span[0]), max(last, section.span[1])
-        lives.append((first, last, buffer))
-    sets = {frozenset(id(b) for low, high, b in lives if low <= at <= high) for at, _, _ in lives}
-    sizes = {id(buffer): buffer.size for buffer in alone}
-    largest = [one for one in sets if not any(one < other for other in sets)]
-    found = []
-    for one in largest:
-        total = index(0)
-        for key in sorted(one, key=list(sizes).index):
-            total = total + sizes[key]
-        found.append(total)
-    return tuple(dict.fromkeys(found))
 
 
 def _narrow(node: Apply) -> Scalar | None:

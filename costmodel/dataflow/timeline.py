@@ -8,7 +8,7 @@ repeats itself, and what is left of it is its period times its steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -60,18 +60,24 @@ class _Ring:
 
 @dataclass
 class _Port:
-    """A queue at the memories above the cores: when the last transfer of all cores came, from the first of them; when it was begun; the clocks
-    that it takes for all, and how many of them go by for each clock that another comes later than the first."""
+    """A queue at the memories above the cores: when the last transfer of all cores came, from the first and from the last of them; when it was
+    begun and is done for all; and the clocks that it takes for all."""
 
     first: Times
+    last: Times
     begun: Times
+    done: Times
     length: Times
-    slope: Times
+
+    def before(self, came: Times, least: Array = 0.0) -> Times:
+        """Clocks of what was there before one that came at a time, no earlier than the first."""
+        late = (came - self.first) / np.maximum(self.last - self.first, 1e-9)
+        return np.clip(late * self.length, least, self.length)
 
     def free(self, came: Times) -> Times:
         """When the port is done with what was there before one that came at a time."""
-        late = came - self.first
-        return np.where(late >= 0.0, self.begun + np.minimum(late * self.slope, self.length), 0.0)
+        some = np.where(came <= self.last, self.begun + self.before(came), self.done)
+        return np.where(came >= self.first, some, 0.0)
 
 
 @dataclass
@@ -96,11 +102,20 @@ class Timeline:
     opened: Times = field(init=False)
     gate: Times = field(init=False)
     free: dict[str, Times] = field(init=False)
+    arrived: dict[str, Times] = field(init=False)
+    """When the last of what an engine waits for comes."""
     ports: dict[str, _Port] = field(init=False, default_factory=dict)
     periods: dict[int, Times] = field(init=False, default_factory=dict)
     rings: dict[tuple[int, str], _Ring] = field(init=False, default_factory=dict)
     lengths: dict[int, tuple[Array, Array]] = field(init=False, default_factory=dict)
     """By transfer, clocks of the ports for one core, and for all that are at work."""
+    signalled: dict[tuple[int, str], Times] = field(init=False, default_factory=dict)
+    """When an engine was last done with what others wait for in the loop over programs (0) or in that of a stage."""
+    handed: dict[int, tuple[list[str | None], list[bool]]] = field(init=False, default_factory=dict)
+    queued: dict[tuple[int, int], tuple[int, int] | None] = field(init=False, default_factory=dict)
+    """By stage and position of an instruction that may find its queue full, the one that must have begun before, and how many of its kind lie
+    between."""
+    followed: set[int] = field(init=False, default_factory=set)
     issues: dict[int, Array] = field(init=False, default_factory=dict)
     """By instruction, clocks of the control processor: none where it takes no clocks."""
 
@@ -108,6 +123,7 @@ class Timeline:
         zero = np.zeros((2, self.count))
         self.back_turns, self.back_depth = _Back(self.turns), _Back(self.depth)
         self.control = self.chain = self.ready = self.stored = self.opened = self.gate = zero
+        self.arrived = dict.fromkeys(("tensor", "vector"), zero)
         self.free = dict.fromkeys(("load", "tensor", "vector", "store"), zero)
 
     def run(self, work: Work, grid: Array, programs: Array, least: Array) -> Array:
@@ -192,29 +208,51 @@ class Timeline:
         )
         late = np.broadcast_to(clocks, (2, self.count))
         for way, port in self.ports.items():
-            self.ports[way] = _Port(port.first + late[0], port.begun + late.max(axis=0), port.length, port.slope)
+            begun, done = port.begun + late.max(axis=0), port.done + late.max(axis=0)
+            self.ports[way] = _Port(port.first + late[0], port.last + late[1], begun, done, port.length)
         for ring in self.rings.values():
             ring.ends = [end + clocks for end in ring.ends]
+        self.arrived = {engine: time + clocks for engine, time in self.arrived.items()}
+        self.signalled = {key: time + clocks for key, time in self.signalled.items()}
 
     # -- one step ------------------------------------------------------------------------------------------------
+    def _queues(self, stage: Stage) -> None:
+        """For computations of which a queue holds no more than those of a few steps, which one of the stage must have begun, how many rounds ago."""
+        self.followed.add(id(stage))
+        for engine in ("tensor", "vector"):
+            mine = [position for position, task in enumerate(stage.tasks) if task.engine == engine]
+            if len(mine) * (DEEPEST - 1) <= self.target.queue_depth:
+                continue
+            for number, position in enumerate(mine):
+                rounds = -(-(self.target.queue_depth - number) // len(mine))
+                other = number - self.target.queue_depth + rounds * len(mine)
+                steps = rounds - (other >= number)
+                known = 0 <= steps < DEEPEST
+                self.queued[id(stage), position] = (mine[other], steps) if known else None
+
     def _step(self, stage: Stage, depth: _Back, active: npt.NDArray[np.bool_] | None) -> None:
         key = id(stage)
         engines = {task.engine for task in stage.tasks}
         crosses = {"tensor", "vector"} <= engines
         step_ring = self._ring(key, "chain")
         waits = step_ring.back(depth) if crosses else np.zeros(1)
+        if key not in self.followed:
+            self._queues(stage)
+        users, signals = self._handed(stage)
+        block = 0 if stage.straight and stage.around is None else key
         group = 0
         computed = False
         last = max((i for i, task in enumerate(stage.tasks) if task.engine in ("tensor", "vector")), default=-1)
         for position, task in enumerate(stage.tasks):
+            self._room(stage, position, active)
             self._issue(task, active)
             if task.engine == "load":
                 if computed:
                     self._ring(key, f"used{group}").push(self.chain, active)
                     group, computed = group + 1, False
                 slot = self._ring(key, f"used{group}").back(depth)
-                if (user := _signalled(stage.tasks, position)) is not None:
-                    slot = np.where(depth.steps > 1, slot, np.maximum(slot, self.free[user]))
+                if (user := users[position]) is not None:  # with one slot, all that its user was asked to signal so far
+                    slot = np.where(depth.steps > 1, slot, self.signalled.get((block, user), 0.0))
                 self._load(task, np.maximum(slot, self.gate), active)
             elif task.engine == "store":
                 self._store(task, active)
@@ -222,11 +260,21 @@ class Timeline:
                 held = self._ring(key, "stored").back(depth) if position == last and "store" in engines else np.zeros(1)
                 self._compute(task, np.maximum(np.maximum(waits, held), self.opened), active)
                 computed = True
+                if (key, position) in self.queued:
+                    self._ring(key, f"begun{position}").push(self.chain - task.clocks, active)
+                if signals[position]:
+                    before = self.signalled.get((block, task.engine), np.zeros(1))
+                    self.signalled[block, task.engine] = self._set(before, self.chain, active)
         if computed:
             self._ring(key, f"used{group}").push(self.chain, active)
         if "store" in engines:
             self._ring(key, "stored").push(self.stored, active)
         step_ring.push(self.chain, active)
+
+    def _handed(self, stage: Stage) -> tuple[list[str | None], list[bool]]:
+        if id(stage) not in self.handed:
+            self.handed[id(stage)] = _handed(stage.tasks)
+        return self.handed[id(stage)]
 
     def _load(self, task: Task, slot: Times, active: npt.NDArray[np.bool_] | None) -> None:
         start = np.maximum(np.maximum(self.free["load"], self.control), slot)
@@ -234,10 +282,16 @@ class Timeline:
             start = np.maximum(start, self.ready)
         end = self._transfer(task, start, active)
         self.free["load"] = self._set(self.free["load"], end, active)
-        self.ready = self._set(self.ready, np.maximum(self.ready, end + self.target.latency_clocks), active)
+        comes = end + self.target.latency_clocks
+        self.ready = self._set(self.ready, np.maximum(self.ready, comes), active)
+        for engine in task.users or ("tensor", "vector"):
+            if engine in self.arrived:
+                self.arrived[engine] = self._set(self.arrived[engine], np.maximum(self.arrived[engine], comes), active)
 
     def _compute(self, task: Task, slot: Times, active: npt.NDArray[np.bool_] | None) -> None:
-        start = np.maximum(np.maximum(self.free[task.engine], self.control), np.maximum(self.ready, self.chain))
+        start = np.maximum(
+            np.maximum(self.free[task.engine], self.control), np.maximum(self.arrived[task.engine], self.chain)
+        )
         end = np.maximum(start, slot) + task.clocks
         end = np.where(np.asarray(task.clocks) > 0, end, self.chain)
         self.free[task.engine] = self._set(self.free[task.engine], np.maximum(end, self.free[task.engine]), active)
@@ -289,20 +343,49 @@ class Timeline:
         """
         first, last = start
         begins = first
-        for way in ways:
-            if way in self.ports:
-                begins = np.maximum(begins, self.ports[way].free(first))
-        slope = whole / np.maximum(last - first, 1e-9)
-        new: tuple[Times, ...] = (first, begins, np.broadcast_to(whole, first.shape), slope)
-        if active is not None:
-            none = np.zeros(self.count)
-            before = self.ports.get(ways[0], _Port(none, none, none, none))
-            old = (before.first, before.begun, before.length, before.slope)
-            new = tuple(np.where(active, after, past) for after, past in zip(new, old, strict=True))
-        self.ports[ways[0]] = _Port(*new)
-        served = np.empty((2, self.count))
-        served[0], served[1] = begins + one, np.maximum(begins + whole, last + one)
-        return served
+        others = [(way, self.ports[way]) for way in ways if way in self.ports]
+        for _, other in others:
+            begins = np.maximum(begins, other.free(first))
+        end = np.maximum(begins + whole, last + one)
+        for way, other in others:
+            if way != ways[0]:  # those of the last cores come in between
+                both = np.minimum(begins, other.begun) + whole + other.before(last)
+                end = np.where(last >= other.first, np.maximum(end, both), end)
+        now = _Port(first, last, begins, end, whole)
+        for way, other in others:
+            if way == "store" != ways[0]:
+                self._push(other, now, one, active)
+        if active is not None and ways[0] in self.ports:
+            pairs = zip(astuple(now), astuple(self.ports[ways[0]]), strict=True)
+            now = _Port(*(np.where(active, new, old) for new, old in pairs))
+        self.ports[ways[0]] = now
+        return np.stack(np.broadcast_arrays(begins + one, end))
+
+    def _push(self, store: _Port, load: _Port, one: Array, active: npt.NDArray[np.bool_] | None) -> None:
+        """Let a store that came to the port later than a load, though it is earlier in the program, be served after it."""
+        begun = np.where(load.first <= store.first, load.begun + load.before(store.first, one), 0.0)
+        both = np.minimum(load.begun, store.begun) + store.length + load.before(store.last, one)
+        ended = np.where(load.first <= store.last, both, 0.0)
+        delay = np.stack([np.maximum(begun - store.begun, 0.0), np.maximum(ended - store.done, 0.0)])
+        if not np.any(delay):
+            return
+        late = self._set(np.zeros(1), delay, active)
+        self.ports["store"] = _Port(store.first, store.last, store.begun + late[0], store.done + late[1], store.length)
+        before = self.stored
+        self.free["store"], self.stored = self.free["store"] + late, self.stored + late
+        for (_, what), ring in self.rings.items():
+            if what == "stored":
+                ring.ends[0] = np.where(ring.ends[0] == before, self.stored, ring.ends[0])
+
+    def _room(self, stage: Stage, position: int, active: npt.NDArray[np.bool_] | None) -> None:
+        """The control processor waits until the engine's queue has room: the instruction so many before has begun."""
+        key = (id(stage), position)
+        if key not in self.queued:
+            return
+        if (before := self.queued[key]) is not None:
+            other, steps = before
+            begun = self._ring(id(stage), f"begun{other}").ends[steps]
+            self.control = self._set(self.control, np.maximum(self.control, begun), active)
 
     def _issue(self, task: Task, active: npt.NDArray[np.bool_] | None) -> None:
         """The control processor's time for one instruction."""
@@ -322,18 +405,19 @@ class Timeline:
         return self.rings[stage, what]
 
 
-def _signalled(tasks: list[Task], position: int) -> str | None:
-    """The engine that a load with one slot waits for in its own step: its user's, when that has handed a result on before it.
-
-    A wait is for all that the user's engine has been asked to signal so far.
-    """
-    working = ("tensor", "vector")
-    user = next((task.engine for task in tasks[position:] if task.engine in working), None)
-    for number, task in enumerate(tasks[:position]):
+def _handed(tasks: list[Task]) -> tuple[list[str | None], list[bool]]:
+    """Of each load of a step the engine that uses what it brings; of each computation whether it is signalled: another engine goes on with it, or
+    it is the engine's last of the step, which frees what was loaded."""
+    working = [task.engine if task.engine in ("tensor", "vector") else None for task in tasks]
+    users: list[str | None] = []
+    signals: list[bool] = []
+    for number, task in enumerate(tasks):
+        later = [engine for engine in working[number + 1 :] if engine is not None]
+        using = [engine for engine in later if engine in task.users] or later
+        users.append(using[0] if task.engine == "load" and using else None)
         after = next((other.engine for other in tasks[number + 1 :] if other.engine != "load"), None)
-        if task.engine == user and user in working and after not in (None, user):
-            return user
-    return None
+        signals.append(working[number] is not None and (after != task.engine or task.engine not in later))
+    return users, signals
 
 
 def shared_clocks(

@@ -19,12 +19,14 @@ Kind = tuple[Array, list[Move]]
 """Tiles along a dim that lie alike: their share of all, and the strides that one takes."""
 
 
-def transfer(access: Access, target: Target, shape: Shape) -> tuple[Array, Array, Array]:
-    """Clocks of the DMA engine, bytes of whole memory lines, and bytes wanted, for one transfer of an access's tile.
+def transfer(access: Access, target: Target, shape: Shape, kind: str = "load") -> tuple[Array, Array, Array]:
+    """Clocks of the DMA engine (no fewer than the memories above need for one core), bytes of whole memory lines, and bytes wanted, for one
+    transfer of an access's tile.
 
     In the mean over the tiles, each kind of tile by itself: whole ones and those that an extent cuts, and those that lie differently on
     the digits of their dim.
     """
+    slowest = min((kind == "store" and port.write_bytes_per_clock) or port.bytes_per_clock for port in target.ports)
     elements: Array = 1.0  # every lane is fetched, those that fall on the same element too
     scattered: Array = 1.0
     kinds: list[list[Kind]] = []
@@ -41,7 +43,7 @@ def transfer(access: Access, target: Target, shape: Shape) -> tuple[Array, Array
             weight = weight * share
         moves = [move for _, some in tiles for move in some]
         busy, lines = _pieces(moves, scattered, access.dtype.bytes, target)
-        clocks, moved = clocks + weight * busy, moved + weight * lines
+        clocks, moved = clocks + weight * np.maximum(busy, lines / slowest), moved + weight * lines
     if access.padded:
         domain = tuple((dim, shape.extents[dim]) for dim in access.dims)
         share = share_inside(access.index, access.shape, domain, _symbols(shape))

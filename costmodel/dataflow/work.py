@@ -5,7 +5,7 @@ Composed of the instructions of the kernel's text (`selection`), whose sizes tak
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -32,6 +32,7 @@ class Task:
     `portions`: of the bytes, for each port, which pass it for this core; the rest comes with what others load. `links`: which pass the busiest link
     behind each port. `shared`: how far among all cores the
     first ones reach that begin it together (None: each begins its own). `follows`: a gather that waits for positions which a load before it brings.
+    `users`: the engines that use what a load brings.
     """
 
     engine: str
@@ -41,6 +42,7 @@ class Task:
     links: tuple[Array, ...] = ()
     shared: Array = None
     follows: bool = False
+    users: Set[str] = frozenset()
 
 
 @dataclass(eq=False)
@@ -81,17 +83,17 @@ class Stage:
 class Work:
     """All stages of one program instance in order, and the bytes of its buffers.
 
-    `run_ahead`: buffers of loads inside loops, one slot (`largest_ahead`: of the loop that has most); `turn`: buffers that
-    want a slot per program in flight; `fixed`: the rest, which needs one. `accumulators` may live in the array's own memory.
+    `run_ahead`: buffers of loads inside loops, one slot; `turn`: buffers that want a slot per program in flight; `fixed`: the rest, which needs one.
+    `accumulators` may live in the array's own memory. `crowds`: the same four of each set that lives at once.
     `unfit`: schedules that stage what can't be, and `why`, of one of them.
     """
 
     stages: list[Stage] = field(default_factory=list)
     run_ahead: Array = 0.0
-    largest_ahead: Array = 0.0
     turn: Array = 0.0
     fixed: Array = 0.0
     accumulators: Array = 0.0
+    crowds: list[tuple[Array, Array, Array, Array]] = field(default_factory=list)
     unfit: Array = False
     why: Callable[[int], str] = str
 
@@ -198,7 +200,7 @@ class _Composer:
     # -- memory --------------------------------------------------------------------------------------------------
     def _transfer(self, item: Transfer, stage: Stage) -> None:
         target = self.target
-        clocks, moved, wanted = transfer(item.access, target, self.shape)
+        clocks, moved, wanted = transfer(item.access, target, self.shape, item.kind)
         outer = self.shape.resting.get(item.operand, 0)
         passed = tuple(float(number >= outer) for number in range(len(target.ports)))
         if item.kind == "store":
@@ -224,7 +226,8 @@ class _Composer:
         stage.joules = stage.joules + hops * wanted
         passing = stage.read or (0.0,) * len(leaves)
         stage.read = tuple(before + moved * share for before, share in zip(passing, leaves, strict=True))
-        stage.add(Task("load", clocks, moved, leaves, links, together, item.follows))
+        users = item.buffer.engines - {"load"}
+        stage.add(Task("load", clocks, moved, leaves, links, together, item.follows, users))
         path = sum(
             (port.read_joules * out + port.write_joules * into) * wanted
             for port, out, into in zip(target.ports[1:], leaves[1:], arrives[1:], strict=True)
@@ -321,20 +324,31 @@ class _Composer:
 
     def _buffers(self, work: Work) -> None:
         """What lies in scratchpad, by how many slots it takes: what two engines touch has one for each step in flight."""
-        ahead: dict[int, Array] = {}
         for buffer in self.selection.buffers:
             size = self.at(buffer.size)
-            if buffer.summed and not buffer.operand and buffer.engines <= {"tensor", "vector"}:
+            if buffer.sums:
                 work.accumulators = work.accumulators + size
-            elif len(buffer.engines) > 1 and (home := buffer.home) is not None:
+            elif len(buffer.engines) > 1 and buffer.home is not None:
                 work.run_ahead = work.run_ahead + size
-                ahead[id(home)] = ahead.get(id(home), 0.0) + size
             elif len(buffer.engines) > 1:
                 work.turn = work.turn + size
-        for size in ahead.values():
-            work.largest_ahead = np.maximum(work.largest_ahead, size)
         for together in self.selection.together:
             work.fixed = np.maximum(work.fixed, self.at(together))
+        for crowd in self.selection.crowds:
+            work.crowds.append(tuple(self.at(kind) for kind in (crowd.ahead, crowd.turn, crowd.alone, crowd.sums)))
+
+
+def shared_bytes(work: Work, depth: Array, slots: Array, near: Array) -> Array:
+    """Scratchpad that a program takes when what doesn't live at once shares addresses. `slots`: programs in flight (more than one: what they
+    pass on lives all the time); `near`: sums lie in the array."""
+    many = np.asarray(slots) > 1
+    always = np.where(many, work.turn * slots, 0.0)
+    needed: Array = 0.0
+    for ahead, turn, alone, sums in work.crowds:
+        beside = np.where(near, 0.0, sums)
+        one = ahead * depth + np.where(many, 0.0, turn) + alone + beside * slots
+        needed = np.maximum(needed, one)
+    return needed + always
 
 
 def busiest(stages: Sequence[Stage]) -> dict[str, Array]:

@@ -17,8 +17,8 @@ LATENCY, ISSUE = MAIA.latency_clocks, MAIA.issue_clocks
 def stage(trips: float, *tasks: Task) -> Stage:
     sums = {t.engine: sum(o.clocks for o in tasks if o.engine == t.engine) for t in tasks}
     read, written = (sum(t.moved for t in tasks if t.engine == engine) for engine in ("load", "store"))
-    passing = (read,) * len(MAIA.ports)
-    return Stage(trips=trips, instructions=len(tasks), read=passing, written=written, tasks=list(tasks), busy=sums)
+    passing, leaving = (read,) * len(MAIA.ports), (written,) * len(MAIA.ports)
+    return Stage(trips=trips, instructions=len(tasks), read=passing, written=leaving, tasks=list(tasks), busy=sums)
 
 
 def clocks(stages: list[Stage], *, cores: float = 1, programs: float = 1, turns: float = 1, depth: float = 1) -> float:
@@ -67,3 +67,34 @@ def test_programs_of_a_core_overlap_when_their_buffers_have_two_slots() -> None:
     apart, together = clocks(one, programs=50), clocks(one, programs=50, turns=2)
     assert apart == pytest.approx(50 * (200 + LATENCY) + LATENCY, rel=0.05)
     assert together == pytest.approx(25 * (200 + LATENCY), rel=0.06)
+
+
+def test_a_store_waits_at_memory_for_loads_of_the_next_step_that_came_no_later() -> None:
+    took, vector = 500.0, 100
+    moved = took * min(port.bytes_per_clock for port in MAIA.ports)
+    loop = stage(60, Task("load", 1, moved), Task("load", 1, moved), Task("vector", vector), Task("store", 1, moved))
+    assert clocks([loop]) == pytest.approx(60 * (3 * took + LATENCY + vector), rel=0.02)
+
+
+def test_with_one_slot_a_load_waits_for_all_that_its_user_was_asked_for() -> None:
+    load, tensor, vector = 100, 300, 700
+    tasks = [
+        Task("load", load),
+        Task("tensor", tensor),
+        Task("vector", vector),
+        Task("load", load),
+        Task("tensor", tensor),
+    ]
+    step = load + LATENCY + tensor + max(load + LATENCY, vector) + tensor
+    assert clocks([stage(50, *tasks)]) == pytest.approx(50 * step, rel=0.02)
+    given = Task("load", load, users=frozenset({"tensor"}))  # though the vector unit is next
+    tasks = [Task("tensor", tensor), given, Task("vector", vector), Task("tensor", tensor)]
+    assert clocks([stage(50, *tasks)]) == pytest.approx(50 * (2 * tensor + max(vector, load + LATENCY)), rel=0.02)
+
+
+def test_a_full_queue_keeps_loads_from_running_ahead() -> None:
+    load, vector, many = 100, 10, MAIA.queue_depth
+    loop = stage(60, Task("load", load), *(Task("vector", vector) for _ in range(many)))
+    ahead = (load + LATENCY + (many - 1) * vector) / 2  # until the last one but a step has begun
+    assert ahead > many * vector
+    assert clocks([loop], depth=4) == pytest.approx(60 * ahead, rel=0.06)
