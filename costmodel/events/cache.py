@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,8 @@ import numpy.typing as npt
 from codesign.costmodel.events.walk import PART, Ints, Walk
 from codesign.costmodel.gpu.geometry import Geometry
 from codesign.costmodel.gpu.runs import run_bytes
+from codesign.costmodel.gpu.sweeps import Sweeps, further
 from codesign.costmodel.gpu.traffic import KEPT, READ_GAP, cold_share, kept_between_sweeps, noted, replayed_cold
-from codesign.costmodel.gpu.work import further_sweeps
 from codesign.costmodel.summary import KernelSummary, footprint
 
 Floats = npt.NDArray[np.float64]
@@ -69,7 +70,13 @@ class Reads:
 
 
 def panels_of(
-    kernel: KernelSummary, g: Geometry, runs: Geometry, walk: Walk, cache_bytes: float, warm: float
+    kernel: KernelSummary,
+    g: Geometry,
+    runs: Geometry,
+    walk: Walk,
+    cache_bytes: float,
+    warm: float,
+    sweeps: Sweeps = MappingProxyType({}),
 ) -> list[Panels]:
     """The operands of a kernel, each counted once however many nests read it; contiguous runs are those of `runs`.
 
@@ -91,7 +98,6 @@ def panels_of(
             for access in (*nest.loads, *nest.stores)
         }.values()
     )
-    sweeps = further_sweeps(kernel, g)
     found: dict[tuple[object, ...], tuple[float, Panels]] = {}
     totals: dict[str, float] = {}
     for nest in kernel.nests:
@@ -109,7 +115,7 @@ def panels_of(
             effort = 1.0 + READ_GAP / float(run_bytes(access, runs))
             if (access.tensor, access.index) not in found:
                 whole_tensor = access.dtype.bytes * float(np.prod([float(e.evaluate(g.symbols)) for e in access.shape]))
-                over = float(np.max(sweeps[access.tensor, access.index]))
+                over = float(np.max(further(sweeps, access)))
                 panels = Panels(access.tensor, min(each, once / number), dims, cold, effort, number, online, over)
                 found[access.tensor, access.index] = (whole_tensor, panels)
                 totals[access.tensor] = totals.get(access.tensor, 0.0) + once

@@ -138,7 +138,7 @@ def plan_columns(
     walk = Walk.of({dim: int(np.ceil(g.blocks[dim])) for dim in kernel.outer}, order, int(g.split), knobs.group)
     resident = min(int(found.blocks), int(columns.get("blocks_limit", float(found.blocks))))
     places, together = _bundles(walk.blocks, resident, chip.sms)
-    panels = panels_of(kernel, g, runs, walk, chip.cache_bytes, p.warm)
+    panels = panels_of(kernel, g, runs, walk, chip.cache_bytes, p.warm, w.sweeps)
     from_dram = reads(panels, walk, chip.sms * together, float(w.store_bytes), chip.cache_bytes, places)
     distinct, online = _bytes_of(panels)
     missed = min(from_dram.total / max(distinct, 1.0), 1.0)

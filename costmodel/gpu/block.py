@@ -14,7 +14,7 @@ from codesign.costmodel.gpu.geometry import FOLD, LOOPED, Array, Geometry, secto
 from codesign.costmodel.gpu.phases import parts_of
 from codesign.costmodel.gpu.program import Program, program_of
 from codesign.costmodel.gpu.tiles import Tiles
-from codesign.costmodel.gpu.work import Work, work
+from codesign.costmodel.gpu.work import Work, product_work, unflatten
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.structures import Structure, Text, structures
 from codesign.costmodel.summary import KernelSummary
@@ -32,26 +32,28 @@ def block_work(
 ) -> tuple[Work, Held | None]:
     """Work of one block, and what its code holds on chip: as this compiler generates it where it is `compiled`, else as
     a library has it (which leaves open what it holds)."""
-    if not compiled:
+    if not compiled and any(nest.contraction is not None for nest in kernel.nests):
         warps, unit = knobs.get("warps", 4.0), knobs.get("vector_unit", 0.0)
-        return work(kernel, g, unit, warps, wide_of(machine), sector_bytes(machine)), None
+        return product_work(kernel, g, unit, warps, wide_of(machine), sector_bytes(machine)), None
     count = max((len(column) for column in knobs.values() if np.ndim(column)), default=1)
-    every = _Blocks(kernel, g, machine, knobs)
+    every = _Blocks(kernel, g, machine, knobs, compiled)
     found = [*_structures(kernel, g, knobs, count)]
-    if len(found) == 1:
-        (one,) = found
-        return _refused(one) if one.text is None else every.of(one.text)
-    parts = []
+    parts: list[tuple[Work, Held | None]] = []
     for structure in found:
         if structure.text is None:
             parts.append(_refused(structure))
-        elif count <= TOGETHER:
+        elif count <= TOGETHER or len(found) == 1:
             parts.append(every.of(structure.text))
         else:
             parts.append(every.taken(structure.rows, count).of(structure.text))
+    if len(parts) == 1:
+        return parts[0]
     rows = [structure.rows for structure in found]
-    works, held = [work for work, _ in parts], [held for _, held in parts]
-    return _joined_work(works, rows, count), Held(*(_joined(each, rows, count) for each in zip(*held, strict=True)))
+    joined = _joined_work([work for work, _ in parts], rows, count)
+    held = [held for _, held in parts if held is not None]
+    if not compiled:
+        return joined, None
+    return joined, Held(*(_joined(each, rows, count) for each in zip(*held, strict=True)))
 
 
 def _structures(kernel: KernelSummary, g: Geometry, knobs: Mapping[str, Array], count: int) -> Sequence[Structure]:
@@ -110,23 +112,32 @@ def parts_of_block(kernel: KernelSummary, g: Geometry, machine: Machine, knobs: 
 
 
 class _Blocks:
-    """Blocks of schedules, whatever their texts: what texts have in common is worked out once."""
+    """Blocks of schedules, whatever their texts: what texts have in common is worked out once. `compiled`: as our code has them, else as a
+    library's, whose threads without an element do nothing."""
 
-    def __init__(self, kernel: KernelSummary, g: Geometry, machine: Machine, knobs: Mapping[str, Array]) -> None:
+    def __init__(
+        self, kernel: KernelSummary, g: Geometry, machine: Machine, knobs: Mapping[str, Array], compiled: bool
+    ) -> None:
         self.kernel, self.g, self.machine, self.knobs = kernel, g, machine, knobs
         self.tiles = _tiles(g, machine, knobs)
-        self.code = code_generator(machine).code(self.tiles, machine, knobs)
+        self.code = code_generator(machine).code(self.tiles, machine, knobs) if compiled else None
+        if not compiled:
+            self.tiles.threads = 0.0
 
-    def of(self, text: Text) -> tuple[Work, Held]:
+    def of(self, text: Text) -> tuple[Work, Held | None]:
         """Their work by a text, and what its code holds."""
         program = program_of(text, self.kernel)
         w = work_of(program, self.tiles, sector_bytes(self.machine), self.kernel.tested)
-        return issuing(w, self.code.issued(program)), self.code.held(program)
+        if self.code is not None:
+            return issuing(w, self.code.issued(program)), self.code.held(program)
+        if "unflatten" in self.g.thread:
+            unflatten(self.kernel, self.g, w)
+        return w, None
 
     def taken(self, rows: Rows, count: int) -> _Blocks:
         """Those of some of the schedules."""
         some = {name: _rows(column, rows, count) for name, column in self.knobs.items()}
-        return _Blocks(self.kernel, _taken(self.g, rows, count), self.machine, some)
+        return _Blocks(self.kernel, _taken(self.g, rows, count), self.machine, some, self.code is not None)
 
 
 def issuing(w: Work, issued: Issued) -> Work:
@@ -161,9 +172,10 @@ def _joined(values: Sequence[Array], rows: Sequence[Rows], count: int) -> Array:
     first = np.asarray(values[0])
     if all(np.ndim(value) == 0 and value == first for value in values):
         return values[0]
-    every = np.empty(count, dtype=np.result_type(*(np.asarray(value) for value in values)))
+    leading = np.broadcast_shapes(*(np.shape(value)[:-1] for value in values))
+    every = np.empty((*leading, count), dtype=np.result_type(*(np.asarray(value) for value in values)))
     for some, value in zip(rows, values, strict=True):
-        every[some] = _rows(value, some, count)
+        every[..., some] = _rows(value, some, count)
     return every
 
 
@@ -171,5 +183,8 @@ def _joined_work(works: Sequence[Work], rows: Sequence[Rows], count: int) -> Wor
     """The work of all schedules from that of each structure."""
     units = dict.fromkeys(unit for work in works for unit in work.tensor)
     tensor = {unit: _joined([work.tensor.get(unit, 0.0) for work in works], rows, count) for unit in units}
-    names = [field.name for field in fields(Work) if field.name != "tensor"]
-    return Work(tensor, **{name: _joined([getattr(work, name) for work in works], rows, count) for name in names})
+    again = dict.fromkeys(operand for work in works for operand in work.sweeps)
+    sweeps = {one: _joined([work.sweeps.get(one, 0.0) for work in works], rows, count) for one in again}
+    names = [field.name for field in fields(Work) if field.name not in ("tensor", "sweeps")]
+    parts = {name: _joined([getattr(work, name) for work in works], rows, count) for name in names}
+    return Work(tensor, **parts, sweeps=sweeps)

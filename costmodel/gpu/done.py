@@ -10,6 +10,7 @@ from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.phases import Phase, phases_of
 from codesign.costmodel.gpu.program import Dims, Multiply, Program, Steps, Transfer
 from codesign.costmodel.gpu.runs import sector_waste
+from codesign.costmodel.gpu.sweeps import sweeps_of
 from codesign.costmodel.gpu.threads import thread_requests
 from codesign.costmodel.gpu.tiles import Tiles
 from codesign.costmodel.gpu.work import Work, count_slots, operand_bytes, padded_product
@@ -36,10 +37,13 @@ def work_of(
     for rows, columns, _ in {(text.rows, text.columns, text.depth) for text in program.multiplies.values()}:
         total.accumulators = total.accumulators + tiles.elements((rows, columns))
     _moves(program, tiles, sector, total)
+    total.sweeps = sweeps_of(program) if phases is None else {}
     _waits(program, phases_of(program) if phases is None else phases, tiles, total)
     for loops in program.steps:
         total.trips = np.maximum(total.trips, tiles.trips(loops))
+    total.trips = total.trips * tiles.times((), tiles.g.blocks)
     for work in program.elements.values():
+        total.live_elements = np.maximum(total.live_elements, tiles.elements(work.dims))
         if work.reduced:
             total.barriers = total.barriers + tiles.trips(work.around)
     for dim, test in (tested or {}).items():
@@ -72,7 +76,7 @@ def _operations(program: Program, tiles: Tiles, total: Work) -> None:
 
 
 def _points(tiles: Tiles, dims: Dims, around: Steps) -> Array:
-    return tiles.lanes_of(dims) * tiles.trips(around)
+    return tiles.lanes_of(dims) * tiles.times(around, dims)
 
 
 def _multiply(text: Multiply, tiles: Tiles, total: Work) -> None:
@@ -103,7 +107,7 @@ def _moves(program: Program, tiles: Tiles, sector: float, total: Work) -> None:
         size = tiles.once(_size, transfer.access, sector if transfer.kind == "load" else 0.0)
         if transfer.kind == "load" and transfer.around:
             trips[transfer.around] = trips.get(transfer.around, 0.0) + size
-        moved = size * count * tiles.trips(transfer.around)
+        moved = size * count * tiles.times(transfer.around, transfer.followed)
         total.request_bytes = total.request_bytes + moved
         name = f"{transfer.kind}_bytes"
         setattr(total, name, getattr(total, name) + moved)
@@ -127,7 +131,7 @@ def _waits(program: Program, phases: Iterable[Phase], tiles: Tiles, total: Work)
             total.first_trips = total.first_trips + steps
         else:
             total.again_trips = total.again_trips + steps
-    waiting = [load for load, _ in program.moves if any(position.around for position in load.positions)]
+    waiting = [load for load, _ in program.moves if any(_repeated(position, tiles) for position in load.positions)]
     if waiting:
         total.gathered_trips = _most(waiting, tiles)
 
@@ -135,5 +139,10 @@ def _waits(program: Program, phases: Iterable[Phase], tiles: Tiles, total: Work)
 def _most(loads: Iterable[Transfer], tiles: Tiles) -> Array:
     most: Array = 1.0
     for load in loads:
-        most = np.maximum(most, tiles.trips(load.around))
+        most = np.maximum(most, tiles.times(load.around, load.followed))
     return most
+
+
+def _repeated(load: Transfer, tiles: Tiles) -> bool:
+    """Whether a load is done in a loop, or by a block that walks along one of its dims."""
+    return bool(load.around) or any(dim in tiles.g.blocks and dim in tiles.g.trips for dim in load.followed)

@@ -15,7 +15,7 @@ from codesign.costmodel.factors import Factors
 from codesign.costmodel.features import Arithmetic, Features, Loop, Move, Product, Slot
 from codesign.costmodel.gpu.slots import slots_of
 from codesign.costmodel.structures import Text
-from codesign.costmodel.summary import Access, KernelSummary
+from codesign.costmodel.summary import Access, KernelSummary, label_of
 from codesign.ir.analysis import slot_of
 from codesign.ir.core import Op, Value
 from codesign.ir.dtypes import DTYPES
@@ -45,6 +45,12 @@ class Transfer:
     pipelined: bool
     tested: Dims
     positions: tuple[Transfer, ...] = ()
+
+    @cached_property
+    def followed(self) -> Dims:
+        """The dims that it depends on, by its positions too."""
+        further = (dim for load in self.positions for dim in load.followed)
+        return tuple(dict.fromkeys((*self.access.dims, *further)))
 
     @property
     def key(self) -> tuple[str, tuple[Index, ...]]:
@@ -93,6 +99,8 @@ class Program:
     """The dim of each size symbol."""
     inner: frozenset[str]
     """The dims that are reduced."""
+    labels: Mapping[str, str]
+    """The name that an operand has in the summary of the group."""
     whole: bool = True
     """Whether it is all that a block does, and not a part."""
 
@@ -153,6 +161,9 @@ class _Reader:
     def __init__(self, text: Text, kernel: KernelSummary) -> None:
         self.text, self.extents, self.inner = text, kernel.extents, frozenset(kernel.inner)
         self.features: Features = text.features
+        assert kernel.group is not None
+        params = text.template.kernel.params
+        self.labels = {param.name: label_of(value) for param, value in zip(params, kernel.group.uses(), strict=False)}
         self.along = text.template.along
         self.sides = {symbol: dim for dim, symbol in text.template.tiles.items()}
         body = text.template.kernel.body
@@ -179,7 +190,7 @@ class _Reader:
             elif isinstance(found, Loop):
                 assert isinstance(op, For)
                 loops[op] = self._steps((*found.around, op.variable))
-        return Program(self.text, self.transfers, multiplies, elements, loops, self.sides, self.inner)
+        return Program(self.text, self.transfers, multiplies, elements, loops, self.sides, self.inner, self.labels)
 
     def _steps(self, variables: Iterable[str]) -> Steps:
         return tuple((self.along[name], self.text.template.stretches.get(name)) for name in variables)

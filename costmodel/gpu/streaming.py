@@ -47,7 +47,7 @@ def trip_seconds(w: Work, threads: Array, missed: Array, clock: Array, l2_latenc
     """
     arriving = ARRIVAL * (l2_latency + (dram_latency - l2_latency) * missed)
     loops = (w.first_trips + w.again_trips) * TRIP_CLOCKS + w.again_trips * L1_CLOCKS
-    own = ((w.vector + w.integer) * ALU_CLOCKS + w.special * SPECIAL_CLOCKS) / threads
+    own = ((w.vector + w.integer + w.ieee) * ALU_CLOCKS + w.special * SPECIAL_CLOCKS) / threads
     return w.first_trips * arriving + w.gathered_trips * l2_latency + (loops + own) / clock
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -60,6 +60,14 @@ class Tiles:
         found = self.known.get(key)
         if found is None:
             found = self.known[key] = work(self, *args)
+        return found
+
+    def times(self, loops: Steps, dims: Iterable[str]) -> Array:
+        """The same with the trips of a block that walks by itself along outer dims, for what depends on these dims."""
+        found = self.trips(loops)
+        for dim in dims:
+            if dim in self.g.blocks and dim in self.g.trips:
+                found = found * self.g.trips[dim]
         return found
 
     def held(self, dims: Dims) -> Array:

@@ -195,7 +195,8 @@ def _case(
     slots = chip.sms * resident
     absorbed = ABSORBED if chip.bulk else 0.0
     group = knobs.get("group", 1.0)
-    t = traffic(kernel, g, slots, group, order, chip.cache_bytes, p.warm, p.write_gap, absorbed, chip.halved)
+    l2 = chip.cache_bytes
+    t = traffic(kernel, g, slots, group, order, l2, p.warm, p.write_gap, absorbed, chip.halved, w.sweeps)
     busiest = busiest_sm(g.grid, slots, chip.sms, sizes.get("skew", 1.0) * g.skew)
     return Case(
         kernel=kernel,

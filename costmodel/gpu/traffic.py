@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
 from codesign.costmodel.gpu.geometry import Array, Geometry
 from codesign.costmodel.gpu.runs import run_bytes
-from codesign.costmodel.gpu.work import further_sweeps
+from codesign.costmodel.gpu.sweeps import Sweeps, further
 from codesign.costmodel.summary import Access, KernelSummary, footprint, kept_by_masks
 
 FRESH = (0.05, 0.6)
@@ -66,13 +67,15 @@ def traffic(
     write_gap: float,
     absorbed: float = 0.0,
     halved: bool = False,
+    sweeps: Sweeps = MappingProxyType({}),
 ) -> Traffic:
     """DRAM bytes read and written.
 
     A wave of `slots` blocks covers a box of the grid, the fastest dim of `order` first and `group` tiles of the
     slowest tiled dim together. Blocks of a wave share what they load. A later wave finds an operand in L2 as far as
     the operand, with what streams past it, fits. A further sweep over an operand finds what the wave has not pushed out
-    since. Of a result that fits L2, DRAM takes the share `absorbed` only after the kernel. `halved`: L2 is in two halves.
+    since. Of a result that fits L2, DRAM takes the share `absorbed` only after the kernel. `halved`: L2 is in two halves. `sweeps`: of operands
+    that a block goes over again, how often.
     """
     waves = g.grid / (wave := np.minimum(slots, g.grid))
     box = box_of(kernel, g, wave / np.minimum(g.split, wave), group, order)
@@ -110,7 +113,6 @@ def traffic(
     cycle = cycled_cold(working_set, l2_bytes, halved) if timed else 1.0
     if timed and not halved:  # the next timing writes over what was not written back yet
         write_effort = write_effort * cycle
-    sweeps = further_sweeps(kernel, g)
     stays = kept_between_sweeps(loads + write / waves, l2_bytes)
     read_effort: Array = 0.0
     for access, once, each in entries:
@@ -127,7 +129,7 @@ def traffic(
             copies = ROTATED * (1.0 + halved) - 1.0 if noted(kernel, "rotated", access) else 0.0
             gone = cycled_cold(working_set + copies * once, l2_bytes, halved) if copies else cycle
             first = np.minimum(first, once * gone)
-        over = sweeps[access.tensor, access.index] * np.maximum(each * waves, once)
+        over = further(sweeps, access) * np.maximum(each * waves, once)
         missed = first + again * (1.0 - kept) + over * (1.0 - stays)
         read = read + missed
         read_effort = read_effort + missed * (1.0 + READ_GAP / run_bytes(access, runs))

@@ -73,9 +73,11 @@ class Work:
     gathered_trips: Array = 0.0
     refused: Array = ""
     """Why there is no code for a schedule."""
+    sweeps: Mapping[tuple[str, tuple[Index, ...] | None], Array] = field(default_factory=dict)
+    """Of operands that a block goes over again, how often."""
 
 
-def work(
+def product_work(
     kernel: KernelSummary,
     g: Geometry,
     vector_unit: Array = 0.0,
@@ -83,34 +85,27 @@ def work(
     wide: int = 0,
     sector: float = SECTOR_BYTES,
 ) -> Work:
-    """Operations and bytes of one block of a library's kernel, of which there is no text; `vector_unit` 1 does contractions on
-    the vector unit, as a matrix-vector kernel does. `sector`: bytes that memory moves at the least."""
+    """Operations and bytes of one block of a library's product or chain of products, whose tiles no text of ours has: sides of several dims,
+    single threads' parts, clusters. `vector_unit` 1 does contractions on the vector unit, as a matrix-vector kernel does. `sector`: bytes
+    that memory moves at the least."""
     total = Work()
-    repeats = _repeats(kernel, g)
     mean = g.sizes(g.mean)
-    seen: dict[tuple[Any, ...], set[int]] = {}
-    stages = stages_of(kernel)
-    looping: set[int] = set()
+    seen: set[tuple[Any, ...]] = set()
     for nest in kernel.nests:
-        again = repeats[nest.name]
-        _operations(nest, g, again, total, vector_unit, warps, wide)
+        _operations(nest, g, total, vector_unit, warps, wide)
         trip_bytes: Array = 0.0
         fresh = False
         for access in nest.loads:
             key = _covers(access, g)
-            times, first = _times(access, g), seen.get(key)
             elements = footprint(access, mean)
             size = elements * access.dtype.bytes * sector_waste(access, g, sector)
-            moved = size * times * again
-            if first is None or stages[nest.name] not in first:  # a loop asks once for what several nests read
-                total.request_bytes = total.request_bytes + moved
-            fresh = fresh or (first is None and any(dim in g.blocks for dim in access.dims))
-            if first is not None:  # read again by another nest: kept on chip when resident, else loaded again
-                kept = True if stages[nest.name] in first else _resident(access, g)  # loops of one stage are one loop
-                moved = np.where(kept, 0.0, moved) if np.ndim(kept) or not kept else 0.0
-            seen.setdefault(key, set()).add(stages[nest.name])
-            total.load_bytes = total.load_bytes + moved
-            total.shared_loads = total.shared_loads + moved * (1.0 - 1.0 / _sharers(access, g))
+            moved = size * _times(access, g)
+            total.request_bytes = total.request_bytes + moved
+            fresh = fresh or (key not in seen and any(dim in g.blocks for dim in access.dims))
+            if key not in seen:  # of what two products read, the first keeps the tile for the other
+                total.load_bytes = total.load_bytes + moved
+                total.shared_loads = total.shared_loads + moved * (1.0 - 1.0 / _sharers(access, g))
+            seen.add(key)
             if any(dim in g.trips for dim in access.dims):
                 trip_bytes = trip_bytes + size
         _stores(nest, g, mean, total)
@@ -120,18 +115,14 @@ def work(
             if dim in g.trips:
                 steps = steps * g.trips[dim]
         total.trips = np.maximum(total.trips, steps)
-        if nest.loads and stages[nest.name] not in looping:
-            looping.add(stages[nest.name])
-            if fresh:
-                total.first_trips = total.first_trips + steps
-            else:
-                total.again_trips = total.again_trips + steps
+        if nest.loads and fresh:
+            total.first_trips = total.first_trips + steps
+        elif nest.loads:
+            total.again_trips = total.again_trips + steps
         if _gathers(nest, g):
             total.gathered_trips = np.maximum(total.gathered_trips, steps)
         if nest.reductions and nest.contraction is None:  # over lanes after the loop
             total.barriers = total.barriers + 1.0
-    if "unflatten" in g.thread:
-        _unflatten(kernel, g, total)
     if kernel.chained > 1:
         # running results are scaled anew every trip, and pass through registers and shared memory at the end
         total.vector = total.vector + total.accumulators * (total.trips + EPILOGUE)
@@ -154,7 +145,7 @@ DIVISION_INTEGER, DIVISION_SPECIAL = 20.0, 8.0
 reciprocals on the special unit, corrections on the integer one."""
 
 
-def _unflatten(kernel: KernelSummary, g: Geometry, total: Work) -> None:
+def unflatten(kernel: KernelSummary, g: Geometry, total: Work) -> None:
     """Divisions by which threads that walk over collapsed dims find their coordinates."""
     points: Array = g.thread["unflatten"]
     for dim in kernel.outer:
@@ -175,7 +166,6 @@ def _gathers(nest: Nest, g: Geometry) -> bool:
 def _operations(
     nest: Nest,
     g: Geometry,
-    again: Array,
     total: Work,
     vector_unit: Array,
     warps: Array,
@@ -188,17 +178,17 @@ def _operations(
         if not operations:
             continue
         lanes: Array = 1.0
-        loops: Array = again
+        loops: Array = 1.0
         for dim in dims:
             lanes, loops = lanes * g.tile[dim], loops * g.trips.get(dim, 1.0)
         count_slots(operations, lanes * loops, total)
     for dims, operations in nest.spared:
-        lanes, loops = 1.0, again * g.whole
+        lanes, loops = 1.0, g.whole
         for dim in dims:
             lanes, loops = lanes * g.tile[dim], loops * g.trips.get(dim, 1.0)
         count_slots(operations, -lanes * loops, total)
     if nest.contraction is not None:
-        _contraction(nest, g, again, total, vector_unit, warps, wide)
+        _contraction(nest, g, total, vector_unit, warps, wide)
         return
     tile_points: Array = elements
     for dim in nest.reductions:
@@ -206,12 +196,10 @@ def _operations(
     total.live_elements = np.maximum(total.live_elements, tile_points)
 
 
-def _contraction(
-    nest: Nest, g: Geometry, again: Array, total: Work, vector_unit: Array, warps: Array, wide: int
-) -> None:
+def _contraction(nest: Nest, g: Geometry, total: Work, vector_unit: Array, warps: Array, wide: int) -> None:
     found = nest.contraction
     assert found is not None
-    m, n, k, batch, loops = 1.0, 1.0, 1.0, 1.0, again
+    m, n, k, batch, loops = 1.0, 1.0, 1.0, 1.0, 1.0
     for dim in found.m:
         m = m * g.tile[dim]
     for dim in found.n:
@@ -305,68 +293,6 @@ def count_slots(operations: Mapping[tuple[Unit, str], float], points: Array, tot
         setattr(total, who, getattr(total, who) + points * slots)
 
 
-def _repeats(kernel: KernelSummary, g: Geometry) -> dict[str, Array]:
-    """How often each nest is evaluated: once per loop that needs it, when it carries a looped dim and nothing keeps
-    its tile."""
-    inner = set(kernel.inner)
-    loops = _loops_of(kernel)
-    repeats: dict[str, Array] = {}
-    for nest in kernel.nests:
-        again: Array = False
-        for dim in (dim for dim in nest.dims if dim in inner):
-            again = np.logical_or(again, np.logical_and(g.looped[dim], np.logical_not(g.online[dim])))
-            again = np.logical_and(again, np.greater(g.trips[dim], 1.0))
-        repeats[nest.name] = np.where(again, max(float(len(loops[nest.name])), 1.0), 1.0)
-    return repeats
-
-
-def _loops_of(kernel: KernelSummary) -> dict[str, set[object]]:
-    """The loops that evaluate each nest which carries a looped dim: reductions of one stage over the same dims share one, and a
-    store goes along in the loop of a reduction that reads it."""
-    inner = set(kernel.inner)
-    stages = stages_of(kernel)
-    loops: dict[str, set[object]] = {nest.name: set() for nest in kernel.nests}
-    reduced: set[str] = set()
-    for nest in reversed(kernel.nests):
-        if nest.stores and nest.name not in reduced:
-            loops[nest.name].add(nest.name)
-        for name in nest.internal:
-            carried = {dim for dim in next(one.dims for one in kernel.nests if one.name == name) if dim in inner}
-            if carried & {*nest.reductions}:
-                reduced.add(name)
-                loops[name].add((stages[nest.name], nest.reductions))
-            else:
-                loops[name] |= loops[nest.name]
-    return loops
-
-
-def stages_of(kernel: KernelSummary) -> dict[str, int]:
-    """How many reductions lie on the longest path below each nest: those of equal stage go along in one loop."""
-    levels: dict[str, int] = {}
-    stages: dict[str, int] = {}
-    for nest in kernel.nests:
-        stages[nest.name] = max((levels[name] for name in nest.internal), default=0)
-        levels[nest.name] = stages[nest.name] + (1 if nest.reductions else 0)
-    return stages
-
-
-def further_sweeps(kernel: KernelSummary, g: Geometry) -> dict[tuple[str, tuple[Index, ...]], Array]:
-    """How often a block goes over an operand again, by its tensor and index: loops of later reductions load it anew unless
-    its tile stays on chip."""
-    repeats, stages = _repeats(kernel, g), stages_of(kernel)
-    sweeps: dict[tuple[str, tuple[Index, ...]], Array] = {}
-    seen: dict[tuple[str, tuple[Index, ...]], set[int]] = {}
-    for nest in kernel.nests:
-        for access in nest.loads:
-            key = access.tensor, access.index
-            before = seen.setdefault(key, set())
-            if stages[nest.name] not in before:
-                loops = repeats[nest.name] if before else repeats[nest.name] - 1.0
-                sweeps[key] = sweeps.get(key, 0.0) + np.where(_resident(access, g), 0.0, loops)
-            before.add(stages[nest.name])
-    return sweeps
-
-
 def _sharers(access: Access, g: Geometry) -> Array:
     """Blocks of one cluster that get the same data by one multicast read of L2."""
     together: Array = 1.0
@@ -382,14 +308,6 @@ def _times(access: Access, g: Geometry) -> Array:
         if dim in g.trips:
             times = times * g.trips[dim]
     return times
-
-
-def _resident(access: Access, g: Geometry) -> Array:
-    kept: Array = True
-    for dim in access.dims:
-        if dim in g.trips:
-            kept = np.logical_and(kept, np.logical_or(g.online[dim], np.less_equal(g.trips[dim], 1.0)))
-    return kept
 
 
 def _covers(access: Access, g: Geometry) -> tuple[Any, ...]:

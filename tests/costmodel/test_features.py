@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 
 from codesign.costmodel.features import Features, features
-from codesign.costmodel.gpu.geometry import geometry
-from codesign.costmodel.gpu.work import work
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.summary import summarize
 from codesign.ir.dtypes import BF16, F32
-from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.ir.schedule import Schedule
 from codesign.ir.template import Template, instantiate
 from codesign.ir.tiling.templates import template
 from codesign.passes.normalize import normalize
@@ -120,38 +118,3 @@ def test_an_accumulator_is_held_once() -> None:
     made, sizes = template(groups.gemm(64, 64, 512, F32), Schedule({"i": 64, "j": 64, "k": 16}))
     held = features(made.kernel).at(sizes).live_bytes
     assert held == (64 * 64 + 2 * 64 * 16) * 4 + 64 * 64 * 4  # operands, the sum before and after a step
-
-
-SUMMARIZED = [
-    ("product", Schedule({"i": 32, "j": 32, "k": 32})),
-    ("product", Schedule({"i": 32, "j": 32, "k": 256}, reduce={"k": "resident"})),
-    ("batched product", Schedule({"i": 16, "j": 64, "k": 16})),
-    ("softmax", Schedule({"i": 4, "j": 64})),
-    ("softmax", Schedule({"i": 4}, reduce={"j": "resident"})),
-    ("layer norm", Schedule({"i": 2, "j": 32})),
-    ("element-wise", Schedule({"d0_d1_d2": 64})),
-    ("shared vector", Schedule({"d0": 8, "d1": 8})),
-    ("transposed", Schedule({"d0": 16, "d1": 8})),
-]
-
-
-@pytest.mark.parametrize(("name", "schedule"), SUMMARIZED, ids=[name for name, _ in SUMMARIZED])
-def test_the_gpu_model_prices_what_the_kernel_does(name: str, schedule: Schedule) -> None:
-    """Its work of one program, derived from the summary, where tiles divide extents."""
-    even = {
-        "product": groups.gemm(96, 64, 256),
-        "softmax": groups.softmax(24, 1024),
-        "layer norm": groups.layer_norm(16, 1024),
-        "shared vector": groups.element_wise(32, 64, shared=True),
-        "transposed": groups.element_wise(32, 64, permuted=True),
-    }
-    form = normalize(even.get(name, GROUPS[name]))
-    made, sizes = template(form.fusion, schedule, outputs=form.outputs)
-    found = features(made.kernel).at(sizes)
-    summary = summarize(form.fusion)
-    knobs = {k: np.asarray(v, dtype=np.float64) for k, v in ScheduleBatch.of([schedule]).columns.items()}
-    predicted = work(summary, geometry(summary, knobs, {}))
-    assert float(np.squeeze(predicted.load_bytes)) == pytest.approx(found.load_bytes, rel=0.07)
-    assert float(np.squeeze(predicted.store_bytes)) == pytest.approx(found.store_bytes, rel=0.07)
-    assert sum(float(np.squeeze(v)) for v in predicted.tensor.values()) == sum(found.products.values())
-    assert float(np.squeeze(predicted.special)) == sum(v for (unit, _), v in found.slots.items() if unit == "special")

@@ -8,7 +8,7 @@ import pytest
 from codesign.costmodel import workloads
 from codesign.costmodel.features import features
 from codesign.costmodel.gpu.geometry import geometry
-from codesign.costmodel.gpu.work import work
+from codesign.costmodel.gpu.work import product_work
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.roofline import roofline_bounds
 from codesign.costmodel.summary import footprint, summarize
@@ -105,7 +105,9 @@ def test_the_price_multiplies_in_the_dtype_that_the_kernel_does(
     kernel = summarize(group)
     assert kernel.nests[0].contraction is not None
     assert kernel.nests[0].contraction.unit is operand
-    done = work(kernel, geometry(kernel, {name: np.array([64.0]) for name in ("tile.m", "tile.n", "tile.k")}, {}))
+    done = product_work(
+        kernel, geometry(kernel, {name: np.array([64.0]) for name in ("tile.m", "tile.n", "tile.k")}, {})
+    )
     walked = features(lower(group, Schedule({"m": 64, "n": 64, "k": 64}))).at({}).products
     assert set(walked) == ({operand.name} if operand is not None else set())
     assert bool(done.tensor) == (operand is not None and operand is not F32)
@@ -119,7 +121,9 @@ def test_a_rounded_product_is_priced_bounded_and_written_on_the_same_unit(
 ) -> None:
     group, machine = _product(F32, F32, F32, F32, ARITHMETIC[precision].function), load_machine("h100_sxm")
     kernel, points = summarize(group), 512 * 256 * 4096
-    done = work(kernel, geometry(kernel, {name: np.array([64.0]) for name in ("tile.m", "tile.n", "tile.k")}, {}))
+    done = product_work(
+        kernel, geometry(kernel, {name: np.array([64.0]) for name in ("tile.m", "tile.n", "tile.k")}, {})
+    )
     assert {name: float(count[0]) for name, count in done.tensor.items()} == {unit: products * points / 32}
     assert not np.any(done.ieee)
     rate = machine.burst_rate("tensor", unit)

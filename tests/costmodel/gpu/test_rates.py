@@ -7,6 +7,7 @@ import pytest
 
 from codesign.costmodel import workloads
 from codesign.costmodel.events import simulate
+from codesign.costmodel.gpu.block import block_work
 from codesign.costmodel.gpu.geometry import geometry
 from codesign.costmodel.gpu.parameters import load_calibration
 from codesign.costmodel.gpu.timing import estimate
@@ -40,8 +41,10 @@ def test_a_second_sweep_finds_in_l2_what_the_first_and_its_results_left(rows: fl
     tokens, row = 8192.0, np.floor(flow * 0.8 * l2 / (rows * 2.0 * 2.0))
     kernel = workloads.rms_norm()
     outer, inner = kernel.outer[0], kernel.inner[0]
-    g = geometry(kernel, {f"tile.{outer}": 1.0, f"tile.{inner}": 1024.0}, {"T": tokens, "N": row})
-    found = traffic(kernel, g, rows, 1.0, (outer,), l2, 0.0, 0.0)
+    knobs = {f"tile.{outer}": np.float64(1.0), f"tile.{inner}": np.float64(1024.0)}
+    g = geometry(kernel, knobs, {"T": tokens, "N": row})
+    block, _ = block_work(kernel, g, A100, knobs, compiled=False)
+    found = traffic(kernel, g, rows, 1.0, (outer,), l2, 0.0, 0.0, sweeps=block.sweeps)
     missed = min(max(flow - 1.0, 0.0), 1.0)
     assert float(found.read) == pytest.approx(tokens * row * 2.0 * (1.0 + missed), rel=0.02)
 

@@ -9,6 +9,7 @@ import pytest
 
 from codesign.costmodel import workloads
 from codesign.costmodel.fitting import Prepared
+from codesign.costmodel.gpu.block import block_work
 from codesign.costmodel.gpu.formulas import formulas
 from codesign.costmodel.gpu.geometry import geometry
 from codesign.costmodel.gpu.library import library
@@ -17,11 +18,11 @@ from codesign.costmodel.gpu.parameters import BOUNDS, Calibration, Parameters, l
 from codesign.costmodel.gpu.streaming import ARRIVAL, REQUEST_CLOCKS, request_clocks, sustained_clock
 from codesign.costmodel.gpu.timing import estimate
 from codesign.costmodel.gpu.traffic import FRESH, cold_share, traffic
-from codesign.costmodel.gpu.work import DIVISION_INTEGER, DIVISION_SPECIAL, work
+from codesign.costmodel.gpu.work import DIVISION_INTEGER, DIVISION_SPECIAL, Work
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.rows import Rows
 from codesign.costmodel.summary import KernelSummary
-from codesign.ir.schedule import Schedule
+from codesign.ir.schedule import REDUCE_MODES, Schedule
 
 A100 = load_machine("a100_sxm")
 SMS = 108
@@ -34,6 +35,12 @@ P = load_calibration(A100).parameters
 def seconds(kernel: KernelSummary, knobs: dict[str, float], sizes: dict[str, float], p: Parameters = P) -> float:
     columns = {name: np.array([value]) for name, value in knobs.items()}
     return float(np.max(estimate(kernel, A100, columns, sizes, p, compiled=False).total))
+
+
+def work(kernel: KernelSummary, knobs: dict[str, float], sizes: dict[str, float]) -> Work:
+    """Of one block of a library's kernel."""
+    columns = {name: np.float64(value) for name, value in knobs.items()}
+    return block_work(kernel, geometry(kernel, columns, sizes, SMS), A100, columns, compiled=False)[0]
 
 
 def latency(level: str) -> float:
@@ -67,43 +74,41 @@ def test_a_gathered_load_waits_for_its_index_first() -> None:
     walking = {**FLAT, "loop.t": 1.0}
     one, more = (seconds(kernel, walking, {"T": tokens, "N": 4096.0, "V": 32000.0}) for tokens in (8.0, 16.0))
     assert (more - one) / 8 > latency("l2") + ARRIVAL * latency("dram")
-    g = geometry(kernel, walking, {"T": 16.0, "N": 4096.0, "V": 32000.0})
-    assert work(kernel, g).gathered_trips == 16
+    assert work(kernel, walking, {"T": 16.0, "N": 4096.0, "V": 32000.0}).gathered_trips == 16
     by_token = workloads.rope("f16")  # its positions are those of the block's token: found once
     sizes = {"T": 16.0, "H": 64.0, "D": 64.0}
-    g = geometry(by_token, {"tile.t": 1.0, "tile.h": 8.0, "tile.d": 64.0, "loop.h": 1.0}, sizes)
-    assert work(by_token, g).gathered_trips == 0
+    assert work(by_token, {"tile.t": 1.0, "tile.h": 8.0, "tile.d": 64.0, "loop.h": 1.0}, sizes).gathered_trips == 0
 
 
 @pytest.mark.parametrize("tokens", [1.0, 20.0, 300.0, 4097.0])
 def test_a_grid_stride_bounds_the_grid_and_keeps_the_work(tokens: float) -> None:
     kernel, sizes = workloads.embedding("f16"), {"T": tokens, "N": 4096.0, "V": 32000.0}
-    whole = geometry(kernel, FLAT, sizes, SMS)
-    bounded = geometry(kernel, {**FLAT, "stride.t": 8.0}, sizes, SMS)
+    striding = {**FLAT, "stride.t": 8.0}
+    whole, bounded = (geometry(kernel, knobs, sizes, SMS) for knobs in (FLAT, striding))
     assert bounded.grid == min(whole.grid, 8 * SMS)
-    for g in (whole, bounded):
-        done = work(kernel, g)
+    for g, knobs in ((whole, FLAT), (bounded, striding)):
+        done = work(kernel, knobs, sizes)
         assert g.grid * done.store_bytes == pytest.approx(tokens * 4096 * 2)
     assert bounded.trips["t"] == np.ceil(whole.grid / bounded.grid)
 
 
 def test_threads_of_a_flat_loop_divide_for_every_element() -> None:
     kernel, sizes = workloads.embedding("f16"), {"T": 64.0, "N": 4096.0, "V": 32000.0}
-    plain, flat = (work(kernel, geometry(kernel, {**FLAT, **more}, sizes)) for more in ({}, {"unflatten": 1.0}))
+    plain, flat = (work(kernel, {**FLAT, **more}, sizes) for more in ({}, {"unflatten": 1.0}))
     assert flat.integer - plain.integer == 128 * DIVISION_INTEGER
     assert flat.special - plain.special == 128 * DIVISION_SPECIAL
 
 
 def test_threads_past_the_end_of_a_row_do_nothing() -> None:
     kernel = workloads.silu_and_multiply("f16")
-    part, whole = (work(kernel, geometry(kernel, ROW, {"T": 1.0, "N": n})) for n in (1376.0, 2048.0))
+    part, whole = (work(kernel, ROW, {"T": 1.0, "N": n}) for n in (1376.0, 2048.0))
     assert part.trips == whole.trips == 2
     assert part.vector / whole.vector == pytest.approx(1376 / 2048)
 
 
 def test_a_loop_asks_once_for_what_two_results_need() -> None:
     kernel, sizes = workloads.rope("f16"), {"T": 1.0, "H": 8.0, "D": 64.0}
-    done = work(kernel, geometry(kernel, {"tile.t": 1.0, "tile.h": 8.0, "tile.d": 64.0}, sizes))
+    done = work(kernel, {"tile.t": 1.0, "tile.h": 8.0, "tile.d": 64.0}, sizes)
     halves, tables, results, position = 2 * 8 * 64 * 2, 2 * 64 * 2, 2 * 8 * 64 * 2, 32
     assert done.request_bytes == halves + tables + results + position
     assert done.load_bytes + done.store_bytes == done.request_bytes
@@ -111,7 +116,7 @@ def test_a_loop_asks_once_for_what_two_results_need() -> None:
 
 def test_a_narrow_request_takes_the_path_as_long_as_a_wider_one() -> None:
     kernel = workloads.add("f16")
-    done = work(kernel, geometry(kernel, {"tile.t": 1.0, "tile.n": 4096.0}, {"T": 1.0, "N": 4096.0}))
+    done = work(kernel, {"tile.t": 1.0, "tile.n": 4096.0}, {"T": 1.0, "N": 4096.0})
     narrow, wide = (float(request_clocks(done, 1024.0, bytes_each, 32.0)) for bytes_each in (2.0, 16.0))
     assert narrow == 3 * 4096 / 32 * REQUEST_CLOCKS
     assert wide == 3 * 4096 * 2 / 128
@@ -146,7 +151,7 @@ def test_neighbours_of_a_wave_write_one_long_run() -> None:
 def test_a_layer_norm_reads_its_row_in_two_loops() -> None:
     kernel, sizes = workloads.layer_norm("f16"), {"T": 1.0, "N": 2560.0}
     launch = {"tile.t": 1.0, "tile.n": 512.0, "loop.n": 1.0}
-    done = work(kernel, geometry(kernel, launch, sizes))
+    done = work(kernel, launch, sizes)
     assert (done.first_trips, done.again_trips) == (5, 5)  # both moments go along in the first
     assert done.request_bytes == 2560 * 2 * (2 + 2 + 1)
 
@@ -204,3 +209,31 @@ def test_the_ledger_says_what_a_waiting_loop_waits_for() -> None:
     schedule = Schedule({"t": 1, "n": 128}, pipeline=1, extras={"warps": 4, "access_bytes": 2, "loop.t": 1})
     found, _ = formulas(kernel, A100, schedule, sizes, P, compiled=False)
     assert found["latency"].values == {"rounds": 1, "first_trips": 16, "again_trips": 0, "gathered_trips": 16}
+
+
+def test_schedules_of_several_texts_are_priced_for_all_rows_at_once() -> None:
+    """Rows that are held whole, and rows that are gone over in steps."""
+    kernel = workloads.softmax("f16")
+    modes = [float(REDUCE_MODES.index(mode)) for mode in ("looped", "resident", "looped")]
+    columns = {
+        "tile.t": np.array([1.0, 1.0, 4.0]),
+        "tile.n": np.array([512.0, 512.0, 1024.0]),
+        "reduce.n": np.array(modes),
+    }
+    tokens, lengths = np.array([[64.0], [640.0]]), np.array([[4096.0], [8192.0]])
+    found = estimate(kernel, A100, columns, {"T": tokens, "N": lengths}, P, compiled=False)
+    for row in range(2):
+        for k in range(3):
+            knobs = {name: float(column[k]) for name, column in columns.items()}
+            alone = seconds(kernel, knobs, {"T": float(tokens[row, 0]), "N": float(lengths[row, 0])})
+            assert found.total[row, k] == pytest.approx(alone)
+
+
+def test_a_block_goes_over_again_what_its_loops_load_again() -> None:
+    kernel, sizes = workloads.softmax("f16"), {"T": 1.0, "N": 8192.0}
+    (again,) = work(kernel, {"tile.t": 1.0, "tile.n": 512.0}, sizes).sweeps.values()
+    assert again == 2.0  # the largest, the sum, the result
+    held = {"tile.t": 1.0, "tile.n": 512.0, "reduce.n": float(REDUCE_MODES.index("resident"))}
+    assert not work(kernel, held, sizes).sweeps
+    norm = work(workloads.rms_norm("f16"), {"tile.t": 1.0, "tile.n": 512.0}, sizes).sweeps
+    assert {name.split("#")[0]: times for (name, _), times in norm.items()} == {"x": 1.0}  # and not the weight

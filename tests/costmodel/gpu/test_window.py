@@ -12,7 +12,7 @@ from codesign.costmodel.gpu.geometry import geometry
 from codesign.costmodel.gpu.parameters import load_calibration
 from codesign.costmodel.gpu.threads import COPY_CLOCKS, TEXTURE_CLOCKS, WINDOW_CLOCKS
 from codesign.costmodel.gpu.timing import estimate
-from codesign.costmodel.gpu.work import Work, work
+from codesign.costmodel.gpu.work import Work, product_work
 from codesign.costmodel.machine import load_machine
 
 KERNEL = workloads.filtered_image("f32")
@@ -29,7 +29,7 @@ def schedule(threads: tuple[int, int], held: tuple[int, int], **more: float) -> 
 
 
 def block(knobs: dict[str, Any]) -> Work:
-    return work(KERNEL, geometry(KERNEL, knobs, SIZES), 0.0, knobs["warps"])
+    return product_work(KERNEL, geometry(KERNEL, knobs, SIZES), 0.0, knobs["warps"])
 
 
 def reads_of_a_thread(threads: tuple[int, int], held: tuple[int, int]) -> int:
