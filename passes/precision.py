@@ -1,4 +1,4 @@
-"""Which unit multiplies float32: what torch allows of products, settled for the machine that they are compiled for."""
+"""Which unit multiplies float32 and 8-bit integers: what torch allows of products, settled for the machine that they are compiled for."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from typing import ClassVar, Literal
 
 from codesign.costmodel.machine import Machine
 from codesign.ir.analysis import contraction
-from codesign.ir.core import Module
-from codesign.ir.dtypes import F32
+from codesign.ir.core import Block, Module, Op, Value
+from codesign.ir.dtypes import F32, I8
 from codesign.ir.precision import ARITHMETIC, Precision, precision_of
 from codesign.ir.scalar import Apply, Scalar
 from codesign.ir.tensor import Compute
 from codesign.passes.context import Context
-from codesign.passes.manager import Pass, register
+from codesign.passes.integer_products import in_floats
+from codesign.passes.manager import FunctionPass, Pass, register
 
 
 @register
 @dataclass(frozen=True)
-class SettlePrecision(Pass):
-    """Products of float32 as the machine does them: rounded where torch allowed it and a matrix unit has it, else with all bits.
+class SettlePrecision(FunctionPass, Pass):
+    """Products of float32 as the machine does them: rounded where torch allowed it and a matrix unit has it, else with all bits. Products of
+    8-bit integers where no unit takes those: `codesign.passes.integer_products`.
 
     rewrite:
         sum(k) { mul_tf32(%x[i, k], %w[k, j]) }  ->  sum(k) { %x[i, k] * %w[k, j] }     on a machine without such a unit
@@ -30,12 +32,22 @@ class SettlePrecision(Pass):
     name: ClassVar[str] = "precision"
     products: Literal["", "ieee", "tf32", "tf32x3", "bf16x3"] = ""
 
-    def run(self, module: Module, context: Context) -> Module:
-        for function in module.functions.values():
-            for op in function.body.walk():
-                if isinstance(op, Compute):
-                    self._settle(op, context)
-        return module
+    def run_block(self, module: Module, block: Block, context: Context) -> None:
+        mapping: dict[Value, Value] = {}
+        ops: list[Op] = []
+        for op in block.ops:
+            if mapping:
+                op.replace(mapping)
+            made: list[Compute] = []
+            if isinstance(op, Compute):
+                self._settle(op, context)
+                form = contraction(op)
+                if form is not None and form.operand is I8 and context.target().rate("tensor", "i8") is None:
+                    made = in_floats(op, form)
+                    mapping[op.result] = made[-1].result
+            ops.extend(made or [op])
+        block.ops = ops
+        block.yields = tuple(mapping.get(value, value) for value in block.yields)
 
     def _settle(self, compute: Compute, context: Context) -> None:
         form = contraction(compute)

@@ -136,10 +136,15 @@ def _arguments(b: Builder, x: Value, rest: Sequence[Any]) -> tuple[int, list[flo
         for form in ("vec", "default")
     ),
 )
-def upsample(b: Builder, x: Value, *rest: Any) -> Value:
-    """Every output position reads its nearest input positions, weighted by distance."""
+def upsample(b: Builder, x: Value, *rest: Any) -> Any:
+    """Every output position reads its nearest input positions, weighted by distance.
+
+    Integers are a call: torch weighs one dim after the other, by weights of 15 bits, and rounds to integers between them.
+    """
+    if not b.dtype.is_float and "nearest" not in b.target:
+        return NotImplemented
     rank, scales, align = _arguments(b, x, rest)
-    compute = opmath(b.dtype) if b.dtype.is_float else F32
+    compute = opmath(b.dtype)
     source = shape_of(x)[2:]
 
     def taps(i: Point, d: int) -> Taps:
@@ -153,8 +158,7 @@ def upsample(b: Builder, x: Value, *rest: Any) -> Value:
         chosen = [taps(i, d) for d in range(rank)]
         if "nearest" in b.target:
             return read(x, (*i[:2], *(t[0][0].as_index() for t in chosen)), literal(0, b.dtype))
-        value = _weighted(b, x, i[:2], chosen, compute)
-        return cast(value if b.dtype.is_float else apply("round", value), b.dtype)
+        return cast(_weighted(b, x, i[:2], chosen, compute), b.dtype)
 
     return b.compute(b.shape, body)
 
