@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from codesign.ir.analysis import is_exact_cast
-from codesign.ir.dtypes import BOOL, I64, DType
+from codesign.ir.dtypes import BOOL, F32, F64, I64, DType
 from codesign.ir.functions import FUNCTIONS
 from codesign.ir.index import Bounds, Index, index
 from codesign.ir.numerics import round_to
 from codesign.ir.scalar import Apply, IndexValue, Literal, Number, Read, Scalar, apply, cast
+from codesign.ir.tensor import Compute
 
 
 @dataclass
@@ -200,11 +201,48 @@ def represents(narrow: DType, wide: DType) -> bool:
 @rule("cast")
 def cast_of_cast(node: Apply, _: Rewriting) -> Scalar | None:
     """cast(cast(x: a -> b) -> c)  ->  cast(x: a -> c)   when b holds every value of a."""
-    inner = node.args[0]
-    if inner.dtype is node.dtype:
-        return inner
+    if node.args[0].dtype is node.dtype:
+        return node.args[0]
+    inner = _made(node.args[0])
     if isinstance(inner, Apply) and inner.function == "cast" and represents(inner.args[0].dtype, inner.dtype):
         return cast(inner.args[0], node.dtype)
+    return None
+
+
+_ROUNDED_ONCE = ("add", "sub", "mul", "div", "reciprocal", "sqrt")
+
+
+@rule("cast")
+def rounded_once(node: Apply, _: Rewriting) -> Scalar | None:
+    """f32(f64(x) / f64(y))  ->  x / y   of f32: to round to 53 bits first changes nothing (Figueroa 1995, "When is double rounding innocuous?")."""
+    inner = _made(node.args[0])
+    if node.dtype is not F32 or inner.dtype is not F64 or not isinstance(inner, Apply):
+        return None
+    if inner.function not in _ROUNDED_ONCE:
+        return None
+    narrow = [_single(_made(arg)) for arg in inner.args]
+    exact = [arg for arg in narrow if arg is not None]
+    return apply(inner.function, *exact) if len(exact) == len(narrow) else None
+
+
+def _made(scalar: Scalar) -> Scalar:
+    """What an element-wise compute in f64 makes, in place of a read of it: machines that have no f64 may need no more than is left."""
+    if not isinstance(scalar, Read) or scalar.otherwise is not None or scalar.dtype is not F64:
+        return scalar
+    maker = scalar.source.owner
+    if not isinstance(maker, Compute) or maker.reductions:
+        return scalar
+    places = {dim.name: place for dim, place in zip(maker.dims, scalar.indices, strict=True)}
+    return cast(maker.body, F64).substitute(places)
+
+
+def _single(wide: Scalar) -> Scalar | None:
+    """A number of f64 in f32, where it is one."""
+    if isinstance(wide, Literal):
+        with np.errstate(over="ignore"):
+            return Literal(wide.value, F32) if float(np.float32(wide.value)) == wide.value else None
+    if isinstance(wide, Apply) and wide.function == "cast" and is_exact_cast(wide.args[0].dtype, F32):
+        return cast(wide.args[0], F32)
     return None
 
 

@@ -26,6 +26,8 @@ P, Q = Value(tensor(I64, 8), "p"), Value(tensor(I64, 8), "q")
 C = Value(tensor(BOOL, 8), "c")
 x, y, p, c = Read(X, ["i"]), Read(Y, ["i"]), Read(P, ["i"]), Read(C, ["i"])
 
+WIDE = Compute([Dim("k", index(8))], Read(X, ["k"]), dtype=F64)
+
 
 def f(value: float) -> Literal:
     return Literal(value, F32)
@@ -48,6 +50,11 @@ def f(value: float) -> Literal:
         (cast(cast(Read(Value(tensor(F16, 8), "h"), ["i"]), F32), F16), "%h[i]"),
         (cast(cast(x, F16), F32), "f32(f16(%x[i]))"),  # rounds: stays
         (cast(cast(Read(Value(tensor(BF16, 8), "h"), ["i"]), F32), F64), "f64(%h[i])"),
+        (cast(apply("div", Literal(1, F64), cast(x, F64)), F32), "(1.0 / %x[i])"),
+        (cast(apply("mul", cast(x, F64), cast(y, F64)), F32), "(%x[i] * %y[i])"),
+        (cast(apply("mul", cast(x, F64), Literal(0.1, F64)), F32), "f32((f64(%x[i]) * f64(0.1)))"),  # no f32: stays
+        (cast(apply("exp", cast(x, F64)), F32), "f32(exp(f64(%x[i])))"),
+        (cast(apply("reciprocal", Read(WIDE.result, ["i"])), F32), "reciprocal(%x[i])"),
         (select(literal(True), x, y), "%x[i]"),
         (select(c, x, x), "%x[i]"),
         (select(apply("not", c), x, y), "select(%c[i], %y[i], %x[i])"),
