@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.gpu.geometry import FOLD, LOOPED, RESIDENT, wide_of
+from codesign.costmodel.gpu.habits import splits_offered
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.timing import Estimate, estimate
 from codesign.costmodel.machine import Machine
@@ -30,10 +31,6 @@ CLUSTERS = {1: ((2, 1), (1, 2), (2, 2)), 2: ((2, 1), (1, 2), (2, 2), (4, 1), (1,
 
 CLUSTERED = {1: 128 * 128, 2: 64 * 64}
 """Least results of a tile that is shared in clusters."""
-
-SPLIT_FROM = {"ada": (2.0**21, 8192.0)}
-"""By architecture, multiply-adds of a 16-bit product, or terms of its sums, from which on its library cuts these in parts. Read off
-products of few results on an L40S: of 4 x 64 results 7168 terms take 31 us in one part and 8192 take 4.8, of 4 x 32 10240 take 5.2."""
 
 ENTRIES = 16384
 """Prices of rows and schedules that are worked out together: what amortises the work of a call and stays in a core's cache."""
@@ -226,7 +223,7 @@ def library(
             name: np.asarray(value[start : start + chunk], dtype=np.float32)[:, None] for name, value in sizes.items()
         }
         found = estimate(kernel, machine, space, part, parameters, compiled=False)
-        offered = _suits(kernel, space, part) & _splits(kernel, machine, space, part)
+        offered = _suits(kernel, space, part) & splits_offered(kernel, machine, space, part)
         suits = np.broadcast_to(_fits(found) & offered, found.total.shape)
         none = ~suits.any(
             axis=-1, keepdims=True
@@ -247,21 +244,6 @@ def _suits(kernel: KernelSummary, space: Columns, sizes: Mapping[str, npt.NDArra
         extent = kernel.extents[dim]
         rows = rows * (extent.constant if extent.is_constant else extent.evaluate(sizes))
     return np.less_equal(rows, 1.0) | np.less(space["vector_unit"], 1.0)
-
-
-def _splits(kernel: KernelSummary, machine: Machine, space: Columns, sizes: Mapping[str, npt.NDArray[Any]]) -> Any:
-    """Where a library has a rule for it, parts of the sums are offered for products of some size only."""
-    nest = next((nest for nest in kernel.nests if nest.contraction is not None), None)
-    if machine.architecture not in SPLIT_FROM or nest is None or nest.contraction is None:
-        return True
-    splits = [column for name, column in space.items() if name.startswith("split.")]
-    if not splits or nest.contraction.operand.bits != 16:
-        return True
-    extent = {dim: kernel.extents[dim].evaluate(sizes) for dim in (*nest.dims, *nest.reductions)}
-    terms = np.prod([extent[dim] for dim in nest.reductions], axis=0)
-    work = terms * np.prod([extent[dim] for dim in nest.dims], axis=0)
-    least, long = SPLIT_FROM[machine.architecture]
-    return np.less_equal(np.max(splits, axis=0), 1.0) | (work >= least) | (terms > long)
 
 
 def _fits(found: Estimate) -> Any:

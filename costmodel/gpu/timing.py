@@ -22,6 +22,7 @@ from codesign.costmodel.gpu.chains import (
 from codesign.costmodel.gpu.chip import Chip
 from codesign.costmodel.gpu.energy import power_seconds, work_joules
 from codesign.costmodel.gpu.geometry import Array, Geometry, geometry
+from codesign.costmodel.gpu.habits import start_seconds
 from codesign.costmodel.gpu.occupancy import Known, Occupancy, as_reported, occupancy
 from codesign.costmodel.gpu.overlap import CHAINED, INNER, THREADED, THROTTLE, overlap
 from codesign.costmodel.gpu.parameters import Parameters
@@ -119,6 +120,8 @@ def estimate(
     w, g, t = c.work, c.tiling, c.traffic
     further = further_launches(g, c.knobs, c.idle)
     launch = p.launch_seconds + p.helper_seconds * further
+    if not compiled:
+        launch = launch + start_seconds(kernel, machine, sizes)
     passes = helper_seconds(t, c.knobs, sizes, p, chip.dram, chip.l2) + quantising_seconds(
         sizes, p, dram_bandwidth=chip.dram, l2_bandwidth=chip.l2, cache_bytes=chip.cache_bytes, halved=chip.halved
     )

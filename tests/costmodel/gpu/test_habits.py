@@ -1,0 +1,43 @@
+"""What libraries do by rule: published times of single products, on both sides of each rule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from codesign.costmodel import workloads
+from codesign.costmodel.gpu.habits import splits_offered, start_seconds
+from codesign.costmodel.gpu.library import library
+from codesign.costmodel.gpu.parameters import load_calibration
+from codesign.costmodel.machine import load_machine
+
+QUICK = [(192, 512, 32, 3.0), (96, 768, 64, 3.4), (8, 512, 32, 2.9)]
+SLOW = [(192, 256, 32, 4.2), (48, 128, 64, 4.0), (128, 256, 512, 5.9), (80, 512, 32, 4.2)]
+"""Rows, columns, terms, and microseconds on an A100 (AIConfigurator's table)."""
+
+
+def _sizes(products: list[tuple[int, int, int, float]]) -> dict[str, np.ndarray]:
+    return dict(zip("MNK", np.array(products, dtype=np.float64).T[:3], strict=True))
+
+
+def test_small_products_start_as_their_kernel_does() -> None:
+    kernel, machine = workloads.gemm(), load_machine("a100_sxm")
+    found = library(kernel, machine, _sizes(QUICK + SLOW), load_calibration(machine).parameters).seconds * 1e6
+    measured = np.array([us for *_, us in QUICK + SLOW])
+    assert np.abs(found / measured - 1.0).max() < 0.15
+    assert (start_seconds(kernel, machine, _sizes(QUICK)) == 0.0).all()
+    assert (start_seconds(kernel, machine, _sizes(SLOW)) > 0.0).all()
+
+
+@pytest.mark.parametrize("name", ["h100_sxm", "b300_sxm"])
+def test_other_generations_and_types_have_no_such_rule(name: str) -> None:
+    assert np.all(start_seconds(workloads.gemm(), load_machine(name), _sizes(SLOW)) == 0.0)
+    assert np.all(start_seconds(workloads.gemm("f32"), load_machine("a100_sxm"), _sizes(SLOW)) == 0.0)
+
+
+def test_sums_are_cut_from_some_size_on_where_the_library_has_a_rule() -> None:
+    space = {"split.k": np.array([1.0, 4.0])}
+    sizes = {name: column[:, None] for name, column in _sizes([(4, 64, 4096, 0.0), (4, 64, 8704, 0.0)]).items()}
+    ada, hopper = (splits_offered(workloads.gemm(), load_machine(name), space, sizes) for name in ("l40s", "h100_sxm"))
+    assert np.asarray(ada).tolist() == [[True, False], [True, True]]
+    assert np.all(hopper)
