@@ -28,6 +28,13 @@ def branches(readers: Sequence[Compute], source: Value) -> tuple[dict[str, Split
     return splits, sizes
 
 
+def edges(dim: Dim, readers: Iterable[Compute]) -> list[int]:
+    """The places along a dim before which conditions of readers branch, in order, and its end."""
+    extent = dim.extent.constant
+    found = {edge for op in readers for node in op.body.walk() for atom, edge in _conditions(node) if atom == dim.name}
+    return [*sorted(edge for edge in found if 0 < edge < extent), extent]
+
+
 def _digits(dim: Dim, nodes: Iterable[Scalar]) -> tuple[Split, dict[str, int]] | None:
     """A dim as digits, and those that conditions ask for; None where none does or they are no whole parts of the dim."""
     extent = dim.extent.constant

@@ -24,7 +24,7 @@ from codesign.ir.tensor import Compute, Dim
 from codesign.passes.fusion.branches import branches
 from codesign.passes.fusion.group import Group, fresh_name
 from codesign.passes.rebase import Split, mixed_radix, rebased
-from codesign.passes.unroll import Parts, joined, unrolled
+from codesign.passes.unroll import Parts, each_point, joined, unrolled
 
 MOST = 8
 """Parts of a dim at the most: each has an accumulator of its own."""
@@ -49,7 +49,7 @@ def in_columns(
         return None
     cut, renamed = rebased(readers, {}, splits, outer)
     try:
-        made, parts = unrolled(cut, sizes, outer)
+        made, parts = unrolled(cut, each_point(sizes), outer)
         columns = _columns(producer, made)
         if columns is None or (columns.count == 1 and not sizes):
             return None
@@ -152,7 +152,7 @@ class _Before:
             splits[cut] = Split(cut, tuple(fresh), value)
             sizes[names[part.name]] = columns.count
         moved, mapping = rebased(first.computes, {}, splits, outer)
-        made, parts = unrolled(moved, sizes, outer)
+        made, parts = unrolled(moved, each_point(sizes), outer)
         outputs = {
             value: _whole(parts[mapping[inner]], {}, made) for value, inner in first.outputs.items() if value in kept
         }

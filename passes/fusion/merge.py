@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from codesign.ir.analysis import contraction
 from codesign.ir.core import Value
 from codesign.ir.index import Bounds, FloorDiv, Index, Mod
+from codesign.ir.location import Location
 from codesign.ir.location import merge as merge_locations
 from codesign.ir.reshape import reshaped
 from codesign.ir.scalar import Read, Scalar
@@ -20,7 +21,8 @@ from codesign.passes.algebra import Rewriting, simplify_scalar
 from codesign.passes.fusion.columns import in_columns
 from codesign.passes.fusion.group import Group, NotFusable, fresh_name, shown
 from codesign.passes.fusion.picks import with_picks
-from codesign.passes.fusion.tidy import spread_apart, tidy
+from codesign.passes.fusion.segments import in_segments
+from codesign.passes.fusion.tidy import spread_apart, tidy, with_shared_loops
 from codesign.passes.rebase import Split, digits_asked_for, mixed_radix, rebased, redirected
 from codesign.passes.views import inline
 
@@ -63,11 +65,30 @@ def merge(first: Group, second: Group, keep: Set[Value], outer: Bounds) -> Group
         except _Clash as clash:
             if not _inlined_instead(clash, inlined):
                 outputs = _outputs_of(second, consumers)
-                parted = in_columns(first, consumers, outputs, clash.producer, kept, outer)
-                if parted is None:
-                    raise NotFusable(str(clash)) from None
-                first, second = parted
+                first, second = _in_parts(clash, first, consumers, outputs, kept, second.location, outer)
                 inlined = {}
+
+
+def _in_parts(
+    clash: _Clash,
+    first: Group,
+    readers: Sequence[Compute],
+    outputs: Mapping[Value, Compute],
+    kept: Set[Value],
+    location: Location,
+    outer: Bounds,
+) -> tuple[Group, Group]:
+    """Both groups with the dims in parts along which the producer of a clash is not read at its own points."""
+    segments = in_segments(readers, outputs, clash.producer, location, outer)
+    if segments is not None:
+        inside = {op.result for op in first.computes}
+        wanted = {value: value for value in segments.external if value in inside}
+        before = Group(first.computes, {**first.outputs, **wanted}, first.location)
+        return before, with_shared_loops(segments, outer)
+    parted = in_columns(first, readers, outputs, clash.producer, kept, outer)
+    if parted is None:
+        raise NotFusable(str(clash))
+    return parted
 
 
 def _outputs_of(group: Group, copies: Sequence[Compute]) -> dict[Value, Compute]:

@@ -46,7 +46,7 @@ def tidy(computes: list[Compute], outputs: dict[Value, Value], location: Locatio
             users[0].location = merge_locations((op.location, users[0].location))
         else:
             kept.append(op)
-    group = _with_shared_loops(Group(tuple(_without_copies(kept, outputs)), outputs, location), outer)
+    group = with_shared_loops(Group(tuple(_without_copies(kept, outputs)), outputs, location), outer)
     _check_results(group)
     return group
 
@@ -70,7 +70,7 @@ def _check_nest(nest: list[Compute], provided: Set[Value]) -> None:
                 raise NotFusable(f"%{op.result.name} is also needed outside, and would be written again along {dims}")
 
 
-def _with_shared_loops(group: Group, outer: Bounds) -> Group:
+def with_shared_loops(group: Group, outer: Bounds) -> Group:
     """Two dims become one loop where members read one tensor at indices that are then equal, and no member has both dims.
 
     `s[i] = sum(k) x[i, k]; o[i, j] = x[i, j] * s[i]  ->  o[i, k] = x[i, k] * s[i]`: the row is read once.
