@@ -22,7 +22,7 @@ from codesign.costmodel.gpu.overlap import CHAINED, INNER
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.paths import BARRIER_CLOCKS, trip_depth
 from codesign.costmodel.gpu.streaming import ARRIVAL, request_clocks, trip_seconds
-from codesign.costmodel.gpu.timing import STREAM_LOAD, spilled_bytes, tensor_seconds
+from codesign.costmodel.gpu.timing import HIDING_WARPS, STREAM_LOAD, spilled_bytes, tensor_seconds
 from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
 
@@ -30,11 +30,6 @@ PIPES = ("tensor", "operands", "vector", "special", "port", "requests")
 """Resources that each SM has for itself: `operands` is shared memory on the way to the tensor unit, `port` the way to
 L2, `requests` the path of load and store instructions.
 """
-
-OPERAND_BYTES_PER_CLOCK = 128.0
-"""What shared memory delivers in a clock, as in the analytic model."""
-WARPS_TO_SATURATE = 8.0
-"""Warps that hide the latency of the SM's four vector partitions, two each."""
 
 Seconds = tuple[float, ...]
 
@@ -84,6 +79,7 @@ class Chip:
 
     sms: int
     clock: float
+    shared: float
     l2_bandwidth: float
     read_bandwidth: float
     write_bandwidth: float
@@ -101,6 +97,7 @@ class Chip:
         return Chip(
             sms=machine.instances("shared"),
             clock=machine.need(machine.unit("vector").clock_hz, "units.vector.clock_hz"),
+            shared=machine.need(machine.level("shared").bandwidth, "levels.shared.bandwidth"),
             l2_bandwidth=machine.need(l2.bandwidth, "levels.l2.bandwidth") * machine.instances("l2") * p.l2_efficiency,
             read_bandwidth=bandwidth,
             write_bandwidth=bandwidth / write_effort,
@@ -308,13 +305,13 @@ class _Known:
         loss = 0.0 if chained else p.tile_overhead
         overhead = 1.0 + loss * (1.0 / max(float(w.tensor_m), 1.0) + 1.0 / max(float(w.tensor_n), 1.0))
         tensor = float(tensor_seconds(w.tensor, machine, chip.sms)) * overhead / p.tensor_efficiency
-        operands = float(w.operand_bytes) / (OPERAND_BYTES_PER_CLOCK * chip.clock)
+        operands = float(w.operand_bytes) / chip.shared + float(w.operand_clocks) / chip.clock
         spilled = float(spilled_bytes(w, self.found)) if spills else 0.0
         spill = spilled / (port_bytes_per_clock(machine) * chip.clock)
         plain, rare = (float(clocks) / speed for clocks in Lanes.of(machine).clocks(w))
         if knobs.instructions > 0.0:
             plain = max(plain, knobs.instructions * float(w.ieee) / 2.0 / ISSUED_LANES / chip.clock)
-        hidden = min(knobs.warps / WARPS_TO_SATURATE, 1.0)
+        hidden = min(knobs.warps / HIDING_WARPS, 1.0)
         return (tensor, operands, plain + spill, rare), max(plain, rare) / hidden + spill
 
 

@@ -31,6 +31,11 @@ FLASH = Schedule(
 HEADS = {"B": 8, "G": 8, "R": 4, "Q": 1024, "J": 1024, "D": 128, "E": 128}
 CASES = {
     "gemm": (workloads.gemm(), TILED, {"M": 4096, "N": 4096, "K": 1000}),
+    "f32 gemm": (
+        workloads.gemm("f32"),
+        Schedule({"m": 64, "n": 64, "k": 16}, pipeline=2, extras={"warps": 8}),
+        {"M": 1024, "N": 1024, "K": 512},
+    ),
     "attention": (workloads.attention(), FLASH, HEADS),
     "add": (workloads.add(), Schedule({"t": 1, "n": 1024}, extras={"warps": 8}), {"T": 8192, "N": 4096}),
     "gelu": (workloads.gelu(), Schedule({"t": 2, "n": 512}, extras={"warps": 8}), {"T": 8192, "N": 4096}),
@@ -56,6 +61,7 @@ def test_work_of_all_blocks_is_the_tile_models(name: str, gpu: str) -> None:
         zip(PIPES, (sum(p) * each for p in zip(*(f.pipes for f in seen.block.phases), strict=True)), strict=True)
     )
     assert total["tensor"] == pytest.approx(_one(found.resources["tensor"]), rel=1e-6)
+    assert total["operands"] == pytest.approx(_one(found.parts.operand_seconds), rel=1e-6, abs=1e-12)
     assert total["requests"] == pytest.approx(_one(found.resources["requests"]), rel=1e-6)
     vector = max(total["vector"], total["special"])
     assert vector == pytest.approx(_one(found.resources["vector"]), rel=1e-6, abs=1e-12)
