@@ -13,13 +13,13 @@ from codesign.frontend.lowering.block_scales import (
     told_by_recipe,
     told_by_shape,
 )
-from codesign.frontend.lowering.builder import Builder, Point, read
+from codesign.frontend.lowering.builder import Builder, Point, literal, read
 from codesign.frontend.lowering.registry import lower
 from codesign.frontend.lowering.views import shape_of
 from codesign.ir.core import Value
 from codesign.ir.dtypes import BF16, F32, I32
 from codesign.ir.index import Index
-from codesign.ir.scalar import Scalar, apply, cast
+from codesign.ir.scalar import IndexValue, Scalar, apply, cast
 
 
 @lower("aten._int_mm.default")
@@ -149,3 +149,34 @@ def weight_int8pack_mm(b: Builder, x: Value, weight: Value, scales: Value) -> Va
         name=f"{b.name}_product",
     )
     return b.compute((m, n), lambda i: cast(apply("mul", read(product, i), cast(read(scales, (i[1],)), F32)), b.dtype))
+
+
+@lower("aten._weight_int4pack_mm.default")
+def weight_int4pack_mm(b: Builder, x: Value, weight: Value, group: int, scales: Value) -> Value:
+    """x[m, k] times weight[n, k] of 4 bits transposed, each number of `group` along k with the scale and the middle that scales[k // group, n] says.
+
+    The weight lies as CUDA's tiles of 8 times 16 want it, `[n / 8, k / (16 T), 32 lanes, T / 2]` words of two tiles' numbers of a lane: the even
+    places of a pair of columns in the lower half of a word, the odd ones in the upper (torch's `matrix_to_m16n8k16_Bint4_layout`).
+    """
+    m, k = shape_of(x)
+    rows, _, _, words = shape_of(weight)
+    tiles = 2 * words.constant
+
+    def number(n: Index, k: Index) -> Scalar:
+        tile, inside = k // 16, k % 16
+        lane = (n % 8) * 4 + (inside % 8) // 2
+        word = read(weight, (n // 8, tile // tiles, lane, (tile % tiles) // 2))
+        place = (tile % 2) * 8 + (inside // 8) * 4 + (inside % 2) * 16
+        bits = apply("and", apply("shr", word, cast(IndexValue(place), I32)), literal(15, I32))
+        steps = cast(cast(apply("sub", bits, literal(8, I32)), BF16), F32)
+        scale, middle = (cast(read(scales, (k // group, n, part)), F32) for part in (0, 1))
+        return cast(apply("add", apply("mul", steps, scale), middle), BF16)
+
+    return b.reduce(
+        "sum",
+        (m, rows * 8),
+        (k,),
+        lambda i, r: b.products.multiply(read(x, (i[0], r[0])), number(i[1], r[0]), F32),
+        accumulate=F32,
+        dtype=b.dtype,
+    )

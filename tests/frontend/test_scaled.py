@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,6 +64,33 @@ def test_values_are_those_of_torch_and_the_unit_is_that_of_the_operands(name: st
     assert [form.operand for form in forms] == [unit]
     found = captured.unflatten_outputs(evaluate(captured.module, captured.flatten_inputs(inputs)))
     torch.testing.assert_close(found.float(), function(*inputs).float(), rtol=1e-5, atol=1e-5)
+
+
+def tiles_of_16_by_8(numbers: torch.Tensor, tiles: int) -> torch.Tensor:
+    """Numbers of 4 bits, [n, k], as torch's `matrix_to_m16n8k16_Bint4_layout` lays them: a word holds eight numbers of a lane in two tiles."""
+    n, k = numbers.shape
+    words = torch.zeros(n // 8, k // (16 * tiles), 32, tiles // 2, dtype=torch.int64)
+    for tile, outer, lane, inner in np.ndindex(words.shape):
+        row, start = tile * 8 + lane // 4, (outer * tiles + 2 * inner) * 16 + (lane % 4) * 2
+        columns = [start + half * 16 + side + one for half in (0, 1) for side in (0, 8) for one in (0, 1)]
+        eight = [int(numbers[row, column]) for column in columns]
+        for shift, place in zip(range(0, 32, 4), (0, 2, 4, 6, 1, 3, 5, 7), strict=True):
+            words[tile, outer, lane, inner] |= eight[place] << shift
+    return torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+
+
+@pytest.mark.parametrize("tiles", [2, 4])
+def test_weights_of_4_bits_in_the_order_of_a_units_lanes(tiles: int) -> None:
+    """Unpacked in the product: its operand is made of words of 32 bits, and no weight of 16 bits is stored."""
+    numbers, x = torch.randint(0, 16, (16, 128), generator=rng), torch.randn(4, 128, generator=rng).bfloat16()
+    scales = (torch.rand(4, 16, 2, generator=rng) - 0.3).bfloat16()
+    inputs = (x, tiles_of_16_by_8(numbers, tiles), scales)
+    captured = capture(Of(lambda x, w, s: torch._weight_int4pack_mm(x, w, 32, s)), inputs)
+    assert [type(op) for op in captured.module.main.body.ops] == [Compute]
+    scale, middle = (scales[:, :, part].float().repeat_interleave(32, 0).t() for part in (0, 1))
+    weight = ((numbers - 8).float() * scale + middle).bfloat16()
+    found = captured.unflatten_outputs(evaluate(captured.module, captured.flatten_inputs(inputs)))
+    torch.testing.assert_close(found.float(), (x.float() @ weight.float().t()).bfloat16().float(), rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("shapes", [((32, 2), (2, 1)), ((32, 2), (2, 64)), ((1, 2), (2, 1))])
