@@ -24,7 +24,7 @@ Number = bool | int | float
 class Scalar:
     """Base of scalar expressions; `dtype` is the element type of the value."""
 
-    __slots__ = ("_below", "_digest", "_hash", "_reads", "_text", "dtype")
+    __slots__ = ("_below", "_digest", "_hash", "_reads", "_text", "_variables", "dtype")
     dtype: DType
 
     def __init__(self, dtype: DType, identity: tuple[object, ...]) -> None:
@@ -33,6 +33,7 @@ class Scalar:
         self._text: str | None = None
         self._below: tuple[Scalar, ...] | None = None
         self._reads: tuple[Read, ...] | None = None
+        self._variables: frozenset[str] | None = None
         self._digest: str | None = None
 
     def children(self) -> tuple[Scalar, ...]:
@@ -118,7 +119,10 @@ class Scalar:
 
     def variables(self) -> frozenset[str]:
         """Names of all dimensions and symbols that it depends on."""
-        return frozenset(name for node in self.walk() for i in node.index_expressions() for name in i.variables())
+        if self._variables is None:
+            expressions = (i for node in self.walk() for i in node.index_expressions())
+            self._variables = frozenset(name for i in expressions for name in i.variables())
+        return self._variables
 
     def rewrite(self, change: Callable[[Scalar], Scalar | None]) -> Scalar:
         """The expression with `change` applied bottom-up to each node (None keeps the node)."""

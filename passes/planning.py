@@ -16,6 +16,7 @@ from codesign.ir.errors import CodesignError
 from codesign.ir.plan import Plan, PlannedKernel, PlannedMemory
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Call, Launch, While
+from codesign.passes.collecting import collecting_rarely
 from codesign.passes.context import Context
 from codesign.passes.fusion.explain import Edge
 from codesign.passes.lowering import KernelInfo, tile_module
@@ -108,12 +109,12 @@ def plan_module(
     tuner = tuner_for(module, machine, choices, sizes)
     context = Context(machine, tuner.price, sizes, remarks, why=tuner.why, kept=tuner.store, below=tuner.price)
     step(f"fusing for {machine.name}")
-    with clock.phase("passes"):
+    with clock.phase("passes"), collecting_rarely():
         observers = [Verifier()] if choices.passes else []
         passes = compilation(choices.passes, choices.fusion, choices.explain_fusion)
         tiled = optimize(module, context, pipeline=passes, observers=observers)
     step(f"scheduling for {machine.name}")
-    with clock.phase("schedule"):
+    with clock.phase("schedule"), collecting_rarely():
         kernels = tile_module(tiled, tuner, choices.schedules, remarks, of_others=choices.of_others)
         tuner.keep()
     with clock.phase("memory"):

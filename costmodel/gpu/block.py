@@ -169,9 +169,9 @@ def _taken(g: Geometry, rows: Rows, count: int) -> Geometry:
 
 def _joined(values: Sequence[Array], rows: Sequence[Rows], count: int) -> Array:
     """The column of all schedules from those of each structure."""
-    first = np.asarray(values[0])
-    if all(np.ndim(value) == 0 and value == first for value in values):
-        return values[0]
+    first = values[0]
+    if np.ndim(first) == 0 and all(value is first or (np.ndim(value) == 0 and value == first) for value in values):
+        return first
     leading = np.broadcast_shapes(*(np.shape(value)[:-1] for value in values))
     every = np.empty((*leading, count), dtype=np.result_type(*(np.asarray(value) for value in values)))
     for some, value in zip(rows, values, strict=True):

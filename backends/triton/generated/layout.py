@@ -120,8 +120,8 @@ def _vector_bytes(layout: Layout, access: Access) -> Array:
     return np.minimum(elements * access.dtype.bytes, WIDEST_ACCESS)
 
 
-def warp_tile(found: Product, layout: Layout) -> tuple[Array, Array]:
+def warp_tile(rows: Array, columns: Array, layout: Layout) -> tuple[Array, Array]:
     """Rows and columns of a product's result that one warp has: a nearly square part."""
-    side = np.sqrt(found.rows * found.columns / layout.warps)
-    rows = np.maximum(np.minimum(side, found.rows), SMALLEST_WARP)
-    return rows, np.maximum(found.rows * found.columns / layout.warps / rows, 8.0)
+    side = np.sqrt(rows * columns / layout.warps)
+    own = np.maximum(np.minimum(side, rows), SMALLEST_WARP)
+    return own, np.maximum(rows * columns / layout.warps / own, 8.0)

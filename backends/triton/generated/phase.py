@@ -41,7 +41,7 @@ class PhaseCode:
         layout = self.layout
         size = layout.elements(load.access.dims) * load.access.dtype.bytes
         vector = vector_bytes(load.access, layout)
-        staged = layout.once(_staged, load.access, load.pipelined)
+        staged = layout.once(staged_loads, load.access, load.pipelined)
         found, side = self._factor(load)
         if layout.matrix_cores and found is None:  # what feeds no product waits in registers
             staged = np.False_
@@ -56,6 +56,6 @@ class PhaseCode:
         return None, None
 
 
-def _staged(layout: Layout, access: Access, pipelined: bool) -> Array:
+def staged_loads(layout: Layout, access: Access, pipelined: bool) -> Array:
     """Where loads of an access go by themselves to shared memory."""
     return pipelined & layout.pipelined & np.greater_equal(vector_bytes(access, layout), NARROWEST_COPY)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import numpy as np
 
 from codesign.backends.triton.generated import needs
-from codesign.backends.triton.generated.layout import Layout, Product, products_of, warp_tile
-from codesign.backends.triton.generated.phase import Fetched, PhaseCode
+from codesign.backends.triton.generated.layout import Layout, Product, products_of, vector_bytes, warp_tile
+from codesign.backends.triton.generated.phase import Fetched, PhaseCode, staged_loads
 from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.phases import phases_of
 from codesign.costmodel.gpu.program import Program
+from codesign.costmodel.summary import Access
 
 AHEAD = 1.0
 """Steps along the reduction whose fragments are read ahead of the one that is multiplied."""
@@ -96,38 +97,55 @@ def registers(code: PhaseCode) -> dict[str, Array]:
     return parts
 
 
-def _alongside(code: PhaseCode, fetch: Fetched) -> Array:
-    """Least elements that a thread has of a load: one, or those beside its part of a product's result, when the load
-    goes along only one of its sides (a thread has an eighth of its warp's rows and a quarter of its columns)."""
-    least: Array = 1.0
-    for found in code.products.values():
-        for side, share in ((0, 8.0), (1, 4.0)):
-            if fetch.side is None and fetch.load.access.dims == found.results[side : side + 1]:
-                least = np.maximum(least, warp_tile(found, code.layout)[side] / share)
-    return least
-
-
 def _fetched_registers(code: PhaseCode, fetch: Fetched, parts: dict[str, Array]) -> None:
     """Add what a load holds: addresses of copies, or data on its way."""
-    (load, again, size, vector, staged, found, _) = fetch
-    layout = code.layout
-    each = np.maximum(size / layout.threads, _alongside(code, fetch) * load.access.dtype.bytes)
-    count = each / vector
-    _add(parts, "copies", np.where(staged, count, 0.0))
-    free = ~np.asarray(staged)
-    if found is not None:
-        if layout.matrix_cores and not layout.padded:
-            _add(parts, "operands", np.where(staged, each / 4.0, 0.0))
-        before = 0.0 if load.around else found.rows * found.columns / layout.threads / 2.0
-        late = np.maximum(count - before, 0.0)  # no results yet where there is no loop
-        _add(parts, "operands", np.where(free, late, 0.0))
+    load, layout = fetch.load, code.layout
+    again = fetch.again and not load.around and bool(code.phase.along & {*load.access.dims})
+    if fetch.product is None:
+        results = tuple(found.results for found in code.products.values())
+        held = layout.once(_held_by_a_load, load.access, load.pipelined and not layout.matrix_cores, results)
     else:
-        _add(parts, "loads", np.where(free, count, 0.0))
-        _add(parts, "words", np.where(free, each / np.minimum(vector, 4.0), 0.0))
-        _add(parts, "readback", np.where(staged, each / 4.0, 0.0))
-    if again and not load.around and code.phase.along & {*load.access.dims}:
-        # a tile that is not looped over stays for the phases after it
+        held = _held_by_an_operand(fetch, fetch.product, layout)
+    for kind, values in held.items():
+        _add(parts, kind, values)
+    if again:  # a tile that is not looped over stays for the phases after it
         _add(parts, "kept", layout.held(load.access.dims))
+
+
+def _held_by_a_load(
+    layout: Layout, access: Access, pipelined: bool, results: tuple[tuple[str, str], ...]
+) -> dict[str, Array]:
+    """What a load holds that no product takes: an element at least, or those beside the thread's part of a product's result when the load
+    goes along only one of its sides (a thread has an eighth of its warp's rows and a quarter of its columns)."""
+    least: Array = 1.0
+    for sides in results:
+        for side, share in ((0, 8.0), (1, 4.0)):
+            if access.dims == sides[side : side + 1]:
+                rows, columns = (layout.elements((dim,)) for dim in sides)
+                least = np.maximum(least, warp_tile(rows, columns, layout)[side] / share)
+    size = layout.elements(access.dims) * access.dtype.bytes
+    each = np.maximum(size / layout.threads, least * access.dtype.bytes)
+    vector, staged = vector_bytes(access, layout), layout.once(staged_loads, access, pipelined)
+    count, free = each / vector, ~np.asarray(staged)
+    return {
+        "copies": np.where(staged, count, 0.0),
+        "loads": np.where(free, count, 0.0),
+        "words": np.where(free, each / np.minimum(vector, 4.0), 0.0),
+        "readback": np.where(staged, each / 4.0, 0.0),
+    }
+
+
+def _held_by_an_operand(fetch: Fetched, found: Product, layout: Layout) -> dict[str, Array]:
+    """What the load of a factor of a product holds."""
+    each = np.maximum(fetch.size / layout.threads, 1.0 * fetch.load.access.dtype.bytes)
+    count = each / fetch.vector
+    operands: Array = 0.0
+    if layout.matrix_cores and not layout.padded:
+        operands = np.where(fetch.staged, each / 4.0, 0.0)
+    before = 0.0 if fetch.load.around else found.rows * found.columns / layout.threads / 2.0
+    late = np.maximum(count - before, 0.0)  # no results yet where there is no loop
+    operands = operands + np.where(fetch.staged, 0.0, late)
+    return {"copies": np.where(fetch.staged, count, 0.0), "operands": operands}
 
 
 def _product_registers(code: PhaseCode, found: Product, parts: dict[str, Array]) -> None:
@@ -150,7 +168,7 @@ def _add(parts: dict[str, Array], kind: str, values: Array) -> None:
 
 def _fragments(found: Product, layout: Layout) -> Array:
     """Registers of a warp's fragments of both factors for one step of 16 along the reduction."""
-    rows, columns = warp_tile(found, layout)
+    rows, columns = warp_tile(found.rows, found.columns, layout)
     if layout.matrix_cores:  # of the whole tile of k
         return sum(side * found.depth * found.bytes / layout.lanes / 4.0 for side in (rows, columns))
     return rows / 4.0 + columns / 4.0
