@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence, Set
 
 from codesign.ir.core import Value
-from codesign.ir.index import Bounds, Index
+from codesign.ir.index import Bounds, Index, product
 from codesign.ir.location import Location
 from codesign.ir.location import merge as merge_locations
 from codesign.ir.precision import precision_of
@@ -17,6 +17,9 @@ from codesign.passes.algebra import Rewriting, simplify_scalar
 from codesign.passes.fusion.group import Group, NotFusable, shown
 from codesign.passes.rebase import rebased
 from codesign.passes.views import inline
+
+WHOLE = 512
+"""Points along which one program may have all of a result's loop nest: as wide as values of attention are (those of a latent, 512)."""
 
 
 def tidy(computes: list[Compute], outputs: dict[Value, Value], location: Location, outer: Bounds) -> Group:
@@ -52,7 +55,7 @@ def tidy(computes: list[Compute], outputs: dict[Value, Value], location: Locatio
 
 
 def _check_results(group: Group) -> None:
-    """Each result has every outer dim of its loop nest: else many programs would write one element."""
+    """Each result has every outer dim of its loop nest but such as one program can have whole: else many would make one element."""
     provided = set(group.outputs.values())
     for nest in nests(group.computes):
         _check_nest(nest, provided)
@@ -64,9 +67,10 @@ def _check_nest(nest: list[Compute], provided: Set[Value]) -> None:
     for op in nest:
         if op.result in provided:
             mine = {dim.name for dim in op.dims}
-            lacking = [name for name, extent in wide.items() if name not in mine and extent != 1]
-            if lacking:
-                dims = ", ".join(shown(name) for name in lacking)
+            lacking = [name for name in wide if name not in mine]
+            points = product(wide[name] for name in lacking)
+            if not points.is_constant or points.constant > WHOLE:
+                dims = ", ".join(shown(name) for name in lacking if wide[name] != 1)
                 raise NotFusable(f"%{op.result.name} is also needed outside, and would be written again along {dims}")
 
 
