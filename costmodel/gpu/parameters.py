@@ -74,8 +74,8 @@ class Parameters:
     """Further passes over the new part of what an online loop reads (keys and values) by helper kernels of an
     implementation: cache append, conversion."""
     token_seconds: float = 0.5e-9
-    """What helper kernels take for each new token on top of its bytes: a block of 512 threads a token, or fewer where
-    a token has fewer keys."""
+    """What helper kernels take for each new token (and those that quantise activations for each row) on top of its bytes: a block of 512
+    threads a token, or fewer where a token has fewer keys."""
     quantise_seconds: float = 5e-6
     """Floor of the small kernels that quantise the activations of a product before it, where the call does."""
     quantise_passes: float = 1.5
@@ -277,10 +277,10 @@ def calibration_like(donor: str, machine: Machine) -> Calibration:
 def transferred(donor: Calibration | None, machine: Machine) -> Calibration:
     """What a machine that was never measured takes of a calibrated one, with wider intervals.
 
-    Shares, clock counts and energies carry over as they are. Launch and fill are work of the GPU's own clock, so their
+    Shares and clock counts carry over as they are. Launch and fill are work of the GPU's own clock, so their
     seconds scale with it (a fill is kept in DRAM latencies, whose length differs too): the launches fitted on an A100, an
-    H100 and an L40S are 3900 to 4400 clocks, and 1.6 to 2.8 us. Tensor units with a memory of
-    their own take less energy for an operation, as the power limit over the peak says. What implementations of attention
+    H100 and an L40S are 3400 to 4400 clocks, and 1.6 to 2.4 us. The energy of an operation goes with the square of the clock, as voltage
+    does; tensor units with a memory of their own take less, as the power limit over the peak says. What implementations of attention
     keep is latencies and steps of their own code, and is taken as it is.
     """
     if donor is None:
@@ -316,7 +316,17 @@ def _scales(donor: Machine, machine: Machine) -> dict[str, float]:
     }
     if machine.features.get("tensor_memory") and not donor.features.get("tensor_memory"):
         scales["tensor_joules"] = watts_per_operation(machine) / watts_per_operation(donor)
+    else:
+        clocks = [known.need(known.unit("tensor").clock_hz, "units.tensor.clock_hz") for known in (machine, donor)]
+        shrunk = SHRUNK.get(machine.architecture, 1.0) / SHRUNK.get(donor.architecture, 1.0)
+        scales["tensor_joules"] = (clocks[0] / clocks[1]) ** 2 * shrunk
     return scales
+
+
+SHRUNK = {"ada": 0.58, "hopper": 0.58, "blackwell": 0.58, "blackwell_dc": 0.58}
+"""Energy of an operation at one voltage beside that of the generation before these, in processes half as fine: fitted to what calibrations of an
+A100 and an H100 say of 1.41 and 1.83 GHz. Voltage follows the clock, so energy goes with the clock's square: 1.27 pJ for an L40S at
+2.49 GHz from the A100's 0.69, 1.25 from the H100's, and 1.22 fitted."""
 
 
 def watts_per_operation(changed: Machine) -> float:
