@@ -69,6 +69,7 @@ def _level_text(level: dict[str, Any]) -> str:
     parts = [f"{dim}×{n}" for dim, n in level.get("split", {}).items()]
     tiles = [f"{dim}={size}" for dim, size in level.get("tile", {}).items()]
     parts += ["in tiles of", *tiles] if tiles else []
+    parts += ["by", ",".join(level["order"])] if level.get("order") else []
     parts += ["holds", *level["stage"]] if level.get("stage") else []
     return " ".join(parts)
 

@@ -26,7 +26,8 @@ class AtLevel:
     """How a kernel lies on one level of a machine.
 
     `split`: into how many parts a dim is split in space over the level's instances (below one instance of the level around it). `tile`:
-    so much of a dim an instance works on at a time, at most. `order`: its loops, slowest first. `stage`: operands that are held there
+    so much of a dim an instance works on at a time, at most. `order`: its loops over those tiles, slowest first; dims that it leaves out come after
+    them as the grid walks them. `stage`: operands that are held there
     (`operand_name`), with their buffers.
     """
 
@@ -206,7 +207,7 @@ def unsaid(column: str) -> int:
     """What a schedule has in a column of a batch that it does not name: a level's tile is all there is, and nothing is staged."""
     kind, _, rest = column.partition(".")
     what = rest.split(".")[1] if kind == "levels" else ""
-    return {"tile": LARGEST, "stage": 0}.get(what, 1)
+    return {"tile": LARGEST, "stage": 0, "order": 0}.get(what, 1)
 
 
 REDUCE_MODES = ("looped", "resident", "fold")
@@ -218,6 +219,7 @@ class ScheduleBatch:
     """Many schedules of one kernel as struct of arrays.
 
     `columns`: knob name -> integer array [N] (or [1], broadcast). Names: `tile.<dim>`, `levels.<place>.split.<dim>` (see AT_LEVEL),
+    `levels.<place>.order.<dim>` (its place in that order, from 1; 0: not named),
     `split.<dim>`, `reduce.<dim>` (code in REDUCE_MODES), `pipeline`, `order` (which permutation of `common.order`, see `ordered`), and
     `<extra>` for extras by their own name (booleans as 0/1). What is the same for all is in `common` (its order, and string extras).
     """
@@ -248,6 +250,7 @@ class ScheduleBatch:
         split: dict[str, int] = dict(self.common.split)
         extras: dict[str, Knob] = dict(self.common.extras)
         pipeline, order = self.common.pipeline, self.common.order
+        walks: dict[str, dict[str, int]] = {}
         for name, column in self.columns.items():
             value = int(column[position if len(column) > 1 else 0])
             kind, _, rest = name.partition(".")
@@ -255,7 +258,9 @@ class ScheduleBatch:
                 tiles[rest] = value
             elif kind == "levels":
                 place, what, dim = rest.split(".", 2)
-                if value != unsaid(name):
+                if what == "order":
+                    walks.setdefault(place, {})[dim] = value
+                elif value != unsaid(name):
                     levels[place] = levels.get(place, AtLevel()).with_count(what, dim, value)
             elif kind == "reduce":
                 reduce[rest] = REDUCE_MODES[value]
@@ -267,6 +272,9 @@ class ScheduleBatch:
                 order = ordered(order, value)
             else:
                 extras[name] = value
+        for place, numbers in walks.items():
+            if walk := walked(order, numbers):
+                levels[place] = replace(levels.get(place, AtLevel()), order=walk)
         return Schedule(tiles, levels, order, reduce, split, pipeline, extras)
 
     @staticmethod
@@ -283,6 +291,12 @@ class ScheduleBatch:
             columns["order"] = np.array([rank_of(first, row.order) for row in rows], dtype=np.int64)
         strings = {k: v for k, v in rows[0].extras.items() if isinstance(v, str)}
         return ScheduleBatch(columns, Schedule(order=rows[0].order, extras=strings))
+
+
+def walked(dims: Sequence[str], numbers: Mapping[str, int]) -> tuple[str, ...]:
+    """The dims that have a place in an order, those of one place as `dims` are."""
+    named = [dim for dim in dict.fromkeys((*dims, *numbers)) if numbers.get(dim, 0)]
+    return tuple(sorted(named, key=lambda dim: numbers[dim]))
 
 
 def ordered(dims: Sequence[str], rank: int) -> tuple[str, ...]:
@@ -308,6 +322,7 @@ def _flatten(schedule: Schedule) -> dict[str, int]:
     row = {f"tile.{dim}": size for dim, size in schedule.tiles.items()}
     for place, level in schedule.levels.items():
         row.update({f"levels.{place}.{what}.{k}": v for what in AT_LEVEL for k, v in getattr(level, what).items()})
+        row.update({f"levels.{place}.order.{dim}": number for number, dim in enumerate(level.order, 1)})
     row.update({f"split.{dim}": parts for dim, parts in schedule.split.items()})
     row.update({f"reduce.{dim}": REDUCE_MODES.index(mode) for dim, mode in schedule.reduce.items()})
     row.update({name: int(value) for name, value in schedule.extras.items() if not isinstance(value, str)})

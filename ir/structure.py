@@ -7,7 +7,7 @@ so that sharing neither matters nor costs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from codesign.ir import tensor, tile
@@ -15,6 +15,7 @@ from codesign.ir.core import Block, Function, Module, Op, Value
 from codesign.ir.index import Datum, Extremum, FloorDiv, Index, Mod, Var
 from codesign.ir.program import Program
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar
+from codesign.ir.schedule import AtLevel
 from codesign.ir.types import TensorType, TileType, Type
 
 Structure = tuple[Any, ...]
@@ -219,23 +220,24 @@ class Describer:
             return (kernel.name, *common, str(kernel.schedule), notes, str(kernel.location))
         extras = tuple(sorted((k, repr(v)) for k, v in kernel.schedule.extras.items()))
         positions = {dim.name: i for i, dim in enumerate(kernel.grid)}
-        splits = tuple(
-            (
-                place,
-                tuple(
-                    sorted(
-                        (positions[v], n) for dim, n in at.split.items() if (v := tile.grid_variable(dim)) in positions
-                    )
-                ),
-            )
-            for place, at in kernel.schedule.levels.items()
-        )
-        return (*common, kernel.schedule.pipeline, extras, splits)
+        levels = tuple(_level(place, at, positions) for place, at in kernel.schedule.levels.items())
+        return (*common, kernel.schedule.pipeline, extras, levels)
 
     def function(self, function: Function) -> Structure:
         """A tensor-level function."""
         updates = tuple(sorted(function.updates.items()))
         return function.name, updates, self.block(function.body), str(function.location) if self.exact else ""
+
+
+def _level(place: str, at: AtLevel, positions: Mapping[str, int]) -> Structure:
+    """What a schedule says of a level, by the positions of the grid's dims."""
+
+    def named(counts: Mapping[str, int]) -> Structure:
+        at_positions = {positions.get(tile.grid_variable(dim), -1): count for dim, count in counts.items()}
+        return tuple(sorted((position, count) for position, count in at_positions.items() if position >= 0))
+
+    order = tuple(positions.get(tile.grid_variable(dim), -1) for dim in at.order)
+    return place, named(at.split), named(at.tile), order, tuple(sorted(at.stage.items()))
 
 
 def equal(a: Module, b: Module) -> bool:

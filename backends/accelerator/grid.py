@@ -47,7 +47,9 @@ class Grid:
         tiles = {
             place: {grid_variable(dim): size for dim, size in at.tile.items()} for place, at in schedule.levels.items()
         }
-        self.turns = turns(target, self.blocks, given, {name: lanes.get(name, 1) for name in self.extents}, tiles)
+        sizes = {name: lanes.get(name, 1) for name in self.extents}
+        orders = {place: [grid_variable(dim) for dim in at.order] for place, at in schedule.levels.items()}
+        self.turns = turns(target, self.blocks, given, sizes, tiles, orders)
         self.coordinates = {name: fresh(name.replace("p", "c", 1)) for name in self.split}
 
     # -- the loop ------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.structures import structures
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import ScheduleError
-from codesign.ir.schedule import ScheduleBatch, ordered
+from codesign.ir.schedule import ScheduleBatch, ordered, walked
 
 TERM_NAMES = ("launch", "fill", "tensor", "vector", "load", "store", "dram", "latency", "control", "power")
 _ENGINES = np.array([TERM_NAMES.index(name) for name in ("tensor", "vector", "load", "store", "dram", "control")])
@@ -68,9 +68,9 @@ class DataflowModel:
             if structure.text is None:
                 reason[structure.rows] = structure.reason
                 continue
-            for rows, order in _pieces(structure.rows, alike, schedules.common.order, columns.get("order")):
+            for rows, walk in _pieces(structure.rows, alike, schedules.common.order, columns):
                 given = {k: v[rows] for k, v in columns.items()}
-                shape = _shape(target, kernel, extents, given, structure.looped, sizes or {}, order)
+                shape = _shape(target, kernel, extents, given, structure.looped, sizes or {}, walk)
                 work = work_of(select(structure.text, kernel.extents, target.array.scaled), target, shape, dataflow)
                 found = _compose(target, shape, work, len(rows))
                 terms[rows], joules[rows], dram[rows] = found.terms, found.joules, found.dram
@@ -126,17 +126,34 @@ def _columns(schedules: ScheduleBatch, count: int) -> dict[str, npt.NDArray[np.i
     return {name: np.broadcast_to(np.asarray(column, dtype=np.int64), (count,)) for name, column in found.items()}
 
 
+@dataclass(frozen=True)
+class _Walk:
+    """In which order schedules walk the grid, and at each place the tiles there: dims, slowest first."""
+
+    grid: Sequence[str]
+    levels: Mapping[str, Sequence[str]]
+
+
 def _pieces(
-    rows: Rows, alike: npt.NDArray[np.int64], dims: Sequence[str], orders: npt.NDArray[np.int64] | None
-) -> Iterator[tuple[Rows, Sequence[str]]]:
-    """Rows that are priced together, and the order (of outer dims, slowest first) in which they walk the grid: no more than what stays in a
-    core's cache, and then those that are followed equally far."""
-    for number in [0] if orders is None else np.unique(orders[rows]).tolist():
-        some = rows if orders is None else rows[orders[rows] == number]
+    rows: Rows, alike: npt.NDArray[np.int64], dims: Sequence[str], columns: Mapping[str, npt.NDArray[np.int64]]
+) -> Iterator[tuple[Rows, _Walk]]:
+    """Rows that are priced together, and how they walk the grid: no more than what stays in a core's cache, and then those that are followed
+    equally far."""
+    places = _levels(columns, "order")
+    said = [columns["order"]] if "order" in columns else []
+    said += [column for at in places.values() for column in at.values()]
+    kinds, which = np.unique(np.stack(said)[:, rows], axis=1, return_inverse=True) if said else (None, np.zeros(1))
+    for number in range(1 if kinds is None else kinds.shape[1]):
+        some = rows if kinds is None else rows[which.reshape(-1) == number]
+        grid = ordered(dims, int(columns["order"][some[0]])) if "order" in columns else tuple(dims)
+        walk = _Walk(
+            grid,
+            {place: walked(grid, {dim: int(c[some[0]]) for dim, c in at.items()}) for place, at in places.items()},
+        )
         if len(some) > TOGETHER:
             some = some[np.argsort(alike[some], kind="stable")]
         for start in range(0, len(some), TOGETHER):
-            yield some[start : start + TOGETHER], ordered(dims, number)
+            yield some[start : start + TOGETHER], walk
 
 
 def _alike(
@@ -187,7 +204,7 @@ def _shape(
     columns: Mapping[str, npt.NDArray[np.int64]],
     looped: frozenset[str],
     sizes: Mapping[str, int],
-    order: Sequence[str],
+    walk: _Walk,
 ) -> Shape:
     tile: dict[str, Array] = {}
     mean: dict[str, Array] = {}
@@ -201,7 +218,7 @@ def _shape(
         tile[dim], mean[dim], trips[dim] = size, extent / steps, steps
         if dim not in kernel.inner:
             programs[dim] = steps
-    programs = {dim: programs[dim] for dim in dict.fromkeys((*order, *programs)) if dim in programs}
+    programs = {dim: programs[dim] for dim in dict.fromkeys((*walk.grid, *programs)) if dim in programs}
     grid: Array = np.prod(np.broadcast_arrays(np.ones(1), *programs.values()), axis=0)
     parts = _parts(columns, programs)
     lay = layout(target, programs, parts)
@@ -225,7 +242,7 @@ def _shape(
         columns.get("partial", np.ones(1)).astype(np.float64),
         {name: float(value) for name, value in sizes.items()},
         extents,
-        turns(target, lay.blocks, parts, tile, _levels(columns, "tile")),
+        turns(target, lay.blocks, parts, tile, _levels(columns, "tile"), walk.levels),
         {place: {name: n for name, n in at.items() if name not in rests} for place, at in staged.items()},
         joined,
         rests,

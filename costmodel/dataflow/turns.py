@@ -31,15 +31,21 @@ def memories(target: Target) -> dict[str, int]:
 
 
 def turns(
-    target: Target, blocks: Mapping[str, Array], parts: Parts, lanes: Mapping[str, Array], tiles: Parts
+    target: Target,
+    blocks: Mapping[str, Array],
+    parts: Parts,
+    lanes: Mapping[str, Array],
+    tiles: Parts,
+    orders: Mapping[str, Sequence[str]],
 ) -> list[Turn]:
     """The turns, the slowest first. `blocks`: of the grid along each dim, in its order; `parts`: splits in space by place; `lanes`:
-    elements that a program has of each dim; `tiles`: by place, the most elements of each dim that an instance works on at a time."""
+    elements that a program has of each dim; `tiles`: by place, the most elements of each dim that an instance works on at a time; `orders`: by place,
+    the dims along which it goes from tile to tile slowest, before the others in the grid's order."""
     left = dict(blocks)
     found: list[Turn] = []
     for place, number in memories(target).items():
         at = tiles.get(place, {})
-        for dim in (dim for dim in blocks if dim in at):
+        for dim in (dim for dim in dict.fromkeys((*orders.get(place, ()), *blocks)) if dim in at and dim in blocks):
             each = lanes[dim] * _inside(target, target.ports[number], parts, dim)
             below = largest_divisor(left[dim], np.asarray(at[dim]) // np.asarray(each).astype(np.int64))
             found.append(Turn(dim, left[dim] // below, below))

@@ -21,7 +21,7 @@ from codesign.passes.schedule.space import Columns, Constraint, Knob
 @register
 class Levels(Room):
     """Splits in space, from the outermost level in; of levels with a memory between DRAM and the cores also the tile that an instance works
-    on at a time (the grid is walked tile by tile) and the operands that are staged there.
+    on at a time (the grid is walked tile by tile, in an order of its own) and the operands that are staged there.
 
     Programs that are split along a dim and read what does not depend on it read it together, once from each memory that can send it to many: that
     follows, and is no choice. Where nothing is staged, the memories keep what is read again most often, as far as it fits.
@@ -71,12 +71,13 @@ class Levels(Room):
 
     def wrong(self, value: Value, site: Site | None, dim: str = "") -> str:
         place, what, *rest = dim.split(".", 2)
-        if what == "order":
-            return "levels walk their tiles in the order of the grid; nearest: order"
         if site is None:
             return ""
         if why := _hardware(site) or (self.unread(site) if what == "split" else ""):
             return why
+        if what == "order":
+            names = str(value).split(", ")
+            return next((why for name in names if (why := staging.wrong(place, "tile", name, value, site))), "")
         if what != "split":
             return staging.wrong(place, what, rest[0], value, site)
         places = dict(target_of(site.machine).places)

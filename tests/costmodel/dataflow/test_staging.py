@@ -27,8 +27,13 @@ def small(capacity: int = 1 << 18) -> Machine:
     return load_machine("tpu_v4").with_figures({"levels.cmem.capacity_bytes": float(capacity)})
 
 
-def schedule(tiles: dict[str, int], staged: tuple[str, ...] = (), order: tuple[str, ...] = ("i", "j")) -> Schedule:
-    levels = {"chip": AtLevel(tile=tiles, stage=dict.fromkeys(staged, 1)), "core": AtLevel({"j": 2})}
+def schedule(
+    tiles: dict[str, int],
+    staged: tuple[str, ...] = (),
+    order: tuple[str, ...] = ("i", "j"),
+    walk: tuple[str, ...] = (),
+) -> Schedule:
+    levels = {"chip": AtLevel({}, tiles, walk, dict.fromkeys(staged, 1)), "core": AtLevel({"j": 2})}
     return Schedule({"i": 64, "j": 64, "k": 64}, levels, order, {"k": "looped"}, pipeline=2)
 
 
@@ -36,6 +41,10 @@ TILES: tuple[dict[str, int], ...] = ({}, {"j": 256}, {"i": 256, "j": 512}, {"i":
 CHOICES = [
     schedule(tiles, staged, order)
     for tiles, staged, order in itertools.product(TILES, ((), ("in0",), ("in0", "in1")), (("i", "j"), ("j", "i")))
+]
+CHOICES += [
+    schedule({"i": 256, "j": 256}, staged, ("i", "j"), walk)
+    for staged, walk in itertools.product(((), ("in1",)), (("i",), ("j",), ("j", "i")))
 ]
 
 
@@ -99,3 +108,24 @@ def test_a_search_is_offered_them_where_not_all_fits() -> None:
 def test_blocks_are_cut_evenly() -> None:
     numbers, limits = np.array([12, 12, 12, 7, 8]), np.array([5, 12, 0, 3, 1 << 31])
     assert largest_divisor(numbers, limits).tolist() == [4, 12, 1, 1, 8]
+
+
+def test_a_level_goes_from_tile_to_tile_in_an_order_of_its_own() -> None:
+    """A column of tiles after the other, each row by row: the right operand is read once, the left one once for each column."""
+    machine, kernel = small(410_000), summarize(normalize(groups.gemm(1024, 1024, 256)).fusion)
+    rows, columns = (
+        DataflowModel().predict(kernel, machine, ScheduleBatch.of([schedule({"i": 512, "j": 256}, walk=walk)]))
+        for walk in (("i",), ("j",))
+    )
+    operand, rest = 1024 * 256 * 2, 1024 * 1024 * 2 + 1024 * 2
+    assert rows.dram_bytes[0] == rest + operand + 2 * operand
+    assert columns.dram_bytes[0] == rest + operand + 4 * operand
+
+
+def test_the_order_of_tiles_is_offered_where_tiles_are() -> None:
+    found = space(summarize(normalize(groups.gemm(1024, 1024, 256)).fusion), small())
+    names = [knob.name for knob in found.knobs]
+    codes = found.start()
+    codes[0, names.index("levels.chip.order.j")] = 1
+    assert found.batch(codes).row(0).levels["chip"].order == ("j",)
+    assert not found.batch(found.start()).row(0).levels.get("chip", AtLevel()).order

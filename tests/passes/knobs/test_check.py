@@ -48,7 +48,8 @@ def site(group: Fusion, machine: str) -> Site:
         ),
         (PRODUCT, "maia100", Schedule(levels={"core": AtLevel(tile={"i": 4})}), "memories at: cluster"),
         (PRODUCT, "maia100", Schedule(levels={"cluster": AtLevel(tile={"k": 4})}), "k is a reduction dim"),
-        (PRODUCT, "maia100", Schedule(levels={"cluster": AtLevel(order=("i", "j"))}), "nearest: order"),
+        (PRODUCT, "maia100", Schedule(levels={"core": AtLevel(order=("i", "j"))}), "memories at: cluster"),
+        (PRODUCT, "maia100", Schedule(levels={"cluster": AtLevel(order=("i", "k"))}), "k is a reduction dim"),
         (PRODUCT, "maia100", Schedule(levels={"cluster": AtLevel(stage={"in7": 1})}), "operands: in0"),
         (PRODUCT, "maia100", Schedule(levels={"cluster": AtLevel(stage={"in0": 2})}), "needs 1"),
         (
