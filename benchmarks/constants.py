@@ -48,9 +48,9 @@ CONSTANTS = {
     "STREAM_KEPT": "traffic",
     "KEPT": "traffic",
     "READ_GAP": "traffic",
-    "EPILOGUE": "work",
-    "DIVISION_INTEGER": "work",
-    "DIVISION_SPECIAL": "work",
+    "EPILOGUE": "library_work",
+    "DIVISION_INTEGER": "library_work",
+    "DIVISION_SPECIAL": "library_work",
 }
 """The room of each."""
 

@@ -11,10 +11,11 @@ import numpy.typing as npt
 from codesign.costmodel.gpu.done import work_of
 from codesign.costmodel.gpu.generator import Held, Issued, code_generator
 from codesign.costmodel.gpu.geometry import FOLD, LOOPED, Array, Geometry, sector_bytes, wide_of
+from codesign.costmodel.gpu.library_work import product_work, unflatten
 from codesign.costmodel.gpu.phases import parts_of
 from codesign.costmodel.gpu.program import Program, program_of
 from codesign.costmodel.gpu.tiles import Tiles
-from codesign.costmodel.gpu.work import Work, product_work, unflatten
+from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.structures import Structure, Text, structures
 from codesign.costmodel.summary import KernelSummary

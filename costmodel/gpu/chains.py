@@ -20,7 +20,7 @@ MEET_INSIDE, MEET_LAUNCHED, MEET_ALWAYS = 0.0, 1.0, 2.0
 by one that is always launched and counted among the launches."""
 
 ISSUED_LANES = 128.0
-"""Lanes of an SM that get an instruction in a clock: four schedulers, a warp each."""
+"""Lanes of an SM that get an instruction in a clock: four schedulers, a warp each (CUDA C++ Programming Guide, compute capabilities 7 to 10)."""
 
 LOOKUPS = 3.0
 """Further times that a block with work looks up its sequence: warps that load, compute and store do so for themselves."""

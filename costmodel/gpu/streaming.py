@@ -18,7 +18,8 @@ ARRIVAL = 1.5
 """Latencies until all loads of a stage or of a block's warps have arrived, over that of a lone load."""
 
 ALU_CLOCKS = 4.5
-"""Clocks until the result of an arithmetic instruction can be used."""
+"""Clocks until the result of an arithmetic instruction can be used: four and more, from Volta on (Jia et al., Dissecting the NVIDIA
+Volta GPU Architecture via Microbenchmarking, 2018); tables of times hardly feel it (`benchmarks/constants.py`)."""
 
 SPECIAL_CLOCKS = 18.0
 """The same for an issue slot of the special-function unit."""
@@ -30,7 +31,7 @@ TRIP_CLOCKS = 70.0
 """Clocks of what a trip does besides: addresses, compare, branch."""
 
 REQUEST_BYTES = 128.0
-"""What the load/store path takes in a clock."""
+"""What the load/store path takes in a clock: a word for each of a warp's lanes (32 banks of 4 bytes, CUDA C++ Programming Guide)."""
 
 REQUEST_CLOCKS = 1.5
 """Clocks of the load/store path for a warp's request, however narrow."""

@@ -23,7 +23,7 @@ from codesign.costmodel.gpu.chip import Chip
 from codesign.costmodel.gpu.energy import power_seconds, work_joules
 from codesign.costmodel.gpu.geometry import Array, Geometry, geometry
 from codesign.costmodel.gpu.habits import start_seconds
-from codesign.costmodel.gpu.occupancy import Known, Occupancy, as_reported, occupancy
+from codesign.costmodel.gpu.occupancy import SCHEDULERS, Known, Occupancy, as_reported, occupancy
 from codesign.costmodel.gpu.overlap import CHAINED, INNER, THREADED, THROTTLE, overlap
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.paths import Case, Computing, Moving, chained_path, plain_path
@@ -41,8 +41,8 @@ ABSORBED = 0.5
 """Share of a small result that L2 still holds when a kernel with bulk stores has ended; DRAM gets it under the next
 kernel."""
 
-HIDING_WARPS, SCHEDULERS = 8.0, 4.0
-"""Warps of an SM that hide the latency of dependent instructions, and its parts that issue an instruction of one warp a clock."""
+HIDING_WARPS = 2.0 * SCHEDULERS
+"""Warps of an SM that hide the latency of dependent instructions: two for each part that issues an instruction of one warp a clock."""
 
 VECTOR_LOAD, STREAM_LOAD = 16.0, 64.0
 """Bytes that a thread has under way: in a matrix-vector loop its next load waits for the sum, in a stream four vectors

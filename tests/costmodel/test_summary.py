@@ -8,7 +8,7 @@ import pytest
 from codesign.costmodel import workloads
 from codesign.costmodel.features import features
 from codesign.costmodel.gpu.geometry import geometry
-from codesign.costmodel.gpu.work import product_work
+from codesign.costmodel.gpu.library_work import product_work
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.roofline import roofline_bounds
 from codesign.costmodel.summary import footprint, summarize

@@ -11,7 +11,7 @@ import pytest
 from codesign.costmodel.features import features
 from codesign.costmodel.gpu.block import block_work
 from codesign.costmodel.gpu.geometry import geometry
-from codesign.costmodel.gpu.work import product_work
+from codesign.costmodel.gpu.library_work import product_work
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.roofline import kernel_flops

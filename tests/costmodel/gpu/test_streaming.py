@@ -13,12 +13,13 @@ from codesign.costmodel.gpu.block import block_work
 from codesign.costmodel.gpu.formulas import formulas
 from codesign.costmodel.gpu.geometry import geometry
 from codesign.costmodel.gpu.library import library
+from codesign.costmodel.gpu.library_work import DIVISION_INTEGER, DIVISION_SPECIAL
 from codesign.costmodel.gpu.model import BANDS, TERM_NAMES, cells, family_of, spread_of
 from codesign.costmodel.gpu.parameters import BOUNDS, Calibration, Parameters, load_calibration
 from codesign.costmodel.gpu.streaming import ARRIVAL, REQUEST_CLOCKS, request_clocks, sustained_clock
 from codesign.costmodel.gpu.timing import estimate
 from codesign.costmodel.gpu.traffic import FRESH, cold_share, traffic
-from codesign.costmodel.gpu.work import DIVISION_INTEGER, DIVISION_SPECIAL, Work
+from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.rows import Rows
 from codesign.costmodel.summary import KernelSummary

@@ -9,10 +9,11 @@ import pytest
 
 from codesign.costmodel import workloads
 from codesign.costmodel.gpu.geometry import geometry
+from codesign.costmodel.gpu.library_work import product_work
 from codesign.costmodel.gpu.parameters import load_calibration
 from codesign.costmodel.gpu.threads import COPY_CLOCKS, TEXTURE_CLOCKS, WINDOW_CLOCKS
 from codesign.costmodel.gpu.timing import estimate
-from codesign.costmodel.gpu.work import Work, product_work
+from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import load_machine
 
 KERNEL = workloads.filtered_image("f32")
