@@ -85,18 +85,8 @@ def traffic(
     wide = {dim: np.minimum(g.mean[dim] * box[dim] * g.trips.get(dim, 1.0), g.extents[dim]) for dim in kernel.outer}
     deep = {dim: g.extents[dim] / np.maximum(g.split / wave, 1.0) for dim in kernel.inner}
     per_wave = g.sizes({**wide, **deep})
-    entries = []
-    seen: set[tuple[object, ...]] = set()
-    flow: Array = 0.0
-    for nest in kernel.nests:
-        for access in nest.loads:
-            if (access.tensor, access.index) in seen:
-                continue
-            seen.add((access.tensor, access.index))
-            left = _left_by_masks(kernel, access, g)
-            once, each = footprint(access, whole) * left, footprint(access, per_wave) * left
-            entries.append((access, once, each))
-            flow = flow + each
+    entries = _entries(kernel, g, whole, per_wave)
+    flow: Array = sum(each for _, _, each in entries)
     write, write_effort = _written(kernel, whole, runs, write_gap)
     if not streaming:
         write_effort = write_effort * (1.0 - absorbed * np.clip(1.5 - write / (0.5 * l2_bytes), 0.0, 1.0))
@@ -137,6 +127,22 @@ def traffic(
         if any(np.any(g.online[dim]) for dim in access.dims if dim in g.online):
             online = online + once
     return Traffic(read, write, read_effort, write_effort, least, online, cycle if timed and not halved else 1.0)
+
+
+def _entries(
+    kernel: KernelSummary, g: Geometry, whole: Mapping[str, Array], per_wave: Mapping[str, Array]
+) -> list[tuple[Access, Array, Array]]:
+    """Each operand once, with the bytes that the whole kernel and that one wave of blocks touch."""
+    found = {}
+    for access in (access for nest in kernel.nests for access in nest.loads):
+        if (access.tensor, access.index) not in found:
+            left = _left_by_masks(kernel, access, g)
+            found[access.tensor, access.index] = (
+                access,
+                footprint(access, whole) * left,
+                footprint(access, per_wave) * left,
+            )
+    return [*found.values()]
 
 
 def _left_by_masks(kernel: KernelSummary, access: Access, g: Geometry) -> Array:
