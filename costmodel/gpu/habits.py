@@ -22,6 +22,11 @@ with sums of 32, 64, 128 and 256 terms 1.57 M multiply-adds take 4.2, 4.1, 4.4 a
 with 512, 768 and 1024 all take 5.9, 6.8 and 7.8, on the line through the slower ones; up to 16 rows all of the shortest take 2.5 to 2.9."""
 
 
+def usual_start(architecture: str) -> float:
+    """Seconds that a library's products start later in the mean than its quickest ones, taken for half of what its slower kernels do."""
+    return QUICK[architecture][3] / 2.0 if architecture in QUICK else 0.0
+
+
 def splits_offered(
     kernel: KernelSummary, machine: Machine, space: Mapping[str, Any], sizes: Mapping[str, Array]
 ) -> Any:

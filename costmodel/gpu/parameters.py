@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from codesign.costmodel.gpu.geometry import wide_of
+from codesign.costmodel.gpu.habits import usual_start
 from codesign.costmodel.launched import intervals as launched_intervals
 from codesign.costmodel.launched import launch_seconds
 from codesign.costmodel.machine import Machine, as_shipped, load_machine
@@ -279,9 +280,10 @@ def transferred(donor: Calibration | None, machine: Machine) -> Calibration:
 
     Shares and clock counts carry over as they are. Launch and fill are work of the GPU's own clock, so their
     seconds scale with it (a fill is kept in DRAM latencies, whose length differs too): the launches fitted on an A100, an
-    H100 and an L40S are 3400 to 4400 clocks, and 1.6 to 2.4 us. The energy of an operation goes with the square of the clock, as voltage
-    does; tensor units with a memory of their own take less, as the power limit over the peak says. What implementations of attention
-    keep is latencies and steps of their own code, and is taken as it is.
+    H100 and an L40S are 4000 to 4400 clocks, and 1.6 to 2.9 us, in the mean over kernels that start sooner and later. The
+    energy of an operation goes with the square of the clock, as voltage does; tensor units with a memory of their own take
+    less, as the power limit over the peak says. What implementations of attention keep is latencies and steps of their own
+    code, and is taken as it is.
     """
     if donor is None:
         wide = {"default": (0.6, 1.7)}
@@ -295,6 +297,8 @@ def transferred(donor: Calibration | None, machine: Machine) -> Calibration:
     }
     scale = _scales(here, there)
     parameters = replace(donor.parameters, **_scaled(asdict(donor.parameters), scale))
+    launch = (donor.parameters.launch_seconds + usual_start(here.architecture)) * scale["launch_seconds"]
+    parameters = replace(parameters, launch_seconds=launch - usual_start(there.architecture))
     own = donor.implementations
     return Calibration(machine.name, parameters, donor.spread, provenance, donor.machine, own, far)
 
