@@ -218,13 +218,13 @@ _FUNCTIONS: dict[str, Callable[[Pair], Pair]] = {
 }
 
 
-def _register(name: str) -> None:
-    function = _FUNCTIONS[name]
+def register(name: str, function: Callable[[Pair], Pair]) -> None:
+    """Make a function of one number the rule of the operator of that name."""
     RULES[name] = lambda e, args: e.complex(*function(e.operand(args["self"])))
 
 
-for _name in _FUNCTIONS:
-    _register(_name)
+for _name, _function in _FUNCTIONS.items():
+    register(_name, _function)
 
 
 @rule("rsqrt")

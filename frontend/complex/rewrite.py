@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 
 import codesign.frontend.complex.elementwise
 import codesign.frontend.complex.fourier
+import codesign.frontend.complex.inverses
 import codesign.frontend.complex.structure  # noqa: F401  (fill the table of rules)
 from codesign.frontend.complex.planes import Complex, Emitter, Real, aten
 from codesign.frontend.complex.registry import RULES

@@ -71,6 +71,8 @@ MODELS: dict[str, Any] = {
     "powers": lambda z, w: (z**2, z**3, z**-2, z**0, z.square(), z**0.5, z**w, 2**z, (z * 0) ** w),
     "exponentials": lambda z, w: (z.exp(), z.log(), z.log10(), z.sqrt(), z.rsqrt(), z.sigmoid(), torch.exp2(w)),
     "circular": lambda z, w: (z.sin(), z.cos(), z.tan(), z.sinh(), z.cosh(), z.tanh()),
+    "inverse circular": lambda z, w: (z.asin(), z.acos(), z.atan(), z.asinh(), z.acosh(), z.atanh()),
+    "near one and zero": lambda z, w: (z.log1p(), z.expm1(), (z * 1e-5).log1p(), (w * 1e-5).expm1(), (z * 9).log1p()),
     "sums": lambda z, w: (z.sum(), z.mean(1), z.sum(0, keepdim=True), z.cumsum(1), z.var(), torch.linalg.norm(w)),
     "matrices": lambda z, w: (z @ w, torch.einsum("ij,kj->ik", z, w), torch.addmm(z, z, w, alpha=2j), z.mv(w[0])),
     "linear": lambda z, w: (nn.functional.linear(z, w), nn.functional.linear(z, w, z[0])),
@@ -117,6 +119,8 @@ def test_what_is_large_small_zero_or_on_an_axis() -> None:
         **CLOSE,
     )
     check(of(lambda z: (z.sgn(), z * 0.0, z**2.5)), corners[:5], **CLOSE)
+    cuts = torch.tensor([0, 2, -2, 2j, -2j, 0.5, complex(2, -0.0), complex(-2, -0.0), 1e-20 + 1e-6j, -3 + 4j])
+    check(of(lambda z: (z.asin(), z.acos(), z.atan(), z.asinh(), z.acosh(), z.atanh(), z.log1p())), cuts, **CLOSE)
 
 
 def test_parameters_keep_their_names_and_are_stored_in_real_form() -> None:
