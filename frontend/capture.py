@@ -120,7 +120,7 @@ def capture(
     """The model as tensor IR.
 
     `inputs`, `kwargs`: of one call (those of the `ModelSource` by default). `strict`: how torch.export traces; by default
-    without Python analysis first (`strict=False`), then with it, then by `torch.fx.symbolic_trace`. `frontend`: what
+    without Python analysis first (`strict=False`), then with it, then by `torch.fx.symbolic_trace`, then by `make_fx`. `frontend`: what
     lowers the exported program, our rules or torch-mlir. Raises CodesignError with torch's reason when none works.
     """
     source = model if isinstance(model, ModelSource) else ModelSource(model, ())

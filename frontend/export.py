@@ -1,4 +1,4 @@
-"""From a module and its inputs to an exported program: torch.export in its two modes, torch.fx as the last resort."""
+"""From a module and its inputs to an exported program: torch.export in its two modes, torch.fx and make_fx as the last resorts."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from codesign.frontend.load import ModelSource
 from codesign.frontend.quantization import decompositions_of_quantisation
 from codesign.frontend.settings import settings_kept
 from codesign.frontend.structures import make_known, outputs_made_known, remark
+from codesign.frontend.transforms import by_operators_run
 from codesign.ir.errors import CodesignError
 
 
@@ -158,42 +159,48 @@ def _decomposed(program: ExportedProgram, table: Table) -> Exported:
 def traced_program(
     source: ModelSource, dynamic_shapes: Any, failure: ExportFailure, table: Table | None = None
 ) -> Exported:
-    """The model through `torch.fx.symbolic_trace`, and a note that says why it came to that.
+    """The model through `torch.fx.symbolic_trace` or by the operators that it runs, and a note that says why it came to that.
 
     The traced module has no Python control flow left, so that what stood in the way of torch.export may be gone.
-    CodesignError with the reason of torch.export when this fails too.
+    CodesignError with the reason of torch.export when these fail too.
     """
     mode, reason = failure.reasons[0]
-    started = time.perf_counter()
-    try:
-        with warnings.catch_warnings(), torch.no_grad(), settings_kept(), _quiet():
-            warnings.simplefilter("ignore")
-            traced = torch.fx.symbolic_trace(source.model)
-            program = torch.export.export(
-                traced, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=False
-            )
-            exported = time.perf_counter()
-            name_literals_of_functions(program.graph_module)
-            program = decomposed(program, (table or decompositions)())
-            _check_traced(traced, program)
-    except Exception as error:
-        place = place_of(reason)
-        raise CodesignError(
-            f"torch.export can't capture the model: {shortened(reason)}",
-            place=place,
-            hint=advice(reason, dynamic_shapes is not None),
-        ) from error
-    note = f"captured by torch.fx.symbolic_trace, because {mode} failed: {shortened(reason)}"
-    seconds = (exported - started, time.perf_counter() - exported)
-    return Exported(program, "torch.fx.symbolic_trace", seconds, (note,))
+    for method, trace in (("torch.fx.symbolic_trace", _by_symbols), ("make_fx", by_operators_run)):
+        started = time.perf_counter()
+        try:
+            with warnings.catch_warnings(), torch.no_grad(), settings_kept(), _quiet():
+                warnings.simplefilter("ignore")
+                program, read_only = trace(source, dynamic_shapes)
+                exported = time.perf_counter()
+                name_literals_of_functions(program.graph_module)
+                program = decomposed(program, (table or decompositions)())
+                _check_unwritten(program, read_only)
+        except Exception:  # the reason of torch.export tells more
+            continue
+        note = f"captured by {method}, because {mode} failed: {shortened(reason)}"
+        return Exported(program, method, (exported - started, time.perf_counter() - exported), (note,))
+    raise CodesignError(
+        f"torch.export can't capture the model: {shortened(reason)}",
+        place=place_of(reason),
+        hint=advice(reason, dynamic_shapes is not None),
+    ) from reason
 
 
-def _check_traced(traced: torch.fx.GraphModule, program: ExportedProgram) -> None:
-    """RuntimeError where a traced module writes a tensor by name: symbolic_trace has computed whatever else it makes of that tensor already."""
-    named = {str(node.target) for node in traced.graph.nodes if node.op == "get_attr"}
+def _by_symbols(source: ModelSource, dynamic_shapes: Any) -> tuple[ExportedProgram, set[str]]:
+    """The module that `torch.fx.symbolic_trace` makes, exported; of the tensors that it has as attributes it has computed views and the like
+    already, so that what it reads of one that it writes is from before the write."""
+    traced = torch.fx.symbolic_trace(source.model)
+    program = torch.export.export(
+        traced, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=False
+    )
+    return program, {str(node.target) for node in traced.graph.nodes if node.op == "get_attr"}
+
+
+def _check_unwritten(program: ExportedProgram, names: set[str]) -> None:
+    """RuntimeError where a program writes one of these tensors of the model."""
     kinds = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION)
-    if any(spec.kind in kinds and spec.target in named for spec in program.graph_signature.output_specs):
-        raise RuntimeError("what the traced model reads of a tensor that it writes is from before the write")
+    if any(spec.kind in kinds and spec.target in names for spec in program.graph_signature.output_specs):
+        raise RuntimeError("it writes a tensor that its trace only reads")
 
 
 def shortened(error: BaseException) -> str:

@@ -15,8 +15,11 @@ def settings_kept() -> Iterator[None]:
 
     torch.export turns them off by `set_flags`, which reads and writes their other settings too. Reading raises where the precision of
     float32 was set by torch's newer interface, for all operators or for one kind; writing makes what was inherited a setting of its own.
+
+    An export that fails inside a transform of functions (`torch.func.vmap`) leaves that transform on for all that comes after: it is ended.
     """
     core: Any = torch._C
+    depth = core._functorch.get_dynamic_layer_stack_depth()
     switches: dict[Any, tuple[Callable[[], bool], Callable[[bool], None]]] = {
         torch.backends.cudnn: (core._get_cudnn_enabled, core._set_cudnn_enabled),
         torch.backends.mkldnn: (core._get_mkldnn_enabled, core._set_mkldnn_enabled),
@@ -28,6 +31,8 @@ def settings_kept() -> Iterator[None]:
     try:
         yield
     finally:
+        if core._functorch.get_dynamic_layer_stack_depth() > depth:
+            core._functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
         for library in switches:
             if library not in with_own:
                 del library.set_flags

@@ -100,7 +100,7 @@ class _Division:
         last: list[Op] = []
         for op in self.body.ops:
             before = max((self.stage.get(value, 0) for value in op.uses()), default=0)
-            finish = isinstance(op, Reduce) and all(isinstance(value.owner, For) for value in op.operands())
+            finish = isinstance(op, Reduce) and {type(value.owner) for value in op.operands()} == {For}
             own = isinstance(op, (For, Reduce, Dot)) and not finish
             if finish and isinstance(loop := op.operands()[0].owner, For):
                 self.finished.setdefault(loop, []).append(op)

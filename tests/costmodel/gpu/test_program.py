@@ -22,6 +22,7 @@ from codesign.ir.template import instantiate
 from codesign.ir.tiling.templates import template
 from codesign.passes.normalize import normalize
 from codesign.passes.schedule.build import space
+from tests.costmodel import groups as singles
 from tests.costmodel.counting import count
 from tests.costmodel.test_features import GROUPS, by_dim
 from tests.passes.tiling import groups
@@ -104,3 +105,10 @@ def test_a_schedule_without_a_text_says_why() -> None:
     assert "lanes, limit" in cost.reason[0]
     assert np.isinf(cost.seconds[0])
     assert np.isfinite(cost.seconds[1])
+
+
+def test_a_reduction_of_positions_alone_waits_for_no_loop() -> None:
+    """Which rows have a block that has ended: nothing that it reads is data."""
+    ended = "%a = compute bool[i: 64] any(j: 32) { j * 4 + 3 < i }"
+    fusion = singles.group("%x: f32[64]", ended, "%y = compute f32[i: 64] { select(%a[i], %x[i], 0.0) }")
+    assert singles.best(fusion).seconds > 0
