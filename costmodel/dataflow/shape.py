@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from codesign.ir.reach import Stretch
 
 if TYPE_CHECKING:
@@ -59,3 +61,10 @@ class Shape:
     def last(self, dim: str) -> Array:
         """Lanes of the last tile of a dim inside its extent."""
         return self.extents[dim] - (self.trips[dim] - 1.0) * self.tile[dim]
+
+    def spared(self, dim: str) -> Array:
+        """Whether some core never works on the last tile of a dim of the grid: others do, or it has fewer programs than the dim has."""
+        if dim not in self.layout.blocks:
+            return np.zeros(1, dtype=np.bool_)
+        few = (np.asarray(self.layout.gangs) > 1) & (self.layout.rounds < self.layout.blocks[dim])
+        return np.asarray((np.asarray(self.layout.whole[dim]) > 1) | few)

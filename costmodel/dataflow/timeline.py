@@ -240,33 +240,30 @@ class Timeline:
             self._queues(stage)
         users, signals = self._handed(stage)
         block = 0 if stage.straight and stage.around is None else key
-        group = 0
-        computed = False
         last = max((i for i, task in enumerate(stage.tasks) if task.engine in ("tensor", "vector")), default=-1)
         for position, task in enumerate(stage.tasks):
             self._room(stage, position, active)
             self._issue(task, active)
             if task.engine == "load":
-                if computed:
-                    self._ring(key, f"used{group}").push(self.chain, active)
-                    group, computed = group + 1, False
-                slot = self._ring(key, f"used{group}").back(depth)
-                if (user := users[position]) is not None:  # with one slot, all that its user was asked to signal so far
-                    slot = np.where(depth.steps > 1, slot, self.signalled.get((block, user), 0.0))
+                slot = self.opened  # until the program that had its slot is over
+                if (
+                    user := users[position]
+                ) is not None:  # with one slot, until all that its user was asked to signal so far
+                    freed = self._ring(key, f"done{user}").back(depth)
+                    slot = np.where(depth.steps > 1, freed, self.signalled.get((block, user), 0.0))
                 self._load(task, np.maximum(slot, self.gate), active)
             elif task.engine == "store":
                 self._store(task, active)
             else:
                 held = self._ring(key, "stored").back(depth) if position == last and "store" in engines else np.zeros(1)
                 self._compute(task, np.maximum(np.maximum(waits, held), self.opened), active)
-                computed = True
                 if (key, position) in self.queued:
                     self._ring(key, f"begun{position}").push(self.chain - task.clocks, active)
                 if signals[position]:
                     before = self.signalled.get((block, task.engine), np.zeros(1))
                     self.signalled[block, task.engine] = self._set(before, self.chain, active)
-        if computed:
-            self._ring(key, f"used{group}").push(self.chain, active)
+        for engine in {user for user in users if user is not None}:
+            self._ring(key, f"done{engine}").push(self.free[engine], active)
         if "store" in engines:
             self._ring(key, "stored").push(self.stored, active)
         step_ring.push(self.chain, active)
@@ -413,7 +410,7 @@ def _handed(tasks: list[Task]) -> tuple[list[str | None], list[bool]]:
     signals: list[bool] = []
     for number, task in enumerate(tasks):
         later = [engine for engine in working[number + 1 :] if engine is not None]
-        using = [engine for engine in later if engine in task.users] or later
+        using = [engine for engine in later if engine in task.users] if task.users else later
         users.append(using[0] if task.engine == "load" and using else None)
         after = next((other.engine for other in tasks[number + 1 :] if other.engine != "load"), None)
         signals.append(working[number] is not None and (after != task.engine or task.engine not in later))

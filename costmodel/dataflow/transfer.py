@@ -24,26 +24,31 @@ def transfer(access: Access, target: Target, shape: Shape, kind: str = "load") -
     transfer of an access's tile.
 
     In the mean over the tiles, each kind of tile by itself: whole ones and those that an extent cuts, and those that lie differently on
-    the digits of their dim.
+    the digits of their dim. Clocks are those of the core that has most to do: it meets no tile that is cut where another core does.
     """
     slowest = min((kind == "store" and port.write_bytes_per_clock) or port.bytes_per_clock for port in target.ports)
     elements: Array = 1.0  # every lane is fetched, those that fall on the same element too
     scattered: Array = 1.0
     kinds: list[list[Kind]] = []
+    spared: list[Array] = []
     for dim in access.dims:
         elements = elements * shape.mean[dim]
         found = _kinds(access, dim, shape)
         scattered = scattered * shape.mean[dim] if found is None else scattered
-        kinds += [] if found is None else [found]
+        if found is not None:
+            kinds.append(found)
+            spared.append(shape.spared(dim) & (found[0][0] > 0.0))
     clocks: Array = 0.0
     moved: Array = 0.0
     for tiles in product(*kinds):
         weight: Array = 1.0
-        for share, _ in tiles:
+        most: Array = 1.0
+        for (share, some), first, never in zip(tiles, kinds, spared, strict=True):
             weight = weight * share
+            most = most * np.where(never, float(some is first[0][1]), share)
         moves = [move for _, some in tiles for move in some]
         busy, lines = _pieces(moves, scattered, access.dtype.bytes, target)
-        clocks, moved = clocks + weight * np.maximum(busy, lines / slowest), moved + weight * lines
+        clocks, moved = clocks + most * np.maximum(busy, lines / slowest), moved + weight * lines
     if access.padded:
         domain = tuple((dim, shape.extents[dim]) for dim in access.dims)
         share = share_inside(access.index, access.shape, domain, _symbols(shape))

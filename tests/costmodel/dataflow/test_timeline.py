@@ -50,7 +50,9 @@ def test_what_crosses_engines_is_a_chain_within_a_step() -> None:
         "the tensor unit waits for its second operand"
     )
     ahead = stage(50, Task("load", 10), Task("tensor", 300), Task("vector", 200))
-    assert clocks([ahead], depth=4) == pytest.approx(50 * max(300.0, (510 + LATENCY) / 4) + LATENCY, rel=0.03)
+    assert clocks([ahead], depth=4) == pytest.approx(50 * max(300.0, (310 + LATENCY) / 4) + LATENCY, rel=0.03), (
+        "a slot is free when the tensor unit is done with it"
+    )
 
 
 def test_cores_wait_for_each_other_at_memory() -> None:

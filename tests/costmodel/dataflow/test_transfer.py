@@ -12,7 +12,7 @@ from codesign.costmodel.machine import load_machine
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import summarize
 from codesign.ir.index import index
-from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.ir.schedule import AtLevel, Schedule, ScheduleBatch
 from codesign.ir.tensor import Fusion
 from codesign.ir.text import parse
 from codesign.passes.normalize import Normalized, normalize
@@ -106,3 +106,24 @@ def test_windows_move_what_the_simulator_moves(machine: str, stride: int) -> Non
     ]
     cost, moved = both(form, machine, schedules)
     np.testing.assert_allclose(cost.dram_bytes, moved, rtol=0.01)
+
+
+def test_cores_that_meet_no_cut_tile_set_the_pace() -> None:
+    """520 rows of a sum over two cores, a tile of 512 and one of 8: as long as 1024 rows take, with half of the bytes."""
+    schedule = Schedule({"i": 512, "j": 256}, {"core": AtLevel({"i": 2})}, reduce={"j": "looped"}, pipeline=2)
+
+    def rows(count: int) -> CostBatch:
+        form = group(f"""
+func @total(%x: f32[{count}, 1024]) {{
+  %o = fusion {{
+    %s = compute f32[i: {count}] sum(j: 1024) {{ %x[i, j] }}
+    yield %s
+  }}
+  return %o
+}}
+""")
+        return both(form, "tpu_v4", [schedule])[0]
+
+    few, many = rows(520), rows(1024)
+    assert few.dram_bytes[0] == pytest.approx(many.dram_bytes[0] * 520 / 1024, rel=0.01)
+    assert few.seconds[0] > 0.6 * many.seconds[0]
