@@ -25,6 +25,7 @@ from codesign.frontend.translate import Lowering, Translation, as_output, transl
 from codesign.frontend.trips import SMALL, count_trips
 from codesign.ir.core import Module, Value, tensor_type
 from codesign.ir.errors import CodesignError
+from codesign.passes.collecting import collecting_rarely
 
 Frontend = Literal["torch", "torch-mlir"]
 
@@ -131,7 +132,7 @@ def capture(
     dynamic = source.dynamic_shapes if dynamic_shapes is None else dynamic_shapes
     table, lowering = (None, Translation.run) if frontend == "torch" else _torch_mlir()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), collecting_rarely():
             warnings.simplefilter("ignore")
             exported = export_program(source, dynamic, strict, table)
     except ExportFailure as failure:

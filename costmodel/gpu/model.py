@@ -96,7 +96,7 @@ class GpuTileModel:
         terms = np.empty((len(TERM_NAMES), count)).T  # a term's values lie together
         details = {name: np.empty(count) for name in DETAILS}
         joules = np.empty(count)
-        reason = np.full(count, "", dtype=object)
+        reason, fits = np.full(count, "", dtype=object), np.empty(count, dtype=np.bool_)
         for start in range(0, count, CHUNK):
             rows = slice(start, min(start + CHUNK, count))
             part = {name: column[rows] if len(column) > 1 else column for name, column in knobs.items()}
@@ -107,9 +107,8 @@ class GpuTileModel:
             joules[rows] = found.joules
             for name, value in _details(found).items():
                 details[name][rows] = value
-            reasons(found.occupancy, reason[rows])
+            fits[rows] = reasons(found.occupancy, reason[rows])
         total = terms.sum(axis=1)
-        fits = reason == ""
         seconds = np.where(fits, total, np.inf)
         far = distances_of(kernel, calibration)
         low, high = widened(spread_of(calibration, terms, family_of(kernel)), far)

@@ -160,11 +160,13 @@ def held_by_library(work: Work, machine: Machine, warps: Array, pipeline: Array)
     return Held(registers, shared)
 
 
-def reasons(found: Occupancy, texts: npt.NDArray[np.object_]) -> None:
-    """Write into `texts` why each schedule does not fit; those that fit keep their text."""
-    refused = np.broadcast_to(np.asarray(found.refused, dtype=object), texts.shape)
-    if np.any(none := refused != ""):
-        texts[none] = refused[none]
+def reasons(found: Occupancy, texts: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
+    """Write into `texts` why each schedule does not fit; those that fit keep their text, and are told."""
+    refused: Array = np.False_
+    if np.ndim(found.refused) or found.refused:
+        why = np.broadcast_to(np.asarray(found.refused, dtype=object), texts.shape)
+        refused = why != ""
+        texts[refused] = why[refused]
     shared, threads, blocks, spilled, registers, missing, most_spilled = (
         np.broadcast_to(part, texts.shape)
         for part in (
@@ -178,11 +180,12 @@ def reasons(found: Occupancy, texts: npt.NDArray[np.object_]) -> None:
         )
     )
     spills = spilled > most_spilled
-    left = (refused == "") & (
+    left = ~refused & (
         (missing > 0) | (blocks < 1) | spills | (shared > found.shared_limit) | (threads > found.threads_limit)
     )
+    fits: npt.NDArray[np.bool_] = ~(left | refused)
     if not left.any():
-        return
+        return fits
     left = _explain(texts, left, missing > 0, missing, "warp_specialize: needs {:,.0f} warps more")
     text = f"shared memory: needs {{:,.0f}} B, limit {found.shared_limit:,.0f} B"
     left = _explain(texts, left, shared > found.shared_limit, shared, text)
@@ -192,6 +195,7 @@ def reasons(found: Occupancy, texts: npt.NDArray[np.object_]) -> None:
         text = f"registers: needs {{:,.0f}} a thread, limit {limit:,.0f}"
         left = _explain(texts, left, spills & (registers == limit), registers + spilled / 4.0, text)
     _explain(texts, left, left, registers * threads, "registers: {:,.0f} for one block exceed those of an SM")
+    return fits
 
 
 def _explain(texts: npt.NDArray[np.object_], left: Array, why: Array, needs: Array, text: str) -> Array:

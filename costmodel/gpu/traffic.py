@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
@@ -50,7 +51,7 @@ class Traffic:
     cycle: Array = 1.0
     """Share of what the kernel touches that L2 has lost when it is timed again; 1 where it is not."""
 
-    @property
+    @cached_property
     def missed(self) -> Array:
         """Share of the distinct bytes that come from DRAM and not from a warm L2."""
         return np.minimum(self.read / np.maximum(self.least_read, 1.0), 1.0)
