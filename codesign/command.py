@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import itertools
 import json
 import os
 import sys
@@ -144,6 +145,16 @@ def sizes(option: str, given: Iterable[str], example: str) -> dict[str, int]:
             raise CodesignError(f"{option} {item!r} is not NAME=SIZE", hint=f"as in {option} {example}")
         found[name] = int(value)
     return found
+
+
+def points(option: str, given: Iterable[str], example: str) -> list[dict[str, int]]:
+    """Every combination of the sizes by name, of which each may have several (`batch=1,8`), as the options are given; one at least."""
+    columns: dict[str, list[int]] = {}
+    for item in given:
+        name, equals, values = item.partition("=")
+        parts = values.split(",") if equals else [""]
+        columns[name] = [sizes(option, [f"{name}={value}"], example)[name] for value in parts]
+    return [dict(zip(columns, row, strict=True)) for row in itertools.product(*columns.values())]
 
 
 def read_text(path: Path) -> str:

@@ -131,7 +131,10 @@ def _compile(
     ] = False,
     bind: Annotated[
         list[str] | None,
-        typer.Option(help="Value of a dynamic size when costing, NAME=SIZE (repeatable).", show_default=False),
+        typer.Option(
+            help="Value of a dynamic size when costing, NAME=SIZE, or several to price it at, NAME=SIZE,SIZE (repeatable).",
+            show_default=False,
+        ),
     ] = None,
     frontend: _Frontend = Frontend.TORCH,
     seed: Annotated[int, typer.Option(help="Seed of the random inputs and of the policy.", min=0, max=2**32 - 1)] = 0,
@@ -154,14 +157,16 @@ def _compile(
     search = {"policy": policy, "budget": budget, "fusion": fusion, "seed": seed, "reuse": reuse, "dynamic": dynamic}
     search["frontend"] = frontend.value
     search["explain_fusion"] = explain_fusion or page is not None
-    checks = {"verify": verify, "kernels": kernels, "sizes": command.sizes("--bind", bind or [], "batch=8")}
-    shown = _Shown(emit or [], output, as_json, show_all, why or [], explain_fusion, page, trace)
+    points = command.points("--bind", bind or [], "batch=8 or batch=1,8,64")
+    checks = {"verify": verify, "kernels": kernels, "sizes": points[0]}
+    shown = _Shown(emit or [], output, as_json, show_all, why or [], explain_fusion, page, trace, points)
     return _run(model, target or ["h100_sxm"], {**search, **checks}, passes, schedules, shown)
 
 
 @dataclass
 class _Shown:
-    """What is written and printed: forms of the code, the folder, JSON, all kernels, the kernels to explain, why what is fused, a page, a trace."""
+    """What is written and printed: forms of the code, the folder, JSON, all kernels, the kernels to explain, why what is fused, a page, a trace,
+    prices at these sizes (of which the first is compiled for)."""
 
     emit: list[str]
     output: Path | None
@@ -171,6 +176,7 @@ class _Shown:
     edges: bool
     page: Path | None
     trace: Path | None
+    points: list[dict[str, int]]
 
 
 def _run(
@@ -198,6 +204,7 @@ def _run(
         import torch._dynamo  # noqa: F401  torch.export brings it in at its first call
 
         from codesign import artifacts, pipeline
+        from codesign.at_sizes import prices_at
         from codesign.manifest import claim, settle
         from codesign.passes.pipeline import own_passes
         from codesign.passes.schedule.replay import read_schedules
@@ -213,6 +220,8 @@ def _run(
         captured = pipeline.capture(path, options, steps)
         for machine in machines:
             compiled = pipeline.compile_for(captured, machine, options, steps)
+            if len(shown.points) > 1:
+                compiled.document.at_sizes = prices_at(compiled.compiled, shown.points)
             if folder is not None:
                 where = folder if len(machines) == 1 else folder / machine.name
                 made = artifacts.write(compiled, where, forms or artifacts.default_forms(machine))
@@ -253,7 +262,7 @@ def _of_target(path: Path, compiled: Compilation, compilations: list[Compilation
 def _print(compilations: list[Compilation], shown: _Shown, folder: Path | None) -> None:
     """The documents, and the ledgers of the kernels to explain, as JSON or for people."""
     from codesign.pipeline import explain
-    from codesign.report import report
+    from codesign.report import report, sizes_table
 
     ledgers = [[explain(c, name) for name in (c.kernels if "all" in shown.why else shown.why)] for c in compilations]
     documents = [compiled.document for compiled in compilations]
@@ -267,6 +276,8 @@ def _print(compilations: list[Compilation], shown: _Shown, folder: Path | None) 
     console = Console(width=None if Console().is_terminal else 200)
     for compiled, document, found in zip(compilations, documents, ledgers, strict=True):
         report(document, console, limit=None if shown.all else 24)
+        if document.at_sizes:
+            console.print(sizes_table(document))
         for edge in compiled.compiled.planned.edges if shown.edges else ():
             console.print(str(edge), highlight=False, markup=False)
         for ledger in found:

@@ -144,6 +144,16 @@ class FusionEdge(_Document):
     count: int
 
 
+class PriceAtSizes(_Document):
+    """What the compiled model takes at other sizes, by the kernels and schedules that it has."""
+
+    symbols: dict[str, int]
+    seconds: float
+    seconds_low: float
+    seconds_high: float
+    energy_joules: float | None
+
+
 class ModelDocument(_Document):
     """One model compiled for one machine. The interval of `seconds` is that of a sum: what kernels share of their errors adds up, the rest
     adds in squares."""
@@ -164,6 +174,8 @@ class ModelDocument(_Document):
     kernels: list[KernelDocument]
     external_calls: list[ExternalCall]
     symbols: dict[str, int] = Field(default_factory=dict)
+    at_sizes: list[PriceAtSizes] = Field(default_factory=list)
+    """Where several values of a size were given: the price at each, kernels as they were chosen for the first."""
     verified: Verified | None = None
     warnings: list[str] = Field(default_factory=list)
     fusion: list[FusionEdge] = Field(default_factory=list)

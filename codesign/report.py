@@ -74,6 +74,20 @@ def _level_text(level: dict[str, Any]) -> str:
     return " ".join(parts)
 
 
+def sizes_table(document: ModelDocument) -> Table:
+    """The price at each of several sizes, a row each."""
+    table = Table(box=None, pad_edge=False)
+    for name in document.symbols:
+        table.add_column(name, justify="right")
+    for title in ("predicted", "90 % interval", "energy"):
+        table.add_column(title, justify="right")
+    for row in document.at_sizes:
+        interval = f"{seconds_text(row.seconds_low)} to {seconds_text(row.seconds_high)}"
+        energy = "–" if row.energy_joules is None else joules_text(row.energy_joules)
+        table.add_row(*(f"{size:,}" for size in row.symbols.values()), seconds_text(row.seconds), interval, energy)
+    return table
+
+
 def _verdict(verified: Verified | None) -> Text:
     if verified is None:
         return Text("–", style="dim")

@@ -1,0 +1,47 @@
+"""Prices of one compile at several sizes."""
+
+from __future__ import annotations
+
+import pytest
+
+from codesign.at_sizes import prices_at
+from codesign.command import points
+from codesign.compiler import Options, compile
+from codesign.costmodel.machine import load_machine
+from codesign.documents import document_of
+from codesign.ir.errors import CodesignError
+from codesign.ir.text import parse
+
+MODEL = """
+module @m
+symbol batch: 1 to 65536
+func @main(%x: f32[batch, 1024]) {
+  %m = compute f32[i: batch] max(j: 1024) { %x[i, j] }
+  %y = compute f32[i: batch, j: 1024] { exp(%x[i, j] - %m[i]) }
+  return %y
+}"""
+
+
+@pytest.mark.parametrize("machine", ["h100_sxm", "maia100"])
+def test_the_price_at_each_size_is_that_of_the_kernels_there(machine: str) -> None:
+    options = Options(sizes={"batch": 512}, kernels=False, verify=False, reuse=False)
+    made = compile(parse(MODEL), load_machine(machine), options)
+    small, same, large = prices_at(made, [{"batch": 1}, {"batch": 512}, {"batch": 65536}])
+    own = document_of("m", made, {}, None, {})
+    assert (same.seconds, same.seconds_low, same.seconds_high) == (own.seconds, own.seconds_low, own.seconds_high)
+    assert small.seconds < same.seconds < large.seconds
+    bandwidth = made.machine.levels[0].bandwidth.value
+    assert bandwidth is not None
+    assert large.seconds > 2 * 65536 * 1024 * 4 / bandwidth  # what is read and written
+    assert [row.symbols for row in (small, large)] == [{"batch": 1}, {"batch": 65536}]
+    assert made.planned.sizes == {"batch": 512}
+
+
+def test_every_combination_of_sizes() -> None:
+    assert points("--bind", [], "n=8") == [{}]
+    assert points("--bind", ["n=8"], "n=8") == [{"n": 8}]
+    found = points("--bind", ["n=1,8", "m=2,4"], "n=8")
+    assert found == [{"n": 1, "m": 2}, {"n": 1, "m": 4}, {"n": 8, "m": 2}, {"n": 8, "m": 4}]
+    for wrong in ("n", "n=", "n=1,", "n=0,2", "=3", "n=1,x"):
+        with pytest.raises(CodesignError, match="is not NAME=SIZE"):
+            points("--bind", [wrong], "n=8")
