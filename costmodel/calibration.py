@@ -43,6 +43,7 @@ GENERATED_FIT = ("fill_latency", "step_clocks", "tensor_efficiency", "extra_quer
 QUANTISED_FIT = (
     "quantise_seconds",
     "quantise_passes",
+    "token_seconds",
     "result_passes",
     "tensor_efficiency",
     "tile_overhead",

@@ -20,7 +20,8 @@ FORMATS = Path(__file__).resolve().parent / "quantised.toml"
 class Format:
     """A format of a quantised product: the `operand` dtype that the tensor unit multiplies, elements in a `group` of one scale that is read
     beside them (0: none), whether the library offers parts of the reduction (`split`), and the sides of its tiles, `rows` x `columns`
-    (none: any), which may be rules over the rows `m` of a product."""
+    (none: any), which may be rules over the rows `m` of a product. A block waits for `ragged_clocks` in each step of 128 bytes for each row
+    that its tile has beyond the product."""
 
     name: str
     operand: str
@@ -28,6 +29,7 @@ class Format:
     split: bool = True
     rows: tuple[Value, ...] = ()
     columns: tuple[Value, ...] = ()
+    ragged_clocks: float = 0.0
 
     def tiles(self, m: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Rows and columns of the tiles that the library has for a product of `m` rows."""
@@ -45,5 +47,6 @@ def formats() -> dict[str, Format]:
     found: dict[str, Format] = {}
     for row in rows:
         sides = (tuple(row.get(side, ())) for side in ("rows", "columns"))
-        found |= {name: Format(name, row["operand"], row["group"], row["split"], *sides) for name in row["of"]}
+        made = (row["operand"], row["group"], row["split"], *sides, row.get("ragged_clocks", 0.0))
+        found |= {name: Format(name, *made) for name in row["of"]}
     return found

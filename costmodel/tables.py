@@ -268,8 +268,10 @@ def _gemm(table: pd.DataFrame) -> Iterator[Rows]:
             yield rows_of("gemm", kernel, part, sizes, site, regime_size=sizes["M"])
             continue
         kernel = workloads.quantised_gemm(form.operand, form.group)
-        sizes["quantised"] = sizes["M"] * sizes["K"]
+        sizes["quantised"], sizes["tokens"] = sizes["M"] * sizes["K"], sizes["M"]
         sizes["results"] = sizes["M"] * sizes["N"]
+        if form.ragged_clocks:
+            sizes["ragged_clocks"] = np.full(len(part), form.ragged_clocks)
         op = f"gemm {form.name}"
         tiles = {m: form.tiles(m) for m in np.unique(sizes["M"])}
         runs = pd.Series([tiles[m] for m in sizes["M"]])

@@ -159,11 +159,22 @@ def plain_path(c: Case, q: Computing, m: Moving) -> Path:
     followed = 0.0 if chip.wide == 2 and not c.compiled else p.exposed  # tensor memory holds two blocks' results
     share = 1.0 / c.rounds + (1.0 - 1.0 / c.rounds) * followed / c.resident
     exposed = share * np.maximum(serial - together, 0.0)
-    busy = together + exposed
+    busy = together + exposed + ragged_seconds(c) / c.rounds
     partial = np.where(np.greater(g.split, 1.0), w.accumulators * 8.0 * g.grid, 0.0)
     met = p.reduction_latency * chip.dram_latency + g.split * chip.l2_latency / SUMS_IN_FLIGHT
     reduction = np.where(np.greater(g.split, 1.0), met + partial / chip.l2, 0.0)
     return Path(fill, chain, busy, exposed, reduction)
+
+
+def ragged_seconds(c: Case) -> Array:
+    """What the last block of rows waits in its steps for rows that the product does not have, in libraries whose blocks do."""
+    if "ragged_clocks" not in c.sizes:
+        return 0.0
+    (product,) = (nest.contraction for nest in c.kernel.nests if nest.contraction is not None)
+    dim, g = product.m[-1], c.tiling
+    missing = g.tile[dim] * g.blocks[dim] - c.kernel.extents[dim].evaluate(c.sizes)
+    steps = c.work.trips * c.work.tensor_k * c.work.tensor_bits / 1024.0
+    return c.sizes["ragged_clocks"] * missing * steps / c.chip.clock
 
 
 def trip_depth(w: Work, wide: bool) -> Array:

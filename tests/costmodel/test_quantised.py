@@ -90,3 +90,24 @@ def test_what_follows_a_product_passes_over_its_results() -> None:
     once, twice = (prepared.predict(machine, replace(p, result_passes=passes))[0] for passes in (1.0, 2.0))
     written = 2.0 * 16384 * 32768 / 7.75e12  # far more than L2 holds
     assert written < twice - once < written / 0.7
+
+
+def test_each_row_takes_the_kernels_that_quantise_it_some_time() -> None:
+    machine, rows = load_machine("b300_sxm"), _rows("nvfp4", 32768, k=128)
+    parameters = replace(load_calibration(machine).of("gemm nvfp4"), token_seconds=0.0)
+    prepared = prepare(rows, machine, parameters)
+    slower = replace(parameters, token_seconds=1e-9)
+    more = prepared.predict(machine, slower) - prepared.predict(machine, parameters)
+    assert more[0] == pytest.approx(32768 * 1e-9, rel=0.05)
+
+
+@pytest.mark.parametrize(("ragged", "whole", "slower"), [(65, 128, 46.3 / 26.7), (129, 256, 59.7 / 32.1)])
+def test_a_block_scaled_product_waits_for_the_rows_that_it_lacks(ragged: int, whole: int, slower: float) -> None:
+    """Published times on an H100 of 2560 columns and 12288 terms: fewer rows take longer."""
+    table = pd.DataFrame({"dtype": "fp8_block", "m": [ragged, whole], "n": 2560, "k": 12288, "seconds": 1e-5})
+    machine = load_machine("h100_sxm")
+    p = load_calibration(machine).of("gemm fp8_block")
+    (rows,) = kernels_of(table, machine)
+    few, many = prepare(rows, machine, p).predict(machine, p)
+    assert few / many == pytest.approx(slower, rel=0.25)
+    assert "ragged_clocks" not in _rows("nvfp4", 65).sizes
