@@ -30,8 +30,8 @@ def test_the_price_at_each_size_is_that_of_the_kernels_there(machine: str) -> No
     own = document_of("m", made, {}, None, {})
     assert (same.seconds, same.seconds_low, same.seconds_high) == (own.seconds, own.seconds_low, own.seconds_high)
     assert small.seconds < same.seconds < large.seconds
-    bandwidth = made.machine.levels[0].bandwidth.value
-    assert bandwidth is not None
+    memory = made.machine.levels[0]
+    bandwidth = made.machine.need(memory.bandwidth, "the bandwidth of the memory")
     assert large.seconds > 2 * 65536 * 1024 * 4 / bandwidth  # what is read and written
     assert [row.symbols for row in (small, large)] == [{"batch": 1}, {"batch": 65536}]
     assert made.planned.sizes == {"batch": 512}
