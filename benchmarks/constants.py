@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,11 @@ def main() -> None:
         rows.append({"constant": name, "value": value, "moved": moved, "best": best, "errors": errors})
         told = " ".join(f"x{factor:g} {errors[factor]:.2f}" for factor in sorted(errors))
         print(f"{name:17s} {value:8g} {told if moved else 'unmoved'}", file=sys.stderr, flush=True)
-    print(json.dumps({"benchmark": "constants", "tables": arguments.tables, "rows": rows}, indent=1))
+    print(
+        json.dumps(
+            {"benchmark": "constants", "tables": [Path(text).name for text in arguments.tables], "rows": rows}, indent=1
+        )
+    )
 
 
 if __name__ == "__main__":

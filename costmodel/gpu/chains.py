@@ -26,7 +26,8 @@ LOOKUPS = 3.0
 """Further times that a block with work looks up its sequence: warps that load, compute and store do so for themselves."""
 
 SUMS_IN_FLIGHT = 8.0
-"""Parts of a split reduction that the last block of a kernel, which sums them, loads at a time."""
+"""Parts of a split reduction that the last block of a kernel, which sums them, loads at a time. Fitted, but tables hardly feel it, nor the
+next (`benchmarks/constants.py`)."""
 
 PARTS_IN_FLIGHT = 2.0
 """The same for the threads of a kernel that does nothing else."""

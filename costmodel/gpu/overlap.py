@@ -7,7 +7,8 @@ import numpy as np
 from codesign.costmodel.gpu.geometry import Array
 
 INNER = 6.0
-"""Order among resources of one path (tensor unit and operand delivery; L2 and DRAM): nearly the longest."""
+"""Order among resources of one path (tensor unit and operand delivery; L2 and DRAM): nearly the longest. Fitted, as are the next and the last:
+half and twice cost 0.3 and 0.1 points of the tables' error, of a chain 0.6 and 0.1 (`benchmarks/constants.py`)."""
 
 CHAINED = 2.0
 """The same for a chain of contractions, where the vector unit works between two of them on the same tile and overlaps

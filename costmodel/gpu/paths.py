@@ -20,7 +20,7 @@ from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
 
 BARRIER_CLOCKS = 10.0
-"""Clocks of a reduction over a block per warp that takes part."""
+"""Clocks of a reduction over a block per warp that takes part. Fitted, but tables hardly feel it (`benchmarks/constants.py`)."""
 
 WARP_MMA_CLOCKS, GROUP_MMA_CLOCKS = 33.0, 18.0
 """Clocks until a multiply may follow the one whose sum it goes on with: warp-level mma (Sun et al., Dissecting Tensor

@@ -15,26 +15,28 @@ from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
 
 ARRIVAL = 1.5
-"""Latencies until all loads of a stage or of a block's warps have arrived, over that of a lone load."""
+"""Latencies until all loads of a stage or of a block's warps have arrived, over that of a lone load. Fitted: half and twice of it cost
+1.5 and 4 points of the tables' error (`benchmarks/constants.py`)."""
 
 ALU_CLOCKS = 4.5
 """Clocks until the result of an arithmetic instruction can be used: four and more, from Volta on (Jia et al., Dissecting the NVIDIA
 Volta GPU Architecture via Microbenchmarking, 2018); tables of times hardly feel it (`benchmarks/constants.py`)."""
 
 SPECIAL_CLOCKS = 18.0
-"""The same for an issue slot of the special-function unit."""
+"""The same for an issue slot of the special-function unit; tables tell that it is not twice as much (`benchmarks/constants.py`)."""
 
 L1_CLOCKS = 40.0
-"""Clocks until a load that hits L1 returns."""
+"""Clocks until a load that hits L1 returns: 38 to 43 (Luo et al., Benchmarking and Dissecting the Nvidia Hopper GPU Architecture, 2024)."""
 
 TRIP_CLOCKS = 70.0
-"""Clocks of what a trip does besides: addresses, compare, branch."""
+"""Clocks of what a trip does besides: addresses, compare, branch. Fitted (`benchmarks/constants.py`)."""
 
 REQUEST_BYTES = 128.0
 """What the load/store path takes in a clock: a word for each of a warp's lanes (32 banks of 4 bytes, CUDA C++ Programming Guide)."""
 
 REQUEST_CLOCKS = 1.5
-"""Clocks of the load/store path for a warp's request, however narrow."""
+"""Clocks of the load/store path for a warp's request, however narrow. Fitted: half and twice of it cost 0.3 and 1.3 points of the tables'
+error (`benchmarks/constants.py`)."""
 
 POWER_DELAY, POWER_SETTLING = 4.5e-3, 6.5e-3
 """Seconds of tensor work at the peak rate until power management begins to lower the clock, and in which the drop comes

@@ -46,7 +46,7 @@ HIDING_WARPS = 2.0 * SCHEDULERS
 
 VECTOR_LOAD, STREAM_LOAD = 16.0, 64.0
 """Bytes that a thread has under way: in a matrix-vector loop its next load waits for the sum, in a stream four vectors
-go out at once."""
+go out at once. Tables of times hardly feel them (`benchmarks/constants.py`)."""
 
 
 @dataclass

@@ -18,7 +18,8 @@ FRESH = (0.05, 0.6)
 """Share of L2 up to which all that the kernel before has written is still found there, and from which on nothing is."""
 
 STREAM_KEPT = 0.3
-"""Share of L2 up to which it keeps a part of what a kernel in the midst of a model streams out, less the more that is."""
+"""Share of L2 up to which it keeps a part of what a kernel in the midst of a model streams out, less the more that is.
+Fitted (`benchmarks/constants.py`)."""
 
 ROTATED = 5.0
 """Copies of the weights that a timing of products takes in turn (`repeat_n` of AIConfigurator's collectors)."""
@@ -29,7 +30,8 @@ and of one in two halves that each keep what their own SMs read. Read off produc
 L40S up to 86 of 96 MB are found again, on an A100 26 of 42, on an H100 36 of 52, on a B300 87 of 132."""
 
 KEPT = 0.8
-"""Share of the capacity of L2 that holds a kernel's operands between two reads."""
+"""Share of the capacity of L2 that holds a kernel's operands between two reads. Fitted: half of it costs 0.2 points of the tables' error
+(`benchmarks/constants.py`)."""
 
 READ_GAP = 8.0
 """Bytes of DRAM time that each contiguous run of reads costs on top of its own: runs that tiles read are whole sectors,

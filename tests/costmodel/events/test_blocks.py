@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from codesign.costmodel import workloads
 from codesign.costmodel.events.blocks import PIPES, Phase
 from codesign.costmodel.events.plan import plan
 from codesign.costmodel.gpu.model import knob_columns
-from codesign.costmodel.gpu.parameters import load_calibration
+from codesign.costmodel.gpu.parameters import Parameters, load_calibration
 from codesign.costmodel.gpu.timing import busiest_sm, estimate
 from codesign.costmodel.gpu.traffic import noted
 from codesign.costmodel.machine import load_machine
@@ -74,8 +76,8 @@ def test_work_of_all_blocks_is_the_tile_models(name: str, gpu: str) -> None:
     assert seen.from_dram.total >= 0.999 * _cold(kernel, sizes, p.warm)
 
 
-def _phases(group: Fusion, schedule: Schedule) -> tuple[Phase, ...]:
-    return plan(summarize(group), H100, schedule).block.phases
+def _phases(group: Fusion, schedule: Schedule, p: Parameters | None = None) -> tuple[Phase, ...]:
+    return plan(summarize(group), H100, schedule, parameters=p).block.phases
 
 
 def test_a_block_does_the_loops_of_its_text_one_after_the_other() -> None:
@@ -92,8 +94,13 @@ def test_a_block_does_the_loops_of_its_text_one_after_the_other() -> None:
 
 def test_what_is_added_to_a_product_is_waited_for_after_its_loop() -> None:
     tiles = Schedule({"i": 128, "j": 128, "k": 64}, pipeline=3, extras={"warps": 8})
-    names = [phase.name for phase in _phases(_product_and_residual(1024, 1024, 1024), tiles)]
-    assert names == ["fill", "main", "fill 2", "main 2", "store"]
+    slow = replace(load_calibration(H100).parameters, fill_latency=4.0)
+    phases = {phase.name: phase for phase in _phases(_product_and_residual(1024, 1024, 1024), tiles, slow)}
+    assert [*phases] == ["fill", "main", "fill 2", "main 2", "store"]
+    latency = H100.need(H100.level("dram").latency_seconds, "levels.dram.latency_seconds")
+    assert phases["fill"].floor == phases["fill 2"].floor == pytest.approx(4.0 * latency)
+    residual = 2.0 * 128 * 128 / (2.0 * (128 + 128) * 1024 + 2.0 * 128 * 128)
+    assert phases["fill 2"].reads + phases["main 2"].reads == pytest.approx(residual)
 
 
 def _product_and_residual(m: int, n: int, k: int) -> Fusion:
