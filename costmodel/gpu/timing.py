@@ -39,7 +39,7 @@ OPERAND_CLOCKS = 25.0
 
 ABSORBED = 0.5
 """Share of a small result that L2 still holds when a kernel with bulk stores has ended; DRAM gets it under the next
-kernel."""
+kernel. Fitted (`benchmarks/constants.py`)."""
 
 HIDING_WARPS = 2.0 * SCHEDULERS
 """Warps of an SM that hide the latency of dependent instructions: two for each part that issues an instruction of one warp a clock."""

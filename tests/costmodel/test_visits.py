@@ -129,3 +129,9 @@ def test_the_slowest_of_cores_that_take_turns_at_a_triangle(parts: int, steps: f
     """Eight blocks of rows make 1 to 8 steps; of `parts` cores the last takes every `parts`-th block."""
     sizes = {"i": 512.0, "k": 512.0}
     assert visited(CAUSAL, "k", {"i": 64.0, "k": 64.0}, {"i": 8.0}, sizes, {}, {"i": parts}).all.slowest == steps
+
+
+@pytest.mark.parametrize(("length", "whole", "after"), [(100, 3.0, 1.0), (96, 3.0, 0.0), (20, 0.0, 1.0)])
+def test_a_ragged_loop_has_whole_steps_and_one_that_sticks_out(length: int, whole: float, after: float) -> None:
+    shape = geometry(summarize(groups.softmax(4, length)), {"tile.i": 1.0, "tile.j": 32.0}, {})
+    assert (float(shape.parted["j", "whole"]), float(shape.parted["j", "after"])) == (whole, after)

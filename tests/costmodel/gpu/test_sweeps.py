@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from codesign.costmodel.events import EventModel
+from codesign.costmodel.gpu.block import code_of
 from codesign.costmodel.gpu.chip import cache_bytes
+from codesign.costmodel.gpu.geometry import geometry
+from codesign.costmodel.gpu.model import knob_columns
+from codesign.costmodel.gpu.phases import phases_of
+from codesign.costmodel.gpu.sweeps import sweeps_of
 from codesign.costmodel.machine import Machine, load_machine
 from codesign.costmodel.models import cost_model_for
+from codesign.costmodel.performed import performed
+from codesign.costmodel.summary import summarize
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.tensor import Fusion
 from codesign.passes.schedule.tuner import Tuned, Tuner
 from tests.costmodel.groups import group
+from tests.passes.tiling import groups
 
 
 def one_kernel(fusion: Fusion, machine: Machine | str = "h100_sxm") -> Tuned:
@@ -89,3 +98,14 @@ def test_more_rows_at_work_leave_less_of_each_in_l2() -> None:
         seen = model.predict(found.summary, machine, ScheduleBatch.of([few, many]))
         assert seen.details["blocks_per_sm"][0] < seen.details["blocks_per_sm"][1]
         assert seen.dram_bytes[0] < 0.9 * seen.dram_bytes[1]
+
+
+def test_a_loop_that_masks_part_goes_over_its_operands_once() -> None:
+    """Tiles that a causal mask leaves whole and those at its border are two loops, of which the second goes on where the first ends."""
+    summary = summarize(groups.attention(1, 512, 512, 16, groups.below()))
+    tiles = Schedule({"i": 64, "j": 32, "d": 16, "e": 16}, reduce={"d": "resident", "j": "fold"})
+    which, plain = performed(summary, tiles)
+    knobs = {name: column.astype(np.float64) for name, column in knob_columns(ScheduleBatch.of([plain])).items()}
+    program, _ = code_of(which, geometry(which, knobs, {}), load_machine("h100_sxm"), knobs)
+    assert any(phase.continues for phase in phases_of(program))
+    assert not sweeps_of(program)
