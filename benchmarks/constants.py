@@ -113,7 +113,13 @@ def main() -> None:
         print(f"{name:17s} {value:8g} {told if moved else 'unmoved'}", file=sys.stderr, flush=True)
     print(
         json.dumps(
-            {"benchmark": "constants", "tables": [Path(text).name for text in arguments.tables], "rows": rows}, indent=1
+            {
+                "benchmark": "constants",
+                "tables": [Path(text).name for text in arguments.tables],
+                "rows": rows,
+                "rows_of_each_table": arguments.rows,
+            },
+            indent=1,
         )
     )
 
