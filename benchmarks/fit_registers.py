@@ -47,8 +47,12 @@ KINDS = {
     "groups": (needs.WARP_GROUPS,),
     "memory": (needs.TENSOR_MEMORY,),
 }
-NEAR, SPREAD = (10.0, 0.5), 0.08
-"""How far the base and a coefficient may be from where they were for one share `SPREAD` of a kernel's registers."""
+NEAR, APART, SPREAD = 0.5, 8.0, 0.08
+"""How far a coefficient, and what a kernel or a phase has once, may be from where they were for one share `SPREAD` of a kernel's registers."""
+
+ONCE = ("loop", "stages", "chained")
+MOST_SPILLED = 1600
+"""Bytes spilled beyond which a kernel says nothing of what it wanted."""
 
 Values = npt.NDArray[np.float64]
 
@@ -66,9 +70,11 @@ class Kernel:
     machine: Machine
 
     @property
-    def fits(self) -> bool:
-        """Whether its registers tell what it wanted."""
-        return not self.compiled.spills and self.compiled.registers < 250
+    def needed(self) -> float:
+        """Registers that it wanted, 0 where they can't be told: those spilled, each stored once and loaded once, are beyond those that it has."""
+        if self.compiled.spills > MOST_SPILLED:
+            return 0.0
+        return self.compiled.registers + self.compiled.spills / 8.0
 
     def wanted(self, coefficients: Values) -> float:
         return float((self.phases @ coefficients[1:]).max() + coefficients[0])
@@ -102,13 +108,13 @@ def kernel_of(row: dict[str, Any], summary: KernelSummary) -> tuple[Kernel, need
 
 def fit(kernels: list[Kernel], start: Values, free: list[int]) -> Values:
     """Coefficients near the given ones, of which some are free."""
-    known = [kernel for kernel in kernels if kernel.fits]
-    scale = np.array([NEAR[0], *[NEAR[1]] * len(NAMES)])[free]
+    known = [kernel for kernel in kernels if kernel.needed]
+    scale = np.array([APART, *(APART if name in ONCE else NEAR for name in NAMES)])[free]
 
     def errors(values: Values) -> Values:
         coefficients = start.copy()
         coefficients[free] = np.abs(values)
-        off = [np.log(kernel.wanted(coefficients) / kernel.compiled.registers) / SPREAD for kernel in known]
+        off = [np.log(kernel.wanted(coefficients) / kernel.needed) / SPREAD for kernel in known]
         return np.concatenate([off, (np.abs(values) - start[free]) / scale])
 
     found = start.copy()

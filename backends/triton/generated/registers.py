@@ -43,6 +43,14 @@ spilled. This and the above as seen in 13 float32 products for sm_90 (Triton 3.9
 a thread in steps of 16, about as many in steps of up to 64; 0, 88 and 680 bytes spilled for 64, 32 and 16 results and 4,096
 multiply-adds (1,024, 1,448 and 2,048 words), 13,600 for 64 and 8,192, with minutes of compilation."""
 
+UNROLLED_ELEMENTS = 64.0, 32.0
+"""Elements of a thread's load, from shared memory or not, up to which a loop of two steps is unrolled. In PTX of Triton 3.9.0 for norms of 4,096
+elements in steps of 2,048: with 32 elements there is no branch left and 40 registers for sm_90, with 64 (16 rows, 16 warps) there is and 112
+for sm_80; pipelined, 64 elements (8 rows, 8 warps) take 48."""
+
+ADDRESS = 2.0
+"""Registers of an address."""
+
 HEAVY = 20.0
 """Operations on an element that keep one more register alive for it while several elements are in work; at most three."""
 
@@ -82,6 +90,10 @@ def registers(code: PhaseCode) -> dict[str, Array]:
         _fetched_registers(code, fetch, parts)
     for text in code.phase.multiplies:
         _product_registers(code, code.products[text], parts)
+    if code.phase.loop:
+        parts["loop"] = np.float64(1.0)
+    if len(code.phase.multiplies) > 1:
+        parts["chained"] = np.float64(len(code.phase.multiplies) - 1)
     held = code.layout.held
     for dims in code.phase.carried:
         _add(parts, "partial", held(dims))
@@ -89,12 +101,27 @@ def registers(code: PhaseCode) -> dict[str, Array]:
         _add(parts, "heavy", held(work.dims) * min((work.operations + REDUCED * work.periodic) / HEAVY, 3.0))
     for one in code.phase.outside:
         _add(parts, "outside", held(one.dims))
+    if code.phase.loop and not code.phase.multiplies and not code.layout.matrix_cores:
+        unrolled = _unrolled(code)
+        for kind, share in (("partial", 0.0), ("readback", 0.25)):
+            if kind in parts:
+                parts[kind] = np.where(unrolled, share * parts[kind], parts[kind])
     for kind, most in (("operands", IN_FLIGHT), ("loads", IN_FLIGHT), ("copies", COPIES), ("readback", READ_BACK)):
         if kind in parts:
             parts[kind] = np.minimum(parts[kind], most)
     if "words" in parts:
         parts["words"] = np.minimum(parts["words"], HOISTED + 0.25 * (parts["words"] - HOISTED))
     return parts
+
+
+def _unrolled(code: PhaseCode) -> Array:
+    """Whether the compiler unrolls a loop of at most two steps whole: each element is then loaded, worked on and summed in its turn."""
+    found: Array = np.True_
+    for fetch in code.fetched:
+        words = code.layout.held(fetch.load.access.dims)
+        short = np.less_equal(code.layout.trips(fetch.load.around), 2.0)
+        found = found & short & np.less_equal(words, np.where(fetch.staged, *UNROLLED_ELEMENTS))
+    return found
 
 
 def _fetched_registers(code: PhaseCode, fetch: Fetched, parts: dict[str, Array]) -> None:
@@ -108,6 +135,7 @@ def _fetched_registers(code: PhaseCode, fetch: Fetched, parts: dict[str, Array])
         held = _held_by_an_operand(fetch, fetch.product, layout)
     for kind, values in held.items():
         _add(parts, kind, values)
+    _ahead_of_use(code, fetch, parts)
     if again:  # a tile that is not looped over stays for the phases after it
         _add(parts, "kept", layout.held(load.access.dims))
 
@@ -146,6 +174,23 @@ def _held_by_an_operand(fetch: Fetched, found: Product, layout: Layout) -> dict[
     late = np.maximum(count - before, 0.0)  # no results yet where there is no loop
     operands = operands + np.where(fetch.staged, 0.0, late)
     return {"copies": np.where(fetch.staged, count, 0.0), "operands": operands}
+
+
+def _ahead_of_use(code: PhaseCode, fetch: Fetched, parts: dict[str, Array]) -> None:
+    """Add what a load of a pipelined loop holds for the stages after the next: which buffers are read and written, or the data where they have no
+    buffer. A loop has no more stages than steps."""
+    layout, load, vector = code.layout, fetch.load, fetch.vector
+    if not load.pipelined:
+        return
+    copied = layout.once(staged_loads, load.access, load.pipelined)
+    stages = np.minimum(layout.pipeline, np.ceil(layout.trips(load.around)))
+    if layout.matrix_cores and fetch.product is None:
+        each = np.maximum(fetch.size / layout.threads, 1.0 * load.access.dtype.bytes)
+        each_stage = each / np.minimum(vector, 4.0) + ADDRESS * each / vector
+        _add(parts, "waiting", np.where(copied, np.maximum(stages - 1.0, 0.0) * each_stage, 0.0))
+    elif not any(found.text.factors.ieee for found in code.products.values()):  # those read no fragments ahead
+        several = np.where(copied & np.greater(stages, 2.0), 1.0, 0.0)
+        parts["stages"] = np.maximum(parts.get("stages", 0.0), several)
 
 
 def _product_registers(code: PhaseCode, found: Product, parts: dict[str, Array]) -> None:
