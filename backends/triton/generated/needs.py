@@ -58,7 +58,7 @@ FRAGMENTS = Needs(
     chained=12.4,
 )
 WARP_GROUPS = Needs(
-    19.2, 1.1, 1.1, operands=1.9, copies=1.2, words=1.1, readback=2.0, heavy=0.6, outside=1.1, chained=17.5
+    19.2, 1.1, 1.1, operands=1.9, copies=1.2, words=1.1, readback=2.0, heavy=0.6, outside=1.1, chained=8.0
 )
 TENSOR_MEMORY = Needs(13.3, 0.95, 1.1, operands=3.0, copies=1.8, words=1.0, readback=2.0, heavy=0.7, outside=1.1)
 """By what does the products: the vector unit only, mma of warps, mma of warp groups, tensor memory. A value that lives
