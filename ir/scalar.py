@@ -95,7 +95,14 @@ class Scalar:
     def walk(self) -> Iterator[Scalar]:
         """Every distinct node below and including this one, children first."""
         if self._below is None:
-            self._below = tuple(self._descend())[:-1]
+            children = self.children()
+            first = children[0] if children else None
+            if first is None:
+                self._below = ()
+            elif len(children) == 1 and first._below is not None:
+                self._below = (*first._below, first)
+            else:
+                self._below = tuple(self._descend())[:-1]
         yield from self._below
         yield self
 
