@@ -21,7 +21,7 @@ class Format:
     """A format of a quantised product: the `operand` dtype that the tensor unit multiplies, elements in a `group` of one scale that is read
     beside them (0: none), whether the library offers parts of the reduction (`split`), and the sides of its tiles, `rows` x `columns`
     (none: any), which may be rules over the rows `m` of a product. A block waits for `ragged_clocks` in each step of 128 bytes for each row
-    that its tile has beyond the product."""
+    that its tile has beyond the product (a rule over `m` too)."""
 
     name: str
     operand: str
@@ -29,11 +29,15 @@ class Format:
     split: bool = True
     rows: tuple[Value, ...] = ()
     columns: tuple[Value, ...] = ()
-    ragged_clocks: float = 0.0
+    ragged_clocks: Value = 0.0
 
     def tiles(self, m: float) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Rows and columns of the tiles that the library has for a product of `m` rows."""
         return self._sides(self.rows, m), self._sides(self.columns, m)
+
+    def waits(self, m: float) -> float:
+        """Clocks of a step and missing row, of a product of `m` rows."""
+        return float(number(self.ragged_clocks, {"m": m}))
 
     @staticmethod
     def _sides(sides: tuple[Value, ...], m: float) -> tuple[int, ...]:

@@ -270,8 +270,8 @@ def _gemm(table: pd.DataFrame) -> Iterator[Rows]:
         kernel = workloads.quantised_gemm(form.operand, form.group)
         sizes["quantised"], sizes["tokens"] = sizes["M"] * sizes["K"], sizes["M"]
         sizes["results"] = sizes["M"] * sizes["N"]
-        if form.ragged_clocks:
-            sizes["ragged_clocks"] = np.full(len(part), form.ragged_clocks)
+        if any(waits := [form.waits(m) for m in sizes["M"]]):
+            sizes["ragged_clocks"] = np.array(waits)
         op = f"gemm {form.name}"
         tiles = {m: form.tiles(m) for m in np.unique(sizes["M"])}
         runs = pd.Series([tiles[m] for m in sizes["M"]])

@@ -111,3 +111,8 @@ def test_a_block_scaled_product_waits_for_the_rows_that_it_lacks(ragged: int, wh
     few, many = prepare(rows, machine, p).predict(machine, p)
     assert few / many == pytest.approx(slower, rel=0.25)
     assert "ragged_clocks" not in _rows("nvfp4", 65).sizes
+
+
+def test_what_a_block_waits_for_is_a_rule_over_rows() -> None:
+    assert [formats()["fp8_block"].waits(m) > 0.0 for m in (1, 64, 65, 4096)] == [False, False, True, True]
+    assert formats()["fp8"].waits(65) == 0.0
