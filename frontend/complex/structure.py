@@ -215,7 +215,7 @@ def vector_norm(e: Emitter, args: Args) -> Node:
     return e.call(aten.linalg_vector_norm.default, size, args["ord"], args["dim"], args["keepdim"], dtype=kind)
 
 
-@rule("any", "all", "logical_not", "logical_and", "logical_or", "logical_xor")
+@rule("nonzero", "any", "all", "logical_not", "logical_and", "logical_or", "logical_xor")
 def of_truth(e: Emitter, args: Args) -> Node:
     tensors = {name: truth(e, args[name]) for name in ("self", "other") if name in args}
     target = e.origin.target
