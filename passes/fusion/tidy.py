@@ -19,7 +19,8 @@ from codesign.passes.rebase import rebased
 from codesign.passes.views import inline
 
 WHOLE = 512
-"""Points along which one program may have all of a result's loop nest: as wide as values of attention are (those of a latent, 512)."""
+"""Points along which one program may have all of a loop nest whose rows' statistics are results too: as wide as values of attention are (those
+of a latent, 512)."""
 
 
 def tidy(computes: list[Compute], outputs: dict[Value, Value], location: Location, outer: Bounds) -> Group:
@@ -69,7 +70,8 @@ def _check_nest(nest: list[Compute], provided: Set[Value]) -> None:
             mine = {dim.name for dim in op.dims}
             lacking = [name for name in wide if name not in mine]
             points = product(wide[name] for name in lacking)
-            if not points.is_constant or points.constant > WHOLE:
+            along_reduced = mine - outer - {dim.name for dim in op.dims if dim.extent == 1}
+            if points != 1 and (along_reduced or not points.is_constant or points.constant > WHOLE):
                 dims = ", ".join(shown(name) for name in lacking if wide[name] != 1)
                 raise NotFusable(f"%{op.result.name} is also needed outside, and would be written again along {dims}")
 
