@@ -42,7 +42,7 @@ VECTOR = Needs(
     18.7, partial=0.62, words=0.5, loads=0.6, readback=0.9, heavy=1.3, outside=1.1, kept=0.55, loop=4.0, stages=4.0
 )
 FRAGMENTS = Needs(
-    33.7,
+    24.4,
     1.1,
     1.1,
     0.65,
@@ -65,8 +65,8 @@ TENSOR_MEMORY = Needs(13.3, 0.95, 1.1, operands=3.0, copies=1.8, words=1.0, read
 through a phase takes its register in all of them. The rest was fitted to 1,900 kernels of the example models and of small
 ones for sm_80, sm_90 and sm_100, as Triton 3.9 and its ptxas compile them; then what stages, loops and chained products take, with the numbers
 that go with them, to 150 of the Llama block, the MLP, GPT-2 and tests/backends/triton/test_occupancy.py, those that spill up to 1.6 KB among
-them (`benchmarks/fit_registers.py`). Of 46 for sm_80 the median error of the registers falls from 22 to 9 %, and blocks per SM are right for
-91 %, for 87 % where the group was left out of the fit (85 % before)."""
+them (`benchmarks/fit_registers.py`). Blocks per SM of 52 on sm_80 are right for 87 % (85 %
+before)."""
 
 LATER_FRAGMENTS = replace(FRAGMENTS, base=20.6, steps=0.5, deep=2.2, words=1.25, outside=1.0, stages=14.2, chained=20.4)
 """Of warps' mma from sm_90 on, whose ptxas reads fewer fragments ahead of a short loop and more of a deep one: 33 of these kernels
