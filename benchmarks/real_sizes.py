@@ -96,7 +96,8 @@ def main() -> int:
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         if done.returncode:
             failed = True
-            print(f"{name:18s}{given.target:10s}{done.stderr.strip().splitlines()[-1][:300]}", flush=True)
+            reason = " ".join(done.stderr.strip().splitlines()[-2:])  # the last may be a note to the error
+            print(f"{name:18s}{given.target:10s}{reason[:300]}", flush=True)
             continue
         row = json.loads(done.stdout.splitlines()[-1])
         keep(row, RESULTS, ("parameters", "name", "target"))
