@@ -48,7 +48,7 @@ def offered(site: Site) -> Iterable[Knob]:
     for dim in dims:
         values = powers_of_two(SMALLEST_TILE, site.extents[dim] - 1)
         yield Knob(f"levels.{place}.tile.{dim}", (*values, LARGEST), LARGEST)
-    for dim in dims:  # which the tiles go along slowest; the others as the grid is walked
+    for dim in dims[1:]:  # which the tiles go along slowest; without one, as the grid is walked
         yield Knob(f"levels.{place}.order.{dim}", (0, 1), 0)
     large = [name for name, size in sizes.items() if len(sizes) * size > room]
     for name in large if len(large) > 1 else ():
