@@ -1,7 +1,7 @@
 """Scalar rewrites: small functions in a table keyed by scalar function, applied bottom-up by one driver until none fits.
 
 A rule takes an `Apply` whose arguments are already simplified and returns an equal expression, or None. Equal means equal values
-for all inputs, NaN and infinities included; the sign of a zero may change where a rule says so and `signed_zeros` is off.
+for all inputs, NaN and infinities included; so is the sign of a zero, unless `signed_zeros` is off.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Rewriting:
     """What rules may know: ranges of index variables, and whether the sign of zero must survive."""
 
     bounds: Bounds
-    signed_zeros: bool = False
+    signed_zeros: bool = True
     _simple: dict[Index, Index] = field(default_factory=dict)
 
     def index(self, expression: Index) -> Index:

@@ -21,11 +21,11 @@ from codesign.passes.manager import FunctionPass, Pass, register
 class Canonicalize(FunctionPass, Pass):
     """Simplify scalar algebra, casts, selects and comparisons of indices, index expressions under bounds, and unit reductions.
 
-    `signed_zeros`: keep the difference between 0.0 and -0.0 (x + 0.0 stays).
+    `signed_zeros`: keep the difference between 0.0 and -0.0, which a division shows (x + 0.0 stays).
     """
 
     name: ClassVar[str] = "canonicalize"
-    signed_zeros: bool = False
+    signed_zeros: bool = True
 
     def run_block(self, module: Module, block: Block, context: Context) -> None:
         outer = module.bounds()
@@ -46,7 +46,7 @@ def simplify_index(expression: Index, rewriting: Rewriting) -> Index:
     return rewriting.index(expression)
 
 
-def canonicalize_compute(op: Compute, outer: Bounds, signed_zeros: bool = False) -> None:
+def canonicalize_compute(op: Compute, outer: Bounds, signed_zeros: bool = True) -> None:
     """Simplify one compute in place; its result's type does not change."""
     drop_empty_reduction(op)
     drop_unit_reductions(op)

@@ -37,7 +37,9 @@ def f(value: float) -> Literal:
     ("before", "after"),
     [
         (apply("mul", x, f(1)), "%x[i]"),
-        (apply("add", x, f(0)), "%x[i]"),
+        (apply("add", x, f(0)), "(%x[i] + 0.0)"),  # of -0.0 it is 0.0
+        (apply("add", x, f(-0.0)), "%x[i]"),
+        (apply("sub", x, f(0)), "%x[i]"),
         (apply("add", f(2), x), "(%x[i] + 2.0)"),
         (apply("div", x, f(8)), "(%x[i] * 0.125)"),
         (apply("div", x, f(3)), "(%x[i] / 3.0)"),
@@ -82,10 +84,10 @@ def test_complementary_conditions_meet() -> None:
     assert str(simplify_scalar(body, Rewriting(BOUNDS))) == "select((index(i) < 4), %x[i], %y[i])"
 
 
-def test_signed_zeros_can_be_kept() -> None:
-    body = apply("add", x, f(0.0))
-    assert simplify_scalar(body, Rewriting(BOUNDS, signed_zeros=True)) == body
-    assert simplify_scalar(apply("add", x, f(-0.0)), Rewriting(BOUNDS, signed_zeros=True)) == x
+def test_signed_zeros_can_be_dropped() -> None:
+    for body in (apply("add", x, f(0.0)), apply("sub", x, f(-0.0))):
+        assert simplify_scalar(body, Rewriting(BOUNDS)) == body
+        assert simplify_scalar(body, Rewriting(BOUNDS, signed_zeros=False)) == x
 
 
 @pytest.mark.parametrize("narrow", [BOOL, I8, I32, I64, F16, BF16, F32])

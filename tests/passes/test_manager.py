@@ -36,7 +36,7 @@ class _Spoil(FunctionPass, Pass):
     [
         ("canonicalize", "canonicalize"),
         (" canonicalize , cse ", "canonicalize,cse"),
-        ("canonicalize{signed-zeros=true},dce", "canonicalize{signed_zeros=true},dce"),
+        ("canonicalize{signed-zeros=false},dce", "canonicalize{signed_zeros=false},dce"),
         ("constant-fold{limit=16}", "constant-fold{limit=16}"),
         ("constant-fold{limit=4096}", "constant-fold"),
         ('fuse{policy="a b",prices=roofline}', 'fuse{policy="a b",prices=roofline}'),
