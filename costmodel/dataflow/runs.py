@@ -6,7 +6,6 @@ jump. A DMA engine walks digits as it walks dims. A window of consecutive values
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -18,8 +17,6 @@ from codesign.ir.index import Index, Var
 
 LONGEST = 1 << 20
 """Values of a dim that are looked at (points, of several dims together); bases of digits are far smaller."""
-WINDOWS = 12
-"""Tiles along a dim that are looked at."""
 MOST_WAYS = 6
 """Ways to lie on the digits that are told apart."""
 
@@ -77,13 +74,47 @@ def _usual(steps: Places) -> int:
     return int(values[np.argmax(counts)])
 
 
-def windows_of(places: Places, tile: int) -> list[tuple[float, Walk]]:
-    """How tiles that lie one after the other along a dim walk: each way with its share of the tiles, at most `MOST_WAYS`."""
-    starts = np.arange(0, len(places), tile)
-    chosen = starts[np.unique(np.linspace(0, len(starts) - 1, min(len(starts), WINDOWS)).round().astype(np.int64))]
-    ways = Counter(walk_of(places[start : start + tile]) for start in chosen).most_common(MOST_WAYS)
-    total = sum(count for _, count in ways)
-    return [(count / total, way) for way, count in ways]
+class Windows:
+    """Tiles along a dim, by how they lie on its digits; each size of tile is looked at once."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        steps = np.diff(places, append=places[-1:])  # from each place to the next
+        self._jumps = (
+            np.where(steps != _usual(steps[:-1]), np.abs(steps), 0) if len(steps) > 1 else np.zeros(1, np.int64)
+        )
+        self._known: dict[int, list[tuple[float, Walk]]] = {}
+
+    def of(self, tile: int) -> list[tuple[float, Walk]]:
+        """How tiles of a size walk: each way with its share of the tiles, at most `MOST_WAYS`, to which rarer ones with as many pieces are
+        added; the way of the last tile is the last where it is cut (`cuts`)."""
+        if tile not in self._known:
+            self._known[tile] = self._of(tile)
+        return self._known[tile]
+
+    def cuts(self, tile: int) -> bool:
+        """Whether the last of several tiles is cut."""
+        return len(self.places) > tile and len(self.places) % tile > 0
+
+    def _of(self, tile: int) -> list[tuple[float, Walk]]:
+        whole = len(self.places) // tile
+        if whole == 0:
+            return [(1.0, walk_of(self.places))]
+        jumps = self._jumps[: whole * tile].reshape(whole, tile)[:, :-1]
+        alike = np.stack([np.count_nonzero(jumps, axis=1), jumps.max(axis=1, initial=0)], axis=1)
+        ways, first, counts = np.unique(alike, axis=0, return_index=True, return_counts=True)
+        kept = np.argsort(-counts, kind="stable")[:MOST_WAYS]
+        shares = counts[kept].astype(np.float64)
+        for way in set(range(len(ways))) - set(kept.tolist()):
+            (near,) = np.nonzero(ways[kept, 0] == ways[way, 0])
+            shares[near[:1]] += counts[way]
+        cut = 1.0 / (whole + 1) if self.cuts(tile) else 0.0
+        shares *= (1.0 - cut) / shares.sum()
+        found = [
+            (float(share), walk_of(self.places[first[way] * tile :][:tile]))
+            for share, way in zip(shares, kept, strict=True)
+        ]
+        return found + ([(cut, walk_of(self.places[whole * tile :]))] if cut else [])
 
 
 @lru_cache(maxsize=4096)

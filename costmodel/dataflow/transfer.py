@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from codesign.costmodel.dataflow.runs import Places, places_along, share_inside, windows_of
+from codesign.costmodel.dataflow.runs import Windows, places_along, share_inside
 from codesign.costmodel.dataflow.shape import Array, Shape
 from codesign.costmodel.dataflow.target import Target
 from codesign.costmodel.summary import Access
@@ -15,8 +15,8 @@ from codesign.ir.index import Index, index
 
 Move = tuple[int, Array]
 """A stride and how often the transfer takes it."""
-Kind = tuple[Array, list[Move]]
-"""Tiles along a dim that lie alike: their share of all, and the strides that one takes."""
+Kind = tuple[Array, Array, list[Move]]
+"""Tiles along a dim that lie alike: their share of all, that of those of the core with most to do, and the strides that one takes."""
 
 
 def transfer(access: Access, target: Target, shape: Shape, kind: str = "load") -> tuple[Array, Array, Array]:
@@ -30,23 +30,19 @@ def transfer(access: Access, target: Target, shape: Shape, kind: str = "load") -
     elements: Array = 1.0  # every lane is fetched, those that fall on the same element too
     scattered: Array = 1.0
     kinds: list[list[Kind]] = []
-    spared: list[Array] = []
     for dim in access.dims:
         elements = elements * shape.mean[dim]
         found = _kinds(access, dim, shape)
         scattered = scattered * shape.mean[dim] if found is None else scattered
-        if found is not None:
-            kinds.append(found)
-            spared.append(shape.spared(dim) & (found[0][0] > 0.0))
+        kinds += [] if found is None else [found]
     clocks: Array = 0.0
     moved: Array = 0.0
     for tiles in product(*kinds):
         weight: Array = 1.0
         most: Array = 1.0
-        for (share, some), first, never in zip(tiles, kinds, spared, strict=True):
-            weight = weight * share
-            most = most * np.where(never, float(some is first[0][1]), share)
-        moves = [move for _, some in tiles for move in some]
+        for share, paced, _ in tiles:
+            weight, most = weight * share, most * paced
+        moves = [move for *_, some in tiles for move in some]
         busy, lines = _pieces(moves, scattered, access.dtype.bytes, target)
         clocks, moved = clocks + most * np.maximum(busy, lines / slowest), moved + weight * lines
     if access.padded:
@@ -63,11 +59,13 @@ def _kinds(access: Access, dim: str, shape: Shape) -> list[Kind] | None:
         return None
     if isinstance(known, int):
         if np.all(shape.last(dim) == shape.mean[dim]):
-            return [(1.0, [(known, shape.mean[dim])])]
+            return [(1.0, 1.0, [(known, shape.mean[dim])])]
         end = 1.0 / shape.trips[dim]
-        return [(1.0 - end, [(known, shape.tile[dim])]), (end, [(known, shape.last(dim))])]
+        met = np.where(shape.spared(dim) & (end < 1.0), 0.0, end)
+        return [(1.0 - end, 1.0 - met, [(known, shape.tile[dim])]), (end, met, [(known, shape.last(dim))])]
     tiles, rows = np.unique(np.asarray(shape.tile[dim], dtype=np.int64), return_inverse=True)
-    windows = [windows_of(known, int(tile)) for tile in tiles]
+    windows = [known.of(int(tile)) for tile in tiles]
+    ends = np.array([ways[-1][0] if known.cuts(int(tile)) else 0.0 for tile, ways in zip(tiles, windows, strict=True)])
     found: list[Kind] = []
     for position in range(max(map(len, windows))):
         chosen = [window[position] if position < len(window) else (0.0, ()) for window in windows]
@@ -78,7 +76,10 @@ def _kinds(access: Access, dim: str, shape: Shape) -> list[Kind] | None:
             for time in range(most):
                 each = [[n for step, n in counts if step == stride] for _, counts in chosen]
                 moves.append((stride, np.array([n[time] if time < len(n) else 1.0 for n in each])[rows]))
-        found.append((np.array([share for share, _ in chosen])[rows], moves))
+        share = np.array([share for share, _ in chosen])
+        last = np.array([position == len(window) - 1 for window in windows]) & (ends > 0.0)
+        apart = np.where(last, 0.0, share / (1.0 - ends))
+        found.append((share[rows], np.where(shape.spared(dim), apart[rows], share[rows]), moves))
     return found
 
 
@@ -124,8 +125,8 @@ def _places(
     dim: str,
     extent: int,
     symbols: tuple[tuple[str, int], ...],
-) -> int | Places | None:
-    """How an address moves along a dim: a stride, or the addresses of its values; None where it does so in no way that is known."""
+) -> int | Windows | None:
+    """How an address moves along a dim: a stride, or the ways of its tiles; None where it does so in no way that is known."""
     address = index(0)
     for expression, stride in zip(place, strides, strict=True):
         address = address + expression * stride
@@ -133,4 +134,5 @@ def _places(
     factor = address.coefficient(dim)
     if factor is not None and (factor := factor.substitute(values)).is_constant:
         return abs(factor.constant)
-    return places_along(address, dim, extent, values)
+    places = places_along(address, dim, extent, values)
+    return None if places is None else Windows(places)

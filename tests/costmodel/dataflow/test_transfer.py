@@ -7,7 +7,7 @@ import pytest
 
 from codesign.backends.accelerator import lower, simulate
 from codesign.costmodel.dataflow import DataflowModel
-from codesign.costmodel.dataflow.runs import share_inside, walk_of, windows_of
+from codesign.costmodel.dataflow.runs import Windows, share_inside, walk_of
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import summarize
@@ -65,11 +65,18 @@ def test_addresses_are_taken_apart_into_digits() -> None:
 
 def test_windows_that_lie_alike_count_together() -> None:
     places = np.arange(24) // 6 * 100 + np.arange(24) % 6
-    assert windows_of(places, 6) == [(1.0, ((1, 6.0),))]
-    assert windows_of(places, 12) == [(1.0, ((1, 6.0), (100, 2.0)))]
-    ways = {way: share for share, way in windows_of(places, 4)}
+    assert Windows(places).of(6) == [(1.0, ((1, 6.0),))]
+    assert Windows(places).of(12) == [(1.0, ((1, 6.0), (100, 2.0)))]
+    ways = {way: share for share, way in Windows(places).of(4)}
     assert ways[(1, 4.0),] == pytest.approx(2 / 3), "of six windows of four, two lie across the end of a piece"
     assert sum(ways.values()) == pytest.approx(1.0)
+
+
+def test_all_windows_are_counted_and_the_cut_one_by_itself() -> None:
+    places = np.arange(49 * 3) // 49 * 1000 + np.arange(49 * 3) % 49
+    *whole, (cut, way) = Windows(places).of(32)
+    assert (cut, way) == (0.2, ((1, 19.0),))
+    assert {way: share for share, way in whole} == {((1, 32.0),): 0.4, ((1, 16.0), (968, 2.0)): 0.4}
 
 
 def test_share_of_a_padded_read_that_is_inside() -> None:
