@@ -8,7 +8,7 @@ repeats itself, and what is left of it is its period times its steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -72,12 +72,25 @@ class _Port:
     def before(self, came: Times, least: Array = 0.0) -> Times:
         """Clocks of what was there before one that came at a time, no earlier than the first."""
         late = (came - self.first) / np.maximum(self.last - self.first, 1e-9)
-        return np.clip(late * self.length, least, self.length)
+        return np.minimum(np.maximum(late * self.length, least), self.length)
 
     def free(self, came: Times) -> Times:
         """When the port is done with what was there before one that came at a time."""
-        some = np.where(came <= self.last, self.begun + self.before(came), self.done)
+        between = came <= self.last
+        if not between.any():
+            return self.done
+        some = np.where(between, self.begun + self.before(came), self.done)
         return np.where(came >= self.first, some, 0.0)
+
+    def where(self, active: npt.NDArray[np.bool_], other: _Port) -> _Port:
+        """This one where `active`, and another elsewhere."""
+        return _Port(
+            np.where(active, self.first, other.first),
+            np.where(active, self.last, other.last),
+            np.where(active, self.begun, other.begun),
+            np.where(active, self.done, other.done),
+            np.where(active, self.length, other.length),
+        )
 
 
 @dataclass
@@ -304,7 +317,7 @@ class Timeline:
         """End of a transfer that all cores make: the engine's own, or when the ports have served those that came before."""
         if task.shared is not None:  # begins when the last of them can
             first, last = start
-            start = np.stack([first + np.maximum(last - first, 0.0) * task.shared, last])
+            start = np.array([first + np.maximum(last - first, 0.0) * task.shared, last])
         ports = self.target.ports
         shared = ports and not ports[0].write_bytes_per_clock
         ways = [task.engine, *(_OTHER[task.engine] if shared else ())]
@@ -353,13 +366,16 @@ class Timeline:
             if way == "store" != ways[0]:
                 self._push(other, now, one, active)
         if active is not None and ways[0] in self.ports:
-            pairs = zip(astuple(now), astuple(self.ports[ways[0]]), strict=True)
-            now = _Port(*(np.where(active, new, old) for new, old in pairs))
+            now = now.where(active, self.ports[ways[0]])
         self.ports[ways[0]] = now
-        return np.stack(np.broadcast_arrays(begins + one, end))
+        served = np.empty((2, self.count))
+        served[0], served[1] = begins + one, end
+        return served
 
     def _push(self, store: _Port, load: _Port, one: Array, active: npt.NDArray[np.bool_] | None) -> None:
         """Let a store that came to the port later than a load, though it is earlier in the program, be served after it."""
+        if not np.any(load.first <= store.last):
+            return
         begun = np.where(load.first <= store.first, load.begun + load.before(store.first, one), 0.0)
         both = np.minimum(load.begun, store.begun) + store.length + load.before(store.last, one)
         ended = np.where(load.first <= store.last, both, 0.0)

@@ -94,8 +94,10 @@ def _can_write(maker: Fusion, moved: Value, op: Scatter, owned: Ownership) -> bo
     """Whether the group that makes the values can write them: all that the write needs is there before, nobody wants the old value between,
     and the group itself reads it at most where it writes, and not at all where others may write before it reads."""
     here, there = owned.place[maker], owned.place[op]
+    if maker.shapes:  # its dims are not those of what is written
+        return False
     write = _for_results(maker, moved, op)
-    if maker.shapes or any(first_place(value, owned.place) >= here for value in write.operands()):
+    if any(first_place(value, owned.place) >= here for value in write.operands()):
         return False
     root = owned.root(op.init)
     between = [other for other in owned.block.ops[here + 1 : there] if root in map(owned.root, other.uses())]

@@ -115,3 +115,20 @@ def test_a_turned_projection_is_one_kernel_with_an_accumulator_for_each_half(mac
     (kernel,) = planned.module.kernels.values()
     dots = [op for op in kernel.body.walk() if isinstance(op, Dot)]
     assert len(dots) == 2
+
+
+def test_rotated_keys_are_written_into_a_cache() -> None:
+    """The halves are results in another shape than the product's dims: another group makes the write of the cache's rows."""
+    text = PRODUCT.replace("@main(", "@main(%cache: f32[2, 12, 16], %at: i64[6], ") + READERS["halves of a head"]
+    text += """
+  %r = scatter set %cache over (h: 2, m: 6, d: 16) within [h, data(%at[m]), d] { %o[h, m, d] }
+  return %r
+}
+"""
+    module, _ = fused(text)
+    rng = np.random.default_rng(3)
+    shapes = [tuple(int(str(n)) for n in value.shape) for value in module.main.body.args]
+    inputs = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    inputs[1] = rng.permutation(12)[:6].astype(np.int64)
+    for found, wanted in zip(evaluate(module, inputs), evaluate(parse(text), inputs), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
