@@ -20,7 +20,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from codesign.ir.core import Block, Function, Module
+from codesign.ir.core import Block, Function, Module, Op, Value
 from codesign.ir.errors import CodesignError
 from codesign.passes.clone import clone_module
 from codesign.passes.context import Context
@@ -76,6 +76,22 @@ class FunctionPass(Pass):
 
     def run_block(self, module: Module, block: Block, context: Context) -> None:
         raise NotImplementedError
+
+
+def replace_ops(block: Block, change: Callable[[Op], Sequence[Op]]) -> None:
+    """Put what is made of each op in its place; the results of the last ones made stand for its own. An op of which nothing is made stays."""
+    mapping: dict[Value, Value] = {}
+    ops: list[Op] = []
+    for op in block.ops:
+        if mapping:
+            op.replace(mapping)
+        made = change(op)
+        ops.extend(made or [op])
+        if made:
+            results = [value for one in made for value in one.results]
+            mapping.update(zip(op.results, results[-len(op.results) :], strict=True))
+    block.ops = ops
+    block.yields = tuple(mapping.get(value, value) for value in block.yields)
 
 
 PASSES: dict[str, type[Pass]] = {}

@@ -54,7 +54,7 @@ def _narrowed(op: Compute, readers: list[Compute]) -> Compute:
     (dtype,) = wanted
     if dtype is None or not dtype.is_float or dtype.bits >= op.dtype.bits:
         return op
-    new = Compute(op.dims, op.body, dtype=dtype, name=op.result.name, location=op.location)
+    new = op.with_domain(op.dims, (), op.body, dtype=dtype)
     for reader in readers:
         reader.body = reader.body.rewrite(lambda node: _unrounded(node, op.result, new.result))
     return new

@@ -20,7 +20,7 @@ from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, cast, s
 from codesign.ir.tensor import Compute, Dim, Monoid, Scan, Sort
 from codesign.ir.tiling.monoids import lowest
 from codesign.passes.context import Context
-from codesign.passes.manager import FunctionPass, Pass, register
+from codesign.passes.manager import FunctionPass, Pass, register, replace_ops
 from codesign.passes.rounds import equal, in_rounds, steps_of_rounds
 from codesign.passes.running import SHORT, running
 
@@ -41,25 +41,19 @@ class ReduceOrders(FunctionPass, Pass):
     steps: int = STEPS
 
     def run_block(self, module: Module, block: Block, context: Context) -> None:
-        mapping: dict[Value, Value] = {}
-        ops: list[Op] = []
-        for op in block.ops:
-            if mapping:
-                op.replace(mapping)
-            new: list[Compute] = []
-            if isinstance(op, Scan) and self.steps:
-                new = running(op, self.steps, context.sizes)
-            elif isinstance(op, Sort) and op.source.shape:
-                rounds = steps_of_rounds(op)
-                if rounds is not None and self._is_short(op.source, rounds, context.sizes):
-                    new = in_rounds(op)
-                elif self._is_short(op.source, op.source.shape[op.dim], context.sizes):
-                    new = _sort(op)
-            ops.extend(new or [op])
-            if new:
-                mapping.update(zip(op.results, [made.result for made in new[-len(op.results) :]], strict=True))
-        block.ops = ops
-        block.yields = tuple(mapping.get(value, value) for value in block.yields)
+        replace_ops(block, lambda op: self._reduced(op, context.sizes))
+
+    def _reduced(self, op: Op, sizes: Mapping[str, int]) -> list[Compute]:
+        """The computes that do what a scan or a sort does; none of an op that stays."""
+        if isinstance(op, Scan) and self.steps:
+            return running(op, self.steps, sizes)
+        if isinstance(op, Sort) and op.source.shape:
+            rounds = steps_of_rounds(op)
+            if rounds is not None and self._is_short(op.source, rounds, sizes):
+                return in_rounds(op)
+            if self._is_short(op.source, op.source.shape[op.dim], sizes):
+                return _sort(op)
+        return []
 
     def _is_short(self, value: Value, each: Index | int, sizes: Mapping[str, int]) -> bool:
         """Whether so many steps for each element are few."""

@@ -7,14 +7,14 @@ from typing import ClassVar, Literal
 
 from codesign.costmodel.machine import Machine
 from codesign.ir.analysis import contraction
-from codesign.ir.core import Block, Module, Op, Value
+from codesign.ir.core import Block, Module
 from codesign.ir.dtypes import F32, I8
 from codesign.ir.precision import ARITHMETIC, Precision, precision_of
 from codesign.ir.scalar import Apply, Scalar
 from codesign.ir.tensor import Compute
 from codesign.passes.context import Context
 from codesign.passes.integer_products import in_floats
-from codesign.passes.manager import FunctionPass, Pass, register
+from codesign.passes.manager import FunctionPass, Pass, register, replace_ops
 
 
 @register
@@ -33,24 +33,13 @@ class SettlePrecision(FunctionPass, Pass):
     products: Literal["", "ieee", "tf32", "tf32x3", "bf16x3"] = ""
 
     def run_block(self, module: Module, block: Block, context: Context) -> None:
-        mapping: dict[Value, Value] = {}
-        ops: list[Op] = []
-        for op in block.ops:
-            if mapping:
-                op.replace(mapping)
-            made: list[Compute] = []
-            if isinstance(op, Compute):
-                self._settle(op, context)
-                form = contraction(op)
-                if form is not None and form.operand is I8 and context.target().rate("tensor", "i8") is None:
-                    made = in_floats(op, form)
-                    mapping[op.result] = made[-1].result
-            ops.extend(made or [op])
-        block.ops = ops
-        block.yields = tuple(mapping.get(value, value) for value in block.yields)
+        replace_ops(block, lambda op: self._settled(op, context) if isinstance(op, Compute) else [])
 
-    def _settle(self, compute: Compute, context: Context) -> None:
+    def _settled(self, compute: Compute, context: Context) -> list[Compute]:
+        """What is to be done instead of a compute; nothing where it can be done as it is, its products settled."""
         form = contraction(compute)
+        if form is not None and form.operand is I8 and context.target().rate("tensor", "i8") is None:
+            return in_floats(compute, form)
         whole: Precision = "ieee"  # a product within an expression, or one that no matrix unit does
         if form is not None and form.operand is F32:
             wanted = self.products or form.allowed
@@ -60,6 +49,7 @@ class SettlePrecision(FunctionPass, Pass):
         if whole != "ieee" and isinstance(body, Apply):
             body = Apply(ARITHMETIC[whole].function, body.args, body.dtype)
         compute.body = body
+        return []
 
 
 def _exact(node: Scalar) -> Scalar | None:

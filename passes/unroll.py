@@ -85,7 +85,7 @@ def joined(parts: Parts) -> Compute:
             result = select(here, chosen((*known, place)), result)
         return result
 
-    return Compute(op.dims, chosen(()), dtype=op.dtype, name=op.result.name, location=op.location)
+    return op.with_domain(op.dims, (), chosen(()))
 
 
 def _at(
@@ -105,8 +105,7 @@ def _at(
     total: Scalar = Read(partial[0].result, [dim.name for dim in dims])
     for one in partial[1:]:
         total = combine(op.monoid, total, Read(one.result, [dim.name for dim in dims]))
-    whole = Compute(dims, cast(total, op.dtype), dtype=op.dtype, name=op.result.name, location=op.location)
-    return [*partial, whole]
+    return [*partial, op.with_domain(dims, (), cast(total, op.dtype))]
 
 
 def _copy(
@@ -130,16 +129,7 @@ def _copy(
     dtype = op.accumulate if partial and op.monoid not in ("any", "all") else op.dtype
     if not reductions and op.reductions:
         body = cast(truth(op.monoid, body) if op.monoid else body, dtype)
-    return Compute(
-        dims,
-        body,
-        dtype=dtype,
-        reductions=reductions,
-        monoid=op.monoid if reductions else None,
-        accumulate=op.accumulate if reductions else None,
-        name=op.result.name,
-        location=op.location,
-    )
+    return op.with_domain(dims, reductions, body, dtype=dtype)
 
 
 def _in_pieces(dims: Iterable[Dim], here: Mapping[str, Piece]) -> tuple[Dim, ...]:
