@@ -147,6 +147,8 @@ class Describer:
             return dims, reductions, op.monoid, accumulate, self.scalar(op.body)
         if isinstance(op, tensor.Constant):
             return (op.constant,) if self.exact else ()
+        if isinstance(op, tensor.Empty):
+            return ()
         if isinstance(op, tensor.Fusion):
             block = self.block(op.body)
             writes = tuple(

@@ -129,6 +129,18 @@ class Constant(Op):
         super().__init__((Value(type, name or constant),), location)
 
 
+class Empty(Op):
+    """`%r = empty f32[M, N]`: memory that nothing has written yet, for groups that each write a part of it.
+
+    What its elements are before that is nobody's to rely on; in the interpreter they are zeros.
+    """
+
+    opcode: ClassVar[str] = "empty"
+
+    def __init__(self, type: TensorType, *, name: str = "", location: Location = UNKNOWN) -> None:
+        super().__init__((Value(type, name),), location)
+
+
 class Fusion(Op):
     """A group of computes that one kernel will do: `%o = fusion { ...; yield %o }`.
 

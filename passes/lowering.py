@@ -19,7 +19,7 @@ from codesign.passes.schedule.phases import check_joins
 from codesign.passes.schedule.replay import Schedules
 from codesign.passes.schedule.tuner import Tuned, Tuner
 from codesign.passes.tile import lower
-from codesign.passes.tiling.split import split_reduction, splittable
+from codesign.passes.tiling.cutting import memory
 
 
 @dataclass
@@ -124,19 +124,17 @@ class _Lowering:
         block.ops = ops
         block.yields = tuple(mapping.get(value, value) for value in block.yields)
 
-    def launches(self, fusion: Fusion) -> list[Launch]:
-        """What does a group: one launch, or two when its reduction is split over the grid."""
+    def launches(self, fusion: Fusion) -> list[Op]:
+        """What does a group: one launch, or two when it is cut, with the memory that both write into."""
         tuned = self.tuner.tune(fusion)
         if not tuned.phases:
             return [self.launch(fusion, tuned)]
-        where = splittable(fusion)
-        assert where is not None
-        partial, combination = split_reduction(fusion, where, tuned.schedule.split[where.dim])
+        partial, combination = tuned.cutting.halves(fusion)
         partial.label, combination.label = f"{kernel_name(fusion)}_parts", kernel_name(fusion)
         first, second = tuned.phases
         launched = self.launch(partial, first.tuned, first.half.common)
-        combination.body.replace(dict(zip(partial.results, launched.results, strict=True)))
-        return [launched, self.launch(combination, second.tuned, second.half.common)]
+        combination.replace(dict(zip(partial.results, launched.results, strict=True)))
+        return [*memory(partial), launched, self.launch(combination, second.tuned, second.half.common)]
 
     def launch(self, fusion: Fusion, tuned: Tuned, common: Schedule = NOTHING) -> Launch:
         """The launch that does a group; its kernel is made when no group before had the same structure, and schedules with as much in

@@ -20,7 +20,7 @@ from codesign.backends.mlir.writer import Writer, dense, tensor
 from codesign.ir.core import Block, Module, Op, Value, tensor_type
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Bounds, Index
-from codesign.ir.tensor import Call, Collective, Compute, Constant, If, Random, Scan, Scatter, Sort, While
+from codesign.ir.tensor import Call, Collective, Compute, Constant, Empty, If, Random, Scan, Scatter, Sort, While
 
 INLINE = 64
 """Elements up to which a constant with data is written out."""
@@ -129,6 +129,10 @@ def _constant(e: Emitter, op: Constant) -> None:
     e.values[op.result] = e.w.value(f"ml_program.global_load_const @{name} : {kind}")
 
 
+def _empty(e: Emitter, op: Empty) -> None:
+    e.values[op.result] = e.empty(op.result.type)
+
+
 def _called(e: Emitter, op: Op, name: str, inputs: Iterable[Value]) -> None:
     """A call of a declared function on tensors; one name for each signature."""
     given = list(inputs)
@@ -208,6 +212,7 @@ def _while(e: Emitter, op: While) -> None:
 _RULES: dict[type[Op], Callable[[Emitter, Any], None]] = {
     Compute: compute,
     Constant: _constant,
+    Empty: _empty,
     Scatter: scatter,
     Scan: scan,
     Call: _call,

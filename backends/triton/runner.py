@@ -26,7 +26,7 @@ from codesign.backends.triton.torch_text import TorchText
 from codesign.ir.core import Block, Module, Op, Value, tensor_type
 from codesign.ir.data_sizes import made_sizes
 from codesign.ir.errors import UnsupportedError
-from codesign.ir.tensor import Call, Collective, Constant, If, Launch, Random, Scan, Scatter, Sort, While
+from codesign.ir.tensor import Call, Collective, Constant, Empty, If, Launch, Random, Scan, Scatter, Sort, While
 from codesign.ir.types import TensorType
 from codesign.passes.memory import MemoryPlan, find_aliases, plan
 
@@ -262,6 +262,8 @@ class _Writer:
             return self._scatter(op, note)
         if isinstance(op, Random):
             return self._random(op, note)
+        if isinstance(op, Empty):
+            return [self._allocate(op.result, in_arena) + note]
         if isinstance(op, Collective) and op.devices == 1:
             self.names[op.result] = self.names[op.inputs[0]]
             return []

@@ -42,9 +42,9 @@ def folds(fusion: Fusion) -> tuple[Fold, ...]:
     return tuple(found)
 
 
-def alone(compute: Compute) -> Fold:
-    """A reduction by itself as a fold."""
-    return Fold(tuple(dim.name for dim in compute.reductions), (_plain(compute, compute),))
+def alone(*computes: Compute) -> Fold:
+    """A reduction by itself as a fold, or several over the same dims of which none needs another."""
+    return Fold(tuple(dim.name for dim in computes[0].reductions), tuple(_plain(one, one) for one in computes))
 
 
 class _Chain:

@@ -165,6 +165,10 @@ def _constant(op: tensor.Constant, env: dict[Value, Array], context: Context) ->
     return [held(np.asarray(data), op.result.type.dtype)]
 
 
+def _empty(op: tensor.Empty, env: dict[Value, Array], context: Context) -> list[Array]:
+    return [np.zeros([_size(size, context) for size in op.result.shape], op.result.type.dtype.numpy)]
+
+
 def _fusion(op: tensor.Fusion, env: dict[Value, Array], context: Context) -> list[Array]:
     results = run_block(op.body, dict(env), context)
     for position, write in op.writes.items():
@@ -313,6 +317,7 @@ def _while(op: tensor.While, env: dict[Value, Array], context: Context) -> list[
 _RULES: dict[type[Op], Callable[[Any, dict[Value, Array], Context], list[Array]]] = {
     tensor.Compute: _compute,
     tensor.Constant: _constant,
+    tensor.Empty: _empty,
     tensor.Fusion: _fusion,
     tensor.Scatter: _scatter,
     tensor.Scan: _scan,

@@ -39,6 +39,10 @@ def _constant(b: Builder, node: Node, names: list[str]) -> Op:
     return tensor.Constant(b.string(node.children[0]), b.tensor_type(node.children[1]))
 
 
+def _empty(b: Builder, node: Node, names: list[str]) -> Op:
+    return tensor.Empty(b.tensor_type(node.children[0]))
+
+
 def _fusion(b: Builder, node: Node, names: list[str]) -> Op:
     label, block, listed, reshaped = node.children
     inner = b.block(block)
@@ -243,6 +247,7 @@ def _band(b: Builder, node: Node, names: list[str]) -> Op:
 OPERATIONS: Mapping[str, Rule] = {
     "compute": _compute,
     "constant": _constant,
+    "empty": _empty,
     "fusion": _fusion,
     "scatter": _scatter,
     "scatter_within": _scatter_within,

@@ -277,6 +277,8 @@ class _Printer:
             return f"compute {op.dtype}[{self._dims(op.dims)}]{reduction}{accumulate} {self.body(op.body, level)}"
         if isinstance(op, tensor.Constant):
             return f"constant {json.dumps(op.constant)}: {self.type(op.result.type)}"
+        if isinstance(op, tensor.Empty):
+            return f"empty {self.type(op.result.type)}"
         if isinstance(op, tensor.Fusion):
             text = f"fusion {json.dumps(op.label) + ' ' if op.label else ''}{self.block(op.body, level)}"
             writes = (

@@ -221,6 +221,10 @@ def _sort(v: TensorVerifier, op: tensor.Sort, defined: set[Value]) -> None:
             fail(op, f"keeps {op.keep} of {size} entries")
 
 
+def _nothing(v: TensorVerifier, op: Op, defined: set[Value]) -> None:
+    """An op of which all that could be wrong is checked of every op."""
+
+
 def _random(v: TensorVerifier, op: tensor.Random, defined: set[Value]) -> None:
     if op.distribution not in ("uniform", "normal", "bits"):
         fail(op, f"unknown distribution {op.distribution!r}")
@@ -279,6 +283,7 @@ def _while(v: TensorVerifier, op: tensor.While, defined: set[Value]) -> None:
 _RULES: Mapping[type[Op], Callable[[TensorVerifier, Any, set[Value]], None]] = {
     tensor.Compute: _compute,
     tensor.Constant: _constant,
+    tensor.Empty: _nothing,
     tensor.Fusion: _fusion,
     tensor.Scatter: _scatter,
     tensor.Scan: _scan,

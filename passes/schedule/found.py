@@ -15,6 +15,7 @@ from codesign.passes.schedule.context import Context
 from codesign.passes.schedule.large import programs_of_large_tiles
 from codesign.passes.schedule.policy import Policy
 from codesign.passes.schedule.space import Space
+from codesign.passes.tiling.cutting import Cutting
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class Found:
             total *= -(-int(context.summary.extents[dim].evaluate(context.sizes)) // self.schedule.tiles.get(dim, 1))
         return total
 
+    def slots(self, machine: Machine) -> int:
+        """Programs of the chosen schedule that the machine holds at once."""
+        return int(machine.instances(machine.core_level().name) * self._resident())
+
     def room(self, machine: Machine) -> float:
         """How many times as many programs the machine could hold at once: as the chosen ones, or as one a core with large tiles."""
         cores = machine.instances(machine.core_level().name)
@@ -89,23 +94,23 @@ def search(policy: Policy, kernel_space: Space, context: Context) -> Schedule | 
 class Recent:
     """The searches that were made last, as far as they hold no more than `most` schedules together, by a key.
 
-    Each with the parts into which the group's reduction is better split, where that was found out.
+    Each with how the group is better cut, where that was found out.
     """
 
     def __init__(self, most: int = 1 << 17) -> None:
         self.most = most
         self._held = 0
-        self._searches: OrderedDict[str, tuple[Found, int | None]] = OrderedDict()
+        self._searches: OrderedDict[str, tuple[Found, Cutting | None]] = OrderedDict()
 
-    def get(self, key: str) -> tuple[Found | None, int | None]:
+    def get(self, key: str) -> tuple[Found | None, Cutting | None]:
         """A search that is held."""
         return self._searches.get(key, (None, None))
 
-    def keep(self, key: str, found: Found, parts: int | None) -> None:
+    def keep(self, key: str, found: Found, cutting: Cutting | None) -> None:
         """Hold a search, and let go of the oldest."""
         before, _ = self._searches.pop(key, (None, None))
         self._held += found.context.evaluated - (before.context.evaluated if before else 0)
-        self._searches[key] = found, parts
+        self._searches[key] = found, cutting
         while self._held > self.most:
             _, (oldest, _) = self._searches.popitem(last=False)
             self._held -= oldest.context.evaluated

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from codesign.ir.tensor import Fusion
 from codesign.ir.tiling.domain import SMALLEST_DOT
 from codesign.passes.schedule.found import Found
-from codesign.passes.schedule.phases import Half, halves, seconds_between
+from codesign.passes.schedule.phases import halves, in_two, seconds_between
+from codesign.passes.schedule.tails import best_tail
 from codesign.passes.tiling.cut import whole_parts
+from codesign.passes.tiling.cutting import WHOLE, Cutting
 from codesign.passes.tiling.split import splittable
 
 if TYPE_CHECKING:
@@ -23,14 +25,23 @@ GAIN = 0.99
 """Another number of parts is looked into where the last step brought the time below this share."""
 
 
+def best_cutting(tuner: Tuner, fusion: Fusion, found: Found, below: float = math.inf) -> tuple[Cutting, float, bool]:
+    """How to cut a group in two (or not), the seconds that it then takes, and whether that is sure.
+
+    `found`: the group as one kernel. Nothing is priced to its end that is not `below` a limit; it is not sure, then, that no other way is faster.
+    """
+    if found.context.summary.strands:
+        return WHOLE, found.seconds, True
+    parts, seconds, sure = best_parts(tuner, fusion, found, below)
+    return (Cutting(parts), seconds, sure) if parts > 1 or not sure else best_tail(tuner, fusion, found, below)
+
+
 def best_parts(tuner: Tuner, fusion: Fusion, found: Found, below: float = math.inf) -> tuple[int, float, bool]:
     """Into how many parts to split the group's reduction (1: not at all), the seconds that it then takes, and whether that is sure.
 
     `found`: the group as one kernel. Only looked into when there is room for more programs, and using it could save more than another
     launch costs. Nothing is priced to its end that is not `below` a limit; it is not sure, then, that no other split is faster.
     """
-    if found.context.summary.strands:
-        return 1, found.seconds, True
     room = found.room(tuner.machine)
     where = splittable(fusion) if room > 1.0 else None
     least = _least(tuner, found, room)
@@ -48,7 +59,7 @@ def best_parts(tuner: Tuner, fusion: Fusion, found: Found, below: float = math.i
         parts = whole_parts(where.extent, wanted)
         if parts not in seconds and parts not in pruned:
             best = min(seconds.values())
-            taken, whole = _in_two(tuner, halves(tuner, fusion, where, parts), found.launch, min(best, below))
+            taken, whole = in_two(tuner, halves(tuner, fusion, Cutting(parts)), found.launch, min(best, below))
             (seconds if whole else pruned)[parts] = taken
             limited = limited or (not whole and taken < best)
         return seconds[parts] if parts in seconds else pruned[parts]
@@ -68,18 +79,6 @@ def _climb(price: Callable[[int], float], whole: float, room: float, most: int) 
         parts = start = start // 2
     if price(parts) < GAIN * whole:
         price(filled)
-
-
-def _in_two(tuner: Tuner, groups: tuple[Half, Half], launch: float, limit: float) -> tuple[float, bool]:
-    """Seconds of two kernels one after the other, or (False) what they take at the least, where that is not below a limit already."""
-    forms = [tuner.form(group.fusion, common=group.common) for group in groups]
-    starts = (launch, seconds_between(tuner, launch))
-    seconds = [start + tuner.bound(form.summary) for start, form in zip(starts, forms, strict=True)]
-    for place, (group, form) in enumerate(zip(groups, forms, strict=True)):
-        if sum(seconds) >= limit:
-            return sum(seconds), False
-        seconds[place] = tuner.price_whole(group.fusion, form)
-    return sum(seconds), True
 
 
 def _least(tuner: Tuner, found: Found, room: float) -> float:

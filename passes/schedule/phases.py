@@ -17,7 +17,7 @@ from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import NOTHING, AtLevel, Schedule, operand_name, result_name
 from codesign.ir.tensor import Fusion
 from codesign.passes.normalize import normalize
-from codesign.passes.tiling.split import Splittable, split_reduction
+from codesign.passes.tiling.cutting import Cutting
 
 if TYPE_CHECKING:
     from codesign.passes.schedule.tuner import Tuner
@@ -31,9 +31,9 @@ class Half:
     common: Schedule = NOTHING
 
 
-def halves(tuner: Tuner, fusion: Fusion, where: Splittable, parts: int) -> tuple[Half, Half]:
-    """A group in so many parts."""
-    partial, combination = split_reduction(fusion, where, parts)
+def halves(tuner: Tuner, fusion: Fusion, cutting: Cutting) -> tuple[Half, Half]:
+    """A group that is cut."""
+    partial, combination = cutting.halves(fusion)
     if tuner.machine.kind == "gpu":
         return Half(partial), Half(combination)
     place = room_for(target_of(tuner.machine), _bytes(partial.results, tuner))
@@ -41,6 +41,18 @@ def halves(tuner: Tuner, fusion: Fusion, where: Splittable, parts: int) -> tuple
     uses = normalize(combination, tuner.bounds).fusion.uses()
     operands = [operand_name(uses.index(value)) for value in partial.results if value in uses]
     return Half(partial, _staging(place, results)), Half(combination, _staging(place, operands, joined=True))
+
+
+def in_two(tuner: Tuner, groups: tuple[Half, Half], launch: float, limit: float) -> tuple[float, bool]:
+    """Seconds of two kernels one after the other, or (False) what they take at the least, where that is not below a limit already."""
+    forms = [tuner.form(group.fusion, common=group.common) for group in groups]
+    starts = (launch, seconds_between(tuner, launch))
+    seconds = [start + tuner.bound(form.summary) for start, form in zip(starts, forms, strict=True)]
+    for place, (group, form) in enumerate(zip(groups, forms, strict=True)):
+        if sum(seconds) >= limit:
+            return sum(seconds), False
+        seconds[place] = tuner.price_whole(group.fusion, form)
+    return sum(seconds), True
 
 
 def seconds_between(tuner: Tuner, launch: float) -> float:

@@ -30,12 +30,13 @@ from codesign.passes.schedule.build import space
 from codesign.passes.schedule.choice import from_json, to_json
 from codesign.passes.schedule.context import Candidate, Context
 from codesign.passes.schedule.found import Form, Found, Recent, search
-from codesign.passes.schedule.parts import best_parts
+from codesign.passes.schedule.parts import best_cutting
 from codesign.passes.schedule.phases import Half, halves
 from codesign.passes.schedule.policy import POLICIES, Policy, make_policy
 from codesign.passes.schedule.store import Store
 from codesign.passes.schedule.strands import Alone, combined, renamed
-from codesign.passes.tiling.split import splittable
+from codesign.passes.tiling.cutting import WHOLE, Cutting
+from codesign.passes.tiling.tail import Tail
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class Tuned:
     parts: Mapping[str, Part] = field(default_factory=dict)
     """What the interval is made of."""
     phases: tuple[Phase, ...] = ()
-    """When a reduction is split: the group of partial results and the group that combines them, instead of the one group."""
+    """When the group is cut: the group of partial results and the group that combines them, instead of the one group."""
+    cutting: Cutting = WHOLE
 
     def searched_as(self, other: Tuned) -> Tuned:
         """The same prediction with what a search found that had several schedules, of which this is one."""
@@ -167,25 +169,26 @@ class Tuner:
     def _tune(self, fusion: Fusion, name: str, key: str, common: Schedule | None) -> Tuned:
         """`common`: of a half of a split reduction, which is not split again, what its schedules say."""
         if key not in self._tuned:
-            whole, parts = self._chosen_before(fusion, name, key) or self._choose(fusion, name, key, common)
-            self._tuned[key] = self._in_parts(fusion, whole, name, parts) if parts > 1 else whole
+            whole, cutting = self._chosen_before(fusion, name, key) or self._choose(fusion, name, key, common)
+            self._tuned[key] = whole if cutting == WHOLE else self._in_parts(fusion, whole, name, cutting)
         return self._tuned[key]
 
-    def _choose(self, fusion: Fusion, name: str, key: str, common: Schedule | None) -> tuple[Tuned, int]:
-        """The group as one kernel, and into how many parts its reduction is better split."""
-        before, parts = self._recent.get(key)
+    def _choose(self, fusion: Fusion, name: str, key: str, common: Schedule | None) -> tuple[Tuned, Cutting]:
+        """The group as one kernel, and how it is better cut."""
+        before, cutting = self._recent.get(key)
         form = self.form(fusion, name, common)
         found = (before.of(form) if before is not None else None) or self._search(form)
         if isinstance(found, ScheduleError):
             raise found
         whole = self._result(found)
-        if parts is None:
-            parts = best_parts(self, fusion, found)[0] if common is None else 1
+        if cutting is None:
+            cutting = best_cutting(self, fusion, found)[0] if common is None else WHOLE
         if self.store is not None:
-            self.store.put("schedule", key, {**to_json(whole), "parts": parts})
-        return whole, parts
+            tail = None if cutting.tail is None else [cutting.tail.position, cutting.tail.start]
+            self.store.put("schedule", key, {**to_json(whole), "parts": cutting.parts, "tail": tail})
+        return whole, cutting
 
-    def _chosen_before(self, fusion: Fusion, name: str, key: str) -> tuple[Tuned, int] | None:
+    def _chosen_before(self, fusion: Fusion, name: str, key: str) -> tuple[Tuned, Cutting] | None:
         """What an earlier run chose, priced again; None when none did, or what it left can't be."""
         data = self.store.get("schedule", key) if self.store is not None else None
         if data is None:
@@ -193,14 +196,14 @@ class Tuner:
         try:
             choice = from_json(data)
             tuned = self.predict(normalize(fusion, self.bounds), choice.schedule, name)
-            parts = int(data["parts"])
+            tail = None if data["tail"] is None else Tail(*map(int, data["tail"]))
+            cutting = Cutting(int(data["parts"]), tail)
         except (ScheduleError, KeyError, TypeError, ValueError):
             return None
-        where = splittable(fusion) if parts > 1 else None
-        if parts > 1 and (where is None or parts > where.extent):
+        if not cutting.applies(fusion):
             return None
         searched = replace(tuned, evaluated=choice.evaluated, space_size=choice.space_size, rejected=choice.rejected)
-        return replace(searched, runners_up=choice.runners_up, programs=choice.programs), parts
+        return replace(searched, runners_up=choice.runners_up, programs=choice.programs), cutting
 
     def price(self, fusion: Fusion, below: float = math.inf) -> float:
         """Predicted seconds of a group at its best schedule (two kernels where its reduction is split); infinite when none fits.
@@ -214,8 +217,8 @@ class Tuner:
             if isinstance(searched, ScheduleError):
                 self._enter(key, math.inf)
             else:
-                parts, seconds, sure = best_parts(self, fusion, searched, below)
-                self._recent.keep(key, searched, parts if sure else None)
+                cutting, seconds, sure = best_cutting(self, fusion, searched, below)
+                self._recent.keep(key, searched, cutting if sure else None)
                 if sure:
                     self._enter(key, seconds)
                 else:
@@ -230,7 +233,7 @@ class Tuner:
         if known is None:
             found = self._search(form)
             if isinstance(found, Found):
-                self._recent.keep(key, found, 1)
+                self._recent.keep(key, found, WHOLE)
             known = self._enter(key, found.seconds if isinstance(found, Found) else math.inf)
         return known
 
@@ -332,16 +335,14 @@ class Tuner:
         """Seconds that no schedule of a group beats."""
         return max(roofline_bounds(summary, self.machine, summary.sizes(self.sizes)))
 
-    def _in_parts(self, fusion: Fusion, whole: Tuned, name: str, parts: int) -> Tuned:
-        """The group as two kernels, its reduction in parts."""
-        where = splittable(fusion)
-        assert where is not None
+    def _in_parts(self, fusion: Fusion, whole: Tuned, name: str, cutting: Cutting) -> Tuned:
+        """The group as two kernels."""
         names = (f"{name}_parts", name)
         first, second = (
             Phase(half, self._tune(half.fusion, label, whole_key(half.fusion, half.common), half.common))
-            for half, label in zip(halves(self, fusion, where, parts), names, strict=True)
+            for half, label in zip(halves(self, fusion, cutting), names, strict=True)
         )
-        return _together(whole, (first, second), where.dim, parts)
+        return _together(whole, (first, second), cutting, cutting.dim(fusion))
 
     def _result(self, found: Found) -> Tuned:
         """The choice at its price; ScheduleError where it does not fit after all."""
@@ -394,7 +395,7 @@ def _of_a_point(summary: KernelSummary) -> KernelSummary:
     return replace(summary, extents=extents, nests=nests, folding=(), folded=None)
 
 
-def _together(whole: Tuned, phases: tuple[Phase, ...], dim: str, parts: int) -> Tuned:
+def _together(whole: Tuned, phases: tuple[Phase, ...], cutting: Cutting, dim: str) -> Tuned:
     """The prediction of a group done by two kernels one after the other."""
     first, second = phases[0].tuned, phases[1].tuned
     terms = dict(first.terms)
@@ -404,7 +405,7 @@ def _together(whole: Tuned, phases: tuple[Phase, ...], dim: str, parts: int) -> 
     both = total((time, 1.0) for time in times)
     return replace(
         whole,
-        schedule=replace(first.schedule, split={dim: parts}),
+        schedule=replace(first.schedule, split={dim: cutting.parts}),
         seconds=both.seconds,
         low=both.low,
         high=both.high,
@@ -417,6 +418,7 @@ def _together(whole: Tuned, phases: tuple[Phase, ...], dim: str, parts: int) -> 
         remarks=tuple(dict.fromkeys((*first.remarks, *second.remarks))),
         evaluated=whole.evaluated + first.evaluated + second.evaluated,
         phases=phases,
+        cutting=cutting,
     )
 
 

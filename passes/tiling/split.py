@@ -36,7 +36,7 @@ def splittable(fusion: Fusion) -> Splittable | None:
     """The longest reduction dim of the group that can be split, if there is one.
 
     It is of a constant extent above 1 and belongs to one reduction (not an arg-reduction) and to element-wise computes that only feed it, or to a
-    fold and what feeds that.
+    fold (or reductions that do not need each other) and what feeds that.
     """
     members = {compute.result: compute for compute in fusion.computes}
     known = folds(fusion)
@@ -45,7 +45,7 @@ def splittable(fusion: Fusion) -> Splittable | None:
         for compute in fusion.computes
         if compute.reductions and not any(fold.part(compute.result) is not None for fold in known)
     ]
-    found = [_splittable(compute, fusion, members) or _along(alone(compute), members) for compute in rest]
+    found = [_splittable(compute, fusion, members) or _beside(compute, rest, members) for compute in rest]
     found.extend(_along(fold, members) for fold in known)
     return max((one for one in found if one is not None and one.extent > 1), key=lambda one: one.extent, default=None)
 
@@ -86,6 +86,14 @@ def split_reduction(fusion: Fusion, where: Splittable, parts: int) -> tuple[Fusi
         held = (part.total for part in where.fold.parts)
         totals = combined(where.fold, cut, dict(zip(held, partial.results, strict=True)))
     return partial, _combination(fusion, where, totals)
+
+
+def _beside(compute: Compute, rest: Sequence[Compute], members: dict[Value, Compute]) -> Splittable | None:
+    """A reduction with those over the same dims and of the same shape that do not need each other: they are all done in parts."""
+    shapes = (compute.dims, compute.reductions)
+    near = [one for one in rest if (one.dims, one.reductions) == shapes and one.monoid not in ("argmax", "argmin")]
+    apart = not any({*_feeders(one, members)} & {*rest} for one in near)
+    return _along(alone(*near) if apart and compute in near else alone(compute), members)
 
 
 def _along(fold: Fold, members: dict[Value, Compute]) -> Splittable | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from codesign.ir.core import Block, Module, Op, Value
-from codesign.ir.tensor import Compute, Constant, Fusion, Launch, Random, Scan, Scatter, Sort, While
+from codesign.ir.tensor import Compute, Constant, Empty, Fusion, Launch, Random, Scan, Scatter, Sort, While
 from codesign.passes.memory import find_aliases
 
-OWN = (Compute, Fusion, Launch, Random, Scan, Scatter, Sort)
+OWN = (Compute, Empty, Fusion, Launch, Random, Scan, Scatter, Sort)
 """Ops whose results are in memory of their own; a call or a branch may give back what it was given."""
 
 

@@ -269,10 +269,12 @@ def random_inputs(fusion: Fusion, seed: int = 0, sizes: dict[str, int] | None = 
 def run_tiles(
     kernel: Kernel, arrays: Sequence[np.ndarray[Any, Any]], sizes: dict[str, int] | None = None
 ) -> list[np.ndarray[Any, Any]]:
-    """Run a kernel on fresh outputs (filled with a value that no result has by chance)."""
+    """Run a kernel on fresh outputs (filled with a value that no result has by chance), or on copies of the inputs that they overwrite."""
     outputs = [
-        np.full([int(size.evaluate(sizes or {})) for size in value.shape], 77).astype(value.type.dtype.numpy)
-        for value in kernel.results
+        np.array(arrays[kernel.overwrites[k]])
+        if k in kernel.overwrites
+        else np.full([int(size.evaluate(sizes or {})) for size in value.shape], 77).astype(value.type.dtype.numpy)
+        for k, value in enumerate(kernel.results)
     ]
     run_kernel(kernel, [*arrays, *outputs], sizes)
     return outputs

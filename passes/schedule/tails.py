@@ -1,0 +1,104 @@
+"""Which points of a group to do apart, in parts of their sums, where its programs are some more than whole rounds of the machine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from codesign.ir.tensor import Dim, Fusion
+from codesign.passes.schedule.found import Found
+from codesign.passes.schedule.phases import halves, in_two, seconds_between
+from codesign.passes.tiling.cutting import WHOLE, Cutting
+from codesign.passes.tiling.split import splittable
+from codesign.passes.tiling.tail import Tail, has_tail
+
+if TYPE_CHECKING:
+    from codesign.passes.schedule.tuner import Tuner
+
+GAIN = 0.99
+"""A tail is looked into where no more than this share of the time could be left."""
+
+PARTS = (2, 3, 4, 6)
+"""Numbers of parts of the tail's sums that are looked into."""
+
+LEAST = 256
+"""Elements of a sum that a part has at the least: some steps of a loop."""
+
+WORD = 8.0
+"""Bytes that a partial result moves: a word of single precision, out and in."""
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """Programs of a grid and how many the machine holds at once."""
+
+    programs: int
+    slots: int
+
+    @property
+    def least(self) -> float:
+        """Time of as many programs that kept all slots until the end, beside what they take."""
+        return self.programs / self.slots / math.ceil(self.programs / self.slots)
+
+    @property
+    def whole(self) -> int:
+        """Programs of the rounds that keep the whole machine busy."""
+        return self.programs // self.slots * self.slots
+
+    def share(self, apart: int, parts: int) -> float:
+        """Time with so many of the programs done in parts, beside that of all of them as they are."""
+        free = self.whole - (self.programs - apart)
+        further = math.ceil(max(apart - free, 0) * parts / self.slots) / parts
+        return (self.whole / self.slots + further) / math.ceil(self.programs / self.slots)
+
+
+def best_tail(tuner: Tuner, fusion: Fusion, found: Found, below: float) -> tuple[Cutting, float, bool]:
+    """How to cut off a group's tail (or not), the seconds that it then takes, and whether that is sure; see `best_parts`.
+
+    `found`: the group as one kernel.
+    """
+    best, seconds, limited = WHOLE, found.seconds, False
+    for cutting in _offers(tuner, fusion, found):
+        taken, whole = in_two(tuner, halves(tuner, fusion, cutting), found.launch, min(seconds, below))
+        if whole and taken < seconds:
+            best, seconds = cutting, taken
+        limited = limited or (not whole and taken < seconds)
+    return best, seconds, seconds < below or not limited
+
+
+def _offers(tuner: Tuner, fusion: Fusion, found: Found) -> list[Cutting]:
+    """A tail of as few tiles as leave whole rounds, in several numbers of parts, where that could gain something."""
+    machine, rounds = tuner.machine, Rounds(found.programs(), found.slots(tuner.machine))
+    if machine.kind != "gpu" or rounds.whole in (0, rounds.programs):
+        return []
+    launches = found.launch + seconds_between(tuner, found.launch)
+    body, limit = found.seconds - found.launch, GAIN * found.seconds
+    tails = _tails(fusion, found, rounds) if launches + rounds.least * body < limit else []
+    if not tails:
+        return []
+    apart, tail = min(tails, key=lambda pair: pair[0])
+    where = splittable(fusion)
+    assert where is not None
+    sums = 1 if where.fold is None else len(where.fold.parts)
+    elements = apart * math.prod(found.schedule.tiles.get(dim, 1) for dim in found.context.summary.outer)
+    moving = WORD * sums * elements / machine.need(machine.levels[0].bandwidth, "bandwidth")
+    return [
+        Cutting(parts, tail)
+        for parts in PARTS
+        if parts * LEAST <= where.extent and launches + rounds.share(apart, parts) * body + parts * moving < limit
+    ]
+
+
+def _tails(fusion: Fusion, found: Found, rounds: Rounds) -> list[tuple[int, Tail]]:
+    """The tail along each dim of the grid that leaves whole rounds, with its number of programs."""
+    summary, extents = found.context.summary, fusion.dims()
+    tails: list[tuple[int, Tail]] = []
+    for name in summary.outer:
+        tile, source = found.schedule.tiles.get(name, 1), found.normalized.merged.get(name, ())
+        tiles = -(-int(summary.extents[name].evaluate(found.context.sizes)) // tile)
+        each = rounds.programs // tiles
+        count = -(-(rounds.programs - rounds.whole) // each)
+        if len(source) == 1 and count < tiles and has_tail(fusion, Dim(source[0], extents[source[0]])):
+            tails.append((count * each, Tail(list(extents).index(source[0]), (tiles - count) * tile)))
+    return tails
