@@ -15,23 +15,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from codesign.backends.accelerator.check import check_fits, checked
 from codesign.backends.accelerator.costs import cost_of
 from codesign.backends.accelerator.engine import Clock, Span
 from codesign.backends.accelerator.flat import Flat, flatten
 from codesign.backends.accelerator.order import check_ends
-from codesign.backends.accelerator.steady import run_steadily
-from codesign.backends.accelerator.timing import Gangs, classes_of, gangs_of
+from codesign.backends.accelerator.timing import Floats, Gangs, classes_of, gangs_of
 from codesign.backends.accelerator.values import Values
 from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.machine import Machine
 from codesign.ir.errors import EvaluationError
 from codesign.ir.numerics import Array
 from codesign.ir.program import ENGINES, Load, Program, Store
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass
@@ -71,32 +67,30 @@ def simulate(
     *,
     values: bool = True,
     trace: bool = False,
-    skipping: bool = True,
 ) -> SimulationResult:
     """Run a program.
 
     `buffers`: the inputs, or inputs and outputs (which atomic stores add to), as the interpreter holds their dtypes; None with
-    `values=False`, which computes time alone. `skipping` false works out every step of a steady state, as `trace` does; the result is the
-    same. Raises Deadlock, Race (with values), EvaluationError for an address out of range, ScheduleError when the program does not fit the
-    machine.
+    `values=False`, which computes time alone. Raises Deadlock, Race (with values), EvaluationError for an address out of range,
+    ScheduleError when the program does not fit the machine.
     """
     target = target_of(machine)
     check_fits(program, target)
     flat = flatten(program)
     gangs = gangs_of(flat)
     outputs, lanes = _values(program, flat, gangs, target, buffers) if values else ([], {})
-    clock = Clock(program, target, flat, classes_of(program, flat, target, lanes), gangs, tracing=trace)
-    if skipping and not trace:
-        run_steadily(clock)
-    else:
-        clock.run()
+    clock = Clock(program, target, flat, classes_of(program, flat, target, lanes), gangs)
+    clock.advance()
     if not clock.finished:
         check_ends(program, flat, gangs, target)
-    return _result(program, target, clock, outputs)
+    return _result(program, target, clock, outputs, clock.spans() if trace else [])
 
 
-def _result(program: Program, target: Target, clock: Clock, outputs: list[Array]) -> SimulationResult:
+def _result(
+    program: Program, target: Target, clock: Clock, outputs: list[Array], trace: list[Span]
+) -> SimulationResult:
     moved, joules = clock.figures()
+    cycles = clock.end
     by_engine = dict(zip(ENGINES, joules, strict=True))
     parts = {
         "dma": by_engine["load"] + by_engine["store"],
@@ -104,7 +98,7 @@ def _result(program: Program, target: Target, clock: Clock, outputs: list[Array]
         "vector": by_engine["vector"],
     }
     begin = target.meeting_seconds if program.joined else target.launch_seconds
-    seconds = float(target.throttled(clock.end[0] / target.clock_hz + begin, sum(parts.values())))
+    seconds = float(target.throttled(cycles / target.clock_hz + begin, sum(parts.values())))
     remarks = [
         f"{target.name} lacks an energy figure that the {name} engine needs" for name, j in parts.items() if np.isnan(j)
     ]
@@ -116,16 +110,16 @@ def _result(program: Program, target: Target, clock: Clock, outputs: list[Array]
         program=program,
         machine=target.name,
         clock_hz=target.clock_hz,
-        cycles=clock.end[0],
+        cycles=cycles,
         seconds=seconds,
         joules=float(sum(parts.values())),
         dram_bytes=moved,
-        instructions=len(clock.code),
+        instructions=len(clock.flat.number),
         busy=dict(zip(ENGINES, clock.busy, strict=True)),
         stalled=dict(zip(ENGINES, clock.stalled, strict=True)),
         joules_by=parts,
         outputs=outputs,
-        trace=clock.spans or [],
+        trace=trace,
         remarks=remarks,
     )
 

@@ -18,6 +18,8 @@ from codesign.costmodel.dataflow.turns import memories
 from codesign.ir.program import Load, Program, Store
 from codesign.ir.types import BufferType
 
+Floats = npt.NDArray[np.float64]
+
 GRID = float(1 << 24)
 LONGEST = float(1 << 29)
 """Clocks up to which sums on the grid are exact."""
@@ -33,7 +35,7 @@ class Classes:
     """`of`: the class of each issue. By class: `fixed` clocks of one that computes, None of a transfer, which `timed` has the figures of;
     `outer`: the port whose memory a transfer is from or to (0: DRAM)."""
 
-    of: npt.NDArray[np.int64]
+    of: Ints
     costs: list[InstructionCost] = field(default_factory=list)
     fixed: list[float | None] = field(default_factory=list)
     timed: list[Timed] = field(default_factory=list)
@@ -49,7 +51,7 @@ class Classes:
         return len(self.costs) - 1
 
 
-def classes_of(program: Program, flat: Flat, target: Target, lanes: Mapping[int, npt.NDArray[np.float64]]) -> Classes:
+def classes_of(program: Program, flat: Flat, target: Target, lanes: Mapping[int, Floats]) -> Classes:
     """The class of every issue. `lanes`: by instruction whose guards depend on data, the share of lanes that they leave in each execution."""
     found = Classes(np.zeros(len(flat.number), np.int64))
     for item, rows in zip(flat.prepared, flat.rows, strict=True):

@@ -89,9 +89,6 @@ def test_model_and_simulator_agree(tmp_path: Path, topology: str, columns: int, 
     cost = DataflowModel().predict(summarize(form.fusion), machine, ScheduleBatch.of(SCHEDULES))
     for row, one in enumerate(SCHEDULES):
         run = simulate(lower(tile(form.fusion, one, outputs=form.outputs), machine), None, machine, values=False)
-        every = simulate(run.program, None, machine, values=False, skipping=False)
-        assert every.cycles == run.cycles
-        assert every.joules == pytest.approx(run.joules)
         assert cost.seconds[row] == pytest.approx(run.seconds, rel=0.12)
         assert cost.joules[row] == pytest.approx(run.joules, rel=0.02)
 
