@@ -86,10 +86,14 @@ def round_to_tf32(array: Array) -> Array:
 def _drop_bits(single: Array, count: int) -> Array:
     """float32 with the low `count` bits of the mantissa rounded away."""
     bits = np.ascontiguousarray(single).reshape(single.shape).view(np.uint32)
-    half = np.uint32((1 << (count - 1)) - 1)
-    odd = (bits >> np.uint32(count)) & np.uint32(1)
-    rounded = (bits + half + odd) & np.uint32((0xFFFFFFFF << count) & 0xFFFFFFFF)
-    return np.where(np.isnan(single), np.float32(np.nan), rounded.view(np.float32)).astype(np.float32, copy=False)
+    rounded = bits >> np.uint32(count)
+    rounded &= np.uint32(1)
+    rounded += np.uint32((1 << (count - 1)) - 1)
+    rounded += bits
+    rounded &= np.uint32((0xFFFFFFFF << count) & 0xFFFFFFFF)
+    numbers: Array = np.asarray(rounded).view(np.float32)
+    undefined = np.isnan(single)
+    return np.where(undefined, np.float32(np.nan), numbers) if np.any(undefined) else numbers
 
 
 def _round_small(single: Array, dtype: DType) -> Array:

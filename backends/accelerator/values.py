@@ -19,7 +19,7 @@ from codesign.backends.accelerator.rewrite import map_reads
 from codesign.backends.accelerator.windows import BatchDomain, BatchEvaluator, places_of, window_of
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.core import Value
-from codesign.ir.dtypes import F32
+from codesign.ir.dtypes import F32, DType
 from codesign.ir.errors import EvaluationError
 from codesign.ir.index import Index, index
 from codesign.ir.interpreter.reduction import reduce_array
@@ -137,7 +137,7 @@ class Values:
             product = multiply(left, right, precision)
             if not overwrite:
                 product = product + self._read(op.target, (m, n), fixed, count)
-            self._write(op.target, (m, n), fixed, count, finish(product, dtype))
+            self._write(op.target, (m, n), fixed, count, finish(product, dtype), dtype)
 
     def _factor(
         self, factor: Read, scale: Read | None, axes: Sequence[Axis], fixed: Mapping[str, Any], count: int
@@ -149,7 +149,8 @@ class Values:
     def _load(self, op: Load, fixed: Mapping[str, Any], number: int, chosen: Ints) -> None:
         count = len(chosen)
         if op.keep is not None and fixed[str(op.keep.again)]:
-            self._write(op.target, op.axes, fixed, count, self._read(op.keep.place, op.axes, fixed, count))
+            kept = self._read(op.keep.place, op.axes, fixed, count)
+            self._write(op.target, op.axes, fixed, count, kept, op.keep.place.dtype)
             return
         domain = BatchDomain(op.axes, fixed, count)
         evaluator = BatchEvaluator(domain, self.data)
@@ -169,7 +170,7 @@ class Values:
             gathered = memory[places_of(op.source, op.indices, evaluator, memory, active)]
             lanes = np.where(active, gathered, idle)
         for place in (op.target, *(() if op.keep is None else (op.keep.place,))):
-            self._write(place, op.axes, fixed, count, lanes)
+            self._write(place, op.axes, fixed, count, lanes, op.source.type.dtype)
 
     def _store(self, op: Store, fixed: Mapping[str, Any], number: int, chosen: Ints) -> None:
         domain = BatchDomain(op.axes, fixed, len(chosen))
@@ -179,7 +180,8 @@ class Values:
         memory, dtype = self.data[op.target], op.target.type.dtype
         if not np.any(active):
             return
-        values = np.broadcast_to(convert(evaluator.scalar(op.source), dtype), domain.shape)
+        values = evaluator.scalar(op.source)
+        values = np.broadcast_to(values if op.source.dtype is dtype else convert(values, dtype), domain.shape)
         window = window_of(op.indices, domain, memory) if active is True and op.atomic is None else None
         if window is not None:
             window.write(values)
@@ -209,11 +211,19 @@ class Values:
         found = BatchEvaluator(domain, self.data).scalar(read) if window is None else window.read()
         return np.broadcast_to(found, (found.shape[0], *domain.shape[1:]))
 
-    def _write(self, target: Read, axes: Sequence[Axis], fixed: Mapping[str, Any], count: int, value: Any) -> None:
-        """Put values into scratchpad, converted to its dtype."""
+    def _write(
+        self,
+        target: Read,
+        axes: Sequence[Axis],
+        fixed: Mapping[str, Any],
+        count: int,
+        value: Any,
+        held: DType | None = None,
+    ) -> None:
+        """Put values into scratchpad, converted to its dtype; `held`: the dtype that they are values of already."""
         domain = BatchDomain(axes, fixed, count)
-        array = self.data[target.source]
-        converted = np.broadcast_to(convert(value, target.source.type.dtype), domain.shape)
+        array, dtype = self.data[target.source], target.source.type.dtype
+        converted = np.broadcast_to(value if held is dtype else convert(value, dtype), domain.shape)
         window = window_of(target.indices, domain, array)
         if window is not None:
             window.write(converted)

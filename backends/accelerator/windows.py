@@ -77,7 +77,8 @@ def window_of(indices: Sequence[Index], domain: BatchDomain, array: Array) -> Wi
         low, high = domain.reach(steps)
         for name, step in steps.items():
             strides[domain.axis[name] - 1] += step * below
-        if np.min(start) + low < 0 or np.max(start) + high >= size:
+        least, most = (start, start) if isinstance(start, int) else (np.min(start), np.max(start))
+        if least + low < 0 or most + high >= size:
             return None
         first, below = first + start * below, below * size
     if not array.flags.c_contiguous or any(span.size == 0 for span in domain.spans):
