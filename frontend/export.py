@@ -20,6 +20,7 @@ from codesign.frontend.aliases import aliases_bound
 from codesign.frontend.decompose import decomposed
 from codesign.frontend.flex_nodes import name_literals_of_functions
 from codesign.frontend.load import ModelSource
+from codesign.frontend.positions import positions_read
 from codesign.frontend.quantization import decompositions_of_quantisation
 from codesign.frontend.settings import settings_kept
 from codesign.frontend.structures import make_known, outputs_made_known, remark
@@ -119,13 +120,14 @@ def export_program(
     known = make_known((source.inputs, source.kwargs))
     for mode in modes:
         label = f"torch.export (strict={mode})"
-        started = time.perf_counter()
+        started, notes = time.perf_counter(), list[str]()
         try:
             with torch.no_grad(), settings_kept(), whole_stacks(), _quiet():
                 with ExitStack() as hooks:
                     if not mode:  # strict traces no hooks
                         hooks.enter_context(outputs_made_known(source.model, known))
                         hooks.enter_context(aliases_bound(source.model))
+                        hooks.enter_context(positions_read(source.model, notes))
                     program = torch.export.export(
                         source.model, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=mode
                     )
@@ -136,7 +138,7 @@ def export_program(
             reasons.append((label, error))
             continue
         seconds = (traced - started, time.perf_counter() - traced)
-        return Exported(program, label, seconds, (remark(known),) if known else ())
+        return Exported(program, label, seconds, (*notes, remark(known)) if known else tuple(notes))
     raise ExportFailure(reasons)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import sympy
 import torch
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils._sympy import functions as torch_sympy
 
 from codesign.ir.core import Symbol
@@ -17,6 +18,10 @@ from codesign.ir.index import Index, index, maximum, minimum
 
 _DIMENSION_NAME = re.compile(r"[ir]\d+")
 """What lowering calls the dimensions of a compute; a size symbol must not share such a name."""
+
+
+SIZE_BY_DATA = "take a part of a known length, or all of it and a mask (torch.arange(n) <= position)"
+"""What to do instead of a size that a number in a tensor decides."""
 
 
 class SymbolTable:
@@ -52,9 +57,10 @@ class SymbolTable:
                         self.declare(str(symbol), *range_of(ranges[symbol]), None)
 
     def declare_ranges(self, ranges: Any, hints: dict[str, int]) -> None:
-        """Every entry of `ExportedProgram.range_constraints`."""
+        """Every entry of `ExportedProgram.range_constraints` but for sizes that data decides, which what makes them declares."""
         for symbol, limits in ranges.items():
-            self.declare(str(symbol), *range_of(limits), hints.get(str(symbol)))
+            if not free_unbacked_symbols(symbol):
+                self.declare(str(symbol), *range_of(limits), hints.get(str(symbol)))
 
     def to_index(self, value: Any) -> Index:
         """An int, SymInt or sympy expression as an index expression; UnsupportedError for what has no such form."""
@@ -132,8 +138,7 @@ class SymbolTable:
             return self.unbacked[name]
         if name not in self.names or self.names[name] not in self.symbols:
             if name.startswith("u"):
-                hint = "make the shape independent of values, or pad to a bound"
-                raise UnsupportedError(f"a size depends on data ({name})", hint=hint)
+                raise UnsupportedError(f"a size depends on data ({name})", hint=SIZE_BY_DATA)
             self.declare(name, 0, None, None)
         return index(self.names[name])
 

@@ -22,7 +22,7 @@ from codesign.frontend.loops import Step, empty_results, part_of, scanned, with_
 from codesign.frontend.lowering.builder import Builder
 from codesign.frontend.lowering.products import EXACT, Allowed
 from codesign.frontend.lowering.registry import rule_for
-from codesign.frontend.symbols import SymbolTable
+from codesign.frontend.symbols import SIZE_BY_DATA, SymbolTable
 from codesign.ir.core import Block, Function, Module, Value, tensor_type
 from codesign.ir.errors import CodesignError, UnsupportedError
 from codesign.ir.index import Bounds, Index, index
@@ -59,6 +59,8 @@ class Translation:
         if meta.layout is not torch.strided:
             raise UnsupportedError(f"tensors of layout {meta.layout} are not supported", hint="use dense tensors")
         shape = tuple(self.symbols.to_index(size) for size in meta.shape)
+        if any(size.data() for size in shape):
+            raise UnsupportedError("a size depends on a number in a tensor", hint=SIZE_BY_DATA)
         return TensorType(from_torch_dtype(meta.dtype), shape)
 
     def named_type(self, meta: Any, what: str, node: Node) -> TensorType:

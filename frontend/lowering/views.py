@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from codesign.frontend.lowering.builder import Builder, Operand, Point, broadcast, literal, read, where
+from codesign.frontend.lowering.builder import Builder, Operand, Point, broadcast, data_index, literal, read, where
 from codesign.frontend.lowering.elementwise import converted
 from codesign.frontend.lowering.registry import lower
 from codesign.ir.core import Value, tensor_type
@@ -160,10 +160,27 @@ def _wrapped(i: Index, size: Index, extent: Index) -> Index:
 
 
 # -- parts -------------------------------------------------------------------------------------------------------------------
-def _clip(b: Builder, position: IndexLike | None, size: Index, default: IndexLike) -> Index:
-    """A slice bound as Python has it: negative from the end, then clipped to the dim."""
+Position = IndexLike | Scalar
+"""A place along a dim: a number, a size, or a number that is read from data."""
+
+
+def place_along(position: Position, size: Index) -> Index:
+    """A position as Python has it: negative ones count from the end."""
+    if isinstance(position, Scalar):
+        return data_index(position, size)
+    at = index(position)
+    if at.data():
+        return data_index(IndexValue(at), size)
+    return at + size if at.is_constant and at.constant < 0 else at
+
+
+def _clip(b: Builder, position: Position | None, size: Index, default: IndexLike) -> Index:
+    """A slice bound as Python has it: negative from the end, then clipped to the dim. One that data decides is not clipped: torch knows how long
+    the slice is only where it lies inside, and what reads or writes there sees to that."""
     if position is None:
         return index(default)
+    if isinstance(position, Scalar) or index(position).data():
+        return place_along(position, size)
     where_to = index(position)
     if where_to.is_constant and where_to.constant >= 2**62:
         return size
@@ -187,8 +204,8 @@ def slice_tensor(
     b: Builder,
     x: Value,
     dim: int = 0,
-    start: IndexLike | None = None,
-    end: IndexLike | None = None,
+    start: Position | None = None,
+    end: Position | None = None,
     step: IndexLike = 1,
 ) -> Value:
     source = shape_of(x)
@@ -200,22 +217,17 @@ def slice_tensor(
 
 
 @lower("aten.narrow.default", "aten.narrow_copy.default")
-def narrow(b: Builder, x: Value, dim: int, start: IndexLike, length: IndexLike) -> Value:
+def narrow(b: Builder, x: Value, dim: int, start: Position, length: IndexLike) -> Value:
     source = shape_of(x)
     dim = wrap(dim, len(source))
-    first = index(start)
-    if first.is_constant and first.constant < 0:
-        first = first + source[dim]
-    return _sliced(b, x, dim, first, 1, b.shape)
+    return _sliced(b, x, dim, place_along(start, source[dim]), 1, b.shape)
 
 
 @lower("aten.select.int", "aten.select_copy.int")
-def select_int(b: Builder, x: Value, dim: int, position: IndexLike) -> Value:
+def select_int(b: Builder, x: Value, dim: int, position: Position) -> Value:
     source = shape_of(x)
     dim = wrap(dim, len(source))
-    at = index(position)
-    if at.is_constant and at.constant < 0:
-        at = at + source[dim]
+    at = place_along(position, source[dim])
     return b.compute(b.shape, lambda i: read(x, (*i[:dim], at, *i[dim:])))
 
 
@@ -423,13 +435,10 @@ def edge_pad(b: Builder, x: Value, pad: Sequence[IndexLike]) -> Value:
 
 # -- writing into a part ---------------------------------------------------------------------------------------------------------
 @lower("aten.select_scatter.default")
-def select_scatter(b: Builder, x: Value, source: Value, dim: int, position: IndexLike) -> Value:
+def select_scatter(b: Builder, x: Value, source: Value, dim: int, position: Position) -> Value:
     shape = shape_of(x)
     dim = wrap(dim, len(shape))
-    at = index(position)
-    if at.is_constant and at.constant < 0:
-        at = at + shape[dim]
-
+    at = place_along(position, shape[dim])
     return b.scatter("set", x, shape_of(source), lambda i: ((*i[:dim], at, *i[dim:]), read(source, i)))
 
 
@@ -439,8 +448,8 @@ def slice_scatter(
     x: Value,
     source: Value,
     dim: int = 0,
-    start: IndexLike | None = None,
-    end: IndexLike | None = None,
+    start: Position | None = None,
+    end: Position | None = None,
     step: IndexLike = 1,
 ) -> Value:
     shape = shape_of(x)

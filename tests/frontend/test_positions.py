@@ -1,0 +1,96 @@
+"""Numbers of tensors in brackets: read and written at the places that Python means, and an error outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from codesign.frontend import capture
+from codesign.ir.errors import EvaluationError, UnsupportedError
+from codesign.ir.interpreter import evaluate
+from codesign.ir.tensor import Scatter
+
+FORMS: dict[str, Callable[..., Any]] = {
+    "read at a number": lambda k, n, pos: k[:, pos] + n[:, 0],
+    "read at an item": lambda k, n, pos: k[:, pos.item()] + n[:, 0],
+    "a window that ends at a number": lambda k, n, pos: k[:, pos - 2 : pos + 1] * n,
+    "a window of more dims": lambda k, n, pos: k[None, ..., pos - 2 : pos + 1].sum(-1),
+    "a window that starts at an item": lambda k, n, pos: k[:, pos.item() : pos.item() + 2].sum(-1),
+    "narrow": lambda k, n, pos: k.narrow(1, pos.item(), 2) + n,
+}
+"""Of a cache `k[4, 8]`, an entry `n[4, 1]` and a place."""
+
+WRITES: dict[str, Callable[..., Any]] = {
+    "a place": lambda k, n, pos: k.__setitem__((slice(None), pos), n[:, 0]),
+    "a place, of more dims": lambda k, n, pos: k.__setitem__((..., pos), n[None, :, 0]),
+    "a place, a number": lambda k, n, pos: k.__setitem__((..., pos), 3.0),
+    "an item": lambda k, n, pos: k.__setitem__((slice(None), pos.item()), n[:, 0]),
+    "a slice of numbers": lambda k, n, pos: k.__setitem__((slice(None), slice(pos, pos + 1)), n),
+    "a slice of items": lambda k, n, pos: k.__setitem__((slice(None), slice(pos.item(), pos.item() + 1)), n),
+    "a slice that ends there": lambda k, n, pos: k.__setitem__((slice(None), slice(pos - 1, 1 + pos)), n),
+    "a part by narrow": lambda k, n, pos: k.narrow(1, pos.item(), 1).copy_(n),
+}
+
+
+class Model(torch.nn.Module):
+    def __init__(self, *functions: Callable[..., Any]) -> None:
+        super().__init__()
+        self.functions = functions
+
+    def forward(self, k: torch.Tensor, n: torch.Tensor, pos: torch.Tensor) -> list[torch.Tensor]:
+        return [function(k, n, pos) for function in self.functions]
+
+
+def _written(write: Callable[..., Any]) -> Callable[..., Any]:
+    def function(k: torch.Tensor, n: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
+        k = k * 2
+        write(k, n, pos)
+        return k
+
+    return function
+
+
+def _inputs(place: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return torch.randn(4, 8), torch.randn(4, 1), torch.tensor(place)
+
+
+def test_values_at_other_places_than_the_example_s() -> None:
+    model = Model(*FORMS.values(), *map(_written, WRITES.values()))
+    captured = capture(model, _inputs(3))
+    assert sum(isinstance(op, Scatter) for op in captured.module.main.body.walk()) == len(WRITES)
+    assert captured.module.symbols == {}
+    for place in (3, 5):
+        inputs = _inputs(place)
+        found = evaluate(captured.module, captured.flatten_inputs(inputs))
+        for name, got, expected in zip((*FORMS, *WRITES), found, model(*inputs), strict=True):
+            torch.testing.assert_close(torch.from_numpy(got), expected, msg=name)
+
+
+def test_places_count_from_the_end_and_an_outside_is_an_error() -> None:
+    captured = capture(Model(FORMS["read at a number"], WRITES["a slice of numbers"]), _inputs(3))
+    assert any("taken to lie inside" in warning for warning in captured.warnings)
+    k, n, _ = _inputs(0)
+    before = k.clone()
+    found, _ = evaluate(captured.module, captured.flatten_inputs((k, n, torch.tensor(-2))))
+    torch.testing.assert_close(torch.from_numpy(found), before[:, 6] + n[:, 0])
+    with pytest.raises(EvaluationError, match="reaches 8"):
+        evaluate(captured.module, captured.flatten_inputs((k, n, torch.tensor(8))))
+    (written,) = (op for op in captured.module.main.body.ops if isinstance(op, Scatter))
+    assert written.within
+
+
+def _later(k: torch.Tensor, n: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
+    after = pos + 1
+    pos.add_(1)
+    return k[:, pos:after]
+
+
+@pytest.mark.parametrize("function", [lambda k, n, pos: k[:, : pos.item() + 1] * n, _later], ids=["prefix", "moved"])
+def test_a_length_that_data_decides_is_refused_with_what_to_do(function: Callable[..., Any]) -> None:
+    """Also where the number changed since another was made of it, so that how far they are apart is not known."""
+    with pytest.raises(UnsupportedError, match="a size depends on") as caught:
+        capture(Model(function), _inputs(3))
+    assert "mask" in str(caught.value.hint)
