@@ -18,15 +18,32 @@ def distinct(columns: Sequence[npt.ArrayLike]) -> tuple[Numbers, npt.NDArray[np.
     arrays = [np.asarray(column, dtype=np.int64) for column in columns]
     shape = np.broadcast_shapes(*(array.shape for array in arrays))
     codes: npt.NDArray[np.int64] = np.zeros((), dtype=np.int64)
-    count = 1  # different rows of the columns so far
-    values: list[Numbers] = []  # of each column so far, in the different rows
+    values: list[Numbers] = []  # of each column up to the last time that codes were ranked, by rank
+    further: list[Numbers] = []  # values of each column since then
+    count = 1  # codes that there may be
     for array in arrays:
         own, places = _ranked(array)
-        found, codes = _ranked(codes * len(own) + places)
-        values = [held[found // len(own)] for held in values] + [own[found % len(own)]]
-        count = len(found)
+        if count * len(own) > WIDEST:
+            values, codes = _squeezed(values, further, codes)
+            further, count = [], len(values[0]) if values else 1
+        codes = codes * len(own) + places
+        further.append(own)
+        count *= len(own)
+    values, codes = _squeezed(values, further, codes)
     flat = np.broadcast_to(codes, shape).ravel()
-    return np.stack(values, axis=-1) if values else np.zeros((count, 0), np.int64), flat
+    return np.stack(values, axis=-1) if values else np.zeros((1, 0), np.int64), flat
+
+
+def _squeezed(
+    values: Sequence[Numbers], further: Sequence[Numbers], codes: Numbers
+) -> tuple[list[Numbers], npt.NDArray[np.intp]]:
+    """Each column's values by the rank of a code among those that occur, and the ranks."""
+    found, ranks = _ranked(codes)
+    last = []
+    for own in reversed(further):
+        found, place = np.divmod(found, len(own))
+        last.append(own[place])
+    return [*(held[found] for held in values), *reversed(last)], ranks
 
 
 def _ranked(array: Numbers) -> tuple[Numbers, npt.NDArray[np.intp]]:

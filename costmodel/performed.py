@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,27 +26,40 @@ def performed(kernel: KernelSummary, schedule: Schedule) -> tuple[KernelSummary,
     return kernel.folded or kernel, replace(schedule, reduce=plain)
 
 
+Priced = tuple[CostBatch, Rows | None]
+"""Costs, and where each schedule's is among them (None: they are the schedules')."""
+
+
 def by_performance(
-    kernel: KernelSummary, schedules: ScheduleBatch, predict: Callable[[KernelSummary, ScheduleBatch, Rows], CostBatch]
+    kernel: KernelSummary, schedules: ScheduleBatch, predict: Callable[[KernelSummary, ScheduleBatch, Rows], Priced]
 ) -> CostBatch:
     """The prediction of a batch whose schedules fold or don't, each of what it performs; `predict` is told which rows of the batch it gets."""
     folds = _folding(schedules)
-    every = np.arange(len(schedules))
     if not folds.any():
-        return predict(kernel, schedules, every)
+        rows = np.arange(len(schedules))
+        return laid_out([(predict(kernel, schedules, rows), rows)])
     columns = {
         name: np.where(column == FOLD, LOOPED, column) if name.startswith("reduce.") else column
         for name, column in schedules.columns.items()
     }
     plain = ScheduleBatch(columns, schedules.common)
     if folds.all():
-        return predict(kernel.folded or kernel, plain, every)
-    rows = [np.flatnonzero(folds), np.flatnonzero(~folds)]
-    parts = [
-        predict(which, plain.take(some), some)
-        for which, some in zip((kernel.folded or kernel, kernel), rows, strict=True)
-    ]
-    return joined(parts, np.argsort(np.concatenate(rows), kind="stable"))
+        rows = np.arange(len(schedules))
+        return laid_out([(predict(kernel.folded or kernel, plain, rows), rows)])
+    parts = ((kernel.folded or kernel, np.flatnonzero(folds)), (kernel, np.flatnonzero(~folds)))
+    return laid_out([(predict(which, plain.take(rows), rows), rows) for which, rows in parts])
+
+
+def laid_out(parts: Sequence[tuple[Priced, Rows]]) -> CostBatch:
+    """The cost of each row of a batch from those of its parts."""
+    if len(parts) == 1 and parts[0][0][1] is None:
+        return parts[0][0][0]
+    order = np.empty(sum(len(rows) for _, rows in parts), dtype=np.intp)
+    before = 0
+    for (cost, places), rows in parts:
+        order[rows] = before + (np.arange(len(rows)) if places is None else places)
+        before += len(cost)
+    return joined([cost for (cost, _), _ in parts], order)
 
 
 def _folding(schedules: ScheduleBatch) -> npt.NDArray[np.bool_]:

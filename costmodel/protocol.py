@@ -96,14 +96,17 @@ class CostModel(Protocol):
 
 def joined(parts: list[CostBatch], order: np.ndarray[tuple[int], np.dtype[np.intp]]) -> CostBatch:
     """Batches of one kernel as one, its rows in the given order."""
+
+    def rows(columns: list[Any]) -> Any:
+        whole = columns[0] if len(columns) == 1 else np.concatenate(columns)
+        return whole[order]
+
     arrays: dict[str, Any] = {}
     for entry in fields(CostBatch):
-        first = getattr(parts[0], entry.name)
-        if isinstance(first, np.ndarray):
-            arrays[entry.name] = np.concatenate([getattr(part, entry.name) for part in parts])[order]
+        if isinstance(getattr(parts[0], entry.name), np.ndarray):
+            arrays[entry.name] = rows([getattr(part, entry.name) for part in parts])
     details = {}
     for name in parts[0].details:
-        columns = [np.broadcast_to(part.details[name], (len(part),)) for part in parts]
-        details[name] = np.concatenate(columns)[order]
+        details[name] = rows([np.broadcast_to(part.details[name], (len(part),)) for part in parts])
     remarks = tuple(dict.fromkeys(remark for part in parts for remark in part.remarks))
     return replace(parts[0], **arrays, details=details, remarks=remarks)

@@ -101,9 +101,7 @@ def _bytes_of(panels: Sequence[Panels]) -> tuple[float, float]:
 
 
 def _refuse_what_does_not_fit(kernel: KernelSummary, machine: Machine, found: Occupancy) -> None:
-    texts = np.full(1, "", dtype=object)
-    reasons(found, texts)
-    why = str(texts[0])
+    _, (why,) = map(np.ravel, reasons(found))
     if why:
         message = f"{kernel.name} does not fit on {machine.name}: {why}"
         raise ScheduleError(message, hint="smaller tiles or fewer stages")

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from codesign.costmodel.gpu.done import work_of
 from codesign.costmodel.gpu.generator import Held, Issued, code_generator
@@ -14,14 +13,13 @@ from codesign.costmodel.gpu.geometry import FOLD, LOOPED, Array, Geometry, secto
 from codesign.costmodel.gpu.library_work import product_work, unflatten
 from codesign.costmodel.gpu.phases import parts_of
 from codesign.costmodel.gpu.program import Program, program_of
+from codesign.costmodel.gpu.taking import Rows, taken
 from codesign.costmodel.gpu.tiles import Tiles
 from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.structures import Structure, Text, structures
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import ScheduleError
-
-Rows = npt.NDArray[np.int64]
 
 TOGETHER = 4096
 """Schedules of a batch up to which all are priced by each of its texts, which takes less time than to part them: what texts have in common is
@@ -36,7 +34,7 @@ def block_work(
     if not compiled and any(nest.contraction is not None for nest in kernel.nests):
         warps, unit = knobs.get("warps", 4.0), knobs.get("vector_unit", 0.0)
         return product_work(kernel, g, unit, warps, wide_of(machine), sector_bytes(machine)), None
-    count = max((len(column) for column in knobs.values() if np.ndim(column)), default=1)
+    count = max((np.shape(column)[-1] for column in knobs.values() if np.ndim(column)), default=1)
     every = _Blocks(kernel, g, machine, knobs, compiled)
     found = [*_structures(kernel, g, knobs, count)]
     parts: list[tuple[Work, Held | None]] = []
@@ -137,8 +135,8 @@ class _Blocks:
 
     def taken(self, rows: Rows, count: int) -> _Blocks:
         """Those of some of the schedules."""
-        some = {name: _rows(column, rows, count) for name, column in self.knobs.items()}
-        return _Blocks(self.kernel, _taken(self.g, rows, count), self.machine, some, self.code is not None)
+        g, knobs = taken(self.g, rows, count), taken(self.knobs, rows, count)
+        return _Blocks(self.kernel, g, self.machine, knobs, self.code is not None)
 
 
 def issuing(w: Work, issued: Issued) -> Work:
@@ -151,23 +149,6 @@ def _refused(structure: Structure) -> tuple[Work, Held]:
     return Work(request_clocks=0.0, refused=np.array([structure.reason], dtype=object)), Held(24.0, 0.0)
 
 
-def _rows(value: Array, rows: Rows, count: int) -> Array:
-    """What some schedules have of a column."""
-    return value[..., rows] if np.ndim(value) and np.shape(value)[-1] == count else value
-
-
-def _taken(g: Geometry, rows: Rows, count: int) -> Geometry:
-    """The tilings of some of the schedules."""
-    given = {field.name: getattr(g, field.name) for field in fields(g)}
-    taken = {
-        name: {key: _rows(each, rows, count) for key, each in value.items()}
-        if isinstance(value, dict)
-        else _rows(value, rows, count)
-        for name, value in given.items()
-    }
-    return replace(g, **taken)
-
-
 def _joined(values: Sequence[Array], rows: Sequence[Rows], count: int) -> Array:
     """The column of all schedules from those of each structure."""
     first = values[0]
@@ -176,7 +157,7 @@ def _joined(values: Sequence[Array], rows: Sequence[Rows], count: int) -> Array:
     leading = np.broadcast_shapes(*(np.shape(value)[:-1] for value in values))
     every = np.empty((*leading, count), dtype=np.result_type(*(np.asarray(value) for value in values)))
     for some, value in zip(rows, values, strict=True):
-        every[..., some] = _rows(value, some, count)
+        every[..., some] = taken(value, some, count)
     return every
 
 

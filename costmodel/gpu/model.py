@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,14 +12,17 @@ import numpy.typing as npt
 
 from codesign.costmodel.gpu.energy import total_joules
 from codesign.costmodel.gpu.generator import code_generator
+from codesign.costmodel.gpu.geometry import Array
+from codesign.costmodel.gpu.grid import Grid
 from codesign.costmodel.gpu.intervals import Widening, common_share, distances, holding, widened
 from codesign.costmodel.gpu.occupancy import Known, known, reasons
 from codesign.costmodel.gpu.overlap import THROTTLE, raised
 from codesign.costmodel.gpu.parameters import Calibration, load_calibration
 from codesign.costmodel.gpu.strands import of_one_code, side_by_side
-from codesign.costmodel.gpu.timing import Estimate, estimate
+from codesign.costmodel.gpu.taking import taken
+from codesign.costmodel.gpu.timing import Estimate, case_of, computed, timed
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.performed import Rows, by_performance
+from codesign.costmodel.performed import Priced, Rows, by_performance, laid_out
 from codesign.costmodel.protocol import CostBatch, Floats, Reported
 from codesign.costmodel.summary import KernelSummary, Nest
 from codesign.costmodel.tested import ASSUMED
@@ -26,7 +30,7 @@ from codesign.ir.errors import MachineError
 from codesign.ir.schedule import Schedule, ScheduleBatch
 
 TERM_NAMES = ("launch", "fill", "tensor", "vector", "l2", "dram", "store", "requests", "power", "latency", "reduction")
-CHUNK = 1 << 14
+CHUNK = 1 << 15
 """Schedules that are priced at once: their arrays still lie in a core's caches."""
 
 
@@ -52,12 +56,13 @@ class GpuTileModel:
 
         def alone(nest: KernelSummary, some: ScheduleBatch, held: Known | None) -> CostBatch:
             """Schedules of one loop nest; `held`: of each row, what a block of its code holds."""
-            if not self.compiled:
-                return self._predict(nest, machine, some, sizes, held)
 
-            def predict(which: KernelSummary, part: ScheduleBatch, rows: Rows) -> CostBatch:
+            def predict(which: KernelSummary, part: ScheduleBatch, rows: Rows) -> Priced:
                 return self._predict(which, machine, part, sizes, None if held is None else held.take(rows))
 
+            if not self.compiled:
+                rows = np.arange(len(some))
+                return laid_out([(predict(nest, some, rows), rows)])
             return by_performance(nest, some, predict)
 
         if not kernel.strands:
@@ -73,7 +78,7 @@ class GpuTileModel:
         schedules: ScheduleBatch,
         sizes: Mapping[str, int] | None,
         report: Known | None,
-    ) -> CostBatch:
+    ) -> Priced:
         if machine.kind != "gpu":
             raise MachineError(
                 f"{machine.name} is not a GPU", hint="cost_model_for(machine) picks the model of a machine"
@@ -93,37 +98,34 @@ class GpuTileModel:
         if kernel.tested and "skip" in knobs:  # loads in a block that may be left out do not run ahead
             knobs["pipeline"] = np.where(knobs["skip"] > 0, 1, knobs.get("pipeline", 1)).astype(np.float32)
         values = {name: float(value) for name, value in (sizes or {}).items()}
-        terms = np.empty((len(TERM_NAMES), count)).T  # a term's values lie together
-        details = {name: np.empty(count) for name in DETAILS}
-        joules = np.empty(count)
-        reason, fits = np.full(count, "", dtype=object), np.empty(count, dtype=np.bool_)
-        for start in range(0, count, CHUNK):
-            rows = slice(start, min(start + CHUNK, count))
-            part = {name: column[rows] if len(column) > 1 else column for name, column in knobs.items()}
-            told = None if report is None else report.take(rows)
-            order = schedules.common.order
-            found = estimate(kernel, machine, part, values, calibration.parameters, order, self.compiled, told)
-            ledger(found, rows.stop - start, terms[rows])
-            joules[rows] = found.joules
-            for name, value in _details(found).items():
-                details[name][rows] = value
-            fits[rows] = reasons(found.occupancy, reason[rows])
+        grid = Grid.of(knobs, count) if report is None else Grid(knobs, count)
+        count, found = grid.points, _Points.empty(grid)
+        for rows in _slices(grid.rest, CHUNK // prod(grid.axes[1:])):
+            part, told = taken(grid.knobs, rows, grid.rest), None if report is None else report.take(rows)
+            case = case_of(kernel, machine, part, values, calibration.parameters, self.compiled, told)
+            done, size = computed(case), rows.stop - rows.start
+            for some in _slices(size, CHUNK // prod(grid.axes)):
+                here = slice(rows.start + some.start, rows.start + some.stop)
+                c, computing = case.taken(some, size), taken(done, some, size)
+                found.put(here, timed(c, computing, schedules.common.order))
+        terms = found.terms.reshape(len(TERM_NAMES), count).T
+        details = {name: value.reshape(count) for name, value in found.details.items()}
         total = terms.sum(axis=1)
-        seconds = np.where(fits, total, np.inf)
+        seconds = np.where(found.fits.reshape(count), total, np.inf)
         far = distances_of(kernel, calibration)
         low, high = widened(spread_of(calibration, terms, family_of(kernel)), far)
         read, write = details["dram_read_bytes"], details["dram_write_bytes"]
-        joules = total_joules(joules, total, machine)
+        joules = total_joules(found.joules.reshape(count), total, machine)
         remarks = domain_remarks(kernel, machine, calibration)
         said = (ASSUMED,) if kernel.tested and np.any(given.get("skip", 0)) else ()
-        return CostBatch(
+        cost = CostBatch(
             seconds=seconds,
             terms=terms,
             term_names=TERM_NAMES,
             low=seconds * low,
             high=seconds * high,
             in_domain=np.full(count, not remarks),
-            reason=reason,
+            reason=found.reason.reshape(count),
             joules=joules,
             dram_bytes=read + write,
             details=details,
@@ -131,6 +133,7 @@ class GpuTileModel:
             spreads={each.name: each.spread for each in far},
             residual=residual_of(kernel),
         )
+        return cost, grid.places
 
 
 def knob_columns(schedules: ScheduleBatch) -> dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:
@@ -177,31 +180,66 @@ def _details(found: Estimate) -> dict[str, Any]:
     return dict(zip(DETAILS, (*values, found.grid, found.dram_read, found.dram_write, found.flops), strict=True))
 
 
-def ledger(found: Estimate, count: int, out: Floats | None = None) -> Floats:
-    """Terms [count, T] in the order of TERM_NAMES, written to `out` if given; rows sum to the total.
+def _slices(count: int, most: int) -> Iterator[slice]:
+    """Parts of so many of `count` things."""
+    step = max(most, 1)
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+
+@dataclass(frozen=True)
+class _Points:
+    """What the points of a grid cost: `terms` [T, *axes, rest], the others [*axes, rest]."""
+
+    terms: Floats
+    joules: Floats
+    details: Mapping[str, Floats]
+    reason: npt.NDArray[np.object_]
+    fits: npt.NDArray[np.bool_]
+
+    @staticmethod
+    def empty(grid: Grid) -> _Points:
+        shape = *grid.axes, grid.rest
+        details = {name: np.empty(shape) for name in DETAILS}
+        fits = np.empty(shape, dtype=np.bool_)
+        return _Points(np.empty((len(TERM_NAMES), *shape)), np.empty(shape), details, np.full(shape, "", object), fits)
+
+    def put(self, rest: slice, found: Estimate) -> None:
+        """What some points of the last axis cost, along all others."""
+        for row, term in zip(self.terms[..., rest], terms_of(found), strict=True):
+            row[...] = term
+        self.joules[..., rest] = found.joules
+        for name, value in _details(found).items():
+            self.details[name][..., rest] = value
+        self.fits[..., rest], self.reason[..., rest] = reasons(found.occupancy)
+
+
+def ledger(found: Estimate, count: int) -> Floats:
+    """Terms [count, T] in the order of TERM_NAMES; rows sum to the total."""
+    terms = np.empty((len(TERM_NAMES), count))  # a term's values lie together
+    for row, term in zip(terms, terms_of(found), strict=True):
+        row[...] = term
+    return terms.T
+
+
+def terms_of(found: Estimate) -> list[Array]:
+    """The terms in the order of TERM_NAMES, which sum to the total.
 
     What runs at the same time shares the time in proportion to the fourth power: the resource that bounds gets nearly
     all. The power limit gets its part of the norm by which it throttles, so that it bounds only what draws it.
     """
-    terms = np.empty((len(TERM_NAMES), count)).T if out is None else out
     busy = [name for name in TERM_NAMES[2:10] if name != "power"]
     whole: Any = 1e-300
-    powers = []
+    shares: dict[str, Array] = {}
     for name in busy:
         square = np.square(np.asarray(found.resources[name]) * 1e6)
-        powers.append(np.square(square))
-        whole = whole + powers[-1]
+        shares[name] = np.square(square)
+        whole = whole + shares[name]
     fill = np.minimum(found.resources["fill"], found.exposed)
     rest = found.total - found.launch - found.reduction - fill
     limited = rest * raised(found.resources["power"] / found.total, THROTTLE)
     scale = (rest - limited) / whole
-    terms[:, 0] = found.launch
-    terms[:, 1] = fill
-    for name, power in zip(busy, powers, strict=True):
-        terms[:, TERM_NAMES.index(name)] = power * scale
-    terms[:, TERM_NAMES.index("power")] = limited
-    terms[:, 10] = found.reduction
-    return terms
+    terms = {name: share * scale for name, share in shares.items()} | {"power": limited}
+    return [found.launch, fill, *(terms[name] for name in TERM_NAMES[2:10]), found.reduction]
 
 
 REGIMES = ("launch", "memory", "compute")

@@ -160,32 +160,28 @@ def held_by_library(work: Work, machine: Machine, warps: Array, pipeline: Array)
     return Held(registers, shared)
 
 
-def reasons(found: Occupancy, texts: npt.NDArray[np.object_]) -> npt.NDArray[np.bool_]:
-    """Write into `texts` why each schedule does not fit; those that fit keep their text, and are told."""
-    refused: Array = np.False_
-    if np.ndim(found.refused) or found.refused:
-        why = np.broadcast_to(np.asarray(found.refused, dtype=object), texts.shape)
-        refused = why != ""
-        texts[refused] = why[refused]
-    shared, threads, blocks, spilled, registers, missing, most_spilled = (
-        np.broadcast_to(part, texts.shape)
-        for part in (
-            found.shared_bytes,
-            found.threads,
-            found.blocks,
-            found.spilled,
-            found.registers,
-            found.missing_warps,
-            found.most_spilled,
-        )
+def reasons(found: Occupancy) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.object_]]:
+    """Of each schedule whether it fits, and why it does not ("" where it does)."""
+    columns = (
+        found.shared_bytes,
+        found.threads,
+        found.blocks,
+        found.spilled,
+        found.registers,
+        found.missing_warps,
+        found.most_spilled,
+        found.refused,
     )
+    shared, threads, blocks, spilled, registers, missing, most_spilled, refusals = np.broadcast_arrays(*columns)
+    texts = np.array(refusals, dtype=object)
+    refused = texts != ""
     spills = spilled > most_spilled
     left = ~refused & (
         (missing > 0) | (blocks < 1) | spills | (shared > found.shared_limit) | (threads > found.threads_limit)
     )
     fits: npt.NDArray[np.bool_] = ~(left | refused)
     if not left.any():
-        return fits
+        return fits, texts
     left = _explain(texts, left, missing > 0, missing, "warp_specialize: needs {:,.0f} warps more")
     text = f"shared memory: needs {{:,.0f}} B, limit {found.shared_limit:,.0f} B"
     left = _explain(texts, left, shared > found.shared_limit, shared, text)
@@ -195,13 +191,13 @@ def reasons(found: Occupancy, texts: npt.NDArray[np.object_]) -> npt.NDArray[np.
         text = f"registers: needs {{:,.0f}} a thread, limit {limit:,.0f}"
         left = _explain(texts, left, spills & (registers == limit), registers + spilled / 4.0, text)
     _explain(texts, left, left, registers * threads, "registers: {:,.0f} for one block exceed those of an SM")
-    return fits
+    return fits, texts
 
 
 def _explain(texts: npt.NDArray[np.object_], left: Array, why: Array, needs: Array, text: str) -> Array:
     """Write a reason with each need where it is `why` and none is written yet; where none is written after it."""
-    rows = np.flatnonzero(left & why)
-    if len(rows):
-        values, which = np.unique(np.rint(needs[rows]), return_inverse=True)
-        texts[rows] = np.array([text.format(float(value)) for value in values], dtype=object)[which]
+    where = left & why
+    if where.any():
+        values, which = np.unique(np.rint(needs[where]), return_inverse=True)
+        texts[where] = np.array([text.format(float(value)) for value in values], dtype=object)[which]
     return left & ~why

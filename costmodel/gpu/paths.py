@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from codesign.costmodel.gpu.occupancy import Occupancy
 from codesign.costmodel.gpu.overlap import INNER, overlap
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.streaming import ARRIVAL, trip_seconds
+from codesign.costmodel.gpu.taking import Rows, taken
 from codesign.costmodel.gpu.traffic import Traffic
 from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
@@ -30,9 +31,9 @@ Hopper GPU Architecture, 2024)."""
 
 @dataclass
 class Case:
-    """A kernel under schedules on a chip: the `work` of a block, the `tiling`, what blocks read and write, how many are `resident` on an SM
+    """A kernel under schedules on a chip: the `work` of a block, the `tiling`, how many blocks are `resident` on an SM
     and in the chip's `slots`, how many the `busiest` SM has and in how many `rounds`. `idle`: blocks that have nothing to do. `chained`: the most
-    contractions of which each needs the one before."""
+    contractions of which each needs the one before. Nothing of it depends on the order in which blocks run."""
 
     kernel: KernelSummary
     machine: Machine
@@ -45,7 +46,6 @@ class Case:
     idle: Array
     tiling: Geometry
     work: Work
-    traffic: Traffic
     occupancy: Occupancy
     warps: Array
     pipeline: Array
@@ -58,6 +58,15 @@ class Case:
     def summing(self) -> bool:
         """A library's product whose threads each have many sums: none waits for another."""
         return "step_slots" in self.knobs
+
+    def taken(self, rows: Rows | slice, count: int) -> Case:
+        """That of some of its `count` schedules."""
+        return replace(self, **{name: taken(getattr(self, name), rows, count) for name in BY_SCHEDULE})
+
+
+_BLOCK = ("knobs", "tiling", "work", "occupancy", "idle", "warps", "pipeline")
+BY_SCHEDULE = (*_BLOCK, "resident", "slots", "busiest", "rounds")
+"""What of a case has values by schedule."""
 
 
 @dataclass
@@ -104,9 +113,9 @@ class Path:
     reduction: Array
 
 
-def chained_path(c: Case, q: Computing, m: Moving) -> Path:
+def chained_path(c: Case, t: Traffic, q: Computing, m: Moving) -> Path:
     """Of a chain of products."""
-    w, g, t, p, chip = c.work, c.tiling, c.traffic, c.p, c.chip
+    w, g, p, chip = c.work, c.tiling, c.p, c.chip
     block = chain_block(
         w, c.knobs, c.sizes, p,
         missed=t.missed, in_flight_bytes=m.in_flight_block,
@@ -127,9 +136,9 @@ def chained_path(c: Case, q: Computing, m: Moving) -> Path:
     return Path(fill, chain, busy, fill, reduction)  # what is exposed is a part of the path
 
 
-def plain_path(c: Case, q: Computing, m: Moving) -> Path:
+def plain_path(c: Case, t: Traffic, q: Computing, m: Moving) -> Path:
     """Of one product, or of none."""
-    w, g, t, p, chip = c.work, c.tiling, c.traffic, c.p, c.chip
+    w, g, p, chip = c.work, c.tiling, c.p, c.chip
     waited = chip.l2_latency + (chip.dram_latency - chip.l2_latency) * t.missed
     arrival = waited * ARRIVAL / (c.pipeline - 0.5)
     step = w.trips * trip_depth(w, bool(chip.wide)) * p.step_clocks / chip.clock

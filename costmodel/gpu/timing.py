@@ -113,11 +113,17 @@ def estimate(
     Besides the size symbols, `sizes` may say how much longer the longest block is than the mean one (`skew`) and what
     operations of the tensor unit went before in one go (`run_operations`), which lower the clock.
     """
-    chip = Chip.of(machine, p, sustained_clock(machine, sizes.get("run_operations", 0.0), p))
-    c = _case(kernel, machine, knobs, sizes, p, chip, order, compiled, report)
-    computing, moving = _computing(c), _moving(c)
-    path = chained_path(c, computing, moving) if c.chained > 1 else plain_path(c, computing, moving)
-    w, g, t = c.work, c.tiling, c.traffic
+    c = case_of(kernel, machine, knobs, sizes, p, compiled, report)
+    return timed(c, computed(c), order)
+
+
+def timed(c: Case, computing: Computing, order: tuple[str, ...]) -> Estimate:
+    """The time of a kernel whose blocks run in this order of dims, so many tiles of the slowest together as `group` says."""
+    kernel, machine, sizes, p, chip, compiled = c.kernel, c.machine, c.sizes, c.p, c.chip, c.compiled
+    t = _read_and_written(c, order)
+    moving = _moving(c, t)
+    path = chained_path(c, t, computing, moving) if c.chained > 1 else plain_path(c, t, computing, moving)
+    w, g = c.work, c.tiling
     further = further_launches(g, c.knobs, c.idle)
     launch = p.launch_seconds + p.helper_seconds * further
     if not compiled:
@@ -173,18 +179,17 @@ def estimate(
     )
 
 
-def _case(
+def case_of(
     kernel: KernelSummary,
     machine: Machine,
     knobs: Mapping[str, Array],
     sizes: Mapping[str, Array],
     p: Parameters,
-    chip: Chip,
-    order: tuple[str, ...],
     compiled: bool,
     report: Known | None,
 ) -> Case:
-    """The block, how many of it run where, and what they read from DRAM."""
+    """The block, and how many of it run where; see `estimate`."""
+    chip = Chip.of(machine, p, sustained_clock(machine, sizes.get("run_operations", 0.0), p))
     warps, pipeline = knobs.get("warps", 4.0), np.maximum(knobs.get("pipeline", 1.0), 1.0)
     knobs, idle = launched(kernel, knobs, sizes, chip.sms)
     g = geometry(kernel, knobs, sizes, chip.sms)
@@ -196,10 +201,6 @@ def _case(
     if "blocks_limit" in knobs:  # persistent kernels keep so many blocks on an SM
         resident = np.minimum(resident, knobs["blocks_limit"])
     slots = chip.sms * resident
-    absorbed = ABSORBED if chip.bulk else 0.0
-    group = knobs.get("group", 1.0)
-    l2 = chip.cache_bytes
-    t = traffic(kernel, g, slots, group, order, l2, p.warm, p.write_gap, absorbed, chip.halved, w.sweeps)
     busiest = busiest_sm(g.grid, slots, chip.sms, sizes.get("skew", 1.0) * g.skew)
     return Case(
         kernel=kernel,
@@ -213,7 +214,6 @@ def _case(
         idle=idle,
         tiling=g,
         work=w,
-        traffic=t,
         occupancy=found,
         warps=warps,
         pipeline=pipeline,
@@ -224,7 +224,15 @@ def _case(
     )
 
 
-def _computing(c: Case) -> Computing:
+def _read_and_written(c: Case, order: tuple[str, ...]) -> Traffic:
+    """What blocks that run in this order read from DRAM and write to it."""
+    chip, p = c.chip, c.p
+    absorbed = ABSORBED if chip.bulk else 0.0
+    shared = chip.cache_bytes, p.warm, p.write_gap, absorbed, chip.halved
+    return traffic(c.kernel, c.tiling, c.slots, c.knobs.get("group", 1.0), order, *shared, c.work.sweeps)
+
+
+def computed(c: Case) -> Computing:
     """What one SM computes and is fed with."""
     w, g, p, chip, knobs = c.work, c.tiling, c.p, c.chip, c.knobs
     chained = c.chained > 1
@@ -246,9 +254,9 @@ def _computing(c: Case) -> Computing:
     return Computing(tensor, vector, operands, compute, requests, efficiency, beside, spilled, asked)
 
 
-def _moving(c: Case) -> Moving:
+def _moving(c: Case, t: Traffic) -> Moving:
     """L2 and DRAM, which all SMs share."""
-    w, g, t, p, chip = c.work, c.tiling, c.traffic, c.p, c.chip
+    w, g, p, chip = c.work, c.tiling, c.p, c.chip
     arriving = w.load_bytes - w.shared_loads if chip.wide == 2 else w.load_bytes  # a pair of SMs keeps half each
     both = chip.halved and c.chained > 0  # of a halved L2: streams are written where they are read next
     stored = w.store_bytes * (2.0 if both else 1.0)

@@ -1,0 +1,64 @@
+"""A batch whose schedules are points of a grid costs what they cost each by itself, in whatever order and however often they are asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from codesign.costmodel import workloads
+from codesign.costmodel.gpu import grid
+from codesign.costmodel.gpu.grid import Grid
+from codesign.costmodel.machine import load_machine
+from codesign.costmodel.models import cost_model_for
+from codesign.costmodel.protocol import CostBatch
+from codesign.ir.schedule import ScheduleBatch
+from codesign.passes.schedule.build import space
+
+SIZES = {"M": 512, "N": 384, "K": 1000}
+
+
+def knobs_of(batch: ScheduleBatch) -> dict[str, np.ndarray]:
+    return {name: np.asarray(column, dtype=np.float32) for name, column in batch.columns.items()}
+
+
+@pytest.mark.parametrize("machine", ["h100_sxm", "mi300x"])
+@pytest.mark.parametrize("kept", [1.0, 0.8, 0.1])
+def test_a_grid_costs_what_its_schedules_cost(machine: str, kept: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, kernel = load_machine(machine), workloads.gemm("f16")
+    offered = space(kernel, target, SIZES)
+    codes = offered.sample(8000, np.random.default_rng(1))
+    codes = codes[np.random.default_rng(2).integers(len(codes), size=int(kept * len(codes)))]
+    model, batch = cost_model_for(target), offered.batch(codes)
+
+    def priced() -> CostBatch:
+        return model.predict(kernel, target, batch, SIZES)
+
+    found = priced()
+    monkeypatch.setattr(grid, "FEWEST", len(batch) + 1)
+    alone = priced()
+    for name in ("seconds", "terms", "low", "high", "joules", "dram_bytes", "reason"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
+    for name, column in alone.details.items():
+        np.testing.assert_array_equal(found.details[name], column)
+
+
+def test_every_schedule_is_at_its_place_of_the_grid() -> None:
+    rng = np.random.default_rng(3)
+    axes = {"group": [1, 8], "tile.m": [16, 32, 64], "pipeline": [1, 2, 3], "warps": [4, 8], "split.k": [1, 2]}
+    every = np.stack([axis.ravel() for axis in np.meshgrid(*axes.values(), indexing="ij")])
+    columns = dict(zip(axes, every[:, rng.integers(every.shape[1], size=3000)], strict=True))
+    found = Grid.of(knobs_of(ScheduleBatch(columns)), 3000)
+    assert found.axes == (2, 3, 2)
+    assert found.rest == 6
+    assert found.places is not None
+    for name, column in columns.items():
+        laid = np.broadcast_to(found.knobs[name], (*found.axes, found.rest)).ravel()
+        np.testing.assert_array_equal(laid[found.places], column)
+
+
+def test_schedules_that_are_few_of_a_grids_points_are_no_grid() -> None:
+    rng = np.random.default_rng(4)
+    columns = {name: rng.integers(1000, size=2000) for name in ("group", "pipeline", "warps", "tile.m")}
+    found = Grid.of(knobs_of(ScheduleBatch(columns)), 2000)
+    assert found.places is None
+    assert found.points == 2000
