@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "zoo.json"
-KINDS = ("plain", "recent", "language", "text", "vision", "audio", "diffusion", "caches", "training")
+KINDS = ("plain", "recent", "newest", "language", "text", "vision", "audio", "diffusion", "caches", "training")
 LARGEST_SHARE = 0.05
 """Of the predicted time, for the external calls of one operator."""
 

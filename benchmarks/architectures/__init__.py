@@ -25,3 +25,9 @@ def architecture(make: Callable[[], Example]) -> Callable[[], Example]:
     """Register one under the name of its function."""
     FORWARD[make.__name__] = make
     return make
+
+
+def step(make: Callable[[], Example]) -> Callable[[], Example]:
+    """Register one step under the name of its function."""
+    STEPS[make.__name__] = make
+    return make

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from codesign.ir.core import Block, Value
+from codesign.ir.errors import ScheduleError
 from codesign.ir.filled import Filled
 from codesign.ir.fold import Fold
 from codesign.ir.index import Index
@@ -25,6 +26,9 @@ from codesign.ir.writes import Write
 
 Output = tuple[Value, tuple[Index, ...]]
 """A buffer and where a result goes in it: one index per buffer dim over the result's dims."""
+
+_WITHIN_ITSELF = 3
+"""Loops along one dim that may lie in each other (sums by rows of sums by columns of ...): steps, and the text, grow as the power."""
 
 
 class Program(Values):
@@ -134,6 +138,11 @@ class Program(Values):
         if not loops:
             return [task.step(scope, values) for task, values in zip(tasks, carried, strict=True)]
         plan = self.domain.plans[loops[0]]
+        if scope.times(plan.name) >= _WITHIN_ITSELF:
+            raise ScheduleError(
+                f"reduce.{plan.name}: sums of sums along it take {_WITHIN_ITSELF + 1} loops, each in the one before",
+                hint=f"reduce.{plan.name}=resident",
+            )
         location = merge(task.compute.location for task in tasks)
         for steps, variable, body in self._stretches(scope, plan, loops[1:], tasks, carried):
             initial = [value for values in carried for value in values]

@@ -61,6 +61,14 @@ class Scope:
         """Whether some lanes along a dim may lie outside of its extent here."""
         return plan.remainder and not (self.filled is not None and plan.name in self.filled.whole)
 
+    def times(self, dim: str) -> int:
+        """How many of the loops around go along a dim."""
+        scope: Scope | None = self
+        found = 0
+        while scope is not None:
+            found, scope = found + (scope.binds == dim), scope.parent
+        return found
+
     def carried(self, value: Value) -> Tile | None:
         """The tile that a value stands for here."""
         scope: Scope | None = self

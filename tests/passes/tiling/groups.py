@@ -75,6 +75,24 @@ def products(rows: int, depth: int, columns: list[int], dtype: str = "f32", furt
     return fusion
 
 
+def balanced(batch: int, rows: int, columns: int, rounds: int) -> Fusion:
+    """A matrix for each batch, divided by the sums of its rows, then by those of its columns, in turn."""
+    points = dims(b=batch, i=rows, j=columns)
+    at = [dim.name for dim in points]
+    x = Value(tensor(F32, batch, rows, columns), "x")
+    last = Compute(points, apply("exp", Read(x, at)), name="e")
+    computes = [last]
+    for _ in range(rounds):
+        for along in ("j", "i"):
+            kept = [dim for dim in points if dim.name != along]
+            over = [dim for dim in points if dim.name == along]
+            total = Compute(kept, Read(last.result, at), reductions=over, monoid="sum", name="s")
+            quotient = apply("div", Read(last.result, at), Read(total.result, [dim.name for dim in kept]))
+            last = Compute(points, quotient, name="m")
+            computes += [total, last]
+    return group(computes, [last])
+
+
 def softmax(rows: int, columns: int, *, causal: bool = False) -> Fusion:
     x = Value(tensor(F32, rows, columns), "x")
     score: Scalar = Read(x, ["i", "j"])

@@ -216,3 +216,13 @@ def test_a_schedule_that_does_not_apply_says_why(schedule: Schedule, message: st
     with pytest.raises(ScheduleError) as caught:
         lower(groups.gemm(8, 8, 8), schedule)
     assert message in str(caught.value)
+
+
+def test_sums_of_sums_along_two_dims_in_turn_hold_them_whole() -> None:
+    """Each loop would lie in the one before, and the text would double with each round: such a schedule is refused, a whole one is not."""
+    kernel = groups.check(
+        groups.balanced(12, 4, 5, rounds=6), Schedule({"b": 4}, reduce={"i": "resident", "j": "resident"})
+    )
+    assert not any(op.opcode == "for" for op in kernel.body.walk())
+    with pytest.raises(ScheduleError, match=r"reduce\.[ij]: sums of sums along it .*; reduce\.[ij]=resident"):
+        lower(groups.balanced(12, 4, 5, rounds=30), Schedule({"b": 4, "i": 1, "j": 1}))
