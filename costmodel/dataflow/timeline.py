@@ -58,6 +58,30 @@ class _Ring:
         self.ends = later
 
 
+class _Queue:
+    """When the last instructions of an engine were begun, as many as its queue holds, for each schedule."""
+
+    def __init__(self, depth: int, count: int) -> None:
+        self.begun = np.zeros((depth, count, 2))
+        self.next = np.zeros(count, np.int64)
+        self.rows = np.arange(count)
+
+    def room(self) -> Times:
+        """When the queue takes one more: the one that many before has begun."""
+        found: Times = self.begun[self.next, self.rows].T
+        return found
+
+    def push(self, start: Times, clocks: Array, active: npt.NDArray[np.bool_] | None) -> None:
+        """One more was begun, where it takes clocks."""
+        some = np.asarray(clocks) > 0
+        going = np.broadcast_to(some if active is None else some & active, self.rows.shape)
+        late = np.broadcast_to(start, (2, len(self.rows))).T
+        if not np.all(going):
+            late = np.where(going[:, None], late, self.begun[self.next, self.rows])
+        self.begun[self.next, self.rows] = late
+        self.next = (self.next + going) % len(self.begun)
+
+
 @dataclass
 class _Port:
     """A queue at the memories above the cores: when the last transfer of all cores came, from the first and from the last of them; when it was
@@ -125,10 +149,8 @@ class Timeline:
     signalled: dict[tuple[int, str], Times] = field(init=False, default_factory=dict)
     """When an engine was last done with what others wait for in the loop over programs (0) or in that of a stage."""
     handed: dict[int, tuple[list[str | None], list[bool]]] = field(init=False, default_factory=dict)
-    queued: dict[tuple[int, int], tuple[int, int] | None] = field(init=False, default_factory=dict)
-    """By stage and position of an instruction that may find its queue full, the one that must have begun before, and how many of its kind lie
-    between."""
-    followed: set[int] = field(init=False, default_factory=set)
+    queues: dict[str, _Queue] = field(init=False, default_factory=dict)
+    """Of engines that compute so much that the control processor may find their queues full."""
     issues: dict[int, Array] = field(init=False, default_factory=dict)
     """By instruction, clocks of the control processor: none where it takes no clocks."""
 
@@ -148,10 +170,16 @@ class Timeline:
                 inner.setdefault(id(stage.around), []).append(stage)
         cores, last = self.cores, grid - self.cores * (programs - 1.0)
         outer = [stage for stage in work.stages if stage.around is None and (stage.tasks or id(stage) in inner)]
+        for engine in self.arrived:
+            many = sum(task.engine == engine for stage in work.stages for task in stage.tasks)
+            if many * (DEEPEST - 1) > self.target.queue_depth:
+                self.queues[engine] = _Queue(self.target.queue_depth, self.count)
         ring = self._ring(0, "program")
         ends: list[Times] = []
-        for number in range(PROGRAMS):
-            active = None if np.all(programs > number) else np.asarray(programs > number)
+        followed = self._followed(outer)
+        for number in range(int(followed.max())):
+            going = np.asarray((programs > number) & (number < followed))
+            active = None if np.all(going) else going
             if active is not None and not np.any(active):
                 break
             self.opened = ring.back(self.back_turns) if number else np.zeros(1)
@@ -162,11 +190,21 @@ class Timeline:
                 self._stage(stage, inner, active)
             ring.push(self.chain, active)
             ends.append(self.chain)
-        left = np.maximum(programs - PROGRAMS, 0.0)
+        left = np.maximum(programs - followed, 0.0)
         if np.any(left):
-            period = np.where(self.turns > 1, (ends[-1] - ends[-3]) / 2.0, ends[-1] - ends[-2])
+            first, *_, one, other = ends[:PROGRAMS]
+            period = np.where(self.turns > 1, (other - first) / (PROGRAMS - 1), other - one)
+            for number in range(PROGRAMS, len(ends)):
+                period = np.where(followed == number + 1, (ends[number] - first) / number, period)
             self._skip(left * np.maximum(period, least))
         return np.maximum(self.stored, self.chain).max(axis=0)
+
+    def _followed(self, outer: list[Stage]) -> Array:
+        """Programs that are followed: where a loop's steps don't go into its slots, until as many programs later it finds them as before."""
+        depth = np.minimum(self.depth, DEEPEST)
+        uneven = [np.round(np.asarray(stage.steps)) % depth != 0 for stage in outer if not stage.straight]
+        some = np.logical_or.reduce(np.broadcast_arrays(*uneven)) if uneven else np.zeros(1, np.bool_)
+        return np.where(some & (depth >= PROGRAMS), depth + 1, PROGRAMS)
 
     # -- loops ---------------------------------------------------------------------------------------------------
     def _stage(self, stage: Stage, inner: dict[int, list[Stage]], active: npt.NDArray[np.bool_] | None) -> None:
@@ -227,35 +265,20 @@ class Timeline:
             ring.ends = [end + clocks for end in ring.ends]
         self.arrived = {engine: time + clocks for engine, time in self.arrived.items()}
         self.signalled = {key: time + clocks for key, time in self.signalled.items()}
+        for queue in self.queues.values():
+            queue.begun += np.broadcast_to(clocks, (2, self.count)).T
 
     # -- one step ------------------------------------------------------------------------------------------------
-    def _queues(self, stage: Stage) -> None:
-        """For computations of which a queue holds no more than those of a few steps, which one of the stage must have begun, how many rounds ago."""
-        self.followed.add(id(stage))
-        for engine in ("tensor", "vector"):
-            mine = [position for position, task in enumerate(stage.tasks) if task.engine == engine]
-            if len(mine) * (DEEPEST - 1) <= self.target.queue_depth:
-                continue
-            for number, position in enumerate(mine):
-                rounds = -(-(self.target.queue_depth - number) // len(mine))
-                other = number - self.target.queue_depth + rounds * len(mine)
-                steps = rounds - (other >= number)
-                known = 0 <= steps < DEEPEST
-                self.queued[id(stage), position] = (mine[other], steps) if known else None
-
     def _step(self, stage: Stage, depth: _Back, active: npt.NDArray[np.bool_] | None) -> None:
         key = id(stage)
         engines = {task.engine for task in stage.tasks}
         crosses = {"tensor", "vector"} <= engines
         step_ring = self._ring(key, "chain")
         waits = step_ring.back(depth) if crosses else np.zeros(1)
-        if key not in self.followed:
-            self._queues(stage)
         users, signals = self._handed(stage)
         block = 0 if stage.straight and stage.around is None else key
         last = max((i for i, task in enumerate(stage.tasks) if task.engine in ("tensor", "vector")), default=-1)
         for position, task in enumerate(stage.tasks):
-            self._room(stage, position, active)
             self._issue(task, active)
             if task.engine == "load":
                 slot = self.opened  # until the program that had its slot is over
@@ -270,8 +293,8 @@ class Timeline:
             else:
                 held = self._ring(key, "stored").back(depth) if position == last and "store" in engines else np.zeros(1)
                 self._compute(task, np.maximum(np.maximum(waits, held), self.opened), active)
-                if (key, position) in self.queued:
-                    self._ring(key, f"begun{position}").push(self.chain - task.clocks, active)
+                if task.engine in self.queues:
+                    self.queues[task.engine].push(self.chain - task.clocks, task.clocks, active)
                 if signals[position]:
                     before = self.signalled.get((block, task.engine), np.zeros(1))
                     self.signalled[block, task.engine] = self._set(before, self.chain, active)
@@ -390,24 +413,17 @@ class Timeline:
             if what == "stored":
                 ring.ends[0] = np.where(ring.ends[0] == before, self.stored, ring.ends[0])
 
-    def _room(self, stage: Stage, position: int, active: npt.NDArray[np.bool_] | None) -> None:
-        """The control processor waits until the engine's queue has room: the instruction so many before has begun."""
-        key = (id(stage), position)
-        if key not in self.queued:
-            return
-        if (before := self.queued[key]) is not None:
-            other, steps = before
-            begun = self._ring(id(stage), f"begun{other}").ends[steps]
-            self.control = self._set(self.control, np.maximum(self.control, begun), active)
-
     def _issue(self, task: Task, active: npt.NDArray[np.bool_] | None) -> None:
-        """The control processor's time for one instruction."""
+        """The control processor's time for one instruction, and until its engine's queue has room."""
         step = self.issues.get(id(task))
         if step is None:
             some = np.asarray(task.clocks) > 0
             clocks = self.target.issue_clocks
             step = self.issues[id(task)] = clocks if np.all(some) else np.where(some, clocks, 0.0)
-        self.control = self._set(self.control, self.control + step, active)
+        now = self.control + step
+        if task.engine in self.queues:
+            now = np.maximum(now, self.queues[task.engine].room())
+        self.control = self._set(self.control, now, active)
 
     def _set(self, old: Times, new: Array, active: npt.NDArray[np.bool_] | None) -> Times:
         return np.asarray(new if active is None else np.where(active, new, old), dtype=np.float64)

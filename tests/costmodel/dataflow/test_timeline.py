@@ -100,3 +100,18 @@ def test_a_full_queue_keeps_loads_from_running_ahead() -> None:
     ahead = (load + LATENCY + (many - 1) * vector) / 2  # until the last one but a step has begun
     assert ahead > many * vector
     assert clocks([loop], depth=4) == pytest.approx(60 * ahead, rel=0.06)
+
+
+def test_a_full_queue_keeps_the_next_programs_loads_back() -> None:
+    load, vector, more = 100, 10, 4
+    half = [Task("vector", vector) for _ in range((MAIA.queue_depth + more) // 2)]
+    program = [stage(1, Task("load", load), *half), stage(1, *half)]
+    period = (more - 1) * vector + load + LATENCY  # once so many have begun, the last one is issued, and the next load after it
+    assert clocks(program, programs=50, turns=2) == pytest.approx(50 * period, rel=0.03)
+
+
+@pytest.mark.parametrize(("steps", "depth"), [(4, 3), (2, 3), (5, 4)])
+def test_slots_are_free_as_before_only_after_some_programs(steps: int, depth: int) -> None:
+    load, vector = 100, 50
+    took = clocks([stage(steps, Task("load", load), Task("vector", vector))], programs=60, turns=2, depth=depth)
+    assert took == pytest.approx(60 * steps * (load + LATENCY + vector) / depth, rel=0.03)
