@@ -99,7 +99,7 @@ def joined(parts: list[CostBatch], order: np.ndarray[tuple[int], np.dtype[np.int
 
     def rows(columns: list[Any]) -> Any:
         whole = columns[0] if len(columns) == 1 else np.concatenate(columns)
-        return whole[order]
+        return whole.T.take(order, axis=-1).T  # what lies together stays together
 
     arrays: dict[str, Any] = {}
     for entry in fields(CostBatch):

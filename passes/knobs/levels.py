@@ -139,7 +139,7 @@ def _factors(count: int) -> list[int]:
 
 def _divides(place: str, count: int, names: Sequence[str]) -> Constraint:
     def parts(columns: Columns) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        total = np.ones(max((len(column) for column in columns.values()), default=1), dtype=np.int64)
+        total = np.ones(1, dtype=np.int64)
         for name in names:
             if name in columns:
                 total = total * columns[name]

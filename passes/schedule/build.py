@@ -52,7 +52,7 @@ def _constraints(site: Site) -> list[Constraint]:
 
     def largest(columns: Columns) -> Ints:
         """Values of the largest tile; a product with batch lanes is multiplied out, as no matrix unit takes it."""
-        worst = np.ones(max((len(column) for column in columns.values()), default=1), dtype=np.int64)
+        worst = np.ones(1, dtype=np.int64)
         for dims in plain:
             worst = np.maximum(worst, columns_product(columns, dims))
         for dims, batch in products:

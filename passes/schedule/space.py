@@ -33,11 +33,31 @@ class Knob:
 
 @dataclass(frozen=True)
 class Constraint:
-    """A rule between knobs: `holds` says where (vectorised), `explain` says in one line why one schedule breaks it."""
+    """A rule between knobs: `holds` says where (vectorised: of each schedule, or once of all), `explain` says in one line why one schedule
+    breaks it."""
 
     name: str
     holds: Callable[[Columns], npt.NDArray[np.bool_]]
     explain: Callable[[Mapping[str, int]], str]
+
+
+class _Watched(Mapping[str, Ints]):
+    """Columns that remember which of them were `read`."""
+
+    def __init__(self, columns: Columns) -> None:
+        self.columns = columns
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Ints:
+        found = self.columns[name]
+        self.read.add(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns)
 
 
 @dataclass(frozen=True)
@@ -99,7 +119,7 @@ class Space:
     def violations(self, codes: Ints) -> dict[str, int]:
         """How many of the codes break each constraint."""
         columns = self._columns(codes)
-        return {c.name: int(np.count_nonzero(~c.holds(columns))) for c in self.constraints}
+        return {c.name: int(np.broadcast_to(~c.holds(columns), (len(codes),)).sum()) for c in self.constraints}
 
     def explain(self, schedule: Schedule) -> str:
         """Why a schedule is not in the space; empty when it is."""
@@ -122,28 +142,36 @@ class Space:
         return int((self.derive(given) if self.derive else given)[knob.name][0])
 
     def enumerate(self, chunk: int = 1 << 16) -> Iterator[Ints]:
-        """Codes of all legal schedules, in chunks."""
+        """Codes of all legal schedules, in chunks of at most so many."""
         sizes = [len(knob.values) for knob in self.knobs]
-        inner, split = 1, len(sizes)  # the last knobs, whose product fits into a chunk, are laid out once
-        while split and inner * sizes[split - 1] <= chunk:
-            split -= 1
-            inner *= sizes[split]
-        last = np.unravel_index(np.arange(inner), sizes[split:]) if sizes[split:] else ()
-        heads, step = len(self) // inner, max(chunk // inner, 1)
-        for start in range(0, heads, step):
-            count = min(step, heads - start)
-            block = np.empty((len(sizes), count, inner), np.int64)  # a knob's codes lie together
-            if split:
-                for knob, head in zip(
-                    block, np.unravel_index(np.arange(start, start + count), sizes[:split]), strict=False
-                ):
-                    knob[:] = head[:, None]
-            for knob, tail in zip(block[split:], last, strict=True):
-                knob[:] = tail
-            columns = block.reshape(len(sizes), count * inner)
-            legal = self.legal(columns.T)
-            if legal.any():
-                yield columns[:, legal].T
+        split = self._read()
+        while split < len(sizes) and math.prod(sizes[split:]) > chunk:
+            split += 1
+        inner = math.prod(sizes[split:])  # points of the last knobs, which no constraint reads
+        tails = np.stack(np.unravel_index(np.arange(inner), sizes[split:])) if sizes[split:] else np.zeros((0, 1), int)
+        heads = math.prod(sizes[:split])
+        for start in range(0, heads, chunk):
+            at = np.arange(start, min(start + chunk, heads))
+            codes = np.repeat(self.start(), len(at), axis=0)
+            for position, head in enumerate(np.unravel_index(at, sizes[:split]) if split else ()):
+                codes[:, position] = head
+            legal = codes[self.legal(codes), :split].T
+            for first in range(0, legal.shape[1], chunk // inner):
+                some = legal[:, first : first + chunk // inner]
+                block = np.empty((len(sizes), some.shape[1], inner), np.int64)  # a knob's codes lie together
+                block[:split], block[split:] = some[:, :, None], tails[:, None, :]
+                yield block.reshape(len(sizes), -1).T
+
+    def _read(self) -> int:
+        """How many of the first knobs there are up to the last one that a constraint reads."""
+        given = {knob.name: np.array([knob.default], dtype=np.int64) for knob in self.knobs}
+        columns = _Watched(self.derive(given) if self.derive else given)
+        for constraint in self.constraints:
+            constraint.holds(columns)
+        names = [knob.name for knob in self.knobs]
+        if any(columns.columns[name] is not given.get(name) for name in columns.read):
+            return len(names)  # what follows from others may follow from all
+        return max((names.index(name) + 1 for name in columns.read), default=0)
 
     def sample(self, count: int, rng: np.random.Generator) -> Ints:
         """Codes of up to `count` distinct legal schedules, drawn evenly (fewer when the space has no more)."""

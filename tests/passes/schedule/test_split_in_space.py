@@ -21,7 +21,7 @@ from codesign.passes.lowering import tile_module
 from codesign.passes.schedule.phases import Half, check_joins, halves
 from codesign.passes.schedule.tuner import Tuner
 from codesign.passes.tile import lower as tile
-from codesign.passes.tiling.split import splittable
+from codesign.passes.tiling.cutting import Cutting
 from tests.passes.tiling import groups
 
 MAIA = load_machine("maia100")
@@ -50,11 +50,9 @@ def run(half: Half, tuner: Tuner, arrays: dict[Value, Array]) -> tuple[Simulatio
 def test_parts_are_merged_among_the_cores(group: Fusion, machine: str) -> None:
     """The sum of a product and the state of a softmax; gaudi3 has no memory to leave them in but DRAM."""
     tuner = Tuner(load_machine(machine), budget=100)
-    where = splittable(group)
-    assert where is not None
     given = groups.random_inputs(group)
     arrays = dict(zip(group.uses(), given, strict=True))
-    first, second = halves(tuner, group, where, 4)
+    first, second = halves(tuner, group, Cutting(4))
     place = {"maia100": "cluster", "tpu_v4": "chip", "gaudi3": ""}[machine]
     (parts, _), (merged, predicted) = run(first, tuner, arrays), run(second, tuner, arrays)
     (expected,) = groups.reference(group, given)
