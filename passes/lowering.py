@@ -146,7 +146,7 @@ class _Lowering:
             name = self._name(fusion, key)
             normalized = normalize(fusion, self.bounds)
             replayed = self._replay(normalized, name, key, common)
-            tuned = replayed or tuned
+            tuned = replayed or self.tuner.of_equal(tuned, normalized, name)
             kernel = lower(normalized.fusion, tuned.schedule, name=name, bounds=self.bounds, outputs=normalized.outputs)
             kernel.location = _location(fusion)
             self._by_structure[key] = name

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from codesign.ir.analysis import contraction
 from codesign.ir.tensor import Fusion
 from codesign.ir.tiling.domain import SMALLEST_DOT
 from codesign.passes.schedule.found import Found
@@ -25,6 +26,10 @@ GAIN = 0.99
 """Another number of parts is looked into where the last step brought the time below this share."""
 
 
+TILES = (256, 128)
+"""Columns of a large tile of a matrix product."""
+
+
 def best_cutting(tuner: Tuner, fusion: Fusion, found: Found, below: float = math.inf) -> tuple[Cutting, float, bool]:
     """How to cut a group in two (or not), the seconds that it then takes, and whether that is sure.
 
@@ -33,7 +38,27 @@ def best_cutting(tuner: Tuner, fusion: Fusion, found: Found, below: float = math
     if found.context.summary.strands:
         return WHOLE, found.seconds, True
     parts, seconds, sure = best_parts(tuner, fusion, found, below)
-    return (Cutting(parts), seconds, sure) if parts > 1 or not sure else best_tail(tuner, fusion, found, below)
+    best, limited = Cutting(parts), not sure
+    for cutting in _of_one_tile(fusion):
+        taken, whole = in_two(tuner, halves(tuner, fusion, cutting), found.launch, min(seconds, below))
+        if whole and taken < seconds:
+            best, seconds = cutting, taken
+        limited = limited or (not whole and taken < seconds)
+    if best != WHOLE or limited:
+        return best, seconds, seconds < below or not limited
+    return best_tail(tuner, fusion, found, below)
+
+
+def _of_one_tile(fusion: Fusion) -> list[Cutting]:
+    """Parts of as many elements as a large tile, of a fold over what products give: so the rows of a product are read once for all of its columns
+    in a program, where a loop over the fold's elements reads them again in each of its steps."""
+    if not any(contraction(compute) is not None for compute in fusion.computes):
+        return []
+    where = splittable(fusion)
+    if where is None or where.fold is None or not any(where.dim in {d.name for d in op.dims} for op in where.feeders):
+        return []
+    parts = dict.fromkeys(whole_parts(where.extent, -(-where.extent // length)) for length in TILES)
+    return [Cutting(number) for number in parts if number > 1]
 
 
 def best_parts(tuner: Tuner, fusion: Fusion, found: Found, below: float = math.inf) -> tuple[int, float, bool]:

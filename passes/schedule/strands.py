@@ -49,9 +49,19 @@ def combined(strands: Sequence[Alone]) -> list[Schedule]:
 
 def renamed(schedule: Schedule, names: Mapping[str, str]) -> Schedule:
     """The schedule for dims of other names."""
+    levels = {
+        place: replace(
+            at,
+            split={names[dim]: parts for dim, parts in at.split.items()},
+            tile={names[dim]: size for dim, size in at.tile.items()},
+            order=tuple(names[dim] for dim in at.order),
+        )
+        for place, at in schedule.levels.items()
+    }
     return replace(
         schedule,
         tiles={names[dim]: size for dim, size in schedule.tiles.items()},
+        levels=levels,
         reduce={names[dim]: mode for dim, mode in schedule.reduce.items()},
         order=tuple(names[dim] for dim in schedule.order),
     )

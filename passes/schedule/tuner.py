@@ -272,6 +272,18 @@ class Tuner:
         tuned = self._result(Found(normalized, context, schedule, float(cost.seconds[0]), 1))
         return replace(tuned, reported=reported)
 
+    def of_equal(self, tuned: Tuned, normalized: Normalized, name: str = "") -> Tuned:
+        """The same choice for a group of equal structure, in normal form, whose dims may have other names."""
+        names = dict(zip(tuned.normalized.fusion.dims(), normalized.fusion.dims(), strict=True))
+        if all(old == new for old, new in names.items()):
+            return tuned
+
+        def listed(candidates: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+            return tuple(Candidate(renamed(c.schedule, names), c.seconds) for c in candidates)
+
+        same = self.predict(normalized, renamed(tuned.schedule, names), name).searched_as(tuned)
+        return replace(same, runners_up=listed(tuned.runners_up), programs=listed(tuned.programs))
+
     def _summary(self, normalized: Normalized, name: str) -> KernelSummary:
         """The group's summary; of an empty domain, that of a single point, so that it costs its launch."""
         places = [(where.type.shape, where.indices) for where in normalized.outputs]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from codesign.costmodel.machine import load_machine
+from codesign.ir.core import Block, Function, Module
 from codesign.ir.structure import structural_hash
 from codesign.ir.tensor import Fusion
 from codesign.ir.text import parse
+from codesign.passes.lowering import tile_module
 from codesign.passes.normalize import normalize
 from codesign.passes.schedule.tuner import Tuner
 
@@ -20,6 +22,19 @@ def product(rows: str, columns: str, summed: str, extent: int) -> Fusion:
     (fusion,) = parse(text).main.body.ops
     assert isinstance(fusion, Fusion)
     return fusion
+
+
+@pytest.mark.parametrize("extent", [64, 65536])
+def test_what_was_tuned_under_other_names_is_lowered(extent: int) -> None:
+    """As an explanation leaves it, which tunes groups that are not the ones that are launched."""
+    first, second = product("i0", "i1", "r0", extent), product("r0", "i0", "r01", extent)
+    tuner = Tuner(load_machine("h100_sxm"))
+    tuner.tune(first)
+    module = Module(functions={"main": Function("main", Block(list(second.uses()), [second], second.results))})
+    for info in tile_module(module, tuner).values():
+        own = {*info.normalized.fusion.dims()}
+        listed = (info.tuned.schedule, *(other.schedule for other in (*info.tuned.runners_up, *info.tuned.programs)))
+        assert all({*schedule.tiles, *schedule.reduce, *schedule.order} <= own for schedule in listed)
 
 
 @pytest.mark.parametrize("extent", [64, 65536])
