@@ -11,6 +11,7 @@ from codesign.passes.manager import PASSES, Pass, PassManager, parse_pipeline, p
 from codesign.passes.narrow import Narrow
 from codesign.passes.nests import NestReductions
 from codesign.passes.orders import ReduceOrders
+from codesign.passes.periods import Periods
 from codesign.passes.pipeline import CLEAN_UP, DEFAULT, optimize
 from codesign.passes.precision import SettlePrecision
 from codesign.passes.views import FoldViews
@@ -31,6 +32,7 @@ __all__ = [
     "NestReductions",
     "Pass",
     "PassManager",
+    "Periods",
     "PlanMemory",
     "Pricer",
     "ReduceOrders",

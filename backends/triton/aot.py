@@ -26,7 +26,7 @@ from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Bounds
 from codesign.ir.tile import Kernel
 
-_FORMAT = 6
+_FORMAT = 7
 """Part of every cache key; raise it when what is stored changes."""
 
 
@@ -243,7 +243,8 @@ def _tool(name: str) -> str:
 
 
 def _nvidia_resources(files: dict[str, str], goal: Target) -> tuple[int, int]:
-    """Registers from `cuobjdump -res-usage`; where there is a stack, the spilled bytes from `ptxas -v`."""
+    """Registers from `cuobjdump -res-usage`; where there is a stack, the spilled bytes from `ptxas -v` (a stack may hold arrays as well, as that of a
+    sine of large arguments does)."""
     done = subprocess.run(
         [_tool("cuobjdump"), "-res-usage", files["cubin"]], capture_output=True, text=True, check=False
     )
@@ -256,11 +257,20 @@ def _nvidia_resources(files: dict[str, str], goal: Target) -> tuple[int, int]:
     if stack == 0:
         return registers, 0
     arch = f"sm_{goal.arch}a" if int(goal.arch) >= 90 else f"sm_{goal.arch}"
-    assembler = _tool("ptxas-blackwell" if int(goal.arch) >= 100 else "ptxas")
-    command = [assembler, "-v", f"--gpu-name={arch}", files["ptx"], "-o", os.devnull]
+    command = [_assembler(int(goal.arch)), "-v", f"--gpu-name={arch}", files["ptx"], "-o", os.devnull]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
-    return registers, int(spilled[1]) + int(spilled[2]) if spilled else stack
+    spilled = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
+    if not spilled:
+        said = (done.stdout + done.stderr).strip()[:300]
+        raise KernelError(f"ptxas said nothing of what is spilled: {said}", place=files["ptx"])
+    return registers, sum(int(stored) + int(loaded) for stored, loaded in spilled)
+
+
+def _assembler(arch: int) -> str:
+    """The assembler that Triton itself gives its code to, which may be the only one that knows the version of its PTX."""
+    from triton.backends.nvidia.compiler import get_ptxas
+
+    return str(get_ptxas(arch).path)
 
 
 def _amd_resources(files: dict[str, str]) -> tuple[int, int]:
