@@ -43,7 +43,8 @@ class Phase:
     the phase before along its dim. `body`: element-wise work,
     `multiplies` and `stores`; `fetches`; `carried`: dims of the sums that its loops carry besides those of products; `outside`: what was
     made before it. `turned`: for each store, pairs of its dims that lie the other way around in one of the loads. `ops`: what it is the first
-    to do; `fresh`: whether it is the first to load some of the block's own data.
+    to do; `fresh`: whether it is the first to load some of the block's own data; `early`: what the text loads before it and only a later phase
+    uses.
     """
 
     along: frozenset[str]
@@ -59,6 +60,7 @@ class Phase:
     turned: dict[Op, frozenset[tuple[str, str]]] = field(default_factory=dict)
     ops: frozenset[Op] = frozenset()
     fresh: bool = False
+    early: tuple[Transfer, ...] = ()
 
     @property
     def products(self) -> list[Multiply]:
@@ -112,11 +114,17 @@ class _Division:
                 roots.setdefault((before, along), []).append(op) if along else last.append(op)
         groups = [*(roots[key] for key in sorted(roots, key=lambda key: key[0])), *([last] if last else [])]
         loads = [self._filled(group) for group in groups]
+        place = {op: number for number, op in enumerate(self.body.ops)}
         found: list[Phase] = []
-        later: set[object] = set()
-        for phase, used in reversed(loads):
+        later: dict[object, Transfer] = {}
+        for (phase, used), roots_of in zip(reversed(loads), reversed(groups), strict=True):
             phase.fetches = [Fetch(load, load.key in later) for load in used]
-            later |= {load.key for load in used}
+            taken = {load.key for load in used}
+            begins = min((place[op] for op in roots_of if isinstance(op, For)), default=0)
+            phase.early = tuple(
+                load for key, load in later.items() if key not in taken and place.get(load.op, begins) < begins
+            )
+            later |= {load.key: load for load in used}
             phase.turned = {store.op: _turned(store.access, used) for store in phase.stores}
             found.insert(0, phase)
         self._firsts(found)

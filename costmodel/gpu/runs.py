@@ -75,6 +75,13 @@ def adjacent_dims(access: Access) -> tuple[str, ...]:
     return _adjacent(access)[0]
 
 
+def nearest_first(access: Access) -> tuple[str, ...]:
+    """The dims of an access in the order of their steps in memory, the shortest first."""
+    unit, wrapped, few, above = _adjacent(access)
+    known = (*unit, *wrapped, *(dim for dim, _ in few), *(dim for dim, _ in above))
+    return (*known, *(dim for dim in access.dims if dim not in known))
+
+
 @lru_cache(maxsize=4096)
 def _adjacent(
     access: Access,

@@ -121,7 +121,13 @@ def _vector_bytes(layout: Layout, access: Access) -> Array:
 
 
 def warp_tile(rows: Array, columns: Array, layout: Layout) -> tuple[Array, Array]:
-    """Rows and columns of a product's result that one warp has: a nearly square part."""
-    side = np.sqrt(rows * columns / layout.warps)
-    own = np.maximum(np.minimum(side, rows), SMALLEST_WARP)
-    return own, np.maximum(rows * columns / layout.warps / own, 8.0)
+    """Rows and columns of a product's result that one warp has: warps are doubled along the side on which each has more instructions
+    (of 16 x 8), along the rows where both have as many, as `warpsPerTileV2` of Triton 3.9.0 does."""
+    down, across, left = (
+        np.log2(np.maximum(count, 1.0)) for count in (rows / SMALLEST_WARP, columns / 8.0, layout.warps)
+    )
+    longer = np.minimum(np.abs(down - across), left)
+    rows_longer, both = np.greater(down, across), left - longer
+    down = down - np.where(rows_longer, longer, 0.0) - np.ceil(both / 2.0)
+    across = across - np.where(rows_longer, 0.0, longer) - np.floor(both / 2.0)
+    return np.exp2(np.maximum(down, 0.0)) * SMALLEST_WARP, np.exp2(np.maximum(across, 0.0)) * 8.0

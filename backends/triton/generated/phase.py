@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from codesign.backends.triton.generated.layout import Layout, Product, vector_bytes
+from codesign.backends.triton.generated.spread import Spread
 from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.phases import Phase
 from codesign.costmodel.gpu.program import Multiply, Transfer
@@ -35,6 +36,8 @@ class PhaseCode:
     def __init__(self, phase: Phase, layout: Layout, products: dict[Multiply, Product]) -> None:
         self.phase, self.layout = phase, layout
         self.products = {text: products[text] for text in phase.products}
+        moved = [*(fetch.load for fetch in phase.fetches), *phase.stores]
+        self.spread = Spread([] if phase.products else [one.access for one in moved], layout)
         self.fetched = [self._fetch(fetch.load, fetch.again) for fetch in phase.fetches]
 
     def _fetch(self, load: Transfer, again: bool) -> Fetched:

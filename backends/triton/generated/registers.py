@@ -54,8 +54,8 @@ ADDRESS = 2.0
 HEAVY = 20.0
 """Operations on an element that keep one more register alive for it while several elements are in work; at most three."""
 
-REDUCED = 40.0
-"""Operations of a sine's or cosine's way for large arguments."""
+IN_TURN = 1.0
+"""What a sine or cosine keeps alive for an element: its result. Its way for large arguments is a branch, so that elements are worked on in turn."""
 
 
 def needs_of(layout: Layout, *, dot: bool = False, direct: bool = False) -> needs.Needs:
@@ -94,16 +94,18 @@ def registers(code: PhaseCode) -> dict[str, Array]:
         parts["loop"] = np.float64(1.0)
     if len(code.phase.multiplies) > 1:
         parts["chained"] = np.float64(len(code.phase.multiplies) - 1)
-    held = code.layout.held
+    held = code.spread.held
     for dims in code.phase.carried:
         _add(parts, "partial", held(dims))
     for work in code.phase.body:
-        _add(parts, "heavy", held(work.dims) * min((work.operations + REDUCED * work.periodic) / HEAVY, 3.0))
+        _add(parts, "heavy", held(work.dims) * (IN_TURN if work.periodic else min(work.operations / HEAVY, 3.0)))
     for one in code.phase.outside:
         _add(parts, "outside", held(one.dims))
+    for load in code.phase.early:  # the code loads where the text does
+        _add(parts, "early", np.ceil(code.layout.held(load.access.dims) * load.access.dtype.bytes / 4.0))
     if code.phase.loop and not code.phase.multiplies and not code.layout.matrix_cores:
         unrolled = _unrolled(code)
-        for kind, share in (("partial", 0.0), ("readback", 0.25)):
+        for kind, share in (("partial", 0.0), ("readback", 0.25), ("heavy", 0.25)):
             if kind in parts:
                 parts[kind] = np.where(unrolled, share * parts[kind], parts[kind])
     for kind, most in (("operands", IN_FLIGHT), ("loads", IN_FLIGHT), ("copies", COPIES), ("readback", READ_BACK)):
@@ -212,11 +214,12 @@ def _add(parts: dict[str, Array], kind: str, values: Array) -> None:
 
 
 def _fragments(found: Product, layout: Layout) -> Array:
-    """Registers of a warp's fragments of both factors for one step of 16 along the reduction."""
+    """Registers of a warp's fragments for one step of 16 along the reduction: twice those of the side that has fewer, which stays while the other
+    goes by."""
     rows, columns = warp_tile(found.rows, found.columns, layout)
     if layout.matrix_cores:  # of the whole tile of k
         return sum(side * found.depth * found.bytes / layout.lanes / 4.0 for side in (rows, columns))
-    return rows / 4.0 + columns / 4.0
+    return 2.0 * np.minimum(rows, columns) / 4.0
 
 
 def _ahead(found: Product, layout: Layout) -> Array:

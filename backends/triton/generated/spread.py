@@ -1,0 +1,56 @@
+"""Which part of a tile one thread has: lanes and warps go along the dims that lie closest in memory first.
+
+As `BlockedEncodingAttr` and the coalescing pass of Triton 3.9.0 lay loads and stores out. What is broadcast into such a tile, and what is summed
+up of it, is spread as the dims are that it shares with it: a row's sum lies in each thread for each of the thread's rows, and the weights of
+columns for each of its columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from codesign.backends.triton.generated.layout import Layout, vector_bytes
+from codesign.costmodel.gpu.geometry import Array
+from codesign.costmodel.gpu.program import Dims
+from codesign.costmodel.gpu.runs import nearest_first
+from codesign.costmodel.summary import Access
+
+
+class Spread:
+    """What a thread has of the tiles of some loads and stores, and of those within them."""
+
+    def __init__(self, accesses: Iterable[Access], layout: Layout) -> None:
+        self.layout = layout
+        self.parts = [layout.once(_part, access) for access in dict.fromkeys(accesses) if len(access.dims) > 1]
+
+    def held(self, dims: Dims) -> Array:
+        """Elements of a tile of these dims that a thread holds."""
+        found = self.layout.held(dims)
+        for part in self.parts:
+            if {*dims} < part.keys():
+                found = np.maximum(found, _product(part, dims))
+        return found
+
+
+def _part(layout: Layout, access: Access) -> Mapping[str, Array]:
+    """Elements of one thread along each dim of a tile."""
+    lanes: Array = layout.lanes
+    warps: Array = layout.warps
+    each: Array = np.maximum(vector_bytes(access, layout) / access.dtype.bytes, 1.0)
+    part: dict[str, Array] = {}
+    for dim in nearest_first(access):
+        size = layout.g.tile[dim]
+        along = np.clip(np.floor(size / each), 1.0, lanes)
+        beside = np.clip(np.floor(size / (each * along)), 1.0, warps)
+        part[dim] = np.maximum(size / (along * beside), 1.0)
+        lanes, warps, each = lanes / along, warps / beside, 1.0
+    return part
+
+
+def _product(part: Mapping[str, Array], dims: Dims) -> Array:
+    found: Array = 1.0
+    for dim in dims:
+        found = found * part[dim]
+    return found
