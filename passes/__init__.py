@@ -16,6 +16,7 @@ from codesign.passes.pipeline import CLEAN_UP, DEFAULT, optimize
 from codesign.passes.precision import SettlePrecision
 from codesign.passes.views import FoldViews
 from codesign.passes.writes.settle import SettleWrites
+from codesign.passes.writes.sparse import SparseWrites
 
 __all__ = [
     "CLEAN_UP",
@@ -38,6 +39,7 @@ __all__ = [
     "ReduceOrders",
     "SettlePrecision",
     "SettleWrites",
+    "SparseWrites",
     "Tile",
     "clone_module",
     "optimize",

@@ -46,7 +46,7 @@ class Fuse(FunctionPass, Pass):
     explain: bool = False
 
     def run_block(self, module: Module, block: Block, context: Context) -> None:
-        write_values_apart(block)
+        write_values_apart(block, module.bounds())
         if not any(isinstance(op, Compute) for op in block.ops):
             write_in_groups(block, updates_of(module, block))
             return

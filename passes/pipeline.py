@@ -9,7 +9,8 @@ from codesign.passes.context import Context
 from codesign.passes.manager import Observer, Pass, PassManager, PipelineError, Timing, make_pass, parse_pipeline
 
 CLEAN_UP = (
-    "settle-writes,canonicalize,constant-fold,orders,fold-views,canonicalize,periods,cse,dce,narrow,nest-reductions"
+    "settle-writes,canonicalize,constant-fold,orders,fold-views,canonicalize,periods,cse,dce,sparse-writes,narrow,"
+    "nest-reductions"
 )
 """Passes that make equal things look equal and needless things vanish; scans that no data enters are known before any becomes a reduction."""
 

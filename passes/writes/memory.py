@@ -31,7 +31,7 @@ class Ownership:
             self.last[self.root(value)] = len(block.ops)
         self._renewed: dict[Value, Value] = {}
         for position, target in updates.items():
-            self._follow(block.yields[position], self._updated(target))
+            self._follow(block.yields[position], self.updated(target))
 
     def root(self, value: Value) -> Value:
         """The first name of a value's memory, reshapes aside."""
@@ -39,7 +39,7 @@ class Ownership:
             value = self.aliases[value]
         return value
 
-    def _updated(self, target: int | str) -> Value | None:
+    def updated(self, target: int | str) -> Value | None:
         if isinstance(target, int):
             return self.block.args[target]
         constants = (op for op in self.block.ops if isinstance(op, Constant))

@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from codesign.ir.core import Block, Op, Value
-from codesign.ir.index import Index, index
+from codesign.ir.index import Bounds, Index, index
 from codesign.ir.scalar import Read
 from codesign.ir.tensor import Compute, Dim, Fusion, Scatter
 from codesign.ir.writes import Write
+from codesign.passes.cleanup import remove_dead
+from codesign.passes.views import inline_index
 from codesign.passes.writes.memory import Ownership, first_place
 
 
-def write_values_apart(block: Block) -> None:
-    """Before fusion: what a write writes becomes a compute, and the write moves its elements.
+def write_values_apart(block: Block, outer: Bounds) -> None:
+    """Before fusion: what a write writes becomes a compute, and the write moves its elements to places that it works out itself.
 
     rewrite:
         %r = scatter set %b over (i: N) at [t(i)] { f(i) }  ->  %v = compute[i: N] { f(i) }; %r = scatter set %b over (i: N) at [t(i)] { %v[i] }
     """
     ops: list[Op] = []
+    makers = {op.result: op for op in block.ops if isinstance(op, Compute) and not op.reductions}
     for op in block.ops:
+        if isinstance(op, Scatter) and _by_groups(op):
+            op.target = tuple(_worked_out(i, op, makers, outer) for i in op.target)
         if isinstance(op, Scatter) and _by_groups(op) and not _moves_a_compute(op):
             name = f"{op.result.name}_new"
             new = Compute(op.dims, op.body, dtype=op.init.type.dtype, name=name, location=op.location)
@@ -27,6 +32,23 @@ def write_values_apart(block: Block) -> None:
             ops.append(new)
         ops.append(op)
     block.ops = ops
+    remove_dead(block)  # what only made places
+
+
+def _worked_out(place: Index, op: Scatter, makers: Mapping[Value, Compute], outer: Bounds) -> Index:
+    """A place in terms of what element-wise work starts from, unless that is the memory that is written."""
+    bounds, found, base = outer.with_extents(op.extents()), place, op.init
+    written = {base}
+    while isinstance(base.owner, Scatter):
+        base = base.owner.init
+        written.add(base)
+    while any(source in makers for source in _read_by(found)):
+        found = inline_index(found, makers, bounds)
+    return place if written & _read_by(found) else found
+
+
+def _read_by(place: Index) -> set[Value]:
+    return {read.source for scalar in place.data() for read in scalar.reads()}
 
 
 def _by_groups(op: Scatter) -> bool:

@@ -264,3 +264,45 @@ def test_static_caches_of_language_models_are_written_in_place(kind: str, option
     found = evaluate(fused, captured.flatten_inputs((), inputs))
     with torch.no_grad():
         np.testing.assert_allclose(found[0], step(**inputs).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def _chosen(x: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    return torch.arange(x.shape[1])[None, :, None] == at[:, None, None]
+
+
+def _kept(x: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    return torch.arange(1, x.shape[1] + 1)[None, :, None] != at[:, None, None] + 1
+
+
+WHERE: dict[str, tuple[Callable[..., Any], int]] = {
+    "a place of each row": (lambda x, new, at: torch.where(_chosen(x, at), new * 2, x), 1),
+    "all places but one": (lambda x, new, at: torch.where(_kept(x, at), x, new * 2), 1),
+    "a place round a ring": (lambda x, new, at: torch.where(_chosen(x, at % 5), new, x), 1),
+    "the place in what is written": (lambda x, new, at: torch.where(_chosen(x, at), x.flip(1), x), 0),
+    "some places": (lambda x, new, at: torch.where(_chosen(x, at) | (x > 1), new, x), 0),
+}
+"""What a tensor becomes by `torch.where`, and how many launches write that in its own memory."""
+
+
+@pytest.mark.parametrize("name", WHERE)
+def test_a_choice_of_one_place_is_written_there(name: str) -> None:
+    """Also where the place lies outside, which is no error: nothing equals it."""
+    become, inside = WHERE[name]
+
+    def step(m: nn.Module, x: torch.Tensor, new: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+        before = x.sum(1)
+        x.copy_(become(x, new, at))
+        return before
+
+    tiled = check(Model(step), CACHE.clone(), torch.randn(2, 1, 8), torch.tensor([7, 30]))
+    assert in_place(tiled) == inside
+    assert launches(tiled) <= 2
+
+
+def test_places_are_worked_out_where_they_are_written() -> None:
+    def ring(m: nn.Module, x: torch.Tensor, new: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+        x[:, at % x.shape[1]] = new
+        return x.sum()
+
+    tiled = check(Model(ring), CACHE.clone(), NEW, AT + 7)
+    assert (in_place(tiled), launches(tiled)) == (1, 2)
