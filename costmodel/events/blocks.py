@@ -246,11 +246,12 @@ class _Known:
         elif trips > 1.0 and knobs.pipeline <= 1.0:  # a loop that waits for its loads, from memory first, from L1 then
             threads = self.found.threads
             waits = float(trip_seconds(w, threads, around.missed, chip.clock, chip.l2_latency, chip.dram_latency))
-            busy = ((asked + stored) ** INNER + alone**INNER) ** (1.0 / INNER)
             meeting = float(w.barriers) * knobs.warps * BARRIER_CLOCKS / chip.clock
-            floor = rest * waits + meeting + busy - stored
-            # it overlaps nothing but the waiting of other blocks: one queue for requests, computing, and the SM's share of DRAM
-            own, turns, waiting, pipes = 0.0, busy - asked - stored, True, (0.0, 0.0, 0.0, 0.0)
+            floor = rest * waits + meeting + _beside(asked + stored, alone) - stored
+            # it overlaps nothing but the waiting of other blocks: one queue for requests, computing, and the SM's share of DRAM, of which a
+            # block takes what the units need, however long its own warps take
+            turns = _beside(asked + stored, max(pipes[2], pipes[3])) - asked - stored
+            own, waiting, pipes = 0.0, True, (0.0, 0.0, 0.0, 0.0)
             asked = asked + around.read_seconds * share
             stored = stored + around.write_seconds * _share(w.store_bytes, self.w.store_bytes)
         else:  # a thread waits for what it asked for before it asks for more
@@ -313,6 +314,11 @@ class _Known:
             plain = max(plain, knobs.instructions * float(w.ieee) / 2.0 / ISSUED_LANES / chip.clock)
         hidden = min(knobs.warps / HIDING_WARPS, 1.0)
         return (tensor, operands, plain + spill, rare), max(plain, rare) / hidden + spill
+
+
+def _beside(first: float, second: float) -> float:
+    """Seconds of two resources of one path that work at the same time."""
+    return float((first**INNER + second**INNER) ** (1.0 / INNER))
 
 
 def _share(part: Array, whole: Array) -> float:

@@ -21,6 +21,7 @@ from codesign.costmodel.performed import performed
 from codesign.costmodel.summary import summarize
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.tensor import Fusion
+from codesign.passes.normalize import normalize
 from codesign.passes.schedule.tuner import Tuned, Tuner
 from tests.costmodel.groups import group
 from tests.passes.tiling import groups
@@ -109,3 +110,16 @@ def test_a_loop_that_masks_part_goes_over_its_operands_once() -> None:
     program, _ = code_of(which, geometry(which, knobs, {}), load_machine("h100_sxm"), knobs)
     assert any(phase.continues for phase in phases_of(program))
     assert not sweeps_of(program)
+
+
+def test_blocks_of_one_warp_compute_side_by_side() -> None:
+    """Of loops that wait for their loads, in whose queue a block takes what the units need and not how long its one warp takes alone."""
+    machine = load_machine("b200_sxm")
+    summary = summarize(normalize(softmax(4096, 1 << 15)[0]).fusion)
+    row, column = summary.outer[0], summary.inner[0]
+    alone = Schedule({row: 4, column: 4096}, reduce={column: "fold"}, extras={"warps": 1})
+    analytic, simulated = (
+        model.predict(summary, machine, ScheduleBatch.of([alone])) for model in (cost_model_for(machine), EventModel())
+    )
+    assert analytic.details["blocks_per_sm"][0] == 8
+    assert simulated.seconds[0] == pytest.approx(analytic.seconds[0], rel=0.3)
