@@ -171,7 +171,9 @@ def _implementations(found: Sequence[Rows], machine: Machine) -> Iterator[Left]:
             if "helper_seconds" in constants and name not in (part.implementation, TYPICAL)
         ]
         if part.part_of_attention and own and others:
-            middle = {key: float(np.median([one[key] for one in others])) for key in others[0]}
+            middle = {
+                key: float(np.median([one[key] for one in others])) for key in set[str].intersection(*map(set, others))
+            }
             p = replace(known.parameters, **middle)
             yield _left("implementation", f"{machine.name} {part.op}", part, machine, p, known, "chain")
 

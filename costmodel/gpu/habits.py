@@ -15,6 +15,15 @@ SPLIT_FROM = {"ada": (2.0**21, 8192.0)}
 """By architecture, multiply-adds of a 16-bit product, or terms of its sums, from which on its library cuts these in parts. Read off
 products of few results on an L40S: of 4 x 64 results 7168 terms take 31 us in one part and 8192 take 4.8, of 4 x 32 10240 take 5.2."""
 
+NARROW = {"ada": (64.0, 2.0**16)}
+"""By architecture: products of at most so many columns and more than so many results have their sums in parts only from `SPLIT_FROM`'s terms on. Read
+off an L40S: 2048 x 32 results of 6144 terms take 18 us and 2561 x 32 take 30, 1024 x 64 of 5120 take 13 and 1536 x 64 take 26; of 29 such
+products 28 go by it."""
+
+FLAT = {"ada": (16.0, 1024.0, 3.0)}
+"""The same of products of at most so many rows and at least so many columns, with fewer terms than so many times the columns: of 1024 columns and
+8 rows 2560 terms take 11 us and 3584 take 6; of 25 such products 24 go by it."""
+
 QUICK = {"ampere": (1.7e6, 256.0, 16.0, 1.1e-6)}
 """By architecture: a 16-bit product of more than so many multiply-adds (or of at most so many rows, the third) and of at most so many
 terms of a sum has a kernel that starts by so many seconds sooner than the others. Read off products of few results on an A100:
@@ -35,9 +44,17 @@ def splits_offered(
     nest = _product(kernel)
     if machine.architecture not in SPLIT_FROM or nest is None or not splits:
         return True
-    work, terms, _ = _size(kernel, nest, sizes)
-    least, long = SPLIT_FROM[machine.architecture]
-    return np.less_equal(np.max(splits, axis=0), 1.0) | (work >= least) | (terms > long)
+    architecture = machine.architecture
+    work, terms, rows = _size(kernel, nest, sizes)
+    results = work / terms
+    columns = results / rows
+    least, long = SPLIT_FROM[architecture]
+    narrow, many = NARROW[architecture]
+    few, wide, times = FLAT[architecture]
+    whole = np.less_equal(columns, narrow) & np.greater(results, many) & np.less(terms, long)
+    whole = whole | (np.less_equal(rows, few) & np.greater_equal(columns, wide) & np.less(terms, times * columns))
+    cut = (np.greater_equal(work, least) | np.greater(terms, long)) & np.logical_not(whole)
+    return np.less_equal(np.max(splits, axis=0), 1.0) | cut
 
 
 def start_seconds(kernel: KernelSummary, machine: Machine, sizes: Mapping[str, Array]) -> Array:

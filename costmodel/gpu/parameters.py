@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -110,6 +110,9 @@ FITTED = (
 PRODUCT = "gemm "
 """How names of quantised products begin among the implementations; the others are of attention."""
 
+OF_MACHINE = ("launch_seconds", "tensor_joules", "l2_efficiency", "dram_efficiency", "write_gap", "reduction_latency")
+"""Of the constants of an implementation those that speak of the machine, where it keeps them as they were when it was fitted."""
+
 TYPICAL = "typical"
 """The name under which calibrations keep the middle of their implementations."""
 
@@ -160,6 +163,8 @@ class Calibration:
     a block, helper kernels' work. Those of `typical` stand for an implementation that is not known."""
     far: dict[str, str] = field(default_factory=dict)
     """Families of `spread` that were measured on another machine, and its distance: `machine` or `generation`."""
+    elsewhere: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Constants of implementations that were measured on other machines only, each on the most alike one."""
 
     def measured(self, family: str) -> str:
         """The name of the intervals of a family: where only profiled times of it are known, of those."""
@@ -169,18 +174,30 @@ class Calibration:
     def of(self, implementation: str = "", method: str = "graph") -> Parameters:
         """The parameters for an implementation ("" for the machine's own) and a way of measuring.
 
-        A kernel of an implementation that was measured for other sizes takes the constants of the nearest ones, an implementation
-        that was not, those of `typical`. Profiled eager kernels hold less launch time than replayed graphs, those of an eager stream more.
+        A kernel of an implementation that was measured for other sizes takes the constants of the nearest ones, one that was measured
+        on other machines only, those of the most alike machine, and an implementation that was not, those of `typical`. Profiled eager
+        kernels hold less launch time than replayed graphs, those of an eager stream more.
         """
         own = self.implementations.get(implementation, {}) if implementation else {}
-        if implementation and not own and not implementation.startswith(PRODUCT):
-            own = self.implementations.get(_nearest(implementation, self.implementations) or TYPICAL, {})
+        if implementation.startswith(PRODUCT):
+            own = own or self.elsewhere.get(implementation, {})
+        elif implementation and not own:
+            known = (self.implementations, self.elsewhere, {implementation: self.implementations.get(TYPICAL, {})})
+            own = _nearest_of(implementation, known)
         found = replace(self.parameters, **own)
         if method == "eager":
             return replace(found, launch_seconds=launch_seconds())
         if method != "profiled":
             return found
         return replace(found, launch_seconds=found.profiled_launch_seconds, fill_latency=found.profiled_fill_latency)
+
+
+def _nearest_of(name: str, known: Iterable[dict[str, dict[str, float]]]) -> dict[str, float]:
+    """The constants of the same kernel for the nearest sizes, in the first table that has it for any."""
+    for table in known:
+        if nearest := _nearest(name, table):
+            return table[nearest]
+    return {}
 
 
 _NUMBER = re.compile(r"(\d+)")
@@ -216,11 +233,47 @@ _LOADED: dict[int, tuple[Machine, Calibration]] = {}
 
 def _of_machine(machine: Machine) -> Calibration:
     own = calibration_from(machine.calibration, machine.origin) if machine.calibration else _read(machine.name)
-    found = _completed(own if own is not None else transferred(_read(donor_of(machine)), machine), machine)
+    if own is None:
+        own = transferred(_read(donor_of(machine)), machine)
+    found = _completed(replace(own, elsewhere=_elsewhere(own, machine)), machine)
     found = _with_eager_streams(found, machine)
     if machine.calibration:  # as it was measured: the launch too
         return found
     return replace(found, parameters=_started(found.parameters, machine, found.transferred or found.machine))
+
+
+def _elsewhere(own: Calibration, machine: Machine) -> dict[str, dict[str, float]]:
+    """What other machines keep of implementations that a calibration has not got, each of the most alike machine. A machine's own
+    file is left out: who asks for a transferred calibration has it not."""
+    found: dict[str, dict[str, float]] = {}
+    for name in sorted(calibrations(), key=lambda name: _unlike(machine, load_machine(name))):
+        other = _read(name) if name not in (machine.name, own.machine) else None
+        for implementation, constants in other.implementations.items() if other else ():
+            if implementation != TYPICAL and implementation not in own.implementations:
+                found.setdefault(implementation, _carried(constants, load_machine(name), machine))
+    return found
+
+
+GENERATED_SHARE = 0.75
+"""Power of the tensor peak of an SM and clock with which the share that compiled attention reaches of it falls: its products wait for its
+own vector work. Fitted to seven of Triton's kernels that an L40S and a B300 both ran (1024 and 7650 operations, shares 2.8 to 8.7 times apart)."""
+
+
+def _carried(
+    constants: dict[str, float], there: Machine, here: Machine, scale: Mapping[str, float] = {}
+) -> dict[str, float]:
+    """Constants of an implementation on another machine: what they say of the machine is scaled, or left to it without scales."""
+    found = {key: value * scale.get(key, 1.0) for key, value in constants.items() if scale or key not in OF_MACHINE}
+    if "fill_latency" in constants and "helper_seconds" not in constants:  # made by a compiler of tiles
+        share = constants["tensor_efficiency"] * (_each_clock(there) / _each_clock(here)) ** GENERATED_SHARE
+        found["tensor_efficiency"] = min(share, 1.0)
+    return found
+
+
+def _each_clock(machine: Machine) -> float:
+    """Operations of 16 bits of one SM's tensor unit in a clock."""
+    clock = machine.need(machine.unit("vector").clock_hz, "units.vector.clock_hz")
+    return (machine.rate("tensor", "bf16") or 1.0) / machine.instances("shared") / clock
 
 
 def _started(p: Parameters, machine: Machine, fitted_on: str) -> Parameters:
@@ -299,8 +352,18 @@ def transferred(donor: Calibration | None, machine: Machine) -> Calibration:
     parameters = replace(donor.parameters, **_scaled(asdict(donor.parameters), scale))
     launch = (donor.parameters.launch_seconds + usual_start(here.architecture)) * scale["launch_seconds"]
     parameters = replace(parameters, launch_seconds=launch - usual_start(there.architecture))
-    own = donor.implementations
-    return Calibration(machine.name, parameters, donor.spread, provenance, donor.machine, own, far)
+    of_machine = {key: scale[key] for key in OF_MACHINE if key in scale}
+    own = {name: _carried(constants, here, there, of_machine) for name, constants in donor.implementations.items()}
+    return Calibration(
+        machine.name,
+        parameters,
+        donor.spread,
+        provenance,
+        donor.machine,
+        own,
+        far,
+        _elsewhere(donor, machine),
+    )
 
 
 def _scales(donor: Machine, machine: Machine) -> dict[str, float]:

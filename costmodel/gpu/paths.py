@@ -139,7 +139,7 @@ def chained_path(c: Case, t: Traffic, q: Computing, m: Moving) -> Path:
 def plain_path(c: Case, t: Traffic, q: Computing, m: Moving) -> Path:
     """Of one product, or of none."""
     w, g, p, chip = c.work, c.tiling, c.p, c.chip
-    waited = chip.l2_latency + (chip.dram_latency - chip.l2_latency) * t.missed
+    waited = chip.l2_latency + (chip.dram_latency - chip.l2_latency) * t.slowest
     arrival = waited * ARRIVAL / (c.pipeline - 0.5)
     step = w.trips * trip_depth(w, bool(chip.wide)) * p.step_clocks / chip.clock
     step = step + np.where(m.tiled, (w.trips - 1.0) * arrival, 0.0)
@@ -163,11 +163,12 @@ def plain_path(c: Case, t: Traffic, q: Computing, m: Moving) -> Path:
         together = np.where(m.waiting, computing + np.maximum(moving, chain), together)
     # a product's warps that only load go on during the epilogue
     ahead = c.chained > 0 and chip.bulk and bool(chip.wide) and not c.summing
-    fill = (1.0 if ahead else c.rounds) * p.fill_latency * chip.dram_latency
-    serial = fill + np.where(m.waiting, together, working + m.store)
+    first = p.fill_latency * chip.dram_latency
+    fill = (1.0 if ahead else c.rounds) * first
+    unhidden = np.where(m.waiting, 0.0, working + m.store - together)
     followed = 0.0 if chip.wide == 2 and not c.compiled else p.exposed  # tensor memory holds two blocks' results
-    share = 1.0 / c.rounds + (1.0 - 1.0 / c.rounds) * followed / c.resident
-    exposed = share * np.maximum(serial - together, 0.0)
+    alone = np.maximum(c.rounds * first + unhidden, 0.0) / c.rounds
+    exposed = alone + (1.0 - 1.0 / c.rounds) * followed / c.resident * np.maximum(fill + unhidden, 0.0)
     busy = together + exposed + ragged_seconds(c) / c.rounds
     partial = np.where(np.greater(g.split, 1.0), w.accumulators * 8.0 * g.grid, 0.0)
     met = p.reduction_latency * chip.dram_latency + g.split * chip.l2_latency / SUMS_IN_FLIGHT

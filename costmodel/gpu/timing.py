@@ -270,6 +270,7 @@ def _moving(c: Case, t: Traffic) -> Moving:
     in_flight = np.maximum(np.minimum(g.grid, c.slots) * in_flight_block, 1.0)
     read = t.read_effort / chip.dram
     if c.chained:
+        in_flight = np.maximum(in_flight * t.missed, 1.0)  # of what L2 holds, DRAM has nothing on the way
         read = read + np.maximum(chip.dram_latency * t.read / in_flight - chip.dram_latency, 0.0)
         if c.chained == 1:
             ready = in_flight * p.dram_efficiency / (chip.dram * chip.dram_latency)

@@ -52,6 +52,8 @@ class Traffic:
     online: Array = 0.0
     cycle: Array = 1.0
     """Share of what the kernel touches that L2 has lost when it is timed again; 1 where it is not."""
+    slowest: Array = 1.0
+    """Share of the operand that misses L2 most, for which a step of a tiled loop waits."""
 
     @cached_property
     def missed(self) -> Array:
@@ -100,6 +102,7 @@ def traffic(
     fresh = sum(once for access, once, _ in entries if noted(kernel, "fresh", access))
     read: Array = 0.0
     least: Array = 0.0
+    slowest: Array = 0.0
     online: Array = 0.0
     working_set = sum(totals.values()) + write
     timed = "rotated" in kernel.notes or ("replayed" in kernel.notes and not halved)
@@ -124,12 +127,14 @@ def traffic(
             first = np.minimum(first, once * gone)
         over = further(sweeps, access) * np.maximum(each * waves, once)
         missed = first + again * (1.0 - kept) + over * (1.0 - stays)
+        slowest = np.maximum(slowest, np.minimum(missed / np.maximum(once, 1.0), 1.0))
         read = read + missed
         read_effort = read_effort + missed * (1.0 + READ_GAP / run_bytes(access, runs))
         least = least + once
         if any(np.any(g.online[dim]) for dim in access.dims if dim in g.online):
             online = online + once
-    return Traffic(read, write, read_effort, write_effort, least, online, cycle if timed and not halved else 1.0)
+    lost = cycle if timed and not halved else 1.0
+    return Traffic(read, write, read_effort, write_effort, least, online, lost, slowest)
 
 
 def _entries(

@@ -15,7 +15,7 @@ from codesign.costmodel.calibration import GENERATED_FIT, IMPLEMENTATION_FIT, QU
 from codesign.costmodel.events import plan_columns, simulate_plan
 from codesign.costmodel.gpu.chains import launched
 from codesign.costmodel.gpu.library import library
-from codesign.costmodel.gpu.parameters import TYPICAL, load_calibration
+from codesign.costmodel.gpu.parameters import OF_MACHINE, TYPICAL, calibration_like, load_calibration
 from codesign.costmodel.gpu.timing import estimate
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.tables import kernels_of
@@ -189,7 +189,8 @@ def test_an_implementation_has_few_fitted_constants(name: str) -> None:
     assert len(GENERATED_FIT) <= 4
     assert len(QUANTISED_FIT) <= 8  # of two kernels: the product's and its operands' quantisation
     for own in load_calibration(load_machine(name)).implementations.values():
-        fitted = set(own) & {*IMPLEMENTATION_FIT, *GENERATED_FIT, *QUANTISED_FIT}
+        kept = () if "quantise_seconds" in own else OF_MACHINE  # what speaks of the machine is no constant of its own
+        fitted = set(own) & {*IMPLEMENTATION_FIT, *GENERATED_FIT, *QUANTISED_FIT} - {*kept}
         assert len(fitted) <= (8 if "quantise_seconds" in own else 6)
 
 
@@ -287,3 +288,30 @@ def test_the_event_simulation_follows_the_same_launch(source: str, decode: bool,
     sizes = {name: float(values[0]) for name, values in rows.sizes.items()}
     seen = simulate_plan(plan_columns(rows.kernel, machine, knobs, (), sizes, parameters, compiled=False))
     assert seen.seconds == pytest.approx(best.seconds[0], rel=0.25)
+
+
+def test_a_kernel_measured_on_other_machines_only_takes_what_they_say_of_its_code() -> None:
+    """FlashInfer's decoding never ran on an H100; a B300 and an L40S say what it waits for, and nothing of the H100 itself."""
+    known = load_calibration(load_machine("h100_sxm"))
+    name = "flashinfer decode 16"
+    assert name not in known.implementations
+    found, own = known.of(name), known.parameters
+    there = load_calibration(load_machine("b300_sxm")).implementations[name]
+    assert (found.fill_latency, found.step_clocks) == (there["fill_latency"], there["step_clocks"])
+    assert (found.launch_seconds, found.tensor_joules) == (own.launch_seconds, own.tensor_joules)
+
+
+def test_a_transferred_calibration_knows_nothing_of_its_own_machine() -> None:
+    spec_sheet = calibration_like("b300_sxm", load_machine("l40s"))
+    own = load_calibration(load_machine("l40s")).implementations
+    assert "triton extend 64 16x16" in own
+    assert not {*own} - {*calibration_like("b300_sxm", load_machine("a40")).elsewhere} <= {*spec_sheet.elsewhere}
+    assert spec_sheet.of("triton extend 64 16x16") == spec_sheet.of("triton extend 192 16x16")
+
+
+def test_compiled_attention_reaches_a_larger_share_of_a_smaller_tensor_unit() -> None:
+    name = "triton extend 192 16x16"
+    shares = [
+        calibration_like("b300_sxm", load_machine(one)).of(name).tensor_efficiency for one in ("h100_sxm", "l40s")
+    ]
+    assert load_calibration(load_machine("b300_sxm")).of(name).tensor_efficiency < shares[0] < shares[1] <= 1.0

@@ -41,3 +41,18 @@ def test_sums_are_cut_from_some_size_on_where_the_library_has_a_rule() -> None:
     ada, hopper = (splits_offered(workloads.gemm(), load_machine(name), space, sizes) for name in ("l40s", "h100_sxm"))
     assert np.asarray(ada).tolist() == [[True, False], [True, True]]
     assert np.all(hopper)
+
+
+WHOLE = [(8, 1024, 2560, 11.0), (2560, 32, 7168, 34.9), (1536, 64, 5120, 25.5), (14, 1536, 3584, 15.4)]
+CUT = [(8, 1024, 3584, 6.2), (2048, 32, 7168, 21.1), (1024, 64, 5120, 13.2), (2560, 64, 8192, 25.1)]
+"""Rows, columns, terms, and microseconds on an L40S (the same table)."""
+
+
+def test_narrow_and_flat_products_of_ada_are_cut_only_when_their_sums_are_long() -> None:
+    kernel, machine = workloads.gemm(rotated=True), load_machine("l40s")
+    space = {"split.k": np.array([1.0, 4.0])}
+    columns = {name: column[:, None] for name, column in _sizes(WHOLE + CUT).items()}
+    offered = np.asarray(splits_offered(kernel, machine, space, columns))[:, 1]
+    assert offered.tolist() == [False] * len(WHOLE) + [True] * len(CUT)
+    found = library(kernel, machine, _sizes(WHOLE + CUT), load_calibration(machine).parameters).seconds * 1e6
+    assert np.abs(found / [us for *_, us in WHOLE + CUT] - 1.0).max() < 0.35  # the worst would else be 0.58 off
