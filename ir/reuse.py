@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from codesign.ir.core import Op, Value
 from codesign.ir.index import index
@@ -26,11 +26,20 @@ def count_uses(kernel: Kernel) -> dict[Value, int]:
     return counts
 
 
-def only_accumulates(loop: For, position: int, uses: Mapping[Value, int]) -> bool:
-    """Whether the carried value is used by nothing but a dot of this block that adds to it and is yielded in its place."""
+def only_accumulates(
+    loop: For, position: int, uses: Mapping[Value, int], adds: Callable[[Dot], bool] = lambda _: True
+) -> bool:
+    """Whether the carried value is used by nothing but a dot of this block that adds to it (`adds`: whether it does so by itself) and is
+    yielded in its place."""
     arg, value = loop.body.args[position], loop.body.yields[position]
     maker = value.owner
-    return isinstance(maker, Dot) and maker.accumulator is arg and maker in loop.body.ops and uses[arg] == 1
+    return (
+        isinstance(maker, Dot)
+        and maker.accumulator is arg
+        and maker in loop.body.ops
+        and uses[arg] == 1
+        and adds(maker)
+    )
 
 
 def in_place(loop: For, position: int) -> bool:

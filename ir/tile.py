@@ -17,7 +17,7 @@ from codesign.ir.index import Index, IndexLike, index, product
 from codesign.ir.location import UNKNOWN, Location
 from codesign.ir.precision import Precision
 from codesign.ir.scalar import Literal as ScalarLiteral
-from codesign.ir.scalar import Scalar
+from codesign.ir.scalar import Read, Scalar, apply, cast
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Monoid
 from codesign.ir.types import TileType
@@ -291,6 +291,14 @@ class Dot(Op):
 
     def operands(self) -> tuple[Value, ...]:
         return tuple(dict.fromkeys((self.a, self.b, self.accumulator)))
+
+    def summand(self) -> tuple[tuple[Axis, Axis, Axis], Scalar]:
+        """Axes m, n and k, and what a product without a matrix unit sums over k at each m and n."""
+        types = [value.type for value in (self.a, self.b, self.accumulator)]
+        left, right, result = (kind for kind in types if isinstance(kind, TileType))
+        axes = Axis("m", left.extents[0]), Axis("n", right.extents[1]), Axis("k", left.extents[1])
+        m, n, k = (index(axis.name) for axis in axes)
+        return axes, apply("mul", cast(Read(self.a, (m, k)), result.dtype), cast(Read(self.b, (k, n)), result.dtype))
 
     def replace(self, mapping: Mapping[Value, Value]) -> None:
         self.a = mapping.get(self.a, self.a)

@@ -35,7 +35,7 @@ from codesign.ir.program import (
     scratch,
 )
 from codesign.ir.reuse import count_uses, in_place, only_accumulates
-from codesign.ir.scalar import Apply, Read, Scalar, cast
+from codesign.ir.scalar import Apply, Read, Scalar, apply, cast
 from codesign.ir.scalar import Literal as ScalarLiteral
 from codesign.ir.scaled import scaled_factors
 from codesign.ir.tile import Axis, Dot, For, Kernel, Map, Reduce
@@ -265,7 +265,6 @@ class _Lowering:
             self._operand(value, sides, out)
             for value, sides in ((op.a, (axes[0], axes[2])), (op.b, (axes[2], axes[1])))
         )
-        self.target.tensor_slowdown(a.dtype)
         start = self.places[op.accumulator]
         accumulate = not (isinstance(start, Fill) and start.value.value == 0)
         forced = self.forced.get(op.result)
@@ -279,7 +278,18 @@ class _Lowering:
                 out.append(self._copy(op.accumulator, place))
         self.places[op.result] = place
         target, scales = self._read(place, axes[:2]), (scale_a, scale_b)
-        out.append(Matmul(target, a, b, axes, accumulate, None, op.precision, scales, location=op.location))
+        if self.target.multiplies(a.dtype):
+            out.append(Matmul(target, a, b, axes, accumulate, None, op.precision, scales, location=op.location))
+            return
+        part = self._read(self._new_place(_tile_type(op.result), "part"), axes[:2]) if accumulate else target
+        body = self._hoisted(apply("mul", cast(a, target.dtype), cast(b, target.dtype)), axes, out)
+        out.append(Vector(part, axes[:2], body, axes[2:], "sum", location=op.location))
+        if accumulate:
+            out.append(Vector(target, axes[:2], apply("add", target, part), location=op.location))
+
+    def _multiplies(self, op: Dot) -> bool:
+        """Whether the tensor unit does a product, not the vector unit."""
+        return op.a in self.scaled or self.target.multiplies(_tile_type(op.a).dtype)
 
     def _operand(self, value: Value, axes: tuple[Axis, ...], out: list[Statement]) -> tuple[Read, Read | None]:
         """An operand of a product, and the exponents of its blocks where it has some."""
@@ -299,7 +309,7 @@ class _Lowering:
             start = self._place(initial)
             if isinstance(start, Fill):
                 place = self._new_place(_tile_type(arg), arg.name or "carried")
-                if runs and start.value.value == 0 and only_accumulates(op, position, self.uses):
+                if runs and start.value.value == 0 and only_accumulates(op, position, self.uses, self._multiplies):
                     firsts[op.body.yields[position]] = position
                 else:
                     out.append(self._copy(initial, place))

@@ -71,7 +71,7 @@ class DataflowModel:
             for rows, walk in _pieces(structure.rows, alike, schedules.common.order, columns):
                 given = {k: v[rows] for k, v in columns.items()}
                 shape = _shape(target, kernel, extents, given, structure.looped, sizes or {}, walk)
-                work = work_of(select(structure.text, kernel.extents, target.array.scaled), target, shape, dataflow)
+                work = work_of(select(structure.text, kernel.extents, target.array), target, shape, dataflow)
                 found = _compose(target, shape, work, len(rows))
                 terms[rows], joules[rows], dram[rows] = found.terms, found.joules, found.dram
                 scratch[rows], reason[rows] = found.scratch, found.reason

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from codesign.costmodel.accesses import access_of
 from codesign.costmodel.dataflow.buffers import Buffer, Crowd, crowds, together
 from codesign.costmodel.dataflow.resting import names_of
+from codesign.costmodel.dataflow.target import Array
 from codesign.costmodel.features import Features, Move, Product
 from codesign.costmodel.features import Loop as LoopFeature
 from codesign.costmodel.structures import Text
@@ -23,7 +24,7 @@ from codesign.ir.dtypes import I32, I64
 from codesign.ir.index import Index, index, product
 from codesign.ir.reach import Stretch
 from codesign.ir.reuse import count_uses, in_place, only_accumulates
-from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, cast
+from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, apply, cast
 from codesign.ir.scaled import scaled_factors
 from codesign.ir.template import Template
 from codesign.ir.tile import Axis, Dot, For, Load, Map, Reduce, Store
@@ -105,16 +106,15 @@ class Selection:
     """What lives at once when all share addresses."""
 
 
-_KNOWN: WeakKeyDictionary[Text, dict[Set[str], Selection]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Text, dict[tuple[Set[str], Set[str]], Selection]] = WeakKeyDictionary()
 
 
-def select(text: Text, extents: Mapping[str, Index], scaled: frozenset[str]) -> Selection:
-    """The instructions of a template's kernels, worked out once. `extents`: of the group's dims; `scaled`: dtypes that the machine's unit
-    multiplies in blocks with scales."""
-    known = _KNOWN.setdefault(text, {})
-    if scaled not in known:
-        known[scaled] = _Selector(text.template, text.features, extents, scaled).result()
-    return known[scaled]
+def select(text: Text, extents: Mapping[str, Index], array: Array) -> Selection:
+    """The instructions of a template's kernels on a machine's units, worked out once. `extents`: of the group's dims."""
+    known, key = _KNOWN.setdefault(text, {}), (array.scaled, frozenset(array.slowdown))
+    if key not in known:
+        known[key] = _Selector(text.template, text.features, extents, *key).result()
+    return known[key]
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,16 @@ class _Held:
 
 
 class _Selector:
-    def __init__(self, template: Template, features: Features, extents: Mapping[str, Index], scaled: Set[str]) -> None:
+    def __init__(
+        self,
+        template: Template,
+        features: Features,
+        extents: Mapping[str, Index],
+        scaled: Set[str],
+        multiplied: Set[str],
+    ) -> None:
+        """`scaled`: dtypes that the tensor unit multiplies in blocks with scales; `multiplied`: all that it takes."""
+        self.multiplied = multiplied
         self.template = template
         self.features = features
         self.extents = extents
@@ -326,6 +335,9 @@ class _Selector:
     def _dot(self, op: Dot) -> None:
         found = self.features.of[op]
         assert isinstance(found, Product)
+        if not self._multiplies(op):
+            self._summed(op)
+            return
         dtype = found.operand
         for value in (op.a, op.b):
             place = self.places[value]
@@ -348,6 +360,29 @@ class _Selector:
         buffer.summed = True
         self.section.items.append(Multiply(found, buffer, dtype))
 
+    def _multiplies(self, op: Dot) -> bool:
+        """Whether the tensor unit does a product, not the vector unit."""
+        assert isinstance(op.a.type, TileType)
+        return op.a in self.scaled or op.a.type.dtype.name in self.multiplied
+
+    def _summed(self, op: Dot) -> None:
+        """A product on the vector unit: its sum, and what it is added to."""
+        axes, body = op.summand()
+        start, result = self.places[op.accumulator], axes[:2]
+        if isinstance(start, Literal) and start.value == 0:
+            self._vectors(self._scalar(body), axes, self._target(op.result), _points(result), monoid="sum")
+            return
+        part = Value(op.result.type, "part")
+        self.places[part] = _Held(self._buffer(_bytes(part)))
+        self._vectors(self._scalar(body), axes, self._stored(part), _points(result), monoid="sum")
+        here = tuple(index(axis.name) for axis in result)
+        total = self._scalar(apply("add", Read(op.accumulator, here), Read(part, here)))
+        if isinstance(start, _Held) and op.result not in self.forced and self._adoptable(op.accumulator, start):
+            self.places[op.result], buffer = start, start.buffer
+        else:
+            buffer = self._target(op.result)
+        self._vectors(total, result, buffer, _points(result))
+
     # -- loops ---------------------------------------------------------------------------------------------------
     def _for(self, op: For) -> None:
         carried: list[Buffer] = []
@@ -357,7 +392,8 @@ class _Selector:
                 buffer = start.buffer
             else:
                 buffer = self._buffer(_bytes(arg))
-                first = isinstance(start, Literal) and start.value == 0 and only_accumulates(op, position, self.uses)
+                alone = only_accumulates(op, position, self.uses, self._multiplies)
+                first = isinstance(start, Literal) and start.value == 0 and alone
                 if not first:
                     self._copy(initial, buffer)
             self.places[arg] = _Held(buffer, mutable=True)

@@ -147,6 +147,10 @@ class Target:
         """Until all cores know that all of them have come to the same point: as long as from a request to its answer."""
         return self.latency_clocks / self.clock_hz
 
+    def multiplies(self, dtype: DType) -> bool:
+        """Whether the tensor unit takes operands of a dtype; else the vector unit multiplies them."""
+        return dtype.name in self.array.slowdown
+
     def tensor_slowdown(self, dtype: DType) -> float:
         """Clocks per step of the array for operands of a dtype, relative to its full rate."""
         if dtype.name not in self.array.slowdown:

@@ -57,7 +57,7 @@ def test_any_kernel_runs_to_the_values_of_the_interpreter(data: st.DataObject) -
     machine = load_machine(data.draw(st.sampled_from(["systolic_16x16", "maia100"])))
     program, refusal = lowered(kernel, machine, data.draw(st.sampled_from([1, 3, 64])))
     if program is None:
-        assert "no rate for i8" in refusal or "limit" in refusal
+        assert "limit" in refusal
         return
     arrays = groups.random_inputs(fusion)
     wanted = groups.run_tiles(kernel, arrays)
