@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,37 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 
+FOLLOWED = "followed"
+"""Detail of a batch: which schedules were priced; others have what they take at the least (see Limit)."""
+NEAR = 1e-3
+"""Schedules whose time is within this share of the best are among the best, however many."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What is wanted of a batch: schedules that may be among the `best` ones (0: all), those of earlier batches with these `seconds` included, or
+    as good as the best."""
+
+    best: int = 0
+    seconds: tuple[float, ...] = ()
+
+    @property
+    def beyond(self) -> float:
+        """Seconds above which nothing is wanted."""
+        if not self.best or len(self.seconds) < self.best:
+            return math.inf
+        return max(self.seconds[-1], self.seconds[0] * (1.0 + 2.0 * NEAR))
+
+    def after(self, seconds: Floats) -> Limit:
+        """The limit when more schedules are known."""
+        if not self.best:
+            return self
+        known = np.sort(np.concatenate([self.seconds, seconds[np.isfinite(seconds)]]))[: self.best]
+        return Limit(self.best, tuple(known.tolist()))
+
+
+ALL = Limit()
+"""Every schedule is wanted."""
 LEAST = 1e-30
 """Seconds below which an end of an interval is none."""
 
@@ -68,6 +99,11 @@ class CostBatch:
         """The name of the largest term of a row."""
         return self.term_names[int(np.argmax(self.terms[row]))]
 
+    @property
+    def followed(self) -> npt.NDArray[np.bool_]:
+        """Which schedules were priced (see Limit)."""
+        return np.asarray(self.details.get(FOLLOWED, np.ones(len(self), dtype=np.bool_)), dtype=np.bool_)
+
     def parts(self, row: int) -> dict[str, Part]:
         """What the interval of a row that fits is made of."""
         further = sum(spread**2 for spread in self.spreads.values())
@@ -91,6 +127,16 @@ class CostModel(Protocol):
         self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None = None
     ) -> CostBatch:
         """Cost of each schedule; `sizes` gives values of the kernel's size symbols. A missing cost rule raises UnsupportedError."""
+        ...
+
+
+@runtime_checkable
+class Selective(CostModel, Protocol):
+    """A model that need not price what is beyond a limit: other schedules of a batch have `seconds` beyond it that they take at the least, and are
+    not `followed`."""
+
+    def within(self, limit: Limit) -> CostModel:
+        """The model for who wants no more of a batch."""
         ...
 
 

@@ -7,44 +7,49 @@ What a step does follows from the kernel's template (`selection`, `work`), what 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from codesign.costmodel.dataflow.common import Common
+from codesign.costmodel.dataflow.following import TERM_NAMES, Floats, Laid, Plan, Rows
 from codesign.costmodel.dataflow.resting import resting
 from codesign.costmodel.dataflow.selection import select
-from codesign.costmodel.dataflow.shape import Array, Shape
-from codesign.costmodel.dataflow.space import layout, users
+from codesign.costmodel.dataflow.shape import EVERY, Array, Shape
+from codesign.costmodel.dataflow.space import layout
 from codesign.costmodel.dataflow.stretches import steps_of
 from codesign.costmodel.dataflow.target import Target, target_of
-from codesign.costmodel.dataflow.timeline import DEEPEST, PROGRAMS, STEPS, Timeline, shared_clocks
+from codesign.costmodel.dataflow.timeline import DEEPEST, PROGRAMS, STEPS
 from codesign.costmodel.dataflow.turns import turns
-from codesign.costmodel.dataflow.work import Work, busiest, shared_bytes, work_of
+from codesign.costmodel.dataflow.work import work_of
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.protocol import CostBatch
-from codesign.costmodel.structures import structures
+from codesign.costmodel.protocol import ALL, FOLLOWED, CostBatch, Limit
+from codesign.costmodel.structures import Structure, structures
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import ScheduleBatch, ordered, walked
 
-TERM_NAMES = ("launch", "fill", "tensor", "vector", "load", "store", "dram", "latency", "control", "power")
-_ENGINES = np.array([TERM_NAMES.index(name) for name in ("tensor", "vector", "load", "store", "dram", "control")])
 TOGETHER = 4096
 """Schedules whose arrays (some dozens at a time) fit the second cache of a CPU's core."""
-Rows = npt.NDArray[np.int64]
-MOSTLY = 0.7
-"""Share of the time that the busiest engine works when it is what the time goes to; else the engines wait for each other."""
 BAND = (0.88, 1.14)
 """Interval around the prediction that holds 90 % of simulated times of random kernels and schedules (tests/costmodel/dataflow)."""
 
 
 @dataclass(frozen=True)
 class DataflowModel:
-    """The analytic model; terms sum to seconds, energies are per access and operation."""
+    """The analytic model; terms sum to seconds, energies are per access and operation.
+
+    `limit`: what is wanted of a batch (default: all). Other schedules are priced at what they take at the least.
+    """
 
     fidelity: ClassVar[int] = 1
+    limit: Limit = ALL
+
+    def within(self, limit: Limit) -> DataflowModel:
+        """The model for who wants no more of a batch."""
+        return replace(self, limit=limit)
 
     def predict(
         self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None = None
@@ -59,22 +64,26 @@ class DataflowModel:
         count = len(schedules)
         columns = _columns(schedules, count)
         extents = {dim: int(extent.evaluate(sizes or {})) for dim, extent in kernel.extents.items()}
-        terms = np.zeros((count, len(TERM_NAMES)))
-        joules, dram, scratch = np.zeros(count), np.zeros(count), np.zeros(count)
         reason = np.full(count, "", dtype=object)
         dataflow = str(schedules.common.extras.get("dataflow", ""))
+        texts = [*structures(kernel, extents, columns, count, sizes or {})]
+        of = np.full(count, -1)
+        for number, structure in enumerate(texts):
+            reason[structure.rows] = structure.reason
+            of[structure.rows] = -1 if structure.text is None else number
         alike = _alike(kernel, extents, columns, target)
-        for structure in structures(kernel, extents, columns, count, sizes or {}):
-            if structure.text is None:
-                reason[structure.rows] = structure.reason
-                continue
-            for rows, walk in _pieces(structure.rows, alike, schedules.common.order, columns):
-                given = {k: v[rows] for k, v in columns.items()}
-                shape = _shape(target, kernel, extents, given, structure.looped, sizes or {}, walk)
-                work = work_of(select(structure.text, kernel.extents, target.array), target, shape, dataflow)
-                found = _compose(target, shape, work, len(rows))
-                terms[rows], joules[rows], dram[rows] = found.terms, found.joules, found.dram
-                scratch[rows], reason[rows] = found.scratch, found.reason
+        plans: list[tuple[Rows, Plan]] = []
+        for rows, walk in _pieces(of, alike, schedules.common.order, columns):
+            given = {k: v[rows] for k, v in columns.items()}
+            looped = {dim: np.array([dim in text.looped for text in texts])[of[rows]] for dim in kernel.inner}
+            common = Common(target, _shape(target, kernel, extents, given, looped, sizes or {}, walk), dataflow)
+            plans += [(rows[index], plan) for index, plan in _plans(target, kernel, texts, of[rows], common)]
+        terms, followed = self._follow(plans, count)
+        joules, dram, scratch = np.zeros(count), np.zeros(count), np.zeros(count)
+        for rows, plan in plans:
+            seconds = terms[rows].sum(axis=1)
+            joules[rows] = plan.joules + (0.0 if np.isnan(target.static_watts) else target.static_watts * seconds)
+            dram[rows], scratch[rows], reason[rows] = plan.moved, plan.buffers.held, plan.reason
         for dim in kernel.inner:
             split = columns.get(f"split.{dim}")
             if split is not None:
@@ -90,9 +99,22 @@ class DataflowModel:
             reason=reason,
             joules=joules,
             dram_bytes=dram,
-            details={"scratch_bytes": scratch},
+            details={"scratch_bytes": scratch, **({FOLLOWED: followed | (reason != "")} if self.limit.best else {})},
             remarks=() if np.isfinite(joules).all() else (f"{target.name} lacks energy figures",),
         )
+
+    def _follow(self, plans: Sequence[tuple[Rows, Plan]], count: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
+        """Terms of all schedules, and which of them were followed: those that may be among the best, the most promising texts first."""
+        terms, followed = np.zeros((count, len(TERM_NAMES))), np.zeros(count, dtype=np.bool_)
+        limit = self.limit
+        for rows, plan in sorted(plans, key=lambda one: float(one[1].least.min())):
+            wanted = np.isfinite(plan.least) & (plan.least <= limit.beyond)
+            for some, on_timeline in ((np.flatnonzero(wanted), True), (np.flatnonzero(~wanted), False)):
+                if len(some):
+                    terms[rows[some]] = plan.terms(some, followed=on_timeline)
+            followed[rows[wanted]] = True
+            limit = limit.after(terms[rows[wanted]].sum(axis=1))
+        return terms, followed
 
 
 def _refused(count: int, reason: str) -> CostBatch:
@@ -111,15 +133,6 @@ def _refused(count: int, reason: str) -> CostBatch:
     )
 
 
-@dataclass(frozen=True)
-class _Composed:
-    terms: npt.NDArray[np.float64]
-    joules: Array
-    dram: Array
-    scratch: Array
-    reason: npt.NDArray[np.object_]
-
-
 def _columns(schedules: ScheduleBatch, count: int) -> dict[str, npt.NDArray[np.int64]]:
     common = ScheduleBatch.of([schedules.common]).columns
     found = {**common, **schedules.columns}
@@ -135,25 +148,42 @@ class _Walk:
 
 
 def _pieces(
-    rows: Rows, alike: npt.NDArray[np.int64], dims: Sequence[str], columns: Mapping[str, npt.NDArray[np.int64]]
+    of: Rows, alike: npt.NDArray[np.int64], dims: Sequence[str], columns: Mapping[str, npt.NDArray[np.int64]]
 ) -> Iterator[tuple[Rows, _Walk]]:
-    """Rows that are priced together, and how they walk the grid: no more than what stays in a core's cache, and then those that are followed
-    equally far."""
+    """Rows that are priced together (those of a text side by side; none without), and how they walk the grid: no more than what stays in a core's
+    cache, and then those that are followed equally far."""
+    rows = np.flatnonzero(of >= 0)
+    order = (alike[rows], of[rows]) if len(rows) > TOGETHER else (of[rows],)
+    rows = rows[np.lexsort(order)]
     places = _levels(columns, "order")
-    said = [columns["order"]] if "order" in columns else []
+    said = [column for name, column in columns.items() if name == "joined" or ".stage." in name]
+    said += [columns["order"]] if "order" in columns else []
     said += [column for at in places.values() for column in at.values()]
+    said = [column for column in said if (column != column[0]).any()]
     kinds, which = np.unique(np.stack(said)[:, rows], axis=1, return_inverse=True) if said else (None, np.zeros(1))
-    for number in range(1 if kinds is None else kinds.shape[1]):
+    for number in range((1 if kinds is None else kinds.shape[1]) if len(rows) else 0):
         some = rows if kinds is None else rows[which.reshape(-1) == number]
         grid = ordered(dims, int(columns["order"][some[0]])) if "order" in columns else tuple(dims)
         walk = _Walk(
             grid,
             {place: walked(grid, {dim: int(c[some[0]]) for dim, c in at.items()}) for place, at in places.items()},
         )
-        if len(some) > TOGETHER:
-            some = some[np.argsort(alike[some], kind="stable")]
         for start in range(0, len(some), TOGETHER):
             yield some[start : start + TOGETHER], walk
+
+
+def _plans(
+    target: Target, kernel: KernelSummary, texts: Sequence[Structure], of: Rows, common: Common
+) -> Iterator[tuple[Rows, Plan]]:
+    """For each text what its programs do, and under which schedules. `of`: the texts of the schedules, in ascending order."""
+    laid = Laid.of(target, common.shape)
+    starts = np.flatnonzero(np.diff(of, prepend=-1)).tolist()
+    for start, end in zip(starts, [*starts[1:], len(of)], strict=True):
+        text = texts[of[start]].text
+        assert text is not None
+        rows = EVERY if end - start == len(of) else slice(start, end)
+        work = work_of(select(text, kernel.extents, target.array), common, rows)
+        yield np.arange(start, end), Plan(target, laid.cut(rows), work, end - start)
 
 
 def _alike(
@@ -202,7 +232,7 @@ def _shape(
     kernel: KernelSummary,
     extents: Mapping[str, int],
     columns: Mapping[str, npt.NDArray[np.int64]],
-    looped: frozenset[str],
+    looped: Mapping[str, npt.NDArray[np.bool_]],
     sizes: Mapping[str, int],
     walk: _Walk,
 ) -> Shape:
@@ -212,8 +242,8 @@ def _shape(
     programs: dict[str, Array] = {}
     for dim, extent in extents.items():
         size = columns[f"tile.{dim}"].astype(np.float64) if f"tile.{dim}" in columns else np.ones(1)
-        if dim in kernel.inner and dim not in looped:
-            size = np.maximum(size, float(1 << max(extent - 1, 0).bit_length()))
+        if dim in looped:
+            size = np.where(looped[dim], size, np.maximum(size, float(1 << max(extent - 1, 0).bit_length())))
         steps = np.ceil(extent / size)
         tile[dim], mean[dim], trips[dim] = size, extent / steps, steps
         if dim not in kernel.inner:
@@ -227,14 +257,16 @@ def _shape(
     loops = steps_of(
         kernel, sorted(kernel.inner), tile, extents, programs, lay, sizes
     )  # of one step where a symbol's value is a tile
-    made, longest = (trips | {dim: loops.all[dim][which] for dim in looped} for which in (0, 1))
+    made, longest = (
+        trips | {dim: np.where(loop, loops.all[dim][which], trips[dim]) for dim, loop in looped.items()}
+        for which in (0, 1)
+    )
     return Shape(
         tile,
         mean,
         trips,
         made,
         longest,
-        looped,
         frozenset(kernel.inner),
         grid,
         lay,
@@ -248,82 +280,3 @@ def _shape(
         rests,
         loops.parted,
     )
-
-
-def _compose(target: Target, shape: Shape, work: Work, count: int) -> _Composed:
-    """Time of the whole kernel from the work of one program instance."""
-    lay = shape.layout
-    cores, programs, most = lay.cores, lay.rounds, users(target, lay)
-    depth = np.maximum(shape.pipeline, 1.0)
-    slots = np.minimum(depth, 2.0)
-
-    array = target.capacity.get("array", 0)
-    near = work.accumulators * slots <= array
-    beside = np.where(near, 0.0, work.accumulators)
-    turned, one = (work.turn + beside) * slots + work.fixed, work.turn + beside + work.fixed
-    single = np.ones(1)
-    limit = target.capacity["core"]
-    needs = [  # in the order in which buffers are given up: loads apart from all else, programs in flight, steps in flight
-        (work.run_ahead * depth + turned, slots, depth, True),
-        (shared_bytes(work, depth, slots, near), slots, depth, False),
-        (work.run_ahead * depth + one, single, depth, True),
-        (shared_bytes(work, depth, single, near), single, depth, False),
-        (work.run_ahead + one, single, single, True),
-        (shared_bytes(work, single, single, near), single, single, False),
-    ]
-    fits = [need <= limit for need, *_ in needs]
-    held, slots, depth, apart = (np.select(fits, [need[i] for need in needs], needs[-1][i]) for i in range(4))
-
-    control = joules = np.zeros(1)
-    read: tuple[Array, ...] = (np.zeros(1),) * len(target.ports)
-    written = read
-    for stage in work.stages:
-        trips = stage.trips
-        read, written = (
-            tuple(before + more * trips for before, more in zip(total, passing or (0.0,) * len(total), strict=True))
-            for total, passing in ((read, stage.read), (written, stage.written))
-        )
-        control = control + (stage.instructions + 1) * target.issue_clocks * trips
-        joules = joules + stage.joules * trips
-    dram = shared_clocks(target, most, shape.grid / programs, np.zeros(1), read, written)
-    total = busiest(work.stages)
-    engines = (total.get(engine, np.zeros(1)) for engine in ("tensor", "vector", "load", "store"))
-    busy = np.stack(np.broadcast_arrays(*engines, dram, control), axis=-1)
-    line = Timeline(target, count, cores, most, slots, depth, np.asarray(apart, dtype=np.bool_))
-    clocks = np.maximum(
-        line.run(work, shape.grid, programs, busy.max(axis=-1)), dram * programs + 2.0 * target.latency_clocks
-    )
-    fill = np.minimum(_first_load(work, target, most, cores) + target.latency_clocks, clocks)
-
-    terms = np.zeros((count, len(TERM_NAMES)))
-    terms[:, 0] = target.meeting_seconds if shape.joined else target.launch_seconds
-    terms[:, 1] = np.broadcast_to(fill / target.clock_hz, (count,))
-    waiting = busy.max(axis=-1) * programs < MOSTLY * (clocks - fill)
-    bound = np.broadcast_to(np.where(waiting, TERM_NAMES.index("latency"), _ENGINES[busy.argmax(axis=-1)]), (count,))
-    terms[np.arange(count), bound] = np.broadcast_to((clocks - fill) / target.clock_hz, (count,))
-
-    needed = np.broadcast_to(needs[-1][0], (count,))
-    reason = np.full(count, "", dtype=object)
-    for row in np.flatnonzero(needed > limit):
-        reason[row] = f"scratchpad: needs {int(needed[row]):,} B, limit {limit:,} B"
-    for place in np.flatnonzero((reason == "") & work.unfit).tolist():
-        reason[place] = work.why(place)
-    everything = joules * shape.grid
-    terms[:, 9] = target.throttled(terms.sum(axis=1), everything) - terms.sum(axis=1)
-    if not np.isnan(target.static_watts):
-        everything = everything + target.static_watts * terms.sum(axis=1)
-    return _Composed(
-        terms,
-        np.broadcast_to(everything, (count,)),
-        np.broadcast_to((read[0] + written[0]) * shape.grid, (count,)),
-        np.broadcast_to(held, (count,)),
-        reason,
-    )
-
-
-def _first_load(work: Work, target: Target, most: list[Array], cores: Array) -> Array:
-    """Clocks until the first operands are under way: the loads of the first stage that has any."""
-    for stage in work.stages:
-        if "load" in stage.busy:
-            return shared_clocks(target, most, cores, stage.busy["load"], stage.read, ())
-    return np.zeros(1)

@@ -6,8 +6,9 @@ something needs it; element-wise work that its only user does in passing; sums t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Hashable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 from weakref import WeakKeyDictionary
 
 from codesign.costmodel.accesses import access_of
@@ -47,6 +48,8 @@ class Transfer:
     """Loops around it end where a mask says."""
     operand: str = ""
     """As schedules name it."""
+    dims: frozenset[str] = frozenset()
+    """Of the group, that its data depends on, through the ends of the loops around it too where a mask cuts them."""
 
     @property
     def filled(self) -> Index:
@@ -75,6 +78,12 @@ class Vectors:
     written: Index
     width: int
     reduces: bool
+
+    @cached_property
+    def key(self) -> Hashable:
+        """Equal for equal work."""
+        parts = tuple((size, tuple(slots.items())) for size, slots in self.parts)
+        return ("vectors", self.points, parts, self.read, self.written, self.width, self.reduces)
 
 
 Item = Transfer | Multiply | Vectors
@@ -219,7 +228,9 @@ class _Selector:
         cut = any(loop.trips.variables() & variables for loop in self.section.loops)
         operand = names_of(self.kernel)[self.kernel.params.index(op.buffer)]
         access = access_of(op, move, self.template, self.extents)
-        item = Transfer(kind, move, access, buffer, follows, cut, operand)
+        along = (self.template.along.get(name, name) for name in move.follows | move.bounds)
+        dims = frozenset(along).intersection(self.extents)
+        item = Transfer(kind, move, access, buffer, follows, cut, operand, dims)
         self.section.items.append(item)
 
     def _positions(self, scalar: Scalar, axes: tuple[Axis, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Tile sizes of a batch of schedules that loop over the same dims, as arrays over the schedules."""
+"""Tile sizes of a batch of schedules, as arrays over the schedules."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from codesign.ir.reach import Stretch
 
@@ -16,14 +17,23 @@ if TYPE_CHECKING:
 
 Array = Any
 """A NumPy array over schedules, or a Python number; they broadcast."""
+Some = slice | npt.NDArray[np.int64]
+"""Which of the schedules."""
+EVERY = slice(None)
+"""All of them."""
+
+
+def cut(figure: Array, rows: Some) -> Array:
+    """A figure of some of the schedules."""
+    return figure[rows] if np.ndim(figure) and len(figure) > 1 else figure
 
 
 @dataclass
 class Shape:
-    """Sizes under a set of schedules that loop over the same dims.
+    """Sizes under a set of schedules.
 
-    By dim: `tile` lanes, `mean` average of those inside the extent (`extents`), `trips` steps that cover it, `made` steps of a loop
-    along it in the mean over the grid, fewer where a mask cuts it, and `longest` those of the core that makes
+    By dim: `tile` lanes (of a dim that is held whole all), `mean` average of those inside the extent (`extents`), `trips` steps that cover it,
+    `made` steps of a loop along it in the mean over the grid, fewer where a mask cuts it, and `longest` those of the core that makes
     most; `parted`: both of each stretch of such a loop. `grid`: program instances, which lie on the cores as `layout` says and are taken in
     `turns`; `staged`: by place, which operands a schedule stages in its memory. `joined`: in one launch with the program before.
     """
@@ -33,7 +43,6 @@ class Shape:
     trips: dict[str, Array]
     made: dict[str, Array]
     longest: dict[str, Array]
-    looped: frozenset[str]
     inner: frozenset[str]
     grid: Array
     layout: Layout

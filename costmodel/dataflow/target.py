@@ -143,6 +143,11 @@ class Target:
         return sum(port.latency_clocks + _hops(port) for port in self.ports)
 
     @property
+    def shortest_clocks(self) -> float:
+        """Of any program: a request to memory and its answer, first of a load, then of a store."""
+        return 2.0 * self.latency_clocks
+
+    @property
     def meeting_seconds(self) -> float:
         """Until all cores know that all of them have come to the same point: as long as from a request to its answer."""
         return self.latency_clocks / self.clock_hz

@@ -5,20 +5,20 @@ Composed of the instructions of the kernel's text (`selection`), whose sizes tak
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
+from codesign.costmodel.dataflow.common import Common
 from codesign.costmodel.dataflow.engines import apart, matmul_clocks, matmul_reads, vector_clocks, vector_joules
 from codesign.costmodel.dataflow.keeping import Again, Kept, holders, kept, unfit
 from codesign.costmodel.dataflow.resting import held, names_of
 from codesign.costmodel.dataflow.resting import unfit as resting_unfit
 from codesign.costmodel.dataflow.selection import Item, Multiply, Section, Selection, Transfer, Vectors
-from codesign.costmodel.dataflow.shape import Array, Shape
+from codesign.costmodel.dataflow.shape import EVERY, Array, Some, cut
 from codesign.costmodel.dataflow.space import portions
-from codesign.costmodel.dataflow.target import Target
 from codesign.costmodel.dataflow.transfer import transfer
 from codesign.ir.dtypes import DTYPES
 from codesign.ir.index import Index, product
@@ -43,6 +43,14 @@ class Task:
     shared: Array = None
     follows: bool = False
     users: Set[str] = frozenset()
+
+    def of(self, rows: Some) -> Task:
+        """The instruction under some of the schedules."""
+        if rows is EVERY:
+            return self
+        portions, links = (tuple(cut(part, rows) for part in parts) for parts in (self.portions, self.links))
+        clocks, moved, shared = (cut(figure, rows) for figure in (self.clocks, self.moved, self.shared))
+        return replace(self, clocks=clocks, moved=moved, portions=portions, links=links, shared=shared)
 
 
 @dataclass(eq=False)
@@ -71,6 +79,16 @@ class Stage:
         if self.straight is None:
             self.straight = bool(np.all(np.asarray(self.steps) == 1))
 
+    def of(self, rows: Some) -> Stage:
+        """The stage under some of the schedules."""
+        trips, steps, instructions, joules = (
+            cut(each, rows) for each in (self.trips, self.steps, self.instructions, self.joules)
+        )
+        read, written = (tuple(cut(part, rows) for part in parts) for parts in (self.read, self.written))
+        busy = {engine: cut(clocks, rows) for engine, clocks in self.busy.items()}
+        tasks = [task.of(rows) for task in self.tasks]
+        return Stage(trips, steps, busy, instructions, read, written, joules, tasks, self.around, self.straight)
+
     def add(self, task: Task) -> None:
         """Add an instruction; one that takes no clocks under any schedule is none."""
         if np.any(task.clocks):
@@ -97,39 +115,57 @@ class Work:
     unfit: Array = False
     why: Callable[[int], str] = str
 
+    def of(self, rows: Some) -> Work:
+        """The stages under some of the schedules."""
+        stages = {id(stage): stage.of(rows) for stage in self.stages}
+        for stage in stages.values():
+            stage.around = None if stage.around is None else stages[id(stage.around)]
+        return Work(list(stages.values()))
 
-def work_of(selection: Selection, target: Target, shape: Shape, dataflow: str = "") -> Work:
-    """The work of one program instance."""
-    return _Composer(selection, target, shape, dataflow).work()
+
+def work_of(selection: Selection, common: Common, rows: slice = EVERY) -> Work:
+    """The work of one program instance, under some of the schedules."""
+    if not common.name(selection.template.tiles):
+        common = Common(common.target, common.shape, common.dataflow)
+        common.name(selection.template.tiles)
+    return _Composer(selection, common, rows).work()
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """What an item makes its engines do under all schedules."""
+
+    tasks: tuple[Task, ...]
+    joules: Array
+    read: tuple[Array, ...] = ()
+    written: tuple[Array, ...] = ()
 
 
 class _Composer:
-    def __init__(self, selection: Selection, target: Target, shape: Shape, dataflow: str) -> None:
+    def __init__(self, selection: Selection, common: Common, rows: slice) -> None:
         self.selection = selection
-        self.target = target
-        self.shape = shape
-        self.dataflow = dataflow
-        tiles = selection.template.tiles
-        self.sizes: dict[str, Array] = {**shape.symbols, **{symbol: shape.tile[dim] for dim, symbol in tiles.items()}}
-        self.known: dict[Index, Array] = {}
+        self.common = common
+        self.rows = rows
+        self.target = common.target
+        self.shape = common.shape
         kernel = selection.template.kernel
         self.bytes_of = {
-            name: int(self.at(product(value.shape)) * value.type.dtype.bytes)
+            name: int(common.at(product(value.shape)) * value.type.dtype.bytes)
             for value, name in zip(kernel.params, names_of(kernel), strict=True)
-            if name in shape.resting and isinstance(value.type, BufferType)
+            if name in self.shape.resting and isinstance(value.type, BufferType)
         }
         self.kept = self._kept()
 
     def work(self) -> Work:
         stages: dict[int, Stage] = {}
         for section in self.selection.sections:
-            trips, steps = (self._times(section, which) for which in (0, 1))
+            trips, steps = (cut(self._times(section, which), self.rows) for which in (0, 1))
             stages[id(section)] = Stage(trips=trips, steps=steps, straight=not section.loops)
         for section in self.selection.sections:
             stage = stages[id(section)]
             stage.around = stages[id(section.around)] if section.around is not None else None
             for item in section.items:
-                self._item(item, stage)
+                self._add(self._figures(item), stage)
         work = Work(list(stages.values()))
         self._buffers(work)
         self._staged(work)
@@ -137,9 +173,7 @@ class _Composer:
 
     def at(self, expression: Index) -> Array:
         """The value of an expression under the schedules."""
-        if expression not in self.known:
-            self.known[expression] = expression.evaluate(self.sizes)
-        return self.known[expression]
+        return cut(self.common.at(expression), self.rows)
 
     def _times(self, section: Section, which: Literal[0, 1]) -> Array:
         """Steps of a section in the mean over all cores (0), or of the core that makes most (1)."""
@@ -151,44 +185,63 @@ class _Composer:
             return around * self.shape.parted[last, section.stretch][which]
         return around * (self.shape.made, self.shape.longest)[which][last]
 
-    def _item(self, item: Item, stage: Stage) -> None:
-        if isinstance(item, Transfer):
-            self._transfer(item, stage)
-        elif isinstance(item, Multiply):
-            self._multiply(item, stage)
-        else:
-            self._vectors(item, stage)
+    def _add(self, figures: _Figures, stage: Stage) -> None:
+        """Let a step of a stage do what an item is."""
+        for task in figures.tasks:
+            stage.add(task.of(self.rows))
+        stage.joules = stage.joules + cut(figures.joules, self.rows)
+        stage.read, stage.written = (
+            tuple(before + cut(more, self.rows) for before, more in zip(sofar or (0.0,) * len(some), some, strict=True))
+            if some
+            else sofar
+            for sofar, some in ((stage.read, figures.read), (stage.written, figures.written))
+        )
+
+    def _figures(self, item: Item) -> _Figures:
+        if isinstance(item, Multiply):
+            key: Hashable = ("multiply", item.product.m, item.product.n, item.product.k, item.dtype, item.result.size)
+            return self.common.once(key, lambda: self._multiply(item))
+        if isinstance(item, Vectors):
+            return self.common.once(item.key, lambda: self._vectors(item))
+        if item.kind == "store":
+            return self.common.once(("store", item.access, item.operand), lambda: self._store(item))
+        users = frozenset(item.buffer.engines - {"load"})
+        kept, gathers = self.kept.get(id(item)), item.move.gathers  # one object for all texts whose loads are alike
+        key = ("load", item.access, item.operand, item.dims, gathers, item.follows, users, item.filled, id(kept))
+        return self.common.once(key, lambda: self._load(item, users))
 
     # -- compute -------------------------------------------------------------------------------------------------
-    def _multiply(self, item: Multiply, stage: Stage) -> None:
-        target, found = self.target, item.product
-        m, n, k = (self.at(side) for side in (found.m, found.n, found.k))
+    def _multiply(self, item: Multiply) -> _Figures:
+        target, found, at = self.target, item.product, self.common.at
+        m, n, k = (at(side) for side in (found.m, found.n, found.k))
         dtype = DTYPES[item.dtype]
-        stage.add(Task("tensor", matmul_clocks(target, m, n, k, dtype, self.dataflow)))
-        a, b = matmul_reads(target, m, n, k, self.dataflow)
+        task = Task("tensor", matmul_clocks(target, m, n, k, dtype, self.common.dataflow))
+        a, b = matmul_reads(target, m, n, k, self.common.dataflow)
         each = target.array.joules.get(dtype.name, target.array.joules.get("bf16", float("nan")))
-        result = self.at(item.result.size)
+        result = at(item.result.size)
         near = result * np.minimum(self.shape.pipeline, 2.0) <= target.capacity.get("array", 0)
         accumulating = np.where(near, 0.0, result * (target.scratch_read_joules + target.scratch_write_joules))
-        stage.joules = stage.joules + 2.0 * m * n * k * each + (a + b) * dtype.bytes * target.scratch_read_joules
-        stage.joules = stage.joules + accumulating
+        joules = 2.0 * m * n * k * each + (a + b) * dtype.bytes * target.scratch_read_joules
+        return _Figures((task,), joules + accumulating)
 
-    def _vectors(self, item: Vectors, stage: Stage) -> None:
+    def _vectors(self, item: Vectors) -> _Figures:
         """Element-wise work; parts that need fewer points by instructions of their own, where that pays."""
-        target = self.target
-        points, read, written = (self.at(part) for part in (item.points, item.read, item.written))
+        target, at = self.target, self.common.at
+        points, read, written = (at(part) for part in (item.points, item.read, item.written))
         (_, slots), *fewer = item.parts
         operations: dict[tuple[str, str], Array] = dict(slots)
+        tasks: list[Task] = []
+        joules: Array = 0.0
         for size, extra in fewer:
-            lanes = self.at(size)
+            lanes = at(size)
             alone = apart(points, lanes, sum(extra.values()))
             moved = 2.0 * lanes * item.width
-            stage.add(Task("vector", np.where(alone, vector_clocks(target, lanes, extra, moved), 0.0)))
-            stage.joules = stage.joules + np.where(alone, self._vector_joules(lanes, extra, moved / 2, moved / 2), 0.0)
+            tasks.append(Task("vector", np.where(alone, vector_clocks(target, lanes, extra, moved), 0.0)))
+            joules = joules + np.where(alone, self._vector_joules(lanes, extra, moved / 2, moved / 2), 0.0)
             for key, cost in extra.items():
                 operations[key] = operations.get(key, 0.0) + np.where(alone, 0.0, cost)
-        stage.add(Task("vector", vector_clocks(target, points, operations, read + written, reduces=item.reduces)))
-        stage.joules = stage.joules + self._vector_joules(points, operations, read, written)
+        tasks.append(Task("vector", vector_clocks(target, points, operations, read + written, reduces=item.reduces)))
+        return _Figures(tuple(tasks), joules + self._vector_joules(points, operations, read, written))
 
     def _vector_joules(
         self, points: Array, operations: Mapping[tuple[str, str], Array], read: Array, written: Array
@@ -198,44 +251,54 @@ class _Composer:
         return vector_joules(target, points, operations) + scratch
 
     # -- memory --------------------------------------------------------------------------------------------------
-    def _transfer(self, item: Transfer, stage: Stage) -> None:
+    def _moved(self, item: Transfer) -> tuple[Array, Array, Array]:
+        key = ("transfer", item.access, item.kind)
+        return self.common.once(key, lambda: transfer(item.access, self.target, self.shape, item.kind))
+
+    def _passed(self, outer: int) -> tuple[float, ...]:
+        """Which ports are passed by what is read from or written to the memory at one of them."""
+        return tuple(float(number >= outer) for number in range(len(self.target.ports)))
+
+    def _store(self, item: Transfer) -> _Figures:
         target = self.target
-        clocks, moved, wanted = transfer(item.access, target, self.shape, item.kind)
+        clocks, moved, wanted = self._moved(item)
         outer = self.shape.resting.get(item.operand, 0)
-        passed = tuple(float(number >= outer) for number in range(len(target.ports)))
-        if item.kind == "store":
-            before = stage.written or (0.0,) * len(passed)
-            stage.written = tuple(sofar + moved * share for sofar, share in zip(before, passed, strict=True))
-            links, hops = self._networks(passed, None)
-            stage.add(Task("store", clocks, moved, passed, links))
-            stage.joules = stage.joules + hops * wanted
-            path = sum((port.read_joules + port.write_joules) * wanted for port in target.ports[outer + 1 :])
-            end = target.ports[outer].write_joules * (wanted if outer else moved)
-            stage.joules = stage.joules + end + path + wanted * target.scratch_read_joules
-            return
-        leaves, arrives = self._portions(item)
+        passed = self._passed(outer)
+        links, hops = self._networks(passed, None)
+        path = sum((port.read_joules + port.write_joules) * wanted for port in target.ports[outer + 1 :])
+        end = target.ports[outer].write_joules * (wanted if outer else moved)
+        joules = hops * wanted + end + path + wanted * target.scratch_read_joules
+        task = Task("store", clocks, moved, passed, links)
+        return _Figures((task,), joules, written=tuple(moved * share for share in passed))
+
+    def _load(self, item: Transfer, users: frozenset[str]) -> _Figures:
+        target = self.target
+        clocks, moved, wanted = self._moved(item)
+        outer = self.shape.resting.get(item.operand, 0)
+        dims = frozenset(self.shape.extents) if item.move.gathers else item.dims
+        leaves, arrives = self.common.once(
+            ("portions", dims), lambda: portions(target, self.shape.layout.sharers(dims))
+        )
         together = self._together(item, leaves)
         leaves, arrives = self._less_what_is_kept(item, leaves, arrives)
-        leaves = tuple(share * here for share, here in zip(leaves, passed, strict=True))
+        leaves = tuple(share * here for share, here in zip(leaves, self._passed(outer), strict=True))
         spread = holders(target, outer) > 1
         arrives = tuple(
             share * (number > outer or (number == outer and spread)) if outer else share
             for number, share in enumerate(arrives)
         )
-        links, hops = self._networks(leaves, set(self.shape.extents) if item.move.gathers else self._dims(item))
-        stage.joules = stage.joules + hops * wanted
-        passing = stage.read or (0.0,) * len(leaves)
-        stage.read = tuple(before + moved * share for before, share in zip(passing, leaves, strict=True))
-        users = item.buffer.engines - {"load"}
-        stage.add(Task("load", clocks, moved, leaves, links, together, item.follows, users))
+        links, hops = self._networks(leaves, dims)
         path = sum(
             (port.read_joules * out + port.write_joules * into) * wanted
             for port, out, into in zip(target.ports[1:], leaves[1:], arrives[1:], strict=True)
         )
         from_dram = moved * leaves[0] * target.dram.read_joules
-        stage.joules = stage.joules + from_dram + path + self.at(item.filled) * target.scratch_write_joules
+        filled = self.common.at(item.filled)
+        joules = hops * wanted + from_dram + path + filled * target.scratch_write_joules
+        task = Task("load", clocks, moved, leaves, links, together, item.follows, users)
+        return _Figures((task,), joules, read=tuple(moved * share for share in leaves))
 
-    def _networks(self, leaves: Sequence[Array], dims: set[str] | None) -> tuple[tuple[Array, ...], Array]:
+    def _networks(self, leaves: Sequence[Array], dims: Set[str] | None) -> tuple[tuple[Array, ...], Array]:
         """Behind each port the part of a core's bytes that passes the busiest link, and joules of a byte on all links.
 
         `dims`: that a load depends on; where a network sends to many, its data goes to all instances along the others at once.
@@ -254,23 +317,12 @@ class _Composer:
             joules = joules + portion * port.network.passed(together) * port.network.joules
         return tuple(links), joules
 
-    def _dims(self, item: Transfer) -> set[str]:
-        """Dims that a load depends on, through the ends of the loops around it too where a mask cuts them."""
-        along = self.selection.template.along
-        names = item.move.follows | item.move.bounds
-        return {along.get(name, name) for name in names} & self.shape.extents.keys()
-
-    def _portions(self, item: Transfer) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-        """Parts of a load's bytes that pass each port outward and inward for one core; positions that depend on data are its own."""
-        dims = set(self.shape.extents) if item.move.gathers else self._dims(item)
-        return portions(self.target, self.shape.layout.sharers(dims))
-
     def _together(self, item: Transfer, leaves: tuple[Array, ...]) -> Array:
         shared = np.any(np.stack(np.broadcast_arrays(*leaves)) < 1.0, axis=0)
-        return np.where(shared, self.shape.layout.reach(self._dims(item)), 0.0) if np.any(shared) else None
+        return np.where(shared, self.shape.layout.reach(item.dims), 0.0) if np.any(shared) else None
 
     def _kept(self) -> dict[int, tuple[Again, Kept]]:
-        """By load that may be the same again, where its data is kept for later blocks."""
+        """Loads that may be the same again, where their data is kept for later blocks."""
         found = [
             item
             for section in self.selection.sections
@@ -278,30 +330,37 @@ class _Composer:
             if isinstance(item, Transfer) and item.kind == "load" and not item.move.gathers and not item.cut
             if item.operand not in self.shape.resting
         ]
+        key = ("kept", *((item.dims, item.filled, item.operand) for item in found))
+        loads = self.common.once(key, lambda: self._again(found))
+        return {id(item): load for item, load in zip(found, loads, strict=True)}
+
+    def _again(self, found: Sequence[Transfer]) -> list[tuple[Again, Kept]]:
+        """Where data of loads is kept."""
         loads: list[Again] = []
         for item in found:
-            dims = self._dims(item)
             tiles: Array = 1.0
-            for dim in dims & self.shape.looped:
+            for dim in item.dims & self.shape.inner:
                 tiles = tiles * self.shape.trips[dim]
-            grid = frozenset(dims) & self.shape.layout.blocks.keys()
-            loads.append(Again(grid, tiles, self.at(item.filled), item.operand))
+            grid = item.dims.intersection(self.shape.layout.blocks)
+            loads.append(Again(grid, tiles, self.common.at(item.filled), item.operand))
         rests = held(self.target, self.shape.resting, self.bytes_of)
         where = kept(self.target, self.shape.layout, self.shape.turns, loads, self.shape.staged, rests)
-        return {id(item): (load, one) for item, load, one in zip(found, loads, where, strict=True)}
+        return list(zip(loads, where, strict=True))
 
     def _staged(self, work: Work) -> None:
         """Which schedules stage what can't be."""
         if reason := resting_unfit(self.target, self.shape.resting, self.bytes_of):
             work.unfit, work.why = True, lambda _: reason
             return
-        asked = [column for at in self.shape.staged.values() for column in at.values() if np.any(column)]
+        asked = [cut(column, self.rows) for at in self.shape.staged.values() for column in at.values()]
+        asked = [column for column in asked if np.any(column)]
         if not asked:
             return
         loads, where = zip(*self.kept.values(), strict=True) if self.kept else ((), ())
+        first = self.rows.start or 0
 
         def why(row: int) -> str:
-            return unfit(self.target, loads, where, self.shape.staged, row)
+            return unfit(self.target, loads, where, self.shape.staged, first + row)
 
         rows = np.flatnonzero(np.sum(np.broadcast_arrays(*asked), axis=0))
         work.unfit = np.zeros(max(np.size(column) for column in asked), dtype=np.bool_)

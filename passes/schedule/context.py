@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.models import PRICE_OF_A_PRICE, cost_model_for
-from codesign.costmodel.protocol import CostBatch, CostModel
+from codesign.costmodel.protocol import ALL, NEAR, CostBatch, CostModel, Limit, Selective
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import Schedule, ScheduleBatch
@@ -45,6 +45,7 @@ class Context:
     evaluated: int = 0
     glanced: float = 0.0
     batches: list[tuple[ScheduleBatch, CostBatch]] = field(default_factory=list)
+    limit: Limit = ALL
 
     @property
     def remaining(self) -> int:
@@ -69,23 +70,28 @@ class Context:
         self.glanced += len(batch) * PRICE_OF_A_PRICE[self.quicker] / PRICE_OF_A_PRICE[self.model.fidelity]
         return predict(cost_model_for(self.machine, self.quicker), self.summary, self.machine, batch, self.sizes)
 
-    def evaluate(self, batch: ScheduleBatch) -> CostBatch:
-        """Cost of a batch, charged to the budget; ScheduleError when it is larger than what is left."""
+    def evaluate(self, batch: ScheduleBatch, best: int = 0) -> CostBatch:
+        """Cost of a batch, charged to the budget; ScheduleError when it is larger than what is left.
+
+        Where no more than the `best` ones so far are wanted (0: all), others may have what they take at the least."""
         if len(batch) > self.remaining:
             raise ScheduleError(
                 f"a batch of {len(batch):,} schedules, but only {self.remaining:,} of the budget are left"
             )
-        cost = predict(self.model, self.summary, self.machine, batch, self.sizes)
+        limit, model = replace(self.limit, best=best), self.model
+        model = model.within(limit) if best and isinstance(model, Selective) else model
+        cost = predict(model, self.summary, self.machine, batch, self.sizes)
+        self.limit = limit.after(cost.seconds[cost.followed])
         self.evaluated += len(cost)
         self.batches.append((batch, cost))
         return cost
 
-    def leanest(self, share: float) -> tuple[Schedule, float] | None:
-        """Of the schedules whose time is within a share of the best, the one that moves the fewest bytes of DRAM, with its time."""
+    def leanest(self) -> tuple[Schedule, float] | None:
+        """Of the schedules whose time is near the best, the one that moves the fewest bytes of DRAM, with its time."""
         found: tuple[float, float, Schedule] | None = None
         best = min((float(cost.seconds.min()) for _, cost in self.batches if len(cost)), default=np.inf)
         for batch, cost in self.batches:
-            near = np.flatnonzero(cost.seconds <= best * (1.0 + share))
+            near = np.flatnonzero(cost.followed & (cost.seconds <= best * (1.0 + NEAR)))
             if not len(near) or not np.isfinite(best):
                 continue
             row = int(near[np.lexsort((cost.seconds[near], cost.dram_bytes[near]))[0]])
@@ -106,9 +112,9 @@ class Context:
         """The best schedules, among so many of each batch, that differ in more than some knobs."""
         best: list[tuple[float, int, int]] = []
         for position, (_, cost) in enumerate(self.batches):
-            rows = np.arange(len(cost.seconds))
+            rows = np.flatnonzero(cost.followed)
             if len(rows) > 4 * looked_at:  # only those that can be among the best, ties with the last included
-                rows = np.flatnonzero(cost.seconds <= np.partition(cost.seconds, looked_at)[looked_at])
+                rows = rows[cost.seconds[rows] <= np.partition(cost.seconds[rows], looked_at)[looked_at]]
             rows = rows[np.argsort(cost.seconds[rows], kind="stable")][: looked_at + 1]
             best += [(float(cost.seconds[row]), position, int(row)) for row in rows if np.isfinite(cost.seconds[row])]
         found: dict[tuple[int, ...], Candidate] = {}

@@ -87,7 +87,7 @@ def search(policy: Policy, kernel_space: Space, context: Context) -> Schedule | 
         batch = policy.propose(min(context.remaining, 1 << 16))
         if batch is None:
             break
-        policy.observe(batch, context.evaluate(batch))
+        policy.observe(batch, context.evaluate(batch, getattr(policy, "wants", 0)))
     return policy.best()
 
 

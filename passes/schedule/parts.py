@@ -10,7 +10,7 @@ from codesign.ir.analysis import contraction
 from codesign.ir.tensor import Fusion
 from codesign.ir.tiling.domain import SMALLEST_DOT
 from codesign.passes.schedule.found import Found
-from codesign.passes.schedule.phases import halves, in_two, seconds_between
+from codesign.passes.schedule.phases import halves, in_two, seconds_between, shortest_seconds
 from codesign.passes.schedule.tails import best_tail
 from codesign.passes.tiling.cut import whole_parts
 from codesign.passes.tiling.cutting import WHOLE, Cutting
@@ -108,8 +108,6 @@ def _climb(price: Callable[[int], float], whole: float, room: float, most: int) 
 
 def _least(tuner: Tuner, found: Found, room: float) -> float:
     """Seconds of two kernels' starts and the same work spread over the whole machine."""
-    return (
-        found.launch
-        + seconds_between(tuner, found.launch)
-        + max(tuner.bound(found.context.summary), (found.seconds - found.launch) / room)
-    )
+    shortest = shortest_seconds(tuner)
+    work = max(tuner.bound(found.context.summary), (found.seconds - found.launch) / room, shortest)
+    return found.launch + seconds_between(tuner, found.launch) + work + shortest

@@ -47,7 +47,8 @@ def in_two(tuner: Tuner, groups: tuple[Half, Half], launch: float, limit: float)
     """Seconds of two kernels one after the other, or (False) what they take at the least, where that is not below a limit already."""
     forms = [tuner.form(group.fusion, common=group.common) for group in groups]
     starts = (launch, seconds_between(tuner, launch))
-    seconds = [start + tuner.bound(form.summary) for start, form in zip(starts, forms, strict=True)]
+    shortest = shortest_seconds(tuner)
+    seconds = [start + max(tuner.bound(form.summary), shortest) for start, form in zip(starts, forms, strict=True)]
     for place, (group, form) in enumerate(zip(groups, forms, strict=True)):
         if sum(seconds) >= limit:
             return sum(seconds), False
@@ -58,6 +59,14 @@ def in_two(tuner: Tuner, groups: tuple[Half, Half], launch: float, limit: float)
 def seconds_between(tuner: Tuner, launch: float) -> float:
     """What the second group adds at the least: a launch, or that all cores meet."""
     return launch if tuner.machine.kind == "gpu" else target_of(tuner.machine).meeting_seconds
+
+
+def shortest_seconds(tuner: Tuner) -> float:
+    """What a kernel takes at the least besides its start, whatever it does; 0 where no model says."""
+    if tuner.machine.kind == "gpu" or tuner.model.fidelity == 0:
+        return 0.0
+    target = target_of(tuner.machine)
+    return target.shortest_clocks / target.clock_hz
 
 
 def check_joins(schedule: Schedule, common: Schedule, name: str) -> None:

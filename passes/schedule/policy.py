@@ -45,6 +45,9 @@ class Policy(Protocol):
 class Tracking:
     """Base of the policies here: keeps the best schedule."""
 
+    wants = 0
+    """How many of the best schedules so far it wants the price of (0: of all); others may have what they take at the least."""
+
     def __init__(self) -> None:
         self._best: Schedule | None = None
         self._seconds = np.inf
@@ -63,6 +66,10 @@ class Tracking:
 
     def best(self) -> Schedule | None:
         return self._best
+
+
+RUNNERS_UP = 16
+"""Schedules that are priced beside the best one, for who asks what else there was."""
 
 
 def leading(
@@ -124,6 +131,7 @@ class Descent(Tracking):
         self.keep = keep
         self.settled = settled
         self.whole = whole
+        self.wants = max(keep, RUNNERS_UP)
 
     def start(self, space: Space, context: Context) -> None:
         super().start(space, context)

@@ -12,7 +12,7 @@ import numpy as np
 
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.models import cost_model_for, informed
-from codesign.costmodel.protocol import CostModel, Reported
+from codesign.costmodel.protocol import FOLLOWED, CostModel, Reported
 from codesign.costmodel.roofline import roofline_bounds
 from codesign.costmodel.summary import Access, KernelSummary, summarize
 from codesign.costmodel.sums import Part, time_of_parts, total
@@ -32,7 +32,7 @@ from codesign.passes.schedule.context import Candidate, Context
 from codesign.passes.schedule.found import Form, Found, Recent, search
 from codesign.passes.schedule.parts import best_cutting
 from codesign.passes.schedule.phases import Half, halves
-from codesign.passes.schedule.policy import POLICIES, Policy, make_policy
+from codesign.passes.schedule.policy import POLICIES, RUNNERS_UP, Policy, make_policy
 from codesign.passes.schedule.store import Store
 from codesign.passes.schedule.strands import Alone, combined, renamed
 from codesign.passes.tiling.cutting import WHOLE, Cutting
@@ -101,10 +101,6 @@ PROGRAMS = 48
 def whole_key(fusion: Fusion, common: Schedule) -> str:
     """The key of a group that is not to be split, whose schedules have something in common."""
     return f"{structural_hash(fusion)} whole{f' {common.hash}' if common != NOTHING else ''}"
-
-
-AS_FAST = 1e-3
-"""Share of its time by which an accelerator's schedule may be slower than the best for fewer bytes of DRAM: less than its model knows."""
 
 
 class Tuner:
@@ -312,7 +308,7 @@ class Tuner:
                 return no_fit(summary, self.machine, context)
             seconds = min(float(cost.seconds.min()) for _, cost in context.batches)
             own = isinstance(self.policy, str) and self.policy in POLICIES
-            if own and self.machine.kind == "dataflow" and (lean := context.leanest(AS_FAST)) is not None:
+            if own and self.machine.kind == "dataflow" and (lean := context.leanest()) is not None:
                 best, seconds = lean
             return Found(normalized, context, best, seconds, len(kernel_space))
         except ScheduleError as error:
@@ -367,6 +363,7 @@ class Tuner:
         if cost.reason[0]:
             raise ScheduleError(f"{summary.name} on {self.machine.name}: {cost.reason[0]}")
         details: dict[str, Any] = {k: v[0].item() for k, v in cost.details.items() if getattr(v, "ndim", 0) == 1}
+        details.pop(FOLLOWED, None)
         others = tuple(c for c in context.top(64) if c.schedule != schedule)
         # schedules that cost the same are the same to the model: the next one that is not says what the choice gained
         apart = tuple(c for c in others if c.seconds > float(cost.seconds[0]) * (1.0 + 1e-6))
@@ -387,7 +384,7 @@ class Tuner:
             parts=cost.parts(0),
             evaluated=context.evaluated,
             space_size=found.space_size,
-            runners_up=(apart or others)[:16],
+            runners_up=(apart or others)[:RUNNERS_UP],
             programs=tuple(c for c in context.programs(PROGRAMS) if c.schedule != schedule),
             rejected=context.rejected(),
         )

@@ -1,0 +1,162 @@
+"""From the work of a program to the time of a kernel: what it takes at the least, and on a timeline of its engines what it takes.
+
+The least is what the busiest engine and DRAM take when nothing ever waits. A timeline costs far more than that, so schedules whose least is beyond
+what is wanted of a batch are not followed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.costmodel.dataflow.shape import EVERY, Array, Shape, cut
+from codesign.costmodel.dataflow.space import users
+from codesign.costmodel.dataflow.target import Target
+from codesign.costmodel.dataflow.timeline import Timeline, shared_clocks
+from codesign.costmodel.dataflow.work import Work, busiest, shared_bytes
+
+TERM_NAMES = ("launch", "fill", "tensor", "vector", "load", "store", "dram", "latency", "control", "power")
+_ENGINES = np.array([TERM_NAMES.index(name) for name in ("tensor", "vector", "load", "store", "dram", "control")])
+_OF_A_CORE = [place for place, name in enumerate(("tensor", "vector", "load", "store", "dram")) if name != "dram"]
+ROUNDED = 1.0 - 1e-9
+"""What rounding may leave of a bound."""
+MOSTLY = 0.7
+"""Share of the time that the busiest engine works when it is what the time goes to; else the engines wait for each other."""
+
+Rows = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Laid:
+    """How programs lie on the cores (see Layout), under some schedules. `users`: of each port; `grid`: all programs."""
+
+    cores: Array
+    rounds: Array
+    users: list[Array]
+    grid: Array
+    pipeline: Array
+    joined: bool
+
+    @classmethod
+    def of(cls, target: Target, shape: Shape) -> Laid:
+        lay = shape.layout
+        return cls(lay.cores, lay.rounds, users(target, lay), shape.grid, shape.pipeline, shape.joined)
+
+    def cut(self, rows: slice | Rows) -> Laid:
+        reach = [cut(many, rows) for many in self.users]
+        cores, rounds, grid, depth = (cut(each, rows) for each in (self.cores, self.rounds, self.grid, self.pipeline))
+        return Laid(cores, rounds, reach, grid, depth, self.joined)
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """What a program holds in scratchpad (`held` bytes, `needed` at the least), and how much may be in flight for it to fit: programs (`slots`),
+    steps of loops (`depth`), and whether loads have addresses of their own (`apart`)."""
+
+    held: Array
+    needed: Array
+    slots: Array
+    depth: Array
+    apart: Array
+
+    @classmethod
+    def of(cls, target: Target, work: Work, pipeline: Array) -> Buffers:
+        depth = np.maximum(pipeline, 1.0)
+        slots = np.minimum(depth, 2.0)
+        near = work.accumulators * slots <= target.capacity.get("array", 0)
+        beside = np.where(near, 0.0, work.accumulators)
+        turned, one = (work.turn + beside) * slots + work.fixed, work.turn + beside + work.fixed
+        single = np.ones(1)
+        needs = [  # in the order in which buffers are given up: loads apart from all else, programs in flight, steps in flight
+            (work.run_ahead * depth + turned, slots, depth, True),
+            (shared_bytes(work, depth, slots, near), slots, depth, False),
+            (work.run_ahead * depth + one, single, depth, True),
+            (shared_bytes(work, depth, single, near), single, depth, False),
+            (work.run_ahead + one, single, single, True),
+            (shared_bytes(work, single, single, near), single, single, False),
+        ]
+        fits = [need <= target.capacity["core"] for need, *_ in needs]
+        held, slots, depth, apart = (np.select(fits, [need[i] for need in needs], needs[-1][i]) for i in range(4))
+        return cls(held, needs[-1][0], slots, depth, apart)
+
+
+class Plan:
+    """The programs of a kernel under so many schedules.
+
+    `busy` [schedules, engines]: clocks of each engine for one program, DRAM's for one of every core. `clocks`: that no timeline is below;
+    `least`: their seconds, infinite where a schedule does not fit, for a `reason`.
+    """
+
+    def __init__(self, target: Target, laid: Laid, work: Work, count: int) -> None:
+        self.target, self.laid, self.work, self.count = target, laid, work, count
+        self.buffers = Buffers.of(target, work, laid.pipeline)
+        control = joules = np.zeros(1)
+        read: tuple[Array, ...] = (np.zeros(1),) * len(target.ports)
+        written = read
+        for stage in work.stages:
+            trips = stage.trips
+            read, written = (
+                tuple(before + more * trips for before, more in zip(total, passing or (0.0,) * len(total), strict=True))
+                for total, passing in ((read, stage.read), (written, stage.written))
+            )
+            control = control + (stage.instructions + 1) * target.issue_clocks * trips
+            joules = joules + stage.joules * trips
+        self.joules = np.broadcast_to(joules * laid.grid, (count,))
+        self.moved = np.broadcast_to((read[0] + written[0]) * laid.grid, (count,))
+        self.dram = shared_clocks(target, laid.users, laid.grid / laid.rounds, np.zeros(1), read, written)
+        total = busiest(work.stages)
+        engines = (total.get(engine, np.zeros(1)) for engine in ("tensor", "vector", "load", "store"))
+        full = np.broadcast_arrays(*engines, self.dram, control, np.zeros(count))[:-1]
+        self.busy = np.stack(full, axis=-1)
+        self.reason = self._reason()
+        memory = np.broadcast_to(self.dram * laid.rounds + target.shortest_clocks, (count,))
+        self.clocks = np.maximum(self.busy[:, _OF_A_CORE].max(axis=-1) * laid.rounds * ROUNDED, memory)
+        self.least = np.where(self.reason == "", self._start + self.clocks / target.clock_hz, np.inf)
+
+    @property
+    def _start(self) -> float:
+        return self.target.meeting_seconds if self.laid.joined else self.target.launch_seconds
+
+    def _reason(self) -> npt.NDArray[np.object_]:
+        limit = self.target.capacity["core"]
+        needed = np.broadcast_to(self.buffers.needed, (self.count,))
+        reason = np.full(self.count, "", dtype=object)
+        for row in np.flatnonzero(needed > limit):
+            reason[row] = f"scratchpad: needs {int(needed[row]):,} B, limit {limit:,} B"
+        for place in np.flatnonzero((reason == "") & self.work.unfit).tolist():
+            reason[place] = self.work.why(place)
+        return reason
+
+    def terms(self, rows: Rows, *, followed: bool) -> Floats:
+        """Seconds of some schedules by what they go to: as their timelines have it, or at the least."""
+        every = len(rows) == self.count
+        some: slice | Rows = EVERY if every else rows
+        laid, target = self.laid.cut(some), self.target
+        work = self.work if every else self.work.of(rows)
+        busy, clocks = self.busy[some], self.clocks[some]
+        if followed:
+            slots, depth, apart = (
+                cut(each, some) for each in (self.buffers.slots, self.buffers.depth, self.buffers.apart)
+            )
+            line = Timeline(target, len(rows), laid.cores, laid.users, slots, depth, np.asarray(apart, dtype=np.bool_))
+            clocks = np.maximum(line.run(work, laid.grid, laid.rounds, busy.max(axis=-1)), clocks)
+        fill = np.minimum(_first_load(work, target, laid) + target.latency_clocks, clocks)
+        terms = np.zeros((len(rows), len(TERM_NAMES)))
+        terms[:, 0] = self._start
+        terms[:, 1] = fill / target.clock_hz
+        waiting = busy.max(axis=-1) * laid.rounds < MOSTLY * (clocks - fill)
+        bound = np.where(waiting, TERM_NAMES.index("latency"), _ENGINES[busy.argmax(axis=-1)])
+        terms[np.arange(len(rows)), bound] = (clocks - fill) / target.clock_hz
+        terms[:, 9] = target.throttled(terms.sum(axis=1), self.joules[some]) - terms.sum(axis=1)
+        return terms
+
+
+def _first_load(work: Work, target: Target, laid: Laid) -> Array:
+    """Clocks until the first operands are under way: the loads of the first stage that has any."""
+    for stage in work.stages:
+        if "load" in stage.busy:
+            return shared_clocks(target, laid.users, laid.cores, stage.busy["load"], stage.read, ())
+    return np.zeros(1)
