@@ -25,6 +25,11 @@ READERS = {
   %o = compute f32[h: 2, m: 6, d: 16] {
     %p[m, h*16 + d] * %c[m, d] + select(d < 8, neg(%p[m, h*16 + d + 8] else 0.0), %p[m, h*16 + d - 8] else 0.0) * %s[m, d]
   }""",
+    "halves of a head in digits": """
+  %o = compute f32[h: 2, m: 6, s: 2, b: 8] {
+    %p[m, h*16 + s*8 + b] * %c[m, s*8 + b]
+      + select(s*8 + b < 8, neg(%p[m, h*16 + s*8 + b + 8] else 0.0), %p[m, h*16 + s*8 + b - 8] else 0.0) * %s[m, s*8 + b]
+  }""",
     "pairs side by side": """
   %o = compute f32[h: 2, m: 6, d: 16] {
     %p[m, h*16 + d] * %c[m, d] + select(d % 2 < 1, neg(%p[m, h*16 + (d // 2)*2 + 1]), %p[m, h*16 + (d // 2)*2]) * %s[m, d]
