@@ -66,17 +66,18 @@ class Buffers:
     def of(cls, target: Target, work: Work, pipeline: Array) -> Buffers:
         depth = np.maximum(pipeline, 1.0)
         slots = np.minimum(depth, 2.0)
-        near = work.accumulators * slots <= target.capacity.get("array", 0)
-        beside = np.where(near, 0.0, work.accumulators)
-        turned, one = (work.turn + beside) * slots + work.fixed, work.turn + beside + work.fixed
+        # the array holds sums where it has room for as many sets of them as each choice of buffers has
+        near, alone = (work.accumulators * sets <= target.capacity.get("array", 0) for sets in (slots, 1.0))
+        turned = (work.turn + np.where(near, 0.0, work.accumulators)) * slots + work.fixed
+        one = work.turn + np.where(alone, 0.0, work.accumulators) + work.fixed
         single = np.ones(1)
         needs = [  # in the order in which buffers are given up: loads apart from all else, programs in flight, steps in flight
             (work.run_ahead * depth + turned, slots, depth, True),
             (shared_bytes(work, depth, slots, near), slots, depth, False),
             (work.run_ahead * depth + one, single, depth, True),
-            (shared_bytes(work, depth, single, near), single, depth, False),
+            (shared_bytes(work, depth, single, alone), single, depth, False),
             (work.run_ahead + one, single, single, True),
-            (shared_bytes(work, single, single, near), single, single, False),
+            (shared_bytes(work, single, single, alone), single, single, False),
         ]
         fits = [need <= target.capacity["core"] for need, *_ in needs]
         held, slots, depth, apart = (np.select(fits, [need[i] for need in needs], needs[-1][i]) for i in range(4))

@@ -223,3 +223,13 @@ def test_loops_inside_of_parted_loops_are_counted_once(keys: int) -> None:
     run = simulate(lower(tile(form.fusion, schedule, outputs=form.outputs), machine), None, machine, values=False)
     assert cost.dram_bytes[0] == pytest.approx(run.dram_bytes, rel=0.05)
     assert cost.seconds[0] == pytest.approx(run.seconds, rel=0.2)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 4])
+def test_sums_lie_in_the_array_when_one_set_of_them_fits(depth: int) -> None:
+    """Two sets of sums are too large for gemmini's accumulators; with one program in flight they fit, beside all slots of operands."""
+    machine, form = load_machine("gemmini_16x16"), normalize(groups.gemm(1024, 64, 256, BF16))
+    schedule = Schedule({"i": 512, "j": 32, "k": 64}, reduce={"k": "looped"}, pipeline=depth)
+    cost = DataflowModel().predict(summarize(form.fusion), machine, ScheduleBatch.of([schedule]))
+    run = simulate(lower(tile(form.fusion, schedule, outputs=form.outputs), machine), None, machine, values=False)
+    assert cost.seconds[0] == pytest.approx(run.seconds, rel=0.02)
