@@ -106,7 +106,7 @@ def test_a_full_queue_keeps_the_next_programs_loads_back() -> None:
     load, vector, more = 100, 10, 4
     half = [Task("vector", vector) for _ in range((MAIA.queue_depth + more) // 2)]
     program = [stage(1, Task("load", load), *half), stage(1, *half)]
-    period = (more - 1) * vector + load + LATENCY  # once so many have begun, the last one is issued, and the next load after it
+    period = (more - 1) * vector + load + LATENCY  # the next load is issued once so many have begun
     assert clocks(program, programs=50, turns=2) == pytest.approx(50 * period, rel=0.03)
 
 
