@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from codesign.command import need_tables, output_directory, print_json, progress, run, write_text
 from codesign.costmodel.gpu.parameters import FITTED, calibration_to, load_calibration
@@ -132,7 +132,12 @@ def _plain(each: Identified) -> dict[str, Any]:
 def _print(target: Machine, document: dict[str, Any], found: Calibrated) -> None:
     console = Console()
     for what, parts in document["identified"].items():
-        view = Table(what, "value", "90 % interval", "told by the table", "not told apart from", box=None)
+        headings = (what, "value", "90 % interval", "told by the table", "not told apart from")
+        view = Table(
+            *(Column(heading, no_wrap=True) for heading in headings[:3]),
+            *(Column(heading, overflow="fold") for heading in headings[3:]),
+            box=None,
+        )
         for each in parts:
             told = (
                 "at its bound"

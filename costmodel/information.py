@@ -52,15 +52,15 @@ class Identified:
 def slopes(prepared: Sequence[Prepared], machine: Machine, p: Parameters, names: Sequence[str]) -> list[Floats]:
     """Of each kernel's rows, the change of the logarithm of time with that of each parameter: rows x parameters."""
 
-    def logs(parameters: Parameters) -> list[Floats]:
-        return [np.log(entry.predict(machine, parameters)) for entry in prepared]
-
-    columns = []
-    for name in names:
-        value = max(getattr(p, name), 1e-15)
-        ends = [logs(replace(p, **{name: value * float(np.exp(step))})) for step in (-STEP, STEP)]
-        columns.append([(after - before) / (2.0 * STEP) for before, after in zip(*ends, strict=True)])
-    return [np.stack([column[number] for column in columns], axis=1) for number in range(len(prepared))]
+    values = np.array([max(getattr(p, name), 1e-15) for name in names])
+    steps = np.exp(STEP * np.eye(len(names)))
+    points = np.vstack([values / steps, values * steps])  # all in one call: what no parameter moves is worked out once
+    moved = replace(p, **dict(zip(names, points.T[:, :, None, None], strict=True)))
+    found = []
+    for entry in prepared:
+        before, after = np.split(np.log(entry.predict(machine, moved)), 2)
+        found.append(((after - before) / (2.0 * STEP)).T)
+    return found
 
 
 def identify(fitted: Fitted, machine: Machine) -> list[Identified]:
