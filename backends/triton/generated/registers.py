@@ -48,9 +48,6 @@ UNROLLED_ELEMENTS = 64.0, 32.0
 elements in steps of 2,048: with 32 elements there is no branch left and 40 registers for sm_90, with 64 (16 rows, 16 warps) there is and 112
 for sm_80; pipelined, 64 elements (8 rows, 8 warps) take 48."""
 
-ADDRESS = 2.0
-"""Registers of an address."""
-
 HEAVY = 20.0
 """Operations on an element that keep one more register alive for it while several elements are in work; at most three."""
 
@@ -188,7 +185,7 @@ def _ahead_of_use(code: PhaseCode, fetch: Fetched, parts: dict[str, Array]) -> N
     stages = np.minimum(layout.pipeline, np.ceil(layout.trips(load.around)))
     if layout.matrix_cores and fetch.product is None:
         each = np.maximum(fetch.size / layout.threads, 1.0 * load.access.dtype.bytes)
-        each_stage = each / np.minimum(vector, 4.0) + ADDRESS * each / vector
+        each_stage = each / np.minimum(vector, 4.0)
         _add(parts, "waiting", np.where(copied, np.maximum(stages - 1.0, 0.0) * each_stage, 0.0))
     elif not any(found.text.factors.ieee for found in code.products.values()):  # those read no fragments ahead
         several = np.where(copied & np.greater(stages, 2.0), 1.0, 0.0)
