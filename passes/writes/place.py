@@ -65,9 +65,11 @@ def _moves_a_compute(op: Scatter) -> bool:
 
 
 def _moved(op: Scatter) -> Value | None:
-    """The tensor whose elements a write moves as they are, each from its own point."""
+    """The tensor whose elements, all of them, a write moves as they are, each from its own point."""
     body = op.body
     if not isinstance(body, Read) or body.otherwise is not None:
+        return None
+    if body.source.shape != tuple(dim.extent for dim in op.dims):  # the first columns of it
         return None
     return body.source if body.indices == tuple(index(dim.name) for dim in op.dims) else None
 

@@ -41,7 +41,9 @@ def check(function: Callable[..., Any], *inputs: torch.Tensor, machine: str = "h
     launcher = backend_for(load_machine(machine), planned.module, {}, None).launcher()
     arrays = evaluate(planned.module, captured.flatten_inputs(inputs), launcher=launcher)
     wanted = model(*(x.clone() for x in inputs))
-    for value, array, want in zip(planned.module.main.results, arrays, [wanted], strict=True):
+    for value, array, want in zip(
+        planned.module.main.results, arrays, wanted if isinstance(wanted, tuple) else [wanted], strict=True
+    ):
         got = to_torch(array, tensor_type(value).dtype)
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5, equal_nan=True)
     assert not any(isinstance(op, Scatter) for op in planned.module.main.body.ops)
@@ -92,3 +94,14 @@ def test_a_sum_that_a_row_reduces_to_is_added_once() -> None:
 def test_a_single_element_takes_all() -> None:
     everywhere = torch.zeros(30, dtype=torch.int64)
     check(lambda i, x: torch.ones(1).index_add(0, i, x), everywhere, torch.randn(30))
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_the_first_columns_of_what_a_kernel_gives_are_added(width: int) -> None:
+    """The kernel gives all of them, and only the first go where they are added: also into a tensor that has room for the others."""
+
+    def function(x: torch.Tensor, rows: torch.Tensor, a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        made = (a * 2).exp()
+        return x.index_put((rows[:, None], torch.arange(4)), made[:, :4], accumulate=True), made
+
+    check(function, torch.randn(5, width), torch.tensor([0, 3, 3, 1]), torch.randn(4, 8))
