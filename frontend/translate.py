@@ -24,6 +24,7 @@ from codesign.frontend.lowering.products import EXACT, Allowed
 from codesign.frontend.lowering.registry import rule_for
 from codesign.frontend.symbols import SIZE_BY_DATA, SymbolTable
 from codesign.ir.core import Block, Function, Module, Value, tensor_type
+from codesign.ir.dtypes import BOOL
 from codesign.ir.errors import CodesignError, UnsupportedError
 from codesign.ir.index import Bounds, Index, index
 from codesign.ir.scalar import Read, Scalar
@@ -217,7 +218,7 @@ class Translation:
         if name == "cond":
             condition, then, otherwise, operands = (self.argument(arg) for arg in node.args)
             blocks = [self._region(branch, operands, ()) for branch in (then, otherwise)]
-            op = b.add(If(self._as_tensor(condition), blocks[0], blocks[1]))
+            op = b.add(If(self._as_condition(condition), blocks[0], blocks[1]))
             return list(op.results)
         if name == "while_loop":
             condition, body, carried, extra = (self.argument(arg) for arg in node.args)
@@ -293,6 +294,13 @@ class Translation:
         if isinstance(value, Value):
             return value
         raise self.builder.unsupported("a condition or carried value that is not a tensor", "make it a tensor")
+
+    def _as_condition(self, value: Any) -> Value:
+        """A truth value as a tensor: data, or a comparison of sizes (`x.shape[0] > 4`)."""
+        if isinstance(value, (bool, Scalar)):
+            b = self.builder
+            return b.compute((), lambda i: b.number(value, BOOL), name=f"{b.name}_condition")
+        return self._as_tensor(value)
 
     def _inline(self, graph: GraphModule, args: Sequence[Any]) -> Any:
         """The nodes of a sub-graph in place of the call; they see the same builder."""

@@ -189,3 +189,16 @@ def test_associative_scans_that_stay_operators() -> None:
     module.main.body.yields = tuple(results)
     (found,) = evaluate(module, [X.numpy()])
     np.testing.assert_allclose(found, X.cumprod(0).numpy(), rtol=1e-5)
+
+
+def _longer(layer: nn.Module, x: torch.Tensor) -> Any:
+    return cond(x.shape[0] > 4, lambda x: layer(x).sin(), lambda x: x * 2 + 1, (x,))
+
+
+def test_a_branch_by_a_size_takes_each_way() -> None:
+    model = Model(_longer)
+    captured = capture(model, (X,), dynamic_shapes={"args": ({0: torch.export.Dim("n", min=2)},)}, strict=False)
+    for rows in (3, 5):
+        x = torch.randn(rows, 4)
+        (found,) = evaluate(captured.module, captured.flatten_inputs((x,)))
+        np.testing.assert_allclose(found, model(x).detach().numpy(), rtol=1e-5, atol=1e-5)
