@@ -131,19 +131,23 @@ class Plan:
             reason[place] = self.work.why(place)
         return reason
 
-    def terms(self, rows: Rows, *, followed: bool) -> Floats:
-        """Seconds of some schedules by what they go to: as their timelines have it, or at the least."""
+    def least_terms(self) -> Floats:
+        """Seconds of what schedules take at the least, by what they go to."""
+        terms = np.zeros((self.count, len(TERM_NAMES)))
+        terms[:, 0] = self._start
+        terms[np.arange(self.count), _ENGINES[self.busy.argmax(axis=-1)]] = self.clocks / self.target.clock_hz
+        return self._throttled(terms, EVERY)
+
+    def terms(self, rows: Rows) -> Floats:
+        """Seconds of some schedules as their timelines have it, by what they go to."""
         every = len(rows) == self.count
         some: slice | Rows = EVERY if every else rows
         laid, target = self.laid.cut(some), self.target
         work = self.work if every else self.work.of(rows)
-        busy, clocks = self.busy[some], self.clocks[some]
-        if followed:
-            slots, depth, apart = (
-                cut(each, some) for each in (self.buffers.slots, self.buffers.depth, self.buffers.apart)
-            )
-            line = Timeline(target, len(rows), laid.cores, laid.users, slots, depth, np.asarray(apart, dtype=np.bool_))
-            clocks = np.maximum(line.run(work, laid.grid, laid.rounds, busy.max(axis=-1)), clocks)
+        busy = self.busy[some]
+        slots, depth, apart = (cut(each, some) for each in (self.buffers.slots, self.buffers.depth, self.buffers.apart))
+        line = Timeline(target, len(rows), laid.cores, laid.users, slots, depth, np.asarray(apart, dtype=np.bool_))
+        clocks = np.maximum(line.run(work, laid.grid, laid.rounds, busy.max(axis=-1)), self.clocks[some])
         fill = np.minimum(_first_load(work, target, laid) + target.latency_clocks, clocks)
         terms = np.zeros((len(rows), len(TERM_NAMES)))
         terms[:, 0] = self._start
@@ -151,7 +155,11 @@ class Plan:
         waiting = busy.max(axis=-1) * laid.rounds < MOSTLY * (clocks - fill)
         bound = np.where(waiting, TERM_NAMES.index("latency"), _ENGINES[busy.argmax(axis=-1)])
         terms[np.arange(len(rows)), bound] = (clocks - fill) / target.clock_hz
-        terms[:, 9] = target.throttled(terms.sum(axis=1), self.joules[some]) - terms.sum(axis=1)
+        return self._throttled(terms, some)
+
+    def _throttled(self, terms: Floats, some: slice | Rows) -> Floats:
+        """With what the machine's power limit adds."""
+        terms[:, 9] = self.target.throttled(terms.sum(axis=1), self.joules[some]) - terms.sum(axis=1)
         return terms
 
 

@@ -109,9 +109,10 @@ class DataflowModel:
         limit = self.limit
         for rows, plan in sorted(plans, key=lambda one: float(one[1].least.min())):
             wanted = np.isfinite(plan.least) & (plan.least <= limit.beyond)
-            for some, on_timeline in ((np.flatnonzero(wanted), True), (np.flatnonzero(~wanted), False)):
-                if len(some):
-                    terms[rows[some]] = plan.terms(some, followed=on_timeline)
+            if not wanted.all():
+                terms[rows] = plan.least_terms()
+            if wanted.any():
+                terms[rows[wanted]] = plan.terms(np.flatnonzero(wanted))
             followed[rows[wanted]] = True
             limit = limit.after(terms[rows[wanted]].sum(axis=1))
         return terms, followed

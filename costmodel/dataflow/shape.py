@@ -25,7 +25,7 @@ EVERY = slice(None)
 
 def cut(figure: Array, rows: Some) -> Array:
     """A figure of some of the schedules."""
-    return figure[rows] if np.ndim(figure) and len(figure) > 1 else figure
+    return figure[rows] if isinstance(figure, np.ndarray) and figure.size > 1 else figure
 
 
 @dataclass

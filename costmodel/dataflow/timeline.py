@@ -54,7 +54,9 @@ class _Ring:
     def push(self, end: Times, active: npt.NDArray[np.bool_] | None) -> None:
         later = [end, *self.ends[:-1]]
         if active is not None:
-            later = [np.where(active, new, old) for new, old in zip(later, self.ends, strict=True)]
+            later = [
+                old if new is old else np.where(active, new, old) for new, old in zip(later, self.ends, strict=True)
+            ]
         self.ends = later
 
 
@@ -132,6 +134,8 @@ class Timeline:
     """Whether what is loaded shares its addresses with nothing, so that loads may run ahead of other loops."""
     back_turns: _Back = field(init=False)
     back_depth: _Back = field(init=False)
+    deepest: int = field(init=False)
+    """Iterations in flight of any schedule."""
     control: Times = field(init=False)
     chain: Times = field(init=False)
     ready: Times = field(init=False)
@@ -157,6 +161,9 @@ class Timeline:
     def __post_init__(self) -> None:
         zero = np.zeros((2, self.count))
         self.back_turns, self.back_depth = _Back(self.turns), _Back(self.depth)
+        self.deepest = max(
+            (number for back in (self.back_turns, self.back_depth) for number, _ in back.masks), default=1
+        )
         self.control = self.chain = self.ready = self.stored = self.opened = self.gate = zero
         self.arrived = dict.fromkeys(("tensor", "vector"), zero)
         self.free = dict.fromkeys(("load", "tensor", "vector", "store"), zero)
@@ -219,9 +226,9 @@ class Timeline:
             self.gate = np.where(self.apart, 0.0, self.chain)
         for step in range(most):
             going = np.asarray((total > step) & (step < followed))
-            if not np.any(going):
+            if not going.any():
                 break
-            now = active if np.all(going) else (going if active is None else going & active)
+            now = active if going.all() else (going if active is None else going & active)
             if not stage.straight:
                 self.chain = self._set(self.chain, np.zeros(1), now)
                 self.control = self._set(self.control, self.control + self.target.issue_clocks, now)
@@ -430,7 +437,7 @@ class Timeline:
 
     def _ring(self, stage: int, what: str) -> _Ring:
         if (stage, what) not in self.rings:
-            self.rings[stage, what] = _Ring([np.zeros((2, self.count))] * DEEPEST)
+            self.rings[stage, what] = _Ring([np.zeros((2, self.count))] * self.deepest)
         return self.rings[stage, what]
 
 

@@ -6,7 +6,7 @@ Composed of the instructions of the kernel's text (`selection`), whose sizes tak
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -50,7 +50,7 @@ class Task:
             return self
         portions, links = (tuple(cut(part, rows) for part in parts) for parts in (self.portions, self.links))
         clocks, moved, shared = (cut(figure, rows) for figure in (self.clocks, self.moved, self.shared))
-        return replace(self, clocks=clocks, moved=moved, portions=portions, links=links, shared=shared)
+        return Task(self.engine, clocks, moved, portions, links, shared, self.follows, self.users)
 
 
 @dataclass(eq=False)
