@@ -217,14 +217,16 @@ class Timeline:
     def _stage(self, stage: Stage, inner: dict[int, list[Stage]], active: npt.NDArray[np.bool_] | None) -> None:
         children = inner.get(id(stage), [])
         total = stage.steps if stage.around is None else np.asarray(stage.steps) / np.maximum(stage.around.steps, 1e-9)
-        most = NESTED_STEPS if children or stage.around is not None else STEPS
-        again = min(most, AGAIN) if id(stage) in self.periods else most
+        most: Array = NESTED_STEPS if children or stage.around is not None else STEPS
+        if stage.around is not None and not children:  # until its slots have been used once
+            most = np.where(self.depth > 2, np.minimum(self.depth, DEEPEST) + 2, most)
+        again = np.minimum(most, AGAIN) if id(stage) in self.periods else most
         followed = np.where(np.asarray(total) > most, again, most)  # a short loop is followed to its end each time
         depth = self.back_turns if stage.straight and stage.around is None else self.back_depth
         ends: list[Times] = [self.chain]
         if stage.around is None:
             self.gate = np.where(self.apart, 0.0, self.chain)
-        for step in range(most):
+        for step in range(int(np.max(most))):
             going = np.asarray((total > step) & (step < followed))
             if not going.any():
                 break
@@ -239,16 +241,20 @@ class Timeline:
         left = np.maximum(np.asarray(total) - followed, 0.0)
         if np.any(left):
             if id(stage) not in self.periods:
-                self.periods[id(stage)] = np.maximum(self._period(ends), self._least(stage))
+                self.periods[id(stage)] = np.maximum(self._period(ends, most), self._least(stage))
             extra = left * self.periods[id(stage)]
             self._skip(extra if active is None else np.where(active, extra, 0.0))
 
-    def _period(self, ends: list[Times]) -> Times:
-        """Clocks from the end of one step to that of the next, over as many as are in flight together."""
-        period = ends[-1] - ends[-2]
-        for number in range(2, len(ends) - 2):
-            period = np.where(self.depth >= number, (ends[-1] - ends[-1 - number]) / number, period)
-        return period
+    def _period(self, ends: list[Times], most: Array) -> Times:
+        """Clocks from the end of one step to that of the next, over as many as are in flight together; `most`: steps that were followed."""
+        found = np.zeros((2, self.count))
+        for steps in np.unique(most):
+            known = ends[: int(steps) + 1]
+            period = known[-1] - known[-2]
+            for number in range(2, len(known) - 2):
+                period = np.where(self.depth >= number, (known[-1] - known[-1 - number]) / number, period)
+            found = np.where(most == steps, period, found)
+        return found
 
     def _least(self, stage: Stage) -> Array:
         """Clocks that a step takes when no engine ever waits."""

@@ -115,3 +115,13 @@ def test_slots_are_free_as_before_only_after_some_programs(steps: int, depth: in
     load, vector = 100, 50
     took = clocks([stage(steps, Task("load", load), Task("vector", vector))], programs=60, turns=2, depth=depth)
     assert took == pytest.approx(60 * steps * (load + LATENCY + vector) / depth, rel=0.03)
+
+
+@pytest.mark.parametrize("depth", [3, 4])
+def test_a_loop_inside_a_loop_is_followed_until_its_slots_were_used(depth: int) -> None:
+    load, vector, steps, times = 100, 50, 48, 10
+    outer = stage(times, Task("vector", 1))
+    inner = stage(steps * times, Task("load", load), Task("vector", vector))
+    inner.around = outer
+    period = (load + LATENCY + vector) / depth
+    assert clocks([inner, outer], depth=depth) == pytest.approx(times * steps * period, rel=0.05)
