@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from codesign.passes.schedule.tuner import Tuner
 
 GAIN = 0.99
-"""A tail is looked into where no more than this share of the time could be left."""
+"""A tail is looked into, and cut off, where no more than this share of the time is left: less is not worth another launch."""
 
 PARTS = (2, 3, 4, 6)
 """Numbers of parts of the tail's sums that are looked into."""
@@ -58,12 +58,13 @@ def best_tail(tuner: Tuner, fusion: Fusion, found: Found, below: float) -> tuple
 
     `found`: the group as one kernel.
     """
-    best, seconds, limited = WHOLE, found.seconds, False
+    best, least, limited = WHOLE, GAIN * found.seconds, False
     for cutting in _offers(tuner, fusion, found):
-        taken, whole = in_two(tuner, halves(tuner, fusion, cutting), found.launch, min(seconds, below))
-        if whole and taken < seconds:
-            best, seconds = cutting, taken
-        limited = limited or (not whole and taken < seconds)
+        taken, whole = in_two(tuner, halves(tuner, fusion, cutting), found.launch, min(least, below))
+        if whole and taken < least:
+            best, least = cutting, taken
+        limited = limited or (not whole and taken < least)
+    seconds = found.seconds if best == WHOLE else least
     return best, seconds, seconds < below or not limited
 
 
