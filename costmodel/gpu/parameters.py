@@ -393,7 +393,7 @@ def _scales(donor: Machine, machine: Machine) -> dict[str, float]:
 SHRUNK = {"ada": 0.58, "hopper": 0.58, "blackwell": 0.58, "blackwell_dc": 0.58}
 """Energy of an operation at one voltage beside that of the generation before these, in processes half as fine: fitted to what calibrations of an
 A100 and an H100 say of 1.41 and 1.83 GHz. Voltage follows the clock, so energy goes with the clock's square: 1.27 pJ for an L40S at
-2.49 GHz from the A100's 0.69, 1.25 from the H100's, and 1.22 fitted."""
+2.49 GHz from the A100's 0.69, 1.25 from the H100's, and 1.20 fitted."""
 
 
 def watts_per_operation(changed: Machine) -> float:
