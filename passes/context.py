@@ -27,7 +27,8 @@ class Context:
     `machine`: what is compiled for (None: passes that need one use `default_machine`). `pricer`: seconds of a group (None: the
     roofline of the machine). `sizes`: values at which symbolic sizes are costed. `remarks`: lines that passes leave for the user. `why`: what
     bounds a group, or what no schedule of it fits. `fusion`: what fusion says of each edge, where it was asked. `kept`: decisions of earlier
-    runs by that pricer. `below`: that pricer, for who only wants to know prices below a limit.
+    runs by that pricer. `below`: that pricer, for who only wants to know prices below a limit. `least`: seconds that no schedule of a group
+    beats, sooner known.
     """
 
     machine: Machine | None = None
@@ -39,6 +40,7 @@ class Context:
     default_machine: str = "h100_sxm"
     kept: Kept | None = None
     below: LimitedPricer | None = None
+    least: Pricer | None = None
 
     def target(self) -> Machine:
         """The machine, loaded by its default name when none was given."""

@@ -60,7 +60,13 @@ class Fuse(FunctionPass, Pass):
             graph = graph if before is None else GroupGraph(block, module.bounds())
             memory = context.target().levels[0].capacity_bytes.value or math.inf
             search = FusionSearch(
-                graph, pricer, chain=self.chain, memory=memory, sizes=context.sizes, below=context.below
+                graph,
+                pricer,
+                chain=self.chain,
+                memory=memory,
+                sizes=context.sizes,
+                below=context.below,
+                least=context.least,
             )
             policy.decide(search)
             if self.beside and self.policy != "none":

@@ -107,7 +107,9 @@ def plan_module(
     for name in (name for name in made_sizes(module.main) if name not in choices.sizes):
         remarks.append(f"data decides the size {name}: costed at {sizes[name]:,} (--bind {name}=SIZE for another)")
     tuner = tuner_for(module, machine, choices, sizes)
-    context = Context(machine, tuner.price, sizes, remarks, why=tuner.why, kept=tuner.store, below=tuner.price)
+    context = Context(
+        machine, tuner.price, sizes, remarks, why=tuner.why, kept=tuner.store, below=tuner.price, least=tuner.least
+    )
     step(f"fusing for {machine.name}")
     with clock.phase("passes"), collecting_rarely():
         observers = [Verifier()] if choices.passes else []

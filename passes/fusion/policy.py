@@ -19,6 +19,7 @@ from typing import Protocol, cast
 from codesign.ir.analysis import contraction
 from codesign.ir.core import Value
 from codesign.ir.errors import CodesignError, UnsupportedError
+from codesign.ir.tensor import Fusion
 from codesign.ir.tiling.strands import nests
 from codesign.passes.context import LimitedPricer, Pricer
 from codesign.passes.fusion.graph import GroupGraph, Node
@@ -43,6 +44,15 @@ class Offer:
     def gain(self) -> float:
         """Seconds saved; minus infinity when the pair can't be merged."""
         return self.apart - self.seconds if math.isfinite(self.seconds) else -math.inf
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a pair would become, not priced yet: the op that is priced, the key of its group, and seconds of the two `apart`."""
+
+    fusion: Fusion
+    key: str
+    apart: float
 
 
 @dataclass(frozen=True)
@@ -76,6 +86,10 @@ class FusionSearch:
     """The merges that were accepted, equal ones once."""
     below: LimitedPricer | None = None
     """The pricer, for who only wants to know prices below a limit."""
+    least: Pricer | None = None
+    """Seconds that no schedule of a group beats, sooner known than its price."""
+    tried: dict[Hashable, tuple[Tried, float]] = field(default_factory=dict)
+    """What pairs that have no offer yet would become, and what that takes at the least."""
 
     @property
     def merges(self) -> int:
@@ -91,9 +105,13 @@ class FusionSearch:
 
     def seconds(self, group: Group, key: Hashable) -> float:
         """Predicted seconds of a group, asked of the pricer once per structure; infinite for what it can't lower."""
+        return self.prices[key] if key in self.prices else self._asked(group.fusion(), key)
+
+    def _asked(self, fusion: Fusion, key: Hashable) -> float:
+        """Predicted seconds of an op by the key of its group."""
         if key not in self.prices:
             try:
-                self.prices[key] = self.pricer(group.fusion())
+                self.prices[key] = self.pricer(fusion)
             except UnsupportedError:
                 self.prices[key] = math.inf
         return self.prices[key]
@@ -112,17 +130,40 @@ class FusionSearch:
         key = (self.pair_key(first, second), beside)
         found = self.offers.get(key)
         if found is None or (sure and not found.sure):
-            found = self.offers[key] = self._make_offer(first, second, beside, sure)
+            tried, least = self.tried.pop(key, (None, 0.0))
+            merged = tried or self._try(first, second, beside)
+            found = self.offers[key] = merged if isinstance(merged, Offer) else self._priced(merged, least, sure)
         return found
 
-    def most(self, first: Node, second: Node, *, beside: bool = False) -> float:
+    def most(self, first: Node, second: Node, *, beside: bool = False, closely: bool = False) -> float:
         """Seconds that merging the pair can save: what it saves where that is known, else those of the two apart, or beside each other of
-        the one that takes less."""
-        known = self.offers.get((self.pair_key(first, second), beside))
-        apart = self.node_seconds(first), self.node_seconds(second)
-        return (min(apart) if beside else sum(apart)) if known is None else known.gain
+        the one that takes less; `closely`, less what the merged group takes at the least."""
+        key = (self.pair_key(first, second), beside)
+        known = self.offers.get(key)
+        if known is not None:
+            return known.gain
+        if not closely or self.least is None:
+            apart = self.node_seconds(first), self.node_seconds(second)
+            return min(apart) if beside else sum(apart)
+        if key not in self.tried:
+            merged = self._try(first, second, beside)
+            if isinstance(merged, Offer):
+                self.offers[key] = merged
+                return merged.gain
+            self.tried[key] = merged, self._least(merged)
+        tried, least = self.tried[key]
+        return tried.apart - least
 
-    def _make_offer(self, first: Node, second: Node, beside: bool, sure: bool) -> Offer:
+    def _least(self, merged: Tried) -> float:
+        """Seconds that the merged group takes at the least."""
+        assert self.least is not None
+        try:
+            return self.prices[merged.key] if merged.key in self.prices else self.least(merged.fusion)
+        except UnsupportedError:
+            return math.inf
+
+    def _try(self, first: Node, second: Node, beside: bool) -> Tried | Offer:
+        """What the pair would become, or the offer that says why it can't be merged."""
         apart = self.node_seconds(first) + self.node_seconds(second)
         assert first.group is not None
         assert second.group is not None
@@ -138,11 +179,17 @@ class FusionSearch:
         depth = chain_length(merged)
         if depth > self.chain:
             return Offer(math.inf, apart, f"{depth} matrix products in a chain, limit {self.chain}")
-        key = group_key(merged)
+        return Tried(merged.fusion(), group_key(merged), apart)
+
+    def _priced(self, merged: Tried, least: float, sure: bool) -> Offer:
+        """The offer of what a pair would become, which takes so much at the least."""
+        fusion, key, apart = merged.fusion, merged.key, merged.apart
         if sure or self.below is None or key in self.prices:
-            return Offer(self.seconds(merged, key), apart)
+            return Offer(self._asked(fusion, key), apart)
+        if least >= apart:
+            return Offer(least, apart, sure=False)
         try:
-            seconds = self.below(merged.fusion(), apart)
+            seconds = self.below(fusion, apart)
         except UnsupportedError:
             seconds = math.inf
         if seconds < apart or math.isinf(seconds):
@@ -318,8 +365,9 @@ def merge_best_first(search: FusionSearch, tier: Callable[[Node, Node], int | No
         level, negative, place, first, second = heapq.heappop(heap)
         if not search.allowed(first, second):
             continue
-        offer = search.offer(first, second, beside=beside, sure=False)
-        now = offer.gain  # priced only now, and users may have changed since it was pushed
+        now = search.most(first, second, beside=beside, closely=True)
+        if now >= -negative:  # priced only now, and users may have changed since it was pushed
+            now = search.offer(first, second, beside=beside, sure=False).gain
         if now <= 0:
             continue
         if now < -negative:
@@ -350,9 +398,14 @@ def _belongs_to_reader(search: FusionSearch, first: Node, second: Node) -> bool:
         return False
     if any(search.graph.needed_outside(value, (first, second)) for value in first.gives):
         return False
+    own = search.most(first, second, closely=True)
+    if own > 0:
+        own = search.offer(first, second, sure=False).gain
     producers = (one for one in first.before if one.group is not None and search.allowed(one, first))
-    others = (search.offer(one, first, sure=False).gain for one in producers)
-    return search.offer(first, second, sure=False).gain > max(others, default=0.0)
+    return own > 0 and all(
+        search.most(one, first, closely=True) < own or search.offer(one, first, sure=False).gain < own
+        for one in producers
+    )
 
 
 def _reduces(node: Node) -> bool:

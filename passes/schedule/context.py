@@ -33,7 +33,7 @@ class Context:
     """Surroundings of one search.
 
     `budget`: schedules that may be evaluated (None: no limit); `rng`: seeded, so searches repeat. `glanced`: what quicker prices have cost,
-    in schedules evaluated.
+    in schedules evaluated. `below`: seconds that are asked for: a policy may end where it can't come below (`gave_up`).
     """
 
     summary: KernelSummary
@@ -46,6 +46,8 @@ class Context:
     glanced: float = 0.0
     batches: list[tuple[ScheduleBatch, CostBatch]] = field(default_factory=list)
     limit: Limit = ALL
+    below: float = math.inf
+    gave_up: bool = False
 
     @property
     def remaining(self) -> int:
@@ -86,10 +88,15 @@ class Context:
         self.batches.append((batch, cost))
         return cost
 
+    @property
+    def fastest(self) -> float:
+        """Seconds of the best schedule evaluated so far."""
+        return min((float(cost.seconds.min()) for _, cost in self.batches if len(cost)), default=math.inf)
+
     def leanest(self) -> tuple[Schedule, float] | None:
         """Of the schedules whose time is near the best, the one that moves the fewest bytes of DRAM, with its time."""
         found: tuple[float, float, Schedule] | None = None
-        best = min((float(cost.seconds.min()) for _, cost in self.batches if len(cost)), default=np.inf)
+        best = self.fastest
         for batch, cost in self.batches:
             near = np.flatnonzero(cost.followed & (cost.seconds <= best * (1.0 + NEAR)))
             if not len(near) or not np.isfinite(best):

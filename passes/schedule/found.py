@@ -83,6 +83,11 @@ class Found:
 def search(policy: Policy, kernel_space: Space, context: Context) -> Schedule | None:
     """Run a policy on a space until it is done or the budget is spent; its best schedule."""
     policy.start(kernel_space, context)
+    return go_on(policy, context)
+
+
+def go_on(policy: Policy, context: Context) -> Schedule | None:
+    """The same for a policy that has begun."""
     while context.remaining > 0:
         batch = policy.propose(min(context.remaining, 1 << 16))
         if batch is None:
@@ -114,3 +119,22 @@ class Recent:
         while self._held > self.most:
             _, (oldest, _) = self._searches.popitem(last=False)
             self._held -= oldest.context.evaluated
+
+
+class Formed:
+    """Groups in normal form that were looked at and not searched yet, the last `most` of them, by a key."""
+
+    def __init__(self, most: int = 256) -> None:
+        self.most = most
+        self._forms: OrderedDict[str, Form] = OrderedDict()
+
+    def keep(self, key: str, form: Form) -> Form:
+        """Hold a form, and let go of the oldest."""
+        self._forms[key] = form
+        if len(self._forms) > self.most:
+            self._forms.popitem(last=False)
+        return form
+
+    def take(self, key: str) -> Form | None:
+        """A form that is held, which then is not any more."""
+        return self._forms.pop(key, None)

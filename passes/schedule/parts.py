@@ -11,7 +11,7 @@ from codesign.ir.tensor import Fusion
 from codesign.ir.tiling.domain import SMALLEST_DOT
 from codesign.passes.schedule.found import Found
 from codesign.passes.schedule.phases import halves, in_two, seconds_between, shortest_seconds
-from codesign.passes.schedule.tails import best_tail
+from codesign.passes.schedule.tails import best_tail, least_with_tail
 from codesign.passes.tiling.cut import whole_parts
 from codesign.passes.tiling.cutting import WHOLE, Cutting
 from codesign.passes.tiling.split import splittable
@@ -92,6 +92,16 @@ def best_parts(tuner: Tuner, fusion: Fusion, found: Found, below: float = math.i
     _climb(price, found.seconds, room, where.extent // SMALLEST_DOT)
     taken, parts = min((taken, parts) for parts, taken in seconds.items())
     return parts, taken, taken < below or not limited
+
+
+def may_come_below(tuner: Tuner, fusion: Fusion, found: Found, below: float) -> bool:
+    """Whether a group that as one kernel takes as long as was found might come below a limit as two."""
+    if splittable(fusion) is None:
+        return False
+    room = found.room(tuner.machine)
+    if room > 1.0 and _least(tuner, found, room) < min(WORTHWHILE * found.seconds, below):
+        return True
+    return bool(_of_one_tile(fusion)) or least_with_tail(tuner, found) < below
 
 
 def _climb(price: Callable[[int], float], whole: float, room: float, most: int) -> None:

@@ -68,14 +68,24 @@ def best_tail(tuner: Tuner, fusion: Fusion, found: Found, below: float) -> tuple
     return best, seconds, seconds < below or not limited
 
 
+def least_with_tail(tuner: Tuner, found: Found) -> float:
+    """Seconds that a group takes at the least with a tail apart; infinite where its programs have none."""
+    rounds = _rounds(tuner, found)
+    if tuner.machine.kind != "gpu" or rounds.whole in (0, rounds.programs):
+        return math.inf
+    return found.launch + seconds_between(tuner, found.launch) + rounds.least * (found.seconds - found.launch)
+
+
+def _rounds(tuner: Tuner, found: Found) -> Rounds:
+    return Rounds(found.programs(), found.slots(tuner.machine))
+
+
 def _offers(tuner: Tuner, fusion: Fusion, found: Found) -> list[Cutting]:
     """A tail of as few tiles as leave whole rounds, in several numbers of parts, where that could gain something."""
-    machine, rounds = tuner.machine, Rounds(found.programs(), found.slots(tuner.machine))
-    if machine.kind != "gpu" or rounds.whole in (0, rounds.programs):
-        return []
+    machine, rounds = tuner.machine, _rounds(tuner, found)
     launches = found.launch + seconds_between(tuner, found.launch)
     body, limit = found.seconds - found.launch, GAIN * found.seconds
-    tails = _tails(fusion, found, rounds) if launches + rounds.least * body < limit else []
+    tails = _tails(fusion, found, rounds) if least_with_tail(tuner, found) < limit else []
     if not tails:
         return []
     apart, tail = min(tails, key=lambda pair: pair[0])

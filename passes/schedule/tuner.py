@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from codesign.costmodel.launches import launch_seconds
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.models import cost_model_for, informed
 from codesign.costmodel.protocol import FOLLOWED, CostModel, Reported
@@ -29,8 +30,8 @@ from codesign.passes.normalize import Normalized, normalize
 from codesign.passes.schedule.build import space
 from codesign.passes.schedule.choice import from_json, to_json
 from codesign.passes.schedule.context import Candidate, Context
-from codesign.passes.schedule.found import Form, Found, Recent, search
-from codesign.passes.schedule.parts import best_cutting
+from codesign.passes.schedule.found import Form, Formed, Found, Recent, go_on, search
+from codesign.passes.schedule.parts import best_cutting, may_come_below
 from codesign.passes.schedule.phases import Half, halves
 from codesign.passes.schedule.policy import POLICIES, RUNNERS_UP, Policy, make_policy
 from codesign.passes.schedule.store import Store
@@ -133,6 +134,7 @@ class Tuner:
         self._prices: dict[str, float] = {}
         self._at_least: dict[str, float] = {}
         self._recent = Recent()
+        self._formed = Formed()
         self._tuned: dict[str, Tuned] = {}
         self._alone: dict[str, Found | ScheduleError] = {}
         """Searches for strands, by structure."""
@@ -209,9 +211,13 @@ class Tuner:
         key = structural_hash(fusion)
         if self._known(key) is None and self._at_least.get(key, -math.inf) < below:
             found, _ = self._recent.get(key)
-            searched = self._search(self.form(fusion)) if found is None else found
+            searched = (
+                self._search(self._formed.take(key) or self.form(fusion), fusion, below) if found is None else found
+            )
             if isinstance(searched, ScheduleError):
                 self._enter(key, math.inf)
+            elif searched.context.gave_up:
+                self._at_least[key] = below
             else:
                 cutting, seconds, sure = best_cutting(self, fusion, searched, below)
                 self._recent.keep(key, searched, cutting if sure else None)
@@ -246,6 +252,15 @@ class Tuner:
         if self.store is not None:
             self.store.put("price", key, seconds)
         return seconds
+
+    def least(self, fusion: Fusion) -> float:
+        """Seconds that no schedule of a group beats: its roofline, and the launch on a machine whose prices always have one."""
+        key = structural_hash(fusion)
+        known = self._known(key)
+        if known is not None:
+            return known
+        launch = launch_seconds(self.machine) if self.machine.kind == "gpu" else 0.0
+        return launch + self.bound(self._formed.keep(key, self.form(fusion)).summary)
 
     def why(self, fusion: Fusion) -> str:
         """What bounds a group at its best schedule, or what no schedule of it fits."""
@@ -295,18 +310,25 @@ class Tuner:
         normalized = normalize(fusion, self.bounds)
         return Form(normalized, self._summary(normalized, name), common or NOTHING)
 
-    def _search(self, form: Form) -> Found | ScheduleError:
-        """The policy's choice for a group as one kernel, or why it has none."""
+    def _search(self, form: Form, fusion: Fusion | None = None, below: float = math.inf) -> Found | ScheduleError:
+        """The policy's choice for a group as one kernel, or why it has none. It may give up where that can't come `below` a limit, nor the
+        group (`fusion`) in parts."""
         normalized, summary = form.normalized, form.summary
         if summary.strands:
             return self._search_strands(form)
         try:
             kernel_space = form.within(space(summary, self.machine, self.sizes))
-            context = self._context(summary)
-            best = search(make_policy(self.policy), kernel_space, context)
+            context, policy = self._context(summary), make_policy(self.policy)
+            context.below = below
+            best = search(policy, kernel_space, context)
+            if context.gave_up and fusion is not None and best is not None:
+                so_far = Found(normalized, context, best, context.fastest, len(kernel_space))
+                if may_come_below(self, fusion, so_far, below):
+                    context.below, context.gave_up = math.inf, False
+                    best = go_on(policy, context)
             if best is None:
                 return no_fit(summary, self.machine, context)
-            seconds = min(float(cost.seconds.min()) for _, cost in context.batches)
+            seconds = context.fastest
             own = isinstance(self.policy, str) and self.policy in POLICIES
             if own and self.machine.kind == "dataflow" and (lean := context.leanest()) is not None:
                 best, seconds = lean

@@ -96,7 +96,7 @@ def test_no_search_is_worse_than_greedy(model: Callable[[], Module]) -> None:
 class Pricing(FusionSearch):
     """A search that prices each pair when it comes up, not when it is its turn."""
 
-    def most(self, first: Node, second: Node, *, beside: bool = False) -> float:
+    def most(self, first: Node, second: Node, *, beside: bool = False, closely: bool = False) -> float:
         return self.offer(first, second, beside=beside).gain
 
 
@@ -105,20 +105,24 @@ class Pricing(FusionSearch):
 def test_pairs_priced_in_their_turn_are_merged_as_if_all_were_priced_at_once(
     model: Callable[[], Module], salt: int
 ) -> None:
-    """By the roofline's prices, and by prices in no order; with fewer groups priced."""
-    asked: list[int] = [0, 0]
+    """By the roofline's prices, and by prices in no order; with fewer groups priced, and fewer yet with what they take at the least."""
+    asked: list[int] = [0, 0, 0]
     totals = []
-    for turn, kind in enumerate((FusionSearch, Pricing)):
+    for turn in range(3):
 
         def pricer(fusion: Fusion, turn: int = turn) -> float:
             asked[turn] += 1
             return roofline(fusion) if not salt else (work(fusion) * salt % 8) / 4.0 + 0.5
 
-        search = kind(GroupGraph(optimize(model(), pipeline=CLEAN_UP).main.body, Bounds()), pricer)
+        def least(fusion: Fusion) -> float:
+            return 0.8 * roofline(fusion) if not salt else (work(fusion) * salt % 8) / 4.0
+
+        graph = GroupGraph(optimize(model(), pipeline=CLEAN_UP).main.body, Bounds())
+        search = (FusionSearch, Pricing)[turn % 2](graph, pricer, least=least if turn == 2 else None)
         GreedyFusion().decide(search)
         totals.append(search.total)
-    assert totals[0] == totals[1]
-    assert asked[0] <= asked[1]
+    assert totals[0] == totals[1] == totals[2]
+    assert asked[2] <= asked[0] <= asked[1]
 
 
 def test_exhaustive_search_of_a_large_graph_is_refused() -> None:

@@ -27,6 +27,7 @@ from codesign.passes.lowering import tile_module
 from codesign.passes.normalize import normalize
 from codesign.passes.schedule.build import space
 from codesign.passes.schedule.context import Context
+from codesign.passes.schedule.found import go_on, search
 from codesign.passes.schedule.policy import Random, Tracking, make_policy, policy_names
 from codesign.passes.schedule.replay import Schedules, differences, read_schedules, write_schedules
 from codesign.passes.schedule.space import Space
@@ -498,3 +499,29 @@ def test_an_empty_tensor_costs_a_launch(fusion: Fusion, machine: Machine) -> Non
     tile_module(module, Tuner(machine))
     for a, b in zip(evaluate(module, arrays), wanted, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["square gemm", "ragged gemm"])
+def test_a_price_that_can_not_be_below_a_limit_takes_fewer_schedules_and_one_that_can_is_the_same(name: str) -> None:
+    whole, hopeless, asked = Tuner(H100), Tuner(H100), Tuner(H100)
+    seconds = whole.price(GROUPS[name])
+    assert whole.least(GROUPS[name]) == seconds  # known by now
+    assert 0.0 < asked.least(GROUPS[name]) < seconds
+    assert asked.price(GROUPS[name], 1.01 * seconds) == seconds
+    few = seconds / 1000
+    assert hopeless.price(GROUPS[name], few) >= few
+    assert hopeless.price(GROUPS[name]) == seconds  # that it gave up before is no answer to this
+
+
+def test_a_search_gives_up_where_no_step_can_reach_what_is_asked_for_and_goes_on_when_more_is() -> None:
+    summary = summarize(normalize(GROUPS["square gemm"]).fusion)
+    kernel_space, policy = space(summary, H100), make_policy("default")
+    whole, context = (Context(summary, H100, Tuner(H100).model, below=below) for below in (np.inf, 1e-6))
+    best = search(make_policy("default"), kernel_space, whole)
+    assert search(policy, kernel_space, context) is not None
+    assert context.gave_up
+    assert not whole.gave_up
+    assert context.evaluated < whole.evaluated
+    context.below = np.inf
+    assert go_on(policy, context) == best
+    assert context.evaluated == whole.evaluated
