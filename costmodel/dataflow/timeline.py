@@ -220,8 +220,8 @@ class Timeline:
         most: Array = NESTED_STEPS if children or stage.around is not None else STEPS
         if stage.around is not None and not children:  # until its slots have been used once
             most = np.where(self.depth > 2, np.minimum(self.depth, DEEPEST) + 2, most)
-        again = np.minimum(most, AGAIN) if id(stage) in self.periods else most
-        followed = np.where(np.asarray(total) > most, again, most)  # a short loop is followed to its end each time
+        again: Array = np.minimum(most, AGAIN) if id(stage) in self.periods else most
+        followed: Array = np.where(np.asarray(total) > most, again, most)  # a short one is followed whole
         depth = self.back_turns if stage.straight and stage.around is None else self.back_depth
         ends: list[Times] = [self.chain]
         if stage.around is None:
