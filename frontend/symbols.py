@@ -47,6 +47,12 @@ class SymbolTable:
             name = self.names[symbol] = f"{name}_"
         self.symbols[name] = Symbol(name, low, high, example)
 
+    def read(self, symbol: str, value: Index) -> None:
+        """From here on a symbol of torch stands for a number that is read from data."""
+        if symbol in self.unbacked:
+            self._cache.clear()
+        self.unbacked[symbol] = value
+
     def declare_made(self, sizes: Iterable[Any]) -> None:
         """The symbols in sizes that an operator's data decides, each with the range that torch knows of it."""
         for size in sizes:

@@ -24,7 +24,7 @@ from codesign.frontend.lowering.products import EXACT, Allowed
 from codesign.frontend.lowering.registry import rule_for
 from codesign.frontend.symbols import SIZE_BY_DATA, SymbolTable
 from codesign.ir.core import Block, Function, Module, Value, tensor_type
-from codesign.ir.dtypes import BOOL
+from codesign.ir.dtypes import BOOL, I64
 from codesign.ir.errors import CodesignError, UnsupportedError
 from codesign.ir.index import Bounds, Index, index
 from codesign.ir.scalar import Read, Scalar
@@ -195,7 +195,7 @@ class Translation:
             source = self.argument(node.args[0])
             value = Read(source, (index(0),) * len(tensor_type(source).shape))
             if meta.node.expr.is_Symbol:
-                self.symbols.unbacked[str(meta.node.expr)] = value.as_index()
+                self.symbols.read(str(meta.node.expr), value.as_index())
             return value
         try:
             return self._plain(self.symbols.to_index(meta))
@@ -224,7 +224,8 @@ class Translation:
             condition, body, carried, extra = (self.argument(arg) for arg in node.args)
             start = [self._as_tensor(value) for value in carried]
             tests, steps = (self._region(part, [*start, *extra], start) for part in (condition, body))
-            return list(b.add(While(start, tests, steps, names=[b.name] * len(start))).results)
+            results = b.add(While(start, tests, steps, names=[b.name] * len(start))).results
+            return [self._as_given(value, meta) for value, meta in zip(results, node.meta["val"], strict=True)]
         if name == "scan":
             return self._scan(node, *(self.argument(arg) for arg in node.args))
         if name == "map_impl":
@@ -291,8 +292,12 @@ class Translation:
         return random_state.restored(b, self.argument(node.args[0]), draw)
 
     def _as_tensor(self, value: Any) -> Value:
+        """A value as a tensor: integers that loops carry are tensors of no dims."""
+        b = self.builder
         if isinstance(value, Value):
             return value
+        if isinstance(value, (int, Index)) and not isinstance(value, bool):
+            return b.compute((), lambda i: b.number(value, I64), name=f"{b.name}_number")
         raise self.builder.unsupported("a condition or carried value that is not a tensor", "make it a tensor")
 
     def _as_condition(self, value: Any) -> Value:
@@ -301,6 +306,15 @@ class Translation:
             b = self.builder
             return b.compute((), lambda i: b.number(value, BOOL), name=f"{b.name}_condition")
         return self._as_tensor(value)
+
+    def _as_given(self, value: Value, meta: Any) -> Any:
+        """A carried value as torch has it: a number is read from its tensor, here and wherever torch writes its symbol."""
+        if not isinstance(meta, torch.SymInt):
+            return value
+        number = Read(value, ()).as_index()
+        if meta.node.expr.is_Symbol:
+            self.symbols.read(str(meta.node.expr), number)
+        return number
 
     def _inline(self, graph: GraphModule, args: Sequence[Any]) -> Any:
         """The nodes of a sub-graph in place of the call; they see the same builder."""
@@ -314,10 +328,12 @@ class Translation:
         outer, b.ops = b.ops, []
         known, place = dict(self.constants), (b.location, b.name, b.target)
         inner_args = [Value(value.type, f"carried_{k}") for k, value in enumerate(carried)]
-        given = [*inner_args, *args[len(carried) :]]
+        metas = [node.meta.get("val") for node in graph.graph.nodes if node.op == "placeholder"]
+        given = [*map(self._as_given, inner_args, metas), *args[len(carried) :]]
         yielded = self._inline(graph, given)
         values = yielded if isinstance(yielded, (list, tuple)) else [yielded]
-        block = Block(inner_args, b.ops, [self._as_tensor(value) for value in values])
+        yields = [self._as_condition(value) for value in values]
+        block = Block(inner_args, b.ops, yields)
         b.ops, self.constants = outer, known  # constants first met inside belong to the block
         b.location, b.name, b.target = place
         return block

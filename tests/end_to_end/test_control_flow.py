@@ -202,3 +202,18 @@ def test_a_branch_by_a_size_takes_each_way() -> None:
         x = torch.randn(rows, 4)
         (found,) = evaluate(captured.module, captured.flatten_inputs((x,)))
         np.testing.assert_allclose(found, model(x).detach().numpy(), rtol=1e-5, atol=1e-5)
+
+
+def _counting(layer: nn.Module, x: torch.Tensor) -> Any:
+    n, total, y = while_loop(  # type: ignore[no-untyped-call]
+        lambda i, j, y: i + j < 9, lambda i, j, y: (i + 1, j + i, y * 1.5 + i), (1, 0, x)
+    )
+    return y * n, x + total
+
+
+def test_a_loop_carries_integers_of_python() -> None:
+    captured = capture(Model(_counting), (X,), strict=False)
+    found = evaluate(captured.module, captured.flatten_inputs((X,)))
+    for got, want in zip(found, _counting(nn.Identity(), X), strict=True):
+        np.testing.assert_allclose(got, want.numpy(), rtol=1e-5)
+    assert [op.steps({}) for op in _loops(captured.module)] == [3]  # (1, 0), (2, 1), (3, 3), (4, 6)
