@@ -79,8 +79,8 @@ class Arena(Context):
             return True
         return self.remaining <= 0 or self._repeats > self.patience * (self.budget or 1 << 16) + 1000
 
-    def evaluate(self, batch: ScheduleBatch) -> CostBatch:
-        """Prices of a batch; ScheduleError when it is larger than what is left of the budget."""
+    def evaluate(self, batch: ScheduleBatch, best: int = 0) -> CostBatch:
+        """Prices of a batch, of all of it whatever is wanted: each is recorded. ScheduleError when it is larger than what is left of the budget."""
         if len(batch) > self.remaining:
             raise ScheduleError(
                 f"a batch of {len(batch):,} schedules, but only {self.remaining:,} of the budget are left"

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from codesign.costmodel.accesses import access_of
 from codesign.costmodel.dataflow.buffers import Buffer, Crowd, crowds, together
+from codesign.costmodel.dataflow.lanes import COMPARISONS, narrow
 from codesign.costmodel.dataflow.resting import names_of
 from codesign.costmodel.dataflow.target import Array
 from codesign.costmodel.features import Features, Move, Product
@@ -21,11 +22,10 @@ from codesign.costmodel.structures import Text
 from codesign.costmodel.summary import Access
 from codesign.ir.analysis import operations_by_names
 from codesign.ir.core import Block, Op, Value
-from codesign.ir.dtypes import I32, I64
 from codesign.ir.index import Index, index, product
 from codesign.ir.reach import Stretch
 from codesign.ir.reuse import count_uses, in_place, only_accumulates
-from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, apply, cast
+from codesign.ir.scalar import Apply, Literal, Read, Scalar, apply, cast
 from codesign.ir.scaled import scaled_factors
 from codesign.ir.template import Template
 from codesign.ir.tile import Axis, Dot, For, Load, Map, Reduce, Store
@@ -331,8 +331,8 @@ class _Selector:
         """The expression with what is constant or done in passing in place."""
 
         def change(node: Scalar) -> Scalar | None:
-            if isinstance(node, Apply) and node.function in _COMPARISONS:
-                return _narrow(node)
+            if isinstance(node, Apply) and node.function in COMPARISONS:
+                return narrow(node)
             if not isinstance(node, Read) or node.source not in self.places:
                 return None
             place = self.places[node.source]
@@ -480,22 +480,6 @@ class _Selector:
         buffer.engines.add(engine)
         buffer.paths.append(self.path)
         buffer.first, buffer.last = min(buffer.first, self.position), max(buffer.last, self.position)
-
-
-def _narrow(node: Apply) -> Scalar | None:
-    """Positions are compared as i32: the vector unit's lanes are 32 bits wide."""
-    narrow: list[Scalar] = []
-    for arg in node.args:
-        if isinstance(arg, Literal) and arg.dtype is I64 and abs(int(arg.value)) < 1 << 31:
-            narrow.append(Literal(arg.value, I32))
-        elif isinstance(arg, IndexValue) and arg.dtype is I64 and not arg.children():
-            narrow.append(IndexValue(arg.index, I32))
-        else:
-            return None
-    return Apply(node.function, narrow, node.dtype)
-
-
-_COMPARISONS = frozenset({"lt", "le", "gt", "ge", "eq", "ne"})
 
 
 def _points(axes: Iterable[Axis]) -> Index:

@@ -23,7 +23,8 @@ def energy(w: Tensor, x: Tensor) -> Tensor:
 
 def of_each(w: Tensor, x: Tensor) -> Tensor:
     """Gradients in a map over a batch."""
-    return vmap(grad(energy, argnums=1), (None, 1))(w, x)
+    found: Tensor = vmap(grad(energy, argnums=1), (None, 1))(w, x)
+    return found
 
 
 class Model(nn.Module):

@@ -131,4 +131,5 @@ WIDE_VECTOR = Needs(
 """Of kernels without products in warps of 64, whose loads of a pipelined loop wait in registers, those of each further stage too: fitted to 55
 kernels of the models and 20 norms, softmaxes, sums and transposed sums of other shapes and dtypes, for gfx942 and gfx950 (`--kind vector --arch
 gfx942 gfx950 --free partial words loads heavy outside kept loop waiting`); blocks per SM right for 85 % (73 % before). A fit to the models'
-alone is right for 75 to 80 % of the others (70 % before), and a GELU of 8,192 elements that was in neither takes 107 registers where 104 are predicted."""
+alone is right for 75 to 80 % of the others (70 % before), and a GELU of 8,192 elements that was in neither takes 107 registers where 104 are
+predicted."""
