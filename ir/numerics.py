@@ -143,6 +143,8 @@ def finish(array: npt.ArrayLike, dtype: DType) -> Array:
 
 def combine_at(array: Array, places: tuple[Array, ...], values: Array, combine: str, dtype: DType) -> None:
     """Write values into elements of an array of a dtype ("set"), or combine them with what is there, one after the other."""
+    if not places:  # an array of no dims, whose only element all values are for
+        array, places = array.reshape(1), (np.zeros(np.shape(values), np.intp),)
     with np.errstate(all="ignore"):
         if combine == "set":
             array[places] = values

@@ -54,8 +54,12 @@ def prepare(number: int, op: Instruction) -> Prepared:
         item.expressions.append(value)
         return index(item.controls[-1])
 
+    def named(term: Index) -> bool:
+        return any(name.startswith(".") for name in term.variables())
+
     def hoist(value: Index) -> Index:
-        rest = Index(tuple(t for t in value.terms if not Index((t,)).variables() & axes and not Index((t,)).data()))
+        apart = [(t, Index((t,))) for t in value.terms]
+        rest = Index(tuple(t for t, one in apart if not one.variables() & axes and not one.data() and not named(one)))
         kept = value - rest
         if not rest.is_constant:
             rest = name(rest)
@@ -70,7 +74,7 @@ def prepare(number: int, op: Instruction) -> Prepared:
         def change(node: Scalar) -> Scalar | None:
             if isinstance(node, Read):
                 return Read(node.source, tuple(map(hoist, node.indices)), node.otherwise)
-            if isinstance(node, IndexValue) and not node.children():
+            if isinstance(node, IndexValue):
                 return IndexValue(hoist(node.index), node.dtype)
             return None
 

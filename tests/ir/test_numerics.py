@@ -28,7 +28,7 @@ from codesign.ir.dtypes import (
     DType,
 )
 from codesign.ir.functions import FUNCTIONS
-from codesign.ir.numerics import convert, finish, next_after, reinterpret, round_to
+from codesign.ir.numerics import combine_at, convert, finish, next_after, reinterpret, round_to
 
 TORCH = {
     BOOL: torch.bool,
@@ -213,3 +213,10 @@ def test_reinterpreted_bits(source: DType, target: DType, theirs: torch.dtype, o
     if other is torch.bfloat16:
         expected = expected.float()
     np.testing.assert_array_equal(reinterpret(values, source, target), expected.numpy())
+
+
+@pytest.mark.parametrize(("combine", "expected"), [("set", -5.0), ("add", -1.0), ("max", 2.0), ("min", -5.0)])
+def test_several_values_for_an_array_of_no_dims(combine: str, expected: float) -> None:
+    array = np.array(1.0, np.float32)
+    combine_at(array, (), np.array([1.0, 2.0, -5.0], np.float32), combine, F32)
+    assert array == expected

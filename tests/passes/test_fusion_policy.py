@@ -1,4 +1,4 @@
-"""The greedy policy: what it merges first, and that an offer which has become worse since it was made is made anew."""
+"""The greedy policy: what it merges first, and that a pair waits for those that may save more than it does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from codesign.passes.fusion.policy import FusionSearch, GreedyFusion, Offer
 
 
 class Offers:
-    """Gains of pairs of nodes by name: each answer is the next of its list, the last one for ever. Merging two removes them."""
+    """What pairs of nodes save by name: at the most, at the most as seen more closely (or not), and as priced. Merging two removes them."""
 
     def __init__(self, gains: dict[str, list[float]]) -> None:
         empty = Group((), {}, UNKNOWN)
@@ -21,6 +21,7 @@ class Offers:
         self.names = {node: name for name, node in self.nodes.items()}
         self.gains = gains
         self.merged: list[str] = []
+        self.priced: list[str] = []
 
     @property
     def graph(self) -> Offers:
@@ -34,13 +35,18 @@ class Offers:
             if self.names.get(node, "") in pair:
                 yield self.nodes[pair[0]], self.nodes[pair[1]]
 
-    def most(self, first: Node, second: Node, *, beside: bool = False) -> float:
-        return self.offer(first, second).gain
+    def most(self, first: Node, second: Node, *, beside: bool = False, closely: bool = False) -> float:
+        left = self.gains[self.names[first] + self.names[second]]
+        if closely and len(left) > 2:
+            left.pop(0)
+        return left[0]
 
     def offer(self, first: Node, second: Node, *, beside: bool = False, sure: bool = True) -> Offer:
         assert not beside
-        left = self.gains[self.names[first] + self.names[second]]
-        return Offer(0.0, left.pop(0) if len(left) > 1 else left[0])
+        pair = self.names[first] + self.names[second]
+        self.priced.append(pair)
+        del self.gains[pair][:-1]
+        return Offer(0.0, self.gains[pair][0])
 
     def allowed(self, first: Node, second: Node) -> bool:
         gone = "".join(self.merged)
@@ -51,10 +57,14 @@ class Offers:
         return Node(None, Group((), {}, UNKNOWN), 99, (), ())
 
 
-def decided(gains: dict[str, list[float]]) -> list[str]:
+def searched(gains: dict[str, list[float]]) -> Offers:
     search = Offers(gains)
     GreedyFusion().decide(cast(FusionSearch, cast(Any, search)))
-    return search.merged
+    return search
+
+
+def decided(gains: dict[str, list[float]]) -> list[str]:
+    return searched(gains).merged
 
 
 def test_the_greatest_gain_goes_first() -> None:
@@ -62,12 +72,20 @@ def test_the_greatest_gain_goes_first() -> None:
     assert decided({"ab": [1.0], "bc": [3.0]}) == ["bc"]
 
 
-def test_an_offer_that_has_become_worse_waits_for_better_ones() -> None:
+def test_an_offer_that_is_worse_than_it_may_be_waits_for_better_ones() -> None:
     assert decided({"ab": [10.0, 1.0], "bc": [5.0], "de": [3.0]}) == ["bc", "de"]
     assert decided({"ab": [10.0, 1.0], "cd": [5.0]}) == ["cd", "ab"]
 
 
-def test_an_offer_that_no_longer_saves_anything_is_dropped() -> None:
+def test_an_offer_that_saves_nothing_is_dropped() -> None:
     assert decided({"ab": [10.0, -1.0], "cd": [5.0]}) == ["cd"]
     assert decided({"ab": [10.0, 0.0]}) == []
     assert decided({"ab": [0.0]}) == []
+
+
+def test_a_pair_is_priced_when_none_may_save_more() -> None:
+    search = searched({"ab": [10.0, 2.0, 1.0], "bc": [5.0]})
+    assert search.merged == ["bc"]
+    assert search.priced == ["bc"]
+    assert decided({"ab": [10.0, 2.0, 1.0], "cd": [5.0], "ef": [1.5]}) == ["cd", "ef", "ab"]
+    assert decided({"ab": [10.0, 2.0, 1.0], "cd": [5.0], "ef": [0.5]}) == ["cd", "ab", "ef"]

@@ -68,3 +68,24 @@ def test_a_model_with_an_external_call_counts_it_apart(root_dir: Path) -> None:
     assert len(result.external) == 1
     assert result.external_seconds > 0
     assert len(result.launches) == 2
+
+
+class Levels(torch.nn.Module):
+    """Data choose which of its head's columns of a product each pair of positions reads: an address of data and of the head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = torch.nn.Linear(16, 8)
+
+    def forward(self, x: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        of = self.weights(x).view(2, 8, 2, 4).transpose(1, 2)
+        return torch.take_along_dim(of, (level % 4).expand(2, 2, -1, -1), dim=-1)
+
+
+def test_data_choose_columns_of_a_product() -> None:
+    torch.manual_seed(0)
+    x, level = torch.randn(2, 8, 16), torch.randint(0, 90, (8, 8))
+    source = ModelSource(Levels().eval(), (x, level))
+    captured, result = run(source, "maia100", budget=200)
+    (actual,) = torch.utils._pytree.tree_leaves(captured.unflatten_outputs(result.outputs))
+    np.testing.assert_allclose(actual.numpy(), source.model(x, level).detach().numpy(), rtol=1e-5, atol=1e-5)
