@@ -118,7 +118,8 @@ class Random(Tracking):
 
 
 FAR = 10.0
-"""How many times what is asked for the first batch's best may take: steps made it up to 7.6 times as fast in 260 searches of two models (Llama's layer and BERT)."""
+"""How many times what is asked for the first batch's best may take: steps made it up to 7.6 times as fast in 260 searches of two
+models (Llama's layer and BERT)."""
 
 MARGIN = 1.02
 """How much more than what three more steps as good as the last would do a search is given."""
