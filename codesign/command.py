@@ -152,8 +152,8 @@ def points(option: str, given: Iterable[str], example: str) -> list[dict[str, in
     columns: dict[str, list[int]] = {}
     for item in given:
         name, equals, values = item.partition("=")
-        parts = values.split(",") if equals else [""]
-        columns[name] = [sizes(option, [f"{name}={value}"], example)[name] for value in parts]
+        each = [f"{name}={value}" for value in values.split(",")] if equals else [item]
+        columns[name] = [sizes(option, [one], example)[name] for one in each]
     return [dict(zip(columns, row, strict=True)) for row in itertools.product(*columns.values())]
 
 

@@ -45,3 +45,5 @@ def test_every_combination_of_sizes() -> None:
     for wrong in ("n", "n=", "n=1,", "n=0,2", "=3", "n=1,x"):
         with pytest.raises(CodesignError, match="is not NAME=SIZE"):
             points("--bind", [wrong], "n=8")
+    with pytest.raises(CodesignError, match="--bind 'n' is not NAME=SIZE"):
+        points("--bind", ["n"], "n=8")
