@@ -25,6 +25,11 @@ def joules_text(joules: float) -> str:
     return _scaled(joules, "J")
 
 
+def counted(count: float, one: str, many: str) -> str:
+    """So many of something, as a person says it."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
 def bytes_text(count: float) -> str:
     """A size in binary units."""
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -170,10 +175,14 @@ def _memory_text(document: ModelDocument) -> str:
     return f"peak memory {bytes_text(document.peak_memory_bytes)} ({counted})"
 
 
+def launch_count(document: ModelDocument) -> float:
+    """Launches of a run; a kernel that is joined to the one before it is none of its own."""
+    return sum(kernel.count for kernel in document.kernels if not kernel.schedule.get("extras", {}).get("joined"))
+
+
 def headline(document: ModelDocument) -> RenderableType:
     """The model in four lines."""
-    joined = [kernel for kernel in document.kernels if kernel.schedule.get("extras", {}).get("joined")]
-    launches = sum(kernel.count for kernel in document.kernels) - sum(kernel.count for kernel in joined)
+    launches = launch_count(document)
     external = sum(call.count for call in document.external_calls)
     grid = Table.grid(padding=(0, 2))
     grid.add_row(
@@ -190,7 +199,8 @@ def headline(document: ModelDocument) -> RenderableType:
         "cost",
         f"{energy}, {_memory_text(document)}",
     )
-    grid.add_row("kernels", f"{len(document.kernels)} distinct, {launches} launches, {external} external calls")
+    counts = (counted(launches, "launch", "launches"), counted(external, "external call", "external calls"))
+    grid.add_row("kernels", ", ".join((f"{len(document.kernels)} distinct", *counts)))
     checks = [kernel.verified for kernel in document.kernels if kernel.verified is not None]
     if checks:
         good = sum(check.ok for check in checks)

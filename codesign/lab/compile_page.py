@@ -19,7 +19,7 @@ from codesign.lab import compile_figures as figures
 from codesign.lab.figures import stacked
 from codesign.lab.page import Section, page, picture, table, texts
 from codesign.pipeline import Compilation
-from codesign.report import bytes_text, joules_text, schedule_text, seconds_text
+from codesign.report import bytes_text, counted, joules_text, launch_count, schedule_text, seconds_text
 from codesign.trace import blocks, engines, launches
 
 MOST_TEXTS = 60
@@ -34,9 +34,10 @@ def compile_page(compilation: Compilation) -> str:
     document = compilation.document
     span = f"{seconds_text(document.seconds_low)} to {seconds_text(document.seconds_high)}"
     energy = "energy not known" if document.energy_joules is None else joules_text(document.energy_joules)
-    peak, count = bytes_text(document.peak_memory_bytes), sum(kernel.count for kernel in document.kernels)
+    peak = bytes_text(document.peak_memory_bytes)
     times = f"Predicted {seconds_text(document.seconds)} (90 % interval {span}), {energy}, peak memory {peak}."
-    lead = [times, f"{len(document.kernels)} distinct kernels, {count:,.0f} launches."]
+    distinct = counted(len(document.kernels), "distinct kernel", "distinct kernels")
+    lead = [times, f"{distinct}, {counted(launch_count(document), 'launch', 'launches')}."]
     lead += [f"Warning: {warning}" for warning in document.warnings]
     ordered = sorted(document.kernels, key=lambda kernel: -kernel.seconds * kernel.count)
     sections = [_kernels(compilation, ordered), _timeline(compilation, ordered), _roofline(compilation, ordered)]

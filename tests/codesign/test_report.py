@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from codesign.report import kernel_table
+from codesign.report import counted, kernel_table, launch_count
 
 LONG = ("encoder_attention__scaled_dot_product_attention_301a", "encoder_attention__scaled_dot_product_attention_1ee0")
 
@@ -37,3 +37,12 @@ def test_long_names_of_kernels_are_folded_and_not_cut_off() -> None:
     lines = captured.get().splitlines()
     column = slice(lines[0].index("kernel"), lines[0].index("×"))
     assert "".join(line[column].strip() for line in lines[1:]) == "".join(LONG)
+
+
+def test_launches_are_counted_as_a_person_says_it() -> None:
+    first, joined = kernel("parts"), kernel("merge")
+    joined.schedule = {"extras": {"joined": 1}}
+    document: Any = SimpleNamespace(kernels=[first, joined])
+    assert counted(launch_count(document), "launch", "launches") == "1 launch"
+    first.count = 1.5  # one of its launches is in a branch
+    assert counted(launch_count(document), "launch", "launches") == "1.5 launches"
