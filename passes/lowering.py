@@ -126,20 +126,22 @@ class _Lowering:
 
     def launches(self, fusion: Fusion) -> list[Op]:
         """What does a group: one launch, or two when it is cut, with the memory that both write into."""
-        tuned = self.tuner.tune(fusion)
+        key = structural_hash(fusion)
+        tuned = self.tuner.tune(fusion, key=key)
         if not tuned.phases:
-            return [self.launch(fusion, tuned)]
+            return [self.launch(fusion, tuned, key)]
         partial, combination = tuned.cutting.halves(fusion)
         partial.label, combination.label = f"{kernel_name(fusion)}_parts", kernel_name(fusion)
         first, second = tuned.phases
-        launched = self.launch(partial, first.tuned, first.half.common)
+        launched = self.launch(partial, first.tuned, structural_hash(partial), first.half.common)
         combination.replace(dict(zip(partial.results, launched.results, strict=True)))
-        return [*memory(partial), launched, self.launch(combination, second.tuned, second.half.common)]
+        key = structural_hash(combination)
+        return [*memory(partial), launched, self.launch(combination, second.tuned, key, second.half.common)]
 
-    def launch(self, fusion: Fusion, tuned: Tuned, common: Schedule = NOTHING) -> Launch:
-        """The launch that does a group; its kernel is made when no group before had the same structure, and schedules with as much in
-        `common`."""
-        key = structural_hash(fusion) if common == NOTHING else f"{structural_hash(fusion)}_{common.hash}"
+    def launch(self, fusion: Fusion, tuned: Tuned, key: str, common: Schedule = NOTHING) -> Launch:
+        """The launch that does a group of a structural hash; its kernel is made when no group before had the same, and schedules with as much
+        in `common`."""
+        key = key if common == NOTHING else f"{key}_{common.hash}"
         name = self._by_structure.get(key)
         given = fusion.uses()
         if name is None:

@@ -155,7 +155,12 @@ def sizes_of(module: Module, given: Mapping[str, int]) -> dict[str, int]:
         elif value is None:
             value = symbol.example or max(symbol.low, 1)
         if value < symbol.low or (symbol.high is not None and value > symbol.high):
-            raise CodesignError(f"{name} = {value} is outside its range {symbol.low} to {symbol.high or 'any'}")
+            hint = "its range is what dynamic_shapes of the model says, and what torch.export proved the captured program for"
+            if value < symbol.low <= 2:
+                hint = f"torch.export makes sizes of 0 and 1 constants: for {name} = {value}, capture with inputs of that size"
+            raise CodesignError(
+                f"{name} = {value} is outside its range {symbol.low} to {symbol.high or 'any'}", hint=hint
+            )
         sizes[name] = value
     return sizes
 

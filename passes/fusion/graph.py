@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from copy import copy
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +10,9 @@ from codesign.ir.core import Block, Op, Value
 from codesign.ir.index import Bounds
 from codesign.ir.tensor import Compute, Fusion
 from codesign.passes.fusion.group import Group, NotFusable, single
+from codesign.passes.fusion.keys import group_key
 from codesign.passes.fusion.merge import merge
+from codesign.passes.fusion.twins import Merged, told_by_key
 
 
 @dataclass(eq=False)
@@ -27,7 +29,6 @@ class Node:
     gives: tuple[Value, ...]
     before: set[Node] = field(default_factory=set)
     after: set[Node] = field(default_factory=set)
-    key: str | None = None
     members: frozenset[int] = frozenset()
     closed: bool = False
 
@@ -41,6 +42,8 @@ class GroupGraph:
         self.slots: list[Node | None] = []
         self.giver: dict[Value, Node] = {}
         self.users: dict[Value, set[Node]] = {}
+        self.merged: dict[Hashable, Merged] = {}
+        """By the key of the pair, what the first of equal pairs became."""
         for op in block.ops:
             group = single(op) if isinstance(op, Compute) else None
             here = len(self.slots)
@@ -86,12 +89,30 @@ class GroupGraph:
             stack.extend(node.after)
         return seen
 
+    def pair_key(self, first: Node, second: Node) -> Hashable:
+        """Equal for pairs of equal groups that are connected equally, and whose first group's values are needed equally."""
+        assert first.group is not None
+        assert second.group is not None
+        place: dict[Value, int] = {value: -1 - i for i, value in enumerate(first.gives)}
+        place.update({value: i for i, value in enumerate(first.reads)})
+        links = tuple(place.get(value) for value in second.reads)
+        needed = tuple(self.needed_outside(value, (first, second)) for value in first.gives)
+        return group_key(first.group), group_key(second.group), links, needed
+
     def try_merge(self, first: Node, second: Node) -> Group:
         """The merged group of two nodes, without changing the graph; NotFusable says why there is none."""
         if first.group is None or second.group is None:
             raise NotFusable("an op that is no compute")
+        key = self.pair_key(first, second)
+        known = self.merged.get(key)
+        twin = known.twin(first.group, second.group) if known is not None else None
+        if twin is not None:
+            return twin
         keep = {value for value in first.gives if self.needed_outside(value, (first, second))}
-        return merge(first.group, second.group, keep, self.outer)
+        result = merge(first.group, second.group, keep, self.outer)
+        if known is None and told_by_key(first.group) and told_by_key(second.group):
+            self.merged[key] = Merged(first.group, second.group, result)
+        return result
 
     def put(self, first: Node, second: Node, group: Group) -> Node:
         """Replace two nodes by one with the merged group, keeping the order topological."""

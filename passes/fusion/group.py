@@ -24,13 +24,14 @@ class Group:
 
     `computes`: private copies in order. `outputs`: values of the surrounding block that the group provides, and the private value
     that holds each, its elements in their order but perhaps over parts of its dims. `external`: values of the surrounding block that it
-    reads, in order of first use.
+    reads, in order of first use. `key`: of its structure, once it was asked for (`keys.group_key`).
     """
 
     computes: tuple[Compute, ...]
     outputs: dict[Value, Value]
     location: Location
     external: tuple[Value, ...] = field(init=False)
+    key: str = field(init=False, default="")
 
     def __post_init__(self) -> None:
         inside = {op.result for op in self.computes}

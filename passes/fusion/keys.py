@@ -21,6 +21,12 @@ def _digest(parts: tuple[Hashable, ...]) -> str:
 
 def group_key(group: Group) -> str:
     """A digest of the group: its computes in order, types of what it reads (by order of first use), and what it provides."""
+    if not group.key:
+        group.key = _key_of(group)
+    return group.key
+
+
+def _key_of(group: Group) -> str:
     hasher = _Hasher()
     parts: list[Hashable] = []
     for op in group.computes:

@@ -98,10 +98,8 @@ class FusionSearch:
 
     def key(self, node: Node) -> str:
         """Structural key of a node's group."""
-        if node.key is None:
-            assert node.group is not None
-            node.key = group_key(node.group)
-        return node.key
+        assert node.group is not None
+        return group_key(node.group)
 
     def seconds(self, group: Group, key: Hashable) -> float:
         """Predicted seconds of a group, asked of the pricer once per structure; infinite for what it can't lower."""
@@ -197,12 +195,8 @@ class FusionSearch:
         return Offer(seconds, apart, sure=key in self.prices)
 
     def pair_key(self, first: Node, second: Node) -> Hashable:
-        """Equal for pairs of equal groups that are connected equally, and whose first group's values are needed equally."""
-        place: dict[Value, int] = {value: -1 - i for i, value in enumerate(first.gives)}
-        place.update({value: i for i, value in enumerate(first.reads)})
-        links = tuple(place.get(value) for value in second.reads)
-        needed = tuple(self.graph.needed_outside(value, (first, second)) for value in first.gives)
-        return (self.key(first), self.key(second), links, needed)
+        """Equal for pairs that become the same where they are merged."""
+        return self.graph.pair_key(first, second)
 
     def allowed(self, first: Node, second: Node) -> bool:
         """Both are still in the graph, and merging them makes no cycle."""

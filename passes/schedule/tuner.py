@@ -155,14 +155,14 @@ class Tuner:
         if self.store is not None:
             self.store.flush()
 
-    def tune(self, fusion: Fusion, name: str = "", *, split: bool = True) -> Tuned:
+    def tune(self, fusion: Fusion, name: str = "", *, split: bool = True, key: str = "") -> Tuned:
         """The best schedule of a group; ScheduleError with the commonest reason when none fits the machine.
 
-        `split` lets a long reduction become two kernels.
+        `split` lets a long reduction become two kernels. `key`: the group's structural hash, where it is known.
         """
         if not split:
             return self._tune(fusion, name, whole_key(fusion, NOTHING), NOTHING)
-        return self._tune(fusion, name, structural_hash(fusion), None)
+        return self._tune(fusion, name, key or structural_hash(fusion), None)
 
     def _tune(self, fusion: Fusion, name: str, key: str, common: Schedule | None) -> Tuned:
         """`common`: of a half of a split reduction, which is not split again, what its schedules say."""

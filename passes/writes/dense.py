@@ -50,12 +50,13 @@ def dense(op: Scatter, outer: Bounds) -> Compute | None:
 def _may_fail(op: Scatter, outer: Bounds) -> bool:
     """Whether places read from data have to be checked."""
     bounds = outer.with_extents(op.extents())
-    return op.within and any(unsure(i, size, bounds) for i, size in zip(op.target, op.init.shape, strict=True))
+    places = zip(op.target, op.init.shape, strict=True)
+    return op.within and any(i.data() and unsure(i, size, bounds) for i, size in places)
 
 
 def unsure(place: Index, size: Index, bounds: Bounds) -> bool:
-    """Whether a place read from data may lie outside of a dim."""
-    return bool(place.data()) and not (place.proves_at_least(0, bounds) and place.proves_less(size, bounds))
+    """Whether a place may lie outside of a dim, for all that is known of it."""
+    return not (place.proves_at_least(0, bounds) and place.proves_less(size, bounds))
 
 
 def _box(op: Scatter) -> list[_Along] | None:

@@ -56,6 +56,12 @@ def _through_view(op: Scatter, outer: Bounds) -> Scatter | None:
     inner = body.source.owner
     if inner.combine != "set" or body.indices != tuple(index(dim.name) for dim in op.dims):
         return None
+    if inner.init.shape != tuple(
+        dim.extent for dim in op.dims
+    ):  # a part of the view goes back, and not what was written elsewhere
+        return None
+    if not all(_stays_outside(op, position, place, outer, inner) for position, place in enumerate(inner.target)):
+        return None
     bounds = outer.with_extents(op.extents())
     if _seen_through(inner.init, body.indices, bounds) != _seen_through(op.init, op.target, bounds):
         return None
@@ -72,6 +78,14 @@ def _through_view(op: Scatter, outer: Bounds) -> Scatter | None:
         name=op.result.name,
         location=op.location,
     )
+
+
+def _stays_outside(op: Scatter, position: int, place: Index, outer: Bounds, inner: Scatter) -> bool:
+    """Whether a place that is outside of a view, along one of its dims, is outside of the tensor too: there is none, or the view has all of a dim."""
+    size = inner.init.shape[position]
+    if not unsure(place, size, outer.with_extents(inner.extents())):
+        return True
+    return (index(op.dims[position].name), size) in zip(op.target, op.init.shape, strict=True)
 
 
 def _seen_through(value: Value, point: Sequence[Index], bounds: Bounds) -> tuple[Value, tuple[Index, ...]]:

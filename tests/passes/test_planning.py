@@ -12,7 +12,8 @@ from codesign.ir.core import Block, Function, Module
 from codesign.ir.errors import CodesignError, ScheduleError
 from codesign.ir.plan import Plan, differences
 from codesign.ir.schedule import Schedule
-from codesign.passes.planning import Choices, plan_module
+from codesign.ir.text import parse
+from codesign.passes.planning import Choices, plan_module, sizes_of
 from codesign.passes.schedule.replay import read_schedules
 from tests.passes.tiling import groups
 
@@ -62,3 +63,11 @@ def test_schedules_of_other_modules_are_no_mistake_where_that_is_said() -> None:
 def test_a_size_that_there_is_not_is_named() -> None:
     with pytest.raises(CodesignError, match="no dynamic size 'batch'"):
         plan_module(module(512), H100, Choices(sizes={"batch": 3}))
+
+
+@pytest.mark.parametrize(("size", "advice"), [(1, "capture with inputs of that size"), (5000, "dynamic_shapes")])
+def test_a_size_outside_of_its_range_says_what_to_do(size: int, advice: str) -> None:
+    batched = parse("module @m\nsymbol batch: 2 to 4096 example 24\nfunc @main(%x: f32[batch]) { return %x }\n")
+    with pytest.raises(CodesignError, match=rf"batch = {size} is outside its range 2 to 4096") as refused:
+        sizes_of(batched, {"batch": size})
+    assert advice in str(refused.value.hint)
