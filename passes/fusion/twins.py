@@ -32,11 +32,10 @@ class Merged:
             values.update(zip(old.external, new.external, strict=True))
             values.update(zip(old.outputs, new.outputs, strict=True))
             names.update({a.result.name: b.result.name for a, b in zip(old.computes, new.computes, strict=True)})
-            for one, other in zip((old, *old.computes), (new, *new.computes), strict=True):
-                if not _answer(one.location, other.location, places):
+            for one, other in zip(_locations(old), _locations(new), strict=True):
+                if not _answer(one, other, places):
                     return None
-        came_of = (self.result, *self.result.computes)
-        if not places.keys() >= {leaf for one in came_of for leaf in one.location.leaves()}:
+        if not places.keys() >= {leaf for one in _locations(self.result) for leaf in one.leaves()}:
             return None
         if not values.keys() >= set(self.result.external):
             return None
@@ -54,6 +53,10 @@ class Merged:
         found = Group(tuple(computes), provided, place(self.result.location))
         found.key = group_key(self.result)
         return found
+
+
+def _locations(group: Group) -> list[Location]:
+    return [group.location, *(op.location for op in group.computes)]
 
 
 def _answer(one: Location, other: Location, places: dict[Location, Location]) -> bool:
