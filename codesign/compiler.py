@@ -8,8 +8,8 @@ from pathlib import Path
 
 from codesign import compiled_truth
 from codesign.backend import Backend, backend_for
-from codesign.backends.cache import choices_file
 from codesign.command import Steps
+from codesign.costmodel.cache import choices_file
 from codesign.costmodel.machine import Machine
 from codesign.document import Compiled as Outcome
 from codesign.frontend import Frontend

@@ -13,8 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from codesign.backends.accelerator.flat import Ints
-from codesign.backends.accelerator.native import Routine
 from codesign.backends.accelerator.timing import Floats
+from codesign.costmodel.native import Routine
 from codesign.ir.program import ENGINES
 
 KINDS = len(ENGINES)

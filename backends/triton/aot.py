@@ -17,11 +17,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from codesign.backends.cache import cache_folder, write_atomically
 from codesign.backends.triton import compiler as child
 from codesign.backends.triton.emit import Emitted, emission
 from codesign.backends.triton.interpret import KernelError, kernel_file, require_triton
 from codesign.backends.triton.targets import Target, target
+from codesign.costmodel.cache import cache_folder, write_atomically
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.index import Bounds
 from codesign.ir.tile import Kernel

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from codesign.backends.cache import choices_file
 from codesign.backends.triton import worker as protocol
 from codesign.backends.triton.dynamo_options import Options
 from codesign.backends.triton.interpret import to_torch
 from codesign.backends.triton.runner import write_runner
+from codesign.costmodel.cache import choices_file
 from codesign.ir.core import Module, tensor_type
 from codesign.ir.errors import CodesignError
 from codesign.ir.interpreter import evaluate

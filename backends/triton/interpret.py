@@ -19,10 +19,10 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from codesign.backends.cache import cache_folder, write_atomically
 from codesign.backends.triton import worker as protocol
 from codesign.backends.triton.emit import Emitted, emission
 from codesign.backends.triton.names import is_bytes, torch_type
+from codesign.costmodel.cache import cache_folder, write_atomically
 from codesign.ir.dtypes import DType
 from codesign.ir.errors import CodesignError, UnsupportedError
 from codesign.ir.index import Bounds

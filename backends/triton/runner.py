@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from codesign.backends.cache import write_atomically
 from codesign.backends.triton import worker as protocol
 from codesign.backends.triton.emit import emission
 from codesign.backends.triton.interpret import Array, to_numpy, to_torch, worker
@@ -23,6 +22,7 @@ from codesign.backends.triton.quoting import comment, docstring, dotted, packed
 from codesign.backends.triton.runner_text import HEAD, RANDOM
 from codesign.backends.triton.source import short
 from codesign.backends.triton.torch_text import TorchText
+from codesign.costmodel.cache import write_atomically
 from codesign.ir.core import Block, Module, Op, Value, tensor_type
 from codesign.ir.data_sizes import made_sizes
 from codesign.ir.errors import UnsupportedError

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.dataflow.common import Common
+from codesign.costmodel.dataflow.course import DEEPEST, PROGRAMS
 from codesign.costmodel.dataflow.following import TERM_NAMES, Floats, Laid, Plan, Rows
 from codesign.costmodel.dataflow.resting import resting
 from codesign.costmodel.dataflow.selection import select
@@ -21,7 +22,7 @@ from codesign.costmodel.dataflow.shape import EVERY, Array, Shape
 from codesign.costmodel.dataflow.space import layout
 from codesign.costmodel.dataflow.stretches import steps_of
 from codesign.costmodel.dataflow.target import Target, target_of
-from codesign.costmodel.dataflow.timeline import DEEPEST, PROGRAMS, STEPS
+from codesign.costmodel.dataflow.timeline import STEPS
 from codesign.costmodel.dataflow.turns import turns
 from codesign.costmodel.dataflow.work import work_of
 from codesign.costmodel.machine import Machine

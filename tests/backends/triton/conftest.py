@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from codesign.backends.cache import cache_root
+from codesign.costmodel.cache import cache_root
 
 
 @pytest.fixture(scope="session", autouse=True)

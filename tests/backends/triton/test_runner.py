@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codesign.backends.cache import write_atomically
 from codesign.backends.triton import runner as runner_module
 from codesign.backends.triton.runner import Runner, write_runner
 from codesign.backends.verification import difference
+from codesign.costmodel.cache import write_atomically
 from codesign.costmodel.machine import load_machine
 from codesign.frontend import Captured, capture
 from codesign.ir.core import Module

@@ -125,3 +125,50 @@ def test_a_loop_inside_a_loop_is_followed_until_its_slots_were_used(depth: int) 
     inner.around = outer
     period = (load + LATENCY + vector) / depth
     assert clocks([inner, outer], depth=depth) == pytest.approx(times * steps * period, rel=0.05)
+
+
+def _batch(rng: np.random.Generator, count: int, *, nested: bool) -> tuple[Timeline, Work, tuple[np.ndarray, ...]]:
+    """A timeline of random programs under so many schedules."""
+
+    def drawn(low: float, high: float) -> np.ndarray:
+        return np.round(rng.uniform(low, high, count))
+
+    def task(engine: str) -> Task:
+        clocks = drawn(1, 900) * (rng.random(count) < 0.9)  # some schedules do without it
+        if engine in ("load", "store"):
+            shared = rng.random(count) if rng.random() < 0.3 else None
+            return Task(engine, clocks, drawn(0, 1 << 14), shared=shared)
+        return Task(engine, clocks)
+
+    def some(steps: np.ndarray | float) -> Stage:
+        engines = ["load", *rng.choice(["load", "tensor", "vector"], 3), "vector", "store"]
+        made = stage(1, *(task(engine) for engine in engines))
+        made.trips = made.steps = steps
+        made.straight = bool(np.all(np.asarray(steps) == 1))
+        return made
+
+    loop = some(drawn(2, 12))
+    stages = [some(1.0), loop]
+    if nested:
+        inner = some(drawn(1, 9) * loop.steps)
+        inner.around = loop
+        stages.insert(1, inner)
+    cores = np.minimum(2 ** drawn(0, 6), MAIA.cores)
+    most = [np.array([port.cores]) for port in MAIA.ports]
+    line = Timeline(MAIA, count, cores, most, drawn(1, 2), drawn(1, 4), rng.random(count) < 0.5)
+    programs = drawn(1, 9)
+    return line, Work(stages), (cores * programs - drawn(0, 1), programs, drawn(1, 99))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+def test_python_without_a_compiler_and_each_schedule_alone_find_the_same(seed: int, nested: bool) -> None:
+    count = 11
+    line, work, figures = _batch(np.random.default_rng(seed), count, nested=nested)
+    together = line.run(work, *figures)
+    assert line.run(work, *figures, compiled=False).tolist() == together.tolist()
+    for row in range(count):
+        rows = slice(row, row + 1)
+        cores, turns, depth, apart = (each[rows] for each in (line.cores, line.turns, line.depth, line.apart))
+        alone = Timeline(MAIA, 1, cores, line.most, turns, depth, apart)
+        assert alone.run(work.of(rows), *(figure[rows] for figure in figures)).tolist() == [together[row]]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codesign.backends import cache
-from codesign.backends.accelerator.native import Routine, compiled_library
+from codesign.costmodel import cache
+from codesign.costmodel.native import Routine, compiled_library
 
 
 @dataclass

@@ -1,0 +1,123 @@
+"""The tables of a timeline: the steps of a program on a machine, under many schedules, and what is known of one of them so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.costmodel.native import FloatsByRow, IntsByRow, TableByRow
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+DEEPEST = 4
+"""Iterations in flight that are told apart."""
+PROGRAMS = 3
+"""Programs of a core that are followed."""
+AGAIN = 2
+"""Steps of a loop that are followed when its period is known from the program before."""
+
+LOAD, TENSOR, VECTOR, STORE = range(4)
+ENGINES = 4
+NOBODY = -1
+"""Uses what a load brings; or is around a loop that no other one is around."""
+
+# places of a core's times; then come what was signalled, and the rings
+CONTROL, CHAIN, READY, STORED, FREE, ARRIVED, CAME, SIGNALLED = 0, 1, 2, 3, 4, 8, 10, 12
+# the rings of a stage: ends of steps, of stores, and of what is done by the tensor and the vector unit
+RINGS, STEP_RING, STORE_RING, DONE_RING = 4, 1, 2, 2
+# of the queues of all cores at the memories above, of loads and of stores
+BEGUN, DONE, LENGTH, USED, PORT_PLACES = 0, 2, 4, 6, 8
+GATE, OPENED = 0, 2
+WIDTH = 8
+"""Ends of steps of a stage, or of programs, that are remembered."""
+
+
+@dataclass
+class Course:
+    """The steps of a program under so many schedules (`rows`), and the state of one of them.
+
+    The machine: `issue` clocks of an instruction on the control processor, `latency` of memory, `depth` of the engines' queues; whether
+    loads and stores `share` the ports, of which there are so many (`ports`), each with a `read_rate`, a `write_rate` and a `link_rate` (of
+    the network behind it, 0: none). The structure: in order of work, the `outer` stages and up to `inner_end` the `inner` ones of each
+    stage, by number; what is `around` a stage, whether it is `straight`, whether the tensor and the vector unit both work there
+    (`crosses`), whether it `stores`, whether it `hands` something that was loaded to either of them, its `last` task of them; up to
+    `task_end` its tasks, each with its `engine`, the `user` of what it loads, whether that goes to either unit (`wakes`), whether it
+    `signals`, waits for positions that a load brings (`follows`), and is begun by all cores `together`. `deepest`: steps in flight in any
+    row. `places`: of a core's times, those of its `rings` from there.
+
+    By row: `cores` at work, and with the `last` programs; `programs` of a core, those that are `followed`, and clocks that one takes at the
+    `least`; how many steps back the buffers of a program (`program_back`) and of a step (`step_back`) are used again, less one; `depths`,
+    and whether loads are `apart`. By stage, its `steps` (of a stage inside: in one step of that around it), how many of them are followed
+    at the `most`, and clocks of one at the `shortest`. By task, its `clocks`, bytes `moved`, `reach` among the cores of those that begin
+    together; by task and port, the `portions` of the bytes and of the `links`; by port, `users`. Found: `took`, clocks.
+
+    State of a row: `times` that both cores have come to, of the queues at the `port`, the `ends` of steps, the `periods` of stages and
+    whether they are `known`; by task, clocks of the ports for `one` core and for the `whole` of them; when the last instructions of each
+    engine on each core were `begun`, as many as its queue holds, and the `next` place there; the `pair` of ends of a transfer; and until
+    when loads wait (`gates`).
+    """
+
+    rows: int
+    issue: float
+    latency: float
+    depth: int
+    share: int
+    ports: int
+    read_rate: Floats
+    write_rate: Floats
+    link_rate: Floats
+    stages: int
+    outers: int
+    outer: Ints
+    inner_end: Ints
+    inner: Ints
+    around: Ints
+    straight: Ints
+    crosses: Ints
+    stores: Ints
+    hands: Ints
+    last: Ints
+    task_end: Ints
+    tasks: int
+    engine: Ints
+    user: Ints
+    wakes: Ints
+    signals: Ints
+    follows: Ints
+    together: Ints
+    deepest: int
+    places: int
+    rings: int
+    cores: FloatsByRow
+    last_cores: FloatsByRow
+    programs: FloatsByRow
+    followed: FloatsByRow
+    least: FloatsByRow
+    program_back: IntsByRow
+    step_back: IntsByRow
+    depths: FloatsByRow
+    apart: IntsByRow
+    steps: FloatsByRow
+    most: IntsByRow
+    shortest: FloatsByRow
+    clocks: FloatsByRow
+    moved: FloatsByRow
+    reach: FloatsByRow
+    portions: FloatsByRow
+    links: FloatsByRow
+    users: FloatsByRow
+    took: FloatsByRow
+    times: FloatsByRow
+    port: FloatsByRow
+    ends: FloatsByRow
+    periods: FloatsByRow
+    known: FloatsByRow
+    one: FloatsByRow
+    whole: FloatsByRow
+    begun: TableByRow
+    next: IntsByRow
+    pair: FloatsByRow
+    gates: FloatsByRow

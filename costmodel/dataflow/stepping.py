@@ -1,0 +1,347 @@
+"""The loop of a timeline: what happens when in the first steps of a program, on two cores.
+
+Written in the part of Python that `native` translates, for one schedule a row.
+"""
+
+from __future__ import annotations
+
+from codesign.costmodel.dataflow.course import (
+    AGAIN,
+    ARRIVED,
+    BEGUN,
+    CHAIN,
+    CONTROL,
+    DEEPEST,
+    DONE_RING,
+    ENGINES,
+    FREE,
+    GATE,
+    LENGTH,
+    LOAD,
+    NOBODY,
+    OPENED,
+    PORT_PLACES,
+    PROGRAMS,
+    READY,
+    RINGS,
+    SIGNALLED,
+    STEP_RING,
+    STORE,
+    STORE_RING,
+    STORED,
+    TENSOR,
+    WIDTH,
+    Course,
+)
+from codesign.costmodel.dataflow.ports import before, give_way, measure, part, serve, until
+from codesign.costmodel.native import Routine, RowFloat, RowInt, at, fill, larger, mask, put, shift, some, where
+
+
+# -- rings of the last ends --------------------------------------------------------------------------------------
+def push(course: Course, ring: int, place: int, active: RowInt) -> None:
+    """Let a time of both cores be the latest of a ring."""
+    core = 0
+    while core < 2:
+        first = core * course.places + course.rings + ring * DEEPEST
+        number = course.deepest - 1
+        while number > 0:
+            course.times[first + number] = where(active, course.times[first + number - 1], course.times[first + number])
+            number -= 1
+        course.times[first] = where(active, course.times[core * course.places + place], course.times[first])
+        core += 1
+
+
+def back(course: Course, core: int, ring: int, number: RowInt) -> RowFloat:
+    """An end so many before the latest of a ring."""
+    return at(course.times, core * course.places + course.rings + ring * DEEPEST + number)
+
+
+# -- one step ----------------------------------------------------------------------------------------------------
+def issue(course: Course, task: int, active: RowInt) -> None:
+    """The control processor's time for one instruction, and until its engine's queue has room."""
+    engine = course.engine[task]
+    takes = mask(active & (course.clocks[task] > 0.0))
+    core = 0
+    while core < 2:
+        of = core * course.places
+        room = at(course.begun, (core * ENGINES + engine) * course.depth + course.next[engine])
+        now = larger(course.times[of + CONTROL] + course.issue, room)
+        course.times[of + CONTROL] = where(takes, now, course.times[of + CONTROL])
+        core += 1
+
+
+def begin(course: Course, task: int, core: int, start: RowFloat, active: RowInt) -> None:
+    """An engine begins what is at the head of its queue, on one core and then on the other."""
+    engine = course.engine[task]
+    takes = mask(active & (course.clocks[task] > 0.0))
+    place = (core * ENGINES + engine) * course.depth + course.next[engine]
+    put(course.begun, place, where(takes, start, at(course.begun, place)))
+    if core == 1:
+        course.next[engine] = where(takes, (course.next[engine] + 1) % course.depth, course.next[engine])
+
+
+def load(course: Course, stage: int, task: int, number: RowInt, block: int, active: RowInt) -> None:
+    """A load waits for its slot: until its user is done with what was there, or the program that had it is over."""
+    user = course.user[task]
+    core = 0
+    while core < 2:
+        of = core * course.places
+        slot = course.gates[OPENED + core]
+        if user != NOBODY:  # with one slot, until all that its user was asked to signal so far
+            freed = back(course, core, RINGS * stage + DONE_RING + user, number)
+            slot = where(number > 0, freed, course.times[of + SIGNALLED + 2 * block + user - TENSOR])
+        start = larger(larger(course.times[of + FREE + LOAD], course.times[of + CONTROL]), slot)
+        start = larger(start, course.gates[GATE + core])
+        if course.follows[task] == 1:
+            start = larger(start, course.times[of + READY])
+        course.pair[core] = start
+        core += 1
+    send(course, task, active)
+    core = 0
+    while core < 2:
+        of = core * course.places
+        end = course.pair[core]
+        course.times[of + FREE + LOAD] = where(active, end, course.times[of + FREE + LOAD])
+        comes = end + course.latency
+        course.times[of + READY] = where(active, larger(course.times[of + READY], comes), course.times[of + READY])
+        unit = 0
+        while unit < 2:
+            place = of + ARRIVED + unit
+            if course.wakes[2 * task + unit] == 1:
+                course.times[place] = where(active, larger(course.times[place], comes), course.times[place])
+            unit += 1
+        core += 1
+
+
+def send(course: Course, task: int, active: RowInt) -> None:
+    """Make a transfer that can start at a `pair` of clocks, which its ends then are."""
+    first = course.pair[0]
+    last = course.pair[1]
+    if course.together[task] == 1:  # begins when the last of them can
+        first = first + larger(last - first, 0.0) * course.reach[task]
+    begin(course, task, 0, first, active)
+    begin(course, task, 1, last, active)
+    serve(course, task, first, last, active)
+
+
+def store(course: Course, task: int, active: RowInt) -> None:
+    """A store waits for what is computed before it."""
+    core = 0
+    while core < 2:
+        of = core * course.places
+        start = larger(course.times[of + FREE + STORE], course.times[of + CONTROL])
+        course.pair[core] = larger(start, larger(course.times[of + CHAIN], course.times[of + READY]))
+        core += 1
+    send(course, task, active)
+    core = 0
+    while core < 2:
+        of = core * course.places
+        end = course.pair[core]
+        course.times[of + FREE + STORE] = where(active, end, course.times[of + FREE + STORE])
+        course.times[of + STORED] = where(active, end + course.latency, course.times[of + STORED])
+        core += 1
+
+
+def compute(course: Course, task: int, core: int, slot: RowFloat, active: RowInt) -> None:
+    """An engine waits for its operands, what is computed before, and the room for its result."""
+    of = core * course.places
+    free = of + FREE + course.engine[task]
+    takes = mask(active & (course.clocks[task] > 0.0))
+    start = larger(course.times[free], course.times[of + CONTROL])
+    start = larger(start, larger(course.times[of + ARRIVED + course.engine[task] - TENSOR], course.times[of + CHAIN]))
+    start = larger(start, slot)
+    end = start + course.clocks[task]
+    begin(course, task, core, start, active)
+    course.times[free] = where(takes, end, course.times[free])
+    course.times[of + CHAIN] = where(takes, end, course.times[of + CHAIN])
+
+
+def work(course: Course, stage: int, task: int, number: RowInt, block: int, active: RowInt) -> None:
+    """One computation of a step, on both cores."""
+    engine = course.engine[task]
+    core = 0
+    while core < 2:
+        slot = course.gates[OPENED + core]
+        if course.crosses[stage] == 1:
+            slot = larger(slot, back(course, core, RINGS * stage + STEP_RING, number))
+        if task == course.last[stage] and course.stores[stage] == 1:
+            slot = larger(slot, back(course, core, RINGS * stage + STORE_RING, number))
+        compute(course, task, core, slot, active)
+        if course.signals[task] == 1:
+            of = core * course.places
+            place = of + SIGNALLED + 2 * block + engine - TENSOR
+            course.times[place] = where(active, course.times[of + CHAIN], course.times[place])
+        core += 1
+
+
+def step(course: Course, stage: int, active: RowInt) -> None:
+    """What a step does besides the loops inside."""
+    number = course.step_back[0]
+    block = stage + 1
+    if course.straight[stage] == 1 and course.around[stage] == NOBODY:
+        number = course.program_back[0]
+        block = 0
+    task = course.task_end[stage - 1] if stage > 0 else 0
+    while task < course.task_end[stage]:
+        issue(course, task, active)
+        if course.engine[task] == LOAD:
+            load(course, stage, task, number, block, active)
+        elif course.engine[task] == STORE:
+            store(course, task, active)
+        else:
+            work(course, stage, task, number, block, active)
+        task += 1
+    unit = 0
+    while unit < 2:
+        if course.hands[2 * stage + unit] == 1:
+            push(course, RINGS * stage + DONE_RING + TENSOR + unit, FREE + TENSOR + unit, active)
+        unit += 1
+    if course.stores[stage] == 1:
+        push(course, RINGS * stage + STORE_RING, STORED, active)
+    push(course, RINGS * stage + STEP_RING, CHAIN, active)
+
+
+# -- loops -------------------------------------------------------------------------------------------------------
+def skip(course: Course, first: RowFloat, last: RowFloat) -> None:
+    """Go on by so many clocks, of one core and of the other, in which everything repeats itself."""
+    shift(course.times, 0, course.places, first)
+    shift(course.times, course.places, 2 * course.places, last)
+    shift(course.begun, 0, ENGINES * course.depth, first)
+    shift(course.begun, ENGINES * course.depth, 2 * ENGINES * course.depth, last)
+    shift(course.port, BEGUN, LENGTH, larger(first, last))
+
+
+def period(course: Course, stage: int, core: int) -> RowFloat:
+    """Clocks from the end of one step to that of the next, over as many as are in flight together."""
+    base = (2 * stage + core + 2) * WIDTH
+    most = course.most[stage]
+    latest = at(course.ends, base + most)
+    clocks = latest - at(course.ends, base + most - 1)
+    number = 2
+    while number <= DEEPEST:
+        known = (course.depths[0] >= number) & (most >= number + 2)
+        place = where(known, most - number, 0)
+        clocks = where(known, (latest - at(course.ends, base + place)) / number, clocks)
+        number += 1
+    return clocks
+
+
+def take(course: Course, stage: int, active: RowInt) -> None:
+    """The steps of a stage: some are followed, and the others take what those do on average."""
+    total = course.steps[stage]
+    most = course.most[stage]
+    again = where((course.known[stage] > 0.0) & (most > AGAIN), AGAIN, most)
+    followed = where(total > most, again, most)  # a short one is followed whole
+    core = 0
+    while core < 2:
+        chain = course.times[core * course.places + CHAIN]
+        course.ends[(2 * stage + core + 2) * WIDTH] = chain
+        if course.around[stage] == NOBODY:
+            course.gates[GATE + core] = where(course.apart[0], 0.0, chain)
+        core += 1
+    number = 0
+    now = mask(active & (total > number) & (followed > number))
+    while some(now):
+        core = 0
+        while core < 2 and course.straight[stage] == 0:
+            of = core * course.places
+            course.times[of + CHAIN] = where(now, 0.0, course.times[of + CHAIN])
+            course.times[of + CONTROL] = where(
+                now, course.times[of + CONTROL] + course.issue, course.times[of + CONTROL]
+            )
+            core += 1
+        child = course.inner_end[stage - 1] if stage > 0 else 0
+        while child < course.inner_end[stage]:
+            take(course, course.inner[child], now)
+            child += 1
+        step(course, stage, now)
+        number += 1
+        core = 0
+        while core < 2:
+            course.ends[(2 * stage + core + 2) * WIDTH + number] = course.times[core * course.places + CHAIN]
+            core += 1
+        now = mask(active & (total > number) & (followed > number))
+    left = where(active, larger(total - followed, 0.0), 0.0)
+    if not some(left > 0.0):
+        return
+    fresh = (left > 0.0) & (course.known[stage] == 0.0)
+    if some(fresh):
+        core = 0
+        while core < 2:
+            place = 2 * stage + core
+            found = larger(period(course, stage, core), course.shortest[stage])
+            course.periods[place] = where(fresh, found, course.periods[place])
+            core += 1
+        course.known[stage] = where(fresh, 1.0, course.known[stage])
+    skip(course, left * course.periods[2 * stage], left * course.periods[2 * stage + 1])
+
+
+def program(course: Course, number: int, active: RowInt) -> None:
+    """One program on each core."""
+    core = 0
+    while core < 2:
+        course.gates[OPENED + core] = back(course, core, 0, course.program_back[0]) if number > 0 else 0.0
+        core += 1
+    if number > 0 and some(active & (course.programs[0] == number + 1)):
+        measure(course, where(course.programs[0] == number + 1, course.last_cores[0], course.cores[0]))
+    place = 0
+    while place < course.outers:
+        take(course, course.outer[place], active)
+        place += 1
+    push(course, 0, CHAIN, active)
+    core = 0
+    while core < 2:
+        course.ends[core * WIDTH + number] = course.times[core * course.places + CHAIN]
+        core += 1
+
+
+def skip_programs(course: Course) -> None:
+    """The programs of a core that are not followed take as long as those that are."""
+    left = larger(course.programs[0] - course.followed[0], 0.0)
+    if not some(left > 0.0):
+        return
+    core = 0
+    while core < 2:
+        first = course.ends[core * WIDTH]
+        one = course.ends[core * WIDTH + PROGRAMS - 2]
+        other = course.ends[core * WIDTH + PROGRAMS - 1]
+        clocks = where(course.program_back[0] > 0, (other - first) / (PROGRAMS - 1), other - one)
+        number = PROGRAMS
+        while number <= DEEPEST:
+            over = (course.ends[core * WIDTH + number] - first) / number
+            clocks = where(course.followed[0] == number + 1, over, clocks)
+            number += 1
+        course.pair[core] = left * larger(clocks, course.least[0])
+        core += 1
+    skip(course, course.pair[0], course.pair[1])
+
+
+def follow(course: Course) -> None:
+    """Clocks until the last store of the last program has arrived."""
+    fill(course.times, 0, 2 * course.places, 0.0)
+    fill(course.begun, 0, 2 * ENGINES * course.depth, 0.0)
+    fill(course.port, 0, PORT_PLACES, 0.0)
+    fill(course.ends, 0, (2 * course.stages + 2) * WIDTH, 0.0)
+    fill(course.known, 0, course.stages, 0.0)
+    engine = 0
+    while engine < ENGINES:
+        course.next[engine] = 0
+        engine += 1
+    measure(course, course.cores[0])
+    number = 0
+    active = mask((course.programs[0] > number) & (course.followed[0] > number))
+    while some(active):
+        program(course, number, active)
+        number += 1
+        active = mask((course.programs[0] > number) & (course.followed[0] > number))
+    skip_programs(course)
+    first = larger(course.times[STORED], course.times[CHAIN])
+    last = larger(course.times[course.places + STORED], course.times[course.places + CHAIN])
+    course.took[0] = larger(first, last)
+
+
+follow_all = Routine(
+    Course,
+    *(push, back, measure, part, before, until, give_way, serve, issue, begin, send, load, store, compute, work, step),
+    *(skip, period, take, program, skip_programs, follow),
+)
