@@ -154,15 +154,18 @@ def test_more_of_anything_is_hardly_ever_slower() -> None:
                 assert (ratio <= 1 + 1e-9).all(), figure
 
 
-def test_a_batch_is_its_schedules_one_by_one() -> None:
-    form = normalize(groups.attention(4, 200, 200, 64))
-    summary = summarize(form.fusion)
-    knobs = space(summary, MAIA)
+@pytest.mark.parametrize("machine", ["maia100", "gemmini_16x16"])
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_batch_is_its_schedules_one_by_one(name: str, machine: str) -> None:
+    """But for what rounding leaves."""
+    summary, chip = summarize(normalize(KERNELS[name]()).fusion), load_machine(machine)
+    knobs = space(summary, chip)
     batch = knobs.batch(knobs.sample(40, np.random.default_rng(1)))
-    whole = DataflowModel().predict(summary, MAIA, batch)
+    whole = DataflowModel().predict(summary, chip, batch)
     for i in range(0, len(batch), 5):
-        one = DataflowModel().predict(summary, MAIA, batch.take([i]))
-        assert one.seconds[0] == whole.seconds[i]
+        one = DataflowModel().predict(summary, chip, batch.take([i]))
+        assert one.seconds[0] == pytest.approx(whole.seconds[i], rel=1e-13)
+        assert one.joules[0] == pytest.approx(whole.joules[i], rel=1e-13, nan_ok=True)
         assert one.reason[0] == whole.reason[i]
 
 
