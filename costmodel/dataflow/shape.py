@@ -71,9 +71,26 @@ class Shape:
         """Lanes of the last tile of a dim inside its extent."""
         return self.extents[dim] - (self.trips[dim] - 1.0) * self.tile[dim]
 
-    def spared(self, dim: str) -> Array:
-        """Whether some core never works on the last tile of a dim of the grid: others do, or it has fewer programs than the dim has."""
-        if dim not in self.layout.blocks:
-            return np.zeros(1, dtype=np.bool_)
-        few = (np.asarray(self.layout.gangs) > 1) & (self.layout.rounds < self.layout.blocks[dim])
-        return np.asarray((np.asarray(self.layout.whole[dim]) > 1) | few)
+    def met(self, dim: str) -> Array:
+        """The share of the last tile of a dim among the programs of the core that has most to do: it meets none where others do.
+
+        Programs are dealt to the cores in turn, a dim's tiles coming again after all its own and those of the dims that go faster. So a core never
+        meets the last one when it has fewer programs than the dim has tiles, or when the turns of the cores and those of the tiles have a factor in
+        common; but for the one core that has more programs than all others, since the last of all is its own.
+        """
+        end = 1.0 / np.asarray(self.trips[dim], dtype=np.float64)
+        layout = self.layout
+        if dim not in layout.blocks:
+            return end
+        names = list(layout.blocks)
+        blocks, gangs = np.asarray(layout.blocks[dim], np.int64), np.asarray(layout.gangs, np.int64)
+        faster, total = np.ones(1, np.int64), np.ones(1, np.int64)
+        for name in names:
+            many = np.asarray(layout.blocks[name], np.int64)
+            total = total * many
+            faster = faster * (many if names.index(name) > names.index(dim) else 1)
+        few = (gangs > 1) & (layout.rounds < blocks)
+        apart = (gangs % faster == 0) & (np.gcd(gangs // faster, blocks) > 1)
+        alone = total - gangs * (np.asarray(layout.rounds, np.int64) - 1) == 1
+        met = np.where(few | apart, np.where(alone, 1.0 / layout.rounds, 0.0), end)
+        return np.where(end < 1.0, np.where(np.asarray(layout.whole[dim]) > 1, 0.0, met), 1.0)

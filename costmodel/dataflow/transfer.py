@@ -61,7 +61,7 @@ def _kinds(access: Access, dim: str, shape: Shape) -> list[Kind] | None:
         if np.all(shape.last(dim) == shape.mean[dim]):
             return [(1.0, 1.0, [(known, shape.mean[dim])])]
         end = 1.0 / shape.trips[dim]
-        met = np.where(shape.spared(dim) & (end < 1.0), 0.0, end)
+        met = shape.met(dim)
         return [(1.0 - end, 1.0 - met, [(known, shape.tile[dim])]), (end, met, [(known, shape.last(dim))])]
     tiles, rows = np.unique(np.asarray(shape.tile[dim], dtype=np.int64), return_inverse=True)
     windows = [known.of(int(tile)) for tile in tiles]
@@ -78,8 +78,9 @@ def _kinds(access: Access, dim: str, shape: Shape) -> list[Kind] | None:
                 moves.append((stride, np.array([n[time] if time < len(n) else 1.0 for n in each])[rows]))
         share = np.array([share for share, _ in chosen])
         last = np.array([position == len(window) - 1 for window in windows]) & (ends > 0.0)
-        apart = np.where(last, 0.0, share / (1.0 - ends))
-        found.append((share[rows], np.where(shape.spared(dim), apart[rows], share[rows]), moves))
+        whole = (share / np.where(last, 1.0, 1.0 - ends))[rows]
+        met = np.where(ends[rows] > 0.0, shape.met(dim), 0.0)
+        found.append((share[rows], np.where(last[rows], met, whole * (1.0 - met)), moves))
     return found
 
 
