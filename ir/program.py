@@ -1,9 +1,10 @@
 """Programs of the accelerator level: what every core of a dataflow accelerator runs.
 
 One text serves all cores (`core` is the core's number). The control processor walks loops, works out addresses and puts
-instructions into the queues of four asynchronous engines: `load` and `store` (DMA), `tensor` (matrix products) and `vector`
-(element-wise work and reductions). An engine takes its instructions in order; engines are ordered among each other only by
-semaphores: an instruction starts when every `wait name >= value` holds and adds one to each `signal name` when it is done.
+instructions into the queues of five asynchronous engines: `load` and `store` (DMA), `tensor` (matrix products), `vector`
+(element-wise work and reductions) and `stage` (the DMA of the memories between DRAM and the cores). An engine takes its instructions in
+order; engines are ordered among each other only by semaphores: an instruction starts when every `wait name >= value` holds and adds one to
+each `signal name` when it is done.
 
 `#name` in an expression is the number of signals on `name` that this core has issued so far, so `wait loaded >= #loaded` means
 "all of them up to here" on every path through the loops.
@@ -27,8 +28,8 @@ from codesign.ir.tensor import Monoid
 from codesign.ir.tile import Atomic, Axis, Guard
 from codesign.ir.types import TileType
 
-Engine = Literal["load", "store", "tensor", "vector"]
-ENGINES: tuple[Engine, ...] = ("load", "store", "tensor", "vector")
+Engine = Literal["load", "store", "tensor", "vector", "stage"]
+ENGINES: tuple[Engine, ...] = ("load", "store", "tensor", "vector", "stage")
 
 Scope = Literal["core", "cluster", "chip"]
 """Who shares a semaphore or a scratchpad allocation: one core, the cores of one cluster, or all of them."""
@@ -169,6 +170,16 @@ class Load(Instruction):
 
     def writes(self) -> tuple[Read, ...]:
         return (self.target,)
+
+
+@dataclass(eq=False)
+class Stage(Load):
+    """`stage s[k0 // 64, m, k] [m: 64, k: 64] = %x[pm*64 + m, k0 + k]`: an outer memory's own DMA brings a tile into it, ahead of the loads that
+    take it from there (`kept s[...] again 1`). Its target is a scratch in an outer memory. What it says is what a load says."""
+
+    @property
+    def engine(self) -> Engine:
+        return "stage"
 
 
 @dataclass(eq=False)

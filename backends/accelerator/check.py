@@ -97,6 +97,7 @@ def check_addresses(program: Program, flat: Flat) -> None:
         accesses = [_Access(op, read.source, read.indices) for read in (*op.reads(), *op.writes())]
         if isinstance(op, Load):
             accesses.append(_Access(op, op.source, op.indices, op.guards))
+            accesses += [_Access(op, op.keep.place.source, op.keep.place.indices)] if op.keep is not None else []
         elif isinstance(op, Store):
             accesses.append(_Access(op, op.target, op.indices, op.guards))
         try:

@@ -144,6 +144,19 @@ def shared_joules(
     return path + cores * cost.filled * target.scratch_write_joules
 
 
+def staged_joules(
+    target: Target, timed: Timed, leaves: Sequence[int], arrives: Sequence[int], into: int, outer: int = 0
+) -> float:
+    """Energy of bringing data that passes each port outward and inward so often into the memory of a port."""
+    _, moved, _, wanted = timed
+    path = 0.0 if outer else target.dram.read_joules * moved * leaves[0]
+    for number in range(1, into):
+        path += target.ports[number].read_joules * leaves[number] * wanted * (number >= outer)
+        path += target.ports[number].write_joules * arrives[number] * wanted * (number > outer)
+    times = 1 if holders(target, into) > 1 else arrives[into]
+    return path + target.ports[into].write_joules * times * wanted
+
+
 def counts_of(body: Scalar, monoid: str | None) -> dict[tuple[str, str], float]:
     """Issue slots per point by (unit, dtype name), the combining step of a reduction included."""
     counts: dict[tuple[str, str], float] = {}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codesign.backends.accelerator.costs import shared_joules, stored_joules
+from codesign.backends.accelerator.costs import shared_joules, staged_joules, stored_joules
 from codesign.backends.accelerator.flat import Flat, Ints
 from codesign.backends.accelerator.loop import KINDS, NEVER, NOTHING, Run, advance_all
 from codesign.backends.accelerator.routes import Routes
@@ -184,7 +184,10 @@ class Clock:
         for cls, times in enumerate(np.bincount(classes.of[self.gangs.of == 0], minlength=len(classes.costs)).tolist()):
             cost, timed, outer = classes.costs[cls], classes.timed[cls], classes.outer[cls]
             each = timed[2]
-            if outer and isinstance(cost.item.source, Store):
+            if into := classes.into[cls]:
+                ones = (1,) * len(target.ports)
+                each = staged_joules(target, timed, ones, ones, into, outer)
+            elif outer and isinstance(cost.item.source, Store):
                 each = stored_joules(target, timed[3], outer)
             elif outer:
                 ones = (1,) * len(target.ports)
@@ -193,12 +196,16 @@ class Clock:
             joules[ENGINES.index(cost.item.source.engine)] += times * each
         self._link_joules(joules)
         for cls, times, cores in self.shared:
-            timed, outer = classes.timed[cls], classes.outer[cls]
+            timed, outer, into = classes.timed[cls], classes.outer[cls], classes.into[cls]
+            kind = ENGINES.index(classes.costs[cls].item.source.engine)
             leaves, arrives = passes(target, cores)
-            linked = sum(many * net.joules for net, _, _, many in self.routes.linked(cores, outer))
-            joules[0] += times * linked * timed[3]
+            linked = sum(many * net.joules for net, _, _, many in self.routes.linked(cores, outer, into))
+            joules[kind] += times * linked * timed[3]
             moved += 0.0 if outer else times * timed[1] * leaves[0]
-            joules[0] += times * shared_joules(classes.costs[cls], timed, leaves, arrives, len(cores), outer)
+            if into:
+                joules[kind] += times * staged_joules(target, timed, leaves, arrives, into, outer)
+            else:
+                joules[kind] += times * shared_joules(classes.costs[cls], timed, leaves, arrives, len(cores), outer)
         return moved, joules
 
     def _link_joules(self, joules: list[float]) -> None:
@@ -209,7 +216,8 @@ class Clock:
         pairs, counts = np.unique(self.classes.of[alone] * self.cores + self.core[alone], return_counts=True)
         for pair, times in zip(pairs.tolist(), counts.tolist(), strict=True):
             cls, core = divmod(pair, self.cores)
-            each = sum(many * net.joules for net, _, _, many in self.routes.linked((core,), self.classes.outer[cls]))
+            links = self.routes.linked((core,), self.classes.outer[cls], self.classes.into[cls])
+            each = sum(many * net.joules for net, _, _, many in links)
             kind = ENGINES.index(self.classes.costs[cls].item.source.engine)
             joules[kind] += times * each * self.classes.timed[cls][3]
 

@@ -51,6 +51,8 @@ class Grid:
         orders = {place: [grid_variable(dim) for dim in at.order] for place, at in schedule.levels.items()}
         self.turns = turns(target, self.blocks, given, sizes, tiles, orders)
         self.coordinates = {name: fresh(name.replace("p", "c", 1)) for name in self.split}
+        self.variable = ""
+        """Of the loop over a core's programs, once that is made."""
 
     # -- the loop ------------------------------------------------------------------------------------------------
     def loop(self, body: list[Statement]) -> tuple[list[Statement], Loop]:
@@ -63,16 +65,17 @@ class Grid:
             step = index(gangs)
         total = prod(self.blocks.values())
         if len(self.blocks) == 1 and not self.split:
-            outer = Loop(next(iter(self.blocks)), first, index(total), step, body)
+            self.variable = next(iter(self.blocks))
+            outer = Loop(self.variable, first, index(total), step, body)
             return [outer], outer
-        variable = self.fresh("t")
+        self.variable = variable = self.fresh("t")
         inner = outer = Loop(variable, first, index(total), step, body)
         ragged = [name for name in self.split if self.extents[name] % self.whole[name]]
         if ragged:  # no program, no step
             left = [index(self.extents[name]) - index(name) for name in ragged]
             inner = Loop(self.fresh("any"), index(0), minimum(1, *left), index(1), body)
             outer = Loop(variable, first, index(total), step, [inner])
-        outer.body[:0] = self._programs(index(variable), total)
+        outer.body[:0] = self.programs(index(variable))
         return [*setup, outer], inner
 
     def turn(self, number: int) -> Index:
@@ -82,10 +85,10 @@ class Grid:
         outermost = all(before.dim != turn.dim for before in self.turns[:number])
         return part if outermost else part % int(turn.count)
 
-    def _programs(self, block: Index, total: int) -> list[Statement]:
+    def programs(self, block: Index) -> list[Set]:
         """The program along each dim, from the number of its block and the core's place in the gang."""
         found = dict.fromkeys(self.extents, index(0))
-        below = 1
+        below, total = 1, prod(self.blocks.values())
         for turn in reversed(self.turns):
             count = int(turn.count)
             part = block // below

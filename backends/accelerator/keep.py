@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
+from codesign.backends.accelerator.ahead import Sets
 from codesign.backends.accelerator.grid import Grid
 from codesign.costmodel.dataflow import resting
 from codesign.costmodel.dataflow.keeping import Again, holders, kept, unfit
@@ -27,6 +28,8 @@ class _Repeated:
     used: frozenset[str]
     loops: tuple[tuple[Index, int], ...]
     """For each loop whose variable it depends on, the number of the step, and of steps."""
+    several: bool = False
+    """Whether a loop around it reads the same in each of its steps."""
 
     @property
     def type(self) -> TileType:
@@ -51,13 +54,14 @@ def _place(load: _Repeated, made: Scratch, digits: _Digits) -> Read:
 
 
 class Keeping:
-    """The kept loads of a kernel. `scratches`: the arrays in outer memories that they lie in."""
+    """The kept loads of a kernel. `scratches`: the arrays in outer memories that they lie in; `sets`: of those with two buffers."""
 
     def __init__(self, kernel: Kernel, grid: Grid, target: Target, constant: Callable[[Index], Index]) -> None:
         self.grid = grid
         self.constant = constant
         self.scratches: list[Scratch] = []
         self.places: dict[Load, Keep] = {}
+        self.sets: dict[Value, Sets] = {}
         names = dict(zip(kernel.params, resting.names_of(kernel), strict=True))
         staged = {place: at.stage for place, at in kernel.schedule.levels.items()}
         ports = resting.resting(target, staged, bool(kernel.schedule.extras.get("joined", False)))
@@ -78,6 +82,7 @@ class Keeping:
                 prod(trips for _, trips in load.loops),
                 prod(load.type.shape) * load.type.dtype.bytes,
                 names[load.op.buffer],
+                load.several,
             )
             for load in found
         ]
@@ -97,11 +102,17 @@ class Keeping:
                     (number, many) if whole else (minimum(number, most), most + 1)
                 )  # the last for all that are not kept
                 digits = [*self._cores(load, 0 if over > 1 else target.ports[port].inside), block, *load.loops]
+                slots = min(int(where.buffers), int(where.sets)) if where.buffers > 1 else 1
+                digits = [(index(0), slots), *digits] if slots > 1 else digits
                 made = self._scratch(load, digits, target.ports[port].place, used[port])
                 made.over = over
                 used[port] = made.end
                 self.scratches.append(made)
                 self.places[load.op] = Keep(_place(load, made, digits), self._again(load, since, number, most, whole))
+                if where.buffers > 1:
+                    self.sets[made.value] = self._sets(
+                        load, made, digits, since, (slots, int(where.sets)), (number, many)
+                    )
 
     def _visit(self, ops: Sequence[Op], around: tuple[For, ...], found: list[_Repeated]) -> None:
         for op in ops:
@@ -116,16 +127,20 @@ class Keeping:
         sides = [side for guard in op.guards for side in guard.sides]
         names = {name for i in (*op.indices, *sides) for name in i.variables()}
         loops: list[tuple[Index, int]] = []
+        several = False
         for loop in around:
             bounds = [self.constant(side) for side in (loop.lower, loop.upper, loop.step)]
             if not all(side.is_constant for side in bounds) or any(i.data() for i in (*op.indices, *sides)):
                 return None
             lower, upper, step = (side.constant for side in bounds)
+            trips = -(-(upper - lower) // step)
             if loop.variable in names:
-                loops.append(((index(loop.variable) - lower) // step, -(-(upper - lower) // step)))
+                loops.append(((index(loop.variable) - lower) // step, trips))
+            else:
+                several = several or trips > 1
         if any(i.data() for i in (*op.indices, *sides)):
             return None
-        return _Repeated(op, frozenset(names & self.grid.extents.keys()), tuple(loops))
+        return _Repeated(op, frozenset(names & self.grid.extents.keys()), tuple(loops), several)
 
     def _cores(self, load: _Repeated, inside: int) -> _Digits:
         """What tells the tiles of a load in one memory apart by the cores that need them."""
@@ -146,6 +161,35 @@ class Keeping:
             elif waits and count > 1:
                 number, many = number * count + self.grid.turn(place), many * count
         return number, many
+
+    def _sets(
+        self,
+        load: _Repeated,
+        made: Scratch,
+        digits: _Digits,
+        since: int,
+        sets: tuple[int, int],
+        block: tuple[Index, int],
+    ) -> Sets:
+        """How a load goes through its sets (held ones, and all); `block`: the number of a tile's block, and how many they are."""
+        sweep, sweeps, blocks = index(0), 1, 1
+        again: list[bool] = []
+        for place, turn in enumerate(self.grid.turns[since:], since):
+            count = int(turn.count)
+            blocks *= count
+            if turn.dim not in load.used:
+                sweep, sweeps = sweep * count + self.grid.turn(place), sweeps * count
+            again += [turn.dim not in load.used] if count > 1 else []
+        tile, tiles = block
+        for step, trips in load.loops:
+            tile, tiles = tile * trips + step, tiles * trips
+        held, count = sets
+
+        def place_of(slot: Index) -> Read:
+            return _place(load, made, [(slot, held), *digits[1:]] if held > 1 else digits)
+
+        in_turn = again == sorted(again, reverse=True)
+        return Sets(made.value, held, count, blocks, sweeps, tiles, sweep, tile, in_turn, place_of, load.used)
 
     def _scratch(self, load: _Repeated, digits: _Digits, place: str, address: int) -> Scratch:
         count = prod(many for _, many in digits)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from math import prod
 
+from codesign.backends.accelerator.ahead import stage_ahead
 from codesign.backends.accelerator.allocate import arrange
 from codesign.backends.accelerator.dma import memory_order
 from codesign.backends.accelerator.grid import Grid
@@ -114,6 +115,7 @@ class _Lowering:
         slots = arrange(program, self.target, self.depths, inner)
         synchronise(program, slots)
         program.scratches += self.keeping.scratches
+        stage_ahead(program, self.grid, self.keeping.sets, self._fresh)
         if len(program.semaphores) > self.target.semaphores:
             raise ScheduleError(
                 f"@{program.name} needs {len(program.semaphores)} semaphores, limit {self.target.semaphores} of {self.target.name}"

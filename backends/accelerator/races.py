@@ -6,7 +6,7 @@ those knew. Whatever another engine was asked for beyond that may be under way a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from math import prod
 
@@ -17,7 +17,7 @@ from codesign.backends.accelerator.prepare import Prepared, place_of
 from codesign.ir.core import Value
 from codesign.ir.errors import EvaluationError
 from codesign.ir.index import Index, index
-from codesign.ir.program import ENGINES, Instruction, Matmul, Program, Scratch
+from codesign.ir.program import ENGINES, Instruction, Load, Matmul, Program, Scratch, Stage
 from codesign.ir.scalar import Read
 
 
@@ -35,6 +35,11 @@ class _Region:
     high: int
     writes: bool
 
+    @property
+    def memory(self) -> str:
+        """What its bytes are counted in: of a scratch that is spread over instances, its own."""
+        return self.scratch.level if self.scratch.over == 1 else f"{self.scratch.level} {self.scratch.name}"
+
 
 _Known = list[int]
 """By engine, how many of its issues are done."""
@@ -49,7 +54,9 @@ def check_scratchpads(program: Program, flat: Flat, order: Sequence[Ints]) -> No
     only: what cores do to each other is ordered by shared semaphores. Cores that do the same are checked once.
     """
     scratches = {s.value: s for s in program.scratches}
-    regions = [_regions(item, scratches) for item in flat.prepared]
+    _apart(program)
+    staged = {op.target.source for op in program.instructions() if isinstance(op, Stage)}
+    regions = [_regions(item, scratches, staged) for item in flat.prepared]
     places = [
         [_starts(region, rows.controls, len(rows.places)) for region in regions[number]]
         for number, rows in enumerate(flat.rows)
@@ -61,7 +68,18 @@ def check_scratchpads(program: Program, flat: Flat, order: Sequence[Ints]) -> No
         looks = _signature(flat, core, mine, places)
         if looks not in known:
             known.add(looks)
-            _Core(program, flat, core, regions, places).check(mine)
+            _Core(program, flat, core, regions, places, staged).check(mine)
+
+
+def _apart(program: Program) -> None:
+    """EvaluationError for a scratch that is spread over instances of a memory and shares bytes there with another."""
+    for one in (s for s in program.scratches if s.over > 1):
+        for other in program.scratches:
+            if other is not one and other.level == one.level and one.address < other.end and other.address < one.end:
+                raise EvaluationError(
+                    f"@{program.name}: scratch {one.name} is spread over {one.over} memories and shares bytes there with {other.name}",
+                    hint="give it addresses of its own",
+                )
 
 
 def _signature(flat: Flat, core: int, order: Ints, places: list[list[Ints]]) -> int:
@@ -79,9 +97,17 @@ def _signature(flat: Flat, core: int, order: Ints, places: list[list[Ints]]) -> 
 
 class _Core:
     def __init__(
-        self, program: Program, flat: Flat, core: int, regions: list[list[_Region]], places: list[list[Ints]]
+        self,
+        program: Program,
+        flat: Flat,
+        core: int,
+        regions: list[list[_Region]],
+        places: list[list[Ints]],
+        staged: Set[Value],
     ) -> None:
+        """`staged`: scratches that outer memories' own DMA brings something into."""
         self.program, self.flat, self.core, self.regions, self.places = program, flat, core, regions, places
+        self.staged = staged
         self.engine = [ENGINES.index(item.source.engine) for item in flat.prepared]
         self.overlaps = {
             a.value: [
@@ -154,7 +180,7 @@ class _Core:
     def _reads(self, op: Instruction, number: int, row: int) -> Sequence[Read]:
         if isinstance(op, Matmul) and op.first is not None and not self.flat.rows[number].controls[str(op.first)][row]:
             return op.factors()
-        return op.reads()
+        return _reads(op, self.staged)
 
     def _touch(self, number: int, row: int, knows: _Known) -> None:
         engine = self.engine[number]
@@ -163,8 +189,8 @@ class _Core:
         for region, starts in zip(self.regions[number], self.places[number], strict=True):
             low, high = int(starts[row]) + region.low, int(starts[row]) + region.high
             touch = (position, number, low, high, region.writes, region.scratch.name)
-            mine.append((region.scratch.level, touch))
-            for other, touches in enumerate(self.touched.get(region.scratch.level, ())):
+            mine.append((region.memory, touch))
+            for other, touches in enumerate(self.touched.get(region.memory, ())):
                 if other == engine:
                     continue
                 for there in reversed(touches):
@@ -195,11 +221,17 @@ def _starts(region: _Region, controls: dict[str, Ints], count: int) -> Ints:
     return np.broadcast_to(found, (count,))
 
 
-def _regions(item: Prepared, scratches: dict[Value, Scratch]) -> list[_Region]:
+def _reads(op: Instruction, staged: Set[Value]) -> Sequence[Read]:
+    """What an instruction reads of scratchpads, and what a load takes from where it was staged."""
+    kept = op.keep.place if isinstance(op, Load) and op.keep is not None else None
+    return (*op.reads(), kept) if kept is not None and kept.source in staged else op.reads()
+
+
+def _regions(item: Prepared, scratches: dict[Value, Scratch], staged: Set[Value]) -> list[_Region]:
     op = item.instruction
     axes = {a.name: a.size for a in (*getattr(op, "axes", ()), *getattr(op, "reduced", ()))}
     found: list[_Region] = []
-    for reads, writes in ((op.reads(), False), (op.writes(), True)):
+    for reads, writes in ((_reads(op, staged), False), (op.writes(), True)):
         for read in reads:
             if read.source in scratches:
                 found.append(_region(read, scratches[read.source], axes, writes))

@@ -9,6 +9,7 @@ import numpy as np
 
 from codesign.backends.accelerator.flat import Ints
 from codesign.backends.accelerator.timing import Classes, Floats, on_grid
+from codesign.costmodel.dataflow.keeping import holders
 from codesign.costmodel.dataflow.network import Network
 from codesign.costmodel.dataflow.space import passes
 from codesign.costmodel.dataflow.target import Target
@@ -48,11 +49,11 @@ class Routes:
             ]
         )
 
-    def linked(self, cores: Sequence[int], outer: int) -> list[tuple[Network, int, int, int]]:
-        """The links that a transfer to some cores passes, with their network and the number of its port: once where a network sends to many,
-        else for each instance that has some of them."""
+    def linked(self, cores: Sequence[int], outer: int, into: int = 0) -> list[tuple[Network, int, int, int]]:
+        """The links that a transfer to some cores (`into`: to their instances of a port's memory) passes, with their network and the number of
+        its port: once where a network sends to many, else for each instance that has some of them."""
         found = []
-        for number, port in enumerate(self.target.ports):
+        for number, port in enumerate(self.target.ports[: into or None]):
             net = port.network
             if net is None or number < outer:
                 continue
@@ -65,32 +66,49 @@ class Routes:
 
     def alone(self, cls: int, cores: Iterable[int]) -> Ints:
         """The routes of a class of transfers that each of these cores makes by itself."""
-        outer, moved = self.classes.outer[cls], self.classes.timed[cls][1]
+        outer, into, moved = self._figures(cls)
         stores = isinstance(self.classes.costs[cls].item.source, Store)
         ports = [
             (begin, port.cores, on_grid(moved / ((stores and port.write_bytes_per_clock) or port.bytes_per_clock)))
             for begin, port in zip(self.outward if stores else self.inward, self.target.ports, strict=True)
-        ][outer:]
+        ][outer : into or None]
         made = []
         for core in cores:
             ways = [(begin + core // sharing, takes) for begin, sharing, takes in ports]
-            made.append(self._add(ways + self._over((core,), outer, moved)))
+            ways += self._staged((core,), into, moved)
+            made.append(self._add(ways + self._over((core,), outer, into, moved)))
         return np.array(made, np.int64)
 
     def together(self, cls: int, cores: Sequence[int]) -> int:
         """The route of a load that these cores make together."""
-        outer, moved = self.classes.outer[cls], self.classes.timed[cls][1]
+        outer, into, moved = self._figures(cls)
         leaves, arrives = passes(self.target, cores)
         ways: Ways = []
-        for port, begin, out, into in list(zip(self.target.ports, self.inward, leaves, arrives, strict=True))[outer:]:
-            takes = on_grid(moved / port.bytes_per_clock * out / into)
+        for port, begin, out, reached in list(zip(self.target.ports, self.inward, leaves, arrives, strict=True))[
+            outer : into or None
+        ]:
+            takes = on_grid(moved / port.bytes_per_clock * out / reached)
             ways += [(begin + place, takes) for place in sorted({core // port.cores for core in cores})]
-        return self._add(ways + self._over(cores, outer, moved))
+        return self._add(ways + self._staged(cores, into, moved) + self._over(cores, outer, into, moved))
 
-    def _over(self, cores: Sequence[int], outer: int, moved: float) -> Ways:
+    def _figures(self, cls: int) -> tuple[int, int, float]:
+        """The ports of the memories that a class of transfers comes from and is staged in, and its bytes."""
+        return self.classes.outer[cls], self.classes.into[cls], self.classes.timed[cls][1]
+
+    def _staged(self, cores: Sequence[int], into: int, moved: float) -> Ways:
+        """The ways of the memory that something is staged in for some cores: each instance holds its part where it is spread over them."""
+        if not into:
+            return []
+        port = self.target.ports[into]
+        instances = sorted({core // port.cores for core in cores})
+        parts = len(instances) if holders(self.target, into) > 1 else 1
+        takes = on_grid(moved / parts / (port.write_bytes_per_clock or port.bytes_per_clock))
+        return [(self.outward[into] + place, takes) for place in instances]
+
+    def _over(self, cores: Sequence[int], outer: int, into: int, moved: float) -> Ways:
         return [
             (self.links[number] + link, on_grid(moved * many / net.bytes_per_clock))
-            for net, number, link, many in self.linked(cores, outer)
+            for net, number, link, many in self.linked(cores, outer, into)
         ]
 
     def _add(self, ways: Ways) -> int:

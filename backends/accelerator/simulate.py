@@ -93,7 +93,7 @@ def _result(
     cycles = clock.end
     by_engine = dict(zip(ENGINES, joules, strict=True))
     parts = {
-        "dma": by_engine["load"] + by_engine["store"],
+        "dma": by_engine["load"] + by_engine["store"] + by_engine["stage"],
         "tensor": by_engine["tensor"],
         "vector": by_engine["vector"],
     }

@@ -15,7 +15,7 @@ from codesign.backends.accelerator.costs import InstructionCost, Timed, cost_of
 from codesign.backends.accelerator.flat import Flat, Ints
 from codesign.costmodel.dataflow.target import Target
 from codesign.costmodel.dataflow.turns import memories
-from codesign.ir.program import Load, Program, Store
+from codesign.ir.program import Load, Program, Stage, Store
 from codesign.ir.types import BufferType
 
 Floats = npt.NDArray[np.float64]
@@ -33,21 +33,23 @@ def on_grid(clocks: float) -> float:
 @dataclass
 class Classes:
     """`of`: the class of each issue. By class: `fixed` clocks of one that computes, None of a transfer, which `timed` has the figures of;
-    `outer`: the port whose memory a transfer is from or to (0: DRAM)."""
+    `outer`: the port whose memory a transfer is from or to (0: DRAM); `into`: the port of the memory that it stages something in (0: none)."""
 
     of: Ints
     costs: list[InstructionCost] = field(default_factory=list)
     fixed: list[float | None] = field(default_factory=list)
     timed: list[Timed] = field(default_factory=list)
     outer: list[int] = field(default_factory=list)
+    into: list[int] = field(default_factory=list)
 
-    def add(self, cost: InstructionCost, timed: Timed | None, outer: int = 0) -> int:
+    def add(self, cost: InstructionCost, timed: Timed | None, outer: int = 0, into: int = 0) -> int:
         """A new class; returns its number."""
         self.costs.append(cost)
         self.fixed.append(None if timed is not None else on_grid(cost.fixed or 0.0))
         clocks, moved, joules, wanted = timed or (0.0, 0.0, cost.fixed_joules, 0.0)
         self.timed.append((on_grid(clocks), moved, joules, wanted))
         self.outer.append(outer)
+        self.into.append(into)
         return len(self.costs) - 1
 
 
@@ -64,16 +66,20 @@ def classes_of(program: Program, flat: Flat, target: Target, lanes: Mapping[int,
         again = np.zeros(len(rows.places), np.int64)
         if item.again is not None:
             again = (rows.controls[item.controls[item.again]] != 0).astype(np.int64)
-        columns = [again, *(rows.controls[name] for name in cost.needs)]
+        rests, into = _rests_at(item.source, program, target), _into(item.source, program, target)
+        parts = np.ones(len(rows.places), np.int64)
+        if into and item.share is not None:  # the DMA engines of those that stage it together move a part each
+            parts = np.maximum(rows.controls[item.controls[item.share[1]]], 1)
+        columns = [again, parts, *(rows.controls[name] for name in cost.needs)]
         shares = lanes[item.number] if item.number in lanes else np.ones(len(rows.places))
         kept = _kept_at(item.source, program, target) if item.again is not None else 0
-        rests = _rests_at(item.source, program, target)
         first, which = distinct([*columns, np.unique(shares, return_inverse=True)[1]])
         numbers = []
         for row in first:
             values = {name: int(column[row]) for name, column in rows.controls.items()}
-            timed = cost.transfer(values, float(shares[row]) if item.number in lanes else None)
-            numbers.append(found.add(cost, timed, kept if again[row] else rests))
+            clocks, moved, joules, wanted = cost.transfer(values, float(shares[row]) if item.number in lanes else None)
+            timed = (clocks / float(parts[row]), moved, joules, wanted)
+            numbers.append(found.add(cost, timed, kept if again[row] else rests, into))
         found.of[rows.places] = np.asarray(numbers, np.int64)[which]
     return found
 
@@ -98,6 +104,11 @@ def _kept_at(op: object, program: Program, target: Target) -> int:
     assert isinstance(op, Load)
     assert op.keep is not None
     return memories(target)[program.scratch_of(op.keep.place.source).level]
+
+
+def _into(op: object, program: Program, target: Target) -> int:
+    """The port of the memory that a transfer stages something in (0: it ends in the core)."""
+    return memories(target)[program.scratch_of(op.target.source).level] if isinstance(op, Stage) else 0
 
 
 def _rests_at(op: object, program: Program, target: Target) -> int:

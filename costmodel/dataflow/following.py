@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from codesign.costmodel.dataflow.bursts import Loop, bursts
 from codesign.costmodel.dataflow.shape import EVERY, Array, Shape, cut
 from codesign.costmodel.dataflow.space import users
 from codesign.costmodel.dataflow.target import Target
@@ -39,16 +40,26 @@ class Laid:
     grid: Array
     pipeline: Array
     joined: bool
+    turns: tuple[Array, ...] = ()
+    """Of blocks, their counts."""
 
     @classmethod
     def of(cls, target: Target, shape: Shape) -> Laid:
         lay = shape.layout
-        return cls(lay.cores, lay.rounds, users(target, lay), shape.grid, shape.pipeline, shape.joined)
+        return cls(
+            lay.cores,
+            lay.rounds,
+            users(target, lay),
+            shape.grid,
+            shape.pipeline,
+            shape.joined,
+            tuple(turn.count for turn in shape.turns),
+        )
 
     def cut(self, rows: slice | Rows) -> Laid:
         reach = [cut(many, rows) for many in self.users]
         cores, rounds, grid, depth = (cut(each, rows) for each in (self.cores, self.rounds, self.grid, self.pipeline))
-        return Laid(cores, rounds, reach, grid, depth, self.joined)
+        return Laid(cores, rounds, reach, grid, depth, self.joined, tuple(cut(count, rows) for count in self.turns))
 
 
 @dataclass(frozen=True)
@@ -138,8 +149,8 @@ class Plan:
         terms[np.arange(self.count), _ENGINES[self.busy.argmax(axis=-1)]] = self.clocks / self.target.clock_hz
         return self._throttled(terms, EVERY)
 
-    def terms(self, rows: Rows) -> Floats:
-        """Seconds of some schedules as their timelines have it, by what they go to."""
+    def terms(self, rows: Rows) -> tuple[Floats, Floats]:
+        """Seconds of some schedules as their timelines have it, by what they go to; and those of them that bursts take."""
         every = len(rows) == self.count
         some: slice | Rows = EVERY if every else rows
         laid, target = self.laid.cut(some), self.target
@@ -148,6 +159,8 @@ class Plan:
         slots, depth, apart = (cut(each, some) for each in (self.buffers.slots, self.buffers.depth, self.buffers.apart))
         line = Timeline(target, len(rows), laid.cores, laid.users, slots, depth, np.asarray(apart, dtype=np.bool_))
         clocks = np.maximum(line.run(work, laid.grid, laid.rounds, busy.max(axis=-1)), self.clocks[some])
+        late = np.broadcast_to(self._bursts(work, laid, depth), (len(rows),))
+        clocks = clocks + late
         fill = np.minimum(_first_load(work, target, laid) + target.latency_clocks, clocks)
         terms = np.zeros((len(rows), len(TERM_NAMES)))
         terms[:, 0] = self._start
@@ -155,7 +168,19 @@ class Plan:
         waiting = busy.max(axis=-1) * laid.rounds < MOSTLY * (clocks - fill)
         bound = np.where(waiting, TERM_NAMES.index("latency"), _ENGINES[busy.argmax(axis=-1)])
         terms[np.arange(len(rows)), bound] = (clocks - fill) / target.clock_hz
-        return self._throttled(terms, some)
+        return self._throttled(terms, some), late / target.clock_hz
+
+    def _bursts(self, work: Work, laid: Laid, depth: Array) -> Array:
+        """Clocks that steps take longer in which loads come from far away, beyond the even pace that the timeline has."""
+        total: Array = 0.0
+        for stage in work.stages:
+            if stage.pulls:
+                computing = (stage.busy.get(engine, 0.0) for engine in ("tensor", "vector"))
+                control = (stage.instructions + 1) * self.target.issue_clocks
+                busy = np.maximum(control, np.maximum(*computing))
+                loop = Loop(busy, depth, self.target.latency_clocks)
+                total = total + bursts(stage.pulls, laid.turns, loop) * stage.steps
+        return total * laid.rounds
 
     def _throttled(self, terms: Floats, some: slice | Rows) -> Floats:
         """With what the machine's power limit adds."""

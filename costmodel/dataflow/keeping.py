@@ -5,6 +5,9 @@ is room for all that is read until then, and is read from there. Where a network
 its part of what all need; else each holds what its own cores need. A schedule may say what is staged in which memory; where it says
 nothing, what is read again most often goes first, and the innermost memory that has room is taken: for as many turns as there is room for. More
 gangs than one take turns at blocks that nothing orders, and keep nothing.
+
+With one buffer, what is read again is left there by the load that brings it to the cores. With two, the memory's own DMA brings it there ahead of
+the loads: all that is read until it is read no more (a set) while the set before is in use, so that DRAM gives it evenly.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ from codesign.costmodel.dataflow.turns import Turn, memories, spans, times, wait
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Staged = Mapping[str, Mapping[str, Array]]
-"""By place, which operands (`in0`: the kernel's first buffer) are staged in the memory there: not where it is zero."""
+"""By place, in how many buffers operands (`in0`: the kernel's first buffer) are staged in the memory there: not where it is zero."""
+UNEVEN, SEVERAL = -2.0, -3.0
+"""Instead of bytes that a memory lacks: why something can't have two buffers there."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,14 @@ class Again:
     """A load that is made for every block.
 
     `dims`: of the grid, that its data depends on. `tiles`: that one program loads by it. `bytes`: of one tile. `operand`: which it loads.
+    `several`: whether a program loads a tile more than once.
     """
 
     dims: frozenset[str]
     tiles: Array
     bytes: Array
     operand: str = ""
+    several: Array = False
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,8 @@ class Kept:
     """Where a load's data is kept: `port` of the target (0: nowhere), for how many of the `waiting` blocks that it is different for
     until it is read again in the turns from number `since` on, and how often it is loaded for each time from outside, in the mean.
     `lacks`: bytes that one instance would need of a memory that it is staged in, where it does not fit (0: it does), or less than none where nothing
-    there would be read again."""
+    there would be read again (or `UNEVEN`, `SEVERAL`). `buffers`: as many as the schedule says (one where it says nothing), and `sets`: as there are
+    different ones."""
 
     port: Array
     blocks: Array
@@ -53,6 +61,8 @@ class Kept:
     times: Array
     since: Array = 0
     lacks: Mapping[str, Array] = field(default_factory=dict)
+    buffers: Array = 1
+    sets: Array = 1
 
 
 def kept(
@@ -69,9 +79,10 @@ def kept(
             some = walk[since[min(choice, len(since) - 1)] :]
             waits = waiting(some, load.dims)
             sizes = (_bytes(target, lay, load, waits, port) for port in range(len(target.ports)))
-            flat += [times(some, load.dims), waits, *sizes]
+            flat += [times(some, load.dims), waits, _sets(walk[: since[min(choice, len(since) - 1)]]), *sizes]
     where = {place: staged.get(place, {}) for place in memories(target)}
-    flat += [np.asarray(at.get(load.operand, 0)) for at in where.values() for load in loads]
+    flat += [np.asarray(load.several) * 1.0 for load in loads]
+    flat += [_uneven(lay), *(np.asarray(at.get(load.operand, 0)) for at in where.values() for load in loads)]
     full = np.broadcast_arrays(*flat)
     columns = np.stack([np.asarray(column, dtype=np.float64).reshape(-1) for column in full])
     chosen = _Choice(target, len(loads), most, columns, rests)
@@ -88,9 +99,13 @@ class _Choice:
         ports, places = len(target.ports), len(memories(target))
         rows = columns.shape[1]
         self.alone = columns[0] == 1.0
-        figures = columns[1 : 1 + choices * loads * (2 + ports)].reshape(choices, loads, 2 + ports, rows)
-        self.many, self.waiting, self.needs = figures[:, :, 0], figures[:, :, 1], figures[:, :, 2:]
-        self.staged = columns[len(columns) - places * loads :].reshape(places, loads, rows) > 0
+        figures = columns[1 : 1 + choices * loads * (3 + ports)].reshape(choices, loads, 3 + ports, rows)
+        self.many, self.waiting, self.sets = (figures[:, :, i] for i in range(3))
+        self.needs = figures[:, :, 3:]
+        self.buffers = columns[len(columns) - places * loads :].reshape(places, loads, rows)
+        self.staged = self.buffers > 0
+        why = columns[len(columns) - places * loads - 1 - loads :]
+        self.uneven, self.several = why[loads] > 0, why[:loads] > 0
         self.given = self.staged.any(axis=(0, 1))
         self.where = np.zeros((loads, rows), dtype=np.int64)
         self.choice = np.zeros((loads, rows), dtype=np.int64)
@@ -114,10 +129,14 @@ class _Choice:
         count = self.waiting[choice][first, rows]
         open_ = self.alone & (self.many[choice][first, rows] > 1.0) & (self.where[first, rows] == 0)
         for level, number in reversed(list(enumerate(free))):
-            unit = self.needs[choice][first, number, rows] / count
+            buffers = self.buffers[level][first, rows]
+            two = buffers > 1.0
+            sets = np.where(two, np.minimum(buffers, self.sets[choice][first, rows]), 1.0)
+            unit = self.needs[choice][first, number, rows] / count * sets
             room = np.floor(free[number] / unit + 1e-9)
             blocks = np.where(room >= count, count, room - 1.0)
             allowed = np.where(self.given, self.staged[level][first, rows] & whole, True)
+            allowed = allowed & ~(two & (self.uneven | self.several[first, rows]))
             taken = open_ & allowed & (blocks >= (count if whole else 1.0))
             self.where[first[taken], rows[taken]] = number
             self.choice[first[taken], rows[taken]] = choice
@@ -138,10 +157,16 @@ class _Choice:
             wanted = self.staged[level][load] & (self.where[load] != number)
             if np.any(wanted):
                 useful = self.alone & (self.many[:, load] > 1.0)
-                least = np.where(useful, self.needs[:, load, number], np.inf).min(axis=0)
+                sets = np.maximum(np.minimum(self.buffers[level][load], self.sets[:, load]), 1.0)
+                least = np.where(useful, self.needs[:, load, number] * sets, np.inf).min(axis=0)
+                two = self.buffers[level][load] > 1.0
+                least = np.where(two & self.several[load], SEVERAL, np.where(two & self.uneven, UNEVEN, least))
                 lacks[place] = np.where(wanted, np.where(useful.any(axis=0), least, -1.0), 0.0).reshape(shape)
-        port, held, waits, seldom, first = (np.asarray(column).reshape(shape) for column in found)
-        return Kept(port, held, waits, seldom, first, lacks)
+        levels = enumerate(memories(self.target).values())
+        asked = [np.where(self.where[load] == number, self.buffers[level][load], 0.0) for level, number in levels]
+        found += [np.maximum(np.max(asked, axis=0), 1.0), self.sets[choice, load, rows]]
+        port, held, waits, seldom, first, buffers, sets = (np.asarray(column).reshape(shape) for column in found)
+        return Kept(port, held, waits, seldom, first, lacks, buffers, sets)
 
 
 def unfit(target: Target, loads: Sequence[Again], kept: Sequence[Kept], staged: Staged, row: int = 0) -> str:
@@ -161,6 +186,10 @@ def unfit(target: Target, loads: Sequence[Again], kept: Sequence[Kept], staged: 
                 return (
                     f"{path}: which part of it a program loads depends on data or on a mask, so nothing is read again"
                 )
+            if SEVERAL in needs:
+                return f"{path}: a program loads a tile of it several times, which one buffer is for"
+            if UNEVEN in needs:
+                return f"{path}: two buffers need programs that divide evenly among the cores that they are split over"
             if min(needs) < 0.0:
                 return f"{path}: no later block of the same cores reads it again"
             if max(needs) > 0.0:
@@ -172,6 +201,25 @@ def unfit(target: Target, loads: Sequence[Again], kept: Sequence[Kept], staged: 
 def holders(target: Target, port: int) -> int:
     """Over how many instances of a memory what is kept is spread: all, where a network sends from one to many."""
     return target.cores // target.ports[port].cores if port and target.ports[port - 1].multicast else 1
+
+
+def _sets(before: Sequence[Turn]) -> Array:
+    """How many sets there are, one after the other, of what is read again within later turns."""
+    total: Array = 1.0
+    for turn in before:
+        total = total * turn.count
+    return total
+
+
+def _uneven(lay: Layout) -> Array:
+    """Whether some cores of a gang have no program in some blocks."""
+    found: Array = 0.0
+    for dim, whole in lay.whole.items():
+        used: Array = 1.0
+        for at in lay.used:
+            used = used * at.get(dim, 1.0)
+        found = np.maximum(found, np.asarray(used) < np.asarray(whole) * (1.0 - 1e-9))
+    return found
 
 
 def _bytes(target: Target, lay: Layout, load: Again, waits: Array, port: int) -> Any:

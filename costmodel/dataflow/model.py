@@ -34,6 +34,8 @@ from codesign.ir.schedule import ScheduleBatch, ordered, walked
 
 TOGETHER = 4096
 """Schedules whose arrays (some dozens at a time) fit the second cache of a CPU's core."""
+BURSTS = "burst_seconds"
+"""Among the details of a prediction: what steps take longer in which DRAM gives what a memory keeps, beyond an even pace."""
 BAND = (0.88, 1.14)
 """Interval around the prediction that holds 90 % of simulated times of random kernels and schedules (tests/costmodel/dataflow)."""
 
@@ -79,7 +81,7 @@ class DataflowModel:
             looped = {dim: np.array([dim in text.looped for text in texts])[of[rows]] for dim in kernel.inner}
             common = Common(target, _shape(target, kernel, extents, given, looped, sizes or {}, walk), dataflow)
             plans += [(rows[index], plan) for index, plan in _plans(target, kernel, texts, of[rows], common)]
-        terms, followed = self._follow(plans, count)
+        terms, followed, late = self._follow(plans, count)
         joules, dram, scratch = np.zeros(count), np.zeros(count), np.zeros(count)
         for rows, plan in plans:
             seconds = terms[rows].sum(axis=1)
@@ -100,23 +102,29 @@ class DataflowModel:
             reason=reason,
             joules=joules,
             dram_bytes=dram,
-            details={"scratch_bytes": scratch, **({FOLLOWED: followed | (reason != "")} if self.limit.best else {})},
+            details={
+                "scratch_bytes": scratch,
+                **({BURSTS: late} if np.any(late) else {}),
+                **({FOLLOWED: followed | (reason != "")} if self.limit.best else {}),
+            },
             remarks=() if np.isfinite(joules).all() else (f"{target.name} lacks energy figures",),
         )
 
-    def _follow(self, plans: Sequence[tuple[Rows, Plan]], count: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        """Terms of all schedules, and which of them were followed: those that may be among the best, the most promising texts first."""
+    def _follow(self, plans: Sequence[tuple[Rows, Plan]], count: int) -> tuple[Floats, npt.NDArray[np.bool_], Floats]:
+        """Terms of all schedules, which of them were followed (those that may be among the best, the most promising texts first), and
+        what their bursts take."""
         terms, followed = np.zeros((count, len(TERM_NAMES))), np.zeros(count, dtype=np.bool_)
+        late = np.zeros(count)
         limit = self.limit
         for rows, plan in sorted(plans, key=lambda one: float(one[1].least.min())):
             wanted = np.isfinite(plan.least) & (plan.least <= limit.beyond)
             if not wanted.all():
                 terms[rows] = plan.least_terms()
             if wanted.any():
-                terms[rows[wanted]] = plan.terms(np.flatnonzero(wanted))
+                terms[rows[wanted]], late[rows[wanted]] = plan.terms(np.flatnonzero(wanted))
             followed[rows[wanted]] = True
             limit = limit.after(terms[rows[wanted]].sum(axis=1))
-        return terms, followed
+        return terms, followed, late
 
 
 def _refused(count: int, reason: str) -> CostBatch:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from math import prod
 from typing import Literal
 
 import numpy as np
 
+from codesign.costmodel.dataflow.bursts import Pull
 from codesign.costmodel.dataflow.common import Common
 from codesign.costmodel.dataflow.engines import apart, matmul_clocks, matmul_reads, vector_clocks, vector_joules
 from codesign.costmodel.dataflow.keeping import Again, Kept, holders, kept, unfit
@@ -18,7 +20,7 @@ from codesign.costmodel.dataflow.resting import held, names_of
 from codesign.costmodel.dataflow.resting import unfit as resting_unfit
 from codesign.costmodel.dataflow.selection import Item, Multiply, Section, Selection, Transfer, Vectors
 from codesign.costmodel.dataflow.shape import EVERY, Array, Some, cut
-from codesign.costmodel.dataflow.space import portions
+from codesign.costmodel.dataflow.space import portions, users
 from codesign.costmodel.dataflow.transfer import transfer
 from codesign.ir.dtypes import DTYPES
 from codesign.ir.index import Index, product
@@ -72,6 +74,8 @@ class Stage:
     tasks: list[Task] = field(default_factory=list)
     around: Stage | None = None
     straight: bool | None = None
+    pulls: list[Pull] = field(default_factory=list)
+    """Of a loop, its loads, where some of them come from far away in some of the blocks only."""
 
     def __post_init__(self) -> None:
         if self.steps is None:
@@ -87,7 +91,8 @@ class Stage:
         read, written = (tuple(cut(part, rows) for part in parts) for parts in (self.read, self.written))
         busy = {engine: cut(clocks, rows) for engine, clocks in self.busy.items()}
         tasks = [task.of(rows) for task in self.tasks]
-        return Stage(trips, steps, busy, instructions, read, written, joules, tasks, self.around, self.straight)
+        pulls = [pull.of(rows) for pull in self.pulls]
+        return Stage(trips, steps, busy, instructions, read, written, joules, tasks, self.around, self.straight, pulls)
 
     def add(self, task: Task) -> None:
         """Add an instruction; one that takes no clocks under any schedule is none."""
@@ -139,6 +144,9 @@ class _Figures:
     joules: Array
     read: tuple[Array, ...] = ()
     written: tuple[Array, ...] = ()
+    staged: Array = 0.0
+    """Clocks of the DMA of an outer memory, which brings what has two buffers there."""
+    pull: Pull | None = None
 
 
 class _Composer:
@@ -189,6 +197,12 @@ class _Composer:
         """Let a step of a stage do what an item is."""
         for task in figures.tasks:
             stage.add(task.of(self.rows))
+        if np.any(figures.staged):
+            clocks = cut(figures.staged, self.rows)
+            stage.busy["stage"] = stage.busy.get("stage", 0.0) + clocks
+            stage.instructions = stage.instructions + (np.asarray(clocks) > 0)
+        if figures.pull is not None and not stage.straight:
+            stage.pulls.append(figures.pull.of(self.rows))
         stage.joules = stage.joules + cut(figures.joules, self.rows)
         stage.read, stage.written = (
             tuple(before + cut(more, self.rows) for before, more in zip(sofar or (0.0,) * len(some), some, strict=True))
@@ -280,6 +294,9 @@ class _Composer:
             ("portions", dims), lambda: portions(target, self.shape.layout.sharers(dims))
         )
         together = self._together(item, leaves)
+        pull = self._pull(item, clocks, moved, leaves, dims)
+        staged = np.where(pull.two, pull.ahead / pull.times, 0.0)
+        everything = leaves
         leaves, arrives = self._less_what_is_kept(item, leaves, arrives)
         leaves = tuple(share * here for share, here in zip(leaves, self._passed(outer), strict=True))
         spread = holders(target, outer) > 1
@@ -295,8 +312,68 @@ class _Composer:
         from_dram = moved * leaves[0] * target.dram.read_joules
         filled = self.common.at(item.filled)
         joules = hops * wanted + from_dram + path + filled * target.scratch_write_joules
+        read = tuple(moved * share for share in leaves)
+        written: tuple[Array, ...] = ()
+        if np.any(pull.two):
+            leaves, links, written, more = self._staged_apart(item, leaves, links, everything, dims)
+            written, joules = tuple(moved * share for share in written), joules + more * wanted
         task = Task("load", clocks, moved, leaves, links, together, item.follows, users)
-        return _Figures((task,), joules, read=tuple(moved * share for share in leaves))
+        return _Figures((task,), joules, read=read, written=written, staged=staged, pull=pull)
+
+    def _staged_apart(
+        self,
+        item: Transfer,
+        leaves: tuple[Array, ...],
+        links: tuple[Array, ...],
+        whole: tuple[Array, ...],
+        dims: Set[str],
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...], tuple[Array, ...], Array]:
+        """Where the memory's own DMA brings a load's data: what the load itself takes from each port and its links, what is written into
+        that memory, and joules of a byte for that beside what passes it anyway. `whole`: what leaves each port when nothing is kept."""
+        _, found = self.kept[id(item)]
+        two = found.buffers > 1
+        near = [two & (found.port > number) for number in range(len(leaves))]
+        mine = tuple(np.where(skip, 0.0, share) for skip, share in zip(near, leaves, strict=True))
+        mine_links, _ = self._networks(
+            tuple(np.where(skip, 0.0, share) for skip, share in zip(near, whole, strict=True)), dims
+        )
+        of_links = tuple(np.where(two, mine, every) for mine, every in zip(mine_links, links, strict=True))
+        members = prod(self.shape.layout.sharers(dims))
+        written: list[Array] = []
+        joules: Array = 0.0
+        for number, port in enumerate(self.target.ports):
+            here = two & (found.port == number)
+            spread = holders(self.target, number) > 1
+            inside = members if spread else prod(self.shape.layout.sharers(dims)[port.inside :])
+            written.append(np.where(here, 1.0 / found.times / inside, 0.0))
+            joules = joules + (np.where(here, port.write_joules / found.times / inside, 0.0) if spread else 0.0)
+        return mine, of_links, tuple(written), joules
+
+    def _pull(self, item: Transfer, clocks: Array, moved: Array, leaves: tuple[Array, ...], dims: Set[str]) -> Pull:
+        """The load as a loop's bursts see it; `leaves`: what passes each port when nothing is kept."""
+        _, found = self.kept.get(id(item), (None, Kept(0, 1, 1, 1)))
+        cores = self.shape.layout.cores
+        reach = self.common.once("users", lambda: users(self.target, self.shape.layout))
+        links, _ = self._networks(leaves, dims)
+        near = far = np.zeros(1)
+        for number, (port, most, share, link) in enumerate(zip(self.target.ports, reach, leaves, links, strict=True)):
+            many = np.minimum(cores, most)
+            all_cores = moved / port.bytes_per_clock * np.maximum(many * share, 1.0)
+            if port.network is not None:
+                all_cores = np.maximum(all_cores, moved / port.network.bytes_per_clock * many * link)
+            outside = found.port > number
+            far, near = (
+                np.maximum(far, np.where(outside, all_cores, 0.0)),
+                np.maximum(near, np.where(outside, 0.0, all_cores)),
+            )
+        two = np.asarray(found.buffers) > 1
+        kept = np.asarray(found.port) > 0
+        first = []
+        for number, turn in enumerate(self.shape.turns):
+            later = number >= np.asarray(found.since)
+            first.append(kept & np.where(later, turn.dim not in item.dims, two))
+        members = prod(self.shape.layout.sharers(dims))
+        return Pull(clocks, near, far, clocks / members, np.where(kept, found.times, 1.0), two, tuple(first))
 
     def _networks(self, leaves: Sequence[Array], dims: Set[str] | None) -> tuple[tuple[Array, ...], Array]:
         """Behind each port the part of a core's bytes that passes the busiest link, and joules of a byte on all links.
@@ -324,25 +401,27 @@ class _Composer:
     def _kept(self) -> dict[int, tuple[Again, Kept]]:
         """Loads that may be the same again, where their data is kept for later blocks."""
         found = [
-            item
+            (item, section.dims)
             for section in self.selection.sections
             for item in section.items
             if isinstance(item, Transfer) and item.kind == "load" and not item.move.gathers and not item.cut
             if item.operand not in self.shape.resting
         ]
-        key = ("kept", *((item.dims, item.filled, item.operand) for item in found))
+        key = ("kept", *((item.dims, item.filled, item.operand, dims) for item, dims in found))
         loads = self.common.once(key, lambda: self._again(found))
-        return {id(item): load for item, load in zip(found, loads, strict=True)}
+        return {id(item): load for (item, _), load in zip(found, loads, strict=True)}
 
-    def _again(self, found: Sequence[Transfer]) -> list[tuple[Again, Kept]]:
+    def _again(self, found: Sequence[tuple[Transfer, tuple[str, ...]]]) -> list[tuple[Again, Kept]]:
         """Where data of loads is kept."""
         loads: list[Again] = []
-        for item in found:
+        for item, dims in found:
             tiles: Array = 1.0
             for dim in item.dims & self.shape.inner:
                 tiles = tiles * self.shape.trips[dim]
             grid = item.dims.intersection(self.shape.layout.blocks)
-            loads.append(Again(grid, tiles, self.common.at(item.filled), item.operand))
+            others = [self.shape.trips[dim] > 1 for dim in dims if dim not in item.dims]
+            several = np.any(np.stack(np.broadcast_arrays(*others)), axis=0) if others else False
+            loads.append(Again(grid, tiles, self.common.at(item.filled), item.operand, several))
         rests = held(self.target, self.shape.resting, self.bytes_of)
         where = kept(self.target, self.shape.layout, self.shape.turns, loads, self.shape.staged, rests)
         return list(zip(loads, where, strict=True))

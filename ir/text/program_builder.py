@@ -26,6 +26,7 @@ from codesign.ir.program import (
     Semaphore,
     Set,
     Share,
+    Stage,
     Statement,
     Store,
     Sync,
@@ -136,8 +137,14 @@ class ProgramBuilder(lark.Transformer[Any, Any]):
         return Set(str(name), value)
 
     def load(self, target: Read, axes: Any, memory: Any, guards: Any, *clauses: Any) -> Load:
+        return self._load(Load, target, axes, memory, guards, *clauses)
+
+    def stage(self, target: Read, axes: Any, memory: Any, guards: Any, *clauses: Any) -> Load:
+        return self._load(Stage, target, axes, memory, guards, *clauses)
+
+    def _load(self, kind: type[Load], target: Read, axes: Any, memory: Any, guards: Any, *clauses: Any) -> Load:
         (source, indices), (otherwise, share, keep, *rest) = memory, clauses
-        return self._with(Load(target, axes, source, indices, guards, otherwise, share, keep), rest)
+        return self._with(kind(target, axes, source, indices, guards, otherwise, share, keep), rest)
 
     def store(self, *items: Any) -> Store:
         atomic = None

@@ -75,7 +75,9 @@ def _print_block(body: list[Statement], depth: int, lines: list[str]) -> None:
 
 def _instruction(op: Instruction) -> str:
     if isinstance(op, Load):
-        text = f"load {_place(op.target)} {_axes(op.axes)} = {_memory(op.source, op.indices)}{_guards(op.guards)}"
+        text = (
+            f"{op.engine} {_place(op.target)} {_axes(op.axes)} = {_memory(op.source, op.indices)}{_guards(op.guards)}"
+        )
         if op.otherwise is not None:
             text += f" else {_number(op.otherwise)}"
         if op.share is not None:

@@ -16,6 +16,7 @@ from codesign.ir.program import (
     Program,
     Scope,
     Set,
+    Stage,
     Statement,
     Store,
     Sync,
@@ -179,6 +180,19 @@ def _load(v: ProgramVerifier, here: Site, op: Load, names: frozenset[str]) -> No
         check_dtype(here, "what idle lanes get", op.otherwise.dtype, op.target.dtype)
 
 
+def _stage(v: ProgramVerifier, here: Site, op: Stage, names: frozenset[str]) -> None:
+    _load(v, here, op, names)
+    level = v.memories[op.target.source].level
+    if level in ("core", "array"):
+        fail(
+            here,
+            f"brings {op.target.source.name} into {level}",
+            hint="load it, or declare the scratch in an outer memory",
+        )
+    if op.keep is not None:
+        fail(here, "keeps what it brings already")
+
+
 def _store(v: ProgramVerifier, here: Site, op: Store, names: frozenset[str]) -> None:
     inside = v.axes(here, op.axes, names)
     v.place(here, op.source, op.axes, inside)
@@ -215,6 +229,7 @@ def _sync(v: ProgramVerifier, here: Site, op: Sync, names: frozenset[str]) -> No
 
 _RULES: Mapping[type[Instruction], Callable[[ProgramVerifier, Site, Any, frozenset[str]], None]] = {
     Load: _load,
+    Stage: _stage,
     Store: _store,
     Vector: _vector,
     Matmul: _matmul,

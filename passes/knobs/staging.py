@@ -27,30 +27,38 @@ def operands(site: Site) -> Mapping[str, Value]:
     return {operand_name(n): value for n, value in enumerate(() if group is None else group.uses())}
 
 
+def sizes(site: Site) -> dict[str, tuple[int, frozenset[str]]]:
+    """Of operands that are loaded by addresses that no data decides: bytes, and the dims that they depend on."""
+    loads = {load.tensor: load for nest in site.summary.nests for load in nest.loads if not load.gather}
+    named = {name: loads.get(label_of(value)) for name, value in operands(site).items()}
+    return {
+        name: (int(prod(site.extents[d] for d in load.dims) * load.dtype.bytes), frozenset(load.dims))
+        for name, load in named.items()
+        if load is not None
+    }
+
+
 def offered(site: Site) -> Iterable[Knob]:
     """Tiles of the innermost memory, and what it holds, where what is read again does not fit into it whole: else all stays there anyway."""
     target = target_of(site.machine)
     known = memories(target)
-    loads = {load.tensor: load for nest in site.summary.nests for load in nest.loads if not load.gather}
+    loads = [load for nest in site.summary.nests for load in nest.loads if not load.gather]
     dims = [
-        d
-        for d in site.summary.outer
-        if site.extents[d] > SMALLEST_TILE and any(d not in load.dims for load in loads.values())
+        d for d in site.summary.outer if site.extents[d] > SMALLEST_TILE and any(d not in load.dims for load in loads)
     ]
     if not known or len(dims) < 2:
         return
     place, number = list(known.items())[-1]
     room = target.ports[number].capacity * holders(target, number)
-    named = {name: loads.get(label_of(value)) for name, value in operands(site).items()}
-    sizes = {name: prod(site.extents[d] for d in load.dims) * load.dtype.bytes for name, load in named.items() if load}
-    if sum(sizes.values()) <= room:
+    held = {name: size for name, (size, _) in sizes(site).items()}
+    if sum(held.values()) <= room:
         return
     for dim in dims:
         values = powers_of_two(SMALLEST_TILE, site.extents[dim] - 1)
         yield Knob(f"levels.{place}.tile.{dim}", (*values, LARGEST), LARGEST)
     for dim in dims[1:]:  # which the tiles go along slowest; without one, as the grid is walked
         yield Knob(f"levels.{place}.order.{dim}", (0, 1), 0)
-    large = [name for name, size in sizes.items() if len(sizes) * size > room]
+    large = [name for name, size in held.items() if len(held) * size > room]
     for name in large if len(large) > 1 else ():
         yield Knob(f"levels.{place}.stage.{name}", (0, 1), 0)
 
@@ -70,11 +78,10 @@ def wrong(place: str, what: str, name: str, value: Said, site: Site) -> str:
         results = 0 if site.summary.group is None else len(site.summary.group.results)
         if name not in operands(site) and name not in [result_name(number) for number in range(results)]:
             return no_such_operand(name, site)
-        return (
-            ""
-            if value == 1
-            else f"needs 1: what passes a memory stays there, so there is no second buffer to fill; got {value}"
-        )
+        rests = name not in operands(site)
+        if value == 1 or (value == 2 and not rests):
+            return ""
+        return f"needs 1{'' if rests else ' or 2'} buffers, got {value}"
     if name in site.summary.outer:
         return ""
     if name in site.extents:

@@ -27,6 +27,7 @@ from codesign.ir.tiling.strands import strands
 from codesign.ir.types import row_major
 from codesign.passes.knobs import Site, foreign, predict, settled
 from codesign.passes.normalize import Normalized, normalize
+from codesign.passes.schedule.buffered import buffered
 from codesign.passes.schedule.build import space
 from codesign.passes.schedule.choice import from_json, to_json
 from codesign.passes.schedule.context import Candidate, Context
@@ -331,7 +332,7 @@ class Tuner:
             seconds = context.fastest
             own = isinstance(self.policy, str) and self.policy in POLICIES
             if own and self.machine.kind == "dataflow" and (lean := context.leanest()) is not None:
-                best, seconds = lean
+                best, seconds = buffered(context, *lean)
             return Found(normalized, context, best, seconds, len(kernel_space))
         except ScheduleError as error:
             return error

@@ -195,7 +195,7 @@ def test_a_trace_has_a_track_per_engine(tmp_path: Path) -> None:
     assert readers.slices_of_perfetto(events) == len(spans)
     assert readers.slices_of_trace_analysis(events) == len(spans)
     names = {event["args"]["name"] for event in events if event["name"] == "thread_name"}
-    assert names == {"load", "store", "tensor", "vector"}
+    assert names == {"load", "store", "tensor", "vector", "stage"}
     assert {event["name"] for event in events if event["ph"] == "C"} >= {"busy tensor"}
 
 

@@ -51,7 +51,7 @@ def site(group: Fusion, machine: str) -> Site:
         (PRODUCT, "maia100", Schedule(levels={"core": AtLevel(order=("i", "j"))}), "memories at: cluster"),
         (PRODUCT, "maia100", Schedule(levels={"cluster": AtLevel(order=("i", "k"))}), "k is a reduction dim"),
         (PRODUCT, "maia100", Schedule(levels={"cluster": AtLevel(stage={"in7": 1})}), "operands: in0"),
-        (PRODUCT, "maia100", Schedule(levels={"cluster": AtLevel(stage={"in0": 2})}), "needs 1"),
+        (PRODUCT, "maia100", Schedule(levels={"cluster": AtLevel(stage={"in0": 3})}), "needs 1 or 2 buffers"),
         (
             PRODUCT,
             "tpu_v6e",
