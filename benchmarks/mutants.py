@@ -36,10 +36,12 @@ class Mutant:
     tests: tuple[str, ...]
 
     def planted(self, root: Path) -> str:
-        """The text of the file with the mutant in it; ValueError where `old` does not stand there just once."""
+        """The text of the file with the mutant in it; ValueError where `old` does not stand there just once, or a test is gone."""
         text = (root / self.file).read_text(encoding="utf-8")
         if text.count(self.old) != 1:
             raise ValueError(f"{self.name}: {self.old!r} stands {text.count(self.old)} times in {self.file}")
+        if missing := [test for test in self.tests if not (root / test.split("::")[0]).is_file()]:
+            raise ValueError(f"{self.name}: there is no {', '.join(missing)}")
         return text.replace(self.old, self.new)
 
 

@@ -146,6 +146,18 @@ def test_a_softmax_of_groups_of_columns_joins_its_product(kept: bool) -> None:
     assert print_module(parse(text)) == text
 
 
+def test_an_element_wise_value_needed_elsewhere_keeps_its_dims_behind_a_reshape() -> None:
+    """Its reader, a softmax of groups of its columns, computes it again; a product in its place is cut (above)."""
+    b = models.Builder()
+    total = b.pointwise("add", b.input(12, 24), b.input(12, 24))
+    module = b.module(total, b.softmax(b.view(total, 12, 3, 8)))
+    fused = optimize(module, Context(pricer=fewest), pipeline=ONE)
+    (fusion,) = fusions(fused)
+    same_values(module, fused)
+    assert [[size.constant for size in value.shape] for value in fusion.body.yields] == [[12, 24], [12, 3, 8]]
+    assert not fusion.shapes
+
+
 def test_a_value_needed_elsewhere_is_yielded() -> None:
     b = models.Builder()
     x, y = b.input(4096, 512), b.input(4096, 512)

@@ -33,6 +33,13 @@ def test_vector_code_at_its_peak_draws_three_quarters_of_the_limit() -> None:
     assert float(power_seconds(work, H100)) == pytest.approx(0.6 / 0.85, rel=1e-5)
 
 
+def test_a_vector_unit_without_a_figure_draws_six_tenths_of_the_limit_at_its_peak() -> None:
+    bare = H100.unit("vector").model_copy(update={"energy_joules_per_operation": {}})
+    units = [bare if unit.name == "vector" else unit for unit in H100.units]
+    machine = H100.model_copy(update={"units": units})
+    assert slot_joules(machine) * (machine.rate("vector", "f32") or 0.0) / 2.0 == pytest.approx(0.6 * WATTS)
+
+
 @pytest.mark.parametrize(
     ("unit", "slots"), [("vector", 1.0), ("ieee", 1.0), ("integer", 1.0), ("special", 1.0), ("double", 2.0)]
 )
