@@ -61,7 +61,8 @@ class Transfer:
 @dataclass(frozen=True, eq=False)
 class Multiply:
     """A matrix product. `rows`, `columns`: dims of the sides of its tile, `depth` of what it sums; `plain`: which factors are loads as
-    they are, converted at most; the rest as of transfers."""
+    they are, converted at most; the rest as of transfers. `lead`: sides of the first product of the same loop body, if there are several;
+    `followed`: whether another there is of its results."""
 
     op: Dot
     rows: str
@@ -71,6 +72,8 @@ class Multiply:
     plain: tuple[Transfer | None, Transfer | None]
     around: Steps
     pipelined: bool
+    lead: tuple[str, str] | None = None
+    followed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +193,26 @@ class _Reader:
             elif isinstance(found, Loop):
                 assert isinstance(op, For)
                 loops[op] = self._steps((*found.around, op.variable))
+        multiplies = self._neighbours(multiplies)
         return Program(self.text, self.transfers, multiplies, elements, loops, self.sides, self.inner, self.labels)
+
+    def _neighbours(self, multiplies: Mapping[Op, Multiply]) -> dict[Op, Multiply]:
+        """The products with what they are told of others in the body of the same loop."""
+        body = self.text.template.kernel.body
+        found = dict(multiplies)
+        for block in (body, *(op.body for op in body.walk() if isinstance(op, For))):
+            dots = [op for op in block.ops if op in multiplies]
+            if len(dots) < 2:
+                continue
+            lead = multiplies[dots[0]].rows, multiplies[dots[0]].columns
+            for dot in dots:
+                reached = {*dot.results}
+                for op in block.ops:
+                    if not reached.isdisjoint(op.uses()):
+                        reached.update(op.results)
+                followed = any(not reached.isdisjoint(other.uses()) for other in dots if other is not dot)
+                found[dot] = replace(multiplies[dot], lead=lead, followed=followed)
+        return found
 
     def _steps(self, variables: Iterable[str]) -> Steps:
         return tuple((self.along[name], self.text.template.stretches.get(name)) for name in variables)

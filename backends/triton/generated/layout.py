@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,16 +60,27 @@ class Layout(Tiles):
         )
 
 
+class Sides(NamedTuple):
+    """The dims of a product's result, and what decides which part of it a warp has: see `Multiply`. `narrow`: of 16 bits at most."""
+
+    rows: str
+    columns: str
+    lead: tuple[str, str] | None
+    followed: bool
+    narrow: bool
+
+
 @dataclass
 class Product:
     """How a matrix product is done: `direct` by a unit that reads its second factor from shared memory itself. `rows`, `columns` of the
-    result's tile and `depth` of the reduction."""
+    result's tile and `depth` of the reduction; `part`: rows and columns of a warp."""
 
     text: Multiply
     direct: Array
     rows: Array
     columns: Array
     depth: Array
+    part: tuple[Array, Array]
 
     @property
     def results(self) -> Dims:
@@ -83,12 +95,17 @@ class Product:
 def product(text: Multiply, layout: Layout) -> Product:
     """How a product is done under each schedule."""
     rows, columns, depth = (layout.elements((dim,)) for dim in (text.rows, text.columns, text.depth))
+    sides = Sides(text.rows, text.columns, text.lead, text.followed, text.factors.operand.bits <= 16)
+    return Product(text, layout.once(_direct, sides), rows, columns, depth, layout.once(part_of_a_warp, sides))
+
+
+def _direct(layout: Layout, sides: Sides) -> Array:
     direct: Array = np.False_
-    if layout.wide and text.factors.operand.bits <= 16:
-        direct = np.greater_equal(rows, 64.0) & np.greater_equal(layout.warps, 4.0)
+    if layout.wide and sides.narrow:
+        direct = np.greater_equal(layout.elements((sides.rows,)), 64.0) & np.greater_equal(layout.warps, 4.0)
         if layout.wide == 2:
             direct = direct & np.less_equal(layout.warps, 8.0)
-    return Product(text, direct, rows, columns, depth)
+    return direct
 
 
 def products_of(program: Program, layout: Layout) -> dict[Multiply, Product]:
@@ -118,6 +135,27 @@ def _vector_bytes(layout: Layout, access: Access) -> Array:
     even = int(np.gcd.reduce(np.append(np.asarray(layout.g.extents[dim]).astype(np.int64), 16)))
     elements = np.minimum(np.minimum(layout.g.tile[dim], float(math.gcd(run, even))), layout.held(access.dims))
     return np.minimum(elements * access.dtype.bytes, WIDEST_ACCESS)
+
+
+def part_of_a_warp(layout: Layout, sides: Sides) -> tuple[Array, Array]:
+    """Rows and columns of a product's result that one warp has, as Triton 3.9.0 places warps.
+
+    Warps of several products in one body all go along the longer side of the first (`warpsPerTileV2`); warp groups, four warps along the rows
+    each, go along the rows while there are any left, and all of them where another product follows (`warpsPerTileV3`). Warps beyond the
+    rows or columns that there are have the same ones again.
+    """
+    rows, columns = layout.elements((sides.rows,)), layout.elements((sides.columns,))
+    down, across = warp_tile(rows, columns, layout)
+    if sides.lead is not None and not layout.matrix_cores:
+        along_rows = np.greater_equal(*(layout.elements((dim,)) for dim in sides.lead))
+        down = np.maximum(np.where(along_rows, rows / layout.warps, rows), SMALLEST_WARP)
+        across = np.maximum(np.where(along_rows, columns, columns / layout.warps), 8.0)
+    if layout.wide == 1:
+        direct = layout.once(_direct, sides)
+        high = layout.warps if sides.followed else np.clip(rows / SMALLEST_WARP, 4.0, layout.warps)
+        down = np.where(direct, np.maximum(rows / high, SMALLEST_WARP), down)
+        across = np.where(direct, np.maximum(columns / (layout.warps / high), 8.0), across)
+    return down, across
 
 
 def warp_tile(rows: Array, columns: Array, layout: Layout) -> tuple[Array, Array]:

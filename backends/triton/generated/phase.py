@@ -37,7 +37,8 @@ class PhaseCode:
         self.phase, self.layout = phase, layout
         self.products = {text: products[text] for text in phase.products}
         moved = [*(fetch.load for fetch in phase.fetches), *phase.stores]
-        self.spread = Spread([] if phase.products else [one.access for one in moved], layout)
+        accesses = [] if phase.products else [one.access for one in moved]
+        self.spread = Spread(accesses, self.products.values(), layout)
         self.fetched = [self._fetch(fetch.load, fetch.again) for fetch in phase.fetches]
 
     def _fetch(self, load: Transfer, again: bool) -> Fetched:

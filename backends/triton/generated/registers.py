@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from codesign.backends.triton.generated import needs
-from codesign.backends.triton.generated.layout import Layout, Product, products_of, vector_bytes, warp_tile
+from codesign.backends.triton.generated.layout import Layout, Product, products_of, vector_bytes
 from codesign.backends.triton.generated.phase import Fetched, PhaseCode, staged_loads
 from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.phases import phases_of
@@ -43,16 +43,18 @@ spilled. This and the above as seen in 13 float32 products for sm_90 (Triton 3.9
 a thread in steps of 16, about as many in steps of up to 64; 0, 88 and 680 bytes spilled for 64, 32 and 16 results and 4,096
 multiply-adds (1,024, 1,448 and 2,048 words), 13,600 for 64 and 8,192, with minutes of compilation."""
 
-UNROLLED_ELEMENTS = 64.0, 32.0
-"""Elements of a thread's load, from shared memory or not, up to which a loop of two steps is unrolled. In PTX of Triton 3.9.0 for norms of 4,096
-elements in steps of 2,048: with 32 elements there is no branch left and 40 registers for sm_90, with 64 (16 rows, 16 warps) there is and 112
-for sm_80; pipelined, 64 elements (8 rows, 8 warps) take 48."""
+UNROLLED_ELEMENTS = 24.0
+"""Elements of a thread in all steps of a loop up to which it is unrolled whole. In PTX of Triton 3.9.0 for norms, softmaxes and sums on sm_80, sm_90
+and sm_100 whose loops take at most 12 steps: of 25 kernels with up to 24 elements three keep the branches of all their loops, of 78 with more
+six keep none."""
 
 HEAVY = 20.0
 """Operations on an element that keep one more register alive for it while several elements are in work; at most three."""
 
-IN_TURN = 1.0
-"""What a sine or cosine keeps alive for an element: its result. Its way for large arguments is a branch, so that elements are worked on in turn."""
+IN_TURN = 1.7
+"""What a sine or cosine keeps alive for an element: its result and, for the other of the two, its argument. Its way for large arguments is a
+branch, so that elements are worked on in turn. Seen in tables of rotary angles: 29, 116 and 168 registers for 2, 16 and 32 angles of a thread
+(Triton 3.9.0)."""
 
 
 def needs_of(layout: Layout, *, dot: bool = False, direct: bool = False) -> needs.Needs:
@@ -95,17 +97,26 @@ def registers(code: PhaseCode) -> dict[str, Array]:
     for dims in code.phase.carried:
         _add(parts, "partial", held(dims))
     for work in code.phase.body:
-        _add(parts, "heavy", held(work.dims) * (IN_TURN if work.periodic else min(work.operations / HEAVY, 3.0)))
+        _add(
+            parts,
+            "heavy",
+            held(work.dims) * (IN_TURN if work.periodic else min(work.operations / HEAVY, 3.0)),
+        )
     for one in code.phase.outside:
         _add(parts, "outside", held(one.dims))
-    for load in code.phase.early:  # the code loads where the text does
-        _add(parts, "early", np.ceil(code.layout.held(load.access.dims) * load.access.dtype.bytes / 4.0))
+    _moved_apart(code, parts)
     if code.phase.loop and not code.phase.multiplies and not code.layout.matrix_cores:
         unrolled = _unrolled(code)
         for kind, share in (("partial", 0.0), ("readback", 0.25), ("heavy", 0.25)):
             if kind in parts:
                 parts[kind] = np.where(unrolled, share * parts[kind], parts[kind])
-    for kind, most in (("operands", IN_FLIGHT), ("loads", IN_FLIGHT), ("copies", COPIES), ("readback", READ_BACK)):
+    for kind, most in (
+        ("operands", IN_FLIGHT),
+        ("loads", IN_FLIGHT),
+        ("stores", IN_FLIGHT),
+        ("copies", COPIES),
+        ("readback", READ_BACK),
+    ):
         if kind in parts:
             parts[kind] = np.minimum(parts[kind], most)
     if "words" in parts:
@@ -113,13 +124,22 @@ def registers(code: PhaseCode) -> dict[str, Array]:
     return parts
 
 
+def _moved_apart(code: PhaseCode, parts: dict[str, Array]) -> None:
+    """Add the stores of the phase, and the words of what the text loads before it for later ones: the code loads where the text does."""
+    for store in code.phase.stores:
+        each = vector_bytes(store.access, code.layout) / store.access.dtype.bytes
+        _add(parts, "stores", code.layout.held(store.access.dims) / each)
+    for load in code.phase.early:
+        _add(parts, "early", np.ceil(code.layout.held(load.access.dims) * load.access.dtype.bytes / 4.0))
+
+
 def _unrolled(code: PhaseCode) -> Array:
-    """Whether the compiler unrolls a loop of at most two steps whole: each element is then loaded, worked on and summed in its turn."""
+    """Whether the compiler unrolls a loop of few steps whole: each element is then loaded, worked on and summed in its turn."""
     found: Array = np.True_
     for fetch in code.fetched:
-        words = code.layout.held(fetch.load.access.dims)
-        short = np.less_equal(code.layout.trips(fetch.load.around), 2.0)
-        found = found & short & np.less_equal(words, np.where(fetch.staged, *UNROLLED_ELEMENTS))
+        load = fetch.load
+        elements = code.layout.trips(load.around) * code.layout.held(load.access.dims)
+        found = found & np.less_equal(elements, UNROLLED_ELEMENTS)
     return found
 
 
@@ -128,8 +148,8 @@ def _fetched_registers(code: PhaseCode, fetch: Fetched, parts: dict[str, Array])
     load, layout = fetch.load, code.layout
     again = fetch.again and not load.around and bool(code.phase.along & {*load.access.dims})
     if fetch.product is None:
-        results = tuple(found.results for found in code.products.values())
-        held = layout.once(_held_by_a_load, load.access, load.pipelined and not layout.matrix_cores, results)
+        least = code.spread.beside(load.access.dims)
+        held = _held_by_a_load(layout, load.access, load.pipelined and not layout.matrix_cores, least)
     else:
         held = _held_by_an_operand(fetch, fetch.product, layout)
     for kind, values in held.items():
@@ -139,17 +159,8 @@ def _fetched_registers(code: PhaseCode, fetch: Fetched, parts: dict[str, Array])
         _add(parts, "kept", layout.held(load.access.dims))
 
 
-def _held_by_a_load(
-    layout: Layout, access: Access, pipelined: bool, results: tuple[tuple[str, str], ...]
-) -> dict[str, Array]:
-    """What a load holds that no product takes: an element at least, or those beside the thread's part of a product's result when the load
-    goes along only one of its sides (a thread has an eighth of its warp's rows and a quarter of its columns)."""
-    least: Array = 1.0
-    for sides in results:
-        for side, share in ((0, 8.0), (1, 4.0)):
-            if access.dims == sides[side : side + 1]:
-                rows, columns = (layout.elements((dim,)) for dim in sides)
-                least = np.maximum(least, warp_tile(rows, columns, layout)[side] / share)
+def _held_by_a_load(layout: Layout, access: Access, pipelined: bool, least: Array) -> dict[str, Array]:
+    """What a load holds that no product takes: `least` elements, as many as a thread has of what they are spread over."""
     size = layout.elements(access.dims) * access.dtype.bytes
     each = np.maximum(size / layout.threads, least * access.dtype.bytes)
     vector, staged = vector_bytes(access, layout), layout.once(staged_loads, access, pipelined)
@@ -195,7 +206,7 @@ def _ahead_of_use(code: PhaseCode, fetch: Fetched, parts: dict[str, Array]) -> N
 def _product_registers(code: PhaseCode, found: Product, parts: dict[str, Array]) -> None:
     """Add what a product holds: its results, and fragments or operands of its factors."""
     layout = code.layout
-    _add(parts, "results", layout.held(found.results))
+    _add(parts, "results", code.spread.held(found.results))
     if found.text.factors.ieee:
         parts["ahead"] = np.maximum(parts.get("ahead", 0.0), _ahead(found, layout))
         return
@@ -213,7 +224,7 @@ def _add(parts: dict[str, Array], kind: str, values: Array) -> None:
 def _fragments(found: Product, layout: Layout) -> Array:
     """Registers of a warp's fragments for one step of 16 along the reduction: twice those of the side that has fewer, which stays while the other
     goes by."""
-    rows, columns = warp_tile(found.rows, found.columns, layout)
+    rows, columns = found.part
     if layout.matrix_cores:  # of the whole tile of k
         return sum(side * found.depth * found.bytes / layout.lanes / 4.0 for side in (rows, columns))
     return 2.0 * np.minimum(rows, columns) / 4.0

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from codesign.backends.triton.generated.layout import Layout, vector_bytes
+from codesign.backends.triton.generated.layout import Layout, Product, vector_bytes
 from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.program import Dims
 from codesign.costmodel.gpu.runs import nearest_first
@@ -19,11 +19,12 @@ from codesign.costmodel.summary import Access
 
 
 class Spread:
-    """What a thread has of the tiles of some loads and stores, and of those within them."""
+    """What a thread has of the tiles of some loads and stores, and of products' results, and of those within them."""
 
-    def __init__(self, accesses: Iterable[Access], layout: Layout) -> None:
+    def __init__(self, accesses: Iterable[Access], products: Iterable[Product], layout: Layout) -> None:
         self.layout = layout
         self.parts = [layout.once(_part, access) for access in dict.fromkeys(accesses) if len(access.dims) > 1]
+        self.results = [(found.direct, _result(found)) for found in products if not found.text.factors.ieee]
 
     def held(self, dims: Dims) -> Array:
         """Elements of a tile of these dims that a thread holds."""
@@ -31,7 +32,27 @@ class Spread:
         for part in self.parts:
             if {*dims} < part.keys():
                 found = np.maximum(found, _product(part, dims))
+        if self.layout.matrix_cores:
+            return found
+        for direct, part in self.results:
+            if {*dims} <= part.keys():
+                own = _product(part, dims)
+                found = np.maximum(found, np.where(direct, 1.0, own) if self.layout.wide == 2 else own)
         return found
+
+    def beside(self, dims: Dims) -> Array:
+        """Elements of a loaded tile of these dims that a thread has beside its part of a product's result."""
+        found = self.layout.held(dims)
+        for _, part in self.results:
+            if {*dims} < part.keys():
+                found = np.maximum(found, _product(part, dims))
+        return found
+
+
+def _result(found: Product) -> Mapping[str, Array]:
+    """Elements of one thread along each side of a product's result: of 16 x 8 a lane has 2 rows and 2 columns."""
+    rows, columns = found.part
+    return dict(zip(found.results, (rows / 8.0, columns / 4.0), strict=True))
 
 
 def _part(layout: Layout, access: Access) -> Mapping[str, Array]:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from codesign.backends.triton.aot import compile_all
+from codesign.backends.triton.aot import Compiled, compile_all
+from codesign.backends.triton.generated.layout import Layout, products_of
+from codesign.costmodel.gpu.block import code_of
+from codesign.costmodel.gpu.geometry import geometry
+from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.models import cost_model_for
+from codesign.costmodel.performed import performed
 from codesign.costmodel.summary import summarize
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.tensor import Fusion
 from codesign.passes.normalize import normalize
 from codesign.passes.tile import lower
+from tests.costmodel.groups import group
 from tests.passes.tiling import groups
 
 Pairs = npt.NDArray[np.float64]
@@ -62,3 +70,52 @@ def test_rows_are_staged_as_often_as_the_pipeline_is_deep() -> None:
     shared, blocks = _compare(NORM, [_streamed(*sizes) for sizes in STREAMS], "sm_90")
     np.testing.assert_allclose(shared[:, 0], shared[:, 1], rtol=0.02)
     assert (abs(blocks[:, 0] - blocks[:, 1]) <= 2.0).all()
+
+
+GATED = group(
+    "%x: f16[4096, 1024], %g: f16[2816, 1024], %u: f16[2816, 1024]",
+    "%p = compute f32[i: 4096, j: 2816] sum(k: 1024) { f32(%x[i, k]) * f32(%g[j, k]) }",
+    "%q = compute f32[i: 4096, j: 2816] sum(k: 1024) { f32(%x[i, k]) * f32(%u[j, k]) }",
+    "%y = compute f16[i: 4096, j: 2816] { f16(%p[i, j] * %q[i, j]) }",
+)
+
+
+def _folded(rows: int, keys: int, warps: int) -> Schedule:
+    tiles, modes = {"h": 1, "i": rows, "j": keys, "d": 64, "e": 64}, {"j": "fold", "d": "resident"}
+    return Schedule(tiles=tiles, reduce=modes, pipeline=2, extras={"warps": warps})
+
+
+def _compiled_parts(compiled: Compiled) -> set[tuple[float, float]]:
+    """Rows and columns that a warp has of each product, 16 and 8 at the least."""
+    text = compiled.text("ttgir")
+    places = dict(re.findall(r"(#mma\d*) = #ttg.nvidia_mma<.*?warpsPerCTA = \[([\d, ]+)\]", text))
+    found = set()
+    for rows, columns, name in re.findall(r"(?:tt\.dot|warp_group_dot) .*-> tensor<(\d+)x(\d+)xf32, (#mma\d*)>", text):
+        down, across = (int(count) for count in places[name].split(","))
+        found.add((max(int(rows) / down, 16.0), max(int(columns) / across, 8.0)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("fusion", "schedule", "arch"),
+    [
+        (GATED, _tiled(64, 64, 32, 4, 2), "sm_80"),
+        (GATED, _tiled(32, 128, 32, 4, 2), "sm_80"),
+        (GATED, _tiled(64, 64, 32, 8, 2), "sm_90"),
+        (groups.attention(8, 1024, 1024, 64), _folded(64, 32, 8), "sm_80"),
+        (groups.attention(8, 1024, 1024, 64), _folded(64, 32, 8), "sm_90"),
+        (groups.attention(8, 1024, 1024, 64), _folded(16, 128, 4), "sm_90"),
+    ],
+)
+def test_warps_have_the_parts_of_several_products_that_they_are_compiled_to(
+    fusion: Fusion, schedule: Schedule, arch: str
+) -> None:
+    """Two products of one operand, and one of what the other makes: warps go along one side, or have the same results."""
+    normal = normalize(fusion)
+    machine = load_machine(MACHINES[arch])
+    which, plain = performed(summarize(normal.fusion), schedule)
+    columns = {name: np.asarray(value, dtype=float) for name, value in knob_columns(ScheduleBatch.of([plain])).items()}
+    program, tiles = code_of(which, geometry(which, columns, {}), machine, columns)
+    products = products_of(program, Layout.of(tiles, machine, columns)).values()
+    (compiled,) = compile_all([lower(normal.fusion, schedule, outputs=normal.outputs)], arch)
+    assert {tuple(float(np.squeeze(side)) for side in found.part) for found in products} == _compiled_parts(compiled)

@@ -54,7 +54,7 @@ def test_lanes_then_warps_go_along_what_lies_closest(
     """As `BlockedEncodingAttr` places them: 8 values of 16 bits a lane, then lanes and warps along the row before other rows."""
     program, layout = laid_out(norm(4096, 4096), {"i": rows, "j": columns}, warps)
     (access, *_) = [one.access for one in program.transfers.values() if len(one.access.dims) == 2]
-    spread = Spread([access], layout)
+    spread = Spread([access], [], layout)
     assert float(spread.held(("i",))) == of_rows
     assert float(spread.held(("j",))) == of_columns
     assert float(spread.held(("i", "j"))) == max(rows * columns / (32 * warps), 1)
@@ -93,3 +93,22 @@ def test_what_is_loaded_before_a_loop_lives_through_it(total: str, early: bool) 
     during, after = alive(program, layout)
     assert float(during.get("early", 0.0)) == (16.0 if early else 0.0)
     assert "early" not in after
+
+
+def test_each_store_of_an_odd_width_has_its_address() -> None:
+    """64 x 256 logits in 256 threads: rows of an odd length start anywhere, so that each of a thread's 64 values is stored alone."""
+    for columns, stores in ((50257, 64), (50304, 8)):
+        fusion = group(
+            f"%a: bf16[1024, 768], %b: bf16[{columns}, 768]",
+            f"%p = compute f32[i: 1024, j: {columns}] sum(k: 768) {{ f32(%a[i, k]) * f32(%b[j, k]) }}",
+            f"%y = compute bf16[i: 1024, j: {columns}] {{ bf16(%p[i, j]) }}",
+        )
+        *_, last = alive(*laid_out(fusion, {"i": 64, "j": 256, "k": 32}, 8, 3))
+        assert float(last["stores"]) == stores
+
+
+def test_sums_of_a_loop_that_is_unrolled_whole_live_for_an_element_at_a_time() -> None:
+    fusion = norm(4096, 4096)
+    for rows, sums in ((1, 0), (8, 32)):
+        first, *_ = alive(*laid_out(fusion, {"i": rows, "j": 2048}, 16))
+        assert float(first["partial"]) == sums
