@@ -19,7 +19,15 @@ import pandas as pd
 from codesign.costmodel.fitting import Floats, Prepared, cross_validate, fit, prepare, weight_of
 from codesign.costmodel.gpu.library import Best, chosen, library
 from codesign.costmodel.gpu.model import cells, family_of, ledger, regime_of
-from codesign.costmodel.gpu.parameters import FITTED, PRODUCT, TYPICAL, Calibration, Parameters, watts_per_operation
+from codesign.costmodel.gpu.parameters import (
+    FITTED,
+    PRODUCT,
+    TYPICAL,
+    Calibration,
+    Parameters,
+    generated_share,
+    watts_per_operation,
+)
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.rows import Rows, TableError
 from codesign.costmodel.tables import kernels_of, machine_rows
@@ -61,13 +69,20 @@ EXPECTED = {"fill_latency": 8.0, "step_clocks": 350.0, "token_seconds": 2e-9, "e
 """The values that fits of implementations are pulled towards."""
 
 
-def _constants(rows: Sequence[Rows], machine: Parameters) -> tuple[tuple[str, ...], Parameters]:
-    """Which constants of an implementation are fitted, and all parameters to begin with."""
+GENERATED_EXPECTED = {"tensor_efficiency": 0.3, "step_clocks": 100.0}
+"""The same where a compiler of tiles made the kernel: its share of the tensor rate of `GENERATED_RATE` operations a clock and SM."""
+
+GENERATED_RATE = 1024.0
+
+
+def constants_of(rows: Sequence[Rows], parameters: Parameters, machine: Machine) -> tuple[tuple[str, ...], Parameters]:
+    """Which constants of an implementation are fitted on a machine, and all parameters to begin with."""
     if "quantised" in rows[0].sizes:
-        return QUANTISED_FIT, replace(machine, result_passes=1.0)
-    first = replace(machine, **IMPLEMENTED, **EXPECTED)
+        return QUANTISED_FIT, replace(parameters, result_passes=1.0)
+    first = replace(parameters, **IMPLEMENTED, **EXPECTED)
     if rows[0].generated:
-        return GENERATED_FIT, replace(first, tensor_efficiency=0.3, step_clocks=100.0)
+        share = generated_share(GENERATED_EXPECTED["tensor_efficiency"], GENERATED_RATE, machine)
+        return GENERATED_FIT, replace(first, **GENERATED_EXPECTED | {"tensor_efficiency": share})
     return IMPLEMENTATION_FIT, first
 
 
@@ -137,7 +152,7 @@ def calibrate(
     prefill: set[str] = set()  # implementations written by hand and fitted to more than decoding: what is typical
     for name in sorted(measured):
         mine = [rows for rows in everything if rows.implementation == name]
-        names, first = _constants(mine, parameters)
+        names, first = constants_of(mine, parameters, machine)
         if names == IMPLEMENTATION_FIT and any(np.any(rows.regime_size > 1.0) for rows in mine):
             prefill.add(name)
         group = [prepare(rows, machine, first) for rows in mine]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from codesign.costmodel.achievable import published
-from codesign.costmodel.calibration import EXPECTED, IMPLEMENTED, PROFILED_FIT, regimes
+from codesign.costmodel.calibration import PROFILED_FIT, constants_of, regimes
 from codesign.costmodel.fitting import Floats, fit, prepare
 from codesign.costmodel.gpu.model import family_of, ledger, spread_of
 from codesign.costmodel.gpu.parameters import (
@@ -161,7 +161,8 @@ def _generations(found: Sequence[Rows], machine: Machine) -> Iterator[Left]:
 
 
 def _implementations(found: Sequence[Rows], machine: Machine) -> Iterator[Left]:
-    """An implementation of attention: predicted from the middle of the machine's others."""
+    """An implementation of attention: predicted from the middle of the machine's others, of one whose code a compiler of tiles made from what is
+    expected of such code."""
     known = load_calibration(machine)
     for part in found:
         own = known.implementations.get(part.implementation, {})
@@ -170,12 +171,14 @@ def _implementations(found: Sequence[Rows], machine: Machine) -> Iterator[Left]:
             for name, constants in known.implementations.items()
             if "helper_seconds" in constants and name not in (part.implementation, TYPICAL)
         ]
-        if part.part_of_attention and own and others:
-            middle = {
-                key: float(np.median([one[key] for one in others])) for key in set[str].intersection(*map(set, others))
-            }
-            p = replace(known.parameters, **middle)
-            yield _left("implementation", f"{machine.name} {part.op}", part, machine, p, known, "chain")
+        if not (part.part_of_attention and own and (others or part.generated)):
+            continue
+        if part.generated:
+            _, p = constants_of([part], known.parameters, machine)
+        else:
+            shared = set[str].intersection(*map(set, others))
+            p = replace(known.parameters, **{key: float(np.median([one[key] for one in others])) for key in shared})
+        yield _left("implementation", f"{machine.name} {part.op}", part, machine, p, known, "chain")
 
 
 def _operands(found: Sequence[Rows], machine: Machine) -> Iterator[Left]:
@@ -194,9 +197,9 @@ def _operands(found: Sequence[Rows], machine: Machine) -> Iterator[Left]:
 def _chains(found: Sequence[Rows], machine: Machine) -> Iterator[Left]:
     """Chains of products: predicted from single ones and what is expected of any attention."""
     known = load_calibration(machine)
-    p = replace(known.parameters, **IMPLEMENTED, **EXPECTED)
     for part in found:
         if part.part_of_attention and not known.transferred:
+            _, p = constants_of([part], known.parameters, machine)
             yield _left("kind", f"{machine.name} {part.op}", part, machine, p, known, "contraction")
 
 

@@ -265,9 +265,14 @@ def _carried(
     """Constants of an implementation on another machine: what they say of the machine is scaled, or left to it without scales."""
     found = {key: value * scale.get(key, 1.0) for key, value in constants.items() if scale or key not in OF_MACHINE}
     if "fill_latency" in constants and "helper_seconds" not in constants:  # made by a compiler of tiles
-        share = constants["tensor_efficiency"] * (_each_clock(there) / _each_clock(here)) ** GENERATED_SHARE
-        found["tensor_efficiency"] = min(share, 1.0)
+        found["tensor_efficiency"] = generated_share(constants["tensor_efficiency"], _each_clock(there), here)
     return found
+
+
+def generated_share(share: float, operations: float, machine: Machine) -> float:
+    """The share of the tensor peak that compiled attention reaches on a machine, of one that it reaches where an SM does so many operations a
+    clock."""
+    return float(min(share * (operations / _each_clock(machine)) ** GENERATED_SHARE, 1.0))
 
 
 def _each_clock(machine: Machine) -> float:
