@@ -90,6 +90,14 @@ def bursts(pulls: Sequence[Pull], counts: Sequence[Array], loop: Loop) -> Array:
     return np.maximum(total - even, 0.0)
 
 
+def start(pulls: Sequence[Pull], latency: float) -> Array:
+    """Clocks until what has two buffers is where the first loads take it from: all of their tiles come whole, one after the other."""
+    comes: Array = np.zeros(1)
+    for pull in pulls:
+        comes = comes + np.where(pull.two, np.maximum(pull.ahead, pull.far), 0.0)
+    return np.where(comes > 0.0, comes + latency, 0.0)
+
+
 def _subsets(numbers: Sequence[int]) -> list[frozenset[int]]:
     return [frozenset(some) for size in range(len(numbers) + 1) for some in combinations(numbers, size)]
 

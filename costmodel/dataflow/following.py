@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from codesign.costmodel.dataflow.bursts import Loop, bursts
+from codesign.costmodel.dataflow.bursts import Loop, bursts, start
 from codesign.costmodel.dataflow.shape import EVERY, Array, Shape, cut
 from codesign.costmodel.dataflow.space import users
 from codesign.costmodel.dataflow.target import Target
@@ -171,16 +171,19 @@ class Plan:
         return self._throttled(terms, some), late / target.clock_hz
 
     def _bursts(self, work: Work, laid: Laid, depth: Array) -> Array:
-        """Clocks that steps take longer in which loads come from far away, beyond the even pace that the timeline has."""
+        """Clocks that steps take longer in which loads come from far away, beyond the even pace that the timeline has, and that the first of them
+        wait for what is staged ahead."""
         total: Array = 0.0
+        first: Array = 0.0
         for stage in work.stages:
             if stage.pulls:
+                first = np.maximum(first, start(stage.pulls, self.target.latency_clocks))
+            if stage.pulls and not stage.straight:
                 computing = (stage.busy.get(engine, 0.0) for engine in ("tensor", "vector"))
                 control = (stage.instructions + 1) * self.target.issue_clocks
-                busy = np.maximum(control, np.maximum(*computing))
-                loop = Loop(busy, depth, self.target.latency_clocks)
+                loop = Loop(np.maximum(control, np.maximum(*computing)), depth, self.target.latency_clocks)
                 total = total + bursts(stage.pulls, laid.turns, loop) * stage.steps
-        return total * laid.rounds
+        return total * laid.rounds + first
 
     def _throttled(self, terms: Floats, some: slice | Rows) -> Floats:
         """With what the machine's power limit adds."""

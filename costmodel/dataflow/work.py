@@ -75,7 +75,7 @@ class Stage:
     around: Stage | None = None
     straight: bool | None = None
     pulls: list[Pull] = field(default_factory=list)
-    """Of a loop, its loads, where some of them come from far away in some of the blocks only."""
+    """Of a loop, its loads, of which some may come from far away in some of the blocks only; of straight code, those with two buffers."""
 
     def __post_init__(self) -> None:
         if self.steps is None:
@@ -201,7 +201,7 @@ class _Composer:
             clocks = cut(figures.staged, self.rows)
             stage.busy["stage"] = stage.busy.get("stage", 0.0) + clocks
             stage.instructions = stage.instructions + (np.asarray(clocks) > 0)
-        if figures.pull is not None and not stage.straight:
+        if figures.pull is not None and (np.any(figures.pull.two) or not stage.straight):
             stage.pulls.append(figures.pull.of(self.rows))
         stage.joules = stage.joules + cut(figures.joules, self.rows)
         stage.read, stage.written = (
