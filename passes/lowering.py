@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from codesign.ir.analysis import structural_hash
@@ -114,8 +114,8 @@ class _Lowering:
                 op = _alone(op, mapping)
             if isinstance(op, Fusion):
                 self.runs = runs
-                launches = self.launches(op)
-                mapping.update(zip(op.results, launches[-1].results, strict=True))
+                launches, results = self.launches(op)
+                mapping.update(zip(op.results, results, strict=True))
                 ops.extend(launches)
             else:
                 for inner, times in zip(op.blocks(), op.runs(self.tuner.sizes), strict=True):
@@ -124,19 +124,21 @@ class _Lowering:
         block.ops = ops
         block.yields = tuple(mapping.get(value, value) for value in block.yields)
 
-    def launches(self, fusion: Fusion) -> list[Op]:
-        """What does a group: one launch, or two when it is cut, with the memory that both write into."""
+    def launches(self, fusion: Fusion) -> tuple[list[Op], Sequence[Value]]:
+        """What does a group, and its results: one launch, or two when it is cut, with the memory that both write into."""
         key = structural_hash(fusion)
         tuned = self.tuner.tune(fusion, key=key)
         if not tuned.phases:
-            return [self.launch(fusion, tuned, key)]
+            launched = self.launch(fusion, tuned, key)
+            return [launched], launched.results
         partial, combination = tuned.cutting.halves(fusion)
         partial.label, combination.label = f"{kernel_name(fusion)}_parts", kernel_name(fusion)
         first, second = tuned.phases
         launched = self.launch(partial, first.tuned, structural_hash(partial), first.half.common)
         combination.replace(dict(zip(partial.results, launched.results, strict=True)))
-        key = structural_hash(combination)
-        return [*memory(partial), launched, self.launch(combination, second.tuned, key, second.half.common)]
+        combined = self.launch(combination, second.tuned, structural_hash(combination), second.half.common)
+        results = tuned.cutting.results(fusion, launched.results, combined.results)
+        return [*memory(partial), launched, combined], results
 
     def launch(self, fusion: Fusion, tuned: Tuned, key: str, common: Schedule = NOTHING) -> Launch:
         """The launch that does a group of a structural hash; its kernel is made when no group before had the same, and schedules with as much

@@ -15,6 +15,7 @@ from codesign.passes.schedule.tails import best_tail, least_with_tail
 from codesign.passes.tiling.cut import whole_parts
 from codesign.passes.tiling.cutting import WHOLE, Cutting
 from codesign.passes.tiling.split import splittable
+from codesign.passes.tiling.strips import strips_of
 
 if TYPE_CHECKING:
     from codesign.passes.schedule.tuner import Tuner
@@ -44,6 +45,10 @@ def best_cutting(tuner: Tuner, fusion: Fusion, found: Found, below: float = math
         if whole and taken < seconds:
             best, seconds = cutting, taken
         limited = limited or (not whole and taken < seconds)
+    strips, taken, whole = best_strips(tuner, fusion, found, seconds, below)
+    if strips != WHOLE:
+        best, seconds = strips, taken
+    limited = limited or not whole
     if best != WHOLE or limited:
         return best, seconds, seconds < below or not limited
     return best_tail(tuner, fusion, found, below)
@@ -59,6 +64,37 @@ def _of_one_tile(fusion: Fusion) -> list[Cutting]:
         return []
     parts = dict.fromkeys(whole_parts(where.extent, -(-where.extent // length)) for length in TILES)
     return [Cutting(number) for number in parts if number > 1]
+
+
+def best_strips(
+    tuner: Tuner, fusion: Fusion, found: Found, seconds: float, below: float
+) -> tuple[Cutting, float, bool]:
+    """How to do a group strip by strip with parts of its sums (or not), the seconds that it then takes, and whether that is sure; see `best_parts`.
+
+    `seconds`: what it takes otherwise.
+    """
+    best, least, limited = WHOLE, seconds, False
+    shortest = found.launch + seconds_between(tuner, found.launch) + tuner.bound(found.context.summary)
+    if tuner.machine.kind != "gpu" or shortest >= seconds:
+        return best, least, True
+    cores = int(tuner.machine.instances(tuner.machine.core_level().name))
+    strips = max(strips_of(fusion), key=lambda one: one.extent, default=None)
+    for wanted in (cores, 2 * cores, 4 * cores) if strips is not None else ():
+        cutting = Cutting(_number_of_strips(strips.extent, wanted), along=list(fusion.dims()).index(strips.dim))
+        if cutting.parts < 2 or cutting == best:
+            break
+        taken, whole = in_two(tuner, halves(tuner, fusion, cutting), found.launch, min(least, below))
+        limited = limited or (not whole and taken < least)
+        if not whole or taken >= GAIN * least:
+            break
+        best, least = cutting, taken
+    return best, least, least < below or not limited
+
+
+def _number_of_strips(extent: int, wanted: int) -> int:
+    """Strips of one length that are about as many as wanted, else as many as leave the last one ragged."""
+    even = max(parts for parts in range(1, min(wanted, extent) + 1) if extent % parts == 0)
+    return even if 4 * even >= 3 * min(wanted, extent) else whole_parts(extent, min(wanted, extent))
 
 
 def best_parts(tuner: Tuner, fusion: Fusion, found: Found, below: float = math.inf) -> tuple[int, float, bool]:

@@ -32,7 +32,7 @@ from codesign.passes.schedule.build import space
 from codesign.passes.schedule.choice import from_json, to_json
 from codesign.passes.schedule.context import Candidate, Context
 from codesign.passes.schedule.found import Form, Formed, Found, Recent, go_on, search
-from codesign.passes.schedule.parts import best_cutting, may_come_below
+from codesign.passes.schedule.parts import best_cutting, best_strips, may_come_below
 from codesign.passes.schedule.phases import Half, halves
 from codesign.passes.schedule.policy import POLICIES, RUNNERS_UP, Policy, make_policy
 from codesign.passes.schedule.store import Store
@@ -184,7 +184,8 @@ class Tuner:
             cutting = best_cutting(self, fusion, found)[0] if common is None else WHOLE
         if self.store is not None:
             tail = None if cutting.tail is None else [cutting.tail.position, cutting.tail.start]
-            self.store.put("schedule", key, {**to_json(whole), "parts": cutting.parts, "tail": tail})
+            cut = {"parts": cutting.parts, "tail": tail, "along": cutting.along}
+            self.store.put("schedule", key, {**to_json(whole), **cut})
         return whole, cutting
 
     def _chosen_before(self, fusion: Fusion, name: str, key: str) -> tuple[Tuned, Cutting] | None:
@@ -196,7 +197,7 @@ class Tuner:
             choice = from_json(data)
             tuned = self.predict(normalize(fusion, self.bounds), choice.schedule, name)
             tail = None if data["tail"] is None else Tail(*map(int, data["tail"]))
-            cutting = Cutting(int(data["parts"]), tail)
+            cutting = Cutting(int(data["parts"]), tail, None if data["along"] is None else int(data["along"]))
         except (ScheduleError, KeyError, TypeError, ValueError):
             return None
         if not cutting.applies(fusion):
@@ -218,7 +219,12 @@ class Tuner:
             if isinstance(searched, ScheduleError):
                 self._enter(key, math.inf)
             elif searched.context.gave_up:
-                self._at_least[key] = below
+                cutting, seconds, _ = best_strips(self, fusion, searched, searched.seconds, below)
+                if seconds < below:
+                    self._recent.keep(key, searched, cutting)
+                    self._enter(key, seconds)
+                else:
+                    self._at_least[key] = below
             else:
                 cutting, seconds, sure = best_cutting(self, fusion, searched, below)
                 self._recent.keep(key, searched, cutting if sure else None)

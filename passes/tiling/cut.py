@@ -6,10 +6,10 @@ beyond K gives the reduction's identity.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from codesign.ir.core import Value
+from codesign.ir.core import Op, Value
 from codesign.ir.index import Index, index, minimum
 from codesign.ir.precision import precision_of
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, apply, cast, select
@@ -138,6 +138,17 @@ class Beyond:
             return False
         pairs = zip(read.indices, read.source.shape, strict=True)
         return any(i == self.place and size == self.extent for i, size in pairs)
+
+
+def live(ops: Sequence[Op], yields: Sequence[Value]) -> list[Op]:
+    """Those that the results need."""
+    needed = set(yields)
+    kept: list[Op] = []
+    for op in reversed(ops):
+        if op.results[0] in needed:
+            needed.update(op.operands())
+            kept.append(op)
+    return kept[::-1]
 
 
 def fresh_dim(name: str, fusion: Fusion) -> str:

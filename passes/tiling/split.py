@@ -17,7 +17,7 @@ from codesign.ir.core import Block, Op, Value
 from codesign.ir.fold import Fold, alone, folds
 from codesign.ir.scalar import Read
 from codesign.ir.tensor import Compute, Dim, Fusion
-from codesign.passes.tiling.cut import Cut
+from codesign.passes.tiling.cut import Cut, live
 from codesign.passes.tiling.merging import combined, states
 
 
@@ -132,19 +132,8 @@ def _combination(fusion: Fusion, where: Splittable, totals: dict[Value, list[Com
             ops.append(new)
     yields = [made[value] for value in fusion.body.yields]
     names = [value.name for value in fusion.results]
-    block, writes, shapes = Block([], _live(ops, yields), yields), fusion.writes, fusion.shapes
+    block, writes, shapes = Block([], live(ops, yields), yields), fusion.writes, fusion.shapes
     return Fusion(block, names=names, label=fusion.label, writes=writes, shapes=shapes, location=fusion.location)
-
-
-def _live(ops: Sequence[Op], yields: Sequence[Value]) -> list[Op]:
-    """Those that the results need."""
-    needed = set(yields)
-    kept: list[Op] = []
-    for op in reversed(ops):
-        if op.results[0] in needed:
-            needed.update(op.operands())
-            kept.append(op)
-    return kept[::-1]
 
 
 def _feeders(compute: Compute, members: dict[Value, Compute]) -> tuple[Compute, ...]:

@@ -130,6 +130,33 @@ def layer_norm(rows: int, columns: int, dtype: DType = F16) -> Fusion:
     return group([summed, total, mean, squares, scale, out], [summed, out])
 
 
+NORM_GRADIENTS = """func @f(%x: {dtype}[{shape}, {n}], %w: f32[{n}], %g: {dtype}[{shape}, {n}]) {{
+%o, %p, %q = fusion {{
+%m = compute f32[{rows}] sum(j: {n}) {{ f32(%x[{at}, j]) / {n}.0 }}
+%v = compute f32[{rows}] sum(j: {n}) {{ (f32(%x[{at}, j]) - %m[{at}]) * (f32(%x[{at}, j]) - %m[{at}]) / {n}.0 }}
+%h = compute f32[{rows}, j: {n}] {{ (f32(%x[{at}, j]) - %m[{at}]) * rsqrt(%v[{at}] + 0.00001) }}
+%a = compute f32[{rows}] sum(j: {n}) {{ f32(%g[{at}, j]) * %w[j] / {n}.0 }}
+%b = compute f32[{rows}] sum(j: {n}) {{ f32(%g[{at}, j]) * %w[j] * %h[{at}, j] / {n}.0 }}
+%d = compute {dtype}[{rows}, j: {n}] {{ {dtype}(rsqrt(%v[{at}] + 0.00001) * (f32(%g[{at}, j]) * %w[j] - %a[{at}] - %h[{at}, j] * %b[{at}])) }}
+%s = compute f32[j: {n}] sum({rows}) {{ f32(%g[{at}, j]) * %h[{at}, j] }}
+%t = compute f32[j: {n}] sum({rows}) {{ f32(%g[{at}, j]) }}
+yield %d, %s, %t
+}}
+return %o, %p, %q
+}}"""
+
+
+def norm_gradients(*rows: int, columns: int, dtype: DType = F32) -> Fusion:
+    """Gradients of a layer norm's input, weight and bias, of which the last two are sums over all rows."""
+    names = [f"i{place}" for place in range(len(rows))]
+    pairs = ", ".join(f"{name}: {count}" for name, count in zip(names, rows, strict=True))
+    shape, at = ", ".join(map(str, rows)), ", ".join(names)
+    text = NORM_GRADIENTS.format(dtype=dtype.name, shape=shape, rows=pairs, at=at, n=columns)
+    (fusion,) = parse(text).main.body.ops
+    assert isinstance(fusion, Fusion)
+    return fusion
+
+
 def reduction(rows: int, columns: int, monoid: Monoid, dtype: DType = F32, *, over_rows: bool = False) -> Fusion:
     """A plain reduction of one dim, and of the same body an arg-reduction's neighbour to share the loop with."""
     x = Value(tensor(dtype, rows, columns), "x")
