@@ -13,7 +13,8 @@ from codesign.costmodel.machine import Machine
 from codesign.ir.errors import CodesignError
 from codesign.ir.tensor import Constant
 from codesign.ir.text import print_module
-from codesign.passes.schedule.replay import Schedules, write_schedules
+from codesign.passes.lowering import schedules_of
+from codesign.passes.schedule.replay import write_schedules
 from codesign.pipeline import Compilation
 
 
@@ -72,9 +73,7 @@ def write(compilation: Compilation, folder: Path, forms: set[str]) -> list[Path]
             path.write_bytes(file.read_bytes())
             written.append(path)
             owners[name].files[kind] = str(path)
-    kernels_made = compilation.kernels.items()
-    schedules = Schedules({n: k.tuned.schedule for n, k in kernels_made}, {n: k.structure for n, k in kernels_made})
-    write_schedules(folder / "schedules.json", schedules)
+    write_schedules(folder / "schedules.json", schedules_of(compilation.kernels))
     document.files["schedules"] = str(folder / "schedules.json")
     plan = write_text(folder / "plan.json", compilation.plan.to_text())
     document.files["plan"] = str(plan)

@@ -13,13 +13,14 @@ from codesign.ir.location import Location, merge
 from codesign.ir.schedule import NOTHING, Schedule
 from codesign.ir.tensor import Compute, Fusion, Launch
 from codesign.ir.tile import Kernel
+from codesign.passes.knobs.cut import cut_of, said_of
 from codesign.passes.naming import kernel_name
 from codesign.passes.normalize import Normalized, normalize
 from codesign.passes.schedule.phases import check_joins
 from codesign.passes.schedule.replay import Schedules
 from codesign.passes.schedule.tuner import Tuned, Tuner
 from codesign.passes.tile import lower
-from codesign.passes.tiling.cutting import memory
+from codesign.passes.tiling.cutting import WHOLE, memory
 
 
 @dataclass
@@ -27,7 +28,8 @@ class KernelInfo:
     """One kernel of a module: the group it does, how it was tuned, and everywhere it is launched.
 
     `fusion`: the first group of this structure, as it was before normalisation. `inputs`: for each input buffer of the kernel, its
-    position in `fusion.uses()`. `structure`: the structural hash of `fusion`. `replayed`: its schedule was given.
+    position in `fusion.uses()`. `structure`: the structural hash of `fusion`. `replayed`: its schedule was given. `whole`: of the first kernel of
+    a group that is cut, the structure of the group and what a schedule says of it.
     `count`: launches in a run of the model, those of a branch by half. `locations`: of each launch in the text.
     """
 
@@ -38,6 +40,7 @@ class KernelInfo:
     inputs: tuple[int, ...] = ()
     structure: str = ""
     replayed: bool = False
+    whole: tuple[str, Schedule] | None = None
     count: int | float = 0
     locations: list[Location] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -75,7 +78,8 @@ def tile_module(
     lowering = _Lowering(module, tuner, given)
     for function in module.functions.values():
         lowering.block(function.body, 1.0)
-    unknown = [name for name in given if name not in lowering.kernels and name not in given.structures]
+    known_names = {*lowering.kernels, *lowering.replayed, *given.structures}
+    unknown = [name for name in given if name not in known_names]
     if unknown and not of_others:
         known = ", ".join(lowering.kernels)
         raise ScheduleError(
@@ -86,6 +90,17 @@ def tile_module(
         names = ", ".join(f"@{name}" for name in unused)
         remarks.append(f"schedules that are not used, as no kernel here has the structure they were made for: {names}")
     return lowering.kernels
+
+
+def schedules_of(kernels: Mapping[str, KernelInfo]) -> Schedules:
+    """What kernels were made with, and how the groups that are two of them are cut, to be kept and given again."""
+    made = {name: info.tuned.schedule for name, info in kernels.items()}
+    structures = {name: info.structure for name, info in kernels.items()}
+    for name, info in kernels.items():
+        if info.whole is not None:
+            entry = f"{name}_whole"
+            structures[entry], made[entry] = info.whole
+    return Schedules(made, structures)
 
 
 def whole(count: float) -> int | float:
@@ -127,7 +142,7 @@ class _Lowering:
     def launches(self, fusion: Fusion) -> tuple[list[Op], Sequence[Value]]:
         """What does a group, and its results: one launch, or two when it is cut, with the memory that both write into."""
         key = structural_hash(fusion)
-        tuned = self.tuner.tune(fusion, key=key)
+        tuned = self._as_given(fusion, key) or self.tuner.tune(fusion, key=key)
         if not tuned.phases:
             launched = self.launch(fusion, tuned, key)
             return [launched], launched.results
@@ -136,9 +151,27 @@ class _Lowering:
         first, second = tuned.phases
         launched = self.launch(partial, first.tuned, structural_hash(partial), first.half.common)
         combination.replace(dict(zip(partial.results, launched.results, strict=True)))
+        self.kernels[launched.kernel].whole = key, said_of(tuned.cutting, fusion)
         combined = self.launch(combination, second.tuned, structural_hash(combination), second.half.common)
         results = tuned.cutting.results(fusion, launched.results, combined.results)
         return [*memory(partial), launched, combined], results
+
+    def _as_given(self, fusion: Fusion, structure: str) -> Tuned | None:
+        """The group cut, or not, as a given schedule of it says; None where none is given."""
+        name = f"{kernel_name(fusion)}_parts_whole"
+        entry = self.schedules.named_for(name, structure)
+        if entry is None:
+            return None
+        try:
+            cutting = cut_of(self.schedules[entry], fusion)
+        except ScheduleError as error:
+            if entry == name or entry not in self.schedules.structures:
+                raise ScheduleError(f"@{entry}: {error.message}", hint=error.hint) from None
+            return None  # of the same structure, but its dimensions have other names
+        if cutting == WHOLE:
+            return self.tuner.tune(fusion, split=False)
+        self.replayed.add(entry)
+        return self.tuner.cut(fusion, cutting)
 
     def launch(self, fusion: Fusion, tuned: Tuned, key: str, common: Schedule = NOTHING) -> Launch:
         """The launch that does a group of a structural hash; its kernel is made when no group before had the same, and schedules with as much

@@ -172,6 +172,14 @@ class Tuner:
             self._tuned[key] = whole if cutting == WHOLE else self._in_parts(fusion, whole, name, cutting)
         return self._tuned[key]
 
+    def cut(self, fusion: Fusion, cutting: Cutting, name: str = "") -> Tuned:
+        """The best schedules of a group that is cut as asked for; ScheduleError where the machine does not do that."""
+        if self.machine.kind != "gpu" and (cutting.tail is not None or cutting.along is not None):
+            raise ScheduleError(
+                f"extras.cut: {self.machine.name} cuts all points of a group alike", hint="leave it out"
+            )
+        return self._in_parts(fusion, self.tune(fusion, name, split=False), name, cutting)
+
     def _choose(self, fusion: Fusion, name: str, key: str, common: Schedule | None) -> tuple[Tuned, Cutting]:
         """The group as one kernel, and how it is better cut."""
         before, cutting = self._recent.get(key)
