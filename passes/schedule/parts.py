@@ -77,9 +77,11 @@ def best_strips(
     shortest = found.launch + seconds_between(tuner, found.launch) + tuner.bound(found.context.summary)
     if tuner.machine.kind != "gpu" or shortest >= seconds:
         return best, least, True
-    cores = int(tuner.machine.instances(tuner.machine.core_level().name))
     strips = max(strips_of(fusion), key=lambda one: one.extent, default=None)
-    for wanted in (cores, 2 * cores, 4 * cores) if strips is not None else ():
+    if strips is None:
+        return best, least, True
+    cores = int(tuner.machine.instances(tuner.machine.core_level().name))
+    for wanted in (cores, 2 * cores, 4 * cores):
         cutting = Cutting(_number_of_strips(strips.extent, wanted), along=list(fusion.dims()).index(strips.dim))
         if cutting.parts < 2 or cutting == best:
             break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from tests.passes.tiling import groups
 H100 = load_machine("h100_sxm")
 PRODUCT = groups.gemm(64, 96, 256)
 GRADIENTS = groups.norm_gradients(48, columns=40)
-CUTS = {
+CUTS: dict[str, tuple[Fusion, dict[str, Any]]] = {
     "all points": (PRODUCT, {"split": {"k": 4}}),
     "a tail": (PRODUCT, {"split": {"k": 2}, "extras": {"cut": "tail j 64"}}),
     "strips": (GRADIENTS, {"split": {"i0": 6}, "extras": {"cut": "strips"}}),
@@ -84,7 +85,7 @@ def test_a_group_is_not_cut_where_its_schedule_says_so() -> None:
         ({"split": {"j": 2}}, "split.j: the group can't be cut into 2 parts"),
     ],
 )
-def test_a_cut_that_cannot_be_is_refused(said: dict[str, object], why: str) -> None:
+def test_a_cut_that_cannot_be_is_refused(said: dict[str, Any], why: str) -> None:
     fusion = fresh("a tail")
     entry = Schedules({f"{kernel_name(fusion)}_parts_whole": Schedule.from_json(said)})
     with pytest.raises(ScheduleError, match=why):
