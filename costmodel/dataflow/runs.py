@@ -101,19 +101,25 @@ class Windows:
         if whole == 0:
             return [(1.0, walk_of(self.places))]
         jumps = self._jumps[: whole * tile].reshape(whole, tile)[:, :-1]
-        alike = np.stack([np.count_nonzero(jumps, axis=1), jumps.max(axis=1, initial=0)], axis=1)
+        begins = (jumps != 0).argmax(axis=1) if tile > 1 else np.zeros(whole, np.int64)
+        alike = np.stack([np.count_nonzero(jumps, axis=1), jumps.max(axis=1, initial=0), begins], axis=1)
         ways, first, counts = np.unique(alike, axis=0, return_index=True, return_counts=True)
-        kept = np.argsort(-counts, kind="stable")[:MOST_WAYS]
-        shares = counts[kept].astype(np.float64)
-        for way in set(range(len(ways))) - set(kept.tolist()):
-            (near,) = np.nonzero(ways[kept, 0] == ways[way, 0])
-            shares[near[:1]] += counts[way]
+        walks: dict[tuple[int, ...], Walk] = {}  # by pieces, the longest jump, and how often each digit is taken
+        shares: dict[tuple[int, ...], int] = {}
+        for way in np.argsort(first):
+            (pieces, jump, _), start, count = ways[way].tolist(), int(first[way]), int(counts[way])
+            walk = walk_of(self.places[start * tile :][:tile])
+            key = (pieces, jump, *(int(n) for _, n in walk))
+            walks.setdefault(key, walk)
+            shares[key] = shares.get(key, 0) + count
+        kept = sorted(shares, key=lambda key: -shares[key])[:MOST_WAYS]
+        for key in shares.keys() - set(kept):
+            near = next((other for other in kept if other[0] == key[0]), None)
+            if near is not None:
+                shares[near] += shares[key]
         cut = 1.0 / (whole + 1) if self.cuts(tile) else 0.0
-        shares *= (1.0 - cut) / shares.sum()
-        found = [
-            (float(share), walk_of(self.places[first[way] * tile :][:tile]))
-            for share, way in zip(shares, kept, strict=True)
-        ]
+        scale = (1.0 - cut) / sum(shares[key] for key in kept)
+        found = [(shares[key] * scale, walks[key]) for key in kept]
         return found + ([(cut, walk_of(self.places[whole * tile :]))] if cut else [])
 
 

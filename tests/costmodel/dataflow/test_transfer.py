@@ -79,6 +79,17 @@ def test_all_windows_are_counted_and_the_cut_one_by_itself() -> None:
     assert {way: share for share, way in whole} == {((1, 32.0),): 0.4, ((1, 16.0), (968, 2.0)): 0.4}
 
 
+def test_windows_with_as_many_pieces_are_told_apart_by_how_long_these_are() -> None:
+    """One that begins with a piece takes its digits as they are, others pieces of their mean length: a DMA engine walks them differently."""
+    places = np.arange(196) // 49 * 10000 + np.arange(196) // 7 % 7 * 100 + np.arange(196) % 7
+    first, second, third = (walk_of(places[start:][:64]) for start in (0, 64, 128))
+    assert [len(first), len(second)] == [3, 2]
+    assert second == third
+    *whole, (cut, _) = Windows(places).of(64)
+    assert whole == [(0.5, second), (0.25, first)]
+    assert cut == 0.25
+
+
 def test_share_of_a_padded_read_that_is_inside() -> None:
     y, r = index("y"), index("r")
     whole = share_inside((y + r - 1,), (index(8),), (("r", 3), ("y", 8)), ())
