@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -57,13 +58,18 @@ class Scalar:
         return ()
 
     def digest(self) -> str:
-        """A content hash that is the same in every run: what orders data reads in index expressions."""
+        """A content hash that is the same in every run: what orders data reads in index expressions. Numbers behind a dot, which tell dims of one
+        name apart, decide only between what is else the same."""
         if self._digest is None:
             for node in self.walk():
                 if node._digest is None:
                     inner = [child.digest() for child in node.operands()]
-                    content = repr((type(node).__name__, node.dtype.name, node.content(), inner))
-                    node._digest = hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+                    content = type(node).__name__, node.dtype.name, node.content(), inner
+                    plain, whole = (
+                        hashlib.blake2b(repr(each).encode(), digest_size=8).hexdigest()
+                        for each in (_without_numbers(content), content)
+                    )
+                    node._digest = f"{plain}.{whole}"
         assert self._digest is not None
         return self._digest
 
@@ -102,21 +108,29 @@ class Scalar:
             elif len(children) == 1 and first._below is not None:
                 self._below = (*first._below, first)
             else:
-                self._below = tuple(self._descend())[:-1]
+                self._below = tuple(self._descend())
         yield from self._below
         yield self
 
-    def _descend(self) -> Iterator[Scalar]:
-        seen: set[int] = set()
-        stack: list[tuple[Scalar, bool]] = [(self, False)]
+    def _descend(self) -> list[Scalar]:
+        """Every distinct node below this one, children first."""
+        found: list[Scalar] = []
+        seen = {id(self)}
+        stack: list[Scalar | None] = [*reversed(self.children())]  # None: of the node under it, all children are found
         while stack:
-            node, done = stack.pop()
-            if done:
-                yield node
+            node = stack.pop()
+            if node is None:
+                done = stack.pop()
+                assert done is not None
+                found.append(done)
             elif id(node) not in seen:
                 seen.add(id(node))
-                stack.append((node, True))
-                stack.extend((child, False) for child in reversed(node.children()) if id(child) not in seen)
+                below = node.children()
+                if below:
+                    stack += (node, None, *reversed(below))
+                else:
+                    found.append(node)
+        return found
 
     def reads(self) -> tuple[Read, ...]:
         """The distinct reads in it, in order of evaluation."""
@@ -198,6 +212,19 @@ class Scalar:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}<{self.dtype}>({self})"
+
+
+_NUMBERED = re.compile(r"[A-Za-z_]\w*\.\w+|[0-9a-f]{16}\.[0-9a-f]{16}")
+"""Names of dims that are told apart by numbers, and digests, of which the first part is without such."""
+
+
+def _without_numbers(content: object) -> object:
+    """Plain data with names as they are before a dot."""
+    if isinstance(content, str):
+        return content.partition(".")[0] if _NUMBERED.fullmatch(content) else content
+    if isinstance(content, tuple):
+        return tuple(map(_without_numbers, content))
+    return [_without_numbers(each) for each in content] if isinstance(content, list) else content
 
 
 class Literal(Scalar):

@@ -36,7 +36,8 @@ def mixed_radix(expression: Index, extent: Index, extents: Mapping[str, Index]) 
 
     `i*4 + j` with j: 4 and i: 6 covers 24 once: ("i", "j"). The expression 0 of extent 1 has no digits.
     """
-    names = sorted(expression.variables() & extents.keys())
+    used = expression.variables()
+    names = [name for name in extents if name in used]
     strides: dict[str, Index] = {}
     rest = expression
     for name in names:
@@ -50,9 +51,12 @@ def mixed_radix(expression: Index, extent: Index, extents: Mapping[str, Index]) 
     digits: list[str] = []
     step = index(1)
     while strides:
-        digit = next((name for name, stride in strides.items() if stride == step), None)
-        if digit is None:
+        fitting = [name for name, stride in strides.items() if stride == step]
+        if not fitting:
             return None
+        digit = next(
+            (name for name in fitting if extents[name] == 1), fitting[0]
+        )  # which leaves the step to the others
         del strides[digit]
         digits.insert(0, digit)
         step = step * extents[digit]

@@ -93,7 +93,8 @@ def _edge(difference: Index, past: int, extents: Mapping[str, Index]) -> Iterato
 
 def _slowest(rest: Index, edge: int, extents: Mapping[str, Index]) -> Iterator[tuple[str, int]]:
     """Of digits `s*8 + b` that are compared with a whole number of the slowest one's strides, that digit: `s*8 + b < 16` is `s < 2`."""
-    sizes = {name: extents[name] for name in rest.variables() if name in extents}
+    own = rest.variables()
+    sizes = {name: extent for name, extent in extents.items() if name in own}
     steps = {name: step.constant for name in sizes if (step := rest.coefficient(name)) is not None and step.is_constant}
     if len(steps) < 2 or rest != sum((index(name) * step for name, step in steps.items()), index(0)):
         return

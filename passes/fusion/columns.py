@@ -109,7 +109,8 @@ def _columns(producer: Compute, readers: Iterable[Compute]) -> _Columns | None:
             return None
         (base,) = bases
         extents = {d.name: d.extent for op in reads.values() for d in op.domain}
-        mine = [Dim(name, extents[name]) for name in sorted(base.variables() & extents.keys())]
+        own = base.variables()
+        mine = [Dim(name, extent) for name, extent in extents.items() if name in own]
         step = math.gcd(*(place.offset for place in places))
         inner = math.prod(d.extent.constant for d in mine) if all(d.extent.is_constant for d in mine) else 0
         count = dim.extent.constant // inner if inner else 0

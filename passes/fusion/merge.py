@@ -130,10 +130,10 @@ def _inlined_instead(clash: _Clash, inlined: dict[Value, Compute]) -> bool:
 def _with_other_names(first: Group, second: Group) -> Group:
     """The first group with fresh dim names where the two share some (both hold a copy of one producer)."""
     theirs = {dim.name for op in second.computes for dim in op.domain}
-    clashing = {dim.name for op in first.computes for dim in op.domain} & theirs
+    clashing = dict.fromkeys(dim.name for op in first.computes for dim in op.domain if dim.name in theirs)
     if not clashing:
         return first
-    names = {name: fresh_name(name) for name in sorted(clashing)}
+    names = {name: fresh_name(name) for name in clashing}
     computes, mapping = rebased(first.computes, names, {}, Bounds())
     return Group(tuple(computes), {v: mapping[inner] for v, inner in first.outputs.items()}, first.location)
 
@@ -240,8 +240,11 @@ def _cut_consumers(
         for expression in read.indices:
             if not any(isinstance(atom, (FloorDiv, Mod)) for atom in expression.atoms()):
                 continue
-            for name in expression.variables() & consumer.extents().keys():
-                entry = wanted.setdefault(name, (consumer.extents()[name], [], producer))
+            used = expression.variables()
+            for name, extent in consumer.extents().items():
+                if name not in used:
+                    continue
+                entry = wanted.setdefault(name, (extent, [], producer))
                 entry[1].append(expression)
     if not wanted:
         return consumers, outputs

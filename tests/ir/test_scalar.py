@@ -30,6 +30,21 @@ def test_dtypes_follow_the_table() -> None:
         apply("exp", literal(1))
 
 
+@pytest.mark.parametrize("counted", range(20))
+def test_numbers_that_tell_dims_apart_do_not_order_what_is_read_from_data(counted: int) -> None:
+    """As fusion counts them: a group of the same structure reads its tensors in the same order, however many were made before it."""
+    rows, columns = Value(tensor(I32, 8, 8), "rows"), Value(tensor(I32, 8), "columns")
+
+    def sources(first: int, second: int) -> list[str]:
+        i, j = f"i.{first:08d}", f"i.{second:08d}"
+        row, column = (cast(read, I64).as_index() for read in (Read(rows, [i, j]), Read(columns, [j])))
+        inner = cast(Read(rows, [row, column + 1]), I64).as_index()
+        read = Read(Value(tensor(F32, 64), "x"), [row * 8 + column + inner * 2])
+        return [each.source.name for each in read.reads()]
+
+    assert sources(counted, 3 * counted + 7) == sources(0, 1) == sources(901, 900)
+
+
 def test_casts_of_literals_fold_only_when_exact() -> None:
     assert cast(literal(2.0), DTYPES["f64"]) == Literal(2.0, DTYPES["f64"])
     assert isinstance(cast(literal(0.1), F16), Apply)

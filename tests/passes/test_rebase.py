@@ -20,6 +20,14 @@ EXTENTS = {"i": index(6), "j": index(4), "k": index(2), "b": index("B"), "t": in
 ROW, COLUMN, K = index("i"), index("j"), index("k")
 
 
+@pytest.mark.parametrize(("one", "four"), [("a", "b"), ("b", "a")])
+@pytest.mark.parametrize("first", [True, False])
+def test_digits_are_found_whatever_dims_are_called_and_in_whatever_order(one: str, four: str, first: bool) -> None:
+    """A dim of one element has the stride of the digit above it."""
+    extents = {one: index(1), four: index(4)} if first else {four: index(4), one: index(1)}
+    assert mixed_radix(index(one) + four, index(4), extents) == (four, one)
+
+
 @pytest.mark.parametrize(
     ("expression", "extent", "digits"),
     [

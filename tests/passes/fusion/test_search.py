@@ -20,6 +20,7 @@ from codesign.passes.fusion.chains import ChainFusion, chains
 from codesign.passes.fusion.exhaustive import ExhaustiveFusion
 from codesign.passes.fusion.explain import edges
 from codesign.passes.fusion.graph import GroupGraph, Node
+from codesign.passes.fusion.keys import group_key
 from codesign.passes.fusion.policy import FusionPolicy, FusionSearch, GreedyFusion, policy_named
 from codesign.passes.fusion.pricing import RooflinePricer
 from codesign.passes.fusion.room import peak_bytes
@@ -123,6 +124,21 @@ def test_pairs_priced_in_their_turn_are_merged_as_if_all_were_priced_at_once(
         totals.append(search.total)
     assert totals[0] == totals[1] == totals[2]
     assert asked[2] <= asked[0] <= asked[1]
+
+
+@pytest.mark.parametrize("model", [models.mlp, models.layer_norm, models.softmax, models.attention])
+def test_what_groups_call_their_dims_decides_nothing(
+    model: Callable[[], Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither how far names were counted before, nor their order."""
+    found = []
+    for numbers in (range(10**7), range(10**6, 10**7), range(10**7, 0, -1)):
+        monkeypatch.setattr("codesign.passes.fusion.group._counter", iter(numbers))
+        search = FusionSearch(GroupGraph(optimize(model(), pipeline=CLEAN_UP).main.body, Bounds()), roofline)
+        GreedyFusion().decide(search)
+        found.append((search.steps, [group_key(node.group) for node in search.graph.groups() if node.group]))
+    assert found[0] == found[1] == found[2]
+    assert found[0][0]
 
 
 def test_exhaustive_search_of_a_large_graph_is_refused() -> None:
