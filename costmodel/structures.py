@@ -63,11 +63,11 @@ def structures(
         shown = {name: _at(mark, int(first)) for name, mark in marks.items()}
         loops = frozenset(dim for dim in kernel.inner if shown[f"loop.{dim}"])
         rows = np.flatnonzero(which == number)
-        try:
-            found, reason = _text(kernel, extents, columns, int(first), shown, sizes), ""
-        except ScheduleError as error:
-            found, reason = None, error.args[0]
-        yield Structure(rows, loops, found, reason)
+        found = _text(kernel, extents, columns, int(first), shown, sizes)
+        if isinstance(found, str):
+            yield Structure(rows, loops, None, found)
+        else:
+            yield Structure(rows, loops, found)
 
 
 def _mode(columns: Columns, dim: str) -> npt.NDArray[np.int64]:
@@ -117,7 +117,7 @@ def _marks(
     return {name: np.asarray(mark, dtype=np.int64) for name, mark in found.items()}
 
 
-_KNOWN: WeakKeyDictionary[Fusion, dict[object, Text]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Fusion, dict[object, Text | str]] = WeakKeyDictionary()
 
 
 def _text(
@@ -127,8 +127,8 @@ def _text(
     row: int,
     shown: Mapping[str, int],
     sizes: Mapping[str, int],
-) -> Text:
-    """The text of a structure, made once for a group."""
+) -> Text | str:
+    """The text of a structure, or why there is none, found out once for a group."""
     assert kernel.group is not None
     tiles, reduce = {}, {}
     for dim in extents:
@@ -143,12 +143,15 @@ def _text(
     known = _KNOWN.setdefault(kernel.group, {})
     if key not in known:
         bounds = Bounds({}, {name: (size, size) for name, size in sizes.items()}) if held else None
-        made, _ = template(
-            kernel.group,
-            Schedule(tiles, reduce=reduce, extras=extras),
-            bounds=bounds,
-            outputs=kernel.outputs,
-            reach=None if held else kernel.reach,
-        )
-        known[key] = Text(made, features(made.kernel))
+        try:
+            made, _ = template(
+                kernel.group,
+                Schedule(tiles, reduce=reduce, extras=extras),
+                bounds=bounds,
+                outputs=kernel.outputs,
+                reach=None if held else kernel.reach,
+            )
+            known[key] = Text(made, features(made.kernel))
+        except ScheduleError as error:
+            known[key] = str(error.args[0])
     return known[key]

@@ -154,11 +154,20 @@ def dependence(body: Scalar, names: Set[str]) -> Iterator[tuple[Scalar, frozense
     """Each node of an expression, operands first, with those of the names that it depends on."""
     depends: dict[int, frozenset[str]] = {}
     for node in body.walk():
-        used = frozenset(v for i in node.index_expressions() for v in i.variables()) & names
+        used = _NONE
+        for expression in node.index_expressions():
+            used |= expression.variables()
+        if used:
+            used &= names
         for child in node.children():
-            used |= depends[id(child)]
+            further = depends[id(child)]
+            if not further <= used:
+                used |= further
         depends[id(node)] = used
         yield node, used
+
+
+_NONE: frozenset[str] = frozenset()
 
 
 def operation_counts(scalar: Scalar) -> dict[tuple[Unit, DType], float]:

@@ -48,6 +48,11 @@ class GpuTileModel:
     def parameters(self, machine: Machine) -> Calibration:
         return self.calibration or load_calibration(machine)
 
+    def first_data_seconds(self, machine: Machine) -> float:
+        """Until a block's first data are there, which nothing beats besides the launch: see `plain_path` and `chain_block`."""
+        latency = machine.need(machine.level("dram").latency_seconds, "levels.dram.latency_seconds")
+        return self.parameters(machine).parameters.fill_latency * latency
+
     def predict(
         self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None = None
     ) -> CostBatch:
@@ -91,12 +96,12 @@ class GpuTileModel:
         given = knob_columns(schedules)
         understood = code_generator(machine).knobs if self.compiled else ()
         knobs = {
-            name: np.asarray(column, dtype=np.float32)
+            name: np.asarray(column, dtype=np.float64)
             for name, column in given.items()
             if not self.compiled or name in understood or of_the_text(name)
         }
         if kernel.tested and "skip" in knobs:  # loads in a block that may be left out do not run ahead
-            knobs["pipeline"] = np.where(knobs["skip"] > 0, 1, knobs.get("pipeline", 1)).astype(np.float32)
+            knobs["pipeline"] = np.where(knobs["skip"] > 0, 1, knobs.get("pipeline", 1)).astype(np.float64)
         values = {name: float(value) for name, value in (sizes or {}).items()}
         grid = Grid.of(knobs, count) if report is None else Grid(knobs, count)
         count, found = grid.points, _Points.empty(grid)
@@ -110,7 +115,7 @@ class GpuTileModel:
                 found.put(here, timed(c, computing, schedules.common.order))
         terms = found.terms.reshape(len(TERM_NAMES), count).T
         details = {name: value.reshape(count) for name, value in found.details.items()}
-        total = terms.sum(axis=1)
+        total = sum(found.terms.reshape(len(TERM_NAMES), count))  # in this order, however many schedules there are
         seconds = np.where(found.fits.reshape(count), total, np.inf)
         far = distances_of(kernel, calibration)
         low, high = widened(spread_of(calibration, terms, family_of(kernel)), far)

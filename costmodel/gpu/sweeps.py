@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
 from codesign.costmodel.gpu.geometry import Array
-from codesign.costmodel.gpu.phases import parts_of
+from codesign.costmodel.gpu.phases import phases_of
 from codesign.costmodel.gpu.program import Program
 from codesign.costmodel.structures import Text
 from codesign.costmodel.summary import Access
@@ -29,10 +29,11 @@ def sweeps_of(program: Program) -> Sweeps:
 
 def _counted(program: Program) -> dict[tuple[str, tuple[Index, ...] | None], Array]:
     times: dict[tuple[str, tuple[Index, ...] | None], Array] = {}
-    for phase, part in parts_of(program):
+    loads = [(op, transfer.access) for op, transfer in program.transfers.items() if transfer.kind == "load"]
+    for phase in phases_of(program):
         if phase.continues:
             continue
-        accesses = [transfer.access for transfer in part.transfers.values() if transfer.kind == "load"]
+        accesses = [access for op, access in loads if op in phase.ops]
         for key in {(program.labels[one.tensor], None if one.gather else one.index) for one in accesses}:
             times[key] = times.get(key, -1.0) + 1.0
     return {key: further for key, further in times.items() if further}

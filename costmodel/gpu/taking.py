@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 def taken(value: T, rows: Rows | slice, count: int) -> T:
     """What the schedules at `rows` have of a value, a mapping or a record of `count` schedules; what is the same for all stays as it is."""
+    if isinstance(rows, slice) and rows == slice(0, count):
+        return value
     found: Any = value
     if isinstance(value, np.ndarray):
         found = value[..., rows] if value.ndim and value.shape[-1] == count else value

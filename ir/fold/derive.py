@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 from codesign.ir.analysis import contraction
 from codesign.ir.core import Value
@@ -28,8 +29,21 @@ from codesign.ir.types import TensorType
 _FACTORED = ("sum", "max", "min")
 
 
+_KNOWN: WeakKeyDictionary[Fusion, tuple[list[tuple[Compute, Scalar]], tuple[Fold, ...]]] = WeakKeyDictionary()
+"""Folds of groups, and the computes and bodies that they were derived from."""
+
+
 def folds(fusion: Fusion) -> tuple[Fold, ...]:
-    """The folds of a group that save a pass over their elements, each of as many of its reductions as can join."""
+    """The folds of a group that save a pass over their elements, each of as many of its reductions as can join; derived once for a group."""
+    members = [(compute, compute.body) for compute in fusion.computes]
+    of, found = _KNOWN.get(fusion, ([], ()))
+    if len(of) != len(members) or not all(a is c and b is d for (a, b), (c, d) in zip(of, members, strict=True)):
+        found = _derived(fusion)
+        _KNOWN[fusion] = members, found
+    return found
+
+
+def _derived(fusion: Fusion) -> tuple[Fold, ...]:
     by_dims: dict[frozenset[str], list[Compute]] = {}
     for compute in fusion.computes:
         if compute.reductions:

@@ -96,6 +96,8 @@ class Domain:
             name: self._inner(name, extent) if name in inner else self._outer(name, extent)
             for name, extent in extents.items()
         }
+        loops = (plan for plan in self.plans.values() if plan.kind == "loop")
+        self._loops = tuple(plan.name for plan in sorted(loops, key=lambda plan: plan.tiled))
         self.folds = self._folds(fusion)
         self.grid = tuple(
             GridDim(self.plans[name].variable, self.plans[name].programs)
@@ -199,8 +201,7 @@ class Domain:
     def looped(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those of the dims that are looped over, outermost first: single steps outside, so that tiles stream in the innermost."""
         wanted = set(names)
-        found = [plan for plan in self.plans.values() if plan.kind == "loop" and plan.name in wanted]
-        return tuple(plan.name for plan in sorted(found, key=lambda plan: plan.tiled))
+        return tuple(name for name in self._loops if name in wanted)
 
     def axes(self, names: Iterable[str]) -> tuple[Axis, ...]:
         """Tile axes of the dims, in the given order, without those of size 1."""

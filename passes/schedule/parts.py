@@ -10,7 +10,7 @@ from codesign.ir.analysis import contraction
 from codesign.ir.tensor import Fusion
 from codesign.ir.tiling.domain import SMALLEST_DOT
 from codesign.passes.schedule.found import Found
-from codesign.passes.schedule.phases import halves, in_two, seconds_between, shortest_seconds
+from codesign.passes.schedule.phases import halves, in_two, least_seconds, seconds_between, shortest_seconds
 from codesign.passes.schedule.tails import best_tail, least_with_tail
 from codesign.passes.tiling.cut import whole_parts
 from codesign.passes.tiling.cutting import WHOLE, Cutting
@@ -156,6 +156,5 @@ def _climb(price: Callable[[int], float], whole: float, room: float, most: int) 
 
 def _least(tuner: Tuner, found: Found, room: float) -> float:
     """Seconds of two kernels' starts and the same work spread over the whole machine."""
-    shortest = shortest_seconds(tuner)
-    work = max(tuner.bound(found.context.summary), (found.seconds - found.launch) / room, shortest)
-    return found.launch + seconds_between(tuner, found.launch) + work + shortest
+    work = max(least_seconds(tuner, found.context.summary), (found.seconds - found.launch) / room)
+    return found.launch + seconds_between(tuner, found.launch) + work + shortest_seconds(tuner)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from codesign.costmodel.dataflow.resting import room_for
 from codesign.costmodel.dataflow.target import target_of
+from codesign.costmodel.gpu.model import GpuTileModel
+from codesign.costmodel.summary import KernelSummary
 from codesign.ir.core import Value
 from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import NOTHING, AtLevel, Schedule, operand_name, result_name
@@ -47,8 +49,7 @@ def in_two(tuner: Tuner, groups: tuple[Half, Half], launch: float, limit: float)
     """Seconds of two kernels one after the other, or (False) what they take at the least, where that is not below a limit already."""
     forms = [tuner.form(group.fusion, common=group.common) for group in groups]
     starts = (launch, seconds_between(tuner, launch))
-    shortest = shortest_seconds(tuner)
-    seconds = [start + max(tuner.bound(form.summary), shortest) for start, form in zip(starts, forms, strict=True)]
+    seconds = [start + least_seconds(tuner, form.summary) for start, form in zip(starts, forms, strict=True)]
     for place, (group, form) in enumerate(zip(groups, forms, strict=True)):
         if sum(seconds) >= limit:
             return sum(seconds), False
@@ -61,8 +62,18 @@ def seconds_between(tuner: Tuner, launch: float) -> float:
     return launch if tuner.machine.kind == "gpu" else target_of(tuner.machine).meeting_seconds
 
 
+def least_seconds(tuner: Tuner, summary: KernelSummary) -> float:
+    """What no schedule of a kernel beats, besides its start."""
+    bound, shortest = tuner.bound(summary), shortest_seconds(tuner)
+    if tuner.machine.kind != "gpu" or summary.chained > 1 or summary.strands:
+        return max(bound, shortest)
+    return bound + shortest  # until its first data are there a block does nothing
+
+
 def shortest_seconds(tuner: Tuner) -> float:
     """What a kernel takes at the least besides its start, whatever it does; 0 where no model says."""
+    if isinstance(tuner.model, GpuTileModel):
+        return tuner.model.first_data_seconds(tuner.machine)
     if tuner.machine.kind == "gpu" or tuner.model.fidelity == 0:
         return 0.0
     target = target_of(tuner.machine)

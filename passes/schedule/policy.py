@@ -237,8 +237,23 @@ class Descent(Tracking):
                 if len(grid) <= self.coarse:
                     codes = np.concatenate([codes, grid])
                     break
-        handful = self.space.sample(64, np.random.default_rng(0))
-        return unique_rows(np.concatenate([codes, handful]))
+        return unique_rows(np.concatenate([codes, self._handful(codes)]))
+
+    def _handful(self, codes: Ints) -> Ints:
+        """Schedules drawn evenly, but what they do with reduced dims one of the given does, too: anything else is a text of its own, which takes
+        as long to make and to read as thousands of schedules to price."""
+        drawn = self.space.sample(64, np.random.default_rng(0))
+        names = [knob.name for knob in self.space.knobs]
+        reduced = [
+            place
+            for place, name in enumerate(names)
+            if name.startswith("reduce.") or f"reduce.{name.removeprefix('tile.')}" in names
+        ]
+        if not len(codes) or not reduced:
+            return drawn
+        drawn = drawn.copy()
+        drawn[:, reduced] = codes[np.arange(len(drawn)) % len(codes)][:, reduced]
+        return drawn[self.space.legal(drawn)]
 
 
 def _later(module: str, factory: str) -> Callable[..., Policy]:

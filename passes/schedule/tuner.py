@@ -33,7 +33,7 @@ from codesign.passes.schedule.choice import from_json, to_json
 from codesign.passes.schedule.context import Candidate, Context
 from codesign.passes.schedule.found import Form, Formed, Found, Recent, go_on, search
 from codesign.passes.schedule.parts import best_cutting, best_strips, may_come_below
-from codesign.passes.schedule.phases import Half, halves
+from codesign.passes.schedule.phases import Half, halves, least_seconds
 from codesign.passes.schedule.policy import POLICIES, RUNNERS_UP, Policy, make_policy
 from codesign.passes.schedule.store import Store
 from codesign.passes.schedule.strands import Alone, combined, renamed
@@ -269,13 +269,13 @@ class Tuner:
         return seconds
 
     def least(self, fusion: Fusion) -> float:
-        """Seconds that no schedule of a group beats: its roofline, and the launch on a machine whose prices always have one."""
+        """Seconds that no schedule of a group beats: its roofline, and the launch and the first data where prices always have them."""
         key = structural_hash(fusion)
         known = self._known(key)
         if known is not None:
             return known
         launch = launch_seconds(self.machine) if self.machine.kind == "gpu" else 0.0
-        return launch + self.bound(self._formed.keep(key, self.form(fusion)).summary)
+        return launch + least_seconds(self, self._formed.keep(key, self.form(fusion)).summary)
 
     def why(self, fusion: Fusion) -> str:
         """What bounds a group at its best schedule, or what no schedule of it fits."""

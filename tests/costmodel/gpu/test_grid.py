@@ -11,6 +11,7 @@ from codesign.costmodel.gpu.grid import Grid
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostBatch
+from codesign.costmodel.summary import KernelSummary
 from codesign.ir.schedule import ScheduleBatch
 from codesign.passes.schedule.build import space
 
@@ -40,6 +41,22 @@ def test_a_grid_costs_what_its_schedules_cost(machine: str, kept: float, monkeyp
         np.testing.assert_array_equal(getattr(found, name), getattr(alone, name))
     for name, column in alone.details.items():
         np.testing.assert_array_equal(found.details[name], column)
+
+
+@pytest.mark.parametrize("kernel", [workloads.layer_norm(), workloads.softmax()], ids=["layer_norm", "softmax"])
+def test_a_schedule_costs_the_same_alone_and_among_others_of_other_texts(kernel: KernelSummary) -> None:
+    """Where registers spill, too, and to the last digit: else which of two schedules is better would depend on what they are asked with."""
+    target, sizes = load_machine("h100_sxm"), {"T": 64, "N": 1024}
+    offered = space(kernel, target, sizes)
+    batch = offered.batch(next(offered.enumerate()))
+    model = cost_model_for(target)
+    whole = model.predict(kernel, target, batch, sizes)
+    rng, fits = np.random.default_rng(5), np.isfinite(whole.seconds)
+    spills = np.asarray(whole.details["spilled_bytes"], dtype=np.float64) > 0
+    for row in np.concatenate([rng.choice(np.flatnonzero(fits & kind), 8) for kind in (spills, ~spills)]):
+        alone = model.predict(kernel, target, batch.take(np.array([row])), sizes)
+        for name in ("seconds", "terms", "low", "high", "joules", "dram_bytes"):
+            np.testing.assert_array_equal(getattr(alone, name)[0], getattr(whole, name)[row])
 
 
 def test_every_schedule_is_at_its_place_of_the_grid() -> None:

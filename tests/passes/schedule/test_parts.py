@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from codesign.costmodel.machine import load_machine
+from codesign.ir.dtypes import F16
+from codesign.passes.schedule import parts, phases
 from codesign.passes.schedule.found import search
-from codesign.passes.schedule.tuner import Tuner
+from codesign.passes.schedule.tuner import Tuner, tune
 from tests.passes.tiling import groups
 
 
@@ -24,3 +26,38 @@ def test_two_kernels_are_searched_only_where_both_can_start_and_end_sooner(
     tuner = Tuner(load_machine("maia100"))
     tuner.price(groups.reduction(rows, columns, "sum"))
     assert (len(searches) > 1) is split
+
+
+SMALL = {
+    "element-wise": groups.element_wise(64, 64),
+    "few sums": groups.reduction(2, 4096, "sum"),
+    "long sums": groups.reduction(8, 1 << 18, "max"),
+    "softmax": groups.softmax(16, 512),
+    "deep product": groups.gemm(16, 64, 8192, F16),
+    "attention": groups.attention(2, 32, 64, 16),
+}
+
+
+@pytest.mark.parametrize("machine", ["h100_sxm", "a100_sxm", "mi300x"])
+@pytest.mark.parametrize("name", SMALL)
+def test_no_schedule_beats_what_a_kernel_takes_at_the_least(name: str, machine: str) -> None:
+    target = load_machine(machine)
+    least, found = Tuner(target).least(SMALL[name]), tune(SMALL[name], target)
+    assert 0.0 < least <= found.seconds
+    assert all(least <= other.seconds for other in found.runners_up)
+
+
+@pytest.mark.parametrize("name", ["few sums", "long sums", "deep product"])
+def test_a_split_is_found_as_if_every_number_of_parts_were_priced_to_its_end(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fusion, target = SMALL[name], load_machine("h100_sxm")
+    bounded = Tuner(target).tune(fusion)
+
+    def nothing(*arguments: object) -> float:
+        return 0.0
+
+    monkeypatch.setattr(parts, "_least", nothing)
+    monkeypatch.setattr(phases, "least_seconds", nothing)
+    every = Tuner(target).tune(fusion)
+    assert (bounded.schedule, bounded.cutting, bounded.seconds) == (every.schedule, every.cutting, every.seconds)

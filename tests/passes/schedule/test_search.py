@@ -30,7 +30,7 @@ from codesign.passes.schedule.context import Context
 from codesign.passes.schedule.found import go_on, search
 from codesign.passes.schedule.policy import Random, Tracking, make_policy, policy_names
 from codesign.passes.schedule.replay import Schedules, differences, read_schedules, write_schedules
-from codesign.passes.schedule.space import Space
+from codesign.passes.schedule.space import Knob, Space
 from codesign.passes.schedule.tuner import Tuner, tune
 from codesign.passes.tile import lower
 from codesign.passes.tiling.cut import part_length, whole_parts
@@ -61,6 +61,22 @@ def test_the_default_policy_is_quick_and_as_good_as_the_whole_space(name: str) -
     assert found.seconds <= 1.03 * best.seconds
     assert found.evaluated < 8192
     assert best.space_size >= best.evaluated
+
+
+def test_what_is_drawn_at_first_from_a_large_space_reduces_as_the_grid_does() -> None:
+    """Each further way is a text of its own."""
+    sizes = tuple(1 << exponent for exponent in range(10))
+    knobs = [Knob(name, sizes, 16) for name in ("tile.i", "tile.j", "tile.r")]
+    kernel_space = Space(
+        (*knobs, Knob("reduce.r", (0, 1, 2), 0), Knob("warps", (1, 2, 4, 8), 4), Knob("group", sizes, 1))
+    )
+    policy = make_policy("default")
+    policy.start(kernel_space, Context(summarize(normalize(GROUPS["softmax"]).fusion), H100, Tuner(H100).model))
+    batch = policy.propose(1 << 16)
+    assert batch is not None
+    assert len(np.unique(batch.columns["group"])) == len(sizes)  # which only what is drawn has
+    assert {*batch.columns["reduce.r"].tolist()} == {0}
+    assert {*batch.columns["tile.r"].tolist()} <= {*sizes[1::2], 16}
 
 
 def test_tuning_one_kernel_takes_a_fraction_of_a_second() -> None:
