@@ -64,6 +64,11 @@ def _special(name: str) -> Callable[..., Any]:
     return call
 
 
+def _inverse_error(a: Any) -> Any:
+    """The inverse of erf; a zero keeps its sign, which SciPy's loses."""
+    return np.copysign(_special("erfinv")(a), a)
+
+
 def _floor_divide(a: Any, b: Any) -> Any:
     if np.issubdtype(np.asarray(a).dtype, np.floating):
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -173,7 +178,7 @@ def _rows() -> list[Function]:
         f("atanh", 1, np.arctanh, "special", 6.0, accepts=_FLOAT),
         f("erf", 1, _special("erf"), "fma", 14.0, accepts=_FLOAT),
         f("erfc", 1, _special("erfc"), "fma", 18.0, accepts=_FLOAT),
-        f("erfinv", 1, _special("erfinv"), "fma", 24.0, accepts=_FLOAT),
+        f("erfinv", 1, _inverse_error, "fma", 24.0, accepts=_FLOAT),
         f("lgamma", 1, _log_gamma, "fma", 40.0, accepts=_FLOAT),
         f("digamma", 1, _special("digamma"), "fma", 40.0, accepts=_FLOAT),
         f("floor", 1, np.floor, "alu", accepts=_FLOAT),

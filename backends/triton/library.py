@@ -128,23 +128,6 @@ def _sign(x):
 
 
 @triton.jit
-def _float_floordiv(a, b):
-    """Quotient rounded down, exact about whole quotients (as Python and torch define `//` for floats)."""
-    m = a % b
-    q = (a - m) / b
-    q = tl.where((m != 0) & ((m < 0) != (b < 0)), q - 1, q)
-    low = tl.floor(q)
-    low = tl.where(q - low > 0.5, low + 1, low)
-    return tl.where(b == 0, a / b, low)
-
-
-@triton.jit
-def _float_mod(a, b):
-    m = a % b
-    return tl.where((m != 0) & ((m < 0) != (b < 0)), m + b, m)
-
-
-@triton.jit
 def _signbit(x):
     if x.dtype == tl.float64:
         return x.to(tl.int64, bitcast=True) < 0
@@ -156,6 +139,24 @@ def _signbit(x):
 def _copysign(a, b):
     size = tl.abs(a)
     return tl.where(_signbit(b), -size, size)
+
+
+@triton.jit
+def _float_floordiv(a, b):
+    """Quotient rounded down, exact about whole quotients, a zero with the quotient's sign (as torch defines `//` for floats)."""
+    m = a % b
+    q = (a - m) / b
+    q = tl.where((m != 0) & ((m < 0) != (b < 0)), q - 1, q)
+    low = tl.floor(q)
+    low = tl.where(q - low > 0.5, low + 1, low)
+    low = tl.where(q == 0, _copysign(low, a / b), low)
+    return tl.where(b == 0, a / b, low)
+
+
+@triton.jit
+def _float_mod(a, b):
+    m = a % b
+    return tl.where((m != 0) & ((m < 0) != (b < 0)), m + b, m)
 
 
 @triton.jit
