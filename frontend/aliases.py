@@ -45,6 +45,35 @@ def aliases_bound(model: torch.nn.Module) -> Iterator[None]:
             hook.remove()
 
 
+@contextmanager
+def nothing_written(model: torch.nn.Module) -> Iterator[None]:
+    """RuntimeError where what runs meanwhile writes a tensor that the model holds, as tracing does with what it takes for a constant. Buffers, and
+    tensors held beside the registered ones, are as before then."""
+    kept = [*model.buffers(), *(tensor for _, _, tensor in _held_elsewhere(model))]
+    before = [(tensor, _version(tensor), tensor.detach().clone()) for tensor in kept]
+    versions = [_version(parameter) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        written = [(tensor, values) for tensor, version, values in before if _version(tensor) != version]
+        with torch.no_grad():
+            for tensor, values in written:
+                tensor.copy_(values)
+    if written or versions != [_version(parameter) for parameter in model.parameters()]:
+        raise RuntimeError("tracing the model writes its tensors")
+
+
+def also_held(model: torch.nn.Module) -> set[str]:
+    """Names of registered tensors whose memory, or a part of it, the model holds beside them too."""
+    memory = {tensor.untyped_storage()._cdata for _, _, tensor in _held_elsewhere(model)}
+    registered = (*model.named_parameters(), *model.named_buffers())
+    return {name for name, tensor in registered if tensor.untyped_storage()._cdata in memory}
+
+
+def _version(tensor: torch.Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
 def _held_elsewhere(model: torch.nn.Module) -> Iterator[tuple[Any, Any, torch.Tensor]]:
     """Tensors in plain attributes of modules, and in dicts, lists and objects there: the table that holds each, and its key."""
     seen: set[int] = set()

@@ -16,7 +16,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 
-from codesign.frontend.aliases import aliases_bound
+from codesign.frontend.aliases import aliases_bound, also_held, nothing_written
 from codesign.frontend.decompose import decomposed
 from codesign.frontend.flex_nodes import name_literals_of_functions
 from codesign.frontend.load import ModelSource
@@ -172,7 +172,8 @@ def traced_program(
         try:
             with warnings.catch_warnings(), torch.no_grad(), settings_kept(), _quiet():
                 warnings.simplefilter("ignore")
-                program, read_only = trace(source, dynamic_shapes)
+                with nothing_written(source.model):
+                    program, read_only = trace(source, dynamic_shapes)
                 exported = time.perf_counter()
                 name_literals_of_functions(program.graph_module)
                 program = decomposed(program, (table or decompositions)())
@@ -188,14 +189,24 @@ def traced_program(
     ) from reason
 
 
+class _Tracer(torch.fx.Tracer):
+    """Records what a model does to its buffers, where torch's own tracer does it to the model's and forgets it."""
+
+    proxy_buffer_attributes = True
+
+
 def _by_symbols(source: ModelSource, dynamic_shapes: Any) -> tuple[ExportedProgram, set[str]]:
-    """The module that `torch.fx.symbolic_trace` makes, exported; of the tensors that it has as attributes it has computed views and the like
-    already, so that what it reads of one that it writes is from before the write."""
-    traced = torch.fx.symbolic_trace(source.model)
+    """The module that `torch.fx` traces, exported; of tensors that it has as plain attributes it has computed views and the like already, so that
+    what it reads of one that it writes is from before the write."""
+    tracer = _Tracer()
+    graph = tracer.trace(source.model)
+    traced = torch.fx.GraphModule(tracer.root, graph)
     program = torch.export.export(
         traced, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=False
     )
-    return program, {str(node.target) for node in traced.graph.nodes if node.op == "get_attr"}
+    registered = {name for name, _ in (*source.model.named_parameters(), *source.model.named_buffers())}
+    held = {str(node.target) for node in traced.graph.nodes if node.op == "get_attr"} - registered
+    return program, held | also_held(source.model)
 
 
 def _check_unwritten(program: ExportedProgram, names: set[str]) -> None:
@@ -234,6 +245,8 @@ def place_of(error: BaseException) -> str | None:
 def advice(error: BaseException, dynamic: bool = True) -> str:
     """What to try, by the kind of reason; `dynamic`: the user gave dynamic_shapes."""
     text = f"{type(error).__name__} {error}".lower()
+    if "specialized integer from data-dependent" in text:
+        return "Python's int() of a tensor can't be followed: use the tensor itself, or its .item(), as the number"
     if "data-dependent" in text or "datadependent" in text or "guardondatadependent" in text:
         return "a branch or size depends on tensor values: use torch.where, torch.cond or torch._check"
     if "is mutated in the forward method" in text:

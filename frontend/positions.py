@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols, statically_known_true
 from torch.overrides import TorchFunctionMode
 
 NOTE = "slices of a known length at a place that data decides are taken to lie inside: one that does not is an error (PyTorch cuts it off)"
@@ -56,7 +57,7 @@ class _Positions(TorchFunctionMode):
         if name in ("__getitem__", "__setitem__") and isinstance(args[0], torch.Tensor):
             items = args[1] if isinstance(args[1], tuple) else (args[1],)
             if any(_by_data(item) for item in items) and all(_is_basic(item) for item in items):
-                part = args[0][self._known(args[0], items)]
+                part = self._part(args[0], items)
                 return part if name == "__getitem__" else _fill(part, args[2])
         if name == "narrow" and not kwargs and _by_data(args[2]):
             tensor, dim, start, length = args
@@ -87,19 +88,36 @@ class _Positions(TorchFunctionMode):
             self.read[key] = x, x.item()
         return self.read[key][1]
 
-    def _known(self, tensor: torch.Tensor, items: tuple[Any, ...]) -> tuple[Any, ...]:
-        """The brackets with numbers for tensors; of slices of a known length torch learns that they lie inside."""
+    def _part(self, tensor: torch.Tensor, items: tuple[Any, ...]) -> torch.Tensor:
+        """What is in the brackets, as a view; of slices of a known length torch learns that they lie inside, and a number that data decides is
+        a slice of length 1, whose dim goes: of a number that may count from the end torch would not know where its view starts."""
         used = sum(item is not None and item is not Ellipsis for item in items)
-        found, dim = [], 0
+        found, single, dim, place = [], list[int](), 0, 0
         for item in items:
             if item is Ellipsis:
-                dim = tensor.dim() - used + dim
-            if isinstance(item, slice):
-                found.append(self._slice(item, tensor.shape[dim]))
-            else:
-                found.append(self._number(item))
+                place += tensor.dim() - used
+                dim += tensor.dim() - used
+            known = self._slice(item, tensor.shape[dim]) if isinstance(item, slice) else self._number(item)
+            if _is_open(known):
+                known = self._from_the_start(item, known, tensor.shape[dim])
+                single.append(place)
+                known = slice(known, known + 1)
+            found.append(known)
             dim += item is not None and item is not Ellipsis
-        return tuple(found)
+            place += item is None or isinstance(known, slice)
+        part = tensor[tuple(found)]
+        for place in reversed(single):
+            part = part.squeeze(place)
+        return part
+
+    def _from_the_start(self, item: Any, number: Any, size: Any) -> Any:
+        """A place that may count from the end as one that counts from the start."""
+        if not statically_known_true(number >= 0):
+            at = item if isinstance(item, torch.Tensor) else torch.full((), number, dtype=torch.int64)
+            number = torch.where(at < 0, at + size, at).item()
+            torch._check(number >= 0)  # type: ignore[no-untyped-call]
+        torch._check(number < size)  # type: ignore[no-untyped-call]
+        return number
 
     def _slice(self, item: slice, size: Any) -> slice:
         start, stop, step = (self._number(end) for end in (item.start, item.stop, item.step))
@@ -144,8 +162,6 @@ def _is_basic(item: Any) -> bool:
 
 def _is_open(number: Any) -> bool:
     """Whether a number is made of some that data decides."""
-    from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
-
     return isinstance(number, torch.SymInt) and bool(free_unbacked_symbols(number))
 
 

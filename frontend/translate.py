@@ -44,6 +44,17 @@ _IGNORED = {
 """Checks of the program that torch adds; they compute nothing."""
 
 
+def _only_for_checks(graph: GraphModule) -> set[Node]:
+    """Numbers of which nothing but checks is made."""
+    unneeded: set[Node] = set()
+    for node in reversed(graph.graph.nodes):
+        is_number = isinstance(node.meta.get("val"), (torch.SymInt, torch.SymFloat, torch.SymBool))
+        if node.op == "call_function" and node.users and is_number:
+            if all(user in unneeded or str(user.target) in _IGNORED for user in node.users):
+                unneeded.add(node)
+    return unneeded
+
+
 @dataclass
 class Translation:
     """What translating one graph gives: the module under construction, and the value of every graph node."""
@@ -112,7 +123,7 @@ class Translation:
     # -- nodes ------------------------------------------------------------------------------------------------------
     def run(self, graph: GraphModule) -> Any:
         """Translate every node; gives the arguments of the graph's output, translated."""
-        unneeded = only_for_tables(graph, _IGNORED)
+        unneeded = only_for_tables(graph, _IGNORED) | _only_for_checks(graph)
         for node in graph.graph.nodes:
             if node in unneeded:
                 continue

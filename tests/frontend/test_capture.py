@@ -14,6 +14,7 @@ from codesign.frontend import capture
 from codesign.ir.core import tensor_type
 from codesign.ir.dtypes import BF16
 from codesign.ir.errors import CodesignError, UnsupportedError
+from codesign.ir.interpreter import evaluate
 from codesign.ir.tensor import Call, Compute, Constant, If, While
 from tests.frontend.checks import assert_close, assert_wellformed, check, run
 
@@ -235,6 +236,52 @@ def test_fallback_to_symbolic_trace_says_why(monkeypatch: pytest.MonkeyPatch) ->
     assert "this module cannot be exported" in captured.warnings[0]
     names = [op.constant for op in captured.module.main.body.ops if isinstance(op, Constant)]
     assert names == ["up.weight", "up.bias", "norm.weight", "norm.bias"]
+
+
+class Counting(nn.Module):
+    """Writes a buffer and reads a view of it before and after; `held`: a tensor that it has not registered is written as well."""
+
+    seen: torch.Tensor
+
+    def __init__(self, held: bool = False) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(4, 3))
+        self.other = [torch.zeros(3)] if held else []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        row = self.seen[1]
+        before = row * 2
+        self.seen.add_(1)
+        self.seen[1:3].mul_(x)
+        for other in self.other:
+            other.add_(1)
+        return before + row
+
+
+def test_fallback_to_symbolic_trace_records_what_is_done_to_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And does it to none of the model's own."""
+    original = torch.export.export
+
+    def refuse(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(module, Counting):
+            raise RuntimeError("this module cannot be exported")
+        return original(module, *args, **kwargs)
+
+    monkeypatch.setattr(torch.export, "export", refuse)
+    model = Counting()
+    captured = capture(model, (torch.full((3,), 2.0),))
+    assert captured.method == "torch.fx.symbolic_trace"
+    assert not model.seen.any()
+    results = evaluate(captured.module, captured.flatten_inputs((torch.full((3,), 5.0),)))
+    (written,) = captured.mutations
+    expected = model(torch.full((3,), 5.0))
+    torch.testing.assert_close(torch.from_numpy(results[written.position]), model.seen)
+    torch.testing.assert_close(captured.unflatten_outputs(results), expected)
+    model = Counting(held=True)
+    with pytest.raises(CodesignError, match="this module cannot be exported"):
+        capture(model, (torch.full((3,), 2.0),))
+    assert not model.seen.any()
+    assert not model.other[0].any()
 
 
 def test_what_cannot_be_captured_says_why_and_what_to_try() -> None:

@@ -34,6 +34,13 @@ WRITES: dict[str, Callable[..., Any]] = {
     "a part by narrow": lambda k, n, pos: k.narrow(1, pos.item(), 1).copy_(n),
 }
 
+PARTS: dict[str, Callable[..., Any]] = {
+    "a place of a row": lambda k, n, pos: k.__setitem__((-1, pos), n[0, 0]),
+    "a place twice": lambda k, n, pos: k.__setitem__((pos - 2, pos.item()), 3.0),
+    "a part of a place": lambda k, n, pos: k[:, pos].__setitem__(slice(1, 3), 3.0),
+}
+"""Writes into a part of a part: two writes each."""
+
 
 class Model(torch.nn.Module):
     def __init__(self, *functions: Callable[..., Any]) -> None:
@@ -58,14 +65,14 @@ def _inputs(place: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def test_values_at_other_places_than_the_example_s() -> None:
-    model = Model(*FORMS.values(), *map(_written, WRITES.values()))
+    model = Model(*FORMS.values(), *map(_written, [*WRITES.values(), *PARTS.values()]))
     captured = capture(model, _inputs(3))
-    assert sum(isinstance(op, Scatter) for op in captured.module.main.body.walk()) == len(WRITES)
+    assert sum(isinstance(op, Scatter) for op in captured.module.main.body.walk()) == len(WRITES) + 2 * len(PARTS)
     assert captured.module.symbols == {}
     for place in (3, 5):
         inputs = _inputs(place)
         found = evaluate(captured.module, captured.flatten_inputs(inputs))
-        for name, got, expected in zip((*FORMS, *WRITES), found, model(*inputs), strict=True):
+        for name, got, expected in zip((*FORMS, *WRITES, *PARTS), found, model(*inputs), strict=True):
             torch.testing.assert_close(torch.from_numpy(got), expected, msg=name)
 
 
@@ -78,6 +85,8 @@ def test_places_count_from_the_end_and_an_outside_is_an_error() -> None:
     torch.testing.assert_close(torch.from_numpy(found), before[:, 6] + n[:, 0])
     with pytest.raises(EvaluationError, match="reaches 8"):
         evaluate(captured.module, captured.flatten_inputs((k, n, torch.tensor(8))))
+    with pytest.raises(EvaluationError, match="reaches -1"):
+        evaluate(captured.module, captured.flatten_inputs((k, n, torch.tensor(-9))))
     (written,) = (op for op in captured.module.main.body.ops if isinstance(op, Scatter))
     assert written.within
 
@@ -94,3 +103,46 @@ def test_a_length_that_data_decides_is_refused_with_what_to_do(function: Callabl
     with pytest.raises(UnsupportedError, match="a size depends on") as caught:
         capture(Model(function), _inputs(3))
     assert "mask" in str(caught.value.hint)
+
+
+class _Moved(torch.nn.Module):
+    """Writes a buffer, moves the place on, and reads what it wrote."""
+
+    cache: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("cache", torch.arange(32.0).view(4, 8))
+
+    def forward(self, n: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
+        self.cache.masked_fill_(self.cache > 20, 0.0)
+        self.cache[:, pos] = n
+        pos.add_(1)
+        return self.cache[..., pos]
+
+
+def test_a_buffer_that_was_written_is_read_where_data_says() -> None:
+    model, pos = _Moved(), torch.tensor(5)
+    before = model.cache.clone()
+    captured = capture(model, (torch.ones(4), torch.tensor(2)))
+    assert captured.method.startswith("torch.export")
+    assert torch.equal(model.cache, before)
+    results = evaluate(captured.module, captured.flatten_inputs((torch.ones(4), pos)))
+    found = {m.name: torch.from_numpy(results[m.position]) for m in captured.mutations if m.kind == "buffer"}
+    expected = model(torch.ones(4), pos)
+    torch.testing.assert_close(captured.unflatten_outputs(results), expected)
+    torch.testing.assert_close(found["cache"], model.cache)
+
+
+def test_checks_of_numbers_are_no_arithmetic() -> None:
+    """Of both ends of a range at once."""
+
+    def function(k: torch.Tensor, n: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
+        start: Any = pos.item()
+        torch._check((start >= 0) & (start < 7))  # type: ignore[no-untyped-call]
+        return k[:, start] + n[:, 0]
+
+    captured = capture(Model(function), _inputs(3))
+    k, n, pos = _inputs(5)
+    (found,) = evaluate(captured.module, captured.flatten_inputs((k, n, pos)))
+    torch.testing.assert_close(torch.from_numpy(found), k[:, 5] + n[:, 0])
