@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence, Set
 
+from codesign.ir.analysis import contraction
 from codesign.ir.core import Value
 from codesign.ir.index import Bounds, Index, product
 from codesign.ir.location import Location
@@ -19,8 +20,8 @@ from codesign.passes.rebase import rebased
 from codesign.passes.views import inline
 
 WHOLE = 512
-"""Points along which one program may have all of a loop nest whose rows' statistics are results too: as wide as values of attention are (those
-of a latent, 512)."""
+"""Points along which one program may have all of a loop nest of which results lack the dim, statistics of rows or totals of blocks: as wide as
+values of attention are (those of a latent, 512). Not so of what a product sums over: each tile of its columns would make that again."""
 
 
 def tidy(computes: list[Compute], outputs: dict[Value, Value], location: Location, outer: Bounds) -> Group:
@@ -65,13 +66,14 @@ def _check_results(group: Group) -> None:
 def _check_nest(nest: list[Compute], provided: Set[Value]) -> None:
     outer = outer_dims(nest)
     wide = {dim.name: dim.extent for op in nest for dim in op.dims if dim.name in outer}
+    multiplied = {dim.name for op in nest if contraction(op) is not None for dim in op.reductions}
     for op in nest:
         if op.result in provided:
             mine = {dim.name for dim in op.dims}
             lacking = [name for name in wide if name not in mine]
             points = product(wide[name] for name in lacking)
-            along_reduced = mine - outer - {dim.name for dim in op.dims if dim.extent == 1}
-            if points != 1 and (along_reduced or not points.is_constant or points.constant > WHOLE):
+            operand = mine & multiplied - {dim.name for dim in op.dims if dim.extent == 1}
+            if points != 1 and (operand or not points.is_constant or points.constant > WHOLE):
                 dims = ", ".join(shown(name) for name in lacking if wide[name] != 1)
                 raise NotFusable(f"%{op.result.name} is also needed outside, and would be written again along {dims}")
 
