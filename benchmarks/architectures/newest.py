@@ -415,3 +415,38 @@ def masked_diffusion() -> Example:
         "noise": torch.rand(2, 10, 64) * 0.98 + 0.01,
         "remaining": torch.tensor([2, 3]),
     }
+
+
+class Recursions(nn.Module):
+    """One block for all depths, through which fewer tokens go each time: those that a router finds to need it (Bae et al.,
+    "Mixture-of-recursions", 2025, section 2.2, the choice by experts)."""
+
+    def __init__(self, width: int = 32, capacities: tuple[int, ...] = (12, 8, 4)) -> None:
+        super().__init__()
+        self.capacities = capacities
+        self.embedding = nn.Embedding(64, width)
+        self.block = nn.TransformerEncoderLayer(width, 4, 64, dropout=0.0, batch_first=True, norm_first=True)
+        self.routers = nn.ModuleList(nn.Linear(width, 1, bias=False) for _ in capacities)
+        self.norm, self.head = nn.RMSNorm(width), nn.Linear(width, 64, bias=False)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        x = self.embedding(input_ids)
+        here = torch.arange(x.shape[1], device=x.device).expand(x.shape[0], -1)
+        for router, capacity in zip(self.routers, self.capacities, strict=True):
+            now = x.gather(1, here[..., None].expand(-1, -1, x.shape[-1]))
+            gate, chosen = torch.sigmoid(router(now)).squeeze(-1).topk(capacity, dim=-1)
+            chosen, order = chosen.sort(dim=-1)
+            gate = gate.gather(1, order)
+            here = here.gather(1, chosen)
+            places = here[..., None].expand(-1, -1, x.shape[-1])
+            picked = x.gather(1, places)
+            later = here[:, :, None] < here[:, None, :]
+            done = self.block(picked, src_mask=later.repeat_interleave(4, 0))
+            x = x.scatter_add(1, places, gate[..., None] * (done - picked))
+        result: Tensor = self.head(self.norm(x))
+        return result
+
+
+@architecture
+def mixture_of_recursions() -> Example:
+    return Recursions(), {"input_ids": torch.randint(0, 64, (2, 12))}
