@@ -26,6 +26,9 @@ from codesign.passes.fusion.tidy import spread_apart, tidy, with_shared_loops
 from codesign.passes.rebase import Split, digits_asked_for, mixed_radix, rebased, redirected
 from codesign.passes.views import inline
 
+LARGEST = 1024
+"""Nodes of one scalar expression: what is longer keeps compilers and every later merge busy for longer than a launch is worth."""
+
 
 class _Clash(NotFusable):
     """A read of a producer that is not at the producer's own point; inlining the producer may help."""
@@ -154,11 +157,23 @@ def _with_inlined(
             for _ in range(len(inlined)):
                 if not any(read.source in inlined for read in body.reads()):
                     break
+                _check_size(body, inlined)
                 body = simplify_scalar(inline(body, inlined, op.bounds(outer)), Rewriting(op.bounds(outer)))
         return body
 
     copies, _ = rebased(second.computes, {}, {}, outer, change)
     return copies
+
+
+def _check_size(body: Scalar, inlined: Mapping[Value, Compute]) -> None:
+    """NotFusable where an expression with what it reads in place of the reads is too long."""
+    grown = sum(_nodes(inlined[read.source].body) for read in body.reads() if read.source in inlined)
+    if grown and (nodes := grown + _nodes(body)) > LARGEST:
+        raise NotFusable(f"an element would be one expression of {nodes:,} terms, where {LARGEST:,} are the most")
+
+
+def _nodes(body: Scalar) -> int:
+    return sum(1 for _ in body.walk())
 
 
 def _reading_inside(body: Scalar, inner: Mapping[Value, Value], bounds: Bounds) -> Scalar:
