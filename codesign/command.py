@@ -26,7 +26,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from codesign.ir.errors import CodesignError, ParseError
+from codesign.ir.errors import CodesignError, ParseError, raised_at
 
 INPUT_ERROR = 2
 INTERNAL_ERROR = 1
@@ -76,10 +76,9 @@ def run(application: typer.Typer, *, name: str) -> NoReturn:
         # the last resort: our own failure, never a bare traceback unless asked for
         if debug:
             traceback.print_exc()
-        place = traceback.extract_tb(error.__traceback__)[-1]
         errors.print("[bold red]internal failure:[/] ", end="")
         text = f"{type(error).__name__}: {' '.join(str(error).split()) or 'no message'}"
-        errors.print(f"{text} ({Path(place.filename).name}:{place.lineno}); run again with --debug", markup=False)
+        errors.print(f"{text} ({raised_at(error)}); run again with --debug", markup=False)
         sys.exit(INTERNAL_ERROR)
 
 

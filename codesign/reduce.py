@@ -17,7 +17,7 @@ import typer
 
 from codesign import command
 from codesign.ir.core import Module
-from codesign.ir.errors import CodesignError
+from codesign.ir.errors import CodesignError, failed
 from codesign.ir.text import parse, print_module
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -100,13 +100,23 @@ def _predicate(name: str) -> Callable[[Module], bool]:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a file of the user's may fail in any way
         raise CodesignError(f"--predicate {name}: {error}", hint="give package.module:function") from error
     if not callable(found):
         raise CodesignError(f"--predicate {name} is not a function", hint="give package.module:function")
 
+    answered = False
+
     def holds(candidate: Module) -> bool:
-        return bool(found(candidate))
+        nonlocal answered
+        try:
+            answer = bool(found(candidate))
+        except Exception as error:
+            if answered:  # it was not written for what is left of the module
+                return False
+            raise failed(f"--predicate {name}", error) from error
+        answered = True
+        return answer
 
     return holds
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from codesign.ir.errors import CodesignError
 from codesign.ir.index import Bounds, Index
 from codesign.ir.location import UNKNOWN, Location
 from codesign.ir.types import TensorType, TileType, Type
@@ -183,7 +184,9 @@ class Module:
 
     @property
     def main(self) -> Function:
-        """The function named `main`, or the only one."""
+        """The function named `main`, or the first one; CodesignError where there is none."""
+        if not self.functions:
+            raise CodesignError(f"{self.name} has no function", hint="a `func` at the tensor level is needed here")
         return self.functions["main"] if "main" in self.functions else next(iter(self.functions.values()))
 
     def bounds(self) -> Bounds:

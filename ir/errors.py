@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +25,18 @@ class CodesignError(Exception):
         if self.hint:
             text = f"{text}; {self.hint}"
         return " ".join(text.split())
+
+
+def raised_at(error: BaseException) -> str:
+    """`file.py:12`, the line that raised an exception."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}"
+
+
+def failed(what: str, error: Exception) -> CodesignError:
+    """The error that says that code of the user's failed, and on which line."""
+    text = f"{what} failed: {type(error).__name__}: {error}"
+    return CodesignError(text, place=raised_at(error), hint="see all of it by --debug")
 
 
 class ParseError(CodesignError):

@@ -12,16 +12,14 @@ import difflib
 import importlib
 import re
 import time
-import traceback
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from codesign.ir.core import Block, Function, Module, Op, Value
-from codesign.ir.errors import CodesignError
+from codesign.ir.errors import CodesignError, failed
 from codesign.passes.clone import clone_module
 from codesign.passes.context import Context
 
@@ -289,11 +287,8 @@ def _run(one: Pass, position: int, module: Module, context: Context) -> Module:
     except Exception as error:
         if isinstance(error, CodesignError) or not foreign:
             raise
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"pass {position + 1} ({one}) failed: {type(error).__name__}: {error}"
-        raise PassError(
-            text, place=f"{Path(last.filename).name}:{last.lineno}", hint="see all of it by --debug"
-        ) from error
+        said = failed(f"pass {position + 1} ({one})", error)
+        raise PassError(said.message, place=said.place, hint=said.hint) from error
     if not isinstance(result, Module):
         raise PassError(f"pass {position + 1} ({one}) returned {type(result).__name__}", hint="run returns the module")
     return result

@@ -304,7 +304,7 @@ def policy_named(name: str) -> FusionPolicy:
         if ":" in name:
             module, _, attribute = name.partition(":")
             return cast(FusionPolicy, getattr(importlib.import_module(module), attribute)())
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a file of the user's may fail in any way
         raise CodesignError(f"fusion policy {name!r} can't be loaded: {error}") from error
     known = sorted({*POLICIES, *found})
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known

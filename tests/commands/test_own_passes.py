@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from codesign import compile as command
+from tests.commands.invoke import run
 
 LAB = '''
 from dataclasses import dataclass
@@ -72,7 +74,37 @@ class Invalid(Pass):
     def run(self, module, context):
         del module.main.body.ops[-1]
         return module
+
+
+class Undecided:
+    """A fusion policy that fails."""
+
+    def decide(self, search):
+        raise KeyError("nothing to merge")
+
+
+class Unmade:
+    """A fusion policy that can't be made."""
+
+    def __init__(self):
+        raise ValueError("no table")
+
+
+def unsure(module):
+    """A predicate that fails."""
+    return module.functions["mian"]
+
+
+def whole(module):
+    """One that fails on smaller modules than the first."""
+    return bool(module.main.body.ops[1])
 '''
+
+CHAIN = """func @main(%x: f32[8]) {
+%y = compute f32[i: 8] { exp(%x[i]) }
+%z = compute f32[i: 8] { -%y[i] }
+return %z
+}"""
 
 MODEL = """
 import torch
@@ -135,3 +167,46 @@ def test_what_is_wrong_is_one_line(
     said = re.sub(r"pass \d+ ", "pass N ", " ".join(capsys.readouterr().err.split()))
     assert message in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["opt", "--passes", "fuse{policy=lab_of_passes:Undecided}"], "lab_of_passes.py:69: fusion policy 'lab_of_passes:Undecided' failed"),
+        (["opt", "--passes", "fuse{policy=lab_of_passes:Unmade}"], "fusion policy 'lab_of_passes:Unmade' can't be loaded: no table"),
+        (["opt", "--passes", "fuse{policy=:Unmade}"], "fusion policy ':Unmade' can't be loaded"),
+        (["reduce", "--predicate", "lab_of_passes:unsure"], "lab_of_passes.py:81: --predicate lab_of_passes:unsure failed: KeyError: 'mian'"),
+        (["reduce", "--predicate", "os.path:join"], "--predicate os.path:join failed: TypeError"),
+    ],
+)  # fmt: skip
+def test_what_of_the_users_fails_elsewhere_is_one_line(arguments: list[str], message: str, folder: Path) -> None:
+    (folder / "chain.tile").write_text(CHAIN, encoding="utf-8")
+    name, *options = arguments
+    done = run(name, "chain.tile", *options, cwd=folder)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_predicate_that_fails_on_what_is_left_does_not_hold_of_it(folder: Path) -> None:
+    (folder / "chain.tile").write_text(CHAIN, encoding="utf-8")
+    done = run("reduce", "chain.tile", "--predicate", "lab_of_passes:whole", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["ops_after"] == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["opt", "--verify-each", "--passes", "dce"],
+        ["opt", "--bisect", "--passes", "dce"],
+        ["reduce", "--passes", "dce"],
+        ["reduce", "--predicate", "lab_of_passes:whole"],
+    ],
+)
+def test_a_file_without_functions_is_refused_where_one_is_run(arguments: list[str], folder: Path) -> None:
+    (folder / "empty.tile").write_text("", encoding="utf-8")
+    name, *options = arguments
+    done = run(name, "empty.tile", *options, cwd=folder)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert "has no function" in done.stderr
