@@ -9,6 +9,7 @@ from math import prod
 from codesign.costmodel.dataflow.space import layout, worthwhile
 from codesign.costmodel.dataflow.target import Target
 from codesign.costmodel.dataflow.turns import turns
+from codesign.ir.errors import ScheduleError
 from codesign.ir.index import Index, index, minimum, product
 from codesign.ir.program import Loop, Set, Share, Statement
 from codesign.ir.schedule import Schedule
@@ -36,7 +37,7 @@ class Grid:
         every = target.cores if cores is None else max(1, min(cores, target.cores))
         self.parts: list[dict[str, int]] = [{} for _ in target.places]
         if every == target.cores:
-            self.parts = [_split(schedule, place, self.extents) for place, _ in target.places]
+            self.parts = [_split(schedule, place, count, self.extents) for place, count in target.places]
         self.whole = {name: prod(at.get(name, 1) for at in self.parts) for name in self.extents}
         self.split = [name for name, parts in self.whole.items() if parts > 1]
         self.cores = every if self.split else max(1, min(every, total))
@@ -133,8 +134,15 @@ class Grid:
         return Share(key, product(members))
 
 
-def _split(schedule: Schedule, place: str, extents: Mapping[str, int]) -> dict[str, int]:
-    """Parts by grid variable at a place, the slowest first; a dim that is not in the grid has one program, which no place splits."""
+def _split(schedule: Schedule, place: str, count: int, extents: Mapping[str, int]) -> dict[str, int]:
+    """Parts by grid variable at a place, the slowest first; a dim that is not in the grid has one program, which no place splits. ScheduleError
+    where the place's instances can't be dealt out evenly to the parts: two gangs would be one."""
     at = schedule.levels.get(place)
     given = {} if at is None else {grid_variable(dim): parts for dim, parts in at.split.items() if parts > 1}
-    return {name: given[name] for name in extents if name in given}
+    found = {name: given[name] for name in extents if name in given}
+    if count % prod(found.values()):
+        parts = prod(found.values())
+        raise ScheduleError(
+            f"levels.{place}: {parts} parts do not divide the {count} instances", hint="give a divisor of them"
+        )
+    return found

@@ -193,3 +193,13 @@ def test_a_search_takes_two_buffers_where_they_are_faster() -> None:
     one = Tuner(slow).predict(normalize(group), replace(tuned.schedule, levels=levels))
     assert tuned.seconds < one.seconds
     assert not any(at.stage for at in Tuner(MAIA).tune(group).schedule.levels.values())
+
+
+@pytest.mark.parametrize(("split", "place"), [(({"i": 3}, {"j": 2}), "cluster"), (({"i": 2}, {"j": 3}), "core")])
+def test_parts_that_do_not_divide_the_instances_are_refused(
+    split: tuple[dict[str, int], dict[str, int]], place: str
+) -> None:
+    """Two gangs would have one number, and wait for each other's members."""
+    kernel = tile(normalize(groups.gemm(192, 384, 64)).fusion, schedule(MAIA, {}, split=split))
+    with pytest.raises(ScheduleError, match=f"levels.{place}: 3 parts do not divide the"):
+        lower(kernel, MAIA)
