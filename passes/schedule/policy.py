@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.protocol import CostBatch
-from codesign.ir.errors import CodesignError
+from codesign.ir.errors import CodesignError, failed
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.passes.schedule.space import Ints, Space, unique_rows
 
@@ -316,7 +316,7 @@ def _factory(policy: str) -> Any:
         module, _, name = policy.partition(":")
         try:
             return getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # a file of the user's may fail in any way
             raise CodesignError(f"policy {policy!r}: {error}", hint="give package.module:Class") from error
     near = difflib.get_close_matches(policy, policy_names(), n=3, cutoff=0.3) or policy_names()
     raise CodesignError(f"unknown policy {policy!r}", hint=f"nearest: {', '.join(near)}; or package.module:Class")
@@ -327,6 +327,10 @@ def _instance(factory: Any, name: str, options: Mapping[str, Any]) -> Policy:
         made: Any = factory(**options)
     except TypeError as error:
         raise CodesignError(f"policy {name!r}: {error}", hint="options are arguments of its class") from error
+    except Exception as error:
+        if isinstance(error, CodesignError) or name in POLICIES:
+            raise
+        raise failed(f"policy {name!r}", error) from error
     if callable(getattr(made, "sample_relative", None)):  # as all samplers of Optuna have
         return _later("optuna_sampler", "adapted")(sampler=made)
     for method in ("start", "propose", "observe", "best"):

@@ -210,3 +210,17 @@ def test_a_file_without_functions_is_refused_where_one_is_run(arguments: list[st
     done = run(name, "empty.tile", *options, cwd=folder)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert "has no function" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ("lab_of_passes:Unmade", "lab_of_passes.py:76: policy 'lab_of_passes:Unmade' failed: ValueError: no table"),
+        (":Unmade", "policy ':Unmade': Empty module name; give package.module:Class"),
+    ],
+)
+def test_a_search_policy_that_can_not_be_made_is_one_line(
+    policy: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compiled(monkeypatch, "--no-verify", "--policy", policy) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
