@@ -187,9 +187,9 @@ def _run(
     schedules: Path | None,
     shown: _Shown,
 ) -> int:
-    from codesign.costmodel.machine import load_machine
+    from codesign.costmodel.machine import load_machines
 
-    machines = [load_machine(name) for name in targets]  # before the slow imports: a wrong name answers at once
+    machines = load_machines(targets)  # before the slow imports: a wrong name answers at once
     forms = _forms(shown.emit, machines)
     folder = command.output_directory(shown.output)
     to_stdout = bool(forms) and folder is None

@@ -37,9 +37,9 @@ def _experiment(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, nothing else.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:  # fmt: skip
-    from codesign.costmodel.machine import load_machine
+    from codesign.costmodel.machine import load_machines
 
-    machines = [load_machine(name) for name in target or ["h100_sxm"]]
+    machines = load_machines(target or ["h100_sxm"])
     for path in models:
         if not path.is_file():
             raise CodesignError("no such file" if not path.exists() else "not a file", place=str(path))

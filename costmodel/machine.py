@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -321,6 +322,21 @@ def as_shipped(machine: Machine) -> Machine:
 @lru_cache(maxsize=1)
 def _shipped() -> frozenset[str]:
     return frozenset(machine_names())
+
+
+def load_machines(names: Iterable[str]) -> list[Machine]:
+    """Load machines that one run tells apart by name; MachineError where two have the same."""
+    loaded: dict[str, str] = {}
+    machines = []
+    for given in names:
+        machine = load_machine(given)
+        if machine.name in loaded:
+            first = loaded[machine.name]
+            also = "is given twice" if first == given else f"and {first} are both named '{machine.name}'"
+            raise MachineError(f"machine {given} {also}; results go by the name, so give each file its own `name`")
+        loaded[machine.name] = given
+        machines.append(machine)
+    return machines
 
 
 @lru_cache(maxsize=128)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from codesign.command import Steps
 from codesign.costmodel import workloads
-from codesign.costmodel.machine import Machine, load_machine
+from codesign.costmodel.machine import Machine, load_machines
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostBatch, CostModel
 from codesign.costmodel.summary import KernelSummary
@@ -45,7 +45,7 @@ KINDS: dict[str, tuple[Callable[[str], KernelSummary], tuple[str, ...]]] = {
 def problems(plan: StudyPlan, steps: Steps | None = None) -> list[Problem]:
     """All problems of a study, those that are the same only once."""
     steps = steps or Steps(None)
-    machines = [load_machine(name) for name in plan.machines]
+    machines = load_machines(plan.machines)
     found: list[Problem] = []
     for machine in machines:
         for kernel in plan.kernels:
@@ -137,7 +137,7 @@ def whole_models(plan: StudyPlan, steps: Steps) -> Iterator[Problem]:
         path = Path(name)
         steps.step(f"capturing {path.name}")
         text = print_module(captured(path).captured.module)
-        for machine in (load_machine(name) for name in plan.machines):
+        for machine in load_machines(plan.machines):
             key = digest(["model", text, machine.model_dump_json(), sources_version(), foreign()])
             yield Problem(path.stem, machine.name, key, Space(()), _unpriced, target=machine, model=path)
 

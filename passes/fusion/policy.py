@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from codesign.ir.analysis import contraction
 from codesign.ir.core import Value
@@ -293,6 +293,15 @@ def fusion_policy(name: str) -> Callable[[Callable[[], FusionPolicy]], Callable[
     return enter
 
 
+def _made(name: str, factory: Any) -> FusionPolicy:
+    policy = factory()
+    if not callable(getattr(policy, "decide", None)):
+        raise CodesignError(
+            f"fusion policy {name!r} has no method decide", hint="see codesign.passes.fusion.policy.FusionPolicy"
+        )
+    return cast(FusionPolicy, policy)
+
+
 def policy_named(name: str) -> FusionPolicy:
     """A policy by its registered name, by entry point `codesign.fusion_policies`, or as `package.module:Class`."""
     if name in POLICIES:
@@ -300,10 +309,12 @@ def policy_named(name: str) -> FusionPolicy:
     found = {point.name: point for point in entry_points(group="codesign.fusion_policies")}
     try:
         if name in found:
-            return cast(FusionPolicy, found[name].load()())
+            return _made(name, found[name].load())
         if ":" in name:
             module, _, attribute = name.partition(":")
-            return cast(FusionPolicy, getattr(importlib.import_module(module), attribute)())
+            return _made(name, getattr(importlib.import_module(module), attribute))
+    except CodesignError:
+        raise
     except Exception as error:  # a file of the user's may fail in any way
         raise CodesignError(f"fusion policy {name!r} can't be loaded: {error}") from error
     known = sorted({*POLICIES, *found})

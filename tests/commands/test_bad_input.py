@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from codesign.command import run as run_application
+from codesign.costmodel.machine import MACHINE_FOLDER
 from tests.commands.invoke import ROOT, in_a_process, run
 
 GOOD_MODEL = """
@@ -33,6 +34,19 @@ def one_line_of_cause(result: subprocess.CompletedProcess[str], *fragments: str)
 
 def test_no_such_file(tmp_path: Path) -> None:
     one_line_of_cause(in_a_process("compile", "nowhere.py", cwd=tmp_path), "nowhere.py", "no such file")
+
+
+def test_two_machines_of_one_name(tmp_path: Path) -> None:
+    """Both would be `h100_sxm` in every report, and the folder of one would hold the other's files."""
+    (tmp_path / "model.py").write_text(GOOD_MODEL)
+    copied = (MACHINE_FOLDER / "h100_sxm.toml").read_text()
+    (tmp_path / "mine.toml").write_text(copied)
+    both = ("--target", "h100_sxm", "--target", "mine.toml")
+    one_line_of_cause(run("compile", "model.py", *both, cwd=tmp_path), "mine.toml and h100_sxm are both named")
+    experiment = run("experiment", "default", "canonicalize", "-m", "model.py", *both, cwd=tmp_path)
+    one_line_of_cause(experiment, "mine.toml and h100_sxm are both named")
+    again = run("compile", "model.py", "--target", "h100_sxm", "--target", "h100_sxm", cwd=tmp_path)
+    one_line_of_cause(again, "h100_sxm is given twice")
 
 
 def test_error_inside_model_names_its_line(tmp_path: Path) -> None:

@@ -360,6 +360,10 @@ def test_unknown_policies_and_prices() -> None:
         optimize(models.softmax(), pipeline="fuse{policy=greedi}")
     with pytest.raises(CodesignError, match="can't be loaded"):
         optimize(models.softmax(), pipeline="fuse{policy=no.such:Policy}")
+    with pytest.raises(CodesignError, match="policy 'collections:OrderedDict' has no method decide"):
+        optimize(models.softmax(), pipeline="fuse{policy=collections:OrderedDict}")
+    with pytest.raises(CodesignError, match="fusion policy 'operator:add' can't be loaded: add expected 2 arguments"):
+        optimize(models.softmax(), pipeline="fuse{policy=operator:add}")
     with pytest.raises(CodesignError, match="prices: tuned, roofline"):
         optimize(models.softmax(), pipeline="fuse{prices=guess}")
 
