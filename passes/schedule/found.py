@@ -13,7 +13,7 @@ from codesign.ir.schedule import NOTHING, Schedule
 from codesign.passes.normalize import Normalized
 from codesign.passes.schedule.context import Context
 from codesign.passes.schedule.large import programs_of_large_tiles
-from codesign.passes.schedule.policy import Policy
+from codesign.passes.schedule.policy import Policy, blamed, proposal
 from codesign.passes.schedule.space import Space
 from codesign.passes.tiling.cutting import Cutting
 
@@ -82,18 +82,22 @@ class Found:
 
 def search(policy: Policy, kernel_space: Space, context: Context) -> Schedule | None:
     """Run a policy on a space until it is done or the budget is spent; its best schedule."""
-    policy.start(kernel_space, context)
+    with blamed(policy):
+        policy.start(kernel_space, context)
     return go_on(policy, context)
 
 
 def go_on(policy: Policy, context: Context) -> Schedule | None:
     """The same for a policy that has begun."""
     while context.remaining > 0:
-        batch = policy.propose(min(context.remaining, 1 << 16))
+        batch = proposal(policy, min(context.remaining, 1 << 16))
         if batch is None:
             break
-        policy.observe(batch, context.evaluate(batch, getattr(policy, "wants", 0)))
-    return policy.best()
+        cost = context.evaluate(batch, getattr(policy, "wants", 0))
+        with blamed(policy):
+            policy.observe(batch, cost)
+    with blamed(policy):
+        return policy.best()
 
 
 class Recent:

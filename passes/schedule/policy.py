@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -40,6 +41,31 @@ class Policy(Protocol):
 
     def best(self) -> Schedule | None:
         """The best schedule seen that fits, if any."""
+
+
+@contextmanager
+def blamed(policy: Policy) -> Iterator[None]:
+    """What a policy of the user's does wrong meanwhile is one line with its place; what one of ours does is a fault of ours."""
+    try:
+        yield
+    except CodesignError:
+        raise
+    except Exception as error:
+        if type(policy).__module__.partition(".")[0] == "codesign":
+            raise
+        raise failed(f"policy {type(policy).__name__}", error) from error
+
+
+def proposal(policy: Policy, count: int) -> ScheduleBatch | None:
+    """What a policy proposes next, None when it is done; CodesignError when that is no batch."""
+    with blamed(policy):
+        batch: Any = policy.propose(count)
+    if batch is None or isinstance(batch, ScheduleBatch):
+        return batch
+    raise CodesignError(
+        f"policy {type(policy).__name__}: it proposed a {type(batch).__name__}, not a batch of schedules",
+        hint="space.batch(codes) makes one",
+    )
 
 
 class Tracking:
