@@ -71,7 +71,7 @@ def run(application: typer.Typer, *, name: str) -> NoReturn:
         if isinstance(error, _USAGE_ERROR):
             errors.print("[bold red]error:[/] ", end="")
             message = error.format_message()  # type: ignore[attr-defined]
-            errors.print(" ".join(message.split()) + f"; see `{name} --help`", markup=False)
+            errors.print(" ".join(message.split()).removesuffix(".") + f"; see `{name} --help`", markup=False)
             sys.exit(INPUT_ERROR)
         # the last resort: our own failure, never a bare traceback unless asked for
         if debug:

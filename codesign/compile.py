@@ -21,6 +21,7 @@ from codesign import command
 from codesign.ir.errors import CodesignError
 
 if TYPE_CHECKING:
+    from codesign.costmodel.ledger import Ledger
     from codesign.costmodel.machine import Machine
     from codesign.document import ModelDocument
     from codesign.pipeline import Compilation
@@ -218,7 +219,8 @@ def _run(
     aside = redirect_stdout(sys.stderr) if shown.as_json or to_stdout else nullcontext()  # what the user's model prints
     with aside, command.progress(not shown.as_json) as steps:
         captured = pipeline.capture(path, options, steps)
-        for machine in machines:
+    for machine in machines:
+        with aside, command.progress(not shown.as_json) as steps:
             compiled = pipeline.compile_for(captured, machine, options, steps)
             if len(shown.points) > 1:
                 compiled.document.at_sizes = prices_at(compiled.compiled, shown.points)
@@ -227,7 +229,9 @@ def _run(
                 made = artifacts.write(compiled, where, forms or artifacts.default_forms(machine))
                 claim(folder, made)
                 written.extend(made)
-            compilations.append(compiled)
+        compilations.append(compiled)
+        if not (to_stdout or shown.as_json):
+            _show(compiled, shown)
     if folder is not None:
         settle(folder, written)
     _write_beside(compilations, shown)
@@ -236,8 +240,10 @@ def _run(
             for form in sorted(forms):
                 for text in artifacts.texts(compiled, form).values():
                     typer.echo(text)
+    elif shown.as_json:
+        _print_json(compilations, shown)
     else:
-        _print(compilations, shown, folder)
+        _say_where(shown, folder)
     return command.INTERNAL_ERROR if any(failed(compiled.document) for compiled in compilations) else 0
 
 
@@ -259,35 +265,50 @@ def _of_target(path: Path, compiled: Compilation, compilations: list[Compilation
     return path if len(compilations) == 1 else path.with_suffix(f".{compiled.machine.name}{path.suffix}")
 
 
-def _print(compilations: list[Compilation], shown: _Shown, folder: Path | None) -> None:
-    """The documents, and the ledgers of the kernels to explain, as JSON or for people."""
+def _explained(compiled: Compilation, shown: _Shown) -> list[Ledger]:
+    """The ledgers of the kernels to explain."""
     from codesign.pipeline import explain
+
+    return [explain(compiled, name) for name in (compiled.kernels if "all" in shown.why else shown.why)]
+
+
+def _print_json(compilations: list[Compilation], shown: _Shown) -> None:
+    """The documents, with the ledgers in them."""
+    plain: list[Any] = [compiled.document.model_dump(mode="json") for compiled in compilations]
+    if shown.why:
+        for data, compiled in zip(plain, compilations, strict=True):
+            data["why"] = [ledger.to_json() for ledger in _explained(compiled, shown)]
+    command.print_json(plain[0] if len(plain) == 1 else plain)
+
+
+def _show(compiled: Compilation, shown: _Shown) -> None:
+    """One target's report, for people, as soon as there is one."""
     from codesign.report import report, sizes_table
 
-    ledgers = [[explain(c, name) for name in (c.kernels if "all" in shown.why else shown.why)] for c in compilations]
-    documents = [compiled.document for compiled in compilations]
-    if shown.as_json:
-        plain: list[Any] = [document.model_dump(mode="json") for document in documents]
-        if shown.why:
-            for data, found in zip(plain, ledgers, strict=True):
-                data["why"] = [ledger.to_json() for ledger in found]
-        command.print_json(plain[0] if len(plain) == 1 else plain)
-        return
-    console = Console(width=None if Console().is_terminal else 200)
-    for compiled, document, found in zip(compilations, documents, ledgers, strict=True):
-        report(document, console, limit=None if shown.all else 24)
-        if document.at_sizes:
-            console.print(sizes_table(document))
-        for edge in compiled.compiled.planned.edges if shown.edges else ():
-            console.print(str(edge), highlight=False, markup=False)
-        for ledger in found:
-            console.print(ledger.to_tree())
+    document, console = compiled.document, _console()
+    ledgers = _explained(compiled, shown)
+    report(document, console, limit=None if shown.all else 24)
+    if document.at_sizes:
+        console.print(sizes_table(document))
+    for edge in compiled.compiled.planned.edges if shown.edges else ():
+        console.print(str(edge), highlight=False, markup=False)
+    for ledger in ledgers:
+        console.print(ledger.to_tree())
+    sys.stdout.flush()
+
+
+def _say_where(shown: _Shown, folder: Path | None) -> None:
+    console = _console()
     if folder is not None:
         console.print(f"files are in {folder}", highlight=False)
     if shown.page is not None:
         console.print(f"the page is {shown.page}", highlight=False)
     if shown.trace is not None:
         console.print(f"the trace is {shown.trace}", highlight=False)
+
+
+def _console() -> Console:
+    return Console(width=None if Console().is_terminal else 200)
 
 
 def failed(document: ModelDocument) -> bool:

@@ -6,7 +6,7 @@ import difflib
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -210,4 +210,5 @@ def explain(compilation: Compilation, kernel: str) -> Ledger:
     if tuned.reported is not None:
         model = informed(model, {tuned.schedule: tuned.reported})
     sizes = tuned.summary.sizes(compilation.document.symbols)
-    return ledger(tuned.summary, compilation.machine, ScheduleBatch.of(schedules), 0, model, sizes)
+    found = ledger(tuned.summary, compilation.machine, ScheduleBatch.of(schedules), 0, model, sizes)
+    return replace(found, kernel=kernel)  # as the report calls it

@@ -339,45 +339,69 @@ def load_machines(names: Iterable[str]) -> list[Machine]:
     return machines
 
 
-@lru_cache(maxsize=128)
 def load_machine(name: str) -> Machine:
-    """Load a machine by its name or by the path of a TOML file.
+    """Load a machine by its name or by the path of a TOML file, which is read each time: the same machine as before while it says the same.
 
     Raises MachineError with the nearest names for an unknown name, and with the path of the bad field for a malformed
     file.
     """
+    if name in _shipped():
+        return _of_the_shipped(name)
+    path = Path(name)
+    if path.suffix != ".toml":
+        near = difflib.get_close_matches(name, machine_names(), n=3, cutoff=0.4) or machine_names()
+        raise MachineError(f"unknown machine '{name}'; nearest: {', '.join(near)} (or give the path of a .toml file)")
+    if path.is_dir():
+        raise MachineError(f"{path}: a folder, not a machine file")
+    if not path.is_file():
+        raise MachineError(f"no such machine file: {path}")
+    text = _text_of(path)
+    beside = _parsed(path, text).get("calibration")
+    origin = path.name if path.parent == MACHINE_FOLDER else str(path)
+    return _made(path, origin, text, _calibration(path, beside) if isinstance(beside, str) else None)
+
+
+@lru_cache(maxsize=128)
+def _of_the_shipped(name: str) -> Machine:
     path = MACHINE_FOLDER / f"{name}.toml"
-    if name not in machine_names():
-        path = Path(name)
-        if path.suffix != ".toml":
-            near = difflib.get_close_matches(name, machine_names(), n=3, cutoff=0.4) or machine_names()
-            raise MachineError(
-                f"unknown machine '{name}'; nearest: {', '.join(near)} (or give the path of a .toml file)"
-            )
-        if path.is_dir():
-            raise MachineError(f"{path}: a folder, not a machine file")
-        if not path.is_file():
-            raise MachineError(f"no such machine file: {path}")
+    return _made(path, path.name, _text_of(path), None)
+
+
+@lru_cache(maxsize=32)
+def _made(path: Path, origin: str, text: str, calibration: str | None) -> Machine:
+    """The machine of a file's text and of the text of the calibration that it names."""
+    data = _parsed(path, text)
+    if calibration is not None:
+        data["calibration"] = json.loads(calibration)
+    return _validated(data, origin)
+
+
+def _text_of(path: Path) -> str:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except tomllib.TOMLDecodeError as error:
-        raise MachineError(f"{path}: not valid TOML: {error}") from None
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise MachineError(f"{path}: not a text file") from None
+    except OSError as error:
+        raise MachineError(f"{path}: cannot be read: {error}") from None
+
+
+def _parsed(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise MachineError(f"{path}: not valid TOML: {error}") from None
     except RecursionError:
         raise MachineError(f"{path}: tables or lists nested too deep") from None
-    except (OSError, ValueError) as error:  # Python refuses integers of thousands of digits
+    except ValueError as error:  # Python refuses integers of thousands of digits
         raise MachineError(f"{path}: cannot be read: {error}") from None
-    if isinstance(beside := data.get("calibration"), str):
-        data["calibration"] = _calibration(path, beside)
-    return _validated(data, path.name if path.parent == MACHINE_FOLDER else str(path))
 
 
-def _calibration(path: Path, name: str) -> dict[str, Any]:
-    """The calibration that a machine file names; MachineError where there is none."""
+def _calibration(path: Path, name: str) -> str:
+    """The text of the calibration that a machine file names; MachineError where there is none."""
     file = path.parent / name
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        found = json.loads(text)
     except OSError:
         raise MachineError(
             f"{path}: calibration: no such file: {file}", hint="codesign.calibrate -o writes it"
@@ -386,4 +410,4 @@ def _calibration(path: Path, name: str) -> dict[str, Any]:
         raise MachineError(f"{path}: calibration: {file} is not a JSON document") from None
     if not isinstance(found, dict):
         raise MachineError(f"{path}: calibration: {file} is not a calibration file")
-    return found
+    return text

@@ -17,6 +17,7 @@ from codesign.ir.errors import CodesignError
 from codesign.lab.board import HEADS, Leaderboard, cells, read_leaderboard
 from codesign.lab.choices import Engine, Jobs, RayAddress
 from codesign.lab.plan import read_plan
+from codesign.report import counted
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 
@@ -156,7 +157,11 @@ def _give(board: Leaderboard, as_json: bool, report: Path | None, *, quiet: bool
         command.print_json(board.model_dump(mode="json"))
     elif not quiet:
         console = Console(width=None if Console().is_terminal else 160)
-        table = Table(box=None, title=f"{board.study}: {len(board.problems)} problems", title_justify="left")
+        table = Table(
+            box=None,
+            title=f"{board.study}: {counted(len(board.problems), 'problem', 'problems')}",
+            title_justify="left",
+        )
         for position, head in enumerate(HEADS):
             table.add_column(head, justify="left" if position < 2 else "right")
         for row in board.rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from codesign.lab import figures
 from codesign.lab.board import HEADS, Leaderboard, cells
 from codesign.lab.page import Section, page, picture, table
+from codesign.report import counted
 
 
 def study_page(board: Leaderboard) -> str:
@@ -30,7 +31,7 @@ def study_page(board: Leaderboard) -> str:
     sections.append(
         Section("Problems", [], [table("Problems", ["kernel and machine"], [[name] for name in board.problems])])
     )
-    lead = [f"{len(board.problems)} problems, {len(board.rows)} policies and budgets."]
+    lead = [f"{counted(len(board.problems), 'problem', 'problems')}, {len(board.rows)} policies and budgets."]
     if board.unfinished:
         lead.append(f"{board.unfinished} runs are not done yet and not counted.")
     if board.command:

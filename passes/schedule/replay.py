@@ -70,8 +70,12 @@ def read_schedules(path: Path) -> Schedules:
             ) from None
     schedules = Schedules({})
     for name, entry in data.items():
+        if not isinstance(entry, dict):
+            raise ScheduleError(
+                "a schedule is a JSON object", place=f"{path}: {name}", hint="give a schedules.json or plan.json of -o"
+            )
         try:
-            if isinstance(entry, dict) and "structure" in entry:
+            if "structure" in entry:
                 structure = entry.pop("structure")
                 if not isinstance(structure, str):
                     raise ScheduleError("`structure` is not a text", hint="leave it out to replay by name")

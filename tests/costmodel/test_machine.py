@@ -237,3 +237,19 @@ def test_a_machine_file_takes_the_calibration_that_it_names(tmp_path: Path) -> N
     (tmp_path / "mine.json").unlink()
     with pytest.raises(MachineError, match="no such file"):
         machine(4)
+
+
+def test_a_file_that_was_edited_is_read_again(tmp_path: Path) -> None:
+    """And the calibration beside it; while both say the same it is the same machine."""
+    path = tmp_path / "mine.toml"
+    text = (MACHINE_FOLDER / "h100_sxm.toml").read_text()
+    path.write_text(text)
+    first = load_machine(str(path))
+    assert load_machine(str(path)) is first
+    path.write_text(text.replace("power_watts = { value = 700", "power_watts = { value = 350"))
+    powers = [dict(figures_of(machine))["power_watts"].value for machine in (first, load_machine(str(path)))]
+    assert powers == [700, 350]
+    path.write_text('calibration = "mine.json"\n' + text)
+    for value in (1.0, 2.0):
+        (tmp_path / "mine.json").write_text(json.dumps({"marked": value}))
+        assert load_machine(str(path)).calibration == {"marked": value}

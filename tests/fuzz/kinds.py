@@ -101,7 +101,6 @@ def _machine(rng: random.Random) -> bytes:
 
 def read_machine(data: bytes) -> None:
     """A machine file; every figure that it gives is finite."""
-    load_machine.cache_clear()
     load_machine(str(_file(data, ".toml")))
 
 
