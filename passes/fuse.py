@@ -45,6 +45,10 @@ class Fuse(FunctionPass, Pass):
     beside: bool = True
     explain: bool = False
 
+    def __post_init__(self) -> None:
+        if self.chain < 0:
+            raise CodesignError(f"fuse: chain={self.chain}: a number of products, 0 or more")
+
     def run_block(self, module: Module, block: Block, context: Context) -> None:
         write_values_apart(block, module.bounds())
         if not any(isinstance(op, Compute) for op in block.ops):

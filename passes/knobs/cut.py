@@ -16,7 +16,7 @@ from codesign.passes.tiling.cutting import WHOLE, Cutting
 from codesign.passes.tiling.tail import Tail
 
 STRIPS = "strips"
-TAIL = re.compile(r"tail (\w+) (\d+)")
+TAIL = re.compile(r"tail (\w+) (\d{1,18})")
 
 
 @register

@@ -356,6 +356,8 @@ def test_repeated_layers_are_priced_once_and_fused_alike() -> None:
 
 
 def test_unknown_policies_and_prices() -> None:
+    with pytest.raises(CodesignError, match="fuse: chain=-1: a number of products, 0 or more"):
+        optimize(models.softmax(), pipeline="fuse{chain=-1}")
     with pytest.raises(CodesignError, match="unknown fusion policy 'greedi'; nearest: greedy"):
         optimize(models.softmax(), pipeline="fuse{policy=greedi}")
     with pytest.raises(CodesignError, match="can't be loaded"):
