@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,10 +35,24 @@ def raised_at(error: BaseException) -> str:
     return f"{Path(last.filename).name}:{last.lineno}"
 
 
-def failed(what: str, error: Exception) -> CodesignError:
+def failed(what: str, error: Exception, kind: type[CodesignError] | None = None) -> CodesignError:
     """The error that says that code of the user's failed, and on which line."""
     text = f"{what} failed: {type(error).__name__}: {error}"
-    return CodesignError(text, place=raised_at(error), hint="see all of it by --debug")
+    return (kind or CodesignError)(text, place=raised_at(error), hint="see all of it by --debug")
+
+
+@contextmanager
+def blamed(what: str, code: object, kind: type[CodesignError] | None = None) -> Iterator[None]:
+    """What code of the user's (a class, or an object of one) does wrong meanwhile is one line with its place; what code of ours does is a fault
+    of ours, and a CodesignError says already what it is."""
+    try:
+        yield
+    except CodesignError:
+        raise
+    except Exception as error:
+        if code.__module__.startswith("codesign."):
+            raise
+        raise failed(what, error, kind) from error
 
 
 class ParseError(CodesignError):

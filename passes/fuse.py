@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from codesign.ir.core import Block, Module
-from codesign.ir.errors import CodesignError, failed
+from codesign.ir.errors import CodesignError, blamed
 from codesign.ir.index import Bounds
 from codesign.ir.tensor import Compute
 from codesign.passes.context import Context, Pricer
@@ -15,7 +15,7 @@ from codesign.passes.fusion import beam, chains, exhaustive  # noqa: F401 (polic
 from codesign.passes.fusion.explain import edges
 from codesign.passes.fusion.graph import GroupGraph
 from codesign.passes.fusion.kept import block_key, replayed
-from codesign.passes.fusion.policy import FusionPolicy, FusionSearch, lay_side_by_side, policy_named
+from codesign.passes.fusion.policy import FusionSearch, lay_side_by_side, policy_named
 from codesign.passes.fusion.pricing import RooflinePricer
 from codesign.passes.manager import FunctionPass, Pass, register
 from codesign.passes.schedule.tuner import Tuner
@@ -72,7 +72,8 @@ class Fuse(FunctionPass, Pass):
                 below=context.below,
                 least=context.least,
             )
-            _decide(policy, self.policy, search)
+            with blamed(f"fusion policy {self.policy!r}", policy):
+                policy.decide(search)
             if self.beside and self.policy != "none":
                 lay_side_by_side(search)
             graph = search.graph
@@ -82,16 +83,6 @@ class Fuse(FunctionPass, Pass):
                 kept.put("fusion", key, search.steps)
         graph.write(block)
         write_in_groups(block, updates_of(module, block))
-
-
-def _decide(policy: FusionPolicy, name: str, search: FusionSearch) -> None:
-    """Have a policy merge groups; CodesignError, with the line that failed, for one from outside that fails."""
-    try:
-        policy.decide(search)
-    except Exception as error:
-        if isinstance(error, CodesignError) or type(policy).__module__.startswith("codesign."):
-            raise
-        raise failed(f"fusion policy {name!r}", error) from error
 
 
 def pricer_of(context: Context, prices: str, bounds: Bounds) -> Pricer:

@@ -19,7 +19,7 @@ from importlib.metadata import entry_points
 from typing import Any, ClassVar, Protocol
 
 from codesign.ir.core import Block, Function, Module, Op, Value
-from codesign.ir.errors import CodesignError, failed
+from codesign.ir.errors import CodesignError, blamed
 from codesign.passes.clone import clone_module
 from codesign.passes.context import Context
 
@@ -281,14 +281,8 @@ class PassManager:
 
 def _run(one: Pass, position: int, module: Module, context: Context) -> Module:
     """What the pass leaves; PassError, with the line that failed, for one from outside that fails or gives no module."""
-    foreign = not type(one).__module__.startswith("codesign.")
-    try:
+    with blamed(f"pass {position + 1} ({one})", one, PassError):
         result = one.run(module, context)
-    except Exception as error:
-        if isinstance(error, CodesignError) or not foreign:
-            raise
-        said = failed(f"pass {position + 1} ({one})", error)
-        raise PassError(said.message, place=said.place, hint=said.hint) from error
     if not isinstance(result, Module):
         raise PassError(f"pass {position + 1} ({one}) returned {type(result).__name__}", hint="run returns the module")
     return result

@@ -18,7 +18,7 @@ from codesign.lab.database import GLANCE, Stretch
 from codesign.lab.prices import Prices, masked, plain
 from codesign.lab.problem import Floats, Problem
 from codesign.passes.schedule.context import Context
-from codesign.passes.schedule.policy import Policy, blamed, proposal
+from codesign.passes.schedule.policy import Policy, asked, proposal
 from codesign.passes.schedule.space import Ints
 
 CHUNK = 1 << 18
@@ -175,7 +175,7 @@ class Arena(Context):
 def compete(policy: Policy, arena: Arena) -> Mapping[str, Any]:
     """Let a policy search until it is done or its budget is spent; the result in short. What is new at the end is still to be taken."""
     started = time.perf_counter()
-    with blamed(policy):
+    with asked(policy):
         policy.start(arena.problem.space, arena)
     own = time.perf_counter() - started
     while not arena.exhausted:
@@ -186,7 +186,7 @@ def compete(policy: Policy, arena: Arena) -> Mapping[str, Any]:
             break
         cost = arena.evaluate(batch)
         started = time.perf_counter()
-        with blamed(policy):
+        with asked(policy):
             policy.observe(batch, cost)
         own += time.perf_counter() - started
         arena.mark(own)

@@ -13,7 +13,7 @@ from codesign.ir.schedule import NOTHING, Schedule
 from codesign.passes.normalize import Normalized
 from codesign.passes.schedule.context import Context
 from codesign.passes.schedule.large import programs_of_large_tiles
-from codesign.passes.schedule.policy import Policy, blamed, proposal
+from codesign.passes.schedule.policy import Policy, asked, proposal
 from codesign.passes.schedule.space import Space
 from codesign.passes.tiling.cutting import Cutting
 
@@ -82,7 +82,7 @@ class Found:
 
 def search(policy: Policy, kernel_space: Space, context: Context) -> Schedule | None:
     """Run a policy on a space until it is done or the budget is spent; its best schedule."""
-    with blamed(policy):
+    with asked(policy):
         policy.start(kernel_space, context)
     return go_on(policy, context)
 
@@ -94,9 +94,9 @@ def go_on(policy: Policy, context: Context) -> Schedule | None:
         if batch is None:
             break
         cost = context.evaluate(batch, getattr(policy, "wants", 0))
-        with blamed(policy):
+        with asked(policy):
             policy.observe(batch, cost)
-    with blamed(policy):
+    with asked(policy):
         return policy.best()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.protocol import CostBatch
-from codesign.ir.errors import CodesignError, failed
+from codesign.ir.errors import CodesignError, blamed
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.passes.schedule.space import Ints, Space, unique_rows
 
@@ -43,22 +43,14 @@ class Policy(Protocol):
         """The best schedule seen that fits, if any."""
 
 
-@contextmanager
-def blamed(policy: Policy) -> Iterator[None]:
-    """What a policy of the user's does wrong meanwhile is one line with its place; what one of ours does is a fault of ours."""
-    try:
-        yield
-    except CodesignError:
-        raise
-    except Exception as error:
-        if type(policy).__module__.partition(".")[0] == "codesign":
-            raise
-        raise failed(f"policy {type(policy).__name__}", error) from error
+def asked(policy: Policy) -> AbstractContextManager[None]:
+    """While a policy is asked: what one of the user's does wrong is blamed on it."""
+    return blamed(f"policy {type(policy).__name__}", policy)
 
 
 def proposal(policy: Policy, count: int) -> ScheduleBatch | None:
     """What a policy proposes next, None when it is done; CodesignError when that is no batch."""
-    with blamed(policy):
+    with asked(policy):
         batch: Any = policy.propose(count)
     if batch is None or isinstance(batch, ScheduleBatch):
         return batch
@@ -349,14 +341,11 @@ def _factory(policy: str) -> Any:
 
 
 def _instance(factory: Any, name: str, options: Mapping[str, Any]) -> Policy:
-    try:
-        made: Any = factory(**options)
-    except TypeError as error:
-        raise CodesignError(f"policy {name!r}: {error}", hint="options are arguments of its class") from error
-    except Exception as error:
-        if isinstance(error, CodesignError) or name in POLICIES:
-            raise
-        raise failed(f"policy {name!r}", error) from error
+    with blamed(f"policy {name!r}", factory):
+        try:
+            made: Any = factory(**options)
+        except TypeError as error:
+            raise CodesignError(f"policy {name!r}: {error}", hint="options are arguments of its class") from error
     if callable(getattr(made, "sample_relative", None)):  # as all samplers of Optuna have
         return _later("optuna_sampler", "adapted")(sampler=made)
     for method in ("start", "propose", "observe", "best"):
