@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -142,17 +142,35 @@ class Selective(CostModel, Protocol):
 
 def joined(parts: list[CostBatch], order: np.ndarray[tuple[int], np.dtype[np.intp]]) -> CostBatch:
     """Batches of one kernel as one, its rows in the given order."""
-
-    def rows(columns: list[Any]) -> Any:
-        whole = columns[0] if len(columns) == 1 else np.concatenate(columns)
-        return whole.T.take(order, axis=-1).T  # what lies together stays together
-
     arrays: dict[str, Any] = {}
     for entry in fields(CostBatch):
         if isinstance(getattr(parts[0], entry.name), np.ndarray):
-            arrays[entry.name] = rows([getattr(part, entry.name) for part in parts])
-    details = {}
-    for name in parts[0].details:
-        details[name] = rows([np.broadcast_to(part.details[name], (len(part),)) for part in parts])
+            arrays[entry.name] = _rows([getattr(part, entry.name) for part in parts], order)
     remarks = tuple(dict.fromkeys(remark for part in parts for remark in part.remarks))
-    return replace(parts[0], **arrays, details=details, remarks=remarks)
+    return replace(parts[0], **arrays, details=_Joined(parts, order), remarks=remarks)
+
+
+def _rows(columns: list[Any], order: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Any:
+    whole = columns[0] if len(columns) == 1 else np.concatenate(columns)
+    return whole.T.take(order, axis=-1).T  # what lies together stays together
+
+
+class _Joined(Mapping[str, npt.NDArray[Any]]):
+    """Details of joined batches, each put in order when it is asked for: searches ask for few of them."""
+
+    def __init__(self, parts: list[CostBatch], order: np.ndarray[tuple[int], np.dtype[np.intp]]) -> None:
+        self._parts = [(part.details, len(part)) for part in parts]
+        self._order = order
+        self._made: dict[str, npt.NDArray[Any]] = {}
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        if name not in self._made:
+            columns = [np.broadcast_to(details[name], (count,)) for details, count in self._parts]
+            self._made[name] = _rows(columns, self._order)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts[0][0])
+
+    def __len__(self) -> int:
+        return len(self._parts[0][0])

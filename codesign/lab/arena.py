@@ -15,6 +15,7 @@ from codesign.costmodel.protocol import CostBatch
 from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import ScheduleBatch
 from codesign.lab.database import GLANCE, Stretch
+from codesign.lab.memory import keep_freed_memory
 from codesign.lab.prices import Prices, masked, plain
 from codesign.lab.problem import Floats, Problem
 from codesign.passes.schedule.context import Context
@@ -174,6 +175,7 @@ class Arena(Context):
 
 def compete(policy: Policy, arena: Arena) -> Mapping[str, Any]:
     """Let a policy search until it is done or its budget is spent; the result in short. What is new at the end is still to be taken."""
+    keep_freed_memory()
     started = time.perf_counter()
     with asked(policy):
         policy.start(arena.problem.space, arena)

@@ -16,11 +16,14 @@ import pytest
 pytest.importorskip("sqlalchemy")
 from codesign.ir.errors import CodesignError
 from codesign.lab.contest import open_study
+from codesign.lab.database import GLANCE, Stretch
 from codesign.lab.export import rows
 from codesign.lab.laboratory import Database, make_plan, read_plan, run_study
 from codesign.lab.measured import cache_text
+from codesign.lab.prices import COLUMNS, Prices, price_all
 from tests.codesign.lab.studies import bowl, measured, plan_file
 
+RESULT = {"evaluations": 2, "best": 0.25, "policy_seconds": 0.1, "allowed": None}
 FORK = multiprocessing.get_context("fork")
 SLOW = """
 import time
@@ -79,8 +82,6 @@ def test_a_run_that_was_stopped_goes_on_without_pricing_again(tmp_path: Path) ->
     run = database.claim("study")
     assert run is not None
     (stretch,) = whole.stretches(run.key)
-    from codesign.lab.database import Stretch
-
     batches = [16, 16]  # generations that were recorded
     database.add(run.key, [Stretch(0, stretch.numbers[:32], stretch.seconds[:32], [(n, 0.1) for n in batches])])
     study.do(run)
@@ -125,6 +126,51 @@ def test_a_claimed_run_is_free_again_only_when_its_process_is_gone(tmp_path: Pat
     assert other.claim("study") is not None
     with pytest.raises(CodesignError, match="taken this run over"):
         database.add(claimed.key, [])
+
+
+@pytest.mark.parametrize("largest", [100, (1 << 31) - 1, 1 << 31, 1 << 40])
+def test_rows_are_read_back_whatever_their_numbers_and_as_earlier_versions_wrote_them(
+    largest: int, tmp_path: Path
+) -> None:
+    plan = make_plan({"policies": ["random"], "kernels": ["add.8x8"], "seeds": 1, "budget": 20})
+    database = Database(tmp_path / "s.db")
+    open_study(plan, database, made=[bowl()])
+    run = database.claim("study")
+    assert run is not None
+    numbers, seconds = np.array([largest, GLANCE, 3]), np.array([0.5, np.inf, 0.25])
+    database.finish(run.key, RESULT, [Stretch(0, numbers, seconds, [(3, 0.1)])])
+    database.close()
+    for earlier in (False, True):
+        if earlier:
+            with sqlite3.connect(tmp_path / "s.db") as base:
+                base.execute("UPDATE batches SET numbers = ?", (numbers.astype("<i8").tobytes(),))
+        (found,) = Database(tmp_path / "s.db", read_only=True).stretches(run.key)
+        assert found.numbers.tolist() == numbers.tolist()
+        assert found.seconds.tolist() == seconds.tolist()
+
+
+def test_runs_that_wait_are_claimed_before_those_of_processes_that_died(tmp_path: Path) -> None:
+    plan = make_plan({"policies": ["random"], "kernels": ["add.8x8"], "seeds": 3})
+    database, other = Database(tmp_path / "s.db"), Database(tmp_path / "s.db")
+    other.owner = f"{database.owner.rpartition(':')[0]}:{1 << 30}"  # no process has this number
+    open_study(plan, database, made=[bowl()])
+    left = other.claim("study")
+    assert left is not None
+    claimed = [database.claim("study") for _ in range(3)]
+    assert [run.key for run in claimed[:2] if run] == sorted({r.key for r in database.runs("study")} - {left.key})
+    assert claimed[2] is not None
+    assert claimed[2].key == left.key
+    assert database.claim("study", besides={run.key for run in claimed if run}) is None
+
+
+def test_all_prices_of_a_space_are_kept_as_they_are() -> None:
+    prices = price_all(bowl())
+    assert not np.isfinite(prices.seconds).all()
+    kept = Prices.decoded(prices.encoded())
+    assert kept.numbers.tolist() == prices.numbers.tolist()
+    assert kept.cost.term_names == prices.cost.term_names
+    for name in (*COLUMNS, "reason"):
+        np.testing.assert_array_equal(getattr(kept.cost, name), getattr(prices.cost, name))
 
 
 @pytest.mark.parametrize("text", [b"", b"not a database at all, but text" * 50, b"SQLite format 3\0" + b"\xff" * 4096])
