@@ -140,8 +140,10 @@ class _Blocks:
 
 
 def issuing(w: Work, issued: Issued) -> Work:
-    """The work of a block with what its loads and stores issue."""
-    return replace(w, integer=w.integer + issued.integer_slots, request_clocks=issued.request_clocks)
+    """The work of a block with what its code issues beside that."""
+    lanes = {name: getattr(w, name) + slots for name, slots in issued.repeated.items()}
+    lanes["integer"] = lanes.get("integer", w.integer) + issued.integer_slots
+    return replace(w, **lanes, request_clocks=issued.request_clocks, tensor={**w.tensor, **issued.multiply_adds})
 
 
 def _refused(structure: Structure) -> tuple[Work, Held]:

@@ -7,6 +7,7 @@ take beside them, follows from the generator's layouts and pipelining.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from codesign.costmodel.generators import generator_of
@@ -31,10 +32,17 @@ class Held(NamedTuple):
 
 
 class Issued(NamedTuple):
-    """What the loads and stores of a block issue: clocks of the load/store path, and slots of guards and addresses on the integer lanes."""
+    """What the code of a block issues beside the operations that its text says.
+
+    Its loads and stores: clocks of the load/store path, and slots of guards and addresses on the integer lanes. Its products: `multiply_adds` of the
+    matrix unit, all of them, by the dtype that it takes them in. `repeated`: slots of results that several warps work out alike, by the
+    lanes that do them.
+    """
 
     request_clocks: Array
     integer_slots: Array
+    multiply_adds: Mapping[str, Array] = MappingProxyType({})
+    repeated: Mapping[str, Array] = MappingProxyType({})
 
 
 class Code(Protocol):

@@ -17,7 +17,7 @@ from codesign.costmodel.gpu.slots import slots_of
 from codesign.costmodel.structures import Text
 from codesign.costmodel.summary import Access, KernelSummary, label_of
 from codesign.ir.analysis import slot_of
-from codesign.ir.core import Op, Value
+from codesign.ir.core import Block, Op, Value
 from codesign.ir.dtypes import DTYPES
 from codesign.ir.index import Index
 from codesign.ir.precision import precision_of
@@ -61,8 +61,8 @@ class Transfer:
 @dataclass(frozen=True, eq=False)
 class Multiply:
     """A matrix product. `rows`, `columns`: dims of the sides of its tile, `depth` of what it sums; `plain`: which factors are loads as
-    they are, converted at most; the rest as of transfers. `lead`: sides of the first product of the same loop body, if there are several;
-    `followed`: whether another there is of its results."""
+    they are, converted at most; the rest as of transfers. `lead`: sides of the last product of the same loop body, if there are several;
+    `followed`: whether another there is of its results, `follows`: whether it is of another's."""
 
     op: Dot
     rows: str
@@ -74,6 +74,7 @@ class Multiply:
     pipelined: bool
     lead: tuple[str, str] | None = None
     followed: bool = False
+    follows: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,14 +205,13 @@ class _Reader:
             dots = [op for op in block.ops if op in multiplies]
             if len(dots) < 2:
                 continue
-            lead = multiplies[dots[0]].rows, multiplies[dots[0]].columns
+            lead = multiplies[dots[-1]].rows, multiplies[dots[-1]].columns
+            reached = {dot: _reached(dot, block) for dot in dots}
             for dot in dots:
-                reached = {*dot.results}
-                for op in block.ops:
-                    if not reached.isdisjoint(op.uses()):
-                        reached.update(op.results)
-                followed = any(not reached.isdisjoint(other.uses()) for other in dots if other is not dot)
-                found[dot] = replace(multiplies[dot], lead=lead, followed=followed)
+                others = [other for other in dots if other is not dot]
+                followed = any(not reached[dot].isdisjoint(other.uses()) for other in others)
+                follows = any(not reached[other].isdisjoint(dot.uses()) for other in others)
+                found[dot] = replace(multiplies[dot], lead=lead, followed=followed, follows=follows)
         return found
 
     def _steps(self, variables: Iterable[str]) -> Steps:
@@ -289,6 +289,15 @@ class _Reader:
         names = {axis.name for axis in (*op.axes, *(op.reduced if isinstance(op, Reduce) else ()))}
         unit, dtype, _ = slot_of(summed)
         return (unit, dtype.name) if summed.variables() >= names else None
+
+
+def _reached(dot: Op, block: Block) -> set[Value]:
+    """The values of a block that depend on a product's."""
+    found = {*dot.results}
+    for op in block.ops:
+        if not found.isdisjoint(op.uses()):
+            found.update(op.results)
+    return found
 
 
 def _strip(node: Scalar) -> Scalar:

@@ -1,20 +1,25 @@
-"""What the load and store instructions of generated code take: requests of warps, and the slots that guards cost.
+"""What generated code issues: requests of warps and the slots that guards cost, multiply-adds, and what several warps work out alike.
 
 A load is issued for every point of its tile, however many of the points touch the same element: a window of 8 x 8 taps
 is 64 loads a result. Threads take neighbours at once where the address allows it; lanes of a tile smaller than the
-block load all the same.
+block load all the same. Where there are more warps along a side of a product than it has parts, several have the same results, and do the
+same with them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from codesign.backends.triton.generated.layout import Layout, vector_bytes
+from codesign.backends.triton.generated.layout import Layout, Product, product, vector_bytes
+from codesign.backends.triton.generated.spread import Spread
 from codesign.costmodel.gpu.generator import Issued
 from codesign.costmodel.gpu.geometry import Array
-from codesign.costmodel.gpu.program import Dims, Program, Steps
+from codesign.costmodel.gpu.program import Dims, Multiply, Program, Steps
 from codesign.costmodel.gpu.runs import lines_of_a_request
 from codesign.costmodel.gpu.streaming import REQUEST_BYTES, REQUEST_CLOCKS
+from codesign.costmodel.gpu.work import padded_product
 from codesign.costmodel.summary import Access
 
 OTHERWISE, BORDER, PACKING, ADDRESS = 1.0, 1.0, 1.0, 1.0
@@ -26,25 +31,67 @@ convolution in bf16 (208 loads, 530 integer instructions). Addresses of taps out
 instruction."""
 
 
+REPEATED = ("vector", "integer", "special", "double")
+"""Lanes whose operations on a product's results each warp does that has them."""
+
+
 def issued(program: Program, layout: Layout) -> Issued:
-    """What the loads and stores of a block issue."""
+    """What a block issues."""
     clocks: Array = 0.0
     slots: Array = 0.0
     for transfer, count in program.moves:
         tested = transfer.tested if transfer.kind == "load" else None
         own_clocks, own_slots = layout.once(_of_a_transfer, transfer.access, transfer.around, tested, count)
         clocks, slots = clocks + own_clocks, slots + own_slots
-    return Issued(clocks, slots)
+    products = {text: product(text, layout) for text in program.multiplies.values()}
+    return Issued(clocks, slots, _multiply_adds(products, layout), _repeated(program, products, layout))
 
 
-def _of_a_transfer(layout: Layout, access: Access, around: Steps, tested: Dims | None, count: int) -> Issued:
+def _multiply_adds(products: Mapping[Multiply, Product], layout: Layout) -> dict[str, Array]:
+    """Of matrix units, by the dtype that they take them in."""
+    found: dict[str, Array] = {}
+    for text, one in products.items():
+        factors = text.factors
+        if factors.ieee:
+            continue
+        count = padded_product(one.rows, one.columns, one.depth, factors.operand.bits)
+        count = count * layout.trips(text.around) * factors.products * one.repeats(layout)
+        for rate, share in (
+            (factors.rate, np.where(one.widened, 0.0, count)),
+            ("f16", np.where(one.widened, count, 0.0)),
+        ):
+            if rate == factors.rate or np.any(share):
+                found[rate] = found.get(rate, 0.0) + share
+    return found
+
+
+def _repeated(program: Program, products: Mapping[Multiply, Product], layout: Layout) -> dict[str, Array]:
+    """Slots of what several warps do alike with the results of products, and of the conversions of factors."""
+    again = [one for one in products.values() if not one.text.factors.ieee and np.any(one.repeats(layout) > 1.0)]
+    found: dict[str, Array] = {}
+    if again:
+        spread = Spread((), again, layout)
+        for dims, around, operations in program.operations:
+            if not any({*dims} <= {*one.results} for one in again):
+                continue
+            further = spread.held(dims) * layout.threads - layout.lanes_of(dims)
+            further = np.maximum(further, 0.0) * layout.times(around, dims)
+            for name, cost in operations.items():
+                if name in REPEATED:
+                    found[name] = found.get(name, 0.0) + further * cost
+    return found
+
+
+def _of_a_transfer(
+    layout: Layout, access: Access, around: Steps, tested: Dims | None, count: int
+) -> tuple[Array, Array]:
     """What so many loads or stores of an access issue: loads where it is `tested` along some dims, if any, whether they are inside."""
     times, requests = count * layout.trips(around), layout.once(_requests, access)
     clocks = times * requests / layout.lanes * layout.once(_clocks, access)
     if tested is None:
-        return Issued(clocks, 0.0)
+        return clocks, 0.0
     moving = np.greater(times, count) * ADDRESS
-    return Issued(clocks, times * requests * (_guards(layout, access, tested) + moving))
+    return clocks, times * requests * (_guards(layout, access, tested) + moving)
 
 
 def _requests(layout: Layout, access: Access) -> Array:

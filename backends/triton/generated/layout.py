@@ -40,6 +40,7 @@ class Layout(Tiles):
         super().__post_init__()
         self.matrix_cores = self.lanes > 32.0
         self.pipelined = np.greater(self.pipeline, 1.0)
+        self.of_bytes = self.padded if self.matrix_cores else not self.wide
 
     @staticmethod
     def of(tiles: Tiles, machine: Machine, knobs: Mapping[str, Array]) -> Layout:
@@ -61,19 +62,20 @@ class Layout(Tiles):
 
 
 class Sides(NamedTuple):
-    """The dims of a product's result, and what decides which part of it a warp has: see `Multiply`. `narrow`: of 16 bits at most."""
+    """The dims of a product's result, and what decides which part of it a warp has: see `Multiply`. `bits` of a factor."""
 
     rows: str
     columns: str
     lead: tuple[str, str] | None
     followed: bool
-    narrow: bool
+    follows: bool
+    bits: int
 
 
 @dataclass
 class Product:
     """How a matrix product is done: `direct` by a unit that reads its second factor from shared memory itself. `rows`, `columns` of the
-    result's tile and `depth` of the reduction; `part`: rows and columns of a warp."""
+    result's tile and `depth` of the reduction; `part`: rows and columns of a warp. `widened`: factors of 8 bits are converted to 16 first."""
 
     text: Multiply
     direct: Array
@@ -81,27 +83,36 @@ class Product:
     columns: Array
     depth: Array
     part: tuple[Array, Array]
+    widened: Array
 
     @property
     def results(self) -> Dims:
         return self.text.rows, self.text.columns
 
     @property
-    def bytes(self) -> float:
+    def bytes(self) -> Array:
         """Of an element of its factors as the unit takes them."""
-        return float(self.text.factors.operand.bytes)
+        return np.where(self.widened, 2.0, float(self.text.factors.operand.bytes))
+
+    def repeats(self, layout: Layout) -> Array:
+        """How often each result is worked out, by one warp each: more than once where there are more warps along a side than it has parts."""
+        rows, columns = self.part
+        whole = np.maximum(self.rows, SMALLEST_WARP) * np.maximum(self.columns, 8.0)
+        return np.maximum(layout.warps * rows * columns / whole, 1.0)
 
 
 def product(text: Multiply, layout: Layout) -> Product:
     """How a product is done under each schedule."""
     rows, columns, depth = (layout.elements((dim,)) for dim in (text.rows, text.columns, text.depth))
-    sides = Sides(text.rows, text.columns, text.lead, text.followed, text.factors.operand.bits <= 16)
-    return Product(text, layout.once(_direct, sides), rows, columns, depth, layout.once(part_of_a_warp, sides))
+    sides = Sides(text.rows, text.columns, text.lead, text.followed, text.follows, text.factors.operand.bits)
+    direct = layout.once(_direct, sides)
+    widened = ~np.asarray(direct) & (text.factors.rate == "f8" and not layout.of_bytes)
+    return Product(text, direct, rows, columns, depth, layout.once(part_of_a_warp, sides), widened)
 
 
 def _direct(layout: Layout, sides: Sides) -> Array:
     direct: Array = np.False_
-    if layout.wide and sides.narrow:
+    if layout.wide and sides.bits <= 16:
         direct = np.greater_equal(layout.elements((sides.rows,)), 64.0) & np.greater_equal(layout.warps, 4.0)
         if layout.wide == 2:
             direct = direct & np.less_equal(layout.warps, 8.0)
@@ -140,12 +151,19 @@ def _vector_bytes(layout: Layout, access: Access) -> Array:
 def part_of_a_warp(layout: Layout, sides: Sides) -> tuple[Array, Array]:
     """Rows and columns of a product's result that one warp has, as Triton 3.9.0 places warps.
 
-    Warps of several products in one body all go along the longer side of the first (`warpsPerTileV2`); warp groups, four warps along the rows
-    each, go along the rows while there are any left, and all of them where another product follows (`warpsPerTileV3`). Warps beyond the
-    rows or columns that there are have the same ones again.
+    Warps of several products in one body all go along the longer side of the last (`warpsPerTileV2`; the last is what Triton comes to first, and
+    the others follow it); warp groups, four warps along the rows each, go along the rows while there are any left, and all of them where another
+    product follows (`warpsPerTileV3`). Matrix cores have all warps along the rows where another product follows, and as many as there are rows for
+    in that which follows (`warpsPerTileMFMA`), an instruction taking 32 x 32 results where there are as many. Warps beyond the rows or columns that
+    there are have the same ones again.
     """
     rows, columns = layout.elements((sides.rows,)), layout.elements((sides.columns,))
     down, across = warp_tile(rows, columns, layout)
+    if layout.matrix_cores and (sides.followed or sides.follows):
+        side = np.where(np.greater_equal(np.minimum(rows, columns), 32.0), 32.0, SMALLEST_WARP)
+        high = layout.warps if sides.followed else np.minimum(layout.warps, np.ceil(rows / side))
+        down = np.maximum(rows / high, side)
+        across = np.maximum(columns / (layout.warps / high), side)
     if sides.lead is not None and not layout.matrix_cores:
         along_rows = np.greater_equal(*(layout.elements((dim,)) for dim in sides.lead))
         down = np.maximum(np.where(along_rows, rows / layout.warps, rows), SMALLEST_WARP)
