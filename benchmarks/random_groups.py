@@ -185,6 +185,32 @@ func @convolution(%x: {dtype}[{images}, {channels}, {size}, {size}], %w: {dtype}
 """
 
 
+def masked_attention(rng: Generator) -> str:
+    """Attention of grouped heads under a causal mask or a window, with more to do for later rows."""
+    heads, grouped, rows = _one(rng, 4, 8, 16), _one(rng, 1, 4), _one(rng, 512, 1000, 2048)
+    width, reach = _one(rng, 64, 128), _one(rng, 128, 4096)
+    shape, wide = f"h: {heads}, i: {rows}, j: {rows}", f"{heads // grouped}, {rows}, {width}"
+    return f"""
+func @masked_attention(%q: f16[{heads}, {rows}, {width}], %k: f16[{wide}], %v: f16[{wide}]) {{
+  %o = fusion {{
+    %scores = compute f32[{shape}] sum(d: {width}) {{ f32(%q[h, i, d]) * f32(%k[h // {grouped}, j, d]) }}
+    %masked = compute f32[{shape}] {{
+      select((index<i32>(j) <= index<i32>(i)) & (index<i32>(i - j) < {reach}:i32), %scores[h, i, j], -inf:f32)
+    }}
+    %top = compute f32[h: {heads}, i: {rows}] max(j: {rows}) {{ %masked[h, i, j] }}
+    %power = compute f32[{shape}] {{ exp(%masked[h, i, j] - %top[h, i]) }}
+    %total = compute f32[h: {heads}, i: {rows}] sum(j: {rows}) {{ %power[h, i, j] }}
+    %share = compute f16[{shape}] {{ f16(%power[h, i, j] / %total[h, i]) }}
+    %out = compute f16[h: {heads}, i: {rows}, e: {width}] sum(j: {rows}) in f32 {{
+      f32(%share[h, i, j]) * f32(%v[h // {grouped}, j, e])
+    }}
+    yield %out
+  }}
+  return %o
+}}
+"""
+
+
 KINDS: dict[str, Callable[[Generator], str]] = {
     "product": product,
     "softmax": softmax,
@@ -195,4 +221,5 @@ KINDS: dict[str, Callable[[Generator], str]] = {
     "digits": digits,
     "window": window,
     "convolution": convolution,
+    "masked attention": masked_attention,
 }

@@ -1,7 +1,7 @@
 """The accelerator's simulator and analytic model: `OMP_NUM_THREADS=1 python benchmarks/simulator.py`.
 
 Simulated instructions a second of a matmul on all cores (times alone, best of three, CPU time of one core), schedules
-priced a second, and how far the analytic model is from the simulator: random groups of nine kinds (`random_groups.py`), each under
+priced a second, and how far the analytic model is from the simulator: random groups of ten kinds (`random_groups.py`), each under
 schedules drawn from the whole of its space.
 """
 

@@ -29,6 +29,7 @@ from codesign.costmodel.machine import Machine
 from codesign.costmodel.protocol import ALL, FOLLOWED, CostBatch, Limit
 from codesign.costmodel.structures import Structure, structures
 from codesign.costmodel.summary import KernelSummary
+from codesign.costmodel.visits import Deal
 from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import ScheduleBatch, ordered, walked
 
@@ -264,8 +265,10 @@ def _shape(
     lay = layout(target, programs, parts)
     staged, joined = _levels(columns, "stage"), bool(columns.get("joined", np.zeros(1))[0])  # the same in a structure
     rests = resting(target, {place: [name for name in at if at[name][0]] for place, at in staged.items()}, joined)
+    taken = turns(target, lay.blocks, parts, tile, _levels(columns, "tile"), walk.levels)
+    deal = Deal([(turn.dim, turn.count, turn.below) for turn in taken], lay.whole, lay.gangs)
     loops = steps_of(
-        kernel, sorted(kernel.inner), tile, extents, programs, lay, sizes
+        kernel, sorted(kernel.inner), tile, extents, programs, deal, sizes
     )  # of one step where a symbol's value is a tile
     made, longest = (
         trips | {dim: np.where(loop, loops.all[dim][which], trips[dim]) for dim, loop in looped.items()}
@@ -284,7 +287,7 @@ def _shape(
         columns.get("partial", np.ones(1)).astype(np.float64),
         {name: float(value) for name, value in sizes.items()},
         extents,
-        turns(target, lay.blocks, parts, tile, _levels(columns, "tile"), walk.levels),
+        taken,
         {place: {name: n for name, n in at.items() if name not in rests} for place, at in staged.items()},
         joined,
         rests,

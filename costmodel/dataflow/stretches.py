@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from codesign.costmodel.dataflow.shape import Array
-from codesign.costmodel.dataflow.space import Layout
 from codesign.costmodel.summary import KernelSummary
-from codesign.costmodel.visits import Visits, visited
+from codesign.costmodel.visits import Deal, Visits, visited
 from codesign.ir.reach import Stretch
 
 Many = tuple[Array, Array]
@@ -31,7 +30,7 @@ def steps_of(
     tile: Mapping[str, Array],
     extents: Mapping[str, int],
     programs: Mapping[str, Array],
-    lay: Layout,
+    deal: Deal,
     sizes: Mapping[str, int],
 ) -> Steps:
     """The steps of each loop: fewer where a mask cuts it, and apart where masks leave everything or no lane sticks out."""
@@ -44,9 +43,9 @@ def steps_of(
             found.parted[dim, "whole"], found.parted[dim, "after"] = (covered, covered), (every - covered,) * 2
             continue
         needed = {name: sizes[name] for name in reach.variables - extents.keys()}
-        seen = visited(reach, dim, tile, programs, extents, needed, lay.whole)
-        found.all[dim] = _many(seen.all, lay)
-        of = {stretch: _many(steps, lay) for stretch, steps in seen.parted.items()}
+        seen = visited(reach, dim, tile, programs, extents, needed, deal)
+        found.all[dim] = _many(seen.all)
+        of = {stretch: _many(steps) for stretch, steps in seen.parted.items()}
         if not of:
             continue
         found.parted[dim, "whole"] = of["whole"]
@@ -60,5 +59,5 @@ def steps_of(
     return found
 
 
-def _many(steps: Visits, lay: Layout) -> Many:
-    return steps.mean, np.where(lay.rounds > 1, steps.slowest, steps.most)
+def _many(steps: Visits) -> Many:
+    return steps.mean, steps.slowest

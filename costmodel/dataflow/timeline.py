@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -113,8 +114,8 @@ class Timeline:
             clocks=self._floats(*(task.clocks for task in tasks)),
             moved=self._floats(*(task.moved for task in tasks)),
             reach=self._floats(*(0.0 if task.shared is None else task.shared for task in tasks)),
-            portions=self._floats(*(one for task in tasks for one in task.portions or (1.0,) * len(ports))),
-            links=self._floats(*(one for task in tasks for one in task.links or (0.0,) * len(ports))),
+            portions=self._floats(*(one for stage in stages for one in _beside(stage, "portions", 1.0, len(ports)))),
+            links=self._floats(*(one for stage in stages for one in _beside(stage, "links", 0.0, len(ports)))),
             users=self._floats(*self.most),
             took=np.zeros((count, 1)),
             times=np.zeros((1, 2 * places)),
@@ -162,7 +163,8 @@ class Timeline:
         busy: Array = 0.0
         for clocks in stage.busy.values():
             busy = np.maximum(busy, clocks)
-        busy = shared_clocks(self.target, self.most, self.cores, busy, stage.read, stage.written)
+        read, written = ([one * _busy_share(stage) for one in ways] for ways in (stage.read, stage.written))
+        busy = shared_clocks(self.target, self.most, self.cores, busy, read, written)
         return np.maximum(busy, (stage.instructions + 1) * self.target.issue_clocks)
 
 
@@ -173,6 +175,18 @@ def _ints(numbers: Iterable[int]) -> Ints:
 def _steps(stage: Stage) -> Array:
     """Steps of a stage, of one inside in a step of that around it."""
     return stage.steps if stage.around is None else np.asarray(stage.steps) / np.maximum(stage.around.steps, 1e-9)
+
+
+def _busy_share(stage: Stage) -> Array:
+    """Steps of a stage in the mean over all cores, as a share of those of the core that makes most, which is followed: so much of its time the
+    others are there too, and what all of them move is what they move in the mean."""
+    return np.asarray(stage.trips) / np.maximum(stage.steps, 1e-9)
+
+
+def _beside(stage: Stage, name: Literal["portions", "links"], none: float, ports: int) -> Iterable[Array]:
+    """Of each transfer of a stage and port, what passes it for each core in the mean."""
+    share = _busy_share(stage)
+    return [one * share for task in stage.tasks for one in getattr(task, name) or (none,) * ports]
 
 
 def _last(tasks: Sequence[Task]) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from codesign.costmodel.machine import load_machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.roofline import kernel_flops
 from codesign.costmodel.summary import summarize
-from codesign.costmodel.visits import shares_left, visited
+from codesign.costmodel.visits import Deal, shares_left, visited
 from codesign.ir.dtypes import BF16
 from codesign.ir.index import index, maximum
 from codesign.ir.reach import Reach
@@ -89,9 +91,14 @@ def test_a_mask_is_paid_in_tiles_at_its_border(rows: int, steps: int) -> None:
     assert float(np.squeeze(less)) == pytest.approx(per_lane * rows * steps * np.mean(whole))
 
 
+ROWS_SLOWEST = ("i", "h", "e")
+"""With rows fastest, each core would have the same rows of every head: the last rows take as long as without a mask."""
+
+
 def seconds(group: Fusion, machine: str) -> float:
     tiles = {"i": 128, "j": 64, "d": 64, "e": 64, "k": 64}
-    schedule = Schedule({dim: size for dim, size in tiles.items() if dim in group.dims()}, reduce={"d": "resident"})
+    used = {dim: size for dim, size in tiles.items() if dim in group.dims()}
+    schedule = Schedule(used, reduce={"d": "resident"}, order=ROWS_SLOWEST if "h" in group.dims() else ())
     if "j" in group.outer_dims():
         schedule = Schedule({"i": 128, "j": 128, "k": 32}, pipeline=2, extras={"warps": 8})
     target = load_machine(machine)
@@ -128,7 +135,47 @@ def test_one_wave_takes_as_long_as_its_longest_program() -> None:
 def test_the_slowest_of_cores_that_take_turns_at_a_triangle(parts: int, steps: float) -> None:
     """Eight blocks of rows make 1 to 8 steps; of `parts` cores the last takes every `parts`-th block."""
     sizes = {"i": 512.0, "k": 512.0}
-    assert visited(CAUSAL, "k", {"i": 64.0, "k": 64.0}, {"i": 8.0}, sizes, {}, {"i": parts}).all.slowest == steps
+    deal = Deal([("i", 8 // parts, 1)], {"i": parts}, 1)
+    assert visited(CAUSAL, "k", {"i": 64.0, "k": 64.0}, {"i": 8.0}, sizes, {}, deal).all.slowest == steps
+
+
+def dealt(turns: Sequence[tuple[str, int, int]], whole: dict[str, int], gangs: int) -> list[tuple[float, ...]]:
+    """Of each core, all its steps of a loop under a triangle along i + n, those that are whole, in the mean over its gang's most rounds."""
+    blocks = list(product(*(range(count) for _, count, _ in turns)))
+    rounds = -(-len(blocks) // gangs)
+    cores: list[tuple[float, ...]] = []
+    for gang in range(min(gangs, len(blocks))):
+        for place in product(*(range(many) for many in whole.values())):
+            made = np.zeros(2)
+            for digits in blocks[gang::gangs]:
+                at = dict.fromkeys(whole, 0)
+                for (dim, _, below), digit in zip(turns, digits, strict=True):
+                    at[dim] += digit * below
+                i, n, _ = (at[dim] * whole[dim] + own for dim, own in zip(whole, place, strict=True))
+                if i < 7 and n < 3:
+                    first, last = i * 32 + n, i * 32 + 31 + n
+                    made += np.array([min(last, 299) // 32 + 1, min((first + 1) // 32, 10)])
+            cores.append(tuple(made / rounds))
+    return cores
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_slowest_core_of_a_deal_is_that_of_programs_dealt_one_by_one(seed: int) -> None:
+    """Blocks in any order of their dims, one of them cut in two turns, to any number of gangs."""
+    rng = np.random.default_rng(seed)
+    whole = {"i": int(rng.integers(1, 4)), "n": int(rng.integers(1, 3)), "h": int(rng.integers(1, 3))}
+    counts = {"i": -(-7 // whole["i"]), "n": -(-3 // whole["n"]), "h": int(rng.choice([1, 4, 6]))}
+    turns = [(dim, counts[dim], 1) for dim in rng.permutation([*counts])]
+    if counts["i"] % 2 == 0:
+        turns = [("i", 2, counts["i"] // 2), *((dim, n // 2 if dim == "i" else n, 1) for dim, n, _ in turns)]
+    gangs = int(rng.integers(1, min(9, math.prod(counts.values()) + 1)))
+    reach = Reach(index(0), index("i") + index("n") + 1)
+    tiles, blocks = {"i": 32.0, "n": 1.0, "k": 32.0}, {"i": 7.0, "n": 3.0, "h": float(counts["h"] * whole["h"])}
+    seen = visited(reach, "k", tiles, blocks, {"i": 224.0, "n": 3.0, "k": 300.0}, {}, Deal(turns, whole, gangs))
+    cores = dealt(turns, whole, gangs)
+    assert seen.all.slowest == pytest.approx(max(every for every, _ in cores))
+    slowest = [inside for every, inside in cores if every == pytest.approx(seen.all.slowest)]
+    assert any(seen.parted["whole"].slowest == pytest.approx(inside) for inside in slowest)
 
 
 @pytest.mark.parametrize(("length", "whole", "after"), [(100, 3.0, 1.0), (96, 3.0, 0.0), (20, 0.0, 1.0)])
