@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 
 from codesign.frontend.aliases import aliases_bound, also_held, nothing_written
+from codesign.frontend.conversions import conversions_in, conversions_traced
 from codesign.frontend.decompose import decomposed
 from codesign.frontend.flex_nodes import name_literals_of_functions
 from codesign.frontend.load import ModelSource
@@ -123,14 +125,12 @@ def export_program(
         started, notes = time.perf_counter(), list[str]()
         try:
             with torch.no_grad(), settings_kept(), whole_stacks(), _quiet():
-                with ExitStack() as hooks:
-                    if not mode:  # strict traces no hooks
-                        hooks.enter_context(outputs_made_known(source.model, known))
-                        hooks.enter_context(aliases_bound(source.model))
-                        hooks.enter_context(positions_read(source.model, notes))
+                if mode:  # which traces no hooks
                     program = torch.export.export(
-                        source.model, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=mode
+                        source.model, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=True
                     )
+                else:
+                    program = _traced_in_python(source, dynamic_shapes, known, notes)
                 traced = time.perf_counter()
                 name_literals_of_functions(program.graph_module)
                 program = decomposed(program, table())
@@ -140,6 +140,29 @@ def export_program(
         seconds = (traced - started, time.perf_counter() - traced)
         return Exported(program, label, seconds, (*notes, remark(known)) if known else tuple(notes))
     raise ExportFailure(reasons)
+
+
+def _traced_in_python(source: ModelSource, dynamic_shapes: Any, known: Any, notes: list[str]) -> ExportedProgram:
+    """The model traced by running it; again, with numbers of tensors kept open, where Python's `int` or `float` of one stopped that."""
+    converting: set[CodeType] = set()
+    while True:
+        found: list[str] = []
+        try:
+            with ExitStack() as hooks:
+                hooks.enter_context(outputs_made_known(source.model, known))
+                hooks.enter_context(aliases_bound(source.model))
+                hooks.enter_context(positions_read(source.model, found))
+                hooks.enter_context(conversions_traced(converting))
+                program = torch.export.export(
+                    source.model, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=False
+                )
+            notes.extend(found)
+            return program
+        except Exception as error:
+            more = conversions_in(error) - converting
+            if not more:
+                raise
+            converting |= more
 
 
 def _decomposed(program: ExportedProgram, table: Table) -> Exported:
@@ -170,7 +193,7 @@ def traced_program(
     for method, trace in (("torch.fx.symbolic_trace", _by_symbols), ("make_fx", by_operators_run)):
         started = time.perf_counter()
         try:
-            with warnings.catch_warnings(), torch.no_grad(), settings_kept(), _quiet():
+            with warnings.catch_warnings(), torch.no_grad(), settings_kept(), whole_stacks(), _quiet():
                 warnings.simplefilter("ignore")
                 with nothing_written(source.model):
                     program, read_only = trace(source, dynamic_shapes)

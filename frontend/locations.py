@@ -17,9 +17,14 @@ _FRONTEND = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _LOCAL_ROOT = "L['self']"
 
 
+def is_of_torch_or_ours(file: str) -> bool:
+    """True for frames of torch and of this package's front end."""
+    return file.startswith((_TORCH, _FRONTEND, "<")) or (f"{os.sep}torch{os.sep}" in file and "site-packages" in file)
+
+
 def is_internal(file: str) -> bool:
     """True for frames that say nothing about the model: torch's own, those of this package, and a library's plumbing around its modelling files."""
-    if file.startswith((_TORCH, _FRONTEND, "<")) or (f"{os.sep}torch{os.sep}" in file and "site-packages" in file):
+    if is_of_torch_or_ours(file):
         return True
     plumbing = f"{os.sep}site-packages{os.sep}transformers{os.sep}"
     return plumbing in file and f"{plumbing}models{os.sep}" not in file

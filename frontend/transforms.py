@@ -3,12 +3,18 @@ apart again, where `make_fx` does them and records the operators that are left."
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.fx import GraphModule, Interpreter
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.traceback import preserve_node_meta
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from codesign.frontend.load import ModelSource
 from codesign.ir.errors import CodesignError
@@ -28,14 +34,78 @@ class OperatorsRun(torch.nn.Module):
             for place, tensor in zip(self.places, tensors, strict=True):
                 given[place] = tensor
             args, kwargs = pytree.tree_unflatten(given, structure)
-            return source.model(*args, **kwargs)
+            with _PlainZeros():
+                return source.model(*args, **kwargs)
 
-        trace = make_fx(call, tracing_mode="fake", _allow_non_fake_inputs=True)
-        self.traced = trace(*(leaves[place] for place in self.places))
+        call._orig_mod = source.model  # type: ignore[attr-defined]  # whose modules' paths are recorded
+        trace = make_fx(call, tracing_mode="fake", _allow_non_fake_inputs=True, record_module_stack=True)
+        self.model = _with_names_of(source.model, trace(*(leaves[place] for place in self.places)))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         leaves = pytree.tree_leaves((args, kwargs))
-        return self.traced(*(leaves[place] for place in self.places))
+        with preserve_node_meta():  # the places in the user's source
+            return Interpreter(self.model).run(*(leaves[place] for place in self.places))
+
+
+_OF_ZEROS = (
+    "alias",
+    "t",
+    "transpose",
+    "permute",
+    "view",
+    "_unsafe_view",
+    "expand",
+    "unsqueeze",
+    "squeeze",
+    "clone",
+    "_to_copy",
+    "neg",
+)
+"""Operators that give zeros of zeros; those that are missing only let a product with zeros stay."""
+
+_PRODUCTS = ("mm", "bmm", "mv", "convolution")
+
+
+class _PlainZeros(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Zeros in memory for the derivatives of what does not change, which forward mode has as tensors without any, where tensors without values
+    can't follow; and no products with them, which would be zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.zeros = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._efficientzerotensor.default:
+            func = torch.ops.aten.zeros.default
+            return self._noted(func(*args, **(kwargs or {})))
+        result = func(*args, **(kwargs or {}))
+        name = func._schema.name.removeprefix("aten::")
+        if name in _OF_ZEROS and args[0] in self.zeros:
+            return self._noted(result)
+        if name in _PRODUCTS and any(operand in self.zeros for operand in args[:2]) and _no_bias(args):
+            return self._noted(torch.zeros(result.shape, dtype=result.dtype, device=result.device))
+        return result
+
+    def _noted(self, result: Any) -> Any:
+        self.zeros[result] = True
+        return result
+
+
+def _no_bias(args: Sequence[Any]) -> bool:
+    return len(args) < 3 or args[2] is None
+
+
+def _with_names_of(model: torch.nn.Module, traced: GraphModule) -> GraphModule:
+    """A traced call whose weights are named as the model names them."""
+    registered = itertools.chain(model.named_parameters(), model.named_buffers())
+    names = {id(tensor): name for name, tensor in registered}
+    held: dict[str, Any] = {}
+    for node in traced.graph.nodes:
+        if node.op == "get_attr":
+            found = getattr(traced, node.target)
+            node.target = names.get(id(found), node.target)
+            held[node.target] = found
+    return GraphModule(held, traced.graph)
 
 
 def by_operators_run(source: ModelSource, dynamic_shapes: Any) -> tuple[ExportedProgram, set[str]]:

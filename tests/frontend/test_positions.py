@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from codesign.frontend import capture
-from codesign.ir.errors import EvaluationError, UnsupportedError
+from codesign.ir.errors import CodesignError, EvaluationError, UnsupportedError
 from codesign.ir.interpreter import evaluate
 from codesign.ir.tensor import Scatter
 
@@ -146,3 +146,31 @@ def test_checks_of_numbers_are_no_arithmetic() -> None:
     k, n, pos = _inputs(5)
     (found,) = evaluate(captured.module, captured.flatten_inputs((k, n, pos)))
     torch.testing.assert_close(torch.from_numpy(found), k[:, 5] + n[:, 0])
+
+
+def test_python_s_int_and_float_of_a_tensor_are_its_numbers() -> None:
+    """Read, written and computed with at other places than the example's; the functions are afterwards what they were."""
+
+    def function(k: torch.Tensor, n: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
+        k = k * float(pos)
+        k[:, int(pos)] = 1
+        part = k[:, int(pos) - 2 : int(pos)] + k.narrow(1, int(pos), 2)
+        return part * int(n[0, 0])
+
+    code = function.__code__
+    captured = capture(Model(function), _inputs(3))
+    assert function.__code__ is code
+    k, n, pos = _inputs(5)
+    n = n * 4
+    (found,) = evaluate(captured.module, captured.flatten_inputs((k, n, pos)))
+    torch.testing.assert_close(torch.from_numpy(found), function(k, n, pos))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda k, n, pos: k if int(pos) > 1 else n, lambda k, n, pos: k.to(int) if int(pos) > 1 else k],
+    ids=["a branch", "also a type"],
+)
+def test_a_branch_on_a_converted_number_is_refused(function: Callable[..., Any]) -> None:
+    with pytest.raises(CodesignError, match="data-dependent"):
+        capture(Model(function), _inputs(3))

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import grad, vmap
+from torch.func import grad, jvp, vmap
 
 from codesign.frontend import capture
 from codesign.ir.errors import CodesignError
 from codesign.ir.interpreter import evaluate
+from codesign.ir.tensor import Compute
 
 Function = Callable[..., Tensor]
 
@@ -61,3 +64,38 @@ class Counts(Model):
 def test_what_one_run_does_not_tell_is_refused(kind: type[Model]) -> None:
     with pytest.raises(CodesignError, match=r"torch\.export can't capture"):
         capture(kind(grad(energy)), (torch.randn(4, 5),), strict=False)
+
+
+class MeanFlow(nn.Module):
+    """The average velocity of a flow and what its training compares it with: v - (t - r) du/dt.
+
+    Z. Geng et al., "Mean Flows for One-step Generative Modeling" (2025).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.LayerNorm(16), nn.Linear(16, 8))
+
+    def forward(self, z: Tensor, v: Tensor, t: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
+        def velocity(z: Tensor, t: Tensor, r: Tensor) -> Tensor:
+            found: Tensor = self.net(z * t + r)
+            return found
+
+        found: Any = jvp(velocity, (z, t, r), (v, torch.ones_like(t), torch.zeros_like(r)))
+        u, derivative = found
+        return u, v - (t - r) * derivative
+
+
+def test_forward_mode_derivatives_and_their_places() -> None:
+    """Each linear layer is two products, of the value and of its derivative: none with the zeros that are the derivative of a weight."""
+    model = MeanFlow()
+    given = (torch.randn(4, 8), torch.randn(4, 8), torch.rand(4, 1), torch.rand(4, 1))
+    captured = capture(model, given, strict=False)
+    assert captured.method == "make_fx"
+    for got, expected in zip(evaluate(captured.module, captured.flatten_inputs(given)), model(*given), strict=True):
+        np.testing.assert_allclose(got, expected.detach().numpy(), atol=1e-5)
+    sums = [op for op in captured.module.main.body.walk() if isinstance(op, Compute) and op.reductions]
+    products = [op.location for op in sums if op.location.origin in ("aten.mm.default", "aten.addmm.default")]
+    assert [place.module for place in products] == ["net.0", "net.0", "net.3", "net.3"]
+    lines = Path(__file__).read_text().splitlines()
+    assert {lines[place.line - 1].strip() for place in products} == {"found: Tensor = self.net(z * t + r)"}

@@ -1,0 +1,90 @@
+"""Python's `int(x)` and `float(x)` of a tensor: they must give numbers of Python's, which a trace doesn't have.
+
+What does have the number is `x.item()`. Once torch has said that such a call stops it, and while it traces again, the calls of the function
+that made it are that.
+"""
+
+from __future__ import annotations
+
+import dis
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import CodeType, FunctionType
+from typing import Any
+
+import torch
+
+from codesign.frontend.locations import is_of_torch_or_ours
+
+_STOPPED = ("extract specialized integer from data-dependent", "extract specialized float from data-dependent")
+
+
+def _integer(*args: Any, **keywords: Any) -> Any:
+    """`int`, but of a tensor or an open size what stands for the number."""
+    if len(args) == 1 and not keywords:
+        (x,) = args
+        if isinstance(x, torch.SymInt):
+            return x
+        if isinstance(x, torch.Tensor):
+            return (x.to(torch.int64) if x.is_floating_point() or x.dtype is torch.bool else x).item()
+    return int(*args, **keywords)
+
+
+def _real(*args: Any) -> Any:
+    """`float`, in the same way."""
+    if len(args) == 1 and isinstance(args[0], torch.SymFloat):
+        return args[0]
+    if len(args) == 1 and isinstance(args[0], torch.Tensor):
+        return (args[0] if args[0].is_floating_point() else args[0].to(torch.float64)).item()
+    return float(*args)
+
+
+_TRACED: dict[str, Callable[..., Any]] = {"int": _integer, "float": _real}
+
+
+def conversions_in(error: BaseException) -> set[CodeType]:
+    """The function whose call of `int` or `float` stopped torch, as its code; nothing where it was something else."""
+    if not any(text in str(error) for text in _STOPPED):
+        return set()
+    found, step = None, error.__traceback__
+    while step is not None:
+        if not is_of_torch_or_ours(step.tb_frame.f_code.co_filename):
+            found = step.tb_frame.f_code
+        step = step.tb_next
+    return {found} if found is not None and _called(found) else set()
+
+
+@contextmanager
+def conversions_traced(codes: Iterable[CodeType]) -> Iterator[None]:
+    """While it lasts, calls of `int` and `float` in functions of these codes keep the numbers of tensors open."""
+    changed: list[tuple[FunctionType, CodeType]] = []
+    try:
+        for code in codes:
+            names = {name: f"__{name}_of_data__" for name in _called(code)}
+            open_code = code.replace(co_names=tuple(names.get(name, name) for name in code.co_names))
+            for function in gc.get_referrers(code):
+                if isinstance(function, FunctionType) and function.__code__ is code:
+                    function.__globals__.update({other: _TRACED[name] for name, other in names.items()})
+                    function.__code__ = open_code
+                    changed.append((function, code))
+        yield
+    finally:
+        for function, code in changed:
+            function.__code__ = code
+            for name in _TRACED:
+                function.__globals__.pop(f"__{name}_of_data__", None)
+
+
+def _called(code: CodeType) -> list[str]:
+    """Which of the names a function uses only to call what is builtin under it (not as a type to compare with, nor as a method's name)."""
+    uses: dict[str, list[dis.Instruction]] = {name: [] for name in _TRACED}
+    for instruction in dis.get_instructions(code):
+        if instruction.argval in uses and instruction.opname != "LOAD_CONST":
+            uses[instruction.argval].append(instruction)
+    return [name for name, found in uses.items() if found and all(map(_is_call, found))]
+
+
+def _is_call(instruction: dis.Instruction) -> bool:
+    """Whether a global is loaded to be called; CPython marks that in the lowest bit of the instruction's argument."""
+    return instruction.opname == "LOAD_GLOBAL" and bool((instruction.arg or 0) & 1)
