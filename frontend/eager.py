@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,8 @@ from torch.utils import _pytree as pytree
 from codesign.frontend.capture import Captured
 from codesign.frontend.inputs import cloned, other_seed
 from codesign.frontend.load import Arguments, ModelSource
+from codesign.frontend.ties import first_of_equals
+from codesign.ir.tensor import Sort
 
 
 @dataclass
@@ -36,11 +38,13 @@ class Values:
 
 
 def run_eager(source: ModelSource, captured: Captured, arguments: Arguments) -> Values:
-    """The model called by torch on a copy of the inputs; its buffers are as before when this returns."""
+    """The model called by torch on a copy of the inputs; its buffers are as before when this returns. Of equals the first is taken."""
     args, kwargs = cloned(arguments)
     leaves = captured.flatten_tensors(args, kwargs)
     versions = [_version(leaf) for leaf in leaves]
-    with _state_kept(source.model, captured) as written, torch.no_grad(), other_seed(0):
+    sorts = any(isinstance(op, Sort) for op in captured.module.main.body.walk())
+    order = first_of_equals() if sorts else nullcontext()
+    with _state_kept(source.model, captured) as written, torch.no_grad(), other_seed(0), order:
         outputs = pytree.tree_leaves(source.model(*args, **kwargs))
         values = Values({f"output {k}": _copy(value) for k, value in enumerate(outputs)})
         values.state = {name: _copy(tensor) for name, tensor in written()}

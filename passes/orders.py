@@ -21,7 +21,7 @@ from codesign.ir.tensor import Compute, Dim, Monoid, Scan, Sort
 from codesign.ir.tiling.monoids import lowest
 from codesign.passes.context import Context
 from codesign.passes.manager import FunctionPass, Pass, register, replace_ops
-from codesign.passes.rounds import equal, in_rounds, steps_of_rounds
+from codesign.passes.rounds import equal, in_rounds, suits_rounds
 from codesign.passes.running import SHORT, running
 
 STEPS = 1 << 24
@@ -48,8 +48,7 @@ class ReduceOrders(FunctionPass, Pass):
         if isinstance(op, Scan) and self.steps:
             return running(op, self.steps, sizes)
         if isinstance(op, Sort) and op.source.shape:
-            rounds = steps_of_rounds(op)
-            if rounds is not None and self._is_short(op.source, rounds, sizes):
+            if self.steps and suits_rounds(op):
                 return in_rounds(op)
             if self._is_short(op.source, op.source.shape[op.dim], sizes):
                 return _sort(op)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from codesign.ir.core import Block, Op, Value, tensor_type
 from codesign.ir.dtypes import F32, F64, DType
-from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar
+from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, bitcast, cast
 from codesign.ir.tensor import Compute, Fusion
 from codesign.ir.types import TensorType
 
 
 def promoted(fusion: Fusion) -> tuple[Fusion, dict[Value, Value]]:
-    """The group with float32 replaced by float64, and its inputs by the original ones. Narrower formats still round."""
+    """The group with float32 replaced by float64, and its inputs by the original ones. Narrower formats still round, and bits are float32's."""
     mapping: dict[Value, Value] = {}
     for value in fusion.uses():
         kind = tensor_type(value)
@@ -48,6 +48,10 @@ def _promoted(body: Scalar, mapping: Mapping[Value, Value]) -> Scalar:
             return Literal(node.value, _wide(node.dtype))
         if isinstance(node, IndexValue):
             return IndexValue(node.index, _wide(node.dtype))
+        if isinstance(node, Apply) and node.function == "bitcast":
+            (arg,) = node.args
+            bits = bitcast(cast(arg, F32) if arg.dtype is F64 and node.dtype.bits == 32 else arg, node.dtype)
+            return cast(bits, _wide(node.dtype))
         if isinstance(node, Apply):
             return Apply(node.function, node.args, _wide(node.dtype))
         return None

@@ -71,6 +71,7 @@ def test_a_factor_before_a_float8_is_seen(tmp_path: Path) -> None:
         ("nn.GELU()", "(torch.rand(5, 99),)"),
         ("lambda x, i: x.cumsum(0)[i.long()]", "(torch.rand(6, 3), torch.tensor([0.0, 5.0, 2.0, 5.0]))"),
         ("lambda x: x.log() + x.sqrt()", "(torch.rand(4, 9) + 0.1,)"),
+        ("lambda x: (x.bfloat16().round().topk(3), x.round().kthvalue(5, 0))", "(torch.randn(40, 200),)"),
         ("lambda a, b: a // b", "(torch.tensor([7, -8, 9, 4]), torch.tensor([2, -3, 5, 1]))"),
         ("nn.EmbeddingBag(30, 4, mode='mean')", "(torch.tensor([3, 7, 1, 29]), torch.tensor([0, 1, 3]))"),
     ],
