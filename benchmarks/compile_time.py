@@ -26,6 +26,7 @@ def measure(name: str, target: str) -> dict[str, Any]:
     from codesign import pipeline
     from codesign.command import Steps
     from codesign.costmodel.machine import load_machine
+    from codesign.report import launch_count
 
     options, steps, before = pipeline.Options(verify=False), Steps(None), _cpu_seconds()
     model = pipeline.capture(ROOT / "examples" / "real" / f"{name}.py", options, steps)
@@ -43,7 +44,7 @@ def measure(name: str, target: str) -> dict[str, Any]:
         "own_without_triton_seconds": round(sum(s for p, s in own.items() if p != "kernels"), 2),
         "phases": {phase: round(seconds, 2) for phase, seconds in document.phases.items()},
         "kernels": len(document.kernels),
-        "launches": sum(kernel.count for kernel in document.kernels),
+        "launches": launch_count(document),
     }
 
 

@@ -41,7 +41,7 @@ def measured(source: ModelSource, frontend: Frontend, machine: str) -> Way:
     """One model by one way."""
     captured = capture(source, frontend=frontend)
     plan = compiled(captured.module, load_machine(machine), Options(verify=False, kernels=False)).planned
-    launches = sum(info.count for info in plan.kernels.values())
+    launches = sum(info.launches for info in plan.kernels.values())
     seconds = sum(info.tuned.seconds * info.count for info in plan.kernels.values())
     return Way(difference(source, captured), round(launches), seconds)
 

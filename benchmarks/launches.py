@@ -107,6 +107,7 @@ def ours(path: Path, target: str, fusion: str) -> dict[str, float]:
     from codesign import pipeline
     from codesign.command import Steps
     from codesign.costmodel.machine import load_machine
+    from codesign.report import launch_count
 
     options, steps = pipeline.Options(fusion=fusion, verify=False, kernels=False), Steps(None)
     document = pipeline.compile_for(
@@ -114,7 +115,7 @@ def ours(path: Path, target: str, fusion: str) -> dict[str, float]:
     ).document
     calls = sum(call.count for call in document.external_calls)
     return {
-        "launches": sum(kernel.count for kernel in document.kernels) + calls,
+        "launches": launch_count(document) + calls,
         "bytes": sum(kernel.min_dram_bytes * kernel.count for kernel in document.kernels),
         "dram_bytes": sum(kernel.dram_bytes * kernel.count for kernel in document.kernels),
         "least_bytes": document.input_bytes + document.constant_bytes + document.output_bytes,

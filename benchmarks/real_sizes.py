@@ -32,6 +32,7 @@ def row_of(name: str, target: str) -> dict[str, Any]:
     from codesign.costmodel.machine import load_machine
     from codesign.frontend import ModelSource, capture
     from codesign.pipeline import Model, Options, compile_for
+    from codesign.report import launch_count
 
     torch.set_num_threads(1)
     model, inputs = on_meta(name)
@@ -54,7 +55,7 @@ def row_of(name: str, target: str) -> dict[str, Any]:
         "own_cpu_seconds": round(marks[2] - marks[0] - torchs, 1),
         "peak_gigabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
         "kernels": len(document.kernels),
-        "launches": sum(kernel.count for kernel in document.kernels),
+        "launches": launch_count(document),
         "milliseconds": round(document.seconds * 1e3, 3),
         "calls": shares(document),
         "impossible": impossible(document),

@@ -100,6 +100,7 @@ def row_of(name: str, what: str, model: Any, target: str) -> dict[str, Any]:
     from codesign.command import Steps
     from codesign.costmodel.machine import load_machine
     from codesign.pipeline import Options, compile_for
+    from codesign.report import launch_count
 
     started = time.process_time()
     compilation = compile_for(model, load_machine(target), Options(kernels=False, verify=False), Steps(None))
@@ -120,7 +121,7 @@ def row_of(name: str, what: str, model: Any, target: str) -> dict[str, Any]:
         "error": whole.max_error if whole else None,
         "inputs": whole.inputs if whole else [],
         "kernels": len(document.kernels),
-        "launches": sum(kernel.count for kernel in document.kernels),
+        "launches": launch_count(document),
         "calls": calls,
         "seconds": document.seconds,
         "cpu_seconds": round(time.process_time() - started, 1),

@@ -38,6 +38,12 @@ _USAGE_ERROR: type = next(base for base in typer.BadParameter.__mro__ if base.__
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def complain(text: str) -> None:
+    """One line on stderr that begins with `error:`."""
+    errors.print("[bold red]error:[/] ", end="")
+    errors.print(" ".join(text.split()), markup=False)
+
+
 def run(application: typer.Typer, *, name: str) -> NoReturn:
     """Run a command and exit: 0 on success, 2 on bad usage or input (one line of cause), 1 on our own failure."""
     debug = "--debug" in sys.argv[1:]
@@ -50,8 +56,7 @@ def run(application: typer.Typer, *, name: str) -> NoReturn:
     except CodesignError as error:
         if debug:
             traceback.print_exc()
-        errors.print("[bold red]error:[/] ", end="")
-        errors.print(error.one_line(), markup=False)
+        complain(error.one_line())
         if isinstance(error, ParseError) and error.source_line:
             errors.print(error.picture(), markup=False)
         sys.exit(INPUT_ERROR)
@@ -64,14 +69,12 @@ def run(application: typer.Typer, *, name: str) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except MemoryError as error:
-        errors.print("[bold red]error:[/] ", end="")
-        errors.print(f"this computer's memory does not hold it: {' '.join(str(error).split())}", markup=False)
+        complain(f"this computer's memory does not hold it: {error}")
         sys.exit(INPUT_ERROR)
     except Exception as error:
         if isinstance(error, _USAGE_ERROR):
-            errors.print("[bold red]error:[/] ", end="")
             message = error.format_message()  # type: ignore[attr-defined]
-            errors.print(" ".join(message.split()).removesuffix(".") + f"; see `{name} --help`", markup=False)
+            complain(" ".join(message.split()).removesuffix(".") + f"; see `{name} --help`")
             sys.exit(INPUT_ERROR)
         # the last resort: our own failure, never a bare traceback unless asked for
         if debug:
@@ -142,7 +145,8 @@ def sizes(option: str, given: Iterable[str], example: str) -> dict[str, int]:
         name, equals, value = item.partition("=")
         if not equals or not name or not value.isdecimal() or int(value) < 1:
             raise CodesignError(f"{option} {item!r} is not NAME=SIZE", hint=f"as in {option} {example}")
-        found[name] = int(value)
+        if found.setdefault(name, int(value)) != int(value):
+            raise CodesignError(f"{option} gives {name} twice: {found[name]} and {value}", hint="leave one out")
     return found
 
 
@@ -152,7 +156,10 @@ def points(option: str, given: Iterable[str], example: str) -> list[dict[str, in
     for item in given:
         name, equals, values = item.partition("=")
         each = [f"{name}={value}" for value in values.split(",")] if equals else [item]
-        columns[name] = [sizes(option, [one], example)[name] for one in each]
+        column = [sizes(option, [one], example)[name] for one in each]
+        if columns.setdefault(name, column) != column:
+            both = ",".join(map(str, dict.fromkeys(columns[name] + column)))
+            raise CodesignError(f"{option} gives {name} twice", hint=f"for several sizes write {option} {name}={both}")
     return [dict(zip(columns, row, strict=True)) for row in itertools.product(*columns.values())]
 
 

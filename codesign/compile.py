@@ -164,6 +164,17 @@ def _compile(
     return _run(model, target or ["h100_sxm"], {**search, **checks}, passes, schedules, shown)
 
 
+def _there_is(chosen: dict[str, Any]) -> None:
+    """See, before the model is loaded, that there are the policies and the front end that were chosen; CodesignError otherwise."""
+    from codesign.passes.fusion.policy import policy_named
+    from codesign.passes.schedule.policy import make_policy
+
+    make_policy(chosen["policy"])
+    policy_named(chosen["fusion"])
+    if chosen["frontend"] == Frontend.TORCH_MLIR:
+        command.need("torch-mlir", "torch_mlir")
+
+
 @dataclass
 class _Shown:
     """What is written and printed: forms of the code, the folder, JSON, all kernels, the kernels to explain, why what is fused, a page, a trace,
@@ -200,6 +211,7 @@ def _run(
         raise CodesignError("--emit with --json needs a folder for the files", hint="add -o DIR")
     if not path.is_file():
         raise CodesignError("no such file" if not path.exists() else "not a file", place=str(path))
+    _there_is(chosen)
 
     with command.importing():
         import torch._dynamo  # noqa: F401  torch.export brings it in at its first call
@@ -244,7 +256,10 @@ def _run(
         _print_json(compilations, shown)
     else:
         _say_where(shown, folder)
-    return command.INTERNAL_ERROR if any(failed(compiled.document) for compiled in compilations) else 0
+    wrong = [text for compiled in compilations for text in complaints(compiled.document)]
+    for text in wrong:
+        command.complain(text)
+    return command.INTERNAL_ERROR if wrong else 0
 
 
 def _write_beside(compilations: list[Compilation], shown: _Shown) -> None:
@@ -311,11 +326,19 @@ def _console() -> Console:
     return Console(width=None if Console().is_terminal else 200)
 
 
-def failed(document: ModelDocument) -> bool:
-    """A kernel or the model is wrong, or a kernel did not compile."""
-    checks = [document.verified, *(kernel.verified for kernel in document.kernels)]
-    wrong = any(check is not None and not check.ok for check in checks)
-    return wrong or any(kernel.compiled is not None and kernel.compiled.error for kernel in document.kernels)
+def complaints(document: ModelDocument) -> list[str]:
+    """Of the model and of its kernels, a line on each that is wrong or did not compile."""
+    found = []
+    for what, check in [("", document.verified), *((f" kernel {k.name}:", k.verified) for k in document.kernels)]:
+        if check is not None and not check.ok:
+            error = "not finite" if check.max_error is None else f"{check.max_error:.2g}"
+            against = f"disagrees with {check.against} (error {error}, tolerance {check.tolerance:.2g})"
+            note = f": {check.note}" if check.note else ""
+            found.append(f"{document.model} on {document.target}:{what} {against}{note}")
+    for kernel in document.kernels:
+        if kernel.compiled is not None and kernel.compiled.error:
+            found.append(f"{document.model} on {document.target}: kernel {kernel.name}: {kernel.compiled.error}")
+    return found
 
 
 def _list_operators(as_json: bool) -> int:

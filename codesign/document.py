@@ -133,7 +133,7 @@ class ExternalCall(_Document):
 
 class FusionEdge(_Document):
     """A producer and a consumer by name, `count` times alike: together or apart, seconds as one kernel (None: they can't be one) and as two, and
-    what forbids the one or bounds it."""
+    what forbids the one or bounds it. `kernels`: those that the two are in, one where they are together (empty: not known)."""
 
     first: str
     second: str
@@ -142,6 +142,7 @@ class FusionEdge(_Document):
     apart: float
     reason: str
     count: int
+    kernels: list[str] = Field(default_factory=list)
 
 
 class PriceAtSizes(_Document):

@@ -59,11 +59,14 @@ def _experiment(
         command.print_json(outcome.model_dump(mode="json"))
     else:
         _print(outcome, report)
-    return command.INTERNAL_ERROR if failures(outcome) else 0
+    wrong = failures(outcome)
+    for where, why in wrong.items():
+        command.complain(f"{where}: {why}")
+    return command.INTERNAL_ERROR if wrong else 0
 
 
 def _print(outcome: Experiment, report: Path | None) -> None:
-    from codesign.lab.passes.experiment import HEADS, cells, failures
+    from codesign.lab.passes.experiment import HEADS, cells
 
     console = Console(width=None if Console().is_terminal else 160, highlight=False, markup=False)
     table = Table(box=None)
@@ -88,8 +91,6 @@ def _print(outcome: Experiment, report: Path | None) -> None:
     diff = next((pair.diff for pair in outcome.pairs if pair.diff), "")
     if diff:
         console.print(f"\n{diff}", soft_wrap=True)
-    for where, why in failures(outcome).items():
-        console.print(f"{where}: {why}", style="bold red")
     if report is not None:
         console.print(f"the page is {report}")
 

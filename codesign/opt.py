@@ -130,7 +130,7 @@ def _bisect(pipeline: list[Pass], module: Module, context: Context, seed: int, a
     def broken(changed: Module) -> bool:
         try:
             Verifier().check(changed)
-            reference.check(changed, 0, "all so far")
+            reference.check(changed, "the passes so far")
         except CodesignError:
             return True
         return False

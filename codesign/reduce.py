@@ -40,27 +40,29 @@ def _reduce(
 
     if (passes is None) == (predicate is None):
         raise CodesignError("give either --passes or --predicate", hint='as in --passes "canonicalize,lab:FastExp"')
-    holds = _predicate(predicate) if predicate is not None else breaks(passes or "", target, seed)
+    how = _predicate(predicate) if predicate is not None else breaks(passes or "", target, seed)
     folder = command.output_directory(output)
     module = _module(file)
     with command.progress(not as_json) as steps:
         steps.step("reducing")
-        found = reduce_module(module, holds)
+        found = reduce_module(module, lambda candidate: bool(how(candidate)))
+        why = how(found.module)
     text = print_module(found.module)
     written = str(command.write_text(folder / "reduced.tile", text)) if folder else None
     if as_json:
         command.print_json(
             {"file": str(file), "ops_before": found.ops_before, "ops_after": found.ops_after, "tried": found.tried,
-             "output": written, "module": None if written else text}
+             "why": why, "output": written, "module": None if written else text}
         )  # fmt: skip
         return
     sys.stderr.write(f"{found.ops_before} operations became {found.ops_after}, {found.tried} modules tried\n")
+    sys.stderr.write(f"what is left: {why}\n")
     sys.stdout.write(f"{written}\n" if written else text)
 
 
-def breaks(passes: str, target: str, seed: int) -> Callable[[Module], bool]:
-    """Whether a pipeline fails on a module in the way that it fails on the first one asked about: by the same kind of error, or by wrong
-    results."""
+def breaks(passes: str, target: str, seed: int) -> Callable[[Module], str]:
+    """How a pipeline fails on a module, in a sentence, in the way that it fails on the first one asked about: by the same kind of error, or by
+    wrong results; empty where it does not."""
     from codesign.costmodel.machine import load_machine
     from codesign.passes import Context, PassManager, parse_pipeline
     from codesign.passes.observers import Equivalence, Verifier, example_sizes
@@ -68,7 +70,8 @@ def breaks(passes: str, target: str, seed: int) -> Callable[[Module], bool]:
     pipeline, machine = parse_pipeline(passes), load_machine(target)
     kinds: list[str] = []
 
-    def failure(module: Module) -> str | None:
+    def failure(module: Module) -> tuple[str, str] | None:
+        """The kind of it and a sentence."""
         context = Context(machine, sizes=example_sizes(module))
         reference = Equivalence(seed)
         try:
@@ -80,23 +83,25 @@ def breaks(passes: str, target: str, seed: int) -> Callable[[Module], bool]:
             Verifier().check(left)
         except Exception as error:
             cause = error.__cause__ if isinstance(error, CodesignError) and error.__cause__ else error
-            return type(cause).__name__
+            said = error.one_line() if isinstance(error, CodesignError) else f"{type(error).__name__}: {error}"
+            return type(cause).__name__, said
         try:
-            reference.check(left, len(pipeline) - 1, passes)
-        except CodesignError:
-            return "results"
+            reference.check(left, f"--passes {passes}")
+        except CodesignError as error:
+            return "results", error.message
         return None
 
-    def holds(module: Module) -> bool:
-        kind = failure(module)
-        if kind is not None and not kinds:
+    def how(module: Module) -> str:
+        kind, said = failure(module) or ("", "")
+        if kind and not kinds:
             kinds.append(kind)
-        return kind is not None and kind in kinds
+        return said if kind in kinds else ""
 
-    return holds
+    return how
 
 
-def _predicate(name: str) -> Callable[[Module], bool]:
+def _predicate(name: str) -> Callable[[Module], str]:
+    """What holds of a module, in a sentence; empty where the function says that it does not."""
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
@@ -107,16 +112,16 @@ def _predicate(name: str) -> Callable[[Module], bool]:
 
     answered = False
 
-    def holds(candidate: Module) -> bool:
+    def holds(candidate: Module) -> str:
         nonlocal answered
         try:
             answer = bool(found(candidate))
         except Exception as error:
             if answered:  # it was not written for what is left of the module
-                return False
+                return ""
             raise failed(f"--predicate {name}", error) from error
         answered = True
-        return answer
+        return f"--predicate {name} holds" if answer else ""
 
     return holds
 

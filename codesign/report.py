@@ -165,7 +165,7 @@ def kernel_table(document: ModelDocument, limit: int | None) -> Table:
 
 def _clipped(items: Sequence[str], count: int) -> str:
     shown = " ".join(items[:count])
-    return f"{shown} +{len(items) - count}" if len(items) > count else shown
+    return f"{shown} +{len(items) - count} more" if len(items) > count else shown
 
 
 def _memory_text(document: ModelDocument) -> str:

@@ -35,9 +35,10 @@ class Location:
 
     @property
     def place(self) -> str:
-        """The line and the module, in short: `model.py:12 layers.0`."""
-        text = f"{PurePath(self.file).name}:{self.line}" if self.file else ""
-        return f"{text} {self.module}".strip()
+        """The line and the module, in short: `model.py:12 layers.0`; `module layers.0` where no line is known."""
+        if not self.file:
+            return f"module {self.module}" if self.module else ""
+        return f"{PurePath(self.file).name}:{self.line} {self.module}".strip()
 
     def leaves(self) -> tuple[Location, ...]:
         """The distinct unfused places below this one, in order."""

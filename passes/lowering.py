@@ -46,6 +46,11 @@ class KernelInfo:
     labels: list[str] = field(default_factory=list)
 
     @property
+    def launches(self) -> int | float:
+        """Launches of its own in a run of the model: none where it is joined to the kernel before it."""
+        return 0 if self.tuned.schedule.extras.get("joined") else self.count
+
+    @property
     def operators(self) -> tuple[str, ...]:
         """The framework's operators that it does, in order."""
         return tuple(dict.fromkeys(leaf.operator for leaf in self._leaves() if leaf.origin))

@@ -114,14 +114,15 @@ class Equivalence:
             self.start(module)
 
     def after(self, position: int, one: Pass, module: Module, seconds: float) -> None:
-        self._before = self.check(module, position, str(one))
+        results = self.check(module, f"pass {position + 1} ({one})")
+        self.worst.append((str(one), max(map(largest_difference, self._before, results), default=0.0)))
+        self._before = results
 
-    def check(self, module: Module, position: int, one: str) -> list[Array]:
-        """The module's results, compared with the reference; PassError when they differ."""
+    def check(self, module: Module, what: str) -> list[Array]:
+        """The module's results, compared with the reference; PassError when they differ says `what` changed them."""
         results = self._run(module)
         if len(results) != len(self._before):
-            raise PassError(f"pass {position + 1} ({one}): {len(self._before)} results became {len(results)}")
-        worst = 0.0
+            raise PassError(f"{what}: {len(self._before)} results became {len(results)}")
         for number, (old, new) in enumerate(zip(self._before, results, strict=True)):
             dtype = module.main.results[number].type.dtype
             wrong = smallest_difference(
@@ -130,11 +131,9 @@ class Equivalence:
             if wrong is not None:
                 place, expected, got = wrong
                 raise PassError(
-                    f"pass {position + 1} ({one}) changed result {number} at {list(place)}: {expected} became {got}",
+                    f"{what} changed result {number} at {list(place)}: {expected} became {got}",
                     hint="run with --print-before and --print-after to see the pass at work",
                 )
-            worst = max(worst, largest_difference(old, new))
-        self.worst.append((one, worst))
         return results
 
 

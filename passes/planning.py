@@ -18,7 +18,7 @@ from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Call, Launch, While
 from codesign.passes.collecting import collecting_rarely
 from codesign.passes.context import Context
-from codesign.passes.fusion.explain import Edge
+from codesign.passes.fusion.explain import Edge, in_kernels
 from codesign.passes.lowering import KernelInfo, tile_module
 from codesign.passes.manager import Pass
 from codesign.passes.memory import MemoryPlan
@@ -121,7 +121,9 @@ def plan_module(
         tuner.keep()
     with clock.phase("memory"):
         memory = plan_memory(tiled.main, sizes, tiled.kernels)
-    return Planned(machine, tiled, kernels, memory, tuner, sizes, remarks, context.fusion)
+    launches = (op for op in tiled.main.body.walk() if isinstance(op, Launch))
+    kernel_of = {value.name: op.kernel for op in launches for value in op.results}
+    return Planned(machine, tiled, kernels, memory, tuner, sizes, remarks, in_kernels(context.fusion, kernel_of))
 
 
 def tuner_for(module: Module, machine: Machine, choices: Choices, sizes: Mapping[str, int]) -> Tuner:

@@ -174,11 +174,11 @@ def _fusion(compilation: Compilation) -> Section:
     parts.append(table("Which kernel reads which", ["from", "to", "value"], [list(edge) for edge in edges]))
     rows = [
         [number, e.first, e.second, "fused" if e.fused else "apart", None if e.seconds is None else seconds_text(e.seconds),
-         seconds_text(e.apart), e.reason, e.count]
+         seconds_text(e.apart), e.reason, e.count, " -> ".join(e.kernels)]
         for number, e in enumerate(compilation.document.fusion, 1)
     ]  # fmt: skip
     if rows:
-        heads = ["number", "producer", "consumer", "", "as one kernel", "as two", "why", "times"]
+        heads = ["number", "producer", "consumer", "", "as one kernel", "as two", "why", "times", "in"]
         parts.append(table("Why producers and consumers are one kernel or two", heads, rows))
     return Section("Fusion", [], parts)
 

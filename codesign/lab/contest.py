@@ -22,6 +22,7 @@ from codesign.lab.plan import PolicyPlan, StudyPlan
 from codesign.lab.prices import Prices, price_all
 from codesign.lab.problem import Problem, digest
 from codesign.lab.random_search import evaluations_until
+from codesign.passes.fusion.policy import policy_named
 from codesign.passes.schedule.policy import POLICIES, make_policy
 
 
@@ -136,9 +137,11 @@ def open_study(
 ) -> Study:
     """Make the problems (unless they are `made`) and enter all runs; CodesignError when a policy can't be made or a problem has no schedule
     that fits."""
-    contest = Contest(plan, problems(plan, steps) if made is None else made)
     for policy in plan.policies:
         make_policy(policy.policy, policy.options)
+    for fusion in plan.fusions:
+        policy_named(fusion)
+    contest = Contest(plan, problems(plan, steps) if made is None else made)
     described = [
         {"key": p.key, "name": p.name, "machine": p.machine, "description": p.describe()}
         for p in contest.problems.values()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,8 +18,9 @@ Why = Callable[[Fusion], str]
 
 @dataclass(frozen=True)
 class Edge:
-    """A producer and a consumer by name, `count` times alike.
+    """A producer and a consumer by name, as the tensor IR has them, `count` times alike.
 
+    `kernels`: what the plan calls the kernels that the two are in, one where they are together; empty where these are not known.
     `seconds`: of the two as one kernel, infinite where they can't be one. `apart`: of the two as they were. `reason`: what forbids it, or
     what bounds the one kernel.
     """
@@ -31,6 +32,7 @@ class Edge:
     apart: float
     reason: str
     count: int = 1
+    kernels: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain data; seconds are None where the two can't be one kernel."""
@@ -39,10 +41,33 @@ class Edge:
     def __str__(self) -> str:
         times = f" (x {self.count})" if self.count > 1 else ""
         if not math.isfinite(self.seconds):
-            return f"%{self.first} -> %{self.second}: apart, {self.reason}{times}"
+            return f"{self._named()}: apart, {self.reason}{times}"
         bound = f", {self.reason}" if self.reason else ""
         pair = f"{self.seconds * 1e6:.2f} us fused against {self.apart * 1e6:.2f} us"
-        return f"%{self.first} -> %{self.second}: {'fused' if self.fused else 'apart'}, {pair}{bound}{times}"
+        return f"{self._named()}: {'fused' if self.fused else 'apart'}, {pair}{bound}{times}"
+
+    def _named(self) -> str:
+        where = f" ({'in ' if self.fused else ''}{' -> '.join(self.kernels)})" if self.kernels else ""
+        return f"%{self.first} -> %{self.second}{where}"
+
+
+def in_kernels(found: Sequence[Edge], kernel_of: Mapping[str, str]) -> list[Edge]:
+    """Edges with the kernels that they ended in. `kernel_of`: the kernel that gives each value by name; what was fused away is where the
+    consumer is that it was fused into."""
+    into = {edge.first: edge.second for edge in found if edge.fused}
+
+    def kernel(value: str) -> str:
+        seen: set[str] = set()
+        while value not in kernel_of and value in into and value not in seen:
+            seen.add(value)
+            value = into[value]
+        return kernel_of.get(value, "")
+
+    def placed(edge: Edge) -> Edge:
+        names = (kernel(edge.second),) if edge.fused else (kernel(edge.first), kernel(edge.second))
+        return replace(edge, kernels=names) if all(names) else edge
+
+    return [placed(edge) for edge in found]
 
 
 def edges(search: FusionSearch, why: Why | None = None) -> list[Edge]:

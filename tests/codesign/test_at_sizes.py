@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from codesign.at_sizes import prices_at
-from codesign.command import points
+from codesign.command import points, sizes
 from codesign.compiler import Options, compile
 from codesign.costmodel.machine import load_machine
 from codesign.documents import document_of
@@ -45,5 +45,10 @@ def test_every_combination_of_sizes() -> None:
     for wrong in ("n", "n=", "n=1,", "n=0,2", "=3", "n=1,x"):
         with pytest.raises(CodesignError, match="is not NAME=SIZE"):
             points("--bind", [wrong], "n=8")
+    assert points("--bind", ["n=8", "n=8"], "n=8") == [{"n": 8}]
+    with pytest.raises(CodesignError, match="--bind gives n twice; for several sizes write --bind n=1,2,3"):
+        points("--bind", ["n=1,2", "n=3"], "n=8")
+    with pytest.raises(CodesignError, match="--size gives n twice: 1 and 2"):
+        sizes("--size", ["n=1", "m=2", "n=2"], "n=8")
     with pytest.raises(CodesignError, match="--bind 'n' is not NAME=SIZE"):
         points("--bind", ["n"], "n=8")

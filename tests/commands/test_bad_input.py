@@ -49,6 +49,30 @@ def test_two_machines_of_one_name(tmp_path: Path) -> None:
     one_line_of_cause(again, "h100_sxm is given twice")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (("--policy", "rndom"), "unknown policy 'rndom'; nearest: random"),
+        (("--fusion", "gredy"), "unknown fusion policy 'gredy'; nearest: greedy"),
+        (("--frontend", "torch-mlir"), "torch_mlir is not installed"),
+    ],
+)
+def test_what_is_chosen_is_looked_for_before_the_model_is_loaded(
+    arguments: tuple[str, str], cause: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch_mlir", None)
+    (tmp_path / "model.py").write_text("raise RuntimeError('loaded')\n")
+    one_line_of_cause(run("compile", "model.py", *arguments, cwd=tmp_path), cause)
+
+
+@pytest.mark.parametrize("chosen", ['policies = ["rndom"]', 'fusions = ["gredy"]'])
+def test_a_study_looks_for_its_policies_before_models_are_loaded(chosen: str, tmp_path: Path) -> None:
+    pytest.importorskip("sqlalchemy")
+    (tmp_path / "model.py").write_text("raise RuntimeError('loaded')\n")
+    (tmp_path / "s.toml").write_text(f'models = ["model.py"]\n{chosen}\n')
+    one_line_of_cause(run("study", "run", "s.toml", cwd=tmp_path), "policy 'rndom'" if "rndom" in chosen else "'gredy'")
+
+
 def test_error_inside_model_names_its_line(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text("import torch\n\nmodel = torch.nn.Linear(8, 1 / 0)\n")
     one_line_of_cause(in_a_process("compile", "model.py", cwd=tmp_path), "model.py:3", "ZeroDivisionError")

@@ -8,9 +8,10 @@ import pytest
 
 from codesign import pipeline
 from codesign.command import Steps
-from codesign.compile import failed
+from codesign.compile import complaints
 from codesign.costmodel.machine import load_machine
 from codesign.document import Compiled, ModelDocument
+from tests.commands.invoke import run
 
 PRELUDE = "import torch\nfrom torch import nn\n"
 
@@ -104,9 +105,21 @@ def test_places_names_and_memory_are_the_users(tmp_path: Path) -> None:
 
 def test_a_kernel_that_does_not_compile_is_a_failure(tmp_path: Path) -> None:
     document = compiled(tmp_path, "model = nn.ReLU()\nexample_inputs = (torch.randn(8, 16),)\n")
-    assert not failed(document)
+    assert not complaints(document)
     document.kernels[0].compiled = Compiled(arch="sm_90", error="rejected")
-    assert failed(document)
+    (text,) = complaints(document)
+    assert text == f"{document.model} on {document.target}: kernel {document.kernels[0].name}: rejected"
+
+
+def test_a_model_that_disagrees_with_torch_is_one_line_on_stderr_and_fails(tmp_path: Path) -> None:
+    text = WRONG.format(name="off", body='apply("min", a, literal(20.0, a.dtype))')
+    text += "model = lambda x: op(x) + 1\nexample_inputs = (torch.tensor([1.0, 30.0, 2.0]),)\n"
+    (tmp_path / "model.py").write_text(PRELUDE + text)
+    result = run("compile", "model.py", "--no-kernels", "--no-reuse", cwd=tmp_path)
+    assert result.returncode == 1
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert line.startswith("error: model on h100_sxm: disagrees with torch (error ")
+    assert "example inputs: output 0" in line
 
 
 STATE = """

@@ -9,14 +9,17 @@ from codesign.costmodel.machine import Machine, figures_of
 from codesign.costmodel.whatif import Change
 from codesign.ir.errors import CodesignError
 
+WRITTEN_FOR = frozenset({"limits.warp_size"})
+"""Figures that programs have built in, as the lanes that run one instruction: a machine with another has other programs, not more of something."""
+
 
 def adjustable(machine: Machine) -> Iterator[tuple[str, float, Callable[[float], Machine]]]:
     """Every figure with a value and how to change it; how many of each level there are (`levels.NAME.fanout`) among them.
 
-    Quoted peaks are left out: they are checks of rates and clocks, which no model reads.
+    Quoted peaks are left out: they are checks of rates and clocks, which no model reads. So is what code is written for (`WRITTEN_FOR`).
     """
     for path, figure in figures_of(machine):
-        if figure.value and ".peak." not in path:
+        if figure.value and ".peak." not in path and path not in WRITTEN_FOR:
 
             def change(value: float, path: str = path) -> Machine:
                 return machine.with_figures({path: value})

@@ -22,9 +22,10 @@ from codesign.ir.text import print_module
 from codesign.lab.models import compiled
 from codesign.passes import Pass, parse_pipeline
 from codesign.passes.fuse import Fuse
+from codesign.passes.fusion.policy import policy_named
 from codesign.passes.pipeline import own_passes
 from codesign.pipeline import Compilation, Options
-from codesign.report import bytes_text, seconds_text
+from codesign.report import bytes_text, launch_count, seconds_text
 
 FEWEST = 6
 """Pairs from which on a test of significance says something."""
@@ -107,6 +108,7 @@ class Pipeline:
             last = passes.pop()
             assert isinstance(last, Fuse)
             fusion = last.policy
+            policy_named(fusion)
             if replace(last, policy="greedy") != Fuse():
                 raise CodesignError(
                     f"{last}: only the policy of fusion can be chosen here", hint="as in fuse{policy=none}"
@@ -161,7 +163,7 @@ def _figures(compilation: Compilation) -> Figures:
     ran = [check.ok for check in checks if check is not None]
     return Figures(
         seconds=document.seconds,
-        launches=sum(kernel.count for kernel in document.kernels) + sum(call.count for call in document.external_calls),
+        launches=launch_count(document) + sum(call.count for call in document.external_calls),
         dram_bytes=sum(kernel.dram_bytes * kernel.count for kernel in document.kernels),
         peak_memory_bytes=document.peak_memory_bytes,
         compile_seconds=sum(

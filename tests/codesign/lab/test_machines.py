@@ -74,6 +74,7 @@ def test_slopes_are_sorted_and_all_figures_are_asked_about(streaming: Workload) 
     found = sensitivities(streaming, tick=lambda: ticks.append(None))
     assert found[0].figure == "levels.dram.bandwidth"
     assert len(ticks) == 4 * len(found) > 80
+    assert "limits.warp_size" not in [entry.figure for entry in found]
     assert [entry.size for entry in found] == sorted((entry.size for entry in found), reverse=True)
 
 

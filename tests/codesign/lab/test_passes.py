@@ -20,6 +20,7 @@ from codesign.ir.text import parse
 from codesign.lab.passes.experiment import Figures, Pair, Pipeline, summarise
 from codesign.lab.passes.reducer import reduce_module
 from codesign.passes import Context, Pass
+from tests.commands.invoke import run
 
 MODEL = """
 import torch
@@ -83,14 +84,18 @@ def sums(module: Module) -> bool:
     return any(op.reductions[0].extent.constant >= 5 for op in found)
 
 
-@pytest.mark.parametrize(("broken", "size"), [("Forgetful", 1), ("Crashing", 4)])
-def test_what_is_left_is_one_operation_that_still_breaks(broken: str, size: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("broken", "size", "why"),
+    [("Forgetful", 1, "Forgetful changed result 0 at ["), ("Crashing", 4, "RuntimeError: boom")],
+)
+def test_what_is_left_is_one_operation_that_still_breaks(broken: str, size: int, why: str, tmp_path: Path) -> None:
     (tmp_path / "chain.tile").write_text(CHAIN)
     arguments = [str(tmp_path / "chain.tile"), "--passes", f"canonicalize,{__name__}:{broken}", "--json"]
     result = CliRunner().invoke(reduce_command.application, arguments)
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert (document["ops_before"], document["ops_after"]) == (5, 1)
+    assert why in document["why"]
     (op,) = parse(document["module"]).main.body.ops
     assert isinstance(op, Compute)
     assert max(int(d.extent.constant) for d in (*op.dims, *op.reductions)) == size
@@ -101,6 +106,7 @@ def test_a_predicate_of_ones_own(tmp_path: Path) -> None:
     arguments = [str(tmp_path / "chain.tile"), "--predicate", f"{__name__}:sums", "-o", str(tmp_path)]
     result = CliRunner().invoke(reduce_command.application, arguments)
     assert result.exit_code == 0, result.output
+    assert f"what is left: --predicate {__name__}:sums holds" in result.stderr
     module = parse((tmp_path / "reduced.tile").read_text())
     assert len(module.main.body.ops) == 1
     assert sums(module)
@@ -128,6 +134,8 @@ def test_pipelines_are_passes_and_who_fuses() -> None:
     assert found.fusion == "none"
     with pytest.raises(CodesignError, match="only the policy"):
         Pipeline.parse("fuse{policy=none,chain=3}")
+    with pytest.raises(CodesignError, match="unknown fusion policy 'non'"):
+        Pipeline.parse("fuse{policy=non}")
     with pytest.raises(CodesignError, match="its own place"):
         Pipeline.parse("fuse,dce")
 
@@ -171,9 +179,10 @@ def test_a_model_without_fusion_takes_more_launches_and_its_kernels_are_named(tm
 
 def test_a_pass_that_breaks_values_fails_the_experiment(tmp_path: Path) -> None:
     (tmp_path / "m.py").write_text(MODEL.replace("torch.relu(x @ y) * 2", "torch.exp(x[:4, :8] + y[:4])"))
-    arguments = ["default", f"{__name__}:Forgetful", "-m", str(tmp_path / "m.py"), "--json"]
-    result = CliRunner().invoke(experiment_command.application, arguments)
+    result = run("experiment", "default", f"{__name__}:Forgetful", "-m", "m.py", "--json", cwd=tmp_path)
     (pair,) = json.loads(result.stdout)["pairs"]
+    assert result.returncode == 1
+    assert "error: m on h100_sxm, second: values are wrong" in result.stderr.splitlines()
     assert pair["first"]["verified"] is True
     assert pair["second"]["verified"] is False
 

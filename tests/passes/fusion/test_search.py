@@ -205,6 +205,9 @@ def test_the_price_while_fusing_is_the_time_reported(machine: str) -> None:
         fresh = {name: planned.tuner.price(info.fusion) for name, info in planned.kernels.items()}
         assert fresh == pytest.approx({name: info.tuned.seconds for name, info in planned.kernels.items()}, rel=1e-12)
         assert planned.edges
+        for edge in planned.edges:
+            assert set(edge.kernels) <= set(planned.kernels)
+            assert len(edge.kernels) == (1 if edge.fused else 2), str(edge)
 
 
 def test_policies_by_name() -> None:
