@@ -10,7 +10,7 @@ from codesign.ir.analysis import contraction
 from codesign.ir.tensor import Fusion
 from codesign.ir.tiling.domain import SMALLEST_DOT
 from codesign.passes.schedule.found import Found
-from codesign.passes.schedule.phases import halves, in_two, least_seconds, seconds_between, shortest_seconds
+from codesign.passes.schedule.phases import InTwo, halves, in_two, least_seconds, seconds_between, shortest_seconds
 from codesign.passes.schedule.tails import best_tail, least_with_tail
 from codesign.passes.tiling.cut import whole_parts
 from codesign.passes.tiling.cutting import WHOLE, Cutting
@@ -38,13 +38,14 @@ def best_cutting(tuner: Tuner, fusion: Fusion, found: Found, below: float = math
     """
     if found.context.summary.strands:
         return WHOLE, found.seconds, True
-    parts, seconds, sure = best_parts(tuner, fusion, found, below)
+    priced = Split(tuner, fusion, found)
+    parts, seconds, sure = best_parts(tuner, fusion, found, below, priced)
     best, limited = Cutting(parts), not sure
-    for cutting in _of_one_tile(fusion):
-        taken, whole = in_two(tuner, halves(tuner, fusion, cutting), found.launch, min(seconds, below))
-        if whole and taken < seconds:
-            best, seconds = cutting, taken
-        limited = limited or (not whole and taken < seconds)
+    for number in _of_one_tile(fusion):
+        pair = priced.into(number, min(seconds, below))
+        limited = limited or (not pair.priced and pair.seconds < seconds)
+        if pair.priced:
+            best, seconds = Cutting(number), pair.seconds
     strips, taken, whole = best_strips(tuner, fusion, found, seconds, below)
     if strips != WHOLE:
         best, seconds = strips, taken
@@ -54,16 +55,42 @@ def best_cutting(tuner: Tuner, fusion: Fusion, found: Found, below: float = math
     return best_tail(tuner, fusion, found, below)
 
 
-def _of_one_tile(fusion: Fusion) -> list[Cutting]:
-    """Parts of as many elements as a large tile, of a fold over what products give: so the rows of a product are read once for all of its columns
-    in a program, where a loop over the fold's elements reads them again in each of its steps."""
+class Split:
+    """A group's reduction split into several numbers of parts, each priced once.
+
+    `found`: the group as one kernel.
+    """
+
+    def __init__(self, tuner: Tuner, fusion: Fusion, found: Found) -> None:
+        self.tuner, self.fusion, self.launch = tuner, fusion, found.launch
+        self.known: dict[int, InTwo] = {}
+
+    def into(self, parts: int, limit: float) -> InTwo:
+        """What it takes in so many parts, priced to the end where that is below a limit."""
+        if parts not in self.known:
+            pair = halves(self.tuner, self.fusion, Cutting(parts))
+            fewer = [self._at_least(fewer, parts) for fewer in self.known if 2 * fewer <= parts]
+            self.known[parts] = in_two(self.tuner, pair, self.launch, limit, fewer)
+        return self.known[parts]
+
+    def _at_least(self, fewer: int, parts: int) -> InTwo:
+        """What so many parts take at the least, by what fewer do: as many times as many programs make the partial results no sooner than in that
+        share of the time, and there are more of them to put together."""
+        known = self.known[fewer]
+        first = self.launch + (known.first - self.launch) * fewer / parts
+        return InTwo(first, known.second, priced=False)
+
+
+def _of_one_tile(fusion: Fusion) -> list[int]:
+    """Numbers of parts of as many elements as a large tile, of a fold over what products give: so the rows of a product are read once for all of
+    its columns in a program, where a loop over the fold's elements reads them again in each of its steps."""
     if not any(contraction(compute) is not None for compute in fusion.computes):
         return []
     where = splittable(fusion)
     if where is None or where.fold is None or not any(where.dim in {d.name for d in op.dims} for op in where.feeders):
         return []
     parts = dict.fromkeys(whole_parts(where.extent, -(-where.extent // length)) for length in TILES)
-    return [Cutting(number) for number in parts if number > 1]
+    return [number for number in parts if number > 1]
 
 
 def best_strips(
@@ -85,11 +112,11 @@ def best_strips(
         cutting = Cutting(_number_of_strips(strips.extent, wanted), along=list(fusion.dims()).index(strips.dim))
         if cutting.parts < 2 or cutting == best:
             break
-        taken, whole = in_two(tuner, halves(tuner, fusion, cutting), found.launch, min(least, below))
-        limited = limited or (not whole and taken < least)
-        if not whole or taken >= GAIN * least:
+        pair = in_two(tuner, halves(tuner, fusion, cutting), found.launch, min(least, below))
+        limited = limited or (not pair.priced and pair.seconds < least)
+        if not pair.priced or pair.seconds >= GAIN * least:
             break
-        best, least = cutting, taken
+        best, least = cutting, pair.seconds
     return best, least, least < below or not limited
 
 
@@ -99,7 +126,9 @@ def _number_of_strips(extent: int, wanted: int) -> int:
     return even if 4 * even >= 3 * min(wanted, extent) else whole_parts(extent, min(wanted, extent))
 
 
-def best_parts(tuner: Tuner, fusion: Fusion, found: Found, below: float = math.inf) -> tuple[int, float, bool]:
+def best_parts(
+    tuner: Tuner, fusion: Fusion, found: Found, below: float = math.inf, priced: Split | None = None
+) -> tuple[int, float, bool]:
     """Into how many parts to split the group's reduction (1: not at all), the seconds that it then takes, and whether that is sure.
 
     `found`: the group as one kernel. Only looked into when there is room for more programs, and using it could save more than another
@@ -113,19 +142,19 @@ def best_parts(tuner: Tuner, fusion: Fusion, found: Found, below: float = math.i
     if least >= below:
         return 1, found.seconds, found.seconds < below
     seconds: dict[int, float] = {1: found.seconds}
-    pruned: dict[int, float] = {}
-    limited = False
+    limited, split = False, priced or Split(tuner, fusion, found)
 
     def price(wanted: int) -> float:
         """Seconds in so many parts, or what they take at the least where that is enough to know that they are not the best."""
         nonlocal limited
-        parts = whole_parts(where.extent, wanted)
-        if parts not in seconds and parts not in pruned:
-            best = min(seconds.values())
-            taken, whole = in_two(tuner, halves(tuner, fusion, Cutting(parts)), found.launch, min(best, below))
-            (seconds if whole else pruned)[parts] = taken
-            limited = limited or (not whole and taken < best)
-        return seconds[parts] if parts in seconds else pruned[parts]
+        parts, best = whole_parts(where.extent, wanted), min(seconds.values())
+        if parts in seconds:
+            return seconds[parts]
+        pair = split.into(parts, min(best, below))
+        limited = limited or (not pair.priced and pair.seconds < best)
+        if pair.priced:
+            seconds[parts] = pair.seconds
+        return pair.seconds
 
     _climb(price, found.seconds, room, where.extent // SMALLEST_DOT)
     taken, parts = min((taken, parts) for parts, taken in seconds.items())

@@ -6,6 +6,7 @@ parts rest in a memory near them where there is room (`costmodel.dataflow.restin
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -45,16 +46,36 @@ def halves(tuner: Tuner, fusion: Fusion, cutting: Cutting) -> tuple[Half, Half]:
     return Half(partial, _staging(place, results)), Half(combination, _staging(place, operands, joined=True))
 
 
-def in_two(tuner: Tuner, groups: tuple[Half, Half], launch: float, limit: float) -> tuple[float, bool]:
-    """Seconds of two kernels one after the other, or (False) what they take at the least, where that is not below a limit already."""
+@dataclass(frozen=True)
+class InTwo:
+    """Seconds of a group as two kernels one after the other, where these are `priced`; else what each takes at the least, as far as was needed to
+    see that a limit is not met."""
+
+    first: float
+    second: float
+    priced: bool = True
+
+    @property
+    def seconds(self) -> float:
+        return self.first + self.second
+
+
+def in_two(tuner: Tuner, groups: tuple[Half, Half], launch: float, limit: float, known: Iterable[InTwo] = ()) -> InTwo:
+    """A group as two kernels, priced to the end where that is below a limit.
+
+    `known`: other ways to cut the same group whose kernels none of this one's beat, the first by the first and the second by the second.
+    """
     forms = [tuner.form(group.fusion, common=group.common) for group in groups]
     starts = (launch, seconds_between(tuner, launch))
     seconds = [start + least_seconds(tuner, form.summary) for start, form in zip(starts, forms, strict=True)]
+    for other in known:
+        seconds = [max(pair) for pair in zip(seconds, (other.first, other.second), strict=True)]
     for place, (group, form) in enumerate(zip(groups, forms, strict=True)):
         if sum(seconds) >= limit:
-            return sum(seconds), False
-        seconds[place] = tuner.price_whole(group.fusion, form)
-    return sum(seconds), True
+            break
+        seconds[place] = tuner.price_whole(group.fusion, form, limit - seconds[1 - place])
+    first, second = seconds
+    return InTwo(first, second, first + second < limit)
 
 
 def seconds_between(tuner: Tuner, launch: float) -> float:

@@ -56,14 +56,17 @@ class Rounds:
 def best_tail(tuner: Tuner, fusion: Fusion, found: Found, below: float) -> tuple[Cutting, float, bool]:
     """How to cut off a group's tail (or not), the seconds that it then takes, and whether that is sure; see `best_parts`.
 
-    `found`: the group as one kernel.
+    `found`: the group as one kernel. What one number of parts takes beyond what was expected of it, the others are expected to take too.
     """
-    best, least, limited = WHOLE, GAIN * found.seconds, False
-    for cutting in _offers(tuner, fusion, found):
-        taken, whole = in_two(tuner, halves(tuner, fusion, cutting), found.launch, min(least, below))
-        if whole and taken < least:
-            best, least = cutting, taken
-        limited = limited or (not whole and taken < least)
+    best, least, limited, further = WHOLE, GAIN * found.seconds, False, 0.0
+    for expected, cutting in sorted(_offers(tuner, fusion, found), key=lambda offer: offer[0]):
+        if expected + further >= least:
+            continue
+        pair = in_two(tuner, halves(tuner, fusion, cutting), found.launch, min(least, below))
+        further = max(further, pair.seconds - expected)
+        limited = limited or (not pair.priced and pair.seconds < least)
+        if pair.priced:
+            best, least = cutting, pair.seconds
     seconds = found.seconds if best == WHOLE else least
     return best, seconds, seconds < below or not limited
 
@@ -80,8 +83,8 @@ def _rounds(tuner: Tuner, found: Found) -> Rounds:
     return Rounds(found.programs(), found.slots(tuner.machine))
 
 
-def _offers(tuner: Tuner, fusion: Fusion, found: Found) -> list[Cutting]:
-    """A tail of as few tiles as leave whole rounds, in several numbers of parts, where that could gain something."""
+def _offers(tuner: Tuner, fusion: Fusion, found: Found) -> list[tuple[float, Cutting]]:
+    """A tail of as few tiles as leave whole rounds, in several numbers of parts, where that could gain something; with the seconds expected."""
     machine, rounds = tuner.machine, _rounds(tuner, found)
     launches = found.launch + seconds_between(tuner, found.launch)
     body, limit = found.seconds - found.launch, GAIN * found.seconds
@@ -94,11 +97,12 @@ def _offers(tuner: Tuner, fusion: Fusion, found: Found) -> list[Cutting]:
     sums = 1 if where.fold is None else len(where.fold.parts)
     elements = apart * math.prod(found.schedule.tiles.get(dim, 1) for dim in found.context.summary.outer)
     moving = WORD * sums * elements / machine.need(machine.levels[0].bandwidth, "bandwidth")
-    return [
-        Cutting(parts, tail)
+    expected = {
+        parts: launches + rounds.share(apart, parts) * body + parts * moving
         for parts in PARTS
-        if parts * LEAST <= where.extent and launches + rounds.share(apart, parts) * body + parts * moving < limit
-    ]
+        if parts * LEAST <= where.extent
+    }
+    return [(seconds, Cutting(parts, tail)) for parts, seconds in expected.items() if seconds < limit]
 
 
 def _tails(fusion: Fusion, found: Found, rounds: Rounds) -> list[tuple[int, Tail]]:

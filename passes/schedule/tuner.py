@@ -243,16 +243,19 @@ class Tuner:
         known = self._known(key)
         return self._at_least[key] if known is None else known
 
-    def price_whole(self, fusion: Fusion, form: Form) -> float:
-        """Predicted seconds of a group, and what is read of it, as one kernel."""
+    def price_whole(self, fusion: Fusion, form: Form, below: float = math.inf) -> float:
+        """Predicted seconds of a group, and what is read of it, as one kernel; where that is not `below` a limit, any number that isn't either."""
         key = whole_key(fusion, form.common)
         known = self._known(key)
-        if known is None:
-            found = self._search(form)
-            if isinstance(found, Found):
-                self._recent.keep(key, found, WHOLE)
-            known = self._enter(key, found.seconds if isinstance(found, Found) else math.inf)
-        return known
+        if known is None and self._at_least.get(key, -math.inf) < below:
+            found = self._search(form, below=below)
+            if isinstance(found, Found) and found.context.gave_up:
+                self._at_least[key] = max(found.seconds, below)
+            else:
+                if isinstance(found, Found):
+                    self._recent.keep(key, found, WHOLE)
+                known = self._enter(key, found.seconds if isinstance(found, Found) else math.inf)
+        return self._at_least[key] if known is None else known
 
     def _known(self, key: str) -> float | None:
         """The price of a group where it was found, in this run or one before."""

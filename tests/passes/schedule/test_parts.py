@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from codesign.costmodel.machine import load_machine
 from codesign.ir.dtypes import F16
+from codesign.ir.tensor import Fusion
 from codesign.passes.schedule import parts, phases
-from codesign.passes.schedule.found import search
+from codesign.passes.schedule.found import Form, search
 from codesign.passes.schedule.tuner import Tuner, tune
+from codesign.passes.tiling.cutting import Cutting
 from tests.passes.tiling import groups
 
 
@@ -47,7 +51,7 @@ def test_no_schedule_beats_what_a_kernel_takes_at_the_least(name: str, machine: 
     assert all(least <= other.seconds for other in found.runners_up)
 
 
-@pytest.mark.parametrize("name", ["few sums", "long sums", "deep product"])
+@pytest.mark.parametrize("name", ["few sums", "long sums", "deep product", "softmax", "attention"])
 def test_a_split_is_found_as_if_every_number_of_parts_were_priced_to_its_end(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,7 +61,30 @@ def test_a_split_is_found_as_if_every_number_of_parts_were_priced_to_its_end(
     def nothing(*arguments: object) -> float:
         return 0.0
 
+    def without_limit(self: Tuner, fusion: Fusion, form: Form, below: float = math.inf) -> float:
+        return price_whole(self, fusion, form)
+
+    price_whole = Tuner.price_whole
+    monkeypatch.setattr(Tuner, "price_whole", without_limit)
     monkeypatch.setattr(parts, "_least", nothing)
     monkeypatch.setattr(phases, "least_seconds", nothing)
+    monkeypatch.setattr(parts.Split, "_at_least", lambda *_: phases.InTwo(0.0, 0.0, priced=False))
     every = Tuner(target).tune(fusion)
     assert (bounded.schedule, bounded.cutting, bounded.seconds) == (every.schedule, every.cutting, every.seconds)
+
+
+def test_more_parts_take_at_the_least_what_fewer_do() -> None:
+    """Twice as many programs make the partial results in half the time at best, and there are no fewer of them to put together."""
+    fusion, tuner = groups.gemm(16, 64, 8192, F16), Tuner(load_machine("h100_sxm"))
+    found = tuner.tune(fusion, split=False)
+    launch = found.terms["launch"]
+    few, many = (
+        phases.in_two(tuner, phases.halves(tuner, fusion, Cutting(number)), launch, math.inf) for number in (8, 32)
+    )
+    assert few.priced
+    assert many.priced
+    assert many.first >= launch + (few.first - launch) / 4
+    assert many.second >= few.second
+    bounded = phases.in_two(tuner, phases.halves(tuner, fusion, Cutting(64)), launch, few.seconds, [few])
+    assert not bounded.priced
+    assert bounded.seconds >= few.seconds

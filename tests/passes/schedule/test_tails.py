@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from codesign.costmodel.machine import load_machine
@@ -11,6 +13,7 @@ from codesign.ir.tensor import Launch
 from codesign.ir.verify import verify
 from codesign.passes.lowering import tile_module
 from codesign.passes.memory import plan
+from codesign.passes.schedule import tails
 from codesign.passes.schedule.tails import Rounds
 from codesign.passes.schedule.tuner import Tuner
 from tests.passes.tiling import groups
@@ -31,6 +34,18 @@ def test_a_tail_fills_the_last_round() -> None:
     assert limited.price(fusion, 1.01 * found.seconds) == pytest.approx(found.seconds), (
         "fusion sees what the tuner does"
     )
+
+
+@pytest.mark.parametrize("shape", [(2048, 5120, 5120), (1024, 4224, 4096), (2048, 6144, 4096)])
+def test_a_tail_is_found_as_if_every_number_of_parts_were_priced(
+    shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fusion, offers = groups.gemm(*shape, BF16), tails._offers
+    ordered = Tuner(H100).tune(fusion)
+    # whatever one of them takes, nothing is expected of the others then
+    monkeypatch.setattr(tails, "_offers", lambda *given: [(-math.inf, cutting) for _, cutting in offers(*given)])
+    every = Tuner(H100).tune(fusion)
+    assert (ordered.cutting, ordered.seconds) == (every.cutting, every.seconds)
 
 
 def test_both_launches_write_one_tensor() -> None:
