@@ -45,10 +45,8 @@ def compile_one(request: dict[str, Any]) -> dict[str, Any]:
         with _quiet(said):
             compiled = triton_compile(source, target=goal, options=options)
     except Exception as error:
-        text = str(error).strip() or type(error).__name__
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
         notes = traceback.format_exc() + "".join(said)
-        return {"error": lines[-1] if lines else text, "path": request["path"], "traceback": notes}
+        return {"error": _reason(error), "path": request["path"], "traceback": notes}
     folder = Path(request["folder"])
     kinds = [kind for kind in KEPT if kind in compiled.asm]
     for kind in kinds:
@@ -61,6 +59,14 @@ def compile_one(request: dict[str, Any]) -> dict[str, Any]:
         "shared": int(compiled.metadata.shared),
         "seconds": time.perf_counter() - start,
     }
+
+
+def _reason(error: BaseException) -> str:
+    """What is wrong, in one line: of the error that the others were raised from (each of these shows the lines of a call and a caret)."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^")]
+    return lines[-1] if lines else type(error).__name__
 
 
 @contextmanager

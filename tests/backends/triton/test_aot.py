@@ -143,7 +143,7 @@ def test_threads_may_compile_the_same_kernel() -> None:
 
 def test_a_kernel_that_triton_rejects_is_a_clear_error() -> None:
     kernel = gemm(64, 64, 64, tile=(32, 32, 8))
-    with pytest.raises(KernelError, match=r"Triton rejects kernel gemm_bias_relu for sm_90: "):
+    with pytest.raises(KernelError, match=r"Triton rejects kernel gemm_bias_relu for sm_90: .*\w"):
         compile_aot(kernel, "sm_90")
 
 
