@@ -9,16 +9,18 @@ from dataclasses import replace
 from codesign.compiler import Compiled
 from codesign.document import PriceAtSizes
 from codesign.documents import document_of
+from codesign.passes.planning import sizes_of
 
 
 def prices_at(compiled: Compiled, points: Sequence[Mapping[str, int]]) -> list[PriceAtSizes]:
-    """The price at each point; ScheduleError where a kernel's schedule is none for its sizes there."""
+    """The price at each point, where sizes that it does not name are what they are for these; CodesignError for a size that the module
+    does not have there, ScheduleError where a kernel's schedule is none for its sizes."""
     return [_price(compiled, point) for point in points]
 
 
 def _price(compiled: Compiled, point: Mapping[str, int]) -> PriceAtSizes:
     planned = compiled.planned
-    sizes = {**planned.sizes, **point}
+    sizes = sizes_of(planned.module, point)
     tuner = copy.copy(planned.tuner)
     tuner.sizes = sizes
     kernels = {

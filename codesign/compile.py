@@ -220,6 +220,7 @@ def _run(
         from codesign.at_sizes import prices_at
         from codesign.manifest import claim, settle
         from codesign.passes.pipeline import own_passes
+        from codesign.passes.planning import sizes_of
         from codesign.passes.schedule.replay import read_schedules
 
     chosen["passes"] = own_passes(passes) if passes else []
@@ -231,6 +232,8 @@ def _run(
     aside = redirect_stdout(sys.stderr) if shown.as_json or to_stdout else nullcontext()  # what the user's model prints
     with aside, command.progress(not shown.as_json) as steps:
         captured = pipeline.capture(path, options, steps)
+    for point in shown.points:  # before the first is compiled for: that may take long
+        sizes_of(captured.captured.module, point)
     for machine in machines:
         with aside, command.progress(not shown.as_json) as steps:
             compiled = pipeline.compile_for(captured, machine, options, steps)

@@ -37,6 +37,29 @@ def test_the_price_at_each_size_is_that_of_the_kernels_there(machine: str) -> No
     assert made.planned.sizes == {"batch": 512}
 
 
+def test_a_size_outside_its_range_has_no_price() -> None:
+    made = compile(parse(MODEL), load_machine("h100_sxm"), Options(sizes={"batch": 512}, kernels=False, reuse=False))
+    for size in (0, 65537):
+        with pytest.raises(CodesignError, match=f"batch = {size} is outside its range 1 to 65536"):
+            prices_at(made, [{"batch": 512}, {"batch": size}])
+
+
+def test_what_data_decides_grows_with_the_sizes_that_are_given() -> None:
+    text = """
+    module @m
+    symbol batch: 1 to 65536
+    symbol u0: 0 to 67108864
+    func @main(%x: f32[batch, 1024]) {
+      %at = call "aten.nonzero.default"(%x) : i64[u0, 2]
+      %y = compute f32[i: u0] { %x[%at[i, 0], %at[i, 1]] }
+      return %y
+    }"""
+    options = Options(sizes={"batch": 8}, kernels=False, reuse=False)
+    made = compile(parse(text), load_machine("h100_sxm"), options)
+    small, large = prices_at(made, [{"batch": 8}, {"batch": 4096}])
+    assert (small.symbols["u0"], large.symbols["u0"]) == (8 * 1024, 4096 * 1024)
+
+
 def test_every_combination_of_sizes() -> None:
     assert points("--bind", [], "n=8") == [{}]
     assert points("--bind", ["n=8"], "n=8") == [{"n": 8}]

@@ -25,12 +25,14 @@ def bits(dtype: DType, seed: int) -> Array:
 
 
 def pairs(dtype: DType) -> dict[str, tuple[Array, Array]]:
-    rng, kind = np.random.default_rng(3), dtype.numpy
+    rng, kind = np.random.default_rng(3), np.float64 if dtype is F64 else np.float32
     divisors = rng.standard_normal(COUNT).astype(kind)
     multiples = (rng.integers(1, 2**40, COUNT) * divisors.astype(np.float64)).astype(kind)
     subnormal = (rng.integers(1, 1000, COUNT) * float(np.finfo(kind).smallest_subnormal)).astype(kind)
-    edges = np.array([0, 1, np.inf, np.nan, 3, 0.1, 1e10, 2**24 + 2, np.finfo(kind).max, np.finfo(kind).tiny], kind)
-    first, second = (side.reshape(-1) for side in np.meshgrid([*edges, *-edges], [*edges, *-edges]))
+    ends = [float(np.finfo(kind).max), float(np.finfo(kind).tiny)]
+    edges = [0.0, 1.0, np.inf, np.nan, 3.0, 0.1, 1e10, 2**24 + 2, *ends]
+    edges += [-edge for edge in edges]
+    first, second = (side.reshape(-1) for side in np.meshgrid(edges, edges))
     fill = np.ones(COUNT - len(first), kind)
     return {
         "any bits": (bits(dtype, 1), bits(dtype, 2)),
