@@ -12,6 +12,7 @@ from codesign.backends.accelerator.order import Batch, Deadlock, batches
 from codesign.backends.accelerator.prepare import place_of
 from codesign.backends.accelerator.races import check_scratchpads
 from codesign.backends.accelerator.timing import Gangs, distinct, gangs_of
+from codesign.backends.accelerator.together import check_together
 from codesign.backends.accelerator.windows import BatchDomain, BatchEvaluator, out_of_range, places_of
 from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.dataflow.turns import memories
@@ -28,7 +29,8 @@ def check(program: Program, machine: Machine) -> None:
     """Refuse a program that would not run to its end with the values that its text says.
 
     ScheduleError when it does not fit the machine, Deadlock when engines wait for ever, Race when two of them may meet at the same bytes,
-    EvaluationError for addresses out of range and for reading what was not written. Addresses that data decides are checked when it runs.
+    EvaluationError for addresses out of range, for reading what was not written, and for loads that are not shared as they say. Addresses that
+    data decides are checked when it runs.
     """
     target = target_of(machine)
     check_fits(program, target)
@@ -38,8 +40,9 @@ def check(program: Program, machine: Machine) -> None:
 
 def checked(program: Program, flat: Flat, gangs: Gangs, target: Target) -> list[Batch]:
     """Its issues in an order in which they can be carried out, when nothing speaks against the program."""
+    check_together(program, flat)
     check_signals(program, flat)
-    order = list(batches(program, flat, gangs, target))
+    order = batches(program, flat, gangs, target)
     check_addresses(program, flat)
     places = np.concatenate([batch.places for batch in order]) if order else np.zeros(0, np.int64)
     cores = flat.core_of(places)

@@ -8,7 +8,7 @@ through it side by side, and what several of them do next is one batch.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,13 +49,13 @@ def in_text_order(program: Program, flat: Flat) -> bool:
     return True
 
 
-def batches(program: Program, flat: Flat, gangs: Gangs, target: Target) -> Iterator[Batch]:
+def batches(program: Program, flat: Flat, gangs: Gangs, target: Target) -> list[Batch]:
     """All issues in an order that may be; Deadlock where there is none."""
-    if in_text_order(program, flat):
-        yield from _side_by_side(program, flat, gangs, target)
-        return
-    for place in Untimed(program, flat, gangs, target).order():
-        yield Batch(int(flat.number[place]), np.array([place]))
+    found = _side_by_side(flat, gangs) if in_text_order(program, flat) else None
+    if found is not None:
+        return found
+    order = Untimed(program, flat, gangs, target).order()
+    return [Batch(int(flat.number[place]), np.array([place])) for place in order]
 
 
 def check_ends(program: Program, flat: Flat, gangs: Gangs, target: Target) -> None:
@@ -63,27 +63,28 @@ def check_ends(program: Program, flat: Flat, gangs: Gangs, target: Target) -> No
     Untimed(program, flat, gangs, target).order()
 
 
-def _side_by_side(program: Program, flat: Flat, gangs: Gangs, target: Target) -> Iterator[Batch]:
-    """Every core in text order: those at the instruction that most can begin go on, at a load that is shared when all who share it are there."""
+def _side_by_side(flat: Flat, gangs: Gangs) -> list[Batch] | None:
+    """Every core in text order: those at the instruction that most can begin go on, at a load that is shared when all who share it are there. None
+    where two cores are at loads that each makes before the other's: engines of their own may get past that."""
+    found: list[Batch] = []
     at, stop = flat.first[:-1].copy(), flat.first[1:]
     shared = np.array([item.share is not None for item in flat.prepared], np.bool_)
     while True:
         going = np.flatnonzero(at < stop)
         if not len(going):
-            return
+            return found
         heads = flat.number[at[going]]
         if shared[heads].any():
             gang = gangs.of[at[going]]
             there = np.bincount(np.unique(gang, return_inverse=True)[1])[np.unique(gang, return_inverse=True)[1]]
             ready = (gang == 0) | (there >= gangs.members[at[going]])
             if not ready.any():
-                check_ends(program, flat, gangs, target)
-                raise AssertionError("text order comes to no end where another does")
+                return None
             going, heads = going[ready], heads[ready]
         if (heads != heads[0]).any():
             number = np.bincount(heads).argmax()
             going = going[heads == number]
-        yield Batch(int(flat.number[at[going[0]]]), at[going])
+        found.append(Batch(int(flat.number[at[going[0]]]), at[going]))
         at[going] += 1
 
 

@@ -22,6 +22,7 @@ from codesign.backends.accelerator.engine import Clock, Span
 from codesign.backends.accelerator.flat import Flat, flatten
 from codesign.backends.accelerator.order import check_ends
 from codesign.backends.accelerator.timing import Floats, Gangs, classes_of, gangs_of
+from codesign.backends.accelerator.together import check_together
 from codesign.backends.accelerator.values import Values
 from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.machine import Machine
@@ -77,12 +78,14 @@ def simulate(
     target = target_of(machine)
     check_fits(program, target)
     flat = flatten(program)
+    check_together(program, flat)
     gangs = gangs_of(flat)
     outputs, lanes = _values(program, flat, gangs, target, buffers) if values else ([], {})
     clock = Clock(program, target, flat, classes_of(program, flat, target, lanes), gangs)
     clock.advance()
     if not clock.finished:
         check_ends(program, flat, gangs, target)
+        raise AssertionError("the clock comes to no end where the program has one")
     return _result(program, target, clock, outputs, clock.spans() if trace else [])
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from math import prod
 
 import numpy as np
 import pytest
 
-from codesign.backends.accelerator import Deadlock, lower, simulate
+from codesign.backends.accelerator import Deadlock, check, lower, simulate
 from codesign.costmodel.dataflow import DataflowModel
 from codesign.costmodel.machine import MACHINE_FOLDER, Machine, load_machine
 from codesign.costmodel.summary import summarize
+from codesign.ir.errors import EvaluationError
 from codesign.ir.program import Load, Program
 from codesign.ir.schedule import AtLevel, Schedule, ScheduleBatch
 from codesign.ir.text.program import parse_program
@@ -106,6 +108,74 @@ program @alone(%x: f32[64]) -> (%y: f32[64]) on 4 cores {
 """
     with pytest.raises(Deadlock, match=r"waits for others to load 7 together: 4 are there"):
         simulate(parse_program(text), None, MAIA, values=False)
+
+
+SETS = """
+program @sets(%x: f32[256]) -> (%y: f32[256]) on 4 cores {
+  scratch a: f32[64] at 0
+  semaphore here, gone
+  for t in 0 to 3 step 1 count i {
+    load a[i] [i: 64] = %x[i + t*64] shared KEY by 2 wait gone >= i signal here
+    store %y[i + core*64] [i: 64] = a[i] wait here >= #here signal gone
+  }
+}
+"""
+
+
+def test_two_sets_of_cores_have_keys_of_their_own() -> None:
+    """With one key for both who meets whom would be a matter of clocks; and three cores would come to an odd one out."""
+    apart = parse_program(SETS.replace("KEY", "core // 2"))
+    check(apart, MAIA)
+    assert simulate(apart, None, MAIA, values=False).cycles > 0
+    for program in (SETS.replace("KEY", "0"), SETS.replace("KEY", "core // 3")):
+        with pytest.raises(
+            EvaluationError, match=r"load instruction 0 is shared with key 0 by 2, and [34] cores come with it: 0, 1, 2"
+        ) as caught:
+            check(parse_program(program), MAIA)
+        with pytest.raises(EvaluationError, match=re.escape(str(caught.value).splitlines()[0])):
+            simulate(parse_program(program), None, MAIA, values=False)
+
+
+def test_who_loads_together_loads_the_same() -> None:
+    text = SETS.replace("KEY", "core // 2").replace("%x[i + t*64]", "%x[i + core*64]")
+    with pytest.raises(EvaluationError, match=r"shared with key 0 by cores 0 and 1, which load different data"):
+        check(parse_program(text), MAIA)
+
+
+def test_members_of_a_set_agree_how_many_they_are() -> None:
+    text = SETS.replace("KEY by 2", "core // 2 by 2 + core % 2")
+    with pytest.raises(EvaluationError, match=r"shared with key 0 by 3, and 2 cores come with it: 0, 1"):
+        check(parse_program(text), MAIA)
+
+
+CROSSED = """
+program @crossed(%x: f32[64], %z: f32[64]) -> (%y: f32[128]) on 2 cores {
+  scratch a: f32[64] at 0
+  scratch b: f32[64] at 256 in LEVEL
+  semaphore here
+  for u in 0 to 2 step 1 {
+    for v in 0 to (u + core + 1) % 2 step 1 {
+      load a[i] [i: 64] = %x[i] shared 0 by 2 signal here
+    }
+    for v in 0 to (u + core) % 2 step 1 {
+      SECOND b[i] [i: 64] = %z[i] shared 0 by 2
+    }
+  }
+  store %y[core*64 + i] [i: 64] = a[i] wait here >= 1
+}
+"""
+
+
+def test_loads_that_one_core_makes_in_the_opposite_order() -> None:
+    """On one engine each core waits for the other; engines of their own get past each other, though no core's text order does."""
+    both = parse_program(CROSSED.replace("LEVEL", "cluster").replace("SECOND", "stage"))
+    check(both, MAIA)
+    x = np.arange(64, dtype=np.float32)
+    np.testing.assert_array_equal(simulate(both, [x, x], MAIA).outputs[0], np.tile(x, 2))
+    one = parse_program(CROSSED.replace("LEVEL", "core").replace("SECOND", "load"))
+    for run in (check, lambda program, machine: simulate(program, None, machine, values=False)):
+        with pytest.raises(Deadlock, match=r"waits for others to load 0 together: 1 are there"):
+            run(one, MAIA)
 
 
 def test_a_loop_whose_end_is_another_for_each_program_loads_alone() -> None:
