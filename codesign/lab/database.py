@@ -155,7 +155,6 @@ class Database:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with self.engine.connect() as base:
                     base.exec_driver_sql("COMMIT")
-                    base.exec_driver_sql(f"PRAGMA page_size={PAGE_BYTES}")  # of a new file
                     base.exec_driver_sql("PRAGMA journal_mode=WAL")
                 with self.engine.begin() as base:
                     _tables.create_all(base)
@@ -325,7 +324,8 @@ def _add_runs(base: sa.Connection, study: str, problems: Sequence[Mapping[str, A
 
 def _connect(connection: Any, record: Any) -> None:
     connection.isolation_level = None  # transactions begin where `_begin` says so
-    for pragma in ("trusted_schema=OFF", "foreign_keys=ON", "synchronous=NORMAL"):
+    size = f"page_size={PAGE_BYTES}"  # of a new file, before its first transaction
+    for pragma in (size, "trusted_schema=OFF", "foreign_keys=ON", "synchronous=NORMAL"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("sqlalchemy")
 from codesign.ir.errors import CodesignError
 from codesign.lab.contest import open_study
-from codesign.lab.database import GLANCE, Stretch
+from codesign.lab.database import GLANCE, PAGE_BYTES, Stretch
 from codesign.lab.export import rows
 from codesign.lab.laboratory import Database, make_plan, read_plan, run_study
 from codesign.lab.measured import cache_text
@@ -140,6 +140,8 @@ def test_rows_are_read_back_whatever_their_numbers_and_as_earlier_versions_wrote
     numbers, seconds = np.array([largest, GLANCE, 3]), np.array([0.5, np.inf, 0.25])
     database.finish(run.key, RESULT, [Stretch(0, numbers, seconds, [(3, 0.1)])])
     database.close()
+    with sqlite3.connect(tmp_path / "s.db") as base:
+        assert base.execute("PRAGMA page_size").fetchone() == (PAGE_BYTES,)
     for earlier in (False, True):
         if earlier:
             with sqlite3.connect(tmp_path / "s.db") as base:
