@@ -17,6 +17,7 @@ from codesign.backends.triton.names import Namer, pointer_type, triton_type
 from codesign.backends.triton.quoting import comment
 from codesign.backends.triton.reductions import reduced_text
 from codesign.backends.triton.source import device_functions, short, wrapped
+from codesign.backends.triton.steps import before_steps
 from codesign.backends.triton.writer import Writer
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.dtypes import BOOL, F32, DType
@@ -86,7 +87,7 @@ class _Emitter:
         self.writer = Writer(self.namer)
         self.writer.bind({name: (text, 0) for name, text in self.symbols.items()})
         self.values: dict[Value, str] = {}
-        self.terms = Expressions(self.writer, self.values, self.bounds, self.wide)
+        self.terms = Expressions(self.writer, self.values, self.bounds, self.wide, before_steps(kernel))
         self.last_place = ""
         self.seeds = seeds(kernel)
 

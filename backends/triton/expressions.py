@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -65,10 +65,14 @@ _ORDER: dict[str, Callable[[Index, Index], tuple[Index | None, Index | None]]] =
 class Expressions:
     """Renders expressions of one kernel; names the pieces that are shared or that a loop does not change.
 
-    `wide`: index arithmetic in 64 bits, because a buffer has 2^31 elements or more.
+    `wide`: index arithmetic in 64 bits, because a buffer has 2^31 elements or more. `stepped`: ids of nodes whose quotients are rounded once
+    (`before_steps`).
     """
 
-    def __init__(self, writer: Writer, values: dict[Value, str], bounds: Bounds, wide: bool) -> None:
+    def __init__(
+        self, writer: Writer, values: dict[Value, str], bounds: Bounds, wide: bool, stepped: Set[int] = frozenset()
+    ) -> None:
+        self.stepped = stepped
         self.writer = writer
         self.values = values
         self.bounds = bounds
@@ -196,7 +200,8 @@ class Expressions:
             named = shared or call or len(term.text) > LONGEST
             if named and node is not body and not isinstance(node, Literal):  # Triton makes a named number float32
                 label = node.function if isinstance(node, Apply) else "part"
-                name = self.writer.once(("scalar", node, tuple(order)), f"{wish}_{label}", term.text)
+                key = ("scalar", node, id(node) in self.stepped, tuple(order))
+                name = self.writer.once(key, f"{wish}_{label}", term.text)
                 term = Term(name, term.axes, ATOM, term.dtype)
             done[id(node)] = term
         return done[id(body)]
@@ -284,6 +289,9 @@ class Expressions:
         if all(child.dtype is None for child in children):
             children = [Term(f"tl.full([], {c.text}, {triton_type(working)})", (), ATOM, working) for c in children]
         how = spelling(node.function, working)
+        if working is F32 and node.function in ("div", "reciprocal") and id(node) in self.stepped:
+            one = [self._settle_strong(Term("1", (), ATOM, None), working)]
+            how, children = Call("_quotient"), children if node.function == "div" else one + children
         if isinstance(how, Call) and how.name.startswith("_"):  # device functions ask their arguments for a dtype
             children = [c if c.dtype else self._settle_strong(c, working) for c in children]
         produced = BOOL if result is BOOL else working

@@ -1,5 +1,7 @@
 """Remainders and whole quotients of floats: exact at any quotient, which hardware's own `%` and `/` are not."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -7,10 +9,10 @@ import pytest
 from codesign.backends.triton.aot import compile_aot
 from codesign.backends.triton.interpret import run_interpreted
 from codesign.ir.core import Block
-from codesign.ir.dtypes import F32, F64, DType
-from codesign.ir.scalar import Read, apply, literal
+from codesign.ir.dtypes import F32, F64, I32, DType
+from codesign.ir.scalar import Read, Scalar, apply, cast, literal
 from codesign.ir.schedule import Schedule
-from codesign.ir.tile import Kernel, Load, Map, Store
+from codesign.ir.tile import Axis, Kernel, Load, Map, Store
 from tests.backends.triton.kernels import Array, buffer, pointwise
 
 COUNT = 1024
@@ -79,3 +81,41 @@ def test_a_remainder_of_a_scalar_compiles() -> None:
     compile_aot(kernel, "sm_90")
     (found,) = run_interpreted(kernel, [np.array(1e9, np.float32)])
     assert found == np.fmod(np.float32(1e9), np.float32(0.3))
+
+
+STEPS: dict[str, Callable[..., Scalar]] = {
+    "floor": lambda a, b: apply("floor", apply("div", a, b)),
+    "a number": lambda a, _: apply("round", apply("div", a, literal(0.1, F32))),
+    "an integer": lambda a, b: cast(apply("add", apply("div", a, b), literal(0.5, F32)), I32),
+    "an order": lambda a, b: apply("ge", apply("div", a, b), literal(1, F32)),
+    "a reciprocal": lambda a, b: apply("floor", apply("mul", apply("reciprocal", a), b)),
+    "floor division": lambda a, b: apply("floordiv", a, b),
+    "truncated division": lambda a, b: apply("truncdiv", a, b),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_quotient_before_a_step_is_rounded_once(name: str) -> None:
+    """49 / 49 is 1 and its floor too: `div.full.f32` may be a unit in the last place less."""
+    ptx = compile_aot(pointwise("stepped", F32, STEPS[name], 2, 128), "sm_90").text("ptx")
+    assert "div.rn.f32" in ptx or "rcp.rn.f32" in ptx
+    assert "div.full.f32" not in ptx or name == "floor division"  # which of two zeros, and of infinities
+
+
+def test_a_quotient_before_a_step_of_another_operation_is_rounded_once() -> None:
+    axis, (x, y) = Axis("i", 128), (buffer(name, F32, 128) for name in ("x", "y"))
+    loads = [Load(value, [axis], ["i"], name=f"l_{value.name}") for value in (x, y)]
+    ratio = Map([axis], apply("div", *(Read(load.result, ["i"]) for load in loads)), name="ratio")
+    low = Map([axis], apply("floor", apply("add", Read(ratio.result, ["i"]), literal(0.5, F32))), name="low")
+    out = buffer("out", F32, 128)
+    ops = [*loads, ratio, low, Store(low.result, out, [axis], ["i"])]
+    kernel = Kernel("stepped_later", [x, y, out], 1, (), Block([], ops), Schedule())
+    assert "div.full.f32" not in compile_aot(kernel, "sm_90").text("ptx")
+
+
+@pytest.mark.parametrize("limit", [0.0, -np.inf])
+def test_other_quotients_are_as_fast_as_before(limit: float) -> None:
+    plain = pointwise("share", F32, lambda a, b: apply("div", a, b), 2, 128)
+    signed = pointwise("signed", F32, lambda a, b: apply("gt", apply("div", a, b), literal(limit, F32)), 2, 128)
+    for kernel in (plain, signed):
+        assert "div.rn.f32" not in compile_aot(kernel, "sm_90").text("ptx")
