@@ -21,6 +21,7 @@ from codesign.frontend.lowering import (
     scaled,
     scans,
     strided,
+    triangular,
     views,
 )
 from codesign.frontend.lowering.registry import claimed_operators, lower, rule_for
@@ -42,6 +43,7 @@ FAMILIES = (
     normalization,
     scaled,
     scans,
+    triangular,
     resampling,
     distances,
     bags,

@@ -1,0 +1,67 @@
+"""Triangular systems as products: values against torch in float64, from either side and of either triangle."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from codesign.frontend import capture
+from codesign.frontend.lowering.triangular import LARGEST
+from codesign.ir.interpreter import evaluate
+from codesign.ir.tensor import Call
+
+
+class Solve(nn.Module):
+    def __init__(self, upper: bool, left: bool, unit: bool) -> None:
+        super().__init__()
+        self.upper, self.left, self.unit = upper, left, unit
+
+    def forward(self, a: Tensor, x: Tensor) -> Tensor:
+        solution: Tensor = torch.linalg.solve_triangular(
+            a, x, upper=self.upper, left=self.left, unitriangular=self.unit
+        )
+        return solution
+
+
+def _system(rows: int, left: bool, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Two triangles of one system each, broadcast to three right sides; the other triangle and, where it is not read, the diagonal hold
+    numbers too."""
+    a = torch.randn(2, 1, rows, rows, dtype=dtype) / rows**0.5 + torch.eye(rows, dtype=dtype) * 2
+    return a, torch.randn(3, rows, 4, dtype=dtype) if left else torch.randn(3, 4, rows, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("upper", "left", "unit", "rows", "dtype"),
+    [
+        (False, True, True, 64, torch.float32),
+        (True, True, False, 5, torch.float32),
+        (False, False, False, 7, torch.float64),
+        (True, False, True, 6, torch.float32),
+        (False, True, False, 1, torch.float32),
+    ],
+)
+def test_values(upper: bool, left: bool, unit: bool, rows: int, dtype: torch.dtype) -> None:
+    model, given = Solve(upper, left, unit), _system(rows, left, dtype)
+    captured = capture(model, given)
+    assert not any(isinstance(op, Call) for op in captured.module.main.body.walk())
+    (found,) = evaluate(captured.module, captured.flatten_inputs(given))
+    expected = model(*(x.double() for x in given))
+    error = (torch.from_numpy(found).double() - expected).abs().max() / expected.abs().max()
+    assert error < 8 * torch.finfo(dtype).eps
+
+
+def test_elements_that_a_triangle_does_not_have_are_not_read() -> None:
+    a, x = _system(6, True)
+    a = a + torch.full((6, 6), torch.nan).triu()  # on the diagonal too
+    captured = capture(Solve(False, True, True), (a, x))
+    (found,) = evaluate(captured.module, captured.flatten_inputs((a, x)))
+    expected = torch.linalg.solve_triangular(a.nan_to_num(), x, upper=False, unitriangular=True)
+    torch.testing.assert_close(torch.from_numpy(found), expected)
+
+
+def test_a_large_system_stays_a_routine_s() -> None:
+    captured = capture(Solve(False, True, True), _system(LARGEST + 1, True))
+    assert [op.target for op in captured.module.main.body.walk() if isinstance(op, Call)] == [
+        "aten.linalg_solve_triangular.default"
+    ]
