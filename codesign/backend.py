@@ -159,6 +159,7 @@ class TritonBackend:
             warps=found.warps,
             shared_bytes=found.shared_bytes,
             spills=found.spills,
+            compile_seconds=found.seconds,
         )
 
     def verify(self, info: KernelInfo, seed: int) -> Verified:

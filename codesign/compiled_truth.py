@@ -1,7 +1,8 @@
 """Schedules held to what the compiler makes of them.
 
 What does not compile, or takes more than a block may have, is refused; what spills registers is priced again by what was reported. Where
-another schedule then promises to be faster it is compiled too, a few at most, and the fastest by the compiler's own numbers is kept.
+another schedule then promises to be faster it is compiled too, a few at most and for some seconds, and the fastest by the compiler's own
+numbers is kept.
 """
 
 from __future__ import annotations
@@ -26,6 +27,16 @@ from codesign.passes.tile import lower
 MOST_TRIED = 4
 """Schedules of a kernel that are compiled beside the first one."""
 
+MOST_SECONDS = 30.0
+"""Seconds of the compiler that those may take, after which none is begun. The register allocator of ptxas takes 2 s where all fits and minutes
+for tens of kilobytes of spills; what it took is kept with the code, so that a run that finds the code in the cache ends with the same schedule."""
+
+SPILLING = 1.1
+"""How much slower than its price a schedule that spills is taken to be: one that does not is kept where it is priced no more than that above it.
+A tenth is what prices of compiled kernels are off by (README), so that it decides between schedules that may as well be equal, and bytes are
+the least that spills cost: moves stand between the instructions that they feed, and ptxas has matrix instructions of warp groups wait for each other
+where registers are short."""
+
 WORTH = 0.98
 """Another is compiled where it promises no more than this share of the best so far."""
 
@@ -42,6 +53,11 @@ class _Attempt:
     def seconds(self) -> float:
         """By what was reported; infinite where the code can't be used."""
         return math.inf if self.outcome.error else self.tuned.seconds
+
+    @property
+    def expected(self) -> float:
+        """The same, with what spills may take beyond their bytes."""
+        return self.seconds * (SPILLING if self.outcome.spills else 1.0)
 
     @property
     def why(self) -> str:
@@ -63,16 +79,17 @@ class _Trials:
 
     @property
     def best(self) -> _Attempt:
-        return min(self.done, key=lambda attempt: attempt.seconds)
+        return min(self.done, key=lambda attempt: attempt.expected)
 
     def following(self) -> Candidate | None:
         """The next schedule to compile: one that promises more than the best so far and whose threads do not hold the same as those of one
         that spilt; once two did, one with fewer results in their registers, where there is one."""
-        if len(self.done) > MOST_TRIED:
+        further = self.done[1:]
+        if len(further) >= MOST_TRIED or sum(attempt.outcome.compile_seconds for attempt in further) > MOST_SECONDS:
             return None
         spilt = [attempt.tuned.schedule for attempt in self.done if attempt.outcome.spills]
         held = [_what_is_held(schedule) for schedule in spilt]
-        promising = [c for c in self.rest if c.seconds <= WORTH * self.best.seconds]
+        promising = [c for c in self.rest if c.seconds <= WORTH * self.best.expected]
         self.rest = [c for c in promising if _what_is_held(c.schedule) not in held]
         smaller = [c for c in self.rest if all(self._filled(c.schedule) < self._filled(other) for other in spilt)]
         found = next(iter(smaller if len(spilt) > 1 and smaller else self.rest), None)

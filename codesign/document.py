@@ -40,7 +40,8 @@ class Tried(_Document):
 
 class Compiled(_Document):
     """What the target's compiler reported; None for what the target doesn't have. `warps`: of a block as it is launched. `spills`: bytes
-    a thread stores and loads for want of registers. `tried`: schedules whose code was worse."""
+    a thread stores and loads for want of registers. `tried`: schedules whose code was worse. `compile_seconds`: what making the code took when it
+    was made, which is no two runs' the same and not printed."""
 
     arch: str
     registers: int | None = None
@@ -53,6 +54,7 @@ class Compiled(_Document):
     """Time on the event simulator where the whole model was run on it; a finer prediction, not a measurement."""
     error: str | None = None
     tried: list[Tried] = Field(default_factory=list)
+    compile_seconds: float = Field(default=0.0, exclude=True)
 
 
 class Issued(_Document):

@@ -40,7 +40,7 @@ class Compiled:
 
     `arch`: as in `sm_90`. `registers`: per thread. `shared_bytes`: static plus dynamic shared memory (LDS on AMD) of a program. `spills`: bytes per
     thread that didn't fit into registers (stores plus loads). `warps`: per program. `files`: paths of the kept files by kind ("cubin" or "hsaco",
-    "ptx" or "amdgcn", "ttgir", "source"). `seconds`: what compiling took (0 when it was in the cache).
+    "ptx" or "amdgcn", "ttgir", "source"). `seconds`: what compiling took when it was done, which was before where it was `cached`.
     """
 
     name: str
@@ -120,7 +120,7 @@ def compile_all(
             folder = cache_folder("triton", "compiled")
             raise KernelError(f"kernel {one.name} was compiled for {goal.name} but not stored in {folder}")
         fresh = key in wanted
-        results.append(Compiled(**{**stored, "cached": not fresh, "seconds": stored["seconds"] if fresh else 0.0}))
+        results.append(Compiled(**{**stored, "cached": not fresh}))
     return results
 
 

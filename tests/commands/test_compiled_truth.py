@@ -111,6 +111,37 @@ def test_a_few_schedules_are_tried_and_the_least_bad_is_kept_at_its_real_price()
     assert any("131,072 B spilt" in remark for remark in info.tuned.remarks)
 
 
+@pytest.mark.parametrize(("slower", "kept"), [(1.01, False), (1.2, True)])
+def test_what_spills_a_little_gives_way_to_what_is_priced_about_as_fast(slower: float, kept: bool) -> None:
+    tuner = Tuner(H100)
+    module, kernels = tiled(groups.gemm(1024, 1024, 1024), tuner)
+    (info,) = kernels.values()
+    first = info.tuned.schedule
+    other = replace(first, tiles={dim: max(size // 2, 1) for dim, size in first.tiles.items()})
+    info.tuned = replace(info.tuned, programs=(Candidate(other, slower * info.tuned.seconds),))
+
+    def report(schedule: Schedule) -> Compiled:
+        return fine(schedule).model_copy(update={"spills": 24 if schedule == first else 0})
+
+    backend: Any = Compiler(report)
+    compiled_truth.build(module, kernels, tuner, backend, lambda: None)
+    assert (other in backend.asked) != kept
+
+
+def test_none_is_begun_when_those_before_took_their_seconds() -> None:
+    """Those beside the first alone: however long the first took, another is tried."""
+    asked = []
+    for seconds in (0.0, 0.6 * compiled_truth.MOST_SECONDS, 1.1 * compiled_truth.MOST_SECONDS):
+
+        def report(schedule: Schedule, took: float = seconds) -> Compiled:
+            return spilling(schedule).model_copy(update={"compile_seconds": took})
+
+        outcome = compiled(report)[1]
+        asked.append(len(outcome.tried))
+        assert "compile_seconds" not in outcome.model_dump()
+    assert asked == [compiled_truth.MOST_TRIED, 2, 1]
+
+
 def test_what_spilt_with_its_loop_folded_is_not_compiled_with_the_loop_going_by_again() -> None:
     tuner, backend = Tuner(H100), Compiler(spilling)
     module, kernels = tiled(groups.softmax(4096, 65536), tuner)

@@ -13,8 +13,9 @@ class Needs:
     `steps`, and of those where k is `deep`; operands read `ahead` of a product element by element; `operands` on their way to shared memory by
     registers, and `copies` there that go by themselves; `words` of other loads, and `loads` (their addresses); words
     `readback` from shared memory; elements in `heavy` arithmetic; values from `outside` the phase; tiles `kept` for
-    later phases; a `loop` and a pipeline of more than two `stages`; words `waiting` in further stages that have no buffers; products
-    `chained` to the first of the phase; words loaded `early`, before a loop that does not use them; `stores`, each with its address.
+    later phases; a `loop` and a pipeline of more than two `stages`; words `waiting` in further stages that have no buffers; products `chained` to
+    the first of the phase; results `turned` to the places of what they meet; words loaded `early`, before a loop that does not use them; `stores`,
+    each with its address.
     """
 
     base: float
@@ -37,6 +38,7 @@ class Needs:
     waiting: float = 0.0
     chained: float = 0.0
     early: float = 1.0
+    turned: float = 0.0
     stores: float = 0.0
 
 
@@ -74,6 +76,7 @@ WARP_GROUPS = Needs(
     outside=0.88,
     chained=6.8,
     stores=1.4,
+    turned=0.65,
 )
 TENSOR_MEMORY = Needs(13.3, 0.95, 1.1, operands=3.0, copies=1.8, words=1.0, readback=2.0, heavy=0.7, outside=1.1)
 """By what does the products: the vector unit only, mma of warps, mma of warp groups, tensor memory. A value that lives

@@ -152,11 +152,27 @@ def _fetched_registers(code: PhaseCode, fetch: Fetched, parts: dict[str, Array])
         held = _held_by_a_load(layout, load.access, load.pipelined and not layout.matrix_cores, least)
     else:
         held = _held_by_an_operand(fetch, fetch.product, layout)
+    met = _met(code, fetch)
+    if met is not None:
+        staged = np.asarray(fetch.staged)
+        held = {**held, "readback": 0.0, "turned": np.where(staged, 0.0, code.spread.held(met.results))}
     for kind, values in held.items():
         _add(parts, kind, values)
     _ahead_of_use(code, fetch, parts)
     if again:  # a tile that is not looped over stays for the phases after it
         _add(parts, "kept", layout.held(load.access.dims))
+
+
+def _met(code: PhaseCode, fetch: Fetched) -> Product | None:
+    """The product of warp groups whose results a loop's load meets element by element: a bias of scores.
+
+    Copied to shared memory it is read from there as the results lie. By registers it is spread over the threads in another way, and what becomes
+    of both keeps that way (`TritonGPURemoveLayoutConversions` of 3.9.0: the load is the anchor): results change places in each step.
+    """
+    if code.layout.wide != 1 or fetch.product is not None or not fetch.load.around:
+        return None
+    dims = {*fetch.load.access.dims}
+    return next((found for found in code.products.values() if {*found.results} <= dims), None)
 
 
 def _held_by_a_load(layout: Layout, access: Access, pipelined: bool, least: Array) -> dict[str, Array]:

@@ -15,12 +15,14 @@ from codesign.ir.core import Module
 from codesign.ir.errors import ScheduleError
 from codesign.ir.scalar import Scalar
 from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.ir.tensor import Fusion
 from codesign.ir.text import parse, print_module
 from codesign.ir.tile import Dot, For, Load, Map, When
 from codesign.ir.verify import verify_kernel
 from codesign.passes.knobs import Site, check, predict
 from codesign.passes.normalize import normalize
 from codesign.passes.tile import lower
+from tests.costmodel.groups import group
 from tests.passes.tiling import groups
 from tests.passes.tiling.test_bounds import window
 from tests.passes.tiling.test_folding_attention import COLUMN, ROW, in_float64, inputs, variant
@@ -139,6 +141,39 @@ def test_nothing_is_spilled_and_the_price_knows_what_is_held(width: int, rows: i
     cost = cost_model_for(machine).predict(summarize(form.fusion), machine, ScheduleBatch.of([schedule]))
     assert cost.details["registers"][0] == pytest.approx(made.registers, rel=0.2)
     assert cost.details["shared_bytes"][0] == made.shared_bytes
+
+
+def biased(width: int) -> Fusion:
+    """Attention whose scores meet a bias."""
+    return group(
+        f"%q: f16[8, 1024, {width}], %k: f16[8, 1024, {width}], %v: f16[8, 1024, {width}], %b: f16[8, 1024, 1024]",
+        f"%z = compute f32[h: 8, i: 1024, j: 1024] sum(d: {width}) {{ f32(%q[h, i, d]) * f32(%k[h, j, d]) }}",
+        "%s = compute f32[h: 8, i: 1024, j: 1024] { %z[h, i, j] * 0.1 + f32(%b[h, i, j]) }",
+        "%m = compute f32[h: 8, i: 1024] max(j: 1024) { %s[h, i, j] }",
+        "%t = compute f32[h: 8, i: 1024] sum(j: 1024) { exp(%s[h, i, j] - %m[h, i]) }",
+        "%w = compute f16[h: 8, i: 1024, j: 1024] { f16(exp(%s[h, i, j] - %m[h, i]) / %t[h, i]) }",
+        f"%o = compute f16[h: 8, i: 1024, e: {width}] sum(j: 1024) in f32 {{ f32(%w[h, i, j]) * f32(%v[h, j, e]) }}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "rows", "keys", "warps", "stages"),
+    [(64, 128, 64, 4, 2), (64, 64, 128, 4, 1), (128, 128, 64, 8, 2), (128, 128, 128, 8, 1), (256, 128, 64, 8, 1)],
+)
+@pytest.mark.slow
+def test_a_bias_that_meets_scores_takes_the_registers_of_its_way(
+    width: int, rows: int, keys: int, warps: int, stages: int
+) -> None:
+    """By registers it makes results change places, and may spill; copied to shared memory it takes none, and nothing does."""
+    form = normalize(biased(width))
+    extras = {"warps": warps}
+    schedule = Schedule({"i": rows, "j": keys, "d": width, "e": width}, reduce=FOLDED, pipeline=stages, extras=extras)
+    made = compile_aot(lower(form.fusion, schedule, outputs=form.outputs), "sm_90")
+    machine = load_machine("h100_sxm")
+    cost = cost_model_for(machine).predict(summarize(form.fusion), machine, ScheduleBatch.of([schedule]))
+    predicted = cost.details["registers"][0] + cost.details["spilled_bytes"][0] / 4.0
+    assert predicted == pytest.approx(made.registers + made.spills / 8.0, rel=0.15)
+    assert stages == 1 or made.spills == 0
 
 
 @pytest.mark.parametrize(("width", "rows", "keys", "warps"), [(64, 128, 64, 4), (128, 128, 64, 8), (256, 64, 64, 8)])
