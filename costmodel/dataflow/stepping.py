@@ -226,6 +226,24 @@ def period(course: Course, stage: int, core: int) -> RowFloat:
     return clocks
 
 
+def over(course: Course, stage: int, much: RowFloat, made: RowFloat) -> None:
+    """Go back to where the core would be that makes only part of the last step that was followed: in the mean it makes so much less of it."""
+    if not some(much > 0.0):
+        return
+    course.pair[0] = much * 0.0
+    course.pair[1] = much * 0.0
+    number = 1
+    while number < WIDTH:
+        core = 0
+        while core < 2:
+            base = (2 * stage + core + 2) * WIDTH + number
+            took = course.ends[base] - course.ends[base - 1]
+            course.pair[core] = where(made == number, took, course.pair[core])
+            core += 1
+        number += 1
+    skip(course, 0.0 - much * course.pair[0], 0.0 - much * course.pair[1])
+
+
 def take(course: Course, stage: int, active: RowInt) -> None:
     """The steps of a stage: some are followed, and the others take what those do on average."""
     total = course.steps[stage]
@@ -240,6 +258,7 @@ def take(course: Course, stage: int, active: RowInt) -> None:
             course.gates[GATE + core] = where(course.apart[0], 0.0, chain)
         core += 1
     number = 0
+    made = total * 0.0
     now = mask(active & (total > number) & (followed > number))
     while some(now):
         core = 0
@@ -255,12 +274,14 @@ def take(course: Course, stage: int, active: RowInt) -> None:
             take(course, course.inner[child], now)
             child += 1
         step(course, stage, now)
+        made = where(now, made + 1.0, made)
         number += 1
         core = 0
         while core < 2:
             course.ends[(2 * stage + core + 2) * WIDTH + number] = course.times[core * course.places + CHAIN]
             core += 1
         now = mask(active & (total > number) & (followed > number))
+    over(course, stage, where(active, larger(made - total, 0.0), 0.0), made)
     left = where(active, larger(total - followed, 0.0), 0.0)
     if not some(left > 0.0):
         return
@@ -343,5 +364,5 @@ def follow(course: Course) -> None:
 follow_all = Routine(
     Course,
     *(push, back, measure, part, before, until, give_way, serve, issue, begin, send, load, store, compute, work, step),
-    *(skip, period, take, program, skip_programs, follow),
+    *(skip, period, over, take, program, skip_programs, follow),
 )
