@@ -88,7 +88,7 @@ class Visited:
     @property
     def whole(self) -> Array:
         """Mean steps in which masks leave everything."""
-        return self.parted["whole"].mean if self.parted else 0.0
+        return self.parted["whole"].mean if "whole" in self.parted else 0.0
 
 
 def visited(
@@ -135,8 +135,11 @@ def _trips(reach: Reach, names: tuple[str, ...]) -> tuple[tuple[Stretch, ...], t
     """Steps of a loop, all of them and those of each stretch, over the first and last values of dims in a program."""
     ends = {name: (f"{name} first", f"{name} last") for name in names}
     stretches = reach.stretches(ends, "extent", "step")
-    every = (reach.over(ends, "extent", "step"), *stretches.values())
-    return tuple(stretches), tuple(index(maximum(ceildiv(upper - lower, "step"), 0)) for lower, upper in every)
+    trips = {name: index(maximum(ceildiv(upper - lower, "step"), 0)) for name, (lower, upper) in stretches.items()}
+    if reach.union:
+        return tuple(trips), (trips["first"] + trips["rest"], *trips.values())
+    lower, upper = reach.over(ends, "extent", "step")
+    return tuple(trips), (index(maximum(ceildiv(upper - lower, "step"), 0)), *trips.values())
 
 
 @lru_cache(maxsize=1 << 16)

@@ -167,9 +167,9 @@ def _cases(fact: Index) -> list[Index]:
 
 
 def _facts(dim: str, reach: Reach) -> Iterable[Index]:
-    place = index(dim)
-    yield from (place - low for low in parts_of(reach.low, "max"))
-    yield from (high - 1 - place for high in parts_of(reach.high, "min"))
+    place, (lower, upper) = index(dim), reach.intervals[-1] if reach.intervals else (reach.low, reach.high)
+    yield from (place - low for low in parts_of(lower, "max"))
+    yield from (high - 1 - place for high in parts_of(upper, "min"))
 
 
 def _folded(node: Apply, args: tuple[Scalar, ...]) -> Scalar:

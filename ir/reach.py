@@ -2,6 +2,7 @@
 
     sum(k) { select(k <= i, %a[i, k], 0) * %b[k, j] }        0 <= k < i + 1
     max(k) { select(i - 8 <= k and k <= i, %s[i, k], -inf) }  max(i - 8, 0) <= k < i + 1
+    max(k) { select((i - 8 <= k or k < 4) and k <= i, %s[i, k], -inf) }  0 <= k < i + 1, but not min(4, i + 1) <= k < max(i - 8, 0)
 
 A factor that is masked to zero makes its product neutral, and a term that is minus infinity its sum, whatever the others hold: what is
 masked contributes nothing, as in kernels written by hand. The lowest finite number is minus infinity to a row that has more than it. A row
@@ -38,8 +39,15 @@ from codesign.ir.scalar import Apply, IndexValue, Read, Scalar
 from codesign.ir.scalar import Literal as Number
 from codesign.ir.tensor import Compute
 
-Stretch = Literal["before", "whole", "after"]
-"""Which of its steps a loop along a dim that masks cut makes: those before the ones all of whose values are reached, those, or those after."""
+Stretch = Literal["first", "before", "whole", "after", "rest"]
+"""Which of its steps a loop along a dim that masks cut makes: those before the ones all of whose values are reached, those, or those after. Where
+masks leave two intervals: those of the `first`, and then these of the second, or the `rest` of all."""
+
+Interval = tuple[Index, Index]
+"""The first value, and the one after the last."""
+
+MOST_INTERVALS = 6
+"""Of which a union is known; of more, only what holds all of them."""
 
 Ends = Mapping[str, tuple[IndexLike, IndexLike]]
 """The first and the last value of dims in a block of the domain."""
@@ -54,6 +62,9 @@ class Reach:
     once: bool = False
     somewhere: bool = False
     """It is so only if every row reaches something: the lowest finite number stands in for minus infinity."""
+    union: tuple[Interval, ...] = ()
+    """The intervals within, of which one holds each value that is reached; none where it is one. Of a dim that is cut they are two, in order:
+    the first begins no later than the second, and reaches something in every row if a step is made `once`."""
 
     @property
     def nowhere(self) -> bool:
@@ -62,10 +73,17 @@ class Reach:
     @property
     def variables(self) -> frozenset[str]:
         """The dims, and size symbols, that it hangs on."""
-        return self.low.variables() | self.high.variables()
+        ends = (end for interval in ((self.low, self.high), *self.union) for end in interval)
+        return frozenset(name for end in ends for name in end.variables())
+
+    @property
+    def intervals(self) -> tuple[Interval, ...]:
+        """The intervals of which one holds each value that is reached."""
+        return () if self.nowhere else self.union or ((self.low, self.high),)
 
     def over(self, ends: Ends, extent: IndexLike, step: IndexLike) -> tuple[Index, Index]:
-        """The loop in steps along the dim that covers the reach of a block: where it begins and before which value it ends."""
+        """The loop in steps along the dim that covers the reach of a block, with what lies between two intervals: where it begins and before
+        which value it ends."""
         low, _ = extremes(self.low, ends)
         _, high = extremes(self.high, ends)
         size = index(step)
@@ -81,8 +99,11 @@ class Reach:
     ) -> dict[Stretch, tuple[Index, Index]]:
         """The loop of `over` in stretches, any of which may be none: `whole` are the steps all of whose values all of a block reaches.
 
-        `even`: the extent is a multiple of the step. Empty where it is not known which steps are whole.
+        `even`: the extent is a multiple of the step. Without them where it is not known which steps are whole; the steps of two intervals are
+        those of the `first` and of the `rest`.
         """
+        if self.union:
+            return self._of_two(ends, extent, step, even=even)
         lower, upper = self.over(ends, extent, step)
         _, low = extremes(self.low, ends)
         high, _ = extremes(self.high, ends)
@@ -97,24 +118,84 @@ class Reach:
             "after": (maximum(begin, end), upper),
         }
 
+    def _of_two(
+        self, ends: Ends, extent: IndexLike, step: IndexLike, *, even: bool
+    ) -> dict[Stretch, tuple[Index, Index]]:
+        """The stretches of two intervals: steps of the second that the first has made are not made again."""
+        one, two = (Reach(*interval) for interval in self.union)
+        begin, end = one.over(ends, extent, step)
+        done = maximum(begin, ceildiv(end, step) * index(step))
+        lower, upper = two.over(ends, extent, step)
+        lower = maximum(lower, done)
+        parted = {
+            name: (maximum(low, done), high)
+            for name, (low, high) in two.stretches(ends, extent, step, even=even).items()
+        }
+        return {"first": (begin, end), **parted, "rest": (lower, upper)}
+
     def also(self, other: Reach) -> Reach:
         """The least reach that holds both."""
-        once, somewhere = self.once or other.once, self.somewhere or other.somewhere
-        if self.nowhere or other.nowhere:
-            left = other if self.nowhere else self
-            return replace(left, once=once, somewhere=somewhere)
-        low, high = minimum(self.low, other.low), maximum(self.high, other.high)
-        return Reach(low, high, once, somewhere)
+        return _union((*self.intervals, *other.intervals), self, other)
 
     def within(self, other: Reach) -> Reach:
         """What both reach."""
         if self.nowhere or other.nowhere:
             return self if self.nowhere else other
-        low, high = maximum(self.low, other.low), minimum(self.high, other.high)
-        return Reach(low, high, self.once or other.once, self.somewhere or other.somewhere)
+        pairs = ((a, b) for a in self.intervals for b in other.intervals)
+        return _union(tuple((maximum(a[0], b[0]), minimum(a[1], b[1])) for a, b in pairs), self, other)
+
+    def with_ends(self, change: Callable[[Index], Index]) -> Reach:
+        """The same of other ends."""
+        union = tuple((change(low), change(high)) for low, high in self.union)
+        return replace(self, low=change(self.low), high=change(self.high), union=union)
+
+    def in_order(self, extent: Index, known: Bounds) -> tuple[Interval, ...]:
+        """The intervals within an extent, where they are two along which loops may go one after the other."""
+        within = ((maximum(low, 0).simplify(known), minimum(high, extent).simplify(known)) for low, high in self.union)
+        found = joined(within)
+        if len(found) == 2:
+            for one, two in (found, found[::-1]):
+                if _no_later(one[0], two[0], known):
+                    apart = not _reaching(two[0], one[1], known, 0)
+                    return (one, two) if apart and (not self.once or _never_empty(*one, known)) else ()
+        return ()
 
 
 NOWHERE = Reach(index(0), index(0))
+
+
+def joined(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
+    """The same values in fewer intervals: those with an end in common are one."""
+    left: list[Interval] = []
+    for low, high in intervals:
+        for k, (other_low, other_high) in enumerate(left):
+            if low == other_low:
+                left[k] = low, high if high == other_high else maximum(high, other_high)
+                break
+            if high == other_high:
+                left[k] = minimum(low, other_low), high
+                break
+        else:
+            left.append((low, high))
+    return tuple(left)
+
+
+def _union(intervals: Iterable[Interval], *of: Reach) -> Reach:
+    """A reach of intervals."""
+    once, somewhere = any(one.once for one in of), any(one.somewhere for one in of)
+    found = joined(intervals)
+    if not found:
+        return replace(NOWHERE, once=once, somewhere=somewhere)
+    low, high = minimum(*(one[0] for one in found)), maximum(*(one[1] for one in found))
+    return Reach(low, high, once, somewhere, found if 1 < len(found) <= MOST_INTERVALS else ())
+
+
+def _no_later(one: Index, two: Index, known: Bounds) -> bool:
+    """Whether one end is never greater than another, as far as that can be proven."""
+    return all(
+        any((above - below).proves_at_least(0, known) for above in parts_of(two, "max"))
+        for below in parts_of(one, "max")
+    )
 
 
 def reaches(computes: Iterable[Compute], results: Set[Value], bounds: Bounds) -> dict[str, Reach]:
@@ -139,18 +220,32 @@ def reaches(computes: Iterable[Compute], results: Set[Value], bounds: Bounds) ->
     cut: dict[str, Reach] = {}
     for name, reach in found.items():
         if reach is not None and not reach.nowhere:
-            low = maximum(reach.low, 0).simplify(known)
-            high = minimum(reach.high, extents[name]).simplify(known)
-            certain = not reach.somewhere or _never_empty(low, high, known)
-            if certain and (low != 0 or high != extents[name]):
-                cut[name] = Reach(low, high, reach.once)
+            mine = _cut(reach, extents[name], known)
+            if mine is not None:
+                cut[name] = mine
     return cut
+
+
+def _cut(reach: Reach, extent: Index, known: Bounds) -> Reach | None:
+    """A reach within the extent of its dim; None where that is all of it."""
+    low = maximum(reach.low, 0).simplify(known)
+    high = minimum(reach.high, extent).simplify(known)
+    parts = reach.in_order(extent, known) if reach.union else ()
+    intervals = parts or ((low, high),)
+    if reach.somewhere and not any(_never_empty(*interval, known) for interval in intervals):
+        return None
+    return Reach(low, high, reach.once, union=parts) if parts or low != 0 or high != extent else None
 
 
 def _never_empty(low: Index, high: Index, known: Bounds) -> bool:
     """Whether every row reaches something, as far as that can be proven."""
+    return _reaching(low, high, known, 1)
+
+
+def _reaching(low: Index, high: Index, known: Bounds, least: int) -> bool:
+    """Whether an end is at least so much greater than another in every row, as far as that can be proven."""
     pairs = ((below, above) for below in parts_of(low, "max") for above in parts_of(high, "min"))
-    return all((above - below).proves_at_least(1, known) for below, above in pairs)
+    return all((above - below).proves_at_least(least, known) for below, above in pairs)
 
 
 def parts_of(value: Index, kind: str) -> tuple[Index, ...]:
@@ -232,7 +327,7 @@ class _Intervals(Masks[Reach]):
         if found is None:
             return found
         others = {name: place for name, place in places.items() if name != along[0]}
-        return replace(found, low=found.low.substitute(others), high=found.high.substitute(others))
+        return found.with_ends(lambda end: end.substitute(others))
 
 
 _OPPOSITE = {"lt": "ge", "ge": "lt", "gt": "le", "le": "gt", "eq": "ne", "ne": "eq"}

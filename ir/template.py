@@ -98,6 +98,7 @@ class _Instance:
         run: list[For] = []
         for op in ops:
             stretch = self.template.stretches.get(op.variable) if isinstance(op, For) else None
+            stretch = None if stretch in ("first", "rest") else stretch
             if run and (stretch in (None, "before") or (stretch == "whole" and len(run) > 1)):
                 yield from self.run(run)
                 run = []

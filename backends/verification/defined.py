@@ -8,6 +8,7 @@ Nor has what a mask multiplies by zero a say whether it is NaN or infinite: wher
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -59,9 +60,12 @@ def without_masked(fusion: Fusion) -> Fusion | None:
 
 def _outside(name: str, reach: Reach) -> Scalar:
     """Whether a point is beyond the reach; where there is none and loops make a step all the same, none is."""
-    place, low, high = IndexValue(name), IndexValue(reach.low), IndexValue(reach.high)
-    beyond = apply("or", apply("lt", place, low), apply("ge", place, high))
-    return apply("and", beyond, apply("lt", low, high)) if reach.once else beyond
+    place, beyond, somewhere = IndexValue(name), list[Scalar](), list[Scalar]()
+    for low, high in ((IndexValue(low), IndexValue(high)) for low, high in reach.intervals):
+        beyond.append(apply("or", apply("lt", place, low), apply("ge", place, high)))
+        somewhere.append(apply("lt", low, high))
+    outside = functools.reduce(lambda a, b: apply("and", a, b), beyond)
+    return apply("and", outside, functools.reduce(lambda a, b: apply("or", a, b), somewhere)) if reach.once else outside
 
 
 def _changed(fusion: Fusion, change: Callable[[Compute], Scalar]) -> Fusion:

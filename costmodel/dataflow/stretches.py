@@ -46,7 +46,8 @@ def steps_of(
         seen = visited(reach, dim, tile, programs, extents, needed, deal)
         found.all[dim] = _many(seen.all)
         of = {stretch: _many(steps) for stretch, steps in seen.parted.items()}
-        if not of:
+        found.parted.update({(dim, stretch): of[stretch] for stretch in ("first", "rest") if stretch in of})
+        if "whole" not in of:
             continue
         found.parted[dim, "whole"] = of["whole"]
         # one loop, the last, where no step is whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from codesign.ir.index import Bounds, Index, index
@@ -28,16 +29,20 @@ def loop_bounds(domain: Domain, plan: DimPlan) -> Steps:
     return Steps(lower.simplify(known), upper.simplify(known))
 
 
-def stretches(domain: Domain, plan: DimPlan) -> list[Steps]:
-    """The same steps in the order in which they are made, parted into those where masks leave everything and those where they do not."""
+def in_stretches(domain: Domain, plan: DimPlan) -> dict[Stretch, Steps]:
+    """The same steps parted into those where masks leave everything and those where they do not, and those of two intervals."""
     reach, known = reach_of(domain, plan), _known(domain)
     found = reach.stretches(_ends(domain, plan), plan.extent, plan.size, even=not plan.remainder)
-    steps = [Steps(low.simplify(known), high.simplify(known), name) for name, (low, high) in found.items()]
-    if steps:
-        before, whole, after = steps
-        steps = [*([before] if whole.lower != before.lower else []), whole]
-        steps += [after] if whole.upper != after.upper else []
-    return steps
+    return {name: Steps(low.simplify(known), high.simplify(known), name) for name, (low, high) in found.items()}
+
+
+def around_whole(steps: Mapping[Stretch, Steps]) -> list[Steps]:
+    """Stretches in the order in which they are made, those where masks leave everything apart; none where these are not known."""
+    if "whole" not in steps:
+        return []
+    before, whole, after = steps["before"], steps["whole"], steps["after"]
+    found = [*([before] if whole.lower != before.lower else []), whole]
+    return [*found, *([after] if whole.upper != after.upper else [])]
 
 
 def reach_of(domain: Domain, plan: DimPlan) -> Reach:

@@ -13,11 +13,12 @@ from codesign.ir.filled import Filled
 from codesign.ir.fold import Fold
 from codesign.ir.index import Index
 from codesign.ir.location import merge
+from codesign.ir.reach import Stretch
 from codesign.ir.scalar import Scalar, cast
 from codesign.ir.skipping import contributing
 from codesign.ir.tensor import Compute
 from codesign.ir.tile import Dot, For, Map, Reduce, When
-from codesign.ir.tiling.bounds import Steps, loop_bounds, reach_of, stretches
+from codesign.ir.tiling.bounds import Steps, around_whole, in_stretches, loop_bounds, reach_of
 from codesign.ir.tiling.domain import DimPlan, Domain
 from codesign.ir.tiling.folding import tasks_of
 from codesign.ir.tiling.reductions import StoreTask, Task, reduction
@@ -158,16 +159,49 @@ class Program(Values):
     ) -> list[tuple[Steps, str, Block]]:
         """The loops along a dim, one after the other: of an innermost one, the steps in which masks leave everything are apart where that spares
         work of every lane."""
-        variable = self.domain.variable(plan.name, f"k{plan.name}")
         cut = plan.remainder or plan.name in self.domain.reach
-        found = stretches(self.domain, plan) if cut and not inner else []
-        if found:
-            reach = reach_of(self.domain, plan)
-            known = Filled.of(plan.name, reach, self.point_bounds, self.members, scope.filled)
-            whole = self._body(scope, variable, plan, inner, tasks, carried, known)
-            if known.used or (known.spared and any(isinstance(op, Dot) for op in whole.walk())):
-                return [self._stretch(scope, one, variable, whole, plan, tasks, carried) for one in found]
-        return [(loop_bounds(self.domain, plan), variable, self._body(scope, variable, plan, inner, tasks, carried))]
+        steps = in_stretches(self.domain, plan) if cut else {}
+        if "first" not in steps:
+            return self._around_whole(scope, plan, inner, tasks, carried, steps, loop_bounds(self.domain, plan))
+        first = self._loop(scope, plan, inner, tasks, carried, steps["first"])
+        return [first, *self._around_whole(scope, plan, inner, tasks, carried, steps, steps["rest"])]
+
+    def _around_whole(
+        self,
+        scope: Scope,
+        plan: DimPlan,
+        inner: tuple[str, ...],
+        tasks: list[Task],
+        carried: list[list[Value]],
+        steps: Mapping[Stretch, Steps],
+        every: Steps,
+    ) -> list[tuple[Steps, str, Block]]:
+        """Loops along one interval: several where some of the steps are apart, else one that makes `every` one."""
+        found = [] if inner else around_whole(steps)
+        if not found:
+            return [self._loop(scope, plan, inner, tasks, carried, every)]
+        variable = self.domain.variable(plan.name, f"k{plan.name}")
+        known = Filled.of(plan.name, reach_of(self.domain, plan), self.point_bounds, self.members, scope.filled)
+        whole = self._body(scope, variable, plan, inner, tasks, carried, known)
+        if known.used or (known.spared and any(isinstance(op, Dot) for op in whole.walk())):
+            return [self._stretch(scope, one, variable, whole, plan, tasks, carried) for one in found]
+        return [self._loop(scope, plan, inner, tasks, carried, every, variable)]
+
+    def _loop(
+        self,
+        scope: Scope,
+        plan: DimPlan,
+        inner: tuple[str, ...],
+        tasks: list[Task],
+        carried: list[list[Value]],
+        steps: Steps,
+        variable: str = "",
+    ) -> tuple[Steps, str, Block]:
+        """One loop whose steps are all alike."""
+        variable = variable or self.domain.variable(plan.name, f"k{plan.name}")
+        if steps.stretch is not None:
+            self.domain.stretches[variable] = steps.stretch
+        return steps, variable, self._body(scope, variable, plan, inner, tasks, carried)
 
     def _stretch(
         self,

@@ -96,6 +96,19 @@ def test_a_mask_is_an_interval_of_the_reduced_dim(name: str) -> None:
         assert set(there) == set(wanted)
 
 
+def test_a_union_is_two_intervals_where_loops_may_go_along_one_after_the_other() -> None:
+    window, first = apply("lt", at(ROW - COLUMN), at(8)), apply("lt", at("k"), at(4))
+    body = select(apply("and", le("k", "i"), apply("or", window, first)), x(), LOW)
+    reach = found(reduced(body, "max"))
+    assert reach is not None
+    assert reach.union == ((index(0), minimum(ROW + 1, 4)), (maximum(ROW - 7, 0), ROW + 1))
+    for either in (apply("or", le("k", "i"), le("i", "k")), apply("or", first, le("k", ROW + 4))):
+        whole = found(reduced(select(either, x(), LOW), "max"))
+        assert whole is None or not whole.union, "nothing is between them"
+    unordered = apply("or", apply("le", apply("abs", at(ROW - COLUMN)), Literal(2, I64)), apply("eq", at("k"), at(20)))
+    assert not getattr(found(reduced(select(unordered, x(), LOW), "max")), "union", ())
+
+
 NOT_CUT: dict[str, tuple[Scalar, Monoid]] = {
     "no mask": (apply("mul", x(), y()), "sum"),
     "another value than the neutral one": (select(le("k", "i"), x(), LOW), "min"),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
+from codesign.costmodel.summary import summarize
+from codesign.costmodel.visits import visited
 from codesign.ir.core import Module, Value
-from codesign.ir.dtypes import F16, F32
+from codesign.ir.dtypes import F16, F32, I64
 from codesign.ir.index import Bounds, index
-from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, select
+from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, cast, select
 from codesign.ir.schedule import Schedule
 from codesign.ir.tensor import Compute
 from codesign.ir.text import parse, print_module
@@ -36,6 +40,10 @@ MASKS = {
     "window of chunks": apply("eq", IndexValue(COLUMN // 12), IndexValue(ROW // 12)),
     "future": apply("gt", IndexValue(COLUMN), IndexValue(ROW)),
     "prefix": apply("or", groups.below(), apply("lt", IndexValue(COLUMN), IndexValue(index(20)))),
+    "window and the first": apply(
+        "and", groups.below(), apply("or", window(9), apply("lt", IndexValue(COLUMN), IndexValue(index(6))))
+    ),
+    "two windows": apply("or", window(3), apply("eq", IndexValue(COLUMN + 18), IndexValue(ROW))),
     "causal chunks": apply("and", groups.below(), apply("eq", IndexValue(COLUMN // 20), IndexValue(ROW // 20))),
 }
 
@@ -49,6 +57,46 @@ def test_masked_attention_is_what_the_whole_square_gives(name: str, tile: int) -
         group, Schedule({"i": 16, "j": tile, "d": 16, "e": 16}, reduce={"d": "resident"}), normal=False
     )
     assert all(loop.lower != 0 or loop.upper != 40 for loop in loops(kernel))
+
+
+@st.composite
+def union(draw: st.DrawFn) -> Scalar:
+    """A window and a prefix, or another window farther off; cut by the diagonal, perhaps."""
+    near, far = draw(st.integers(1, 20)), draw(st.integers(20, 50))
+    distance = IndexValue(ROW - DEPTH)
+    one = apply("le", apply("abs", distance), Literal(near, I64))
+    other = draw(
+        st.sampled_from(
+            [
+                apply("lt", IndexValue(DEPTH), IndexValue(index(draw(st.integers(1, 30))))),
+                apply("and", apply("lt", distance, Literal(far + 9, I64)), apply("ge", distance, Literal(far, I64))),
+            ]
+        )
+    )
+    either = apply("or", *draw(st.permutations([one, other])))
+    return apply("and", groups.below("k"), either) if draw(st.booleans()) else either
+
+
+@given(union(), st.sampled_from([1, 4, 16]), st.sampled_from([4, 16, 32]))
+@settings(max_examples=25, deadline=None, derandomize=True, phases=(Phase.generate,))
+def test_of_a_union_the_tiles_that_all_its_parts_empty_are_not_visited(mask: Scalar, rows: int, step: int) -> None:
+    """No tile twice, and as many as the price counts."""
+    height, extent = 64, 72
+    group = groups.masked_product(height, 8, extent, mask)
+    kernel = groups.check(group, Schedule({"i": rows, "j": 8, "k": step}), normal=False)
+    counts = Compute(groups.dims(i=height, k=extent), cast(mask, F32), name="counts")
+    (left,) = groups.reference(groups.group([counts], [counts]), [])
+    made = []
+    for program in range(height // rows):
+        ends = ((loop.lower.evaluate({"pi": program}), loop.upper.evaluate({"pi": program})) for loop in loops(kernel))
+        steps = [first for lower, upper in ends for first in range(int(lower), int(upper), step)]
+        block = left[program * rows : (program + 1) * rows]
+        assert steps == [first for first in range(0, extent, step) if block[:, first : first + step].any()]
+        made.append(len(steps))
+    extents = {"i": float(height), "k": float(extent)}
+    programs = {"i": np.ceil(height / rows)}
+    counted = visited(summarize(group).reach["k"], "k", {"i": float(rows), "k": float(step)}, programs, extents, {}).all
+    assert (counted.mean, counted.most) == (pytest.approx(np.mean(made)), max(made))
 
 
 def test_the_lowest_finite_number_masks_as_minus_infinity_does() -> None:
