@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.backends.accelerator.prepare import Prepared, prepare
-from codesign.backends.accelerator.walk import Walk, needs_walk, walked, worked_out
+from codesign.backends.accelerator.walk import Walk, check_steps, needs_walk, walked, worked_out
 from codesign.ir.errors import VerificationError
 from codesign.ir.index import Index
 from codesign.ir.program import Loop, Program, Set, Statement
@@ -128,6 +128,7 @@ class _Expansion:
         if np.any(step == 0):
             raise VerificationError(f"program @{self.program.name}: the step of loop '{loop.variable}' is zero")
         trips = np.maximum(-((lower - upper) // step), 0)
+        check_steps(float(trips.sum(dtype=np.float64)), loop, self.program)
         of = np.repeat(np.arange(len(contexts)), trips)
         turn = np.arange(len(of)) - np.repeat(np.cumsum(trips) - trips, trips)
         core = contexts.core[of]

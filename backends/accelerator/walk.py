@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from codesign.backends.accelerator.prepare import Prepared
-from codesign.ir.errors import VerificationError
+from codesign.ir.errors import EvaluationError, VerificationError
 from codesign.ir.index import Index
 from codesign.ir.program import Loop, Program, Set, Statement
+
+MOST_STEPS = 1 << 26
+"""Steps of a loop, over all entries of all cores, that are expanded: every issue takes some hundred bytes."""
 
 
 @dataclass
@@ -64,6 +67,7 @@ class _Walker:
         self.walk = walk
         self.values = {**values, **{f"#{s.name}": 0 for s in program.semaphores}}
         self.begun: dict[int, int] = {}
+        self.taken: dict[int, int] = {}
         self.steps = 0
 
     def block(self, body: Sequence[Statement]) -> None:
@@ -87,6 +91,8 @@ class _Walker:
         bounds = [self._evaluate(side) for side in (loop.lower, loop.upper, loop.step)]
         if not bounds[2]:
             raise VerificationError(f"program @{self.program.name}: the step of loop '{loop.variable}' is zero")
+        self.taken[id(loop)] = self.taken.get(id(loop), 0) + max(-((bounds[0] - bounds[1]) // bounds[2]), 0)
+        check_steps(self.taken[id(loop)], loop, self.program)
         for value in range(*bounds):
             self.values[loop.variable] = value
             self.steps += 1
@@ -99,6 +105,15 @@ class _Walker:
 
     def _evaluate(self, value: Index) -> int:
         return int(worked_out(value, self.values, self.program))
+
+
+def check_steps(steps: float, loop: Loop, program: Program) -> None:
+    """EvaluationError for a loop with more steps than a program is expanded to."""
+    if steps > MOST_STEPS:
+        raise EvaluationError(
+            f"program @{program.name}: loop '{loop.variable}' makes {steps:,.0f} steps over all cores, limit {MOST_STEPS:,} of a simulation",
+            hint="let an instruction do more at a time",
+        )
 
 
 def worked_out(value: Index, values: Mapping[str, Any], program: Program) -> Any:

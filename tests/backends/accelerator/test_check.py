@@ -150,3 +150,17 @@ program @knot(%x: f32[64]) -> (%y: f32[64]) on 1 cores {
         check(program, MAIA)
     assert "core 0 vector (instruction 0) waits for second >= 1, which is 0" in str(caught.value)
     assert "core 0 load (instruction 1) waits for first >= 1, which is 0" in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["10000000000000", "10000000000000 + #there"])
+def test_a_loop_of_too_many_steps_is_refused_at_once(end: str) -> None:
+    text = f"""
+program @long(%x: f32[64]) -> (%y: f32[64]) on 2 cores {{
+  scratch a: f32[64] at 0
+  semaphore there
+  for t in 0 to {end} step 1 {{
+    load a[m] [m: 64] = %x[m] signal there
+  }}
+}}"""
+    with pytest.raises(EvaluationError, match=r"loop 't' makes [12]0,000,000,000,000 steps over all cores"):
+        check(parse_program(text), MAIA)
