@@ -23,7 +23,6 @@ from codesign.ir.errors import CodesignError
 if TYPE_CHECKING:
     from codesign.costmodel.ledger import Ledger
     from codesign.costmodel.machine import Machine
-    from codesign.document import ModelDocument
     from codesign.pipeline import Compilation
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -200,6 +199,7 @@ def _run(
     shown: _Shown,
 ) -> int:
     from codesign.costmodel.machine import load_machines
+    from codesign.report import complaints
 
     machines = load_machines(targets)  # before the slow imports: a wrong name answers at once
     forms = _forms(shown.emit, machines)
@@ -259,9 +259,9 @@ def _run(
         _print_json(compilations, shown)
     else:
         _say_where(shown, folder)
-    wrong = [text for compiled in compilations for text in complaints(compiled.document)]
-    for text in wrong:
-        command.complain(text)
+    wrong = [(compiled.document, text) for compiled in compilations for text in complaints(compiled.document)]
+    for document, text in wrong:
+        command.complain(f"{document.model} on {document.target}: {text}")
     return command.INTERNAL_ERROR if wrong else 0
 
 
@@ -327,21 +327,6 @@ def _say_where(shown: _Shown, folder: Path | None) -> None:
 
 def _console() -> Console:
     return Console(width=None if Console().is_terminal else 200)
-
-
-def complaints(document: ModelDocument) -> list[str]:
-    """Of the model and of its kernels, a line on each that is wrong or did not compile."""
-    found = []
-    for what, check in [("", document.verified), *((f" kernel {k.name}:", k.verified) for k in document.kernels)]:
-        if check is not None and not check.ok:
-            error = "not finite" if check.max_error is None else f"{check.max_error:.2g}"
-            against = f"disagrees with {check.against} (error {error}, tolerance {check.tolerance:.2g})"
-            note = f": {check.note}" if check.note else ""
-            found.append(f"{document.model} on {document.target}:{what} {against}{note}")
-    for kernel in document.kernels:
-        if kernel.compiled is not None and kernel.compiled.error:
-            found.append(f"{document.model} on {document.target}: kernel {kernel.name}: {kernel.compiled.error}")
-    return found
 
 
 def _list_operators(as_json: bool) -> int:

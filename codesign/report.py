@@ -180,6 +180,20 @@ def launch_count(document: ModelDocument) -> float:
     return sum(kernel.count for kernel in document.kernels if not kernel.schedule.get("extras", {}).get("joined"))
 
 
+def complaints(document: ModelDocument) -> list[str]:
+    """Of the model and of its kernels, a line on each that is wrong or did not compile."""
+    found = []
+    for what, check in [("", document.verified), *((f"kernel {k.name} ", k.verified) for k in document.kernels)]:
+        if check is not None and not check.ok:
+            error = "not finite" if check.max_error is None else f"{check.max_error:.2g}"
+            note = f": {check.note}" if check.note else ""
+            found.append(f"{what}disagrees with {check.against} (error {error}, tolerance {check.tolerance:.2g}){note}")
+    for kernel in document.kernels:
+        if kernel.compiled is not None and kernel.compiled.error:
+            found.append(f"kernel {kernel.name} did not compile: {kernel.compiled.error}")
+    return found
+
+
 def headline(document: ModelDocument) -> RenderableType:
     """The model in four lines."""
     launches = launch_count(document)

@@ -123,21 +123,33 @@ def stacked(values: Mapping[str, Mapping[str, float]], label: str) -> str:
 
 
 def lines(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, *, logarithmic: bool = True
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x: str,
+    y: str,
+    *,
+    joined: bool = True,
 ) -> str:
-    """Curves over one quantity."""
+    """Curves over one quantity, or their points alone; an axis whose values are a decade apart and more is logarithmic."""
 
     def draw(axes: Any) -> None:
         for position, (name, (across, up)) in enumerate(curves.items()):
-            axes.plot(across, up, label=name, marker="o", markersize=3, **style(position))
-        if logarithmic:
-            axes.set(xscale="log", yscale="log")
+            line = style(position) if joined else {**style(position), "linestyle": ""}
+            axes.plot(across, up, label=name, marker="o", markersize=3 if joined else 5, **line)
+        axes.set(
+            xscale=_scale([across for across, _ in curves.values()]), yscale=_scale([up for _, up in curves.values()])
+        )
         axes.set(xlabel=x, ylabel=y)
         axes.grid(alpha=0.3)
         if len(curves) > 1:
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
     return svg(draw)
+
+
+def _scale(values: Sequence[Sequence[float]]) -> str:
+    known = np.concatenate([np.asarray(each, dtype=np.float64) for each in values])
+    known = known[np.isfinite(known)]
+    return "log" if len(known) and known.min() > 0 and known.max() >= 10 * known.min() else "linear"
 
 
 def _numbers(values: Sequence[float | None]) -> Any:

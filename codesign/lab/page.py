@@ -86,11 +86,10 @@ def picture(label: str, svg: str) -> Markup:
 
 
 def table(label: str, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Markup:
-    """Numbers as text; a column is set as numbers when its first cell starts with one."""
+    """Numbers as text; a column is set as numbers when its first cell that says something starts with one."""
     shown = [[_text(cell) for cell in row] for row in rows]
-    numbers = [
-        bool(shown) and shown[0][at].lstrip("-–+").lstrip("$")[:1].isdigit() and at > 0 for at in range(len(heads))
-    ]
+    said = [next((row[at] for row in shown if row[at] not in ("", "–")), "") for at in range(len(heads))]
+    numbers = [at > 0 and text.lstrip("-–+").lstrip("$")[:1].isdigit() for at, text in enumerate(said)]
     heads_shown = list(zip(heads, numbers, strict=True))
     return Markup(_environment.from_string(_TABLE).render(label=label, heads=heads_shown, rows=shown))
 

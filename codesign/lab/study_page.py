@@ -22,10 +22,10 @@ def study_page(board: Leaderboard) -> str:
         picked = [max(board.points // 10 * tenth, 1) - 1 for tenth in (1, 2, 4, 6, 8, 10)]
         heads = ["policy", *(f"{(at + 1) / board.points:.0%}" for at in picked)]
         parts = [
-            picture(f"Performance over {budget}, mean over problems, with 95 % bands over seeds", figures.performance(board, budget)),
+            picture(f"Performance over {budget} from -1 on, mean over problems, with 95 % bands over seeds", figures.performance(board, budget)),
             table(f"Performance after a share of {budget}", heads, [[row.policy, *(row.performance[at] for at in picked)] for row in rows]),
             picture(f"Regret over {budget}: median over seeds, mean over problems", figures.regret(board, budget)),
-            table(f"Regret after a share of {budget}", heads, [[row.policy, *(row.regrets[at] for at in picked)] for row in rows]),
+            table(f"Regret after a share of {budget}", heads, [[row.policy, *(_share(row.regrets[at]) for at in picked)] for row in rows]),
         ]  # fmt: skip
         sections.append(Section(f"Over {budget}", [], parts))
     sections.append(
@@ -37,3 +37,7 @@ def study_page(board: Leaderboard) -> str:
     if board.command:
         lead.append(f"Made by: {board.command}")
     return page(f"Study {board.study}", lead, sections)
+
+
+def _share(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2%}"

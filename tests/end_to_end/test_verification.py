@@ -8,9 +8,9 @@ import pytest
 
 from codesign import pipeline
 from codesign.command import Steps
-from codesign.compile import complaints
 from codesign.costmodel.machine import load_machine
 from codesign.document import Compiled, ModelDocument
+from codesign.report import complaints
 from tests.commands.invoke import run
 
 PRELUDE = "import torch\nfrom torch import nn\n"
@@ -108,7 +108,7 @@ def test_a_kernel_that_does_not_compile_is_a_failure(tmp_path: Path) -> None:
     assert not complaints(document)
     document.kernels[0].compiled = Compiled(arch="sm_90", error="rejected")
     (text,) = complaints(document)
-    assert text == f"{document.model} on {document.target}: kernel {document.kernels[0].name}: rejected"
+    assert text == f"kernel {document.kernels[0].name} did not compile: rejected"
 
 
 def test_a_model_that_disagrees_with_torch_is_one_line_on_stderr_and_fails(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from codesign.lab import figures
 from codesign.lab.machines.document import WhatIf
 from codesign.lab.page import Section, page, picture, table
@@ -9,6 +11,23 @@ from codesign.report import joules_text, seconds_text
 
 SHOWN = 24
 """Bars of a tornado at most; the table has all figures."""
+
+SEEN = 0.01
+"""Bars of a tornado that are shorter than this share of the longest can't be seen."""
+
+MICRO, TIME = 1e6, "time (µs)"
+
+
+def shortest(names: Sequence[str]) -> dict[str, str]:
+    """Each figure by the fewest of its path's last words that no other of them ends with."""
+
+    def short(name: str) -> str:
+        words = name.split(".")
+        ends = (".".join(words[-count:]) for count in range(1, len(words)))
+        others = [other for other in names if other != name]
+        return next((end for end in ends if not any(f".{other}".endswith(f".{end}") for other in others)), name)
+
+    return {name: short(name) for name in names}
 
 
 def whatif_page(answers: WhatIf) -> str:
@@ -21,16 +40,20 @@ def whatif_page(answers: WhatIf) -> str:
 def _tornado(answers: WhatIf) -> Section | None:
     if not answers.sensitivities:
         return None
-    known = {s.figure: (s.held or 0.0, s.chosen or 0.0) for s in answers.sensitivities if (s.held or s.chosen)}
+    slopes = {s.figure: (s.held or 0.0, s.chosen or 0.0) for s in answers.sensitivities}
+    seen = SEEN * max(abs(slope) for pair in slopes.values() for slope in pair)
+    known = {figure: pair for figure, pair in slopes.items() if max(map(abs, pair)) > seen}
     rows = [[s.figure, s.value, s.held, s.chosen, s.joules, s.why] for s in answers.sensitivities]
     label = "d ln(time) / d ln(figure)"
     names = ["schedules held", "schedules chosen again"]
     heads = ["figure", "value", "held", "chosen again", "energy, held", "remark"]
-    text = "-1: twice as much of it halves the time; 0: it does not matter; above 0: less of it is better."
-    drawn = dict(list(known.items())[:SHOWN])
-    return Section(
-        "Sensitivities", [text], [picture(label, figures.bars(drawn, names, label)), table(label, heads, rows)]
+    text = (
+        "-1: twice as much of it halves the time; 0: it does not matter; above 0: less of it is better. "
+        f"Figures whose slope is below {SEEN:.0%} of the steepest are in the table alone."
     )
+    drawn = dict(list(known.items())[:SHOWN])
+    pictures = [picture(label, figures.bars(drawn, names, label))] if drawn else []
+    return Section("Sensitivities", [text], [*pictures, table(label, heads, rows)])
 
 
 def _crossovers(answers: WhatIf) -> Section | None:
@@ -51,19 +74,19 @@ def _sweep(answers: WhatIf) -> Section | None:
     parts = []
     if len(names) == 1:
         across = [point.figures[names[0]] for point in answers.sweep]
-        held = [point.held if point.held is not None else float("nan") for point in answers.sweep]
-        curves = {"schedules held": (across, held), "chosen again": (across, [point.chosen for point in answers.sweep])}
-        parts.append(picture(f"Time over {names[0]}", figures.lines(curves, names[0], "seconds")))
+        held = [MICRO * (point.held if point.held is not None else float("nan")) for point in answers.sweep]
+        chosen = [MICRO * point.chosen for point in answers.sweep]
+        curves = {"schedules held": (across, held), "chosen again": (across, chosen)}
+        parts.append(picture(f"Time over {names[0]}", figures.lines(curves, names[0], TIME)))
     else:
+        short = shortest(names)
         groups: dict[str, tuple[list[float], list[float]]] = {}
         for point in answers.sweep:
-            rest = ", ".join(f"{name.rpartition('.')[2]} {point.figures[name]:.3g}" for name in names[:-1])
+            rest = ", ".join(f"{short[name]} {point.figures[name]:.3g}" for name in names[:-1])
             across, up = groups.setdefault(rest, ([], []))
             across.append(point.figures[names[-1]])
-            up.append(point.chosen)
-        parts.append(
-            picture(f"Time over {names[-1]}", figures.lines(dict(list(groups.items())[:10]), names[-1], "seconds"))
-        )
+            up.append(MICRO * point.chosen)
+        parts.append(picture(f"Time over {names[-1]}", figures.lines(dict(list(groups.items())[:10]), names[-1], TIME)))
     rows = [
         [*(f"{point.figures[name]:.4g}" for name in names), None if point.held is None else seconds_text(point.held),
          seconds_text(point.chosen), None if point.joules is None else joules_text(point.joules), ", ".join(point.changed)]
@@ -87,8 +110,9 @@ def _front(answers: WhatIf) -> Section | None:
     ]  # fmt: skip
     parts = [table("Variants that no other betters", heads, rows)]
     if all(value is not None for value in up):
-        curve = ([point.seconds for point in answers.front], [value or 0.0 for value in up])
-        drawn = figures.lines({"front": curve}, "seconds", "price" if priced else "joules")
+        curve = ([MICRO * point.seconds for point in answers.front], [value or 0.0 for value in up])
+        three = priced and answers.front[0].joules is not None  # goals, of which two are drawn
+        drawn = figures.lines({"front": curve}, TIME, "price" if priced else "joules", joined=not three)
         parts.insert(0, picture("Pareto front", drawn))
     return Section("Pareto front", [], parts)
 

@@ -60,7 +60,9 @@ def front(
                 price = sum(weight * values.get(f, changer(workload.machine, f)[0]) for f, weight in weights.items())
             designs[trial.number] = Design(values, seconds, joules, price)
             study.tell(trial, [value for value in (seconds, joules, price) if value is not None])
-    return sorted((designs[trial.number] for trial in study.best_trials), key=lambda design: design.seconds)
+    best = (designs[trial.number] for trial in study.best_trials)
+    apart = {tuple(sorted(design.figures.items())): design for design in best}  # a generation may breed one again
+    return sorted(apart.values(), key=lambda design: design.seconds)
 
 
 @dataclass(frozen=True)

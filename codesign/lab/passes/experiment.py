@@ -25,7 +25,7 @@ from codesign.passes.fuse import Fuse
 from codesign.passes.fusion.policy import policy_named
 from codesign.passes.pipeline import own_passes
 from codesign.pipeline import Compilation, Options
-from codesign.report import bytes_text, launch_count, seconds_text
+from codesign.report import bytes_text, complaints, launch_count, seconds_text
 
 FEWEST = 6
 """Pairs from which on a test of significance says something."""
@@ -37,7 +37,8 @@ class _Document(BaseModel):
 
 
 class Figures(_Document):
-    """What a model comes to under one pipeline; `error` where it does not compile, `verified` None where nothing was run."""
+    """What a model comes to under one pipeline; `error` where it does not compile, `verified` None where nothing was run, `wrong`: how values
+    differ."""
 
     seconds: float | None = None
     launches: float | None = None
@@ -45,6 +46,7 @@ class Figures(_Document):
     peak_memory_bytes: int | None = None
     compile_seconds: float | None = None
     verified: bool | None = None
+    wrong: str = ""
     error: str = ""
 
 
@@ -170,6 +172,7 @@ def _figures(compilation: Compilation) -> Figures:
             s for phase, s in document.phases.items() if phase in ("passes", "schedule", "memory", "kernels")
         ),
         verified=all(ran) if ran else None,
+        wrong=next(iter(complaints(document)), "") if not all(ran) else "",
     )
 
 
@@ -254,8 +257,8 @@ def failures(outcome: Experiment) -> Mapping[str, str]:
     found = {}
     for pair in outcome.pairs:
         for side, figures in (("first", pair.first), ("second", pair.second)):
-            if figures.error or figures.verified is False:
-                found[f"{pair.model} on {pair.machine}, {side}"] = figures.error or "values are wrong"
+            if figures.error or figures.wrong:
+                found[f"{pair.model} on {pair.machine}, {side}"] = figures.error or figures.wrong
     return found
 
 

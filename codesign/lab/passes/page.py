@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from codesign.lab import figures
 from codesign.lab.page import Section, page, picture, table, texts
-from codesign.lab.passes.experiment import HEADS, Experiment, cells
+from codesign.lab.passes.experiment import HEADS, Experiment, cells, failures
 from codesign.report import seconds_text
 
 
@@ -22,10 +22,11 @@ def experiment_page(outcome: Experiment) -> str:
         for s in outcome.summary
     ]  # fmt: skip
     label = "time of the second, % above the first"
+    wrong = [f"{where} pipeline: {why}" for where, why in failures(outcome).items()]
     first = Section(
-        "Summary", [], [table("Second over first", ["figure", "geometric mean", "less", "more", "p"], summary)]
+        "Summary", wrong, [table("Second over first", ["figure", "geometric mean", "less", "more", "p"], summary)]
     )
-    if changes:
+    if any(change for (change,) in changes.values()):
         first.parts.append(picture(label, figures.bars(changes, ["time"], label)))
     sections = [first, Section("Models and machines", [], [table("Both pipelines", HEADS, rows)])]
     for pair in outcome.pairs:

@@ -119,6 +119,23 @@ def test_no_design_of_a_front_betters_another(streaming: Workload) -> None:
     assert prices == sorted(prices, reverse=True)
 
 
+def test_no_design_is_twice_on_a_front(streaming: Workload) -> None:
+    """A generation may breed a machine again that an earlier one had."""
+    pytest.importorskip("optuna")
+    prices = {"levels.dram.bandwidth": 1e-12, "levels.l2.bandwidth": 5e-13}
+    designs = front(streaming, [Range.parse(f"{figure}=x0.5:x2", H100) for figure in prices], prices, 60, 0)
+    assert len({tuple(design.figures.items()) for design in designs}) == len(designs) > 5
+
+
+def test_figures_are_named_by_what_tells_them_apart() -> None:
+    pytest.importorskip("jinja2")
+    from codesign.lab.machines.page import shortest
+
+    names = ["levels.dram.bandwidth", "levels.l2.bandwidth", "launch.kernel_seconds"]
+    assert list(shortest(names).values()) == ["dram.bandwidth", "l2.bandwidth", "kernel_seconds"]
+    assert shortest(["a.b", "b"]) == {"a.b": "a.b", "b": "b"}
+
+
 def test_the_blame_is_of_the_figure_that_matters(streaming: Workload) -> None:
     shares, low, high = blame(streaming, 4, choose=False, seed=0)
     assert {share.figure for share in shares} >= {"launch.kernel_seconds", "levels.dram.latency_seconds"}
