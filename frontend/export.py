@@ -14,6 +14,7 @@ from types import CodeType
 from typing import Any
 
 import torch
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 
@@ -132,6 +133,7 @@ def export_program(
                 else:
                     program = _traced_in_python(source, dynamic_shapes, known, notes)
                 traced = time.perf_counter()
+                _no_wrapped_constants(program)
                 name_literals_of_functions(program.graph_module)
                 program = decomposed(program, table())
         except Exception as error:
@@ -163,6 +165,14 @@ def _traced_in_python(source: ModelSource, dynamic_shapes: Any, known: Any, note
             if not more:
                 raise
             converting |= more
+
+
+def _no_wrapped_constants(program: ExportedProgram) -> None:
+    """RuntimeError where torch.export took what `torch.func` transforms for a constant: an input among them would be one, and to run such a
+    graph, as torch does to decompose it, reads memory that is gone."""
+    for name, value in program.constants.items():
+        if isinstance(value, torch.Tensor) and is_functorch_wrapped_tensor(value):
+            raise RuntimeError(f"torch.export takes {name}, which torch.func transforms, for a constant")
 
 
 def _decomposed(program: ExportedProgram, table: Table) -> Exported:

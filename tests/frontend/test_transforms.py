@@ -99,3 +99,21 @@ def test_forward_mode_derivatives_and_their_places() -> None:
     assert [place.module for place in products] == ["net.0", "net.0", "net.3", "net.3"]
     lines = Path(__file__).read_text().splitlines()
     assert {lines[place.line - 1].strip() for place in products} == {"found: Tensor = self.net(z * t + r)"}
+
+
+class OfRunningSums(nn.Module):
+    """Whose input torch.export takes for a constant, and its decomposition of which ends the process."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = grad(lambda each: each.cumsum(1).sin().sum())(x)
+        return found
+
+
+def test_what_export_takes_for_a_constant_is_captured_by_what_runs() -> None:
+    model = OfRunningSums()
+    captured = capture(model, (torch.randn(3, 5),))
+    assert captured.method == "make_fx"
+    assert "takes lifted_tensor_0, which torch.func transforms, for a constant" in captured.warnings[0]
+    other = torch.randn(3, 5)
+    (found,) = evaluate(captured.module, captured.flatten_inputs((other,)))
+    np.testing.assert_allclose(found, model(other).numpy(), atol=1e-6)
