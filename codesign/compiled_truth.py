@@ -28,7 +28,7 @@ MOST_TRIED = 4
 """Schedules of a kernel that are compiled beside the first one."""
 
 MOST_SECONDS = 30.0
-"""Seconds of the compiler that those may take, after which none is begun. The register allocator of ptxas takes 2 s where all fits and minutes
+"""CPU seconds of the compiler that those may take, after which none is begun. The register allocator of ptxas takes 2 s where all fits and minutes
 for tens of kilobytes of spills; what it took is kept with the code, so that a run that finds the code in the cache ends with the same schedule."""
 
 SPILLING = 1.1

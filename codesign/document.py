@@ -40,8 +40,8 @@ class Tried(_Document):
 
 class Compiled(_Document):
     """What the target's compiler reported; None for what the target doesn't have. `warps`: of a block as it is launched. `spills`: bytes
-    a thread stores and loads for want of registers. `tried`: schedules whose code was worse. `compile_seconds`: what making the code took when it
-    was made, which is no two runs' the same and not printed."""
+    a thread stores and loads for want of registers. `tried`: schedules whose code was worse. `compile_seconds`: CPU time of making the
+    code when it was made, which is no two runs' the same and not printed."""
 
     arch: str
     registers: int | None = None

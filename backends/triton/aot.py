@@ -40,7 +40,7 @@ class Compiled:
 
     `arch`: as in `sm_90`. `registers`: per thread. `shared_bytes`: static plus dynamic shared memory (LDS on AMD) of a program. `spills`: bytes per
     thread that didn't fit into registers (stores plus loads). `warps`: per program. `files`: paths of the kept files by kind ("cubin" or "hsaco",
-    "ptx" or "amdgcn", "ttgir", "source"). `seconds`: what compiling took when it was done, which was before where it was `cached`.
+    "ptx" or "amdgcn", "ttgir", "source"). `seconds`: CPU time of compiling when it was done, which was before where it is `cached`.
     """
 
     name: str

@@ -10,7 +10,6 @@ import json
 import os
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ def compile_one(request: dict[str, Any]) -> dict[str, Any]:
     from triton.compiler import ASTSource
     from triton.compiler import compile as triton_compile
 
-    start = time.perf_counter()
+    start = _cpu_seconds()
     said: list[str] = []
     try:
         specification = importlib.util.spec_from_file_location(Path(request["path"]).stem, request["path"])
@@ -57,8 +56,13 @@ def compile_one(request: dict[str, Any]) -> dict[str, Any]:
         "path": request["path"],
         "kinds": kinds,
         "shared": int(compiled.metadata.shared),
-        "seconds": time.perf_counter() - start,
+        "seconds": _cpu_seconds() - start,
     }
+
+
+def _cpu_seconds() -> float:
+    """CPU seconds of this process and of the assemblers that it waited for: the same however busy the machine is."""
+    return sum(os.times()[:4])
 
 
 def _reason(error: BaseException) -> str:
