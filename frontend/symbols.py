@@ -63,9 +63,13 @@ class SymbolTable:
                         self.declare(str(symbol), *range_of(ranges[symbol]), None)
 
     def declare_ranges(self, ranges: Any, hints: dict[str, int]) -> None:
-        """Every entry of `ExportedProgram.range_constraints` but for sizes that data decides, which what makes them declares."""
+        """Every entry of `ExportedProgram.range_constraints`: of sizes that data decides, which what makes them declares, those with one
+        possible value."""
         for symbol, limits in ranges.items():
-            if not free_unbacked_symbols(symbol):
+            if free_unbacked_symbols(symbol):
+                if limits.is_singleton():
+                    self.values[str(symbol)] = int(limits.lower)
+            else:
                 self.declare(str(symbol), *range_of(limits), hints.get(str(symbol)))
 
     def to_index(self, value: Any) -> Index:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.utils import _pytree as pytree
 
 import codesign.frontend.lowering  # noqa: F401  (fills the table of rules)
@@ -211,10 +212,12 @@ class Translation:
         try:
             return self._plain(self.symbols.to_index(meta))
         except UnsupportedError as error:
+            if free_unbacked_symbols(meta):
+                return self._symbolic_number(node, name).as_index()
             raise self.builder.unsupported(error.message, error.hint) from error
 
     def _symbolic_number(self, node: Node, name: str) -> Any:
-        """Arithmetic on run-time floats (`x.item() * 2`), as scalar expressions."""
+        """Arithmetic on run-time numbers (`x.item() * 2`), as scalar expressions."""
         from codesign.frontend.lowering.scalars import number_expression
 
         return number_expression(self.builder, name, [self.argument(arg) for arg in node.args])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from codesign.frontend.lowering.builder import Builder
-from codesign.ir.dtypes import F64, I64
-from codesign.ir.scalar import Scalar, apply
+from codesign.ir.dtypes import BOOL, F64, I64
+from codesign.ir.scalar import Scalar, apply, select
 
 _BINARY = {
     "add": "add",
@@ -27,12 +27,18 @@ _BINARY = {
     "sym_max": "max",
     "sym_min": "min",
 }
+_LOGICAL = {"and_": "and", "or_": "or", "sym_not": "not"}
 _UNARY = {"neg": "neg", "abs": "abs", "_sym_sqrt": "sqrt", "_sym_cos": "cos", "_sym_sin": "sin"}
 
 
 def number_expression(b: Builder, name: str, args: list[Any]) -> Scalar:
     """The scalar expression of a call on run-time numbers; floats are computed in f64, as Python does."""
     kind = F64 if any(_is_float(arg) for arg in args) or "div" in name else I64
+    if name in _LOGICAL:
+        return apply(_LOGICAL[name], *(b.number(arg, BOOL) for arg in args))
+    if name == "sym_ite":
+        condition, yes, no = (b.number(arg, kind if k else BOOL) for k, arg in enumerate(args))
+        return select(condition, yes, no)
     numbers = [b.number(arg, kind) for arg in args]
     if name in ("sym_float", "_sym_float"):
         return b.number(args[0], F64)

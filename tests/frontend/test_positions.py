@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from codesign.frontend import capture
+from codesign.frontend import ModelSource, capture
 from codesign.ir.errors import CodesignError, EvaluationError, UnsupportedError
 from codesign.ir.interpreter import evaluate
 from codesign.ir.tensor import Scatter
@@ -164,6 +164,19 @@ def test_python_s_int_and_float_of_a_tensor_are_its_numbers() -> None:
     n = n * 4
     (found,) = evaluate(captured.module, captured.flatten_inputs((k, n, pos)))
     torch.testing.assert_close(torch.from_numpy(found), function(k, n, pos))
+
+
+@pytest.mark.parametrize(
+    "function", [FORMS["narrow"], lambda k, n, pos: k.narrow(1, int(pos), 2) + n], ids=["item", "int"]
+)
+def test_a_part_of_a_program_that_was_exported_by_its_owner(function: Callable[..., Any]) -> None:
+    """torch's graph has arithmetic on truth values for where the part ends, and a length with one possible value."""
+    exported = torch.export.export(Model(function), _inputs(3), strict=True)
+    captured = capture(ModelSource(Model(function), _inputs(3), program=exported))
+    for place in (0, 5, 6, -3):
+        k, n, pos = _inputs(place)
+        (found,) = evaluate(captured.module, captured.flatten_inputs((k, n, pos)))
+        torch.testing.assert_close(torch.from_numpy(found), function(k, n, pos))
 
 
 @pytest.mark.parametrize(
