@@ -198,8 +198,10 @@ def _mode(name: Any, value: Any) -> str:
 
 
 def _knob(name: Any, value: Any) -> Knob:
-    if not isinstance(value, int | str) or (isinstance(value, int) and abs(value) > LARGEST):
+    if not isinstance(value, int | str):
         raise ScheduleError(f"extras.{name}: needs an integer, a string or a bool, got {_shown(value)}")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ScheduleError(f"extras.{name}: needs an integer of at most {LARGEST}, got {_shown(value)}")
     return value
 
 

@@ -170,7 +170,9 @@ class _Lowering:
         try:
             cutting = cut_of(self.schedules[entry], fusion)
         except ScheduleError as error:
-            if entry == name or entry not in self.schedules.structures:
+            split = [dim for dim, parts in self.schedules[entry].split.items() if parts > 1]
+            mine = bool(split) and set(split) <= set(fusion.dims())
+            if mine or entry == name or entry not in self.schedules.structures:
                 raise ScheduleError(f"@{entry}: {error.message}", hint=error.hint) from None
             return None  # of the same structure, but its dimensions have other names
         if cutting == WHOLE:

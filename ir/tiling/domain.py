@@ -241,5 +241,5 @@ def check_names(schedule: Schedule, extents: Mapping[str, Index]) -> None:
         if parts > 1:
             raise ScheduleError(
                 f"split.{name}: a split reduction is two kernels",
-                hint="split the group first (codesign.passes.tiling.split)",
+                hint="this is one of its own: leave it out, or give it for the group, whose entry ends in _parts_whole",
             )

@@ -42,3 +42,8 @@ def test_a_wrong_level_is_named(data: dict[str, object], message: str) -> None:
 
 def test_an_old_file_that_said_nothing_of_inner_levels_replays() -> None:
     assert Schedule.from_json({"tiles": {"m": 32}, "inner": {}, "pipeline": 2}) == Schedule({"m": 32}, pipeline=2)
+
+
+def test_an_extra_that_is_too_large_is_told_so() -> None:
+    with pytest.raises(ScheduleError, match=r"extras.group: needs an integer of at most \d+, got 1000000000000"):
+        Schedule.from_json({"extras": {"group": 10**12}})

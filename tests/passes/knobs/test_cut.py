@@ -92,6 +92,13 @@ def test_a_cut_that_cannot_be_is_refused(said: dict[str, Any], why: str) -> None
         tiled(fusion, entry)
 
 
+def test_an_entry_of_the_group_s_structure_that_cannot_cut_it_says_so() -> None:
+    fusion = fresh("all points")
+    told = Schedules({"product": Schedule.from_json({"split": {"k": 10**6}})}, {"product": structural_hash(fusion)})
+    with pytest.raises(ScheduleError, match=r"@product: split.k: the group can't be cut into 1000000 parts along it"):
+        tiled(fresh("all points"), told)
+
+
 def test_accelerators_cut_all_points_alike() -> None:
     fusion = fresh("a tail")
     told = Schedules({"told": Schedule.from_json(CUTS["a tail"][1])}, {"told": structural_hash(fusion)})
