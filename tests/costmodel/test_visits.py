@@ -54,13 +54,14 @@ def test_the_share_of_a_triangle() -> None:
 
 
 def test_work_and_bytes_are_those_of_the_kernel() -> None:
+    """Of one warp: several work out the same parts of the first of two products, which the price counts."""
     for group in (
         groups.attention(2, 256, 256, 32, window(64)),
         groups.masked_product(256, 64, 256, groups.below("k")),
     ):
         tiles = {"i": 32, "j": 32, "k": 32, "d": 32, "e": 32}
         used = {dim: size for dim, size in tiles.items() if dim in group.dims()}
-        schedule = Schedule(used, reduce={"d": "resident"} if "d" in used else {})
+        schedule = Schedule(used, reduce={"d": "resident"} if "d" in used else {}, extras={"warps": 1})
         made, sizes = template(group, schedule)
         found, summary = features(made.kernel).at(sizes), summarize(group)
         knobs = {k: np.asarray(v, dtype=np.float64) for k, v in ScheduleBatch.of([schedule]).columns.items()}
