@@ -6,7 +6,7 @@ the rest share addresses where their lives do not overlap.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from codesign.backends.accelerator.rewrite import map_reads, with_slot
@@ -157,23 +157,32 @@ def _place(
         depth = slots[item.value].depth if item.value in slots else 1
         sizes[item.value] = -(-item.bytes * depth // ALIGNMENT) * ALIGNMENT
     on_array = _accumulators(program, target, accesses, sizes, lives)
-    placed: list[Scratch] = []
-    for item in sorted(program.scratches, key=lambda s: -sizes[s.value]):
-        item.level = "array" if item.value in on_array else "core"
+    for level in ("array", "core"):
+        items = [item for item in program.scratches if (item.value in on_array) == (level == "array")]
+        for item, address in _addresses(items, sizes, lives).items():
+            item.level, item.address = level, address
+    return max((s.address + sizes[s.value] for s in program.scratches if s.level == "core"), default=0)
+
+
+def _addresses(
+    items: Sequence[Scratch], sizes: Mapping[Value, int], lives: Mapping[Value, tuple[int, int]]
+) -> dict[Scratch, int]:
+    """Addresses in a memory, the largest first: each at the lowest place that nothing has that lives beside it."""
+    placed: dict[Scratch, int] = {}
+    for item in sorted(items, key=lambda s: -sizes[s.value]):
         low, high = lives[item.value]
         busy = sorted(
-            (other.address, other.address + sizes[other.value])
-            for other in placed
-            if other.level == item.level and lives[other.value][0] <= high and low <= lives[other.value][1]
+            (address, address + sizes[other.value])
+            for other, address in placed.items()
+            if lives[other.value][0] <= high and low <= lives[other.value][1]
         )
-        address = 0
+        free = 0
         for start, end in busy:
-            if address + sizes[item.value] <= start:
+            if free + sizes[item.value] <= start:
                 break
-            address = max(address, end)
-        item.address = address
-        placed.append(item)
-    return max((s.address + sizes[s.value] for s in program.scratches if s.level == "core"), default=0)
+            free = max(free, end)
+        placed[item] = free
+    return placed
 
 
 def _accumulators(
@@ -185,8 +194,7 @@ def _accumulators(
 ) -> set[Value]:
     """Targets of products that only the tensor and vector units touch, as far as the array's own memory holds them."""
     limit = target.capacity.get("array", 0)
-    chosen: set[Value] = set()
-    used = 0
+    chosen: list[Scratch] = []
     for item in program.scratches:
         mine = accesses[item.value]
         product = any(isinstance(a.instruction, Matmul) and a.instruction.target.source is item.value for a in mine)
@@ -195,10 +203,11 @@ def _accumulators(
             isinstance(a.instruction, Matmul) and item.value in (a.instruction.a.source, a.instruction.b.source)
             for a in mine
         )
-        if product and near and not operand and used + sizes[item.value] <= limit:
-            chosen.add(item.value)
-            used += sizes[item.value]
-    return chosen
+        if product and near and not operand:
+            placed = _addresses([*chosen, item], sizes, lives)
+            if max(address + sizes[other.value] for other, address in placed.items()) <= limit:
+                chosen.append(item)
+    return {item.value for item in chosen}
 
 
 def names_in(program: Program) -> set[str]:
