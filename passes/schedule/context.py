@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from codesign.costmodel.protocol import ALL, NEAR, CostBatch, CostModel, Limit, 
 from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.ir.tiling.domain import SMALLEST_DOT
 from codesign.passes.knobs import predict
 
 LOOKED_AT = 1024
@@ -53,6 +55,11 @@ class Context:
     def remaining(self) -> int:
         """Schedules that may still be evaluated (a large number when there is no limit)."""
         return 1 << 30 if self.budget is None else max(self.budget - self.evaluated - math.ceil(self.glanced), 0)
+
+    @cached_property
+    def short(self) -> tuple[str, ...]:
+        """Reduced dims shorter than a side of a matrix product, and of none; none where the kernel is not known."""
+        return () if self.summary is None else _short(self.summary, self.sizes)
 
     @property
     def quicker(self) -> int | None:
@@ -144,3 +151,10 @@ class Context:
                 count, example = kinds.get(kind, (0, str(text)))
                 kinds[kind] = (count + 1, example)
         return kinds
+
+
+def _short(summary: KernelSummary, sizes: Mapping[str, int]) -> tuple[str, ...]:
+    products = [nest.contraction for nest in summary.nests if nest.contraction is not None]
+    multiplied = {dim for one in products for dim in (*one.batch, *one.m, *one.n, *one.k)}
+    extents = {dim: summary.extents[dim].evaluate(sizes) for dim in summary.inner}
+    return tuple(dim for dim, extent in extents.items() if extent < SMALLEST_DOT and dim not in multiplied)

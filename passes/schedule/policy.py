@@ -18,7 +18,7 @@ import numpy.typing as npt
 from codesign.costmodel.protocol import CostBatch
 from codesign.ir.errors import CodesignError, blamed
 from codesign.ir.schedule import Schedule, ScheduleBatch
-from codesign.passes.schedule.space import Ints, Space, unique_rows
+from codesign.passes.schedule.space import RESIDENT, Ints, Space, unique_rows
 
 if TYPE_CHECKING:
     from codesign.passes.schedule.context import Context
@@ -236,12 +236,12 @@ class Descent(Tracking):
                 if knob.name.startswith("reduce.") and (self._front[:, place] == shared).all():
                     codes = codes[codes[:, place] == shared]
         self._stepped = True
-        return codes
+        return self._mostly_whole(codes, int(self._stepped_dims(self._front[:1])[0]) + 1)
 
     def _first(self) -> Ints:
         """Every value, every other or every third of the tile and warp knobs, as finely as `coarse` allows; plus a random handful."""
         if len(self.space) <= self.whole:
-            return np.concatenate([*self.space.enumerate(), self.space.start()[:0]])
+            return self._mostly_whole(np.concatenate([*self.space.enumerate(), self.space.start()[:0]]))
         tiles = [knob for knob in self.space.knobs if knob.name.startswith("tile.") or knob.name == "warps"]
         codes = self.space.start()
         codes = codes[self.space.legal(codes)]
@@ -255,7 +255,7 @@ class Descent(Tracking):
                 if len(grid) <= self.coarse:
                     codes = np.concatenate([codes, grid])
                     break
-        return unique_rows(np.concatenate([codes, self._handful(codes)]))
+        return self._mostly_whole(unique_rows(np.concatenate([codes, self._handful(codes)])))
 
     def _handful(self, codes: Ints) -> Ints:
         """Schedules drawn evenly, but what they do with reduced dims one of the given does, too: anything else is a text of its own, which takes
@@ -272,6 +272,20 @@ class Descent(Tracking):
         drawn = drawn.copy()
         drawn[:, reduced] = codes[np.arange(len(drawn)) % len(codes)][:, reduced]
         return drawn[self.space.legal(drawn)]
+
+    def _mostly_whole(self, codes: Ints, most: int = 1) -> Ints:
+        """The codes in which no more than so many of the short reduced dims are gone over in steps, or no more than in any of them: with each of
+        several dims in each of its ways the texts would be the product of all."""
+        stepped = self._stepped_dims(codes)
+        return codes[stepped <= max(int(stepped.min()), most)] if len(codes) else codes
+
+    def _stepped_dims(self, codes: Ints) -> Ints:
+        """How many of the short reduced dims each code goes over in steps."""
+        found, columns = np.zeros(len(codes), dtype=np.int64), self.space.batch(codes).columns
+        for dim in self.context.short:
+            if f"reduce.{dim}" in columns:
+                found += np.not_equal(columns[f"reduce.{dim}"], RESIDENT)
+        return found
 
 
 def _later(module: str, factory: str) -> Callable[..., Policy]:
