@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from codesign.backends.triton.carried import assignable, seeds
@@ -127,7 +128,13 @@ class _Emitter:
 
     def _stages(self) -> int:
         loops = [op.pipeline for op in self.kernel.body.walk() if isinstance(op, For)]
-        return max([self.kernel.schedule.pipeline, 1, *loops]) if loops else 1
+        return max([self.kernel.schedule.pipeline, 1, *loops]) if loops and not self._leaves_out else 1
+
+    @cached_property
+    def _leaves_out(self) -> bool:
+        """Whether blocks are left out where data say so: no load runs ahead then, as is priced. Triton would not see a loop within such a block, and
+        make buffers for the loop around it too."""
+        return any(isinstance(op, When) for op in self.kernel.body.walk())
 
     def _launcher(self) -> str:
         return launcher_of(
@@ -368,7 +375,7 @@ class _Emitter:
             self.writer.line(f"{names[argument]} = {self.values[initial]}")
         variable = self.namer.fresh(op.variable)
         lower, upper, step = (self.terms.index(value, ()).text for value in (op.lower, op.upper, op.step))
-        options = f", num_stages={op.pipeline}" if op.pipeline > 1 else ""
+        options = f", num_stages={op.pipeline}" if op.pipeline > 1 and not self._leaves_out else ""
         if self.tma and self.kernel.schedule.extra("warp_specialize", 0):  # Triton takes pointers for it on no Hopper
             options += ", warp_specialize=True"
         low, _ = op.lower.limits(self.bounds)
