@@ -75,6 +75,11 @@ def load_model(path: str | Path) -> ModelSource:
         from codesign.frontend.archive import load_archive
 
         return load_archive(file)
+    if file.suffix not in (".py", ""):  # which would be run as if it were
+        raise CodesignError(
+            f"{file} is neither Python (.py) nor an exported program (.pt2)",
+            hint="save what torch.export gives: torch.export.save(torch.export.export(model, inputs), 'model.pt2')",
+        )
     namespace = _execute(file)
     with _blame(file):
         model, make = _find(namespace, file)

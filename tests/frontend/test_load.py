@@ -105,3 +105,12 @@ def test_no_such_file(tmp_path: Path) -> None:
         load_model(tmp_path / "absent.py")
     with pytest.raises(CodesignError, match="is a folder"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "weights.safetensors", "model.pt"])
+def test_a_file_of_another_kind_is_not_run(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text("raise SystemExit(3)")
+    with pytest.raises(CodesignError, match="neither Python") as caught:
+        load_model(path)
+    assert "torch.export.save" in str(caught.value.hint)
