@@ -1,6 +1,6 @@
 """The scalar functions in Triton: one row per function of `codesign.ir.functions`, a spelling per kind of dtype.
 
-A spelling is a call (`tl.exp`, or a device function of `library.py`, which the emitter then copies into the kernel's file) or an infix
+A spelling is a call (`tl.exp`, or a device function of `library.py` or `division.py`, which the emitter copies into the kernel's file) or an infix
 operator. Half and quarter precisions are computed in float32 and rounded once per operation: for + - * / and the square root that is
 the correctly rounded result of the narrow format, because float32 has more than twice its bits.
 """

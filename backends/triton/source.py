@@ -53,15 +53,15 @@ def short(location: Location) -> str:
 
 @functools.cache
 def _library() -> dict[str, str]:
-    """Source text of the device functions by name, from `library.py`."""
-    path = Path(__file__).with_name("library.py")
-    source = path.read_text(encoding="utf-8")
-    lines = source.splitlines()
+    """Source text of the device functions by name, from `library.py` and `division.py`."""
     found = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef):
-            start = min(decorator.lineno for decorator in node.decorator_list)
-            found[node.name] = "\n".join(lines[start - 1 : node.end_lineno])
+    for name in ("library.py", "division.py"):
+        source = Path(__file__).with_name(name).read_text(encoding="utf-8")
+        lines = source.splitlines()
+        for node in ast.parse(source).body:
+            if isinstance(node, ast.FunctionDef):
+                start = min(decorator.lineno for decorator in node.decorator_list)
+                found[node.name] = "\n".join(lines[start - 1 : node.end_lineno])
     return found
 
 
