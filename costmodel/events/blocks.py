@@ -162,6 +162,8 @@ class Around:
     """Share of what a part has loaded that L2 no longer has when a later one loads it."""
     bulk: bool = False
     """Whether tiles come and go by bulk copies."""
+    effort: float = 0.0
+    """As what share of a block's loads more they count in L2, for those that other blocks of a wave share and those that none does."""
 
 
 def block_of(
@@ -259,7 +261,7 @@ class _Known:
             fill_floor = max(fill_floor, first * load / in_flight * chip.dram_latency) if part.fresh else fill_floor
             floor = chain + rest * around.missed * load / in_flight * chip.dram_latency
         port = port_bytes_per_clock(self.machine) * chip.clock
-        through = (load - float(w.shared_loads)) / chip.l2_bandwidth
+        through = (load - float(w.shared_loads)) * (1.0 + around.effort) / chip.l2_bandwidth
         none = (0.0, 0.0, 0.0, 0.0)
         fill_pipes = (*none, first * load / port, first * asked)
         main_pipes = (*pipes, rest * load / port, rest * asked + turns)

@@ -19,7 +19,7 @@ from codesign.costmodel.events.walk import PART, Ints, Walk
 from codesign.costmodel.gpu.geometry import Geometry
 from codesign.costmodel.gpu.runs import run_bytes
 from codesign.costmodel.gpu.sweeps import Sweeps, further
-from codesign.costmodel.gpu.traffic import KEPT, READ_GAP, cold_share, kept_between_sweeps, noted, replayed_cold
+from codesign.costmodel.gpu.traffic import KEPT, READ_GAP, apart, cold_share, kept_between_sweeps, noted, replayed_cold
 from codesign.costmodel.summary import KernelSummary, footprint
 
 Floats = npt.NDArray[np.float64]
@@ -133,7 +133,7 @@ def write_effort(kernel: KernelSummary, g: Geometry, gap_bytes: float) -> float:
     whole = g.sizes(g.extents)
     stores = [access for nest in kernel.nests for access in nest.stores]
     sizes = [float(footprint(access, whole)) * access.dtype.bytes for access in stores]
-    efforts = [1.0 + gap_bytes / float(run_bytes(access, g)) for access in stores]
+    efforts = [1.0 + gap_bytes * float(apart(kernel, access, g)) / float(run_bytes(access, g)) for access in stores]
     return float(np.dot(sizes, efforts)) / max(sum(sizes), 1e-30) if sizes else 1.0
 
 

@@ -23,8 +23,9 @@ from codesign.costmodel.gpu.geometry import geometry, port_bytes_per_clock, wide
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy, reasons
 from codesign.costmodel.gpu.parameters import Parameters, load_calibration
-from codesign.costmodel.gpu.timing import in_flight_bytes, stages_consumed
-from codesign.costmodel.gpu.traffic import Traffic, box_of, side_by_side
+from codesign.costmodel.gpu.paths import late_seconds
+from codesign.costmodel.gpu.timing import in_flight_bytes, shared_effort, stages_consumed
+from codesign.costmodel.gpu.traffic import Traffic, box_of, side_by_side, traffic
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.roofline import roofline_bounds
 from codesign.costmodel.summary import KernelSummary
@@ -153,6 +154,14 @@ def plan_columns(
             port=port_bytes_per_clock(machine) * chip.clock, **latencies,
         )  # fmt: skip
         meeting = float(met) + float(walk.blocks * idle / (chip.sms * resident) * chain.begin)
+    later = p.helper_seconds * float(further_launches(g, columns, idle))
+    effort = 0.0
+    if kernel.chained == 1:
+        later += float(late_seconds(float(walk.blocks), p, chip.dram_latency))
+        slots = np.float64(resident * chip.sms)
+        once = traffic(kernel, g, slots, knobs.group, order, chip.cache_bytes, p.warm, p.write_gap).together
+        loaded = walk.blocks * float(w.load_bytes - w.shared_loads)
+        effort = float(shared_effort(loaded, once)) / max(loaded, 1.0)
     around = Around(
         missed=missed,
         read_seconds=from_dram.per_block(0, walk.blocks) * min(walk.blocks, chip.sms) / chip.read_bandwidth,
@@ -162,11 +171,11 @@ def plan_columns(
         chain_trips=sum(float(part.work.trips) for part in parts),
         gone=min(max(from_dram.total / max(distinct, 1.0) - 1.0, 0.0), 1.0),
         bulk=bool(machine.features.get("tma", False)) and not compiled,
+        effort=effort,
     )
     bounds = roofline_bounds(kernel, machine, values)  # a kernel that found its inputs in L2 owes DRAM nothing
     served = Traffic(distinct, walk.blocks * float(w.store_bytes), 0.0, 0.0, distinct, online)
     joules = float(work_joules(w, walk.blocks, from_dram.total, walk.blocks * w.store_bytes, machine, p))
-    later = p.helper_seconds * float(further_launches(g, columns, idle))
     return Plan(
         kernel=kernel.name,
         machine=machine.name,

@@ -14,6 +14,7 @@ from codesign.costmodel.gpu.energy import power_limit, static_watts
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.occupancy import known
 from codesign.costmodel.gpu.parameters import Parameters
+from codesign.costmodel.gpu.paths import late_seconds
 from codesign.costmodel.gpu.timing import Estimate, estimate, tensor_seconds
 from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
@@ -61,7 +62,12 @@ def formulas(
             "further_launches": _number(parts.further_launches),
             "further_launch_seconds": p.helper_seconds,
         },
-        "fill": {"rounds": rounds, "dram_latency_seconds": latency, "latencies_each": p.fill_latency},
+        "fill": {
+            "rounds": rounds,
+            "dram_latency_seconds": latency,
+            "latencies_each": p.fill_latency,
+            "last_block_seconds": float(late_seconds(grid, p, latency)) if kernel.chained == 1 else 0.0,
+        },
         "tensor": {"useful_operations": kernel_flops(kernel, sizes), **_tensor(machine, found)},
         "vector": {
             "vector_operations": grid * _number(w.vector + w.ieee),
@@ -77,6 +83,7 @@ def formulas(
             "load_bytes": grid * _number(w.load_bytes),
             "store_bytes": grid * _number(w.store_bytes),
             "moved_bytes": _number(parts.l2_bytes),
+            "as_long_as_bytes": _number(parts.l2_counted),
             "bandwidth_bytes_per_second": _number(parts.l2_bandwidth) / p.l2_efficiency,
             "efficiency": p.l2_efficiency,
             "busiest_sm_bytes": _number(parts.port_bytes),

@@ -55,7 +55,7 @@ def product_work(
                 total.shared_loads = total.shared_loads + moved * (1.0 - 1.0 / _sharers(access, g))
             seen.add(key)
             if any(dim in g.trips for dim in access.dims):
-                trip_bytes = trip_bytes + size
+                trip_bytes = trip_bytes + size * (padding(access, g) if kernel.chained == 1 else 1.0)
         _stores(nest, g, mean, total)
         total.trip_bytes = np.maximum(total.trip_bytes, trip_bytes)
         steps: Array = 1.0
@@ -240,3 +240,12 @@ def _covers(access: Access, g: Geometry) -> tuple[Any, ...]:
         whole = np.greater_equal(index_range(expression, sizes), extent.evaluate(g.symbols))
         parts.append("whole" if np.all(whole) else expression)
     return tuple(parts)
+
+
+def padding(access: Access, g: Geometry) -> Array:
+    """How many times as large as what it has in the mean an operand's part of a tile is: a stage of a loop holds whole tiles."""
+    whole: Array = 1.0
+    for dim in access.dims:
+        if dim in g.blocks:
+            whole = whole * g.tile[dim] / g.mean[dim]
+    return whole

@@ -23,6 +23,11 @@ from codesign.costmodel.summary import KernelSummary
 BARRIER_CLOCKS = 10.0
 """Clocks of a reduction over a block per warp that takes part. Fitted, but tables hardly feel it (`benchmarks/constants.py`)."""
 
+SPREAD = 0.1
+"""What the first loads of the last of e blocks take longer than those of one, in those of one: the slowest of n is later by the logarithm of n, where
+times have an exponential tail. Read off small products of one wave: of 8 rows, 64 terms and 64 to 16384 columns, an A100 takes 2.85 to 4.3 us, an
+H100 2.6 to 3.15, an L40S 2.1 to 2.8 (8192 columns)."""
+
 WARP_MMA_CLOCKS, GROUP_MMA_CLOCKS = 33.0, 18.0
 """Clocks until a multiply may follow the one whose sum it goes on with: warp-level mma (Sun et al., Dissecting Tensor
 Cores via Microbenchmarks, 2022), warp-group mma and tensor memory (Luo et al., Benchmarking and Dissecting the Nvidia
@@ -96,6 +101,7 @@ class Moving:
     write: Array
     store: Array
     l2_bytes: Array
+    l2_counted: Array
     port_bytes: Array
     tiled: Array
     waiting: Array
@@ -171,11 +177,18 @@ def plain_path(c: Case, t: Traffic, q: Computing, m: Moving) -> Path:
     followed = 0.0 if chip.wide == 2 and not c.compiled else p.exposed  # tensor memory holds two blocks' results
     alone = np.maximum(c.rounds * first + unhidden, 0.0) / c.rounds
     exposed = alone + (1.0 - 1.0 / c.rounds) * followed / c.resident * np.maximum(fill + unhidden, 0.0)
+    late = late_seconds(g.grid, p, chip.dram_latency) if c.chained else 0.0
+    fill, exposed = fill + late, exposed + late
     busy = together + exposed + ragged_seconds(c) / c.rounds
     partial = np.where(np.greater(g.split, 1.0), w.accumulators * 8.0 * g.grid, 0.0)
     met = p.reduction_latency * chip.dram_latency + g.split * chip.l2_latency / SUMS_IN_FLIGHT
     reduction = np.where(np.greater(g.split, 1.0), met + partial / chip.l2, 0.0)
     return Path(fill, chain, busy, exposed, reduction)
+
+
+def late_seconds(blocks: Array, p: Parameters, dram_latency: float) -> Array:
+    """By how many seconds the first loads of the last of a product's blocks come after those of a single one."""
+    return SPREAD * np.log(np.maximum(blocks, 1.0)) * p.fill_latency * dram_latency
 
 
 def ragged_seconds(c: Case) -> Array:

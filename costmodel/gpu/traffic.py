@@ -29,6 +29,11 @@ EVICTED = {False: (0.85, 1.05), True: (0.67, 0.82)}
 and of one in two halves that each keep what their own SMs read. Read off products of few weights and long operands: on an
 L40S up to 86 of 96 MB are found again, on an A100 26 of 42, on an H100 36 of 52, on a B300 87 of 132."""
 
+APART = 65536.0
+"""Bytes between rows of a product's results from which on each run of a tile's row pays for DRAM's turn to it alone; of closer rows, runs share it,
+the more the square of their distance is less. Read off an L40S's products of 32 to 128 terms: their stores reach 0.82 to 0.85 of DRAM's bandwidth up
+to 12288 columns, 0.79 with 16384, and 0.5 to 0.67 with 51200 and 65536."""
+
 KEPT = 0.8
 """Share of the capacity of L2 that holds a kernel's operands between two reads. Fitted: half of it costs 0.2 points of the tables' error
 (`benchmarks/constants.py`)."""
@@ -52,6 +57,8 @@ class Traffic:
     online: Array = 0.0
     cycle: Array = 1.0
     """Share of what the kernel touches that L2 has lost when it is timed again; 1 where it is not."""
+    together: Array = 0.0
+    """Distinct bytes that each wave of blocks loads, in sum over the waves."""
     slowest: Array = 1.0
     """Share of the operand that misses L2 most, for which a step of a tiled loop waits."""
 
@@ -134,7 +141,7 @@ def traffic(
         if any(np.any(g.online[dim]) for dim in access.dims if dim in g.online):
             online = online + once
     lost = cycle if timed and not halved else 1.0
-    return Traffic(read, write, read_effort, write_effort, least, online, lost, slowest)
+    return Traffic(read, write, read_effort, write_effort, least, online, lost, loads * waves, slowest)
 
 
 def _entries(
@@ -187,8 +194,16 @@ def _written(
         for access in nest.stores:
             size = footprint(access, whole) * access.dtype.bytes
             write = write + size
-            effort = effort + size * (1.0 + write_gap / run_bytes(access, runs))
+            effort = effort + size * (1.0 + write_gap * apart(kernel, access, runs) / run_bytes(access, runs))
     return write, effort
+
+
+def apart(kernel: KernelSummary, access: Access, g: Geometry) -> Array:
+    """Which share of the gap after each run the stores of a kernel pay: a product's tiles go along many rows, by how far these are apart."""
+    if kernel.chained != 1 or not access.shape:
+        return 1.0
+    pitch = access.shape[-1].evaluate(g.symbols) * access.dtype.bytes
+    return np.minimum(np.square(pitch / APART), 1.0)
 
 
 def kept_between_sweeps(flow: Array, l2_bytes: float) -> Array:

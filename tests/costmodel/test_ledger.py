@@ -99,7 +99,7 @@ def test_the_values_of_each_term_make_its_seconds(name: str, kind: str) -> None:
     else:
         assert not tensor.alone
     l2, requests, power = (terms[name] for name in ("l2", "requests", "power"))
-    through = l2.values["moved_bytes"] / (l2.values["bandwidth_bytes_per_second"] * l2.values["efficiency"])
+    through = l2.values["as_long_as_bytes"] / (l2.values["bandwidth_bytes_per_second"] * l2.values["efficiency"])
     assert l2.alone == pytest.approx(max(through, l2.values["busiest_sm_bytes"] / l2.values["port_bytes_per_second"]))
     assert requests.alone == pytest.approx(requests.values["busiest_sm_clocks"] / requests.values["clocks_per_second"])
     left = power.values["limit_watts"] - power.values["static_watts"]

@@ -60,8 +60,8 @@ def test_more_is_never_slower_at_the_best_schedule(name: str, figure: str, by: f
 @pytest.mark.parametrize("name", ["l40s", "a100_sxm", "h100_sxm"])
 @pytest.mark.parametrize("scale", [(2.0, 1.0, 1.0), (1.0, 2.0, 1.0), (1.0, 1.0, 2.0)])
 def test_twice_the_size_is_never_faster(name: str, scale: tuple[float, float, float]) -> None:
-    """But for 1 %: what L2 holds counts among the bytes in flight, so rows that fill up a tile hide a little of DRAM's latency."""
-    assert (_best(name, load_machine(name), scale) >= _best(name, load_machine(name)) * 0.99).all()
+    """Nor where rows fill up a tile: a stage of its loop holds whole tiles, and no more bytes are in flight."""
+    assert (_best(name, load_machine(name), scale) >= _best(name, load_machine(name)) * 0.999).all()
 
 
 @pytest.mark.parametrize("name", ["b300_sxm", "gb300", "l40s"])

@@ -10,7 +10,8 @@ import pytest
 from codesign.costmodel import workloads
 from codesign.costmodel.gpu.geometry import geometry
 from codesign.costmodel.gpu.parameters import load_calibration
-from codesign.costmodel.gpu.timing import estimate
+from codesign.costmodel.gpu.paths import SPREAD, late_seconds
+from codesign.costmodel.gpu.timing import LONE_READ, SHARED_READ, estimate, shared_effort
 from codesign.costmodel.gpu.traffic import READ_GAP, Traffic, drain_seconds, traffic
 from codesign.costmodel.machine import load_machine
 
@@ -52,6 +53,39 @@ def test_operands_that_do_not_change_stay_as_far_as_one_run_fits() -> None:
     assert timed(30000.0, 64.0, halved=False).missed > 0.9
     assert timed(18000.0, 64.0, halved=False).write_effort == 0.0  # written over before it is written back
     assert timed(18000.0, 64.0, halved=True).write_effort > 18000.0 * 64.0 * 2.0
+
+
+def test_a_wave_of_blocks_loads_what_they_share_once() -> None:
+    """216 blocks of 128 x 64: all of one column of tiles, or two rows of 108 in each of four waves."""
+    narrow, square = timed(128.0 * 216, 64.0, halved=False), timed(1024.0, 64.0 * 108, halved=False)
+    assert narrow.together == (128.0 * 216 + 64.0) * 2048.0 * 2.0
+    assert square.together == 4.0 * (128.0 * 2 + 64.0 * 108) * 2048.0 * 2.0
+    loaded = (128.0 + 64.0) * 2048.0 * 2.0
+    lone = shared_effort(216 * loaded, narrow.together) / (216 * loaded)
+    shared = shared_effort(864 * loaded, square.together) / (864 * loaded)
+    assert SHARED_READ - 1.0 < shared < -0.15 < 0.0 < lone < LONE_READ - 1.0
+
+
+def test_stores_far_apart_pay_for_each_run() -> None:
+    near, far = (timed(65536.0, columns, halved=True) for columns in (2048.0, 65536.0))
+    assert far.write_effort / far.write == pytest.approx(1.0 + 48.0 / 128.0)
+    assert near.write_effort / near.write == pytest.approx(1.0 + 48.0 / 128.0 / 256.0)
+
+
+def test_the_first_loads_of_many_blocks_come_later() -> None:
+    machine = load_machine("a100_sxm")
+    p = load_calibration(machine).parameters
+    knobs: dict[str, Any] = {"tile.m": 32.0, "tile.n": 64.0, "tile.k": 64.0, "pipeline": 3.0, "warps": 4.0}
+    kernel = workloads.gemm("bf16", rotated=True)
+    one, many = (
+        estimate(kernel, machine, knobs, {"M": 8.0, "N": columns, "K": 64.0}, p, compiled=False)
+        for columns in (64.0, 64.0 * 64)
+    )
+    late = late_seconds(64.0, p, 1.0) - late_seconds(1.0, p, 1.0)
+    assert late == pytest.approx(SPREAD * np.log(64.0) * p.fill_latency)
+    latency = machine.need(machine.level("dram").latency_seconds, "latency")
+    assert float(many.exposed - one.exposed) >= late * latency
+    assert float(many.total - one.total) >= late * latency
 
 
 def test_short_runs_cost_a_gap_each() -> None:
