@@ -12,10 +12,11 @@ import torch
 from torch.utils import _pytree as pytree
 
 from codesign.frontend.capture import Captured
+from codesign.frontend.draws import drawn_alike
 from codesign.frontend.inputs import cloned, other_seed
 from codesign.frontend.load import Arguments, ModelSource
 from codesign.frontend.ties import first_of_equals
-from codesign.ir.tensor import Sort
+from codesign.ir.tensor import Random, Sort
 
 
 @dataclass
@@ -38,13 +39,15 @@ class Values:
 
 
 def run_eager(source: ModelSource, captured: Captured, arguments: Arguments) -> Values:
-    """The model called by torch on a copy of the inputs; its buffers are as before when this returns. Of equals the first is taken."""
+    """The model called by torch on a copy of the inputs; its buffers are as before when this returns. Of equals the first is taken, and random
+    numbers are those of the compiler's generator."""
     args, kwargs = cloned(arguments)
     leaves = captured.flatten_tensors(args, kwargs)
     versions = [_version(leaf) for leaf in leaves]
-    sorts = any(isinstance(op, Sort) for op in captured.module.main.body.walk())
-    order = first_of_equals() if sorts else nullcontext()
-    with _state_kept(source.model, captured) as written, torch.no_grad(), other_seed(0), order:
+    kinds = {type(op) for op in captured.module.main.body.walk()}
+    order = first_of_equals() if Sort in kinds else nullcontext()
+    numbers = drawn_alike() if Random in kinds else nullcontext()
+    with _state_kept(source.model, captured) as written, torch.no_grad(), other_seed(0), order, numbers:
         outputs = pytree.tree_leaves(source.model(*args, **kwargs))
         values = Values({f"output {k}": _copy(value) for k, value in enumerate(outputs)})
         values.state = {name: _copy(tensor) for name, tensor in written()}

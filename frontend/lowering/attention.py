@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from codesign.frontend.lowering.builder import Builder, Point, broadcast, literal, read, where
 from codesign.frontend.lowering.matmul import dot, mv, product_of_matrices
 from codesign.frontend.lowering.promotion import accumulator, opmath, product_sums
+from codesign.frontend.lowering.random import dropped, kept
 from codesign.frontend.lowering.registry import lower
 from codesign.frontend.lowering.views import shape_of
 from codesign.ir.core import Value, tensor_type
@@ -49,7 +50,7 @@ def matmul(b: Builder, x: Value, y: Value) -> Value:
 class Attention:
     """What the scores of a call are made of; heads of keys and values may be shared by groups of query heads.
 
-    Scores and weights are kept in the dtype of the inputs' arithmetic (float32 for narrow floats).
+    Scores and weights are kept in the dtype of the inputs' arithmetic (float32 for narrow floats). `dropout_p`: of the weights.
     """
 
     query: Value
@@ -58,6 +59,7 @@ class Attention:
     is_causal: bool
     factor: Literal
     batch: tuple[Index, ...]
+    dropout_p: float = 0.0
 
     @classmethod
     def of(
@@ -71,13 +73,11 @@ class Attention:
         scale: float | None,
         batch: tuple[Index, ...],
     ) -> Attention:
-        if dropout_p > 0:
-            raise b.unsupported("attention with dropout", "apply torch.nn.functional.dropout to the result instead")
         width = shape_of(query)[-1]
         if not width.is_constant and scale is None:
             raise b.unsupported("attention over a dynamic head size", "give scale= explicitly")
         factor = literal(1 / math.sqrt(width.constant) if scale is None else scale, opmath(tensor_type(query).dtype))
-        return cls(query, key, mask, is_causal, factor, batch)
+        return cls(query, key, mask, is_causal, factor, batch, dropout_p)
 
     @property
     def compute(self) -> DType:
@@ -131,6 +131,33 @@ class Attention:
 
         return b.compute(self.shape, masked, name=f"{b.name}_scores")
 
+    def softmax(self, b: Builder, scores: Value, empty_rows: bool) -> tuple[Value, Value, Value]:
+        """Weights, rounded to the node's dtype after some of them are dropped; each row's maximum and sum of exponentials, of all of its scores.
+
+        With `empty_rows`, weights are 0 where every score of the row is -inf.
+        """
+        shape, compute = shape_of(scores), self.compute
+        top = b.reduce("max", shape[:-1], shape[-1:], lambda i, r: read(scores, (*i, *r)), name=f"{b.name}_max")
+
+        def raised(i: Point) -> Scalar:
+            return apply("exp", apply("sub", read(scores, i), read(top, i[:-1])))
+
+        total = b.reduce(
+            "sum", shape[:-1], shape[-1:], lambda i, r: raised((*i, *r)), accumulate=compute, name=f"{b.name}_sum"
+        )
+        keep = kept(b, shape, self.dropout_p) if self.dropout_p > 0 else None
+
+        def share(i: Point) -> Scalar:
+            result = apply("div", raised(i), read(total, i[:-1]))
+            if empty_rows:
+                empty = apply("eq", read(top, i[:-1]), literal(float("-inf"), compute))
+                result = where(empty, literal(0, compute), result)
+            if keep is not None:
+                result = dropped(result, read(keep, i), self.dropout_p)
+            return cast(result, b.dtype)
+
+        return b.compute(shape, share, name=f"{b.name}_weights"), top, total
+
     def mixed(self, b: Builder, weights: Value, value: Value) -> Value:
         """The sum of the values by weight: the second product."""
         sums = accumulator(b.dtype)
@@ -156,12 +183,12 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Value:
-    """softmax(scale * q k^T + mask) v; rows that a mask leaves empty give 0, and heads of keys may be shared.
+    """dropout(softmax(scale * q k^T + mask)) v; rows that a mask leaves empty give 0, and heads of keys may be shared.
 
     Rounded where torch's own composition of this operator rounds: the weights before the second product.
     """
     call = Attention.of(b, query, key, mask, dropout_p, is_causal, scale, b.shape[:-2])
-    weights, _, _ = _softmax(b, call.scores(b), empty_rows=mask is not None)
+    weights, _, _ = call.softmax(b, call.scores(b), empty_rows=mask is not None)
     return call.mixed(b, weights, value)
 
 
@@ -179,7 +206,7 @@ def attention_with_logsumexp(
 ) -> tuple[Value, Value]:
     """As above, and the logarithm of each row's sum of exponentials (-inf where a row is empty), which the backward needs."""
     call = Attention.of(b, query, key, attn_mask, dropout_p, is_causal, scale, b.shape[:-2])
-    weights, top, total = _softmax(b, call.scores(b), empty_rows=attn_mask is not None)
+    weights, top, total = call.softmax(b, call.scores(b), empty_rows=attn_mask is not None)
     kind = b.types[1]
     assert kind is not None
 
@@ -211,6 +238,11 @@ def attention_backward(
     P = exp(S - logsumexp), dP = dO v^T, dS = P * (dP - sum(dO * O)) * scale; dq = dS k, dk = dS^T q, dv = P^T dO
     (Dao et al., "FlashAttention", 2022, appendix B).
     """
+    if dropout_p > 0:
+        raise b.unsupported(
+            "the backward of attention with dropout, which isn't told what its forward dropped",
+            "call torch.nn.functional.scaled_dot_product_attention under autograd: torch takes it apart where dropout_p is above 0",
+        )
     call = Attention.of(b, query, key, attn_mask, dropout_p, is_causal, scale, shape_of(query)[:-2])
     scores, sums = call.scores(b), accumulator(tensor_type(query).dtype)
 
@@ -280,28 +312,3 @@ def _of_owner(b: Builder, call: Attention, weights: Value, rows: Value, owner: V
         dtype=tensor_type(owner).dtype,
         name=f"{b.name}_{label}",
     )
-
-
-def _softmax(b: Builder, scores: Value, empty_rows: bool) -> tuple[Value, Value, Value]:
-    """Softmax over the last dim, rounded to the node's dtype, and each row's maximum and sum of exponentials.
-
-    With `empty_rows`, it is 0 where every score is -inf.
-    """
-    shape, compute = shape_of(scores), tensor_type(scores).dtype
-    top = b.reduce("max", shape[:-1], shape[-1:], lambda i, r: read(scores, (*i, *r)), name=f"{b.name}_max")
-
-    def raised(i: Point) -> Scalar:
-        return apply("exp", apply("sub", read(scores, i), read(top, i[:-1])))
-
-    total = b.reduce(
-        "sum", shape[:-1], shape[-1:], lambda i, r: raised((*i, *r)), accumulate=compute, name=f"{b.name}_sum"
-    )
-
-    def share(i: Point) -> Scalar:
-        result = apply("div", raised(i), read(total, i[:-1]))
-        if empty_rows:
-            empty = apply("eq", read(top, i[:-1]), literal(float("-inf"), compute))
-            result = where(empty, literal(0, compute), result)
-        return cast(result, b.dtype)
-
-    return b.compute(shape, share, name=f"{b.name}_weights"), top, total

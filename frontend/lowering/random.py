@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from codesign.frontend.lowering.builder import Builder, Operand, literal, read
@@ -9,16 +10,20 @@ from codesign.frontend.lowering.promotion import opmath
 from codesign.frontend.lowering.registry import lower
 from codesign.ir.core import Value
 from codesign.ir.dtypes import BOOL, F32, DType
+from codesign.ir.index import Index
 from codesign.ir.scalar import Scalar, apply, cast
 from codesign.ir.tensor import Random
 from codesign.ir.types import TensorType
 
 
-def drawn(b: Builder, distribution: Literal["uniform", "normal"], dtype: DType = F32) -> Value:
-    """A tensor of the node's shape; each draw of the model has its own stream of the generator."""
+def drawn(
+    b: Builder, distribution: Literal["uniform", "normal"], dtype: DType = F32, shape: Sequence[Index] | None = None
+) -> Value:
+    """A tensor of a shape (the node's own, if none is given); each draw of the model has its own stream of the generator, from 1 on in the
+    order in which torch draws."""
     b.draws += 1
     b.warnings.append(f"{b.location}: {b.target} draws from this compiler's generator, not from torch's")
-    kind = TensorType(dtype if dtype.is_float else F32, b.shape)
+    kind = TensorType(dtype if dtype.is_float else F32, b.shape if shape is None else tuple(shape))
     return b.add(Random(distribution, kind, seed=b.draws, key=b.key, name=f"{b.name}_draw")).result
 
 
@@ -69,24 +74,30 @@ def randint(b: Builder, *args: Any, **_: Any) -> Value:
     return b.compute(b.shape, body)
 
 
+def kept(b: Builder, shape: Sequence[Index], p: float) -> Value:
+    """Which elements of a shape dropout keeps: those whose draw is below 1 - p, and none, without a draw, where p is 1."""
+    if p == 1:
+        return b.compute(shape, lambda i: literal(False, BOOL), name=f"{b.name}_mask")
+    values = drawn(b, "uniform", shape=shape)
+    chance = literal(1 - p, F32)
+    return b.compute(shape, lambda i: apply("lt", read(values, i), chance), dtype=BOOL, name=f"{b.name}_mask")
+
+
+def dropped(value: Scalar, keep: Scalar, p: float) -> Scalar:
+    """An element divided by 1 - p where it is kept, else a product with zero, so that NaN stays NaN."""
+    scale = literal(0 if p == 1 else 1 / (1 - p), value.dtype)
+    return apply("mul", value, apply("mul", cast(keep, value.dtype), scale))
+
+
 @lower("aten.native_dropout.default", "aten.dropout.default")
 def dropout(b: Builder, x: Value, p: float, train: bool | None) -> Any:
-    """Outside training the identity; in training each element is kept, and divided by 1 - p, where a draw is at least p.
+    """Outside training the identity; in training each element is kept, and divided by 1 - p, with probability 1 - p.
 
     The mask is a result like any other, so that a backward pass which saved it uses the very same one.
     """
     fused = "native" in b.target
     if train is False or p == 0:
         return (x, b.compute(b.shape, lambda i: literal(True, BOOL), name=f"{b.name}_mask")) if fused else x
-    values, compute = drawn(b, "uniform"), opmath(b.dtype)
-    mask = b.compute(
-        b.shape, lambda i: apply("ge", read(values, i), b.number(p, F32)), dtype=BOOL, name=f"{b.name}_mask"
-    )
-    scale = literal(0 if p == 1 else 1 / (1 - p), compute)
-
-    def body(i: Any) -> Scalar:
-        kept = apply("mul", cast(read(mask, i), compute), scale)
-        return cast(apply("mul", cast(read(x, i), compute), kept), b.dtype)
-
-    result = b.compute(b.shape, body)
+    mask, compute = kept(b, b.shape, p), opmath(b.dtype)
+    result = b.compute(b.shape, lambda i: cast(dropped(cast(read(x, i), compute), read(mask, i), p), b.dtype))
     return (result, mask) if fused else result

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import pytest
+import torch
 
 from codesign import pipeline
 from codesign.command import Steps
@@ -74,6 +76,11 @@ def test_a_factor_before_a_float8_is_seen(tmp_path: Path) -> None:
         ("lambda x: x.log() + x.sqrt()", "(torch.rand(4, 9) + 0.1,)"),
         ("lambda x: (x.bfloat16().round().topk(3), x.round().kthvalue(5, 0))", "(torch.randn(40, 200),)"),
         ("lambda a, b: a // b", "(torch.tensor([7, -8, 9, 4]), torch.tensor([2, -3, 5, 1]))"),
+        ("lambda x: nn.functional.dropout(x.exp(), 0.3) + torch.rand(4, 9)", "(torch.randn(4, 9),)"),
+        (
+            "lambda q: nn.functional.scaled_dot_product_attention(q, q, q, dropout_p=0.3, is_causal=True)",
+            "(torch.randn(1, 2, 16, 8),)",
+        ),
         ("nn.EmbeddingBag(30, 4, mode='mean')", "(torch.tensor([3, 7, 1, 29]), torch.tensor([0, 1, 3]))"),
     ],
 )
@@ -82,6 +89,33 @@ def test_right_models_agree(tmp_path: Path, model: str, inputs: str) -> None:
     assert found is not None
     assert found.ok, found
     assert found.inputs == ["example", "drawn"]
+
+
+INDEXER = """
+class Indexer(nn.Module):
+    def forward(self, q, k, v, scorers, keys, weights):
+        scores = (torch.einsum("hqs,ks->hqk", scorers, keys).relu() * weights[..., None]).sum(0)
+        future = torch.full_like(scores, float("-inf")).triu(1)
+        places = (scores + future).topk(6, dim=-1).indices
+        mask = torch.full_like(scores, float("-inf")).scatter(-1, places, 0.0) + future
+        return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+model = Indexer()
+torch.manual_seed(0)
+q, k, v, scorers = torch.randn(2, 20, 8), torch.randn(2, 20, 8), torch.randn(2, 20, 8), torch.randn(2, 20, 4)
+example_inputs = q, k, v, scorers, torch.randn(20, 4), torch.rand(2, 20)
+"""
+
+
+def test_keys_that_are_chosen_among_equal_scores_are_the_same_ones(tmp_path: Path) -> None:
+    """Attention over the keys that a small product of heads scores best, as in DeepSeek-V3.2: ReLU makes many scores zero, so that some rows
+    have equal ones where the choice ends, and another choice would be another result."""
+    found = compiled(tmp_path, INDEXER).verified
+    assert found is not None
+    assert found.ok, found
+    _, _, _, scorers, keys, weights = runpy.run_path(str(tmp_path / "model.py"))["example_inputs"]
+    scores = (torch.einsum("hqs,ks->hqk", scorers, keys).relu() * weights[..., None]).sum(0)
+    ends = [scores[row, : row + 1].sort(descending=True).values[5:7] for row in range(6, 20)]
+    assert any(last == beyond for last, beyond in ends)
 
 
 def test_places_names_and_memory_are_the_users(tmp_path: Path) -> None:

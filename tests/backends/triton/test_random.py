@@ -84,6 +84,28 @@ def test_a_recomputed_mask_is_the_first_one() -> None:
         torch.testing.assert_close(gradient, 2 * result.detach())
 
 
+@pytest.mark.parametrize("kernels", ["reference", "triton"])
+def test_gradients_are_those_of_the_weights_that_were_kept(kernels: str) -> None:
+    """The kept weights are read off beside the result, as values of an identity are appended to those that are asked for."""
+    p, (q, k, v) = 0.3, (torch.randn(1, 2, 6, 4, requires_grad=True) for _ in range(3))
+    eye = torch.eye(6).expand(1, 2, 6, 6)
+
+    def model(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, torch.cat([v, eye], -1), dropout_p=p)
+
+    torch.manual_seed(0)
+    compiled = torch.compile(model, backend=compile_fx_graph, options={"kernels": kernels})
+    result = compiled(q, k, v)
+    kept = result[..., 4:].detach() != 0
+    assert 0.4 < kept.float().mean() < 0.95
+    expected = ((q @ k.mT / 2).softmax(-1) * kept / (1 - p)) @ torch.cat([v, eye], -1)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+    weight = torch.randn_like(result)
+    found = torch.autograd.grad((result * weight).sum(), (q, k, v))
+    for ours, theirs in zip(found, torch.autograd.grad((expected * weight).sum(), (q, k, v)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_nothing_is_drawn_from_torch_where_a_graph_draws_nothing() -> None:
     compiled = torch.compile(lambda x: F.dropout(x * 2, 0.5, training=False), backend=compile_fx_graph)
     torch.manual_seed(3)

@@ -1,0 +1,97 @@
+"""Which numbers torch draws: what a compiled model is compared with draws from the compiler's generator, as the compiled model does.
+
+Dropout of other elements is as right, and every value after it differs. Draws are counted in the order in which the model makes them: the
+nth of them has the nth stream, here and where a model is lowered (`lowering/random.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from codesign.ir.interpreter.philox import draw
+
+_ATEN = torch.ops.aten
+Distribution = Literal["uniform", "normal"]
+Take = Callable[[Distribution], torch.Tensor]
+"""The next draw, in float32, of a result's shape."""
+
+
+def drawn_alike() -> AbstractContextManager[object]:
+    """Within it torch's random operators take their numbers from this compiler's generator, from its first stream on."""
+    draws: AbstractContextManager[object] = _DrawnAlike()
+    return draws
+
+
+class _DrawnAlike(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    supports_higher_order_operators = True
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        rule = _RULES.get(func)
+        return result if rule is None else result.copy_(rule(self._next(result.shape), *args))
+
+    def _next(self, shape: Sequence[int]) -> Take:
+        def take(distribution: Distribution) -> torch.Tensor:
+            self.count += 1
+            return torch.from_numpy(draw(distribution, self.count, 0, tuple(shape)))
+
+        return take
+
+
+def _uniform(take: Take, *_: Any) -> torch.Tensor:
+    return take("uniform")
+
+
+def _normal(take: Take, *_: Any) -> torch.Tensor:
+    return take("normal")
+
+
+def _between(take: Take, x: torch.Tensor, low: float = 0.0, high: float = 1.0) -> torch.Tensor:
+    return low + (high - low) * take("uniform").to(_compute(x))
+
+
+def _around(take: Take, x: torch.Tensor, mean: float = 0.0, deviation: float = 1.0) -> torch.Tensor:
+    return mean + deviation * take("normal").to(_compute(x))
+
+
+def _bernoulli(take: Take, x: torch.Tensor, p: float | None = None) -> torch.Tensor:
+    return take("uniform") < (x.float() if p is None else torch.tensor(p, dtype=torch.float32))
+
+
+def _whole(take: Take, *limits: int) -> torch.Tensor:
+    low, high = (0, limits[0]) if len(limits) == 1 else limits
+    return (take("uniform") * (high - low)).floor().long() + low
+
+
+def _compute(x: torch.Tensor) -> torch.dtype:
+    """In which torch and we work with numbers of a tensor's dtype."""
+    return torch.float64 if x.dtype is torch.float64 else torch.float32
+
+
+_RULES: dict[Any, Callable[..., torch.Tensor]] = {
+    _ATEN.rand.default: _uniform,
+    _ATEN.rand_like.default: _uniform,
+    _ATEN.randn.default: _normal,
+    _ATEN.randn_like.default: _normal,
+    _ATEN.uniform_.default: _between,
+    _ATEN.normal_.default: _around,
+    _ATEN.bernoulli.default: _bernoulli,
+    _ATEN.bernoulli.p: _bernoulli,
+    _ATEN.bernoulli_.float: _bernoulli,
+    _ATEN.randint.default: lambda take, high, _: _whole(take, high),
+    _ATEN.randint.low: lambda take, low, high, _: _whole(take, low, high),
+    _ATEN.randint_like.default: lambda take, _, high: _whole(take, high),
+    _ATEN.randint_like.low_dtype: lambda take, _, low, high: _whole(take, low, high),
+}
+"""By operator what a result is made of; dropout is a product with `bernoulli_` where torch runs on a CPU."""
