@@ -16,6 +16,7 @@ from codesign.frontend.draws import drawn_alike
 from codesign.frontend.inputs import cloned, other_seed
 from codesign.frontend.load import Arguments, ModelSource
 from codesign.frontend.ties import first_of_equals
+from codesign.frontend.transforms import asks_for_gradients
 from codesign.ir.tensor import Random, Sort
 
 
@@ -40,14 +41,24 @@ class Values:
 
 def run_eager(source: ModelSource, captured: Captured, arguments: Arguments) -> Values:
     """The model called by torch on a copy of the inputs; its buffers are as before when this returns. Of equals the first is taken, and random
-    numbers are those of the compiler's generator."""
+    numbers are those of the compiler's generator. Without gradients, but where the model takes some itself."""
+    try:
+        return _run(source, captured, arguments, gradients=False)
+    except RuntimeError as error:
+        if not asks_for_gradients(error):
+            raise
+    return _run(source, captured, arguments, gradients=True)
+
+
+def _run(source: ModelSource, captured: Captured, arguments: Arguments, gradients: bool) -> Values:
     args, kwargs = cloned(arguments)
     leaves = captured.flatten_tensors(args, kwargs)
     versions = [_version(leaf) for leaf in leaves]
     kinds = {type(op) for op in captured.module.main.body.walk()}
     order = first_of_equals() if Sort in kinds else nullcontext()
     numbers = drawn_alike() if Random in kinds else nullcontext()
-    with _state_kept(source.model, captured) as written, torch.no_grad(), other_seed(0), order, numbers:
+    recorded = torch.set_grad_enabled(gradients)
+    with recorded, _state_kept(source.model, captured) as written, other_seed(0), order, numbers:
         outputs = pytree.tree_leaves(source.model(*args, **kwargs))
         values = Values({f"output {k}": _copy(value) for k, value in enumerate(outputs)})
         values.state = {name: _copy(tensor) for name, tensor in written()}

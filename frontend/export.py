@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass
+from functools import partial
 from types import CodeType
 from typing import Any
 
@@ -27,7 +28,7 @@ from codesign.frontend.positions import positions_read
 from codesign.frontend.quantization import decompositions_of_quantisation
 from codesign.frontend.settings import settings_kept
 from codesign.frontend.structures import make_known, outputs_made_known, remark
-from codesign.frontend.transforms import by_operators_run
+from codesign.frontend.transforms import asks_for_gradients, by_operators_run
 from codesign.ir.errors import CodesignError
 
 
@@ -200,7 +201,8 @@ def traced_program(
     CodesignError with the reason of torch.export when these fail too.
     """
     mode, reason = failure.reasons[0]
-    for method, trace in (("torch.fx.symbolic_trace", _by_symbols), ("make_fx", by_operators_run)):
+    by_operators = partial(by_operators_run, gradients=asks_for_gradients(reason))
+    for method, trace in (("torch.fx.symbolic_trace", _by_symbols), ("make_fx", by_operators)):
         started = time.perf_counter()
         try:
             with warnings.catch_warnings(), torch.no_grad(), settings_kept(), whole_stacks(), _quiet():
@@ -282,6 +284,10 @@ def advice(error: BaseException, dynamic: bool = True) -> str:
         return "Python's int() of a tensor can't be followed: use the tensor itself, or its .item(), as the number"
     if "data-dependent" in text or "datadependent" in text or "guardondatadependent" in text:
         return "a branch or size depends on tensor values: use torch.where, torch.cond or torch._check"
+    if asks_for_gradients(error):
+        if dynamic:
+            return "gradients that forward takes are captured for the sizes of the example only: leave dynamic_shapes and --dynamic out"
+        return "a gradient is taken of what doesn't ask for one: call requires_grad_() on it in forward, before its use"
     if "is mutated in the forward method" in text:
         return "the model writes a tensor that it has not registered: make it a buffer with register_buffer"
     if "expected compiled_fn to be graphmodule" in text:

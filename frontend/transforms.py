@@ -108,10 +108,21 @@ def _with_names_of(model: torch.nn.Module, traced: GraphModule) -> GraphModule:
     return GraphModule(held, traced.graph)
 
 
-def by_operators_run(source: ModelSource, dynamic_shapes: Any) -> tuple[ExportedProgram, set[str]]:
-    """The program of the operators that the model runs, and the names of its weights, none of which it may write: they have lost their own."""
+def asks_for_gradients(error: BaseException) -> bool:
+    """Whether torch's reason is that it does not record what gradients are taken of: a model that takes some itself needs that it does."""
+    return "does not require grad" in str(error)
+
+
+def by_operators_run(
+    source: ModelSource, dynamic_shapes: Any, gradients: bool = False
+) -> tuple[ExportedProgram, set[str]]:
+    """The program of the operators that the model runs, and the names of its weights, none of which it may write: they have lost their own.
+
+    `gradients`: torch records what they are taken of while the model runs, and the operators that make them are among those of the program.
+    """
     if dynamic_shapes is not None:
         raise CodesignError("make_fx knows the shapes of the example only")
-    traced = OperatorsRun(source)
+    with torch.set_grad_enabled(gradients):
+        traced = OperatorsRun(source)
     program = torch.export.export(traced, source.inputs, source.kwargs or None, strict=False)
     return program, set(program.state_dict) | set(program.constants)

@@ -12,6 +12,7 @@ from codesign import pipeline
 from codesign.command import Steps
 from codesign.costmodel.machine import load_machine
 from codesign.document import Compiled, ModelDocument
+from codesign.ir.errors import CodesignError
 from codesign.report import complaints
 from tests.commands.invoke import run
 
@@ -19,12 +20,17 @@ PRELUDE = "import torch\nfrom torch import nn\n"
 
 
 def compiled(folder: Path, text: str) -> ModelDocument:
-    path = folder / "model.py"
-    path.write_text(PRELUDE + text)
+    path = _written(folder, text)
     options, steps = pipeline.Options(kernels=False), Steps(None)
     return pipeline.compile_for(
         pipeline.capture(path, options, steps), load_machine("h100_sxm"), options, steps
     ).document
+
+
+def _written(folder: Path, text: str) -> Path:
+    path = folder / "model.py"
+    path.write_text(PRELUDE + text)
+    return path
 
 
 WRONG = """
@@ -116,6 +122,39 @@ def test_keys_that_are_chosen_among_equal_scores_are_the_same_ones(tmp_path: Pat
     scores = (torch.einsum("hqs,ks->hqk", scorers, keys).relu() * weights[..., None]).sum(0)
     ends = [scores[row, : row + 1].sort(descending=True).values[5:7] for row in range(6, 20)]
     assert any(last == beyond for last, beyond in ends)
+
+
+FORCES = """
+class Energy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 16), nn.SiLU(), nn.LayerNorm(16), nn.Linear(16, 1))
+    def forward(self, places):
+        places = places.detach().clone().requires_grad_()
+        energy = self.layers(places).square().sum()
+        (slope,) = torch.autograd.grad(energy, places, create_graph=True)
+        return energy, -slope, torch.autograd.grad(slope.square().sum(), self.layers[0].weight)[0]
+model = Energy()
+example_inputs = (torch.randn(5, 3),)
+"""
+
+
+def test_gradients_that_a_model_takes_itself(tmp_path: Path) -> None:
+    """Forces as the slope of an energy, and a gradient of those: captured, and compared with torch that records gradients."""
+    document = compiled(tmp_path, FORCES)
+    assert document.verified is not None
+    assert document.verified.ok, document.verified
+    assert document.verified.inputs == ["example", "drawn"]
+
+
+def test_gradients_of_what_needs_none(tmp_path: Path) -> None:
+    text = "model = lambda x: torch.autograd.grad(x.square().sum(), x)[0]\nexample_inputs = (torch.randn(3),)\n"
+    with pytest.raises(CodesignError) as caught:
+        compiled(tmp_path, text)
+    assert "requires_grad_() on it in forward" in str(caught.value.hint)
+    with pytest.raises(CodesignError) as caught:
+        pipeline.capture(_written(tmp_path, FORCES), pipeline.Options(kernels=False, dynamic=True), Steps(None))
+    assert "leave dynamic_shapes and --dynamic out" in str(caught.value.hint)
 
 
 def test_places_names_and_memory_are_the_users(tmp_path: Path) -> None:
