@@ -67,7 +67,7 @@ def launches(compilation: Compilation) -> list[Running]:
 
 
 def blocks(compilation: Compilation, kernel: str) -> Timeline | None:
-    """One launch of a kernel in the event simulation; None where the machine has none or it can't be simulated."""
+    """One launch of a kernel in the event simulation; None where the machine has none or it can't be simulated, as strands side by side can't."""
     info = compilation.kernels[kernel]
     if compilation.machine.kind != "gpu":
         return None

@@ -29,7 +29,7 @@ from codesign.costmodel.gpu.traffic import Traffic, box_of, side_by_side, traffi
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.roofline import roofline_bounds
 from codesign.costmodel.summary import KernelSummary
-from codesign.ir.errors import MachineError, ScheduleError
+from codesign.ir.errors import MachineError, ScheduleError, UnsupportedError
 from codesign.ir.schedule import Schedule, ScheduleBatch
 
 BUNDLES = 8
@@ -81,6 +81,11 @@ def plan(
     """The plan of one launch; see `simulate` for arguments and errors."""
     if machine.kind != "gpu":
         raise MachineError(f"{machine.name} is not a GPU", hint="cost_model_for(machine) picks the model of a machine")
+    if kernel.strands:
+        message = (
+            f"{kernel.name}: its programs do {len(kernel.strands)} things side by side, of which a simulation is of one"
+        )
+        raise UnsupportedError(message, hint="simulate each of the kernel's strands, or price all with EventModel")
     missing = [symbol for symbol in kernel.symbols if symbol not in (sizes or {})]
     if missing:
         raise MachineError(f"{kernel.name}: no value for size {', '.join(missing)}", hint="pass sizes={...}")

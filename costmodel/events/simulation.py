@@ -54,7 +54,7 @@ def simulate(
 
     `sizes` gives values of the kernel's size symbols; `trace=False` keeps no spans and moments; `compiled`: the code is
     this compiler's, else a library's. Raises ScheduleError when a block does not fit on an SM, UnsupportedError when
-    the machine lacks a rate.
+    the machine lacks a rate or the kernel has several strands, which are simulated one by one.
     """
     return simulate_plan(plan(kernel, machine, schedule, sizes, parameters, compiled), trace)
 

@@ -98,6 +98,37 @@ def test_holistic_trace_analysis_breaks_it_down_by_kernel(run: tuple[Any, Any], 
     assert {name: kernels[name] for name in predicted} == pytest.approx(predicted, abs=0.002)
 
 
+STRANDS = """
+import torch
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.query, self.key = torch.nn.Linear(64, 64), torch.nn.Linear(64, 32)
+
+    def forward(self, x):
+        return self.query(x), self.key(x.flip(0))
+
+model = Model()
+example_inputs = (torch.randn(32, 64),)
+"""
+
+
+def test_a_launch_of_several_strands_has_its_slice_and_a_page_but_no_blocks(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text(STRANDS)
+    trace, page = tmp_path / "t.json", tmp_path / "page.html"
+    arguments = [tmp_path / "model.py", "--no-verify", "--no-kernels", "--trace", trace, "--report", page]
+    result = CliRunner().invoke(command.application, [*map(str, arguments), "--emit", "tile"])
+    assert result.exit_code == 0, result.output
+    kernels = result.output.split("\nkernel ")[1:]
+    strands = {kernel.split("(")[0].lstrip("@") for kernel in kernels if "\n  band " in kernel}
+    assert strands, result.output
+    events = json.loads(trace.read_text())["traceEvents"]
+    assert {event["name"] for event in events if event.get("cat") == "kernel"} >= strands
+    assert strands.isdisjoint(event["args"]["kernel"] for event in events if event.get("cat") == "block")
+    assert page.stat().st_size > 0
+
+
 @pytest.mark.parametrize("option", ["--trace", "--report"])
 def test_a_folder_in_place_of_the_file_is_said_before_the_work(option: str, tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text("raise SystemExit('was run')")

@@ -30,3 +30,11 @@ def test_numbers_beyond_are_refused_where_they_stand(number: int) -> None:
     with pytest.raises(ParseError, match="does not fit into 64 bits") as failure:
         parse_program(TEXT.format(number=number))
     assert failure.value.line == 5
+
+
+@pytest.mark.parametrize("infix", ["+", "-", "*", "//", "%", "&", "|", "^", "<<", ">>"])
+def test_an_infix_is_read_as_it_is_printed(infix: str) -> None:
+    program = parse_program(TEXT.format(number=3).replace("+", infix))
+    text = print_program(program)
+    assert f"= a[i] {infix} 3 wait" in text
+    assert print_program(parse_program(text)) == text
