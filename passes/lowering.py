@@ -217,9 +217,9 @@ class _Lowering:
         check_joins(self.schedules[entry], common, name)
         try:
             tuned = self.tuner.predict(normalized, self.schedules[entry], name)
-        except ScheduleError:
+        except ScheduleError as error:
             if entry == name:
-                raise
+                raise ScheduleError(error.message, place=f"schedule of {name}", hint=error.hint) from error
             return None  # of the same structure, but its dimensions have other names
         self.replayed.add(entry)
         return tuned

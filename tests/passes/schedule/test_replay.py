@@ -40,7 +40,7 @@ def test_given_schedules_are_used_and_checked() -> None:
         tile_module(
             module(), Tuner(H100), {"r": Schedule({"i": 128, "j": 128, "k": 512}, pipeline=4, extras={"warps": 8})}
         )
-    with pytest.raises(ScheduleError, match=r"tiles\.m: the kernel has no such dim; dims: i, j, k"):
+    with pytest.raises(ScheduleError, match=r"^schedule of r: tiles\.m: the kernel has no such dim; dims: i, j, k"):
         tile_module(module(), Tuner(H100), {"r": Schedule({"m": 32})})
     with pytest.raises(ScheduleError, match="@other, which is not a kernel here; kernels: r"):
         tile_module(module(), Tuner(H100), {"other": wanted})
