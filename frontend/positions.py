@@ -42,6 +42,8 @@ def positions_read(model: torch.nn.Module, notes: list[str]) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
+        while modes:  # torch runs no hook after an error while it traces
+            leave()
 
 
 class _Positions(TorchFunctionMode):
@@ -61,7 +63,7 @@ class _Positions(TorchFunctionMode):
                 return part if name == "__getitem__" else _fill(part, args[2])
         if name == "narrow" and not kwargs and _by_data(args[2]):
             tensor, dim, start, length = args
-            start = self._number(start)
+            start = self._not_negative(start, self._number(start), tensor.shape[dim])
             self._lies_inside(start, start + length, tensor.shape[dim])
             return func(tensor, dim, start, length)
         result = func(*args, **(kwargs or {}))
@@ -112,11 +114,15 @@ class _Positions(TorchFunctionMode):
 
     def _from_the_start(self, item: Any, number: Any, size: Any) -> Any:
         """A place that may count from the end as one that counts from the start."""
-        if not statically_known_true(number >= 0):
-            at = item if isinstance(item, torch.Tensor) else torch.full((), number, dtype=torch.int64)
-            number = torch.where(at < 0, at + size, at).item()
-            torch._check(number >= 0)  # type: ignore[no-untyped-call]
+        number = self._not_negative(item, number, size)
         torch._check(number < size)  # type: ignore[no-untyped-call]
+        return number
+
+    def _not_negative(self, item: Any, number: Any, size: Any) -> Any:
+        if _is_open(number) and not statically_known_true(number >= 0):
+            at = item if isinstance(item, torch.Tensor) else torch.full((), number, dtype=torch.int64)
+            number = torch.where(at < 0, at + size, at).clamp(min=-1).item()  # which no window can count from the end
+            torch._check(number >= 0)  # type: ignore[no-untyped-call]
         return number
 
     def _slice(self, item: slice, size: Any) -> slice:

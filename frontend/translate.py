@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols, statically_known_true
 from torch.utils import _pytree as pytree
 
 import codesign.frontend.lowering  # noqa: F401  (fills the table of rules)
@@ -181,7 +181,7 @@ class Translation:
                 made = [leaf for leaf in pytree.tree_leaves(node.meta.get("val")) if isinstance(leaf, torch.Tensor)]
                 self.symbols.declare_made(size for tensor in made for size in tensor.shape)
             b.types = self._types(node)
-            b.layout = _layout(node)
+            b.layout, b.from_start = _layout(node), _from_start(node)
             args, kwargs = _bind(node, self.argument)
             if name == "aten._local_scalar_dense.default":
                 return Read(args[0], (index(0),) * len(tensor_type(args[0]).shape))
@@ -454,6 +454,13 @@ def as_output(translation_result: Any, what: str) -> Value:
         return translation_result
     kind = "a number read from data" if isinstance(translation_result, Scalar) else type(translation_result).__name__
     raise CodesignError(f"{what} is {kind}, not a tensor", hint="return tensors only")
+
+
+def _from_start(node: Node) -> bool:
+    """Whether no number from data among a call's arguments is negative, as torch knows them."""
+    values = (arg.meta.get("val") for arg in node.all_input_nodes)
+    open_ones = [value for value in values if isinstance(value, torch.SymInt) and free_unbacked_symbols(value)]
+    return bool(open_ones) and all(statically_known_true(value >= 0) for value in open_ones)
 
 
 def _layout(node: Node) -> tuple[tuple[int, ...], int] | None:

@@ -44,6 +44,8 @@ class Builder:
         self.draws = 0
         self.layout: tuple[tuple[int, ...], int] | None = None
         """Strides and offset of the node's first argument in its storage, in elements, where they are known integers."""
+        self.from_start = False
+        """Whether torch knows of the numbers from data among the node's arguments that none is negative."""
 
     # -- the current node -------------------------------------------------------------------------------------------
     @property
@@ -242,13 +244,14 @@ def where(condition: Scalar, yes: Scalar, no: Scalar) -> Scalar:
     return select(condition, yes, no)
 
 
-def data_index(value: Scalar, size: Index, *, wrap: bool = True) -> Index:
-    """An integer read from data as an index into a dim of this size; negative ones count from the end when `wrap`."""
+def data_index(value: Scalar, size: Index, *, wrap: bool = True, below: IndexLike = 0) -> Index:
+    """An integer read from data as an index into a dim of this size; those `below` a number count from the end when `wrap`."""
     position = cast(value, I64)
     if wrap and value.dtype.kind != "uint":
-        below = apply("lt", position, literal(0, I64))
-        end = Literal(size.constant, I64) if size.is_constant else IndexValue(size)
-        position = select(below, apply("add", position, end), position)
+        limit, end = (
+            Literal(each.constant, I64) if each.is_constant else IndexValue(each) for each in (index(below), size)
+        )
+        position = select(apply("lt", position, limit), apply("add", position, end), position)
     return position.as_index()
 
 

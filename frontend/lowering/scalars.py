@@ -39,7 +39,7 @@ def number_expression(b: Builder, name: str, args: list[Any]) -> Scalar:
     if name == "sym_ite":
         condition, yes, no = (b.number(arg, kind if k else BOOL) for k, arg in enumerate(args))
         return select(condition, yes, no)
-    numbers = [b.number(arg, kind) for arg in args]
+    numbers = [b.number(arg, kind) for arg in args if arg is not None]
     if name in ("sym_float", "_sym_float"):
         return b.number(args[0], F64)
     if name in _UNARY and len(numbers) == 1:

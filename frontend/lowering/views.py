@@ -164,23 +164,25 @@ Position = IndexLike | Scalar
 """A place along a dim: a number, a size, or a number that is read from data."""
 
 
-def place_along(position: Position, size: Index) -> Index:
-    """A position as Python has it: negative ones count from the end."""
-    if isinstance(position, Scalar):
-        return data_index(position, size)
+def place_along(b: Builder, position: Position, size: Index, length: Index | None = None) -> Index:
+    """A position as Python has it: negative ones count from the end, but those of which torch was told that they are none are outside. The first
+    of a slice of a `length` counts from the end where its end does too, else there is nothing in it."""
+    if isinstance(position, Scalar) or index(position).data():
+        number = position if isinstance(position, Scalar) else IndexValue(index(position))
+        if b.from_start:
+            return data_index(number, size, wrap=length is not None, below=-length if length is not None else 0)
+        return data_index(number, size)
     at = index(position)
-    if at.data():
-        return data_index(IndexValue(at), size)
     return at + size if at.is_constant and at.constant < 0 else at
 
 
-def _clip(b: Builder, position: Position | None, size: Index, default: IndexLike) -> Index:
+def _clip(b: Builder, position: Position | None, size: Index, default: IndexLike, length: Index | None = None) -> Index:
     """A slice bound as Python has it: negative from the end, then clipped to the dim. One that data decides is not clipped: torch knows how long
     the slice is only where it lies inside, and what reads or writes there sees to that."""
     if position is None:
         return index(default)
     if isinstance(position, Scalar) or index(position).data():
-        return place_along(position, size)
+        return place_along(b, position, size, length)
     where_to = index(position)
     if where_to.is_constant and where_to.constant >= 2**62:
         return size
@@ -210,7 +212,7 @@ def slice_tensor(
 ) -> Value:
     source = shape_of(x)
     dim = wrap(dim, len(source))
-    first = _clip(b, start, source[dim], 0)
+    first = _clip(b, start, source[dim], 0, b.shape[dim] * index(step))
     if first == 0 and step == 1 and b.shape == source:
         return x
     return _sliced(b, x, dim, first, step, b.shape)
@@ -220,14 +222,14 @@ def slice_tensor(
 def narrow(b: Builder, x: Value, dim: int, start: Position, length: IndexLike) -> Value:
     source = shape_of(x)
     dim = wrap(dim, len(source))
-    return _sliced(b, x, dim, place_along(start, source[dim]), 1, b.shape)
+    return _sliced(b, x, dim, place_along(b, start, source[dim]), 1, b.shape)
 
 
 @lower("aten.select.int", "aten.select_copy.int")
 def select_int(b: Builder, x: Value, dim: int, position: Position) -> Value:
     source = shape_of(x)
     dim = wrap(dim, len(source))
-    at = place_along(position, source[dim])
+    at = place_along(b, position, source[dim])
     return b.compute(b.shape, lambda i: read(x, (*i[:dim], at, *i[dim:])))
 
 
@@ -438,7 +440,7 @@ def edge_pad(b: Builder, x: Value, pad: Sequence[IndexLike]) -> Value:
 def select_scatter(b: Builder, x: Value, source: Value, dim: int, position: Position) -> Value:
     shape = shape_of(x)
     dim = wrap(dim, len(shape))
-    at = place_along(position, shape[dim])
+    at = place_along(b, position, shape[dim])
     return b.scatter("set", x, shape_of(source), lambda i: ((*i[:dim], at, *i[dim:]), read(source, i)))
 
 
@@ -454,8 +456,8 @@ def slice_scatter(
 ) -> Value:
     shape = shape_of(x)
     dim = wrap(dim, len(shape))
-    first = _clip(b, start, shape[dim], 0)
     stride = index(step)
+    first = _clip(b, start, shape[dim], 0, shape_of(source)[dim] * stride)
     part = (*shape[:dim], shape_of(source)[dim], *shape[dim + 1 :])
     return b.scatter(
         "set",

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch.overrides import _get_current_function_mode_stack
 
 from codesign.frontend import ModelSource, capture
+from codesign.frontend.load import FunctionModule
 from codesign.ir.errors import CodesignError, EvaluationError, UnsupportedError
 from codesign.ir.interpreter import evaluate
 from codesign.ir.tensor import Scatter
@@ -91,6 +93,43 @@ def test_places_count_from_the_end_and_an_outside_is_an_error() -> None:
     assert written.within
 
 
+OUTSIDE: dict[str, tuple[Callable[..., Any], int]] = {
+    "before the first": (FORMS["read at a number"], -9),
+    "far before the first": (FORMS["read at a number"], -12),
+    "far before the first, by narrow": (FORMS["narrow"], -12),
+    "before the first, an item": (FORMS["read at an item"], -9),
+    "before the first, by narrow": (FORMS["narrow"], -9),
+    "before the first, written": (_written(WRITES["an item"]), -9),
+    "a window around the end": (FORMS["a window that starts at an item"], -2),
+    "a window around the end, written": (_written(WRITES["a slice of numbers"]), -1),
+}
+"""What Python takes for an index error, or for no element at all."""
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_place_outside_is_not_taken_for_one_inside(name: str) -> None:
+    function, place = OUTSIDE[name]
+    captured = capture(Model(function), _inputs(3))
+    with pytest.raises(EvaluationError, match=r"reaches -\d"):
+        evaluate(captured.module, captured.flatten_inputs(_inputs(place)))
+
+
+def test_windows_count_from_the_end() -> None:
+    names = ["narrow", "a window that starts at an item"]
+    captured = capture(Model(*(FORMS[name] for name in names)), _inputs(3))
+    for place in (-3, -8):
+        inputs = _inputs(place)
+        for name, found in zip(names, evaluate(captured.module, captured.flatten_inputs(inputs)), strict=True):
+            torch.testing.assert_close(torch.from_numpy(found), FORMS[name](*inputs))
+
+
+def test_a_capture_that_fails_leaves_torch_as_it_was() -> None:
+    before = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]
+    with pytest.raises(CodesignError):
+        capture(Model(lambda k, n, pos: k.sort(-1, True, True)), _inputs(3))
+    assert _get_current_function_mode_stack() == before  # type: ignore[no-untyped-call]
+
+
 def _later(k: torch.Tensor, n: torch.Tensor, pos: torch.Tensor) -> torch.Tensor:
     after = pos + 1
     pos.add_(1)
@@ -146,6 +185,11 @@ def test_checks_of_numbers_are_no_arithmetic() -> None:
     k, n, pos = _inputs(5)
     (found,) = evaluate(captured.module, captured.flatten_inputs((k, n, pos)))
     torch.testing.assert_close(torch.from_numpy(found), k[:, 5] + n[:, 0])
+
+
+def test_arithmetic_without_a_rule_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="only known at run time"):
+        capture(FunctionModule(lambda k, n: k[round(float(n))]), (torch.randn(4, 8), torch.tensor(3.0)))
 
 
 def test_python_s_int_and_float_of_a_tensor_are_its_numbers() -> None:
