@@ -1,6 +1,7 @@
 """Normal form of a fused group before it is tiled: as few dims as its accesses allow.
 
-Dims of extent 1 go; dims that always travel together contiguously become one; the several row, column or summed dims of a matrix
+Dims of extent 1 go; a dim that both factors of a product have becomes its digits where something takes one of them only (keys that several
+query heads share); dims that always travel together contiguously become one; the several row, column or summed dims of a matrix
 product (a convolution's pixels, or its window and channels) become one each: of rows and columns where no single one fills tiles
 and goes along memory.
 Schedules and summaries speak of the dims of this form. Results keep their shape in memory: an `OutputMap` says where they go.
@@ -15,11 +16,12 @@ from codesign.ir.analysis import contraction
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.dtypes import BOOL, I64
 from codesign.ir.errors import UnsupportedError
-from codesign.ir.index import Bounds, Index, index, product
+from codesign.ir.index import Bounds, FloorDiv, Index, Mod, index, product
 from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, cast
 from codesign.ir.tensor import Compute, Dim, Fusion
 from codesign.ir.tiling.outputs import OutputMap, output_maps
 from codesign.ir.types import row_major
+from codesign.passes.rebase import digits_asked_for
 
 WIDE = 128
 """Lanes along one side of a matrix product that fill a tile of any machine here; narrower sides are made of several dims."""
@@ -47,7 +49,8 @@ def normalize(fusion: Fusion, bounds: Bounds | None = None) -> Normalized:
     squeezed = _squeeze(start, ranges)
     if any(extent == 0 for extent in squeezed.fusion.dims().values()):
         return squeezed  # nothing to compute, and no quotient by an empty extent
-    collapsed = _merge(squeezed, _contiguous_groups(squeezed, ranges), ranges)
+    cut = _cut(squeezed, ranges)
+    collapsed = _merge(cut, _contiguous_groups(cut, ranges), ranges)
     return _merge(collapsed, _matrix_groups(collapsed), ranges)
 
 
@@ -186,9 +189,24 @@ def _mergeable(names: tuple[str, ...], roles: Mapping[str, tuple[int, ...]], tak
 
 
 def _along_memory(group: Normalized) -> frozenset[str]:
-    """Dims whose neighbours are adjacent in memory in some access, so that a tile without them is made of single values."""
+    """Dims whose neighbours are adjacent in memory in some access, so that a tile without them is made of single values.
+
+    What has one value for a whole row or column of each product (a weight of each head) is made of single values anyway.
+    """
     forms, _ = _access_forms(group, Bounds())
-    return frozenset(name for form in forms for name, step in form.coefficients.items() if step == 1)
+    batch = _batch(group.fusion)
+    return frozenset(
+        name
+        for form in forms
+        for name, step in form.coefficients.items()
+        if step == 1 and any(other != 0 for dim, other in form.coefficients.items() if dim not in {name, *batch})
+    )
+
+
+def _batch(fusion: Fusion) -> frozenset[str]:
+    """Dims along which there are several products."""
+    forms = (contraction(compute, vector=True) for compute in fusion.computes)
+    return frozenset(name for form in forms if form is not None for name in form.batch)
 
 
 def _fills_tiles(extent: Index) -> bool:
@@ -201,6 +219,55 @@ def _fills_tiles(extent: Index) -> bool:
 def _size(extent: Index) -> int:
     """The extent, or more than any when it is symbolic."""
     return extent.constant if extent.is_constant else 1 << 62
+
+
+# -- which dims to cut ---------------------------------------------------------------------------------------------------
+def _cut(group: Normalized, bounds: Bounds) -> Normalized:
+    """The group over digits of dims, so that who shares what is told by whole dims."""
+    for name in _along_products(group):
+        extents = group.fusion.dims()
+        split = digits_asked_for(name, extents[name], _expressions(group))
+        if split is None:
+            continue
+        taken = set(extents) | {variable for extent in extents.values() for variable in extent.variables()}
+        names: dict[str, str] = {}
+        for digit in split.digits:
+            names[digit.name] = fresh = _joined_name((digit.name,), taken)
+            taken.add(fresh)
+        digits = tuple(Dim(names[digit.name], digit.extent) for digit in split.digits)
+        made = _rebuild(group, {name: split.value.substitute(names)}, {name: digits}, bounds)
+        if _tells_apart(set(names.values()), made):
+            group = made
+    return group
+
+
+def _along_products(group: Normalized) -> list[str]:
+    """Dims along which there are several products, which nothing reduces and which don't go along memory."""
+    roles, along, batch = _roles(group.fusion), _along_memory(group), _batch(group.fusion)
+    return [name for name in group.fusion.dims() if name in batch and 2 not in roles[name] and name not in along]
+
+
+def _tells_apart(digits: set[str], group: Normalized) -> bool:
+    """Whether digits stand for themselves in every expression, and a read from outside depends on some of them only."""
+    if any(digits & atom.numerator.variables() for i in _expressions(group) for atom in _quotients(i)):
+        return False
+    members = {compute.result for compute in group.fusion.computes}
+    reads = (read for compute in group.fusion.computes for read in compute.body.reads())
+    used = (set().union(*(i.variables() for i in read.indices)) for read in reads if read.source not in members)
+    return any(digits & names and digits - names for names in used)
+
+
+def _quotients(expression: Index) -> list[FloorDiv | Mod]:
+    return [atom for atom in expression.atoms() if isinstance(atom, FloorDiv | Mod)]
+
+
+def _expressions(group: Normalized) -> list[Index]:
+    """All index expressions of a group."""
+    nodes = (node for compute in group.fusion.computes for node in compute.body.walk())
+    return [
+        *(i for node in nodes for i in node.index_expressions()),
+        *(i for where in group.outputs for i in where.indices),
+    ]
 
 
 # -- rebuilding -----------------------------------------------------------------------------------------------------------
@@ -217,7 +284,7 @@ def _merge(group: Normalized, runs: list[tuple[str, ...]], bounds: Bounds) -> No
     extents = group.fusion.dims()
     taken = set(extents) | {name for extent in extents.values() for name in extent.variables()}
     values: dict[str, Index] = {}
-    joined: dict[str, Dim] = {}
+    joined: dict[str, tuple[Dim, ...]] = {}
     for run in runs:
         name = _joined_name(run, taken)
         taken.add(name)
@@ -227,7 +294,7 @@ def _merge(group: Normalized, runs: list[tuple[str, ...]], bounds: Bounds) -> No
             quotient = index(name) // faster
             values[part] = quotient if part == run[0] else quotient % extents[part]
             faster = faster * extents[part]
-        joined.update(dict.fromkeys(run, dim))
+        joined.update(dict.fromkeys(run, (dim,)))
     return _rebuild(group, values, joined, bounds)
 
 
@@ -240,16 +307,19 @@ def _joined_name(run: tuple[str, ...], taken: set[str]) -> str:
     return name
 
 
-def _rebuild(group: Normalized, values: Mapping[str, Index], joined: Mapping[str, Dim], bounds: Bounds) -> Normalized:
-    """The group over other dims: `values` of old dims over new ones; `joined`: the new dim that stands for an old one.
+def _rebuild(
+    group: Normalized, values: Mapping[str, Index], instead: Mapping[str, tuple[Dim, ...]], bounds: Bounds
+) -> Normalized:
+    """The group over other dims: `values` of old dims over new ones; `instead`: the new dims that stand for an old one.
 
-    An old dim that has a value but no joined dim goes away.
+    An old dim that has a value but no new dims goes away.
     """
     fusion = group.fusion
 
     def dims(old: Iterable[Dim]) -> tuple[Dim, ...]:
-        new = (joined.get(dim.name, dim) for dim in old if dim.name in joined or dim.name not in values)
-        return tuple(dict.fromkeys(new))
+        return tuple(
+            dict.fromkeys(new for dim in old for new in instead.get(dim.name, () if dim.name in values else (dim,)))
+        )
 
     extents = {dim.name: dim.extent for compute in fusion.computes for dim in dims(compute.domain)}
     inside = bounds.with_extents(extents)
@@ -280,8 +350,9 @@ def _rebuild(group: Normalized, values: Mapping[str, Index], joined: Mapping[str
         for where in group.outputs
     )
     merged = {name: parts for name, parts in group.merged.items() if name not in values}
-    for name, dim in joined.items():
-        merged[dim.name] = (*merged.get(dim.name, ()), *group.merged[name])
+    for name, new_dims in instead.items():
+        for dim in new_dims:
+            merged[dim.name] = (*merged.get(dim.name, ()), *group.merged[name])
     names = [value.name for value in fusion.results]
     writes = {k: replace(write, at=outputs[k].indices) for k, write in fusion.writes.items()}
     new = Fusion(body, names=names, label=fusion.label, writes=writes, location=fusion.location)

@@ -114,6 +114,7 @@ def _tails(fusion: Fusion, found: Found, rounds: Rounds) -> list[tuple[int, Tail
         tiles = -(-int(summary.extents[name].evaluate(found.context.sizes)) // tile)
         each = rounds.programs // tiles
         count = -(-(rounds.programs - rounds.whole) // each)
-        if len(source) == 1 and count < tiles and has_tail(fusion, Dim(source[0], extents[source[0]])):
+        whole = len(source) == 1 and extents[source[0]] == summary.extents[name]
+        if whole and count < tiles and has_tail(fusion, Dim(source[0], extents[source[0]])):
             tails.append((count * each, Tail(list(extents).index(source[0]), (tiles - count) * tile)))
     return tails

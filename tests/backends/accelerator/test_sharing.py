@@ -16,9 +16,11 @@ from codesign.ir.errors import EvaluationError
 from codesign.ir.program import Load, Program
 from codesign.ir.schedule import AtLevel, Schedule, ScheduleBatch
 from codesign.ir.text.program import parse_program
-from codesign.passes.normalize import normalize
+from codesign.passes.normalize import Normalized, normalize
 from codesign.passes.tile import lower as tile
 from tests.passes.tiling import groups
+from tests.passes.tiling.test_folding import group
+from tests.passes.tiling.test_folding_attention import VARIANTS, in_float64, inputs, names_of, variant
 
 MAIA = load_machine("maia100")
 SQUARE = {"cluster": AtLevel({"i": 4, "j": 4}), "core": AtLevel({"i": 2, "j": 2})}
@@ -194,3 +196,51 @@ def test_a_loop_whose_end_is_another_for_each_program_loads_alone() -> None:
     run = simulate(program, None, MAIA, values=False)
     assert cost.dram_bytes[0] == pytest.approx(run.dram_bytes, rel=0.05)
     assert cost.seconds[0] == pytest.approx(run.seconds, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("split", "times"), [({}, 8), ({"h_1": 4}, 2), ({"h_0": 2, "h_1": 2}, 4), ({"h_1": 4, "i": 2}, 1)]
+)
+def test_keys_that_query_heads_share_are_read_once_for_all_of_them(split: dict[str, int], times: int) -> None:
+    """Eight query heads for two key heads, each in two tiles of rows."""
+    fusion = group(
+        "%q: f16[128, 8, 64], %k: f16[2, 256, 64]",
+        "%o = compute f16[h: 8, i: 128, j: 256] sum(d: 64) { f32(%q[i, h, d]) * f32(%k[h // 4, j, d]) }",
+    )
+    form = normalize(fusion)
+    schedule = Schedule({"i": 64, "j": 256, "d": 64}, {"cluster": AtLevel(split)}, reduce={"d": "looped"}, pipeline=2)
+    program = lower(tile(form.fusion, schedule, outputs=form.outputs), MAIA)
+    check(program, MAIA)
+    assert read_by_dram(program) == times * 2 * 256 * 64 * 2 + 128 * 8 * 64 * 2
+    agrees(form, schedule, program)
+    arrays = groups.random_inputs(fusion)
+    result = simulate(program, arrays, MAIA).outputs[0]
+    np.testing.assert_allclose(result, groups.reference(fusion, arrays)[0], rtol=4e-3, atol=4e-2)
+
+
+@pytest.mark.parametrize(("split", "times"), [({}, 4), ({"h_1_i": 2}, 2), ({"h_1_i": 4}, 1)])
+def test_so_are_keys_and_values_of_attention_whose_heads_are_rows(split: dict[str, int], times: int) -> None:
+    """Two query heads for each of two key heads, of 32 queries: 64 rows for a key head."""
+    text, score = VARIANTS["bias"]
+    fusion = variant(text, "bf16", group_size=2, width=32)
+    form = normalize(fusion)
+    tiles = {"h_1_i": 16, "j": 16, "d": 16, "e": 32}
+    levels = {"cluster": AtLevel(split)}
+    schedule = Schedule(tiles, levels, reduce={"j": "fold", "d": "resident"}, pipeline=2)
+    program = lower(tile(form.fusion, schedule, outputs=form.outputs), MAIA)
+    check(program, MAIA)
+    keys_and_values, bias, queries = 2 * 80 * (16 + 32) * 2, 32 * 80 * 4, 4 * 32 * 16 * 2
+    assert read_by_dram(program) == times * keys_and_values + 4 * bias + queries
+    agrees(form, schedule, program)
+    arrays = inputs(fusion, "bf16", 1.0)
+    found = simulate(program, arrays, MAIA).outputs[0].astype(np.float64)
+    np.testing.assert_allclose(found, in_float64(score, arrays, names_of(fusion)), rtol=0, atol=0.02)
+
+
+def agrees(form: Normalized, schedule: Schedule, program: Program) -> None:
+    """The model with the simulator: exactly in bytes."""
+    cost = DataflowModel().predict(summarize(form.fusion), MAIA, ScheduleBatch.of([schedule]))
+    run = simulate(program, None, MAIA, values=False)
+    assert cost.dram_bytes[0] == run.dram_bytes
+    assert cost.seconds[0] == pytest.approx(run.seconds, rel=0.05)
+    assert cost.joules[0] == pytest.approx(run.joules, rel=0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from codesign.ir.core import Block, Value
 from codesign.ir.dtypes import F32
@@ -15,6 +16,7 @@ from codesign.ir.types import row_major, tensor
 from codesign.passes.normalize import normalize
 from codesign.passes.tile import lower
 from tests.passes.tiling import groups
+from tests.passes.tiling.test_folding import group
 
 
 def dims_of(fusion: Fusion) -> dict[str, str]:
@@ -115,3 +117,64 @@ def test_heads_that_are_written_apart_are_one_side_of_the_product() -> None:
     fusion = groups.group([split, out], [out])
     assert dims_of(fusion) == {"hd": "48", "i": "20", "k": "32"}
     groups.check(fusion, Schedule({"hd": 32, "i": 16, "k": 16}))
+
+
+def heads(keys: str, *, rows: int = 128) -> Fusion:
+    """A product for each of six heads, of queries and of the `keys` of some of them."""
+    return group(
+        f"%q: f32[{rows}, 6, 16], %k: f32[6, 6, 40, 16]",
+        f"%o = compute f32[h: 6, i: {rows}, j: 40] sum(d: 16) {{ %q[i, h, d] * %k[{keys}, j, d] }}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "shared"),
+    [("0, h // 3", {"h_0": "2", "h_1": "3"}), ("h // 2, 0", {"h_0": "3", "h_1": "2"}), ("0, h % 3", {"h_0": "2", "h_1": "3"})],
+)  # fmt: skip
+def test_a_dim_of_which_keys_follow_a_digit_becomes_its_digits(keys: str, shared: dict[str, str]) -> None:
+    fusion = heads(keys)
+    assert dims_of(fusion) == {**shared, "i": "128", "j": "40", "d": "16"}
+    groups.check(fusion, Schedule({"i": 32, "j": 16, "d": 16}))
+
+
+def test_query_heads_of_one_key_head_are_rows_of_its_product() -> None:
+    fusion = heads("0, h // 3", rows=5)
+    assert dims_of(fusion) == {"h_0": "2", "h_1_i": "15", "j": "40", "d": "16"}
+    groups.check(fusion, Schedule({"h_1_i": 16, "j": 16, "d": 16}))
+
+
+@pytest.mark.parametrize(
+    "keys", ["0, h", "0, h // 4", "0, (h + 1) // 3", "h // 3, h % 3", "h // 2, h // 3", "0, h // 3 + (h // 2) % 2"]
+)
+def test_a_dim_whose_digits_nobody_shares_stays_whole(keys: str) -> None:
+    """Where all of it is read anyway, where they do not divide it, or where they would not stand alone."""
+    fusion = heads(keys)
+    assert dims_of(fusion)["h"] == "6"
+    groups.check(fusion, Schedule({"i": 32, "j": 16, "d": 16}))
+
+
+def test_a_dim_along_memory_stays_whole() -> None:
+    fusion = group(
+        "%q: f32[128, 16, 6], %k: f32[40, 16, 2]",
+        "%o = compute f32[h: 6, i: 128, j: 40] sum(d: 16) { %q[i, d, h] * %k[j, d, h // 3] }",
+    )
+    assert dims_of(fusion)["h"] == "6"
+
+
+def test_one_value_a_head_cuts_as_well() -> None:
+    fusion = group(
+        "%q: f32[128, 6, 16], %k: f32[2, 40, 16], %c: f32[6]",
+        "%p = compute f32[h: 6, i: 128, j: 40] sum(d: 16) { %q[i, h, d] * %k[h // 3, j, d] }",
+        "%o = compute f32[h: 6, i: 128, j: 40] { %p[h, i, j] * %c[h] }",
+    )
+    assert dims_of(fusion) == {"h_0": "2", "h_1": "3", "i": "128", "j": "40", "d": "16"}
+    groups.check(fusion, Schedule({"i": 32, "j": 16, "d": 16}))
+
+
+def test_names_of_digits_are_new() -> None:
+    fusion = group(
+        "%q: f32[128, 6, 5, 16], %k: f32[2, 5, 40, 16]",
+        "%o = compute f32[h: 6, h_1: 5, i: 128, j: 40] sum(d: 16) { %q[i, h, h_1, d] * %k[h // 3, h_1, j, d] }",
+    )
+    assert dims_of(fusion) == {"h_0": "2", "h_12": "3", "h_1": "5", "i": "128", "j": "40", "d": "16"}
+    groups.check(fusion, Schedule({"i": 32, "j": 16, "d": 16}))
