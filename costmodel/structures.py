@@ -149,7 +149,7 @@ def _text(
                 Schedule(tiles, reduce=reduce, extras=extras),
                 bounds=bounds,
                 outputs=kernel.outputs,
-                reach=None if held else kernel.reach,
+                reach=kernel.reach,
             )
             known[key] = Text(made, features(made.kernel))
         except ScheduleError as error:

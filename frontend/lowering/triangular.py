@@ -1,10 +1,15 @@
-"""Solutions of triangular systems, by products: the inverse of the triangle is made of those of the blocks on its diagonal.
+"""Solutions of triangular systems, block by block: a block of rows is solved by the inverse of its triangle, what it brings into the rows
+below is taken from their right sides.
+
+    X_k = T_kk^-1 R_k,    R = R - T[below, k] X_k
+
+Blocks on the diagonal are inverted at once, each size from the one before:
 
     [A 0]^-1   [    A^-1        0  ]
     [C B]    = [-B^-1 C A^-1  B^-1 ]
 
-Blocks of one size are inverted at once, each size from the one before, so that n rows take 2 log2(n) products, not n steps one after another.
-N. J. Higham, "Accuracy and Stability of Numerical Algorithms" (2002), chapter 14: it is as stable in its forward error as substitution.
+The blocks are small, as the error of a product with an inverse grows with the condition of what is inverted; between blocks it is that of
+substitution (N. J. Higham, "Accuracy and Stability of Numerical Algorithms" (2002), chapter 8 and section 14.2).
 """
 
 from __future__ import annotations
@@ -20,8 +25,11 @@ from codesign.ir.dtypes import DType
 from codesign.ir.index import Index, IndexLike, index
 from codesign.ir.scalar import IndexValue, Scalar, apply, cast
 
-LARGEST = 256
-"""Rows of a system that is inverted; the inverse of a larger one costs more operations (n^3 / 3) than a routine that substitutes."""
+BLOCK = 16
+"""Rows of a block that is solved by its inverse: a power of two."""
+
+LARGEST = 128
+"""Rows of a system that becomes products: two for each block, one after another; those of a larger one wait longer than a routine does."""
 
 
 @dataclass(frozen=True)
@@ -67,29 +75,91 @@ def solve_triangular(
     if not rows.is_constant or not 0 < rows.constant <= LARGEST or not b.dtype.is_float:
         result: Value = NotImplemented
         return result
-    triangle = _Triangle(a, upper is left, not left, unitriangular, accumulator(b.dtype))
-    inverse = _inverse(b, triangle)
+    system = _System(b, _Triangle(a, upper is left, not left, unitriangular, accumulator(b.dtype)), left)
+    return system.solution(right)
 
-    def term(i: Point, r: Point) -> Scalar:
-        """Row `row` of the solution (of the transposed one where not `left`) has these parts; above the inverse's diagonal there is zero."""
-        (k,) = r
-        row, point = (i[-2], (k, i[-1])) if left else (i[-1], (i[-2], k))
-        weight = read(inverse, (*broadcast(a.shape[:-2], i[:-2]), 0, triangle.place(row), triangle.place(k)))
-        other = read(right, (*broadcast(right.shape[:-2], i[:-2]), *point))
-        return apply("mul", weight, cast(other, triangle.dtype))
 
-    return b.reduce("sum", b.shape, (triangle.rows,), term, accumulate=triangle.dtype, dtype=b.dtype)
+@dataclass(frozen=True)
+class _System:
+    """Rows of right sides and solutions are numbered as those of the lower triangle, and are the last but one dim; of X A = B all is transposed."""
+
+    b: Builder
+    triangle: _Triangle
+    left: bool
+
+    def solution(self, right: Value) -> Value:
+        rows, solved = self.triangle.rows, list[Value]()
+        rest, inverse = self._given(right), _inverse(self.b, self.triangle)
+        for first in range(0, rows, BLOCK):
+            count = min(BLOCK, rows - first)
+            solved.append(self._block(inverse, rest, first, count))
+            if first + count < rows:
+                rest = self._below(rest, solved[-1], first, count)
+        zero = literal(0, self.triangle.dtype)
+
+        def element(i: Point) -> Scalar:
+            row, column = (i[-2], i[-1]) if self.left else (i[-1], i[-2])
+            row = self.triangle.place(row)
+            found: Scalar = read(solved[-1], (*i[:-2], row - (len(solved) - 1) * BLOCK, column), zero)
+            for number, block in reversed([*enumerate(solved[:-1])]):
+                here = read(block, (*i[:-2], row - number * BLOCK, column), zero)
+                found = where(_below(row, (number + 1) * BLOCK), here, found)
+            return cast(found, self.b.dtype)
+
+        return self.b.compute(self.b.shape, element)
+
+    def _shape(self, rows: int) -> tuple[IndexLike, ...]:
+        return (*self.b.shape[:-2], rows, self.b.shape[-1] if self.left else self.b.shape[-2])
+
+    def _given(self, right: Value) -> Value:
+        """The right sides."""
+
+        def element(i: Point) -> Scalar:
+            row = self.triangle.place(i[-2])
+            point = (row, i[-1]) if self.left else (i[-1], row)
+            return cast(read(right, (*broadcast(right.shape[:-2], i[:-2]), *point)), self.triangle.dtype)
+
+        return self.b.compute(self._shape(self.triangle.rows), element, name=f"{self.b.name}_right")
+
+    def _block(self, inverse: Value, rest: Value, first: int, count: int) -> Value:
+        """The solution's rows of a block, where `rest` begins with it. What lies above the diagonal counts not, not even times infinity."""
+
+        def term(i: Point, r: Point) -> Scalar:
+            batch = broadcast(self.triangle.batch, i[:-2])
+            weight = read(inverse, (*batch, first // BLOCK, i[-2], r[0]))
+            product = apply("mul", weight, read(rest, (*i[:-2], r[0], i[-1])))
+            return where(apply("le", IndexValue(r[0]), IndexValue(i[-2])), product, literal(0, self.triangle.dtype))
+
+        name = f"{self.b.name}_rows_{first}"
+        return self.b.reduce("sum", self._shape(count), (count,), term, accumulate=self.triangle.dtype, name=name)
+
+    def _below(self, rest: Value, block: Value, first: int, count: int) -> Value:
+        """The right sides of the rows after a block without what its solution brings there."""
+        after, kind = first + count, self.triangle.dtype
+
+        def term(i: Point, r: Point) -> Scalar:
+            weight = self.triangle.at(broadcast(self.triangle.batch, i[:-2]), i[-2] + after, r[0] + first)
+            return apply("mul", weight, read(block, (*i[:-2], r[0], i[-1])))
+
+        shape, name = self._shape(self.triangle.rows - after), self.b.name
+        brought = self.b.reduce("sum", shape, (count,), term, accumulate=kind, name=f"{name}_by_{first}")
+
+        def element(i: Point) -> Scalar:
+            return apply("sub", read(rest, (*i[:-2], i[-2] + count, i[-1])), read(brought, i))
+
+        return self.b.compute(shape, element, name=f"{name}_without_{first}")
 
 
 def _inverse(b: Builder, triangle: _Triangle) -> Value:
-    """[*batch, 1, n, n] with n a power of two from `rows` on: the inverse, zero above its diagonal."""
-    blocks, half = 1 << (triangle.rows - 1).bit_length(), 1
+    """[*batch, blocks, n, n] with n a power of two up to `BLOCK`: the inverses of blocks on the diagonal, zero above theirs."""
+    most = min(BLOCK, 1 << (triangle.rows - 1).bit_length())
+    blocks, half = -(-triangle.rows // most) * most, 1
     found = b.compute(
         (*triangle.batch, blocks, 1, 1),
         lambda i: triangle.inverse_of_diagonal(i[:-3], i[-3]),
         name=f"{b.name}_diagonal",
     )
-    while blocks > 1:
+    while half < most:
         blocks //= 2
         found = _of_twice_the_size(b, triangle, found, blocks, half)
         half *= 2

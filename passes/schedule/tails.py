@@ -56,14 +56,15 @@ class Rounds:
 def best_tail(tuner: Tuner, fusion: Fusion, found: Found, below: float) -> tuple[Cutting, float, bool]:
     """How to cut off a group's tail (or not), the seconds that it then takes, and whether that is sure; see `best_parts`.
 
-    `found`: the group as one kernel. What one number of parts takes beyond what was expected of it, the others are expected to take too.
+    `found`: the group as one kernel. What one number of parts takes beyond what was expected of it, the others are expected to take too, by
+    their number: it is the merging of parts that takes more.
     """
     best, least, limited, further = WHOLE, GAIN * found.seconds, False, 0.0
     for expected, cutting in sorted(_offers(tuner, fusion, found), key=lambda offer: offer[0]):
-        if expected + further >= least:
+        if expected + further * cutting.parts >= least:
             continue
         pair = in_two(tuner, halves(tuner, fusion, cutting), found.launch, min(least, below))
-        further = max(further, pair.seconds - expected)
+        further = max(further, (pair.seconds - expected) / cutting.parts)
         limited = limited or (not pair.priced and pair.seconds < least)
         if pair.priced:
             best, least = cutting, pair.seconds

@@ -97,6 +97,25 @@ def test_right_models_agree(tmp_path: Path, model: str, inputs: str) -> None:
     assert found.inputs == ["example", "drawn"]
 
 
+OPEN_UNION = """
+class Masked(nn.Module):
+    def forward(self, q, k):
+        i, j = torch.arange(q.shape[0])[:, None], torch.arange(k.shape[0])
+        seen = ((j == i - 11) | ((j <= i + 7) & (j > i - 3))) & (j <= i)
+        return (q @ k.t()).masked_fill(~seen, torch.finfo(torch.float32).min).amax(-1)
+model = Masked()
+example_inputs = (torch.randn(5, 16), torch.randn(16, 16))
+dynamic_shapes = ({0: torch.export.Dim("r", min=2, max=4096)}, {0: torch.export.Dim("c", min=2, max=4096)})
+"""
+
+
+def test_what_a_union_of_masks_leaves_is_priced_at_open_sizes(tmp_path: Path) -> None:
+    """At the sizes of the example alone it is two intervals, of all that are possible it is one."""
+    found = compiled(tmp_path, OPEN_UNION)
+    assert found.verified is not None
+    assert found.verified.ok
+
+
 INDEXER = """
 class Indexer(nn.Module):
     def forward(self, q, k, v, scorers, keys, weights):

@@ -39,6 +39,9 @@ def _system(rows: int, left: bool, dtype: torch.dtype = torch.float32) -> tuple[
         (False, False, False, 7, torch.float64),
         (True, False, True, 6, torch.float32),
         (False, True, False, 1, torch.float32),
+        (True, True, False, 33, torch.float32),
+        (False, False, True, LARGEST, torch.float32),
+        (True, False, False, 50, torch.float64),
     ],
 )
 def test_values(upper: bool, left: bool, unit: bool, rows: int, dtype: torch.dtype) -> None:
@@ -49,6 +52,30 @@ def test_values(upper: bool, left: bool, unit: bool, rows: int, dtype: torch.dty
     expected = model(*(x.double() for x in given))
     error = (torch.from_numpy(found).double() - expected).abs().max() / expected.abs().max()
     assert error < 8 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("kind", ["twos", "normal"])
+def test_as_near_as_substitution_where_the_inverse_is_huge(kind: str) -> None:
+    """Solutions of ones, by inverses of up to 3^127: each row's residual is some roundings of what it adds up."""
+    a = (torch.ones(LARGEST, LARGEST) * -2 if kind == "twos" else torch.randn(LARGEST, LARGEST)).tril(-1)
+    x = (a.double().sum(-1) + 1).float()[:, None].expand(-1, 3).contiguous()
+    captured = capture(Solve(False, True, True), (a, x))
+    found = torch.from_numpy(evaluate(captured.module, captured.flatten_inputs((a, x)))[0]).double()
+    whole = a.double() + torch.eye(LARGEST)
+    residual = (whole @ found - x).abs() / (whole.abs() @ found.abs() + x.abs())
+    assert residual.max() < 32 * torch.finfo(torch.float32).eps
+    if kind == "twos":
+        assert (found == 1).all()
+
+
+def test_rows_before_an_infinity_do_not_hear_of_it() -> None:
+    a, x = _system(20, True)
+    x[:, 13] = torch.inf
+    captured = capture(Solve(False, True, True), (a, x))
+    (found,) = evaluate(captured.module, captured.flatten_inputs((a, x)))
+    expected = torch.linalg.solve_triangular(a, x, upper=False, unitriangular=True)
+    torch.testing.assert_close(torch.from_numpy(found)[:, :, :13], expected[:, :, :13])
+    assert not torch.from_numpy(found)[:, :, 13:].isfinite().any()
 
 
 def test_elements_that_a_triangle_does_not_have_are_not_read() -> None:

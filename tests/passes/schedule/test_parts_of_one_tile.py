@@ -29,13 +29,13 @@ def cross_entropy(tokens: int, words: int, width: int) -> Fusion:
     return fusion
 
 
-@pytest.mark.parametrize("tokens", [4096, 65536])
-def test_rows_are_read_once_for_each_tile_of_words(tokens: int) -> None:
+@pytest.mark.parametrize(("tokens", "share"), [(4096, 0.6), (65536, 0.97)])
+def test_rows_are_read_once_for_each_tile_of_words(tokens: int, share: float) -> None:
     """On a grid that its rows alone would not fill, and on one that they would."""
     tuner = Tuner(load_machine("h100_sxm"))
     fusion = cross_entropy(tokens, 32000, 4096)
     found, whole = tuner.tune(fusion), tuner.tune(fusion, split=False)
     assert found.cutting.parts == 125
-    assert found.seconds < 0.9 * whole.seconds
+    assert found.seconds < share * whole.seconds
     logits = 2.0 * tokens * 32000
     assert found.phases[0].tuned.details["dram_write_bytes"] < 0.05 * logits
