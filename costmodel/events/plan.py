@@ -12,6 +12,7 @@ from codesign.costmodel.events.cache import Panels, Reads, panels_of, reads, wri
 from codesign.costmodel.events.walk import Walk
 from codesign.costmodel.gpu.block import Part, block_work, parts_of_block
 from codesign.costmodel.gpu.chains import (
+    ChainBlock,
     chain_block,
     further_launches,
     helper_seconds,
@@ -19,13 +20,14 @@ from codesign.costmodel.gpu.chains import (
     meeting_seconds,
 )
 from codesign.costmodel.gpu.energy import power_seconds, work_joules
-from codesign.costmodel.gpu.geometry import geometry, port_bytes_per_clock, wide_of
+from codesign.costmodel.gpu.geometry import Array, Geometry, geometry, port_bytes_per_clock, wide_of
 from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy, reasons
 from codesign.costmodel.gpu.parameters import Parameters, load_calibration
 from codesign.costmodel.gpu.paths import late_seconds
 from codesign.costmodel.gpu.timing import in_flight_bytes, shared_effort, stages_consumed
 from codesign.costmodel.gpu.traffic import Traffic, box_of, side_by_side, traffic
+from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.roofline import roofline_bounds
 from codesign.costmodel.summary import KernelSummary
@@ -113,6 +115,30 @@ def _refuse_what_does_not_fit(kernel: KernelSummary, machine: Machine, found: Oc
         raise ScheduleError(message, hint="smaller tiles or fewer stages")
 
 
+def _chained(
+    kernel: KernelSummary,
+    machine: Machine,
+    g: Geometry,
+    w: Work,
+    chip: Chip,
+    p: Parameters,
+    columns: Mapping[str, float],
+    values: Mapping[str, float],
+    idle: float,
+    missed: float,
+    underway: Array,
+) -> tuple[ChainBlock, float]:
+    """A block of a chain of products, and the seconds until its parts are summed."""
+    latencies = {"l2_latency": chip.l2_latency, "dram_latency": chip.dram_latency}
+    chain = chain_block(w, columns, values, p, missed=missed, in_flight_bytes=underway, clock=chip.clock, **latencies)
+    met = meeting_seconds(
+        kernel, g, w, columns, idle, p,
+        dram_bandwidth=chip.read_bandwidth, l2_bandwidth=chip.l2_bandwidth, cache_bytes=chip.cache_bytes,
+        port=port_bytes_per_clock(machine) * chip.clock, **latencies,
+    )  # fmt: skip
+    return chain, float(met)
+
+
 def plan_columns(
     kernel: KernelSummary,
     machine: Machine,
@@ -149,16 +175,8 @@ def plan_columns(
     chain, meeting = None, None
     if kernel.chained > 1:
         underway = in_flight_bytes(w, columns, found.threads, pipeline - stages_consumed(w, wide_of(machine)))
-        latencies = {"l2_latency": chip.l2_latency, "dram_latency": chip.dram_latency}
-        chain = chain_block(
-            w, columns, values, p, missed=missed, in_flight_bytes=underway, clock=chip.clock, **latencies
-        )
-        met = meeting_seconds(
-            kernel, g, w, columns, idle, p,
-            dram_bandwidth=chip.read_bandwidth, l2_bandwidth=chip.l2_bandwidth, cache_bytes=chip.cache_bytes,
-            port=port_bytes_per_clock(machine) * chip.clock, **latencies,
-        )  # fmt: skip
-        meeting = float(met) + float(walk.blocks * idle / (chip.sms * resident) * chain.begin)
+        chain, met = _chained(kernel, machine, g, w, chip, p, columns, values, idle, missed, underway)
+        meeting = met + float(walk.blocks * idle / (chip.sms * resident) * chain.begin)
     later = p.helper_seconds * float(further_launches(g, columns, idle))
     effort = 0.0
     if kernel.chained == 1:

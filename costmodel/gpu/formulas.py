@@ -62,12 +62,7 @@ def formulas(
             "further_launches": _number(parts.further_launches),
             "further_launch_seconds": p.helper_seconds,
         },
-        "fill": {
-            "rounds": rounds,
-            "dram_latency_seconds": latency,
-            "latencies_each": p.fill_latency,
-            "last_block_seconds": float(late_seconds(grid, p, latency)) if kernel.chained == 1 else 0.0,
-        },
+        "fill": _fill(kernel, grid, rounds, latency, p),
         "tensor": {"useful_operations": kernel_flops(kernel, sizes), **_tensor(machine, found)},
         "vector": {
             "vector_operations": grid * _number(w.vector + w.ieee),
@@ -118,6 +113,15 @@ def formulas(
     }
     alone = {name: _number(seconds) for name, seconds in found.resources.items()}
     return {name: Formula(entry, alone.get(name)) for name, entry in values.items()}, _grid_facts(found, grid, sms)
+
+
+def _fill(kernel: KernelSummary, grid: float, rounds: float, latency: float, p: Parameters) -> dict[str, float]:
+    return {
+        "rounds": rounds,
+        "dram_latency_seconds": latency,
+        "latencies_each": p.fill_latency,
+        "last_block_seconds": float(late_seconds(grid, p, latency)) if kernel.chained == 1 else 0.0,
+    }
 
 
 def _grid_facts(found: Estimate, grid: float, sms: float) -> dict[str, float]:
