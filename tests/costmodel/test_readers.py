@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from codesign.costmodel import workloads
 from codesign.costmodel.allowed import allowed
 from codesign.costmodel.external import external_seconds
+from codesign.costmodel.gpu.model import GpuTileModel
 from codesign.costmodel.launches import launch_seconds
 from codesign.costmodel.machine import MACHINE_FOLDER, Machine, figures_of, load_machine
 from codesign.costmodel.models import cost_model_for
@@ -42,7 +45,10 @@ TILES = {"m": 128, "n": 128, "k": 32, "t": 1, "h": 8, "d": 32, "x": 16, "y": 16}
 
 
 def _answers(machine: Machine) -> Iterator[float]:
-    """What the models say of some kernels: seconds, joules, and why not."""
+    """What the models say of some kernels, of this compiler and of a library (which alone has products of a CDNA 3's own 8-bit floats):
+    seconds, joules, and why not."""
+    model = cost_model_for(machine)
+    models = [model, replace(model, compiled=False)] if isinstance(model, GpuTileModel) else [model]
     products = ("bf16", "f16", "f32", "i8", "f8e4m3", "f8e5m2", *(["f64"] if machine.kind == "gpu" else []))
     kernels = [*map(workloads.gemm, products), workloads.rms_norm(), workloads.softmax(), workloads.gelu()]
     few, many = (Schedule(TILES, pipeline=stages, extras={"warps": 8}) for stages in (1, 3))
@@ -50,10 +56,10 @@ def _answers(machine: Machine) -> Iterator[float]:
     deep = Schedule({**TILES, "m": 256, "n": 256}, pipeline=4, extras={"warps": 16})
     full = Schedule(TILES, pipeline=2, extras={"warps": 32})
     small = Schedule(dict.fromkeys(TILES, 16), pipeline=1, extras={"warps": 1})
-    for kernel in kernels:
+    for each, kernel in product(models, kernels):
         try:
             batch = ScheduleBatch.of([few, many, wide, deep, full, small])
-            cost = cost_model_for(machine).predict(kernel, machine, batch, dict.fromkeys(kernel.symbols, 2048))
+            cost = each.predict(kernel, machine, batch, dict.fromkeys(kernel.symbols, 2048))
         except CodesignError:
             yield -1.0
             continue
