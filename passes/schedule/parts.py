@@ -44,7 +44,7 @@ def best_cutting(tuner: Tuner, fusion: Fusion, found: Found, below: float = math
     for number in _of_one_tile(fusion):
         pair = priced.into(number, min(seconds, below))
         limited = limited or (not pair.priced and pair.seconds < seconds)
-        if pair.priced:
+        if pair.priced and pair.seconds < seconds:  # it may have been priced before what is best was known
             best, seconds = Cutting(number), pair.seconds
     strips, taken, whole = best_strips(tuner, fusion, found, seconds, below)
     if strips != WHOLE:

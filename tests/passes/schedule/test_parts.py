@@ -10,7 +10,7 @@ from codesign.costmodel.machine import load_machine
 from codesign.ir.dtypes import F16
 from codesign.ir.tensor import Fusion
 from codesign.passes.schedule import parts, phases
-from codesign.passes.schedule.found import Form, search
+from codesign.passes.schedule.found import Form, Found, search
 from codesign.passes.schedule.tuner import Tuner, tune
 from codesign.passes.tiling.cutting import Cutting
 from tests.passes.tiling import groups
@@ -88,3 +88,17 @@ def test_more_parts_take_at_the_least_what_fewer_do() -> None:
     bounded = phases.in_two(tuner, phases.halves(tuner, fusion, Cutting(64)), launch, few.seconds, [few])
     assert not bounded.priced
     assert bounded.seconds >= few.seconds
+
+
+def test_parts_priced_before_the_best_were_known_are_not_taken_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of one tile may be a number that the climb has priced on its way to a better one."""
+    tuner = Tuner(load_machine("h100_sxm"))
+    fusion = groups.gemm(256, 256, 1 << 17, F16)
+    found = tuner._search(tuner.form(fusion))
+    assert isinstance(found, Found)
+    priced = parts.Split(tuner, fusion, found)
+    best, seconds, _ = parts.best_parts(tuner, fusion, found, priced=priced)
+    slower = [number for number, pair in priced.known.items() if pair.priced and pair.seconds > seconds]
+    assert slower
+    monkeypatch.setattr(parts, "_of_one_tile", lambda _: slower)
+    assert parts.best_cutting(tuner, fusion, found)[:2] == (Cutting(best), seconds)
