@@ -12,6 +12,7 @@ from codesign.frontend import capture
 from codesign.frontend.draws import drawn_alike
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.tensor import Random
+from tests.frontend.attention_calls import KINDS, attention_call
 from tests.frontend.checks import Of, assert_close, assert_wellformed, run
 
 CPU_FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
@@ -33,29 +34,11 @@ def check_drawn(
     return captured
 
 
-KINDS = ("none", "causal", "bool", "empty", "float", "shared", "three dims")
-
-
 @pytest.mark.parametrize(("kind", "p"), [*((kind, 0.4) for kind in KINDS), ("empty", 0.1), ("empty", 1.0)])
 def test_attention_drops_weights(kind: str, p: float) -> None:
-    q, k, v = torch.randn(2, 4, 5, 8), torch.randn(2, 4, 7, 8), torch.randn(2, 4, 7, 6)
-    options: dict[str, Any] = {"dropout_p": p}
-    extra: list[Tensor] = []
-    if kind == "causal":
-        options["is_causal"] = True
-    elif kind in ("bool", "empty"):
-        mask = torch.rand(2, 1, 5, 7) > 0.4
-        if kind == "empty":
-            mask[0, 0, 2] = False
-        extra.append(mask)
-    elif kind == "float":
-        extra.append(torch.randn(5, 7))
-    elif kind == "shared":
-        k, v = k[:, :2].contiguous(), v[:, :2].contiguous()
-        options["enable_gqa"] = True
-    elif kind == "three dims":
-        q, k, v = q[0], k[0], v[0]
-    captured = check_drawn(lambda *t: F.scaled_dot_product_attention(*t, **options), q, k, v, *extra)
+    inputs, options = attention_call(kind)
+    options["dropout_p"] = p
+    captured = check_drawn(lambda *t: F.scaled_dot_product_attention(*t, **options), *inputs)
     assert len(draws(captured)) == (p < 1)
 
 

@@ -15,6 +15,7 @@ from codesign.frontend.lowering.registry import RULES
 from codesign.ir.core import tensor_type
 from codesign.ir.dtypes import F32
 from codesign.ir.tensor import Compute
+from tests.frontend.attention_calls import KINDS, attention_call
 from tests.frontend.checks import check
 
 
@@ -66,26 +67,10 @@ def test_nan_goes_through_extremes() -> None:
     check(Of(lambda t: (t.relu(), t.clamp(0, 1), t.amax(1), t.max(1), t.argmax(1), t.cummax(1), t.sort(1))), x)
 
 
-@pytest.mark.parametrize("kind", ["none", "causal", "bool", "float", "empty", "shared", "scale"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_attention(kind: str) -> None:
-    q, k, v = torch.randn(2, 4, 5, 8), torch.randn(2, 4, 7, 8), torch.randn(2, 4, 7, 6)
-    options: dict[str, Any] = {}
-    extra: list[torch.Tensor] = []
-    if kind == "causal":
-        options["is_causal"] = True
-    elif kind in ("bool", "empty"):
-        mask = torch.rand(2, 1, 5, 7) > 0.4
-        if kind == "empty":
-            mask[0, 0, 2] = False  # torch gives 0 for a row that sees nothing
-        extra.append(mask)
-    elif kind == "float":
-        extra.append(torch.randn(5, 7))
-    elif kind == "shared":
-        k, v = k[:, :2].contiguous(), v[:, :2].contiguous()
-        options["enable_gqa"] = True
-    elif kind == "scale":
-        options["scale"] = 0.3
-    check(Of(lambda *t: F.scaled_dot_product_attention(*t, **options)), q, k, v, *extra)
+    inputs, options = attention_call(kind)
+    check(Of(lambda *t: F.scaled_dot_product_attention(*t, **options)), *inputs)
 
 
 @pytest.mark.parametrize(
