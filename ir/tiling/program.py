@@ -6,6 +6,7 @@ Reductions and stores that go along the same looped dims and do not depend on ea
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from codesign.ir.core import Block, Value
 from codesign.ir.errors import ScheduleError
@@ -30,6 +31,24 @@ Output = tuple[Value, tuple[Index, ...]]
 
 _WITHIN_ITSELF = 3
 """Loops along one dim that may lie in each other (sums by rows of sums by columns of ...): steps, and the text, grow as the power."""
+
+
+@dataclass(frozen=True)
+class _Nest:
+    """What the loops along one dim are made for."""
+
+    scope: Scope
+    """Where they lie."""
+    plan: DimPlan
+    inner: tuple[str, ...]
+    """Dims looped within."""
+    tasks: list[Task]
+    carried: list[list[Value]]
+    """Per task, the values before the loops that each step replaces."""
+
+
+_Loop = tuple[Steps, str, Block]
+"""Its steps, its variable, and what a step does."""
 
 
 class Program(Values):
@@ -145,7 +164,7 @@ class Program(Values):
                 hint=f"reduce.{plan.name}=resident",
             )
         location = merge(task.compute.location for task in tasks)
-        for steps, variable, body in self._stretches(scope, plan, loops[1:], tasks, carried):
+        for steps, variable, body in self._stretches(_Nest(scope, plan, loops[1:], tasks, carried)):
             initial = [value for values in carried for value in values]
             depth = self.domain.depth
             op = For(variable, steps.lower, steps.upper, plan.size, initial, body, pipeline=depth, location=location)
@@ -154,91 +173,57 @@ class Program(Values):
             carried = [[next(results) for _ in values] for values in carried]
         return carried
 
-    def _stretches(
-        self, scope: Scope, plan: DimPlan, inner: tuple[str, ...], tasks: list[Task], carried: list[list[Value]]
-    ) -> list[tuple[Steps, str, Block]]:
+    def _stretches(self, nest: _Nest) -> list[_Loop]:
         """The loops along a dim, one after the other: of an innermost one, the steps in which masks leave everything are apart where that spares
         work of every lane."""
+        plan = nest.plan
         cut = plan.remainder or plan.name in self.domain.reach
         steps = in_stretches(self.domain, plan) if cut else {}
         if "first" not in steps:
-            return self._around_whole(scope, plan, inner, tasks, carried, steps, loop_bounds(self.domain, plan))
-        first = self._loop(scope, plan, inner, tasks, carried, steps["first"])
-        return [first, *self._around_whole(scope, plan, inner, tasks, carried, steps, steps["rest"])]
+            return self._around_whole(nest, steps, loop_bounds(self.domain, plan))
+        return [self._loop(nest, steps["first"]), *self._around_whole(nest, steps, steps["rest"])]
 
-    def _around_whole(
-        self,
-        scope: Scope,
-        plan: DimPlan,
-        inner: tuple[str, ...],
-        tasks: list[Task],
-        carried: list[list[Value]],
-        steps: Mapping[Stretch, Steps],
-        every: Steps,
-    ) -> list[tuple[Steps, str, Block]]:
+    def _around_whole(self, nest: _Nest, steps: Mapping[Stretch, Steps], every: Steps) -> list[_Loop]:
         """Loops along one interval: several where some of the steps are apart, else one that makes `every` one."""
-        found = [] if inner else around_whole(steps)
+        found = [] if nest.inner else around_whole(steps)
         if not found:
-            return [self._loop(scope, plan, inner, tasks, carried, every)]
-        variable = self.domain.variable(plan.name, f"k{plan.name}")
-        known = Filled.of(plan.name, reach_of(self.domain, plan), self.point_bounds, self.members, scope.filled)
-        whole = self._body(scope, variable, plan, inner, tasks, carried, known)
-        if known.used or (known.spared and any(isinstance(op, Dot) for op in whole.walk())):
-            return [self._stretch(scope, one, variable, whole, plan, tasks, carried) for one in found]
-        return [self._loop(scope, plan, inner, tasks, carried, every, variable)]
+            return [self._loop(nest, every)]
+        variable = self._variable(nest)
+        known = Filled.of(
+            nest.plan.name, reach_of(self.domain, nest.plan), self.point_bounds, self.members, nest.scope.filled
+        )
+        whole = self._body(nest, variable, known)
+        if not known.used and not (known.spared and any(isinstance(op, Dot) for op in whole.walk())):
+            return [self._loop(nest, every, variable)]
+        loops: list[_Loop] = []
+        for one in found:
+            if one.stretch == "whole":
+                self.domain.stretches[variable] = one.stretch
+                loops.append((one, variable, whole))
+            else:
+                loops.append(self._loop(nest, one))
+        return loops
 
-    def _loop(
-        self,
-        scope: Scope,
-        plan: DimPlan,
-        inner: tuple[str, ...],
-        tasks: list[Task],
-        carried: list[list[Value]],
-        steps: Steps,
-        variable: str = "",
-    ) -> tuple[Steps, str, Block]:
+    def _loop(self, nest: _Nest, steps: Steps, variable: str = "") -> _Loop:
         """One loop whose steps are all alike."""
-        variable = variable or self.domain.variable(plan.name, f"k{plan.name}")
+        variable = variable or self._variable(nest)
         if steps.stretch is not None:
             self.domain.stretches[variable] = steps.stretch
-        return steps, variable, self._body(scope, variable, plan, inner, tasks, carried)
+        return steps, variable, self._body(nest, variable, nest.scope.filled)
 
-    def _stretch(
-        self,
-        scope: Scope,
-        steps: Steps,
-        variable: str,
-        whole: Block,
-        plan: DimPlan,
-        tasks: list[Task],
-        carried: list[list[Value]],
-    ) -> tuple[Steps, str, Block]:
-        """One of several loops along a dim."""
-        assert steps.stretch is not None
-        if steps.stretch != "whole":
-            variable = self.domain.variable(plan.name, f"k{plan.name}")
-            whole = self._body(scope, variable, plan, (), tasks, carried)
-        self.domain.stretches[variable] = steps.stretch
-        return steps, variable, whole
+    def _variable(self, nest: _Nest) -> str:
+        return self.domain.variable(nest.plan.name, f"k{nest.plan.name}")
 
-    def _body(
-        self,
-        scope: Scope,
-        variable: str,
-        plan: DimPlan,
-        inner: tuple[str, ...],
-        tasks: list[Task],
-        carried: list[list[Value]],
-        filled: Filled | None = None,
-    ) -> Block:
+    def _body(self, nest: _Nest, variable: str, filled: Filled | None) -> Block:
         """The steps of a loop."""
-        args = [[Value(value.type, value.name) for value in values] for values in carried]
-        around = Scope(scope, plan.name, {**scope.loops, plan.name: variable}, filled=filled or scope.filled)
-        condition = None if inner else self._condition(plan, tasks)
+        args = [[Value(value.type, value.name) for value in values] for values in nest.carried]
+        scope, name = nest.scope, nest.plan.name
+        around = Scope(scope, name, {**scope.loops, name: variable}, filled=filled)
+        condition = None if nest.inner else self._condition(nest.plan, nest.tasks)
         if condition is None:
-            last = self._nest(around, inner, tasks, args)
+            last = self._nest(around, nest.inner, nest.tasks, args)
         else:
-            last = self._where(condition, around, tasks, args)
+            last = self._where(condition, around, nest.tasks, args)
         return Block((v for values in args for v in values), around.ops, (v for values in last for v in values))
 
     def _condition(self, plan: DimPlan, tasks: list[Task]) -> Scalar | None:
