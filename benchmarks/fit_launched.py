@@ -97,7 +97,7 @@ def main(path: str) -> None:
         ]  # weigh the same
         low, high = np.quantile(np.exp(-np.concatenate(each)), [TAIL, 1 - TAIL])
         print(
-            f"{machine} {kind}: {len(ratio)} rows, MAPE {np.abs(1 / ratio - 1).mean():.1%}, interval [{low:.3g}, {high:.3g}]"
+            f"{machine} {kind}: {len(ratio)} rows, MAPE {np.abs(1 / ratio - 1).mean():.1%}, interval [{low:.4g}, {high:.4g}]"
         )
     out = [e[site % 5 == 0] for _, found, e, site in table.errors(table.fit(0)) if found.family]
     print(f"sites left out: MAPE {np.abs(np.expm1(np.concatenate(out))).mean():.1%}")
