@@ -127,13 +127,13 @@ def page_at(path: Path | None) -> None:
     """See, before the work that it is to show, that a page can be drawn and written there; CodesignError otherwise."""
     if path is not None:
         need("lab", "jinja2", "matplotlib")
-        file_at(path)
+        file_at(path, "--report")
 
 
-def file_at(path: Path | None) -> None:
-    """See, before the work that it is to hold, that a file can be written there; CodesignError otherwise."""
+def file_at(path: Path | None, option: str = "-o") -> None:
+    """See, before the work that it is to hold, that a file can be written there; CodesignError names the option that says where."""
     if path is not None:
-        output_directory(path.parent)
+        output_directory(path.parent, option)
         if path.is_dir():
             raise CodesignError("a folder, where a file is to be written", place=str(path))
 
@@ -179,8 +179,8 @@ def print_json(document: Any) -> None:
     sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
-def output_directory(path: Path | None) -> Path | None:
-    """Make the directory and see that it can be written; CodesignError otherwise."""
+def output_directory(path: Path | None, option: str = "-o") -> Path | None:
+    """Make the directory and see that it can be written; CodesignError names the option that says where."""
     if path is None:
         return None
     try:
@@ -192,7 +192,7 @@ def output_directory(path: Path | None) -> Path | None:
         raise CodesignError(
             f"the output directory can't be written: {error.strerror}",
             place=str(path),
-            hint="choose another with -o",
+            hint=f"choose another with {option}",
         ) from error
     return path
 

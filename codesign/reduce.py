@@ -43,9 +43,13 @@ def _reduce(
     how = _predicate(predicate) if predicate is not None else breaks(passes or "", target, seed)
     folder = command.output_directory(output)
     module = _module(file)
+    otherwise = f"{file}: --predicate {predicate} does not hold of it"
+    if passes is not None:
+        same = f"what it leaves is valid, and results on random inputs (--seed {seed}) are the same"
+        otherwise = f"{file}: --passes {passes} breaks nothing: {same}"
     with command.progress(not as_json) as steps:
         steps.step("reducing")
-        found = reduce_module(module, lambda candidate: bool(how(candidate)))
+        found = reduce_module(module, lambda candidate: bool(how(candidate)), otherwise=otherwise)
         why = how(found.module)
     text = print_module(found.module)
     written = str(command.write_text(folder / "reduced.tile", text)) if folder else None
@@ -62,22 +66,27 @@ def _reduce(
 
 def breaks(passes: str, target: str, seed: int) -> Callable[[Module], str]:
     """How a pipeline fails on a module, in a sentence, in the way that it fails on the first one asked about: by the same kind of error, or by
-    wrong results; empty where it does not."""
+    wrong results; empty where it does not. CodesignError where the first can't be run before the passes."""
     from codesign.costmodel.machine import load_machine
     from codesign.passes import Context, PassManager, parse_pipeline
     from codesign.passes.observers import Equivalence, Verifier, example_sizes
 
     pipeline, machine = parse_pipeline(passes), load_machine(target)
     kinds: list[str] = []
+    started = False
 
     def failure(module: Module) -> tuple[str, str] | None:
         """The kind of it and a sentence."""
         context = Context(machine, sizes=example_sizes(module))
         reference = Equivalence(seed)
+        nonlocal started
         try:
             reference.start(module)
-        except Exception:  # what can't be run before the passes says nothing about them
+        except Exception as error:  # what can't be run before the passes says nothing about them
+            if not started:
+                raise failed("running it before the passes", error) from error
             return None
+        started = True
         try:
             left = PassManager(pipeline).run(module, context)
             Verifier().check(left)

@@ -79,7 +79,7 @@ def _whatif(
     command.page_at(report)
     many = fusion or sweep or pareto or sobol or jobs > 1 or engine is Engine.ray
     kept = database or (Path(f"{model.stem}.whatif.db") if many else None)
-    _need(database=kept is not None, ray=engine is Engine.ray, optuna=bool(pareto))
+    _need(database=kept, ray=engine is Engine.ray, optuna=bool(pareto))
     from codesign.lab.machines.ask import Questions
 
     asked = Questions(
@@ -89,7 +89,7 @@ def _whatif(
         fused=fusion,
         swept=Questions.ranges(sweep, machine),
         searched=Questions.ranges(pareto, machine),
-        prices=_prices(price or []),
+        prices=_prices(price or [], machine),
         trials=trials,
         samples=_power_of_two(sobol),
         chosen=chosen,
@@ -114,10 +114,13 @@ def _power_of_two(sobol: int | None) -> int | None:
     return sobol
 
 
-def _need(*, database: bool, ray: bool, optuna: bool) -> None:
-    """Extras that what was asked for takes."""
-    if database:
+def _need(*, database: Path | None, ray: bool, optuna: bool) -> None:
+    """Extras that what was asked for takes, and a place for the database."""
+    if database is not None:
         command.need("lab", "sqlalchemy")
+        from codesign.lab.database import usable
+
+        usable(database)
     if ray:
         command.need("ray", "ray")
     if optuna:
@@ -150,10 +153,13 @@ def _answered(
             return answer(workers, asked, steps)
 
 
-def _prices(given: list[str]) -> dict[str, float]:
+def _prices(given: list[str], machine: Machine) -> dict[str, float]:
+    from codesign.lab.machines.variants import changer
+
     weights = {}
     for text in given:
         figure, equals, value = text.partition("=")
+        changer(machine, figure)  # which says what is wrong with it
         try:
             weights[figure] = float(value if equals else "")
         except ValueError:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
 from codesign.costmodel.allowed import allowed
+from codesign.costmodel.faults import fault
 from codesign.costmodel.figure import Count, Data, Figure, Flag, Number
 from codesign.costmodel.levels import Level
 from codesign.costmodel.readers import unread
@@ -300,11 +301,7 @@ def _validated(data: dict[str, Any], origin: str) -> Machine:
     try:
         machine = Machine.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"]).lstrip(".")
-        message = first["msg"].removeprefix("Value error, ")
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise MachineError(f"{origin}: {path + ': ' if path else ''}{message}{more}") from None
+        raise MachineError(f"{origin}: {fault(error, Machine, data)}") from None
     machine._origin = origin
     return machine
 
@@ -371,9 +368,8 @@ def _of_the_shipped(name: str) -> Machine:
 def _made(path: Path, origin: str, text: str, calibration: str | None) -> Machine:
     """The machine of a file's text and of the text of the calibration that it names."""
     data = _parsed(path, text)
-    if calibration is not None:
-        data["calibration"] = json.loads(calibration)
-    return _validated(data, origin)
+    fitted = {} if calibration is None else {"calibration": json.loads(calibration)}
+    return _validated({**data, **fitted}, origin)
 
 
 def _text_of(path: Path) -> str:
@@ -385,7 +381,8 @@ def _text_of(path: Path) -> str:
         raise MachineError(f"{path}: cannot be read: {error}") from None
 
 
-def _parsed(path: Path, text: str) -> dict[str, Any]:
+@lru_cache(maxsize=32)
+def _parsed(path: Path, text: str) -> Mapping[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

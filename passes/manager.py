@@ -141,7 +141,10 @@ def parse_pipeline(text: str) -> list[Pass]:
                     raise PipelineError(
                         f"option {key!r} needs a value", column=place, hint=f"write {name}{{{key}=value}}"
                     )
-                options[key.replace("-", "_")] = (tokens[at + 2][0].strip('"'), place)
+                value, value_at = tokens[at + 2]
+                if not value or value in "{}=,":
+                    raise PipelineError(f"option {key!r} needs a value, not {value!r}", column=value_at)
+                options[key.replace("-", "_")] = (value.strip('"'), place)
                 at += 3
                 if tokens[at][0] == ",":
                     at += 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from codesign.costmodel.faults import fault
 from codesign.ir.errors import CodesignError
 
 POINTS = 40
@@ -51,9 +52,7 @@ def read_leaderboard(path: Path) -> Leaderboard:
     try:
         return Leaderboard.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise CodesignError(f"no leaderboard: {where}: {first['msg']}", place=str(path)) from None
+        raise CodesignError(f"no leaderboard: {fault(error, Leaderboard)}", place=str(path)) from None
     except OSError as error:
         raise CodesignError(f"can't be read: {error.strerror}", place=str(path)) from None
 

@@ -15,7 +15,7 @@ from codesign.command import Steps, need
 from codesign.ir.errors import CodesignError
 from codesign.lab.arena import Arena, compete
 from codesign.lab.crew import crew
-from codesign.lab.database import Database, Run, Stretch
+from codesign.lab.database import Database, Run, Stretch, usable
 from codesign.lab.engine import Done, Record, Study
 from codesign.lab.kernels import problems
 from codesign.lab.plan import PolicyPlan, StudyPlan
@@ -132,16 +132,20 @@ def identity(policy: PolicyPlan) -> list[Any]:
     return facts
 
 
-def open_study(
-    plan: StudyPlan, database: Database, steps: Steps | None = None, *, made: Sequence[Problem] | None = None
-) -> Study:
-    """Make the problems (unless they are `made`) and enter all runs; CodesignError when a policy can't be made or a problem has no schedule
-    that fits."""
+def checked(plan: StudyPlan, steps: Steps | None = None) -> list[Problem]:
+    """The problems of a plan; CodesignError when a policy can't be made or a problem has no schedule that fits."""
     for policy in plan.policies:
         make_policy(policy.policy, policy.options)
     for fusion in plan.fusions:
         policy_named(fusion)
-    contest = Contest(plan, problems(plan, steps) if made is None else made)
+    return problems(plan, steps)
+
+
+def open_study(
+    plan: StudyPlan, database: Database, steps: Steps | None = None, *, made: Sequence[Problem] | None = None
+) -> Study:
+    """Make the problems (unless they are `made`) and enter all runs."""
+    contest = Contest(plan, checked(plan, steps) if made is None else made)
     described = [
         {"key": p.key, "name": p.name, "machine": p.machine, "description": p.describe()}
         for p in contest.problems.values()
@@ -165,9 +169,11 @@ def run_study(
     """
     if ray:
         need("ray", "ray")
-    database = Database(path)
+    usable(path)
     steps = steps or Steps(None)
-    study = open_study(plan, database, steps)
+    made = checked(plan, steps)
+    database = Database(path)
+    study = open_study(plan, database, steps, made=made)
     with crew(study, jobs=jobs, ray=ray, address=address) as hands:
         done, total = database.progress(plan.name)
         hands.work(steps.each(f"study {plan.name}", total, done))

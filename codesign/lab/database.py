@@ -19,9 +19,11 @@ from urllib.parse import quote
 
 import numpy as np
 import sqlalchemy as sa
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy.dialects.sqlite import insert
 
+from codesign.command import file_at
+from codesign.costmodel.faults import fault
 from codesign.ir.errors import CodesignError
 from codesign.lab.prices import Prices
 from codesign.lab.problem import Floats
@@ -147,17 +149,33 @@ class Database:
         sa.event.listen(self.engine, "connect", _connect)
         sa.event.listen(self.engine, "begin", _begin_reading if read_only else _begin)
         with self._errors():
-            if read_only:
-                known = set(sa.inspect(self.engine).get_table_names())
-                if not known >= set(_tables.tables):
-                    raise CodesignError("not a database of studies", place=str(path))
-            else:
+            if not read_only:
                 path.parent.mkdir(parents=True, exist_ok=True)
+            self._see_whose(empty=not read_only)
+            if not read_only:
                 with self.engine.connect() as base:
                     base.exec_driver_sql("COMMIT")
                     base.exec_driver_sql("PRAGMA journal_mode=WAL")
                 with self.engine.begin() as base:
                     _tables.create_all(base)
+
+    def _see_whose(self, *, empty: bool) -> None:
+        """CodesignError where the file has other tables than studies have, or other columns; `empty`: whether it may have none yet."""
+        seen = sa.inspect(self.engine)
+        known = set(seen.get_table_names())
+        if not known and empty:
+            return
+        if not known & set(_tables.tables):
+            raise CodesignError("not a database of studies", place=str(self.path))
+        columns = {name: {str(column["name"]) for column in seen.get_columns(name)} for name in known}
+        for table in _tables.sorted_tables:
+            for column in table.columns:
+                if column.name not in columns.get(table.name, ()):
+                    raise CodesignError(
+                        f"not a database of studies of this version: {table.name} without {column.name}",
+                        place=str(self.path),
+                        hint="the version that wrote it reads it; name another with --database",
+                    )
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -165,7 +183,13 @@ class Database:
             yield
         except (sa.exc.DatabaseError, ValueError, OSError) as error:
             cause = str(getattr(error, "orig", error)).splitlines()[0][:120]
-            raise CodesignError(f"database: {cause}", place=str(self.path)) from error
+            left = self._read_only and self.path.with_name(f"{self.path.name}-wal").exists()
+            hint = (
+                "a process writes it, or was killed: where its folder can't be written, copy it together with its -wal file"
+                if left
+                else None
+            )
+            raise CodesignError(f"database: {cause}", place=str(self.path), hint=hint) from error
 
     # -- what there is to do -------------------------------------------------------------------------------------------
     def enter(
@@ -198,7 +222,7 @@ class Database:
                     continue
                 change = {"state": "running", "owner": self.owner, "heard": time.time()}
                 base.execute(sa.update(RUNS).where(RUNS.c.key == row["key"]).values(change))
-                return replace(_run(row), description=_Description.model_validate(row["description"]).model_dump())
+                return replace(_run(row), description=_read(_Description, row["description"]))
         return None
 
     def add(self, run: str, stretches: Sequence[Stretch]) -> None:
@@ -247,7 +271,7 @@ class Database:
                     made = make()
                     base.execute(sa.update(PROBLEMS).where(PROBLEMS.c.key == problem).values(prices=made.encoded()))
                     return made
-        return None if found is None else Prices.decoded(found)
+        return None if found is None else Prices.decoded(found, str(self.path))
 
     # -- what was done -------------------------------------------------------------------------------------------------
     def studies(self) -> dict[str, Mapping[str, Any]]:
@@ -260,7 +284,7 @@ class Database:
         with self._errors(), self.engine.connect() as base:
             used = sa.select(RUNS.c.problem).join(MEMBERS, MEMBERS.c.run == RUNS.c.key).where(MEMBERS.c.study == study)
             rows = base.execute(sa.select(PROBLEMS.c.key, PROBLEMS.c.description).where(PROBLEMS.c.key.in_(used)))
-            return {str(row.key): _Description.model_validate(row.description).model_dump() for row in rows}
+            return {str(row.key): _read(_Description, row.description) for row in rows}
 
     def runs(self, study: str) -> list[Run]:
         """The runs of a study, in a fixed order."""
@@ -311,6 +335,13 @@ class Database:
         self.engine.dispose()
 
 
+def usable(path: Path) -> None:
+    """See, before the work that it is to hold, that there can be a database; CodesignError otherwise."""
+    file_at(path, "--database")
+    if path.exists():
+        Database(path).close()
+
+
 def _add_runs(base: sa.Connection, study: str, problems: Sequence[Mapping[str, Any]], runs: Sequence[Run]) -> None:
     if problems:
         base.execute(insert(PROBLEMS).on_conflict_do_nothing(), [dict(problem) for problem in problems])
@@ -337,8 +368,16 @@ def _begin_reading(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN")
 
 
+def _read(kind: type[BaseModel], data: Any) -> dict[str, Any]:
+    """Data of a file as it must be; ValueError says what is wrong with it."""
+    try:
+        return kind.model_validate(data).model_dump()
+    except ValidationError as error:
+        raise ValueError(f"a row is wrong: {fault(error, kind, data)}") from None
+
+
 def _run(row: Mapping[Any, Any]) -> Run:
-    result = None if row["result"] is None else _Result.model_validate(row["result"]).model_dump()
+    result = None if row["result"] is None else _read(_Result, row["result"])
     return Run(
         str(row["key"]), str(row["problem"]), str(row["policy"]), str(row["budget"]), int(row["seed"]), str(row["state"]), result
     )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from codesign.costmodel.faults import fault
 from codesign.ir.errors import CodesignError
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -74,7 +75,13 @@ class Budget(_Plan):
     @model_validator(mode="before")
     @classmethod
     def _a_number(cls, given: Any) -> Any:
-        return {"evaluations": given} if isinstance(given, int) and not isinstance(given, bool) else given
+        if isinstance(given, int) and not isinstance(given, bool):
+            return {"evaluations": given}
+        if not isinstance(given, dict):
+            raise ValueError(
+                f"a budget is a number of schedules, {{ seconds = 2.5 }} or {{ cutoff = 0.95 }}, not {given!r}"
+            )
+        return given
 
     @model_validator(mode="after")
     def _one(self) -> Budget:
@@ -111,10 +118,7 @@ class StudyPlan(_Plan):
     @model_validator(mode="before")
     @classmethod
     def _one_budget(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "budget" in given and "budgets" not in given:
-            given = {**given, "budgets": [given["budget"]]}
-            del given["budget"]
-        return given
+        return _in_full(given)
 
     @field_validator("policies")
     @classmethod
@@ -141,6 +145,14 @@ class StudyPlan(_Plan):
         return list(range(self.seeds)) if isinstance(self.seeds, int) else list(dict.fromkeys(self.seeds))
 
 
+def _in_full(given: Any) -> Any:
+    """A study's data with its one `budget` as a list of them."""
+    if not isinstance(given, dict) or "budget" not in given or "budgets" in given:
+        return given
+    others = {name: value for name, value in given.items() if name != "budget"}
+    return {**others, "budgets": [given["budget"]]}
+
+
 def read_plan(path: Path) -> StudyPlan:
     """A study from its file; CodesignError names the field that is wrong. Files that it names are looked for beside it."""
     if not path.is_file():
@@ -160,10 +172,7 @@ def make_plan(data: dict[str, Any], place: str = "") -> StudyPlan:
     try:
         return StudyPlan.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        raise CodesignError(f"{where + ': ' if where else ''}{message}", place=place) from None
+        raise CodesignError(fault(error, StudyPlan, _in_full(data)), place=place) from None
 
 
 def _beside(path: Path, name: str) -> str:

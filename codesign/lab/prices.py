@@ -19,6 +19,8 @@ from codesign.passes.schedule.space import Ints
 QUICKEST = 1
 """Level of compression: level 6 takes twice the time for a tenth fewer bytes (h100_sxm's 136,800 schedules of an attention)."""
 
+PRICED_ANEW = "name another with --database, for which they are taken anew"
+
 COLUMNS = ("seconds", "terms", "low", "high", "in_domain", "joules", "dram_bytes")
 
 
@@ -68,8 +70,8 @@ class Prices:
         return buffer.getvalue()
 
     @staticmethod
-    def decoded(data: bytes) -> Prices:
-        """From `encoded`; CodesignError for anything else. Nothing in it is executed."""
+    def decoded(data: bytes, file: str = "") -> Prices:
+        """From `encoded`, as a file has it; CodesignError for anything else. Nothing in it is executed."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as found:
                 columns = {name: found[name] for name in COLUMNS}
@@ -77,9 +79,11 @@ class Prices:
                 names = tuple(str(name) for name in found["term_names"])
                 numbers = found["numbers"].astype(np.int64)
         except (ValueError, KeyError, IndexError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise CodesignError(f"prices in the database can't be read: {error}") from error
+            raise CodesignError("database: prices of a space can't be read", place=file, hint=PRICED_ANEW) from error
         if any(len(column) != len(numbers) for column in (*columns.values(), reason)):
-            raise CodesignError("prices in the database can't be read: columns of different lengths")
+            raise CodesignError(
+                "database: prices of a space have columns of different lengths", place=file, hint=PRICED_ANEW
+            )
         return Prices(numbers, CostBatch(term_names=names, reason=reason, **columns))
 
 

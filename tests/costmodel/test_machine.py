@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,38 @@ def test_a_misspelt_field_is_named_by_its_path(tmp_path: Path) -> None:
     path = _broken(tmp_path, "fanout = 132", 'fanout = "many"')
     with pytest.raises(MachineError, match=r"levels\[2\]\.fanout"):
         load_machine(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("bandwidth =", "bandwith =", r"levels\[0\]\.bandwith: no such field; did you mean bandwidth\?$"),
+        ("[limits]", "[limitz]", r"limitz: no such field; did you mean limits\?$"),
+        ("clock_hz =", "clok_hz =", r"units\[0\]\.clok_hz: no such field; did you mean clock_hz\?$"),
+        ('kind = "gpu"', 'kind = "cpu"', r"kind: must be 'gpu' or 'dataflow', not 'cpu'$"),
+        ("fanout = 132", "fanout = 132\ncolour = 3", r"levels\[2\]\.colour: no such field; there are name, "),
+    ],
+)
+def test_a_field_that_there_is_none_of_is_named_before_what_is_missing_for_it(
+    old: str, new: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(MachineError, match=said):
+        load_machine(_broken(tmp_path, old, new))
+
+
+def test_a_file_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = _broken(tmp_path, "fanout = 132", "fanout = 132 # a text that was not read before")
+    texts: list[str] = []
+
+    def loads(text: str, parse: Callable[[str], dict[str, Any]] = tomllib.loads) -> dict[str, Any]:
+        texts.append(text)
+        return parse(text)
+
+    monkeypatch.setattr(tomllib, "loads", loads)
+    machine = load_machine(path)
+    assert len([text for text in texts if "not read before" in text]) == 1
+    assert load_machine(path) is machine
+    assert not machine.calibration
 
 
 def test_not_toml_and_no_file(tmp_path: Path) -> None:

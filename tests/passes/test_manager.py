@@ -140,6 +140,13 @@ number = 3
 '''
 
 
+@pytest.mark.parametrize(("text", "column"), [("fuse{policy=", 13), ("fuse{policy=}", 13), ("fuse{policy=,b=1}", 13)])
+def test_an_option_without_its_value_is_pointed_at(text: str, column: int) -> None:
+    with pytest.raises(PipelineError, match="option 'policy' needs a value") as error:
+        parse_pipeline(text)
+    assert error.value.column == column
+
+
 def test_a_pass_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "passes_from_outside.py").write_text(_OUTSIDE)
     monkeypatch.syspath_prepend(tmp_path)

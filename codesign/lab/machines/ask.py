@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 from codesign.command import Steps
 from codesign.costmodel.machine import Machine
+from codesign.ir.errors import CodesignError
 from codesign.lab.machines.document import WhatIf
 from codesign.lab.machines.search import Blame, assumed, blame, front
 from codesign.lab.machines.sensitivity import STEP, Sensitivity, sensitivities
-from codesign.lab.machines.sweep import Range, crossovers, fusion_crossovers, sweep
-from codesign.lab.machines.variants import adjustable
+from codesign.lab.machines.sweep import MOST_POINTS, Range, crossovers, fusion_crossovers, sweep
+from codesign.lab.machines.variants import adjustable, variant
 from codesign.lab.machines.workload import Workload
 
 CROSSED = 3
@@ -35,10 +36,29 @@ class Questions:
     chosen: bool = False
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        total = math.prod(len(span.values) for span in self.swept)
+        if total > MOST_POINTS:
+            raise CodesignError(f"a sweep of {total:,} machines, at most {MOST_POINTS:,}", hint="give fewer points")
+        if self.prices and not self.searched:
+            raise CodesignError(
+                "--price says what --pareto weighs, and there is none", hint="give --pareto FIGURE=LOW:HIGH"
+            )
+        if self.chosen and self.samples is None:
+            raise CodesignError("--chosen is for the samples of --sobol, and there are none", hint="give --sobol 32")
+
     @staticmethod
     def ranges(texts: Sequence[str] | None, machine: Machine) -> list[Range]:
-        """Ranges as commands take them."""
-        return [Range.parse(text, machine) for text in texts or []]
+        """Ranges as commands take them, of each figure one."""
+        found = [Range.parse(text, machine) for text in texts or []]
+        figures = [span.figure for span in found]
+        twice = [figure for figure in figures if figures.count(figure) > 1]
+        if twice:
+            raise CodesignError(f"two ranges of {twice[0]} at once", hint="leave one out, or give one wider range")
+        for span in found:
+            for end in (span.values[0], span.values[-1]):
+                variant(machine, {span.figure: end})  # which says what is wrong with it
+        return found
 
 
 def answer(workload: Workload, asked: Questions, steps: Steps | None = None) -> WhatIf:
@@ -55,11 +75,11 @@ def answer(workload: Workload, asked: Questions, steps: Steps | None = None) -> 
     steps.step("crossovers")
     crossings = [crossing for span in crossed for crossing in crossovers(workload, span)]
     if asked.fused:
-        tick = steps.each("fusing anew", sum(span.points for span in crossed))
+        tick = steps.each("fusing anew", sum(len(span.values) for span in crossed))
         crossings.extend(crossing for span in crossed for crossing in fusion_crossovers(workload, span, tick=tick))
     points = []
     if asked.swept:
-        points = sweep(workload, asked.swept, steps.each("sweep", 2 * math.prod(r.points for r in asked.swept)))
+        points = sweep(workload, asked.swept, steps.each("sweep", 2 * math.prod(len(r.values) for r in asked.swept)))
     designs = []
     if asked.searched:
         tick = steps.each("front", asked.trials)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from codesign.costmodel.faults import fault
 from codesign.ir.errors import CodesignError
 from codesign.ir.schedule import Schedule
 from codesign.ir.text import print_module, print_op
@@ -97,7 +98,7 @@ class Variants:
         try:
             kept = _Kept.model_validate(result.get("outcome"))
         except ValidationError as error:
-            raise CodesignError(f"the database holds no outcome of a variant: {error.errors()[0]['msg']}") from error
+            raise CodesignError(f"the database holds no outcome of a variant: {fault(error, _Kept)}") from error
         own = self.workload.parts
         if len(kept.parts) != (0 if kept.why or kept.kernels else len(own)):
             raise CodesignError("the database holds an outcome of other kernels", hint="name another --database")

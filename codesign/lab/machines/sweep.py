@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from codesign.costmodel.allowed import allowed
 from codesign.costmodel.machine import Machine
 from codesign.ir.errors import CodesignError
 from codesign.ir.schedule import Schedule
@@ -16,6 +17,8 @@ from codesign.lab.machines.variants import changer
 from codesign.lab.machines.workload import Ask, Outcome, Workload
 
 MOST_POINTS = 20_000
+FAR = 1000.0
+"""A value that is so many times more or less than the machine's is taken for one in another unit, unless it is given as a factor."""
 
 
 @dataclass(frozen=True)
@@ -31,24 +34,39 @@ class Range:
     def parse(text: str, machine: Machine, points: int = 9) -> Range:
         """`PATH=LOW:HIGH[:POINTS]`; with an `x` before them LOW and HIGH are factors on what the machine has."""
         figure, equals, rest = text.partition("=")
-        parts = rest.split(":")
         value, _ = changer(machine, figure)
-        try:
-            if not equals or len(parts) not in (2, 3):
-                raise ValueError
-            low, high = (value * float(p[1:]) if p.startswith("x") else float(p) for p in parts[:2])
-            count = int(parts[2]) if len(parts) == 3 else points
-            if not (0 < low <= high < math.inf and 1 <= count <= MOST_POINTS):
-                raise ValueError
-        except ValueError:
-            hint = f"as in {figure or 'levels.dram.bandwidth'}=x0.5:x2:16, or with values of its own"
-            raise CodesignError(f"{text!r} is not FIGURE=LOW:HIGH[:POINTS]", hint=hint) from None
-        return Range(figure, low, high, count)
+
+        def wrong(what: str) -> CodesignError:
+            hint = f"as in {figure}=x0.5:x2:16; {machine.name} has {value:g}"
+            return CodesignError(f"{text!r} is not FIGURE=LOW:HIGH[:POINTS]: {what}", hint=hint)
+
+        ends = rest.split(":")
+        if not equals or len(ends) not in (2, 3):
+            raise wrong("it says no LOW and HIGH")
+        count = ends.pop() if len(ends) == 3 else str(points)
+        if not count.isdecimal() or len(count) > 9 or not 1 <= int(count) <= MOST_POINTS:
+            raise wrong(f"POINTS is {count!r}, and may be 1 to {MOST_POINTS:,}")
+        numbers = []
+        for end in ends:
+            try:
+                number = value * float(end[1:]) if end.startswith("x") else float(end)
+            except ValueError:
+                raise wrong(f"{end!r} is neither a number, in the unit of the machine file, nor a factor") from None
+            if not end.startswith("x") and not value / FAR <= number <= value * FAR and 0 < number < math.inf:
+                raise wrong(f"{end} is {number / value:.1g} of what it is; if that is meant, write x{number / value:g}")
+            numbers.append(number)
+        low, high = numbers
+        if not 0 < low <= high < math.inf:
+            raise wrong("LOW must be above 0, and HIGH no less than LOW")
+        return Range(figure, low, high, int(count))
 
     @property
     def values(self) -> list[float]:
-        """The values, evenly spaced in logarithms."""
-        return [float(value) for value in np.geomspace(self.low, self.high, self.points)]
+        """The values, evenly spaced in logarithms; of a figure that is a whole number the nearest, each once."""
+        values = [float(value) for value in np.geomspace(self.low, self.high, self.points)]
+        if self.figure.endswith(".fanout") or not allowed(self.figure).whole:
+            return values
+        return list(dict.fromkeys(float(max(round(value), 1)) for value in values))
 
 
 @dataclass(frozen=True)
@@ -65,9 +83,6 @@ class Point:
 
 def sweep(workload: Workload, ranges: Sequence[Range], tick: Callable[[], None] = lambda: None) -> list[Point]:
     """Every combination of the values, each with schedules held and chosen again (for both of which it is ticked)."""
-    total = math.prod(r.points for r in ranges)
-    if total > MOST_POINTS:
-        raise CodesignError(f"a sweep of {total:,} machines, at most {MOST_POINTS:,}", hint="give fewer points")
     machines = [
         {r.figure: value for r, value in zip(ranges, combination, strict=True)}
         for combination in itertools.product(*(r.values for r in ranges))

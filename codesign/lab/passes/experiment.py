@@ -23,6 +23,7 @@ from codesign.lab.models import compiled
 from codesign.passes import Pass, parse_pipeline
 from codesign.passes.fuse import Fuse
 from codesign.passes.fusion.policy import policy_named
+from codesign.passes.manager import PipelineError
 from codesign.passes.pipeline import own_passes
 from codesign.pipeline import Compilation, Options
 from codesign.report import bytes_text, complaints, launch_count, seconds_text
@@ -104,7 +105,11 @@ class Pipeline:
         """`default`, or passes as `codesign.opt` takes them; a `fuse{policy=...}` at their end chooses the fusion."""
         if text in ("", "default"):
             return Pipeline("default")
-        passes = parse_pipeline(text)
+        try:
+            passes = parse_pipeline(text)
+        except PipelineError as error:
+            place = f"pipeline {text!r}, column {error.column}"
+            raise CodesignError(error.message, place=place, hint=error.hint) from error
         fusion = "greedy"
         if passes and isinstance(passes[-1], Fuse):
             last = passes.pop()

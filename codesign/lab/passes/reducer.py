@@ -33,8 +33,13 @@ class Reduction:
     tried: int
 
 
-def reduce_module(module: Module, holds: Predicate, tick: Callable[[], None] = lambda: None) -> Reduction:
-    """The smallest module found of which `holds` is still true; CodesignError when it is not true of the module as it is."""
+def reduce_module(
+    module: Module,
+    holds: Predicate,
+    tick: Callable[[], None] = lambda: None,
+    otherwise: str = "it does not hold of the module as it is",
+) -> Reduction:
+    """The smallest module found of which `holds` is still true; CodesignError (`otherwise`) when it is not true of the module as it is."""
     tried = 0
 
     def interesting(candidate: Module | None) -> bool:
@@ -48,7 +53,7 @@ def reduce_module(module: Module, holds: Predicate, tick: Callable[[], None] = l
     before = _count(module)
     current = _tidy(module)
     if current is None or not interesting(current):
-        raise CodesignError("it does not hold of the module as it is", hint="reduce needs a module that shows it")
+        raise CodesignError(otherwise, hint="there is nothing to reduce")
     moving = True
     while moving:
         moving = False

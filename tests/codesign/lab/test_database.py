@@ -183,6 +183,42 @@ def test_a_file_that_is_no_database_is_refused(text: bytes, tmp_path: Path) -> N
         Database(path, read_only=True)
 
 
+@pytest.mark.parametrize("tables", [["users"], ["runs"], ["studies", "runs"]])
+def test_a_database_of_another_program_stays_as_it_is(tables: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "theirs.db"
+    with sqlite3.connect(path) as base:
+        for table in tables:
+            base.execute(f"CREATE TABLE {table} (name TEXT)")
+            base.execute(f"INSERT INTO {table} VALUES ('theirs')")
+    before = path.read_bytes()
+    for read_only in (False, True):
+        with pytest.raises(CodesignError, match="not a database of studies"):
+            Database(path, read_only=read_only)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["theirs.db"]
+
+
+def test_a_database_of_another_version_says_what_it_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    Database(path).close()
+    with sqlite3.connect(path) as base:
+        base.execute("ALTER TABLE runs DROP COLUMN heard")
+    for read_only in (False, True):
+        with pytest.raises(CodesignError, match=r"of this version: runs without heard; .* --database"):
+            Database(path, read_only=read_only)
+
+
+def test_a_place_for_a_database_is_seen_before_the_work(tmp_path: Path) -> None:
+    plan = make_plan({"policies": ["no such policy"], "kernels": ["add.8x8"]})
+    (tmp_path / "text.db").write_text("not a database")
+    for path, said in ((tmp_path / "text.db", "file is not a database"), (tmp_path, "a folder, where a file")):
+        with pytest.raises(CodesignError, match=said):
+            run_study(plan, path)
+    with pytest.raises(CodesignError, match="unknown policy"):
+        run_study(plan, tmp_path / "new.db")
+    assert not (tmp_path / "new.db").exists()
+
+
 def test_a_database_of_a_stranger_executes_nothing(tmp_path: Path) -> None:
     (tmp_path / "space.json").write_text(cache_text(measured()))
     plan = plan_file(tmp_path, ["space.json"], policies=["random"], seeds=1)
@@ -202,7 +238,7 @@ def test_a_database_of_a_stranger_executes_nothing(tmp_path: Path) -> None:
             base.execute("UPDATE runs SET policy = 'os:system'")
         from codesign.lab.laboratory import Scores
 
-        with pytest.raises(CodesignError, match="can't be read"):
+        with pytest.raises(CodesignError, match=r"s\.db: database: prices of a space can't be read"):
             Scores(Database(tmp_path / "s.db", read_only=True), "study")
     with sqlite3.connect(tmp_path / "s.db") as base:
         text = json.dumps({"name": "../../evil", "machine": "/etc/x", "knobs": [["a", [1, 2]]], "measured": True})

@@ -160,7 +160,15 @@ def test_the_page_of_a_compile(machine: str, said: list[str], tmp_path: Path) ->
         ({"budget": 0}, "greater than or equal to 1"),
         ({"budget": {"evaluations": 3, "seconds": 1.0}}, "one of evaluations, seconds and cutoff"),
         ({"seeds": -1}, "greater than or equal to 1"),
-        ({"speed": 3}, "speed: Extra inputs"),
+        ({"speed": 3}, "speed: no such field; did you mean seeds?"),
+        ({"colour": 3, "budget": "a"}, "colour: no such field; there are name, policies"),
+        ({"colour": 3, "budget": "a"}, "(also wrong: budgets[0])"),
+        ({"budget": "30 s"}, "a budget is a number of schedules, { seconds = 2.5 } or { cutoff = 0.95 }, not '30 s'"),
+        ({"budget": {"second": 3}}, "budgets[0].second: no such field; did you mean seconds?"),
+        ({"seeds": 0}, "seeds: must be greater than or equal to 1, not 0, or must be a valid list"),
+        ({"kernels": [3]}, "kernels[0]: must be a table, not 3"),
+        ({"kernels": [{"kynd": "gemm", "sizes": [1, 2, 3]}]}, "kernels[0].kynd: no such field; did you mean kind?"),
+        ({"kernels": [{"kind": "add", "sizes": {"T": 0, "N": 1}}]}, "kernels[0].sizes.T: must be greater than or equal to 1"),
         ({"policies": ["random", "random"]}, "two policies are called 'random'"),
         ({"fusions": ["none"]}, "give models"),
         ({"spaces": ["nowhere.json"]}, "no such file"),
@@ -195,6 +203,16 @@ def test_files_that_are_no_studies_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(CodesignError):
             run(*arguments)
+
+
+@pytest.mark.parametrize("wrong", ['kernels = ["gem.8x8x8"]', 'policies = ["randum"]', 'machines = ["h100"]'])
+def test_a_study_that_can_not_be_done_leaves_no_database(wrong: str, tmp_path: Path) -> None:
+    plan = 'policies = ["random"]\nkernels = ["add.8x8"]\n'
+    kept = [line for line in plan.splitlines() if not line.startswith(wrong.split()[0])]
+    (tmp_path / "s.toml").write_text("\n".join([*kept, wrong]))
+    with pytest.raises(CodesignError, match=r"nearest|sizes"):
+        run("run", tmp_path / "s.toml")
+    assert [path.name for path in tmp_path.iterdir()] == ["s.toml"]
 
 
 @pytest.mark.slow

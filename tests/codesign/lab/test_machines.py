@@ -156,6 +156,52 @@ def test_a_range_that_is_none_is_refused(text: str) -> None:
         Range.parse("levels.dram.bandwith=x1:x2", H100)
 
 
+@pytest.mark.parametrize(
+    ("span", "said"),
+    [
+        ("3:4:2", "3 is 9e-13 of what it is; if that is meant, write x8.94903e-13; as in"),
+        ("3TB:4TB", "'3TB' is neither a number, in the unit of the machine file, nor a factor"),
+        (
+            "x2:x1",
+            "LOW must be above 0, and HIGH no less than LOW; as in levels.dram.bandwidth=x0.5:x2:16; h100_sxm has 3.35",
+        ),
+        ("x0:x1", "LOW must be above 0"),
+        ("x1:xnan", "LOW must be above 0"),
+        ("x1:x2:0", "POINTS is '0', and may be 1 to 20,000"),
+        ("x1:x2:many", "POINTS is 'many'"),
+    ],
+)
+def test_what_is_wrong_with_a_range_is_said(span: str, said: str) -> None:
+    with pytest.raises(CodesignError) as error:
+        Range.parse(f"levels.dram.bandwidth={span}", H100)
+    assert said in error.value.one_line()
+
+
+def test_a_value_far_off_may_be_given_as_a_factor() -> None:
+    assert Range.parse("levels.dram.bandwidth=x1e-6:x1e6:2", H100).high == pytest.approx(3.352e18, rel=0.01)
+
+
+def test_whole_numbers_are_swept_over_whole_numbers() -> None:
+    assert Range.parse("limits.threads_per_sm=x0.3:x1:4", H100).values == [614.0, 918.0, 1371.0, 2048.0]
+    assert Range.parse("limits.blocks_per_sm=1:2:9", H100).values == [1.0, 2.0]
+    assert Questions.ranges(["limits.threads_per_sm=x0.3:x1:4"], H100)[0].points == 4
+
+
+def test_questions_that_do_not_go_together_are_refused_before_anything_is_compiled() -> None:
+    twice = ["levels.dram.bandwidth=x1:x2", "levels.dram.bandwidth=x2:x3"]
+    with pytest.raises(CodesignError, match=r"two ranges of levels\.dram\.bandwidth"):
+        Questions.ranges(twice, H100)
+    with pytest.raises(CodesignError, match=r"units\.tensor\.clock_hz needs at most"):
+        Questions.ranges(["units.tensor.clock_hz=x1:x1e12"], H100)
+    spans = Questions.ranges(["levels.dram.bandwidth=x1:x2:200", "levels.l2.bandwidth=x1:x2:200"], H100)
+    with pytest.raises(CodesignError, match="a sweep of 40,000 machines"):
+        Questions(swept=spans)
+    with pytest.raises(CodesignError, match="give --pareto"):
+        Questions(prices={"levels.l2.bandwidth": 1.0})
+    with pytest.raises(CodesignError, match="give --sobol"):
+        Questions(chosen=True)
+
+
 def test_answers_as_a_document_and_a_page(streaming: Workload) -> None:
     pytest.importorskip("jinja2")
     from codesign.lab.machines.page import whatif_page
@@ -175,9 +221,17 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     from codesign import whatif
 
     (tmp_path / "m.py").write_text("model = None\n")
-    for arguments in (["--sobol", "3"], ["--target", "nowhere"], ["--sweep", "x=1:2"], ["--price", "x"]):
+    for arguments in (
+        ["--sobol", "3"],
+        ["--target", "nowhere"],
+        ["--sweep", "x=1:2"],
+        ["--price", "x"],
+        ["--pareto", "levels.l2.bandwidth=x1:x2", "--price", "levels.l2.capacity=2"],
+        ["--sweep", "levels.l2.bandwidth=x1:x2", "--database", str(tmp_path / "m.py")],
+    ):
         result = CliRunner().invoke(whatif.application, [str(tmp_path / "m.py"), *arguments])
         assert isinstance(result.exception, CodesignError), arguments
+        assert "no model" not in str(result.exception), arguments  # said before the model is looked at
 
 
 def test_answers_are_kept_and_nothing_is_evaluated_twice(

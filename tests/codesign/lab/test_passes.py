@@ -84,6 +84,11 @@ def sums(module: Module) -> bool:
     return any(op.reductions[0].extent.constant >= 5 for op in found)
 
 
+def never(module: Module) -> bool:
+    """A predicate: nothing is interesting."""
+    return False
+
+
 @pytest.mark.parametrize(
     ("broken", "size", "why"),
     [("Forgetful", 1, "Forgetful changed result 0 at ["), ("Crashing", 4, "RuntimeError: boom")],
@@ -125,6 +130,35 @@ def test_what_does_not_hold_at_first_is_refused(tmp_path: Path) -> None:
     ):
         result = CliRunner().invoke(reduce_command.application, [str(tmp_path / "chain.tile"), *arguments])
         assert isinstance(result.exception, CodesignError), arguments
+
+
+def test_a_pass_that_breaks_nothing_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "chain.tile").write_text(CHAIN)
+    for how, said in (
+        (
+            ["--passes", "dce"],
+            "--passes dce breaks nothing: what it leaves is valid, and results on random inputs (--seed 0)",
+        ),
+        (["--predicate", f"{__name__}:never"], f"--predicate {__name__}:never does not hold of it"),
+    ):
+        result = CliRunner().invoke(reduce_command.application, [str(tmp_path / "chain.tile"), *how])
+        assert isinstance(result.exception, CodesignError)
+        assert f"chain.tile: {said}" in str(result.exception)
+        assert "there is nothing to reduce" in str(result.exception)
+
+
+def test_what_can_not_be_run_before_the_passes_is_said_so(tmp_path: Path) -> None:
+    text = 'func @main(%x: f32[4]) { %y = call "nobody.has_this"(%x) : f32[4] return %y }'
+    (tmp_path / "far.tile").write_text(text)
+    arguments = [str(tmp_path / "far.tile"), "--passes", "dce"]
+    result = CliRunner().invoke(reduce_command.application, arguments)
+    assert isinstance(result.exception, CodesignError)
+    assert "running it before the passes failed" in str(result.exception)
+
+
+def test_a_pipeline_that_does_not_parse_is_told_as_the_pipeline_that_it_is() -> None:
+    with pytest.raises(CodesignError, match=r"^pipeline 'dce,fuze', column 5: unknown pass 'fuze'; nearest: fuse"):
+        Pipeline.parse("dce,fuze")
 
 
 def test_pipelines_are_passes_and_who_fuses() -> None:
