@@ -18,6 +18,7 @@ import torch
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
+from torch.utils import _pytree as pytree
 
 from codesign.frontend.aliases import aliases_bound, also_held, nothing_written
 from codesign.frontend.conversions import conversions_in, conversions_traced
@@ -220,7 +221,7 @@ def traced_program(
     raise CodesignError(
         f"torch.export can't capture the model: {shortened(reason)}",
         place=place_of(reason),
-        hint=advice(reason, dynamic_shapes is not None),
+        hint=advice(reason, dynamic_shapes is not None, shared=_share_memory(source)),
     ) from reason
 
 
@@ -277,8 +278,15 @@ def place_of(error: BaseException) -> str | None:
     return f"{own[-1][0]}:{own[-1][1]}" if own else None
 
 
-def advice(error: BaseException, dynamic: bool = True) -> str:
-    """What to try, by the kind of reason; `dynamic`: the user gave dynamic_shapes."""
+def _share_memory(source: ModelSource) -> bool:
+    """Whether two of the example inputs lie in the same memory."""
+    leaves = pytree.tree_leaves((source.inputs, dict(source.kwargs)))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.layout is torch.strided]
+    return len({tensor.untyped_storage()._cdata for tensor in tensors}) < len(tensors)
+
+
+def advice(error: BaseException, dynamic: bool = True, shared: bool = False) -> str:
+    """What to try, by the kind of reason; `dynamic`: the user gave dynamic_shapes; `shared`: two example inputs lie in the same memory."""
     text = f"{type(error).__name__} {error}".lower()
     if "specialized integer from data-dependent" in text:
         return "Python's int() of a tensor can't be followed: use the tensor itself, or its .item(), as the number"
@@ -290,6 +298,8 @@ def advice(error: BaseException, dynamic: bool = True) -> str:
         return "a gradient is taken of what doesn't ask for one: call requires_grad_() on it in forward, before its use"
     if "is mutated in the forward method" in text:
         return "the model writes a tensor that it has not registered: make it a buffer with register_buffer"
+    if shared and ("expected compiled_fn to be graphmodule" in text or "size_bytes_is_heap_allocated_" in text):
+        return "two example inputs lie in the same memory and the model writes it: give each input its own with .clone()"
     if "expected compiled_fn to be graphmodule" in text:
         return "the model writes a tensor that it also holds as a view: register it once with register_buffer, and take views in forward"
     if "not a known type" in text or "unsupported input type" in text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sysconfig
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,7 @@ from codesign.ir.location import Location
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in')
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 _FRONTEND = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_PYTHON = sysconfig.get_path("stdlib") + os.sep
 _LOCAL_ROOT = "L['self']"
 
 
@@ -23,8 +25,9 @@ def is_of_torch_or_ours(file: str) -> bool:
 
 
 def is_internal(file: str) -> bool:
-    """True for frames that say nothing about the model: torch's own, those of this package, and a library's plumbing around its modelling files."""
-    if is_of_torch_or_ours(file):
+    """True for frames that say nothing about the model: torch's own, those of this package, Python's library, and a library's plumbing around its
+    modelling files."""
+    if is_of_torch_or_ours(file) or (file.startswith(_PYTHON) and "-packages" not in file):
         return True
     plumbing = f"{os.sep}site-packages{os.sep}transformers{os.sep}"
     return plumbing in file and f"{plumbing}models{os.sep}" not in file

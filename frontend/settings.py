@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 
 @contextmanager
@@ -16,10 +17,11 @@ def settings_kept() -> Iterator[None]:
     torch.export turns them off by `set_flags`, which reads and writes their other settings too. Reading raises where the precision of
     float32 was set by torch's newer interface, for all operators or for one kind; writing makes what was inherited a setting of its own.
 
-    An export that fails inside a transform of functions (`torch.func.vmap`) leaves that transform on for all that comes after: it is ended.
+    An export that fails inside a transform of functions (`torch.func.vmap`, `torch.func.jvp`) leaves that transform on for all that comes after:
+    it is ended.
     """
     core: Any = torch._C
-    depth = core._functorch.get_dynamic_layer_stack_depth()
+    depth, forward = core._functorch.get_dynamic_layer_stack_depth(), _in_forward_mode()
     switches: dict[Any, tuple[Callable[[], bool], Callable[[bool], None]]] = {
         torch.backends.cudnn: (core._get_cudnn_enabled, core._set_cudnn_enabled),
         torch.backends.mkldnn: (core._get_mkldnn_enabled, core._set_mkldnn_enabled),
@@ -33,9 +35,23 @@ def settings_kept() -> Iterator[None]:
     finally:
         if core._functorch.get_dynamic_layer_stack_depth() > depth:
             core._functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
+        if _in_forward_mode() and not forward:
+            core._exit_dual_level(level=0)
+            forward_ad._current_level = -1  # type: ignore[attr-defined]
         for library in switches:
             if library not in with_own:
                 del library.set_flags
+
+
+def _in_forward_mode() -> bool:
+    """Whether torch is inside of `jvp` or `dual_level`: it has one level of that and refuses to enter another."""
+    core: Any = torch._C
+    try:
+        level = core._enter_dual_level()
+    except RuntimeError:
+        return True
+    core._exit_dual_level(level=level)
+    return False
 
 
 def _switch(get: Callable[[], bool], put: Callable[[bool], None]) -> Callable[[bool], tuple[bool]]:

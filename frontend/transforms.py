@@ -78,6 +78,10 @@ class _PlainZeros(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func is torch.ops.aten._efficientzerotensor.default:
             func = torch.ops.aten.zeros.default
             return self._noted(func(*args, **(kwargs or {})))
+        if func is torch.ops.aten._new_zeros_with_same_feature_meta.default:  # written to later, so not noted
+            like, other, *batched = args
+            count = (kwargs or {}).get("self_num_batch_dims", batched[0] if batched else 0)
+            return torch.zeros((*like.shape[:count], *other.shape), dtype=other.dtype, device=other.device)
         result = func(*args, **(kwargs or {}))
         name = func._schema.name.removeprefix("aten::")
         if name in _OF_ZEROS and args[0] in self.zeros:

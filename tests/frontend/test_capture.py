@@ -301,6 +301,27 @@ def test_wrong_inputs_are_the_users_fault() -> None:
         capture(Net(), (torch.randn(3, 5),))
 
 
+def test_what_python_itself_refuses_has_no_place_in_pythons_library() -> None:
+    class Named(nn.Module):
+        def forward(self, *, x: torch.Tensor) -> torch.Tensor:
+            return x + 1
+
+    with pytest.raises(CodesignError, match="missing a required .*make the inputs") as caught:
+        capture(Named(), ())
+    assert "inspect.py" not in str(caught.value)
+
+
+@pytest.mark.parametrize("overlap", [0, 1])
+def test_inputs_in_the_same_memory_that_are_written_are_named_as_such(overlap: int) -> None:
+    def model(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        x.add_(1)
+        return x * y
+
+    whole = torch.randn(4, 6)
+    with pytest.raises(CodesignError, match=r"inputs lie in the same memory.*clone\(\)"):
+        capture(of(model), (whole[: 4 - overlap], whole[overlap:]))
+
+
 def test_solvers_are_taken_whose_checks_torch_puts_in_order() -> None:
     def model(x: torch.Tensor, y: torch.Tensor) -> Any:
         positive = x @ x.mT + 4 * torch.eye(4)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import grad, jvp, vmap
+from torch.autograd import forward_ad
+from torch.func import grad, hessian, jacfwd, jvp, vmap
 
 from codesign.frontend import capture
 from codesign.ir.errors import CodesignError
@@ -117,3 +118,30 @@ def test_what_export_takes_for_a_constant_is_captured_by_what_runs() -> None:
     other = torch.randn(3, 5)
     (found,) = evaluate(captured.module, captured.flatten_inputs((other,)))
     np.testing.assert_allclose(found, model(other).numpy(), atol=1e-6)
+
+
+def pushed(w: Tensor, x: Tensor) -> Tensor:
+    found: Any = jvp(lambda each: (w @ each).tanh(), (x,), (torch.ones_like(x),))
+    return torch.stack(found)
+
+
+def jacobian(w: Tensor, x: Tensor) -> Tensor:
+    found: Tensor = jacfwd(lambda each: (w @ each).tanh())(x[:, 0])
+    return found
+
+
+def curvature(w: Tensor, x: Tensor) -> Tensor:
+    found: Tensor = hessian(lambda each: energy(w, each))(x[:, 0])
+    return found
+
+
+@pytest.mark.parametrize("function", [pushed, jacobian, curvature])
+def test_a_failed_attempt_inside_of_forward_mode_does_not_stand_in_the_way_of_the_next(function: Function) -> None:
+    """Where torch.export fails while it takes its own graph apart, which has entered forward mode."""
+    model, given = Model(function), torch.randn(4, 5)
+    captured = capture(model, (given,), strict=False)
+    with forward_ad.dual_level():  # which torch refuses where one is on
+        pass
+    other = torch.randn(4, 5)
+    (found,) = evaluate(captured.module, captured.flatten_inputs((other,)))
+    np.testing.assert_allclose(found, model(other).detach().numpy(), atol=1e-5)
