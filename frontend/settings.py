@@ -37,7 +37,7 @@ def settings_kept() -> Iterator[None]:
             core._functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
         if _in_forward_mode() and not forward:
             core._exit_dual_level(level=0)
-            forward_ad._current_level = -1  # type: ignore[attr-defined]
+            forward_ad._current_level = -1
         for library in switches:
             if library not in with_own:
                 del library.set_flags
