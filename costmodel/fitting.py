@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import least_squares
 
-from codesign.costmodel.gpu.library import Columns, library, library_space, thin
+from codesign.costmodel.gpu.library import Columns, library, library_space, thin, tiled_space
 from codesign.costmodel.gpu.parameters import BOUNDS, Calibration, Parameters
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.rows import Rows, TableError
@@ -79,6 +79,8 @@ def prepare(rows: Rows, machine: Machine, start: Parameters) -> Prepared:
         ),
     ]
     columns = rows.columns
+    if "tile_rows" in rows.sizes:
+        return Prepared(rows, tiled_space(rows.kernel, machine, rows.tiles))
     if columns is None and (not rows.split or any(rows.tiles)):
         space = library_space(rows.kernel, machine)
         has = space["split.k"] == 1.0 if not rows.split else np.ones(len(space["split.k"]), dtype=np.bool_)

@@ -18,9 +18,11 @@ from codesign.costmodel import workloads
 from codesign.costmodel.attention import sources
 from codesign.costmodel.launched import is_priced, launches
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.quantised import formats
+from codesign.costmodel.quantised import Format, Sides, formats
 from codesign.costmodel.rows import Rows, TableError, dtype_named, numbers, one_schedule, rows_of, site_of
 from codesign.costmodel.serving import attention_rows, mixture_rows, transformer_rows
+
+Floats = npt.NDArray[np.float64]
 
 
 def read_table(path: str | Path, clock_hz: float | None = None) -> pd.DataFrame:
@@ -119,7 +121,10 @@ def kernels_of(table: pd.DataFrame, machine: Machine | None = None) -> Iterator[
     if kind == "attention":
         yield from attention_rows(table, 0 if machine is None else capability(machine))
         return
-    readers = {"gemm": _gemm, "transformer": transformer_rows, "mixture": mixture_rows, "launched": _launched}
+    if kind == "gemm":
+        yield from _gemm(table, machine)
+        return
+    readers = {"transformer": transformer_rows, "mixture": mixture_rows, "launched": _launched}
     yield from readers[kind](table)
 
 
@@ -255,7 +260,7 @@ def _check_dtypes(table: pd.DataFrame, column: str) -> None:
 LARGEST_SIZE = float(1 << 40)
 
 
-def _gemm(table: pd.DataFrame) -> Iterator[Rows]:
+def _gemm(table: pd.DataFrame, machine: Machine | None) -> Iterator[Rows]:
     names = table["dtype"].astype(str) if "dtype" in table else pd.Series("bf16", index=table.index)
     if "lab_disagreement" in table:
         table = table[~(table.lab_disagreement > 0.25)]
@@ -270,16 +275,31 @@ def _gemm(table: pd.DataFrame) -> Iterator[Rows]:
         kernel = workloads.quantised_gemm(form.operand, form.group)
         sizes["quantised"], sizes["tokens"] = sizes["M"] * sizes["K"], sizes["M"]
         sizes["results"] = sizes["M"] * sizes["N"]
-        if any(waits := [form.waits(m) for m in sizes["M"]]):
-            sizes["ragged_clocks"] = np.array(waits)
+        if form.missing_reads:
+            sizes["missing_reads"] = np.full(len(part), form.missing_reads)
         op = f"gemm {form.name}"
-        tiles = {m: form.tiles(m) for m in np.unique(sizes["M"])}
-        runs = pd.Series([tiles[m] for m in sizes["M"]])
-        for run in dict.fromkeys(runs):
-            picked = (runs == run).to_numpy()
+        more: dict[str, Any] = {"split": form.split, "implementation": op}
+        for picked, tiles in _tiled(form, sizes, machine):
             own = {name: size[picked] for name, size in sizes.items()}
-            more: dict[str, Any] = {"split": form.split, "tiles": run, "implementation": op, "regime_size": own["M"]}
-            yield rows_of(op, kernel, part[picked], own, site[picked], **more)
+            yield rows_of(op, kernel, part[picked], own, site[picked], tiles=tiles, regime_size=own["M"], **more)
+
+
+def _tiled(
+    form: Format, sizes: dict[str, Floats], machine: Machine | None
+) -> Iterator[tuple[npt.NDArray[np.bool_], Sides]]:
+    """Products of the same tiles to take from; of a library that takes them by a rule, each product's own go to its `sizes`."""
+    m = sizes["M"]
+    if form.chosen == "fullest" and machine is not None:
+        sms = machine.instances("shared")
+        taken = np.array([form.taken(*each, sms) for each in zip(m, sizes["N"], strict=True)], dtype=np.float64)
+        sizes["tile_rows"], sizes["tile_columns"], sizes["tile_sharers"] = taken.T
+        rows, columns = (tuple(np.unique(side).astype(int).tolist()) for side in taken.T[:2])
+        yield np.ones(len(m), dtype=np.bool_), (rows, columns)
+        return
+    tiles = {each: form.tiles(each) for each in np.unique(m)}
+    runs = pd.Series([tiles[each] for each in m])
+    for run in dict.fromkeys(runs):
+        yield (runs == run).to_numpy(), run
 
 
 def _launched(table: pd.DataFrame) -> Iterator[Rows]:

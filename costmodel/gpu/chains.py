@@ -159,16 +159,18 @@ def quantising_seconds(
     l2_bandwidth: Array,
     cache_bytes: float,
     halved: bool,
+    sm_clocks: Array,
 ) -> Array:
     """Seconds of the kernels around a product that quantise its activations before it, and copy or scale its results after it: `quantised` and
-    `results` elements of 16 bits, found in L2 as far as they and what is written of them fit."""
+    `results` elements of 16 bits, found in L2 as far as they and what is written of them fit. `sm_clocks`: clocks of all SMs in a second."""
     if "quantised" not in sizes:
         return 0.0
     seconds: Array = p.quantise_seconds
     for name, passes in (("quantised", p.quantise_passes), ("results", p.result_passes)):
         size = 2.0 * sizes[name]
         cold = cycled_cold(1.5 * size, cache_bytes, halved)
-        seconds = seconds + passes * size * (cold / dram_bandwidth + (1.0 - cold) / l2_bandwidth)
+        slowest = np.maximum(cold / dram_bandwidth + (1.0 - cold) / l2_bandwidth, 1.0 / (p.pass_bytes * sm_clocks))
+        seconds = seconds + passes * size * slowest
     return seconds
 
 

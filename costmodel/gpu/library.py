@@ -55,6 +55,20 @@ def library_space(kernel: KernelSummary, machine: Machine) -> Columns:
     )
 
 
+def tiled_space(kernel: KernelSummary, machine: Machine, tiles: tuple[tuple[int, ...], tuple[int, ...]]) -> Columns:
+    """Schedules of a product in tiles of these rows and columns, of which a rule says which one is taken (`_own_tile`): steps of 128 bytes of k,
+    as many stages as a block may have, alone and with a neighbour along the columns that gets the same rows."""
+    (product,) = (nest.contraction for nest in kernel.nests if nest.contraction is not None)
+    m, n, k = product.m[-1], product.n[-1], product.k[0]
+    shared, bytes_each = machine.limit("shared_per_block_bytes"), product.left.bytes
+    rows = []
+    for tm, tn, sharers in cartesian(*tiles, (1, 2)):
+        stages = min((shared - 2.0 * tm * tn) // ((tm + tn) * 128), 8)
+        tile = {f"tile.{m}": tm, f"tile.{n}": tn, f"tile.{k}": 128 / bytes_each, f"cluster.{n}": sharers}
+        rows.append({**tile, "pipeline": stages, "group": 8, "warps": 8 if tm * tn >= 128 * 128 else 4})
+    return {name: np.array([row[name] for row in rows], dtype=np.float32) for name in rows[0]}
+
+
 @lru_cache(maxsize=64)
 def _space_cached(key: int, shared: float, wide: int) -> Columns:
     return _build(_KERNELS[key], shared, wide)
@@ -223,7 +237,7 @@ def library(
             name: np.asarray(value[start : start + chunk], dtype=np.float32)[:, None] for name, value in sizes.items()
         }
         found = estimate(kernel, machine, space, part, parameters, compiled=False)
-        offered = _suits(kernel, space, part) & splits_offered(kernel, machine, space, part)
+        offered = _suits(kernel, space, part) & splits_offered(kernel, machine, space, part) & _own_tile(space, part)
         suits = np.broadcast_to(_fits(found) & offered, found.total.shape)
         none = ~suits.any(
             axis=-1, keepdims=True
@@ -244,6 +258,14 @@ def _suits(kernel: KernelSummary, space: Columns, sizes: Mapping[str, npt.NDArra
         extent = kernel.extents[dim]
         rows = rows * (extent.constant if extent.is_constant else extent.evaluate(sizes))
     return np.less_equal(rows, 1.0) | np.less(space["vector_unit"], 1.0)
+
+
+def _own_tile(space: Columns, sizes: Mapping[str, npt.NDArray[Any]]) -> Any:
+    """Where the sizes say which tile a library takes for each product, and how many blocks share its rows: schedules of that one."""
+    if "tile_rows" not in sizes:
+        return True
+    same: Any = np.equal(space["tile.m"], sizes["tile_rows"]) & np.equal(space["tile.n"], sizes["tile_columns"])
+    return same & np.equal(space["cluster.n"], sizes["tile_sharers"])
 
 
 def _fits(found: Estimate) -> Any:

@@ -81,6 +81,9 @@ class Parameters:
     """Floor of the small kernels that quantise the activations of a product before it, where the call does."""
     quantise_passes: float = 1.5
     """Passes over these activations (of 16 bits) that they take: reads for the scale, a read and a narrower write."""
+    pass_bytes: float = 16.0
+    """Bytes that an SM moves in a clock in such a pass at the most, wherever they lie: what it converts and waits for on the way. Fits to four
+    tables of an H100 and a B300 give 11 to 18; an L40S's passes wait for its DRAM."""
     result_passes: float = 0.0
     """Passes over the results (of 16 bits) of such a product by what follows it in the call: a copy, a scale."""
     convert_passes: float = 2.0
@@ -136,6 +139,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "token_seconds": (0.05e-9, 20e-9),
     "quantise_seconds": (0.2e-6, 40e-6),
     "quantise_passes": (0.2, 8.0),
+    "pass_bytes": (2.0, 128.0),
     "result_passes": (0.01, 8.0),
     "convert_passes": (0.0, 8.0),
     "extra_query_passes": (0.02, 8.0),

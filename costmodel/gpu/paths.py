@@ -179,7 +179,7 @@ def plain_path(c: Case, t: Traffic, q: Computing, m: Moving) -> Path:
     exposed = alone + (1.0 - 1.0 / c.rounds) * followed / c.resident * np.maximum(fill + unhidden, 0.0)
     late = late_seconds(g.grid, p, chip.dram_latency) if c.chained else 0.0
     fill, exposed = fill + late, exposed + late
-    busy = together + exposed + ragged_seconds(c) / c.rounds
+    busy = together + exposed + ragged_seconds(c)
     partial = np.where(np.greater(g.split, 1.0), w.accumulators * 8.0 * g.grid, 0.0)
     met = p.reduction_latency * chip.dram_latency + g.split * chip.l2_latency / SUMS_IN_FLIGHT
     reduction = np.where(np.greater(g.split, 1.0), met + partial / chip.l2, 0.0)
@@ -192,14 +192,15 @@ def late_seconds(blocks: Array, p: Parameters, dram_latency: float) -> Array:
 
 
 def ragged_seconds(c: Case) -> Array:
-    """What the last block of rows waits in its steps for rows that the product does not have, in libraries whose blocks do."""
-    if "ragged_clocks" not in c.sizes:
+    """What the blocks of the last rows of a product wait for rows that it does not have, of libraries whose blocks ask L2 for them."""
+    if "missing_reads" not in c.sizes:
         return 0.0
     (product,) = (nest.contraction for nest in c.kernel.nests if nest.contraction is not None)
-    dim, g = product.m[-1], c.tiling
+    dim, g, w = product.m[-1], c.tiling, c.work
     missing = g.tile[dim] * g.blocks[dim] - c.kernel.extents[dim].evaluate(c.sizes)
-    steps = c.work.trips * c.work.tensor_k * c.work.tensor_bits / 1024.0
-    return c.sizes["ragged_clocks"] * missing * steps / c.chip.clock
+    each = w.trips * w.tensor_k * w.tensor_bits / 8.0
+    together = np.maximum(g.cluster.get(product.n[-1], 1.0), 1.0)  # blocks that get the rows by one read
+    return c.sizes["missing_reads"] * missing * each * g.grid / g.blocks[dim] / together / c.chip.l2
 
 
 def trip_depth(w: Work, wide: bool) -> Array:

@@ -136,8 +136,10 @@ def timed(c: Case, computing: Computing, order: tuple[str, ...]) -> Estimate:
     if not compiled:
         launch = launch + start_seconds(kernel, machine, sizes)
     passes = helper_seconds(t, c.knobs, sizes, p, chip.dram, chip.l2) + quantising_seconds(
-        sizes, p, dram_bandwidth=chip.dram, l2_bandwidth=chip.l2, cache_bytes=chip.cache_bytes, halved=chip.halved
-    )
+        sizes, p,
+        dram_bandwidth=chip.dram, l2_bandwidth=chip.l2, cache_bytes=chip.cache_bytes, halved=chip.halved,
+        sm_clocks=chip.sms * chip.clock,
+    )  # fmt: skip
     joules = work_joules(w, g.grid, t.read, t.write, machine, p)
     power = power_seconds(joules, machine)
     return Estimate(
