@@ -96,7 +96,8 @@ class _Check:
         results = _results(self.captured, self.tiled, self.launcher, args, kwargs)
         outputs = pytree.tree_leaves(self.captured.unflatten_outputs(results))
         values = Values({f"output {k}": value for k, value in enumerate(outputs)})
-        leaves = dict(zip(self.captured.input_names, self.captured.flatten_tensors(args, kwargs), strict=True))
+        written = self.captured.flatten_tensors(*cloned(arguments))  # results may lie in the memory of the inputs
+        leaves = dict(zip(self.captured.input_names, written, strict=True))
         types = self.captured.module.main.results
         for mutation in self.captured.mutations:
             kind = tensor_type(types[mutation.position]).dtype

@@ -24,7 +24,7 @@ from codesign.passes.planning import Choices, plan_module
 
 if TYPE_CHECKING:
     import torch
-    from torch.fx import GraphModule
+    from torch.fx import GraphModule, Node
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,7 @@ class CompiledGraph:
             if options.kernels == "triton" and self.module.main.results:
                 self.folder = tempfile.TemporaryDirectory(prefix="codesign-graph-")
                 self.runner = write_runner(self.module, None, self.folder.name, target=options.machine.name)
+        self._origins = _origins(graph)
         self._native: dict[torch.device, Any] = {}
         self._lock = threading.Lock()
 
@@ -114,6 +115,22 @@ class CompiledGraph:
                 result = results[out.position]
                 strides = self.graph.strides_of(position, sizes)
                 outputs.append(_laid_out(as_complex(result) if out.is_complex else result, strides))
+        return self._apart(inputs, outputs)
+
+    def _apart(self, inputs: Sequence[Any], outputs: list[Any]) -> list[Any]:
+        """The outputs, of which those that the graph copies from an input or from one another have memory of their own: the caller may write to
+        any of them, and torch to the inputs."""
+        import torch
+
+        owners: dict[int, Node | None] = {}
+        for value in inputs:
+            if isinstance(value, torch.Tensor):
+                owners[value.untyped_storage().data_ptr()] = None
+        for position, (value, origin) in enumerate(zip(outputs, self._origins, strict=True)):
+            if isinstance(value, torch.Tensor) and value.numel() and origin is not None and origin.op != "placeholder":
+                place = value.untyped_storage().data_ptr()
+                if owners.setdefault(place, origin) is not origin:
+                    outputs[position] = value.clone()
         return outputs
 
     def _results(self, tensors: Sequence[torch.Tensor], device: torch.device) -> Sequence[torch.Tensor]:
@@ -160,6 +177,24 @@ def _tiled(module: Module, options: Options) -> Module:
         kept=choices_file(),
     )
     return plan_module(module, options.machine, choices).module
+
+
+def _origins(graph: GraphModule) -> list[Node | None]:
+    """For each output of a functional graph, the node in whose memory it lies: views lie in that of what they are of. None for what is no node."""
+    import torch
+    from torch.fx import Node
+
+    def origin(value: Any) -> Node | None:
+        while isinstance(value, Node) and isinstance(value.target, torch._ops.OpOverload) and value.args:
+            returned = value.target._schema.returns
+            if len(returned) != 1 or returned[0].alias_info is None:
+                break
+            value = value.args[0]
+        return value if isinstance(value, Node) else None
+
+    (output,) = (node for node in graph.graph.nodes if node.op == "output")
+    given = output.args[0]
+    return [origin(value) for value in (given if isinstance(given, (tuple, list)) else [given])]
 
 
 def _seed_of_call() -> torch.Tensor:

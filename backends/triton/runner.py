@@ -156,7 +156,7 @@ class _Writer:
         self.names.update(zip(main.args, inputs, strict=True))
         body = self._inputs(main.args)
         body += self._block(main.body, in_arena=True)
-        named = [self.names[value] for value in main.results]
+        named = [f"{self.names[v]}.clone()" if v in main.args else self.names[v] for v in main.results]
         given = [f"torch.view_as_complex({n})" if k in self.complex_results else n for k, n in enumerate(named)]
         results = ", ".join(given)
         body.append(

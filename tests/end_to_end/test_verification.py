@@ -240,6 +240,24 @@ def test_written_inputs_and_buffers_are_compared(tmp_path: Path) -> None:
     assert "buffer seen" in found.note
 
 
+EXCHANGED = """
+class Exchange(nn.Module):
+    def forward(self, x, y):
+        before = x.clone()
+        x.copy_(y)
+        y.copy_(before)
+        return before, x - y
+model = Exchange()
+example_inputs = (torch.randn(3, 4), torch.randn(3, 4))
+"""
+
+
+def test_the_old_value_of_an_input_may_be_a_result_and_the_new_one_of_another(tmp_path: Path) -> None:
+    found = compiled(tmp_path, EXCHANGED).verified
+    assert found is not None
+    assert found.ok, found
+
+
 def test_where_torch_fails_on_other_inputs_the_example_stands_alone(tmp_path: Path) -> None:
     text = "model = nn.Embedding(5, 4)\nexample_inputs = (torch.tensor([3, 1, 4]),)\n"
     text += "def get_fresh_inputs(seed): return torch.tensor([3, 9, 4])\n"

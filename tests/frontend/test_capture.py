@@ -306,7 +306,7 @@ def test_what_python_itself_refuses_has_no_place_in_pythons_library() -> None:
         def forward(self, *, x: torch.Tensor) -> torch.Tensor:
             return x + 1
 
-    with pytest.raises(CodesignError, match="missing a required .*make the inputs") as caught:
+    with pytest.raises(CodesignError, match=r"missing a required .*make the inputs") as caught:
         capture(Named(), ())
     assert "inspect.py" not in str(caught.value)
 

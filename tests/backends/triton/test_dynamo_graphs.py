@@ -220,3 +220,54 @@ def test_training_step_as_eager(name: str, dynamic: bool | None) -> None:
     if isinstance(function, nn.Module) and isinstance(other, nn.Module):
         same(dict(function.named_buffers()), dict(other.named_buffers()))
         same([p.grad for p in function.parameters()], [p.grad for p in other.parameters()])
+
+
+def exchanged(x: Tensor, y: Tensor) -> Tensor:
+    """Each input gets the value of the other."""
+    before = x.clone()
+    x.copy_(y)
+    y.copy_(before)
+    return x - y
+
+
+def kept_before(x: Tensor, y: Tensor) -> Tensor:
+    before = x.clone()
+    x.add_(y)
+    return before
+
+
+def shifted(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """A ring of values, and one that left it."""
+    gone = x[0].clone()
+    x[:-1] = x[1:].clone()
+    x[-1] = y[0]
+    return gone, x.clone()
+
+
+@pytest.mark.parametrize("kernels", ["triton", "reference"])
+@pytest.mark.parametrize("function", [exchanged, kept_before, shifted])
+def test_old_values_of_arguments_that_are_written(function: Callable[..., Any], kernels: str) -> None:
+    """A copy that the graph makes of an argument is no part of it: torch writes to the argument afterwards."""
+    given = (torch.randn(4, 6), torch.randn(4, 6))
+    compiled = torch.compile(function, backend="codesign", options={"kernels": kernels})
+    ours, theirs = twin(given), twin(given)
+    same(compiled(*ours), function(*theirs))
+    same(ours, theirs)
+
+
+def test_copies_have_memory_of_their_own() -> None:
+    """The caller may write to a copy, of an argument or of another result, and to nothing else with it."""
+
+    def function(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        total = x + y
+        return x.clone(), x.to(torch.float32, copy=True), total, total.clone(), total.view(-1)
+
+    given = (torch.randn(4, 6), torch.randn(4, 6))
+    compiled = torch.compile(function, backend=compile_fx_graph)
+    ours, theirs = twin(given), twin(given)
+    got, want = compiled(*ours), function(*theirs)
+    for k in (0, 1, 3):
+        for results in (got, want):
+            results[k].fill_(float(k))
+    same(got, want)
+    same(ours, theirs)

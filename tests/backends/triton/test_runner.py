@@ -162,6 +162,23 @@ def test_the_file_stands_alone(tmp_path: Path) -> None:
     assert float(by_plain_python(code, tmp_path / "out")) < 1e-4
 
 
+def test_a_copy_of_an_input_has_memory_of_its_own(tmp_path: Path) -> None:
+    class Copies(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x.clone(), x.clone()
+
+    module = tiled(capture(Copies(), (torch.ones(3),)))
+    write_runner(module, plan(module.main), tmp_path / "out")
+    code = (
+        "import torch; from runner import Runner\n"
+        "x = torch.ones(3)\n"
+        "first, second = Runner(device='cpu')(x)\n"
+        "first.add_(1), second.add_(2)\n"
+        "print(x.tolist(), first.tolist(), second.tolist())\n"
+    )
+    assert by_plain_python(code, tmp_path / "out").split() == f"{[1.0] * 3} {[2.0] * 3} {[3.0] * 3}".split()
+
+
 def test_complex_tensors_go_in_and_out(tmp_path: Path) -> None:
     """Inputs, weights by the state dict and results, as the model has them; run in another process as they are."""
 
