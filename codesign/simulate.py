@@ -24,6 +24,7 @@ from codesign.ir.errors import CodesignError, MachineError, ScheduleError
 from codesign.ir.numerics import Array, held
 from codesign.ir.program import ENGINES, Program, buffer_shape
 from codesign.ir.text.program import parse_programs
+from codesign.ir.verify import verify_program
 
 application = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -101,11 +102,11 @@ def _changed(machine: Machine, changes: list[str]) -> Machine:
 
 def _read(file: Path, name: str | None) -> list[Program]:
     found = parse_programs(command.read_text(file), str(file))
-    if name is None:
-        return found
-    chosen = [p for p in found if p.name == name.removeprefix("@")]
-    if not chosen:
+    chosen = [p for p in found if name is None or p.name == name.removeprefix("@")]
+    if not chosen and name is not None:
         raise CodesignError(f"no program @{name}", place=str(file), hint=f"it has {', '.join(p.name for p in found)}")
+    for program in chosen:
+        verify_program(program)
     return chosen
 
 

@@ -299,7 +299,9 @@ def advice(error: BaseException, dynamic: bool = True, shared: bool = False) -> 
     if "is mutated in the forward method" in text:
         return "the model writes a tensor that it has not registered: make it a buffer with register_buffer"
     if shared and ("expected compiled_fn to be graphmodule" in text or "size_bytes_is_heap_allocated_" in text):
-        return "two example inputs lie in the same memory and the model writes it: give each input its own with .clone()"
+        return (
+            "two example inputs lie in the same memory and the model writes it: give each input its own with .clone()"
+        )
     if "expected compiled_fn to be graphmodule" in text:
         return "the model writes a tensor that it also holds as a view: register it once with register_buffer, and take views in forward"
     if "not a known type" in text or "unsupported input type" in text:

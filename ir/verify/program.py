@@ -127,6 +127,18 @@ class ProgramVerifier:
             fail(here, f"{read.source.name} is no scratch of the program")
         self._indices(here, scratch.name, read.indices, [index(n) for n in scratch.shape], axes, names)
 
+    def target(self, here: Site, read: Read, axes: Sequence[Axis], names: frozenset[str]) -> None:
+        """A place in scratchpad that is written: no two lanes may write one element, which would keep whichever comes last."""
+        self.place(here, read, axes, names)
+        told = {name for expression in read.indices for name in expression.variables()}
+        for axis in axes:
+            if axis.size > 1 and axis.name not in told:
+                fail(
+                    here,
+                    f"its {axis.size} lanes along {axis.name!r} write one place of {read.source.name}",
+                    hint="index the place by the axis, or reduce over it",
+                )
+
     def _indices(
         self,
         here: Site,
@@ -173,7 +185,7 @@ class ProgramVerifier:
 
 def _load(v: ProgramVerifier, here: Site, op: Load, names: frozenset[str]) -> None:
     inside = v.axes(here, op.axes, names)
-    v.place(here, op.target, op.axes, inside)
+    v.target(here, op.target, op.axes, inside)
     v.memory(here, op.source, op.indices, op.guards, op.axes, inside)
     check_dtype(here, op.source.name, op.source.type.dtype, op.target.dtype)
     if op.otherwise is not None:
@@ -205,7 +217,7 @@ def _store(v: ProgramVerifier, here: Site, op: Store, names: frozenset[str]) -> 
 def _vector(v: ProgramVerifier, here: Site, op: Vector, names: frozenset[str]) -> None:
     every = (*op.axes, *op.reduced)
     inside = v.axes(here, every, names)
-    v.place(here, op.target, op.axes, inside)
+    v.target(here, op.target, op.axes, names | {axis.name for axis in op.axes})
     check_scalar(here, op.body, inside, lambda read: v.place(here, read, every, inside))
     if op.monoid is not None and op.monoid not in MONOIDS:
         fail(here, f"unknown reduction {op.monoid!r}", hint=f"known: {', '.join(MONOIDS)}")
@@ -214,9 +226,11 @@ def _vector(v: ProgramVerifier, here: Site, op: Vector, names: frozenset[str]) -
 
 
 def _matmul(v: ProgramVerifier, here: Site, op: Matmul, names: frozenset[str]) -> None:
-    inside = v.axes(here, op.axes, names)
-    for read in (op.target, op.a, op.b):
-        v.place(here, read, op.axes, inside)
+    v.axes(here, op.axes, names)
+    m, n, k = op.axes
+    v.target(here, op.target, (m, n), names | {m.name, n.name})
+    for read, axes in ((op.a, (m, k)), (op.b, (k, n))):
+        v.place(here, read, axes, names | {axis.name for axis in axes})
     if op.first is not None:
         check_index(here, op.first, names)
     check_dtype(here, op.b.source.name, op.b.dtype, op.a.dtype)

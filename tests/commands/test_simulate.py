@@ -60,11 +60,13 @@ def test_what_if_of_a_figure_and_a_report_for_people(tmp_path: Path) -> None:
         (["{}", "--trace", "no/such/folder.json"], ["the trace can't be written"]),
         (["huge.casm"], ["@matmul: dram memory: its inputs and results need", "of maia100"]),
         (["wide.casm"], ["wide.casm:2:", f"{10**20} does not fit into 64 bits"]),
+        (["lanes.casm"], ["vector out: its 64 lanes along 'm' write one place of out"]),
         (["bad.casm"], ["bad.casm:1:9", "unexpected"]),
     ],
 )
 def test_bad_input_is_one_line(tmp_path: Path, arguments: list[str], fragments: list[str]) -> None:
     (tmp_path / "bad.casm").write_text("program matmul")
+    (tmp_path / "lanes.casm").write_text(PROGRAM.read_text().replace("vector out[m, n]", "vector out[0, n]"))
     (tmp_path / "wide.casm").write_text(PROGRAM.read_text().replace("[256, 512]", f"[{10**20}, 512]"))
     (tmp_path / "huge.casm").write_text(PROGRAM.read_text().replace("f32[256, 256]", f"f32[256, {10**15}]"))
     found = run(*(argument.format(PROGRAM) for argument in arguments), cwd=tmp_path)

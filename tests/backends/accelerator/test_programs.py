@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from codesign.ir.errors import ParseError
+from codesign.ir.errors import ParseError, VerificationError
 from codesign.ir.location import Location
 from codesign.ir.program import Load, Loop, Matmul, Sync
 from codesign.ir.text import parse, print_module
 from codesign.ir.text.program import parse_program, parse_programs, print_program
+from codesign.ir.verify import verify_program
 
 MATMUL = (Path(__file__).parent / "matmul.casm").read_text()
 
@@ -113,3 +114,21 @@ def test_an_error_names_line_and_cause(wrong: str, right: str, message: str) -> 
     assert caught.value.line == line
     assert str(caught.value).startswith(f"matmul.casm:{line}:")
     assert caught.value.picture().endswith("^")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("load a[i % 2, m, k]", "load a[i % 2, 0, k]", "load a: its 64 lanes along 'm' write one place of a"),
+        ("matmul c[m, n]", "matmul c[m, 0]", "tensor c: its 64 lanes along 'n' write one place of c"),
+        ("matmul c[m, n]", "matmul c[m, k]", "index k uses 'k', which is no dimension"),
+        ("vector out[m, n]", "vector out[0, n]", "vector out: its 64 lanes along 'm' write one place of out"),
+    ],
+)
+def test_lanes_that_write_one_place_are_refused(old: str, new: str, message: str) -> None:
+    """Which of them comes last is nobody's to say."""
+    assert old in MATMUL
+    verify_program(parse_program(MATMUL))
+    with pytest.raises(VerificationError) as caught:
+        verify_program(parse_program(MATMUL.replace(old, new)))
+    assert message in str(caught.value)
