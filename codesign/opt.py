@@ -120,6 +120,9 @@ def _to_stderr(text: str) -> None:
 def _read(file: Path) -> Module:
     if str(file) == "-":
         return parse(sys.stdin.read(), "<stdin>")
+    if file.suffix in (".py", ".pt2"):
+        hint = f"python -m codesign.compile {file} --emit tensor > {file.stem}.tile makes one"
+        raise CodesignError("a model, and not a .tile file", place=str(file), hint=hint)
     return parse(command.read_text(file), str(file))
 
 

@@ -65,7 +65,7 @@ def schedule_text(schedule: dict[str, Any]) -> str:
         if value is True or (isinstance(value, str)):
             parts.append(name if value is True else f"{name} {value}")
         elif not isinstance(value, bool) and (value != 1 or name == "warps"):
-            parts.append(f"{value} {name}" if name == "warps" else f"{name} {value}")
+            parts.append(counted(value, "warp", "warps") if name == "warps" else f"{name} {value}")
     return ", ".join(part for part in parts if part)
 
 

@@ -43,9 +43,9 @@ def _validate(
     need_tables(file, pictures=plot)
     from codesign.accelerator_tables import accelerator_predictions
     from codesign.costmodel.ranking import is_ranking, rankings
-    from codesign.costmodel.rows import TableError
+    from codesign.costmodel.rows import of_its_file
     from codesign.costmodel.tables import kind_of, machine_rows, read_table, remark_of, unknown_sources
-    from codesign.costmodel.validation import predictions, report
+    from codesign.costmodel.validation import predictions, report, unit_remark
 
     target = load_machine(machine)
     is_gpu = target.kind == "gpu"
@@ -58,13 +58,12 @@ def _validate(
             raise CodesignError(
                 f"{target.name} is a {target.kind} machine", hint="tuning spaces are of GPUs", place=str(file)
             )
-        document: dict[str, Any] = {"machine": target.name, "spaces": rankings(table, target)}
+        with of_its_file(table):
+            document: dict[str, Any] = {"machine": target.name, "spaces": rankings(table, target)}
         print_json(document) if as_json else _print_rankings(document)
         return
-    try:
+    with of_its_file(table):
         kind = kind_of(table)
-    except TableError as error:
-        raise TableError(error.message, place=str(file)) from None
     unknown = unknown_sources(table)
     remarks = [
         *remark_of(machine_rows(table, target.name), kind),
@@ -77,7 +76,7 @@ def _validate(
         errors.print(f"{file.name}: taken for a table of kind {kind}", markup=False)
         for remark in remarks:
             errors.print(remark, markup=False)
-    with progress(not as_json) as steps:
+    with progress(not as_json) as steps, of_its_file(table):
         steps.step(f"predicting {file.name} on {target.name}")
         if is_gpu:
             calibration = load_calibration(target) if like is None else calibration_like(like, target)
@@ -85,6 +84,9 @@ def _validate(
             origin = f"transferred from {calibration.transferred}" if calibration.transferred else "calibrated"
         else:
             frame, origin = accelerator_predictions(table, kind, target, steps.each), "the machine file's figures"
+    for remark in unit_remark(frame):
+        remarks.append(remark)
+        errors.print(remark, markup=False)
     document = {
         "machine": target.name,
         "kind": kind,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,22 @@ Columns = dict[str, npt.NDArray[np.float32]]
 
 class TableError(CodesignError):
     """A table of measurements that cannot be read; names the file and the column."""
+
+
+FILE = "file"
+"""Under which a table keeps the file that it was read from (pandas' `attrs`)."""
+
+
+@contextmanager
+def of_its_file(table: pd.DataFrame) -> Iterator[None]:
+    """What is wrong with a table meanwhile is told with the file that it was read from."""
+    try:
+        yield
+    except TableError as error:
+        file = table.attrs.get(FILE)
+        if file is None or error.place is not None or error.message.startswith(file):
+            raise
+        raise TableError(error.message, place=file, hint=error.hint) from None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,17 @@ from codesign.costmodel.attention import sources
 from codesign.costmodel.launched import is_priced, launches
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.quantised import Format, Sides, formats
-from codesign.costmodel.rows import Rows, TableError, dtype_named, numbers, one_schedule, rows_of, site_of
+from codesign.costmodel.rows import (
+    FILE,
+    Rows,
+    TableError,
+    dtype_named,
+    numbers,
+    of_its_file,
+    one_schedule,
+    rows_of,
+    site_of,
+)
 from codesign.costmodel.serving import attention_rows, mixture_rows, transformer_rows
 
 Floats = npt.NDArray[np.float64]
@@ -66,7 +76,9 @@ def read_table(path: str | Path, clock_hz: float | None = None) -> pd.DataFrame:
     if not (seconds > 0).any():
         raise TableError(f"{file}: no row has a time in its column 'seconds'")
     table["seconds"] = seconds
-    return table.reset_index(drop=True)
+    table = table.reset_index(drop=True)
+    table.attrs[FILE] = str(file)
+    return table
 
 
 LAYER = ("prob.N", "prob.P", "prob.Q", "prob.K", "prob.C", "prob.R", "prob.S")
@@ -109,6 +121,11 @@ def machine_rows(table: pd.DataFrame, machine: str) -> pd.DataFrame:
 
 def kernels_of(table: pd.DataFrame, machine: Machine | None = None) -> Iterator[Rows]:
     """The kernels of a table, by its columns, as a machine runs them; TableError for a table of an unknown kind."""
+    with of_its_file(table):
+        yield from _kernels_of(table, machine)
+
+
+def _kernels_of(table: pd.DataFrame, machine: Machine | None) -> Iterator[Rows]:
     kind = kind_of(table)
     aside = set_aside(table, kind)
     if aside.all():

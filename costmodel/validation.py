@@ -39,6 +39,19 @@ def predictions(table: pd.DataFrame, machine: Machine, calibration: Calibration 
     return pd.concat(frames, ignore_index=True)
 
 
+UNIT = 300.0
+"""How many times as long as predicted, or as short, times are at the median that are taken for times in another unit."""
+
+
+def unit_remark(frame: pd.DataFrame) -> list[str]:
+    """That measured times (a frame of `predictions`) seem not to be in seconds; none where they do."""
+    ratio = float((frame["measured"] / frame["predicted"]).median())
+    if 1.0 / UNIT < ratio < UNIT:
+        return []
+    how = f"{ratio:,.0f} times as long" if ratio > 1 else f"{1.0 / ratio:,.0f} times as short"
+    return [f"half of the measured times are {how} as predicted, or more: are they in the unit that their column says?"]
+
+
 def _predicted(rows: Rows, machine: Machine, calibration: Calibration) -> pd.DataFrame:
     parameters = calibration.of(rows.implementation, rows.method)
     space = prepare(rows, machine, parameters).space

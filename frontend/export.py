@@ -30,7 +30,7 @@ from codesign.frontend.quantization import decompositions_of_quantisation
 from codesign.frontend.settings import settings_kept
 from codesign.frontend.structures import make_known, outputs_made_known, remark
 from codesign.frontend.transforms import asks_for_gradients, by_operators_run
-from codesign.ir.errors import CodesignError
+from codesign.ir.errors import CodesignError, unended
 
 
 class ExportFailure(Exception):
@@ -259,7 +259,7 @@ def shortened(error: BaseException) -> str:
         lines = [line[2:].split(". ")[0] for line in lines if line.startswith("- ")] + lines
     for text in lines:
         if text:
-            text = text if len(text) <= 200 else text[:197] + "..."
+            text = unended(text) if len(text) <= 200 else text[:197] + "..."
             return f"{type(error).__name__}: {text}"
     return type(error).__name__
 

@@ -25,8 +25,14 @@ class CodesignError(Exception):
         """The error as `place: cause; hint`, on a single line."""
         text = f"{self.place}: {self.message}" if self.place else self.message
         if self.hint:
-            text = f"{text}; {self.hint}"
+            text = f"{unended(text)}; {self.hint}"
         return " ".join(text.split())
+
+
+def unended(text: str) -> str:
+    """A text after which something else comes: without the stop that other people's messages end with."""
+    text = text.rstrip()
+    return text if text.endswith("..") else text.removesuffix(".")
 
 
 def raised_at(error: BaseException) -> str:

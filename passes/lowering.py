@@ -219,7 +219,9 @@ class _Lowering:
             tuned = self.tuner.predict(normalized, self.schedules[entry], name)
         except ScheduleError as error:
             if entry == name:
-                raise ScheduleError(error.message, place=f"schedule of {name}", hint=error.hint) from error
+                raise ScheduleError(
+                    error.message, place=f"schedule of {error.place or name}", hint=error.hint
+                ) from error
             return None  # of the same structure, but its dimensions have other names
         self.replayed.add(entry)
         return tuned

@@ -210,6 +210,9 @@ def _make(name: str, column: int, options: dict[str, tuple[str, int]]) -> Pass:
     return cls(**values)
 
 
+_KINDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
+
+
 def _parse_value(text: str, kind: Any, what: str, column: int) -> Any:
     try:
         if kind is bool:
@@ -219,7 +222,7 @@ def _parse_value(text: str, kind: Any, what: str, column: int) -> Any:
         if kind is float:
             return float(text)
     except (ValueError, KeyError):
-        raise PipelineError(f"{what} needs a {kind.__name__}, got {text!r}", column=column) from None
+        raise PipelineError(f"{what} needs {_KINDS[kind]}, got {text!r}", column=column) from None
     return text
 
 

@@ -401,7 +401,7 @@ class Tuner:
         else:
             cost = predict(context.model, summary, self.machine, ScheduleBatch.of([schedule]), context.sizes)
         if cost.reason[0]:
-            raise ScheduleError(f"{summary.name} on {self.machine.name}: {cost.reason[0]}")
+            raise ScheduleError(cost.reason[0], place=f"{summary.name} on {self.machine.name}")
         details: dict[str, Any] = {k: v[0].item() for k, v in cost.details.items() if getattr(v, "ndim", 0) == 1}
         details.pop(FOLLOWED, None)
         others = tuple(c for c in context.top(64) if c.schedule != schedule)
@@ -475,10 +475,11 @@ def no_fit(summary: KernelSummary, machine: Machine, context: Context) -> Schedu
     """The error for a kernel of which no evaluated schedule fits, with the commonest reason."""
     rejected = context.rejected()
     if not rejected:
-        return ScheduleError(f"{summary.name}: no legal schedule on {machine.name}")
+        return ScheduleError(f"no legal schedule on {machine.name}", place=summary.name)
     kind = max(rejected, key=lambda name: rejected[name][0])
     return ScheduleError(
-        f"{summary.name}: none of {context.evaluated:,} schedules fits {machine.name}; {rejected[kind][1]}",
+        f"none of {context.evaluated:,} schedules fits {machine.name}; {rejected[kind][1]}",
+        place=summary.name,
         hint="split the group, or give the policy a larger budget",
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from codesign.report import counted, kernel_table, launch_count
+from codesign.report import counted, kernel_table, launch_count, schedule_text
 
 LONG = ("encoder_attention__scaled_dot_product_attention_301a", "encoder_attention__scaled_dot_product_attention_1ee0")
 
@@ -46,3 +46,8 @@ def test_launches_are_counted_as_a_person_says_it() -> None:
     assert counted(launch_count(document), "launch", "launches") == "1 launch"
     first.count = 1.5  # one of its launches is in a branch
     assert counted(launch_count(document), "launch", "launches") == "1.5 launches"
+
+
+def test_one_warp_is_one() -> None:
+    assert schedule_text({"tiles": {"i": 16}, "extras": {"warps": 1}}) == "i=16, 1 warp"
+    assert schedule_text({"tiles": {"i": 16}, "extras": {"warps": 4}}) == "i=16, 4 warps"

@@ -66,6 +66,14 @@ def test_tiling_prints_kernels(
     assert "0 intermediates" in captured.err  # of one kernel from input to result
 
 
+def test_a_model_is_sent_to_the_command_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.py").write_text("model = None\n")
+    assert run(monkeypatch, tmp_path / "m.py", "--passes", "dce") == 2
+    assert "a model, and not a .tile file; python -m codesign.compile" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [

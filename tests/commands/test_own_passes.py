@@ -155,7 +155,7 @@ def test_a_wrong_one_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch, caps
         ("lab_of_passes:Failing", "lab_of_passes.py:51: pass N (failing) failed: KeyError: 'mian'"),
         ("lab_of_passes:Invalid", "pass N (invalid) left an invalid module"),
         ("lab_of_passes:Missing", "--passes column 1: pass 'lab_of_passes:Missing'"),
-        ("cse,lab_of_passes:ByTwo{factor=x}", "--passes column 25: lab_of_passes:ByTwo.factor needs a float"),
+        ("cse,lab_of_passes:ByTwo{factor=x}", "--passes column 25: lab_of_passes:ByTwo.factor needs a number"),
         ("cse,fuse", "--passes column 5: fuse has its own place in a compilation"),
         ("lab_that_is_not:Any", "No module named 'lab_that_is_not'"),
     ],

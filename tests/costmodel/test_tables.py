@@ -9,6 +9,7 @@ import pytest
 
 from codesign.costmodel.rows import TableError
 from codesign.costmodel.tables import KINDS, kernels_of, kind_of, read_table, remark_of, unknown_sources
+from codesign.costmodel.validation import unit_remark
 
 
 def _table(name: str) -> pd.DataFrame:
@@ -114,3 +115,12 @@ def test_cycles_are_seconds_of_a_clock(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("m,n,k,cycles\n16,32,64,many\n")
     with pytest.raises(TableError, match="row 1, column 'cycles': needs a number"):
         read_table(tmp_path / "t.csv", clock_hz=1e9)
+
+
+def test_times_in_another_unit_are_remarked_on() -> None:
+    def frame(factor: float) -> pd.DataFrame:
+        return pd.DataFrame({"measured": [factor, 2 * factor, 3 * factor], "predicted": [1.0, 2.0, 9.0]})
+
+    assert unit_remark(frame(1.0)) == unit_remark(frame(20.0)) == unit_remark(frame(0.05)) == []
+    assert "1,000,000 times as long as predicted" in unit_remark(frame(1e6))[0]
+    assert "1,000 times as short as predicted" in unit_remark(frame(1e-3))[0]

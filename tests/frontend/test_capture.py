@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from codesign.frontend import capture
+from codesign.frontend.export import ExportFailure
 from codesign.ir.core import tensor_type
 from codesign.ir.dtypes import BF16
 from codesign.ir.errors import CodesignError, UnsupportedError
@@ -329,3 +330,8 @@ def test_solvers_are_taken_whose_checks_torch_puts_in_order() -> None:
 
     captured = check(of(model), torch.randn(4, 4), torch.randn(4, 2))
     assert sum(isinstance(op, Call) for op in captured.module.main.body.ops) == 3
+
+
+def test_reasons_of_several_attempts_are_parted_once() -> None:
+    failure = ExportFailure([("strict", ValueError("not this.")), ("symbolic", TypeError("nor that"))])
+    assert str(failure) == "strict: ValueError: not this; symbolic: TypeError: nor that"

@@ -148,7 +148,7 @@ class Workload:
             machine = variant(self.machine, ask.figures)
             return self._fused(machine) if ask.fuse else self.price(machine, choose=ask.choose, before=ask.before)
         except (CodesignError, ValueError, ZeroDivisionError, OverflowError) as error:
-            return Outcome(np.inf, np.nan, (), error.message if isinstance(error, CodesignError) else str(error))
+            return Outcome(np.inf, np.nan, (), _why(error))
 
     def ready(self) -> None:
         """Make what is made once, so that it is not made again by everybody whom this is handed to."""
@@ -229,3 +229,10 @@ def _pool(part: Part, machine: Machine) -> ScheduleBatch:
     rest = order[POOL // 2 :]
     spread = rest[np.unique(np.linspace(0, max(len(rest) - 1, 0), POOL // 2).astype(np.int64))] if len(rest) else rest
     return everything.batch(codes[np.concatenate([order[: POOL // 2], spread])])
+
+
+def _why(error: Exception) -> str:
+    """Why there is no price, and of which kernel."""
+    if not isinstance(error, CodesignError):
+        return str(error)
+    return f"{error.place}: {error.message}" if error.place else error.message

@@ -36,7 +36,9 @@ def test_given_schedules_are_used_and_checked() -> None:
     (info,) = tile_module(module(), Tuner(H100), {"r": wanted}).values()
     assert info.kernel.schedule == info.tuned.schedule == wanted
     assert info.tuned.seconds >= Tuner(H100).price(info.fusion) * 0.999
-    with pytest.raises(ScheduleError, match=r"shared memory: needs [\d,]+ B, limit 232,448 B"):
+    with pytest.raises(
+        ScheduleError, match=r"^schedule of r on h100_sxm: shared memory: needs [\d,]+ B, limit 232,448 B"
+    ):
         tile_module(
             module(), Tuner(H100), {"r": Schedule({"i": 128, "j": 128, "k": 512}, pipeline=4, extras={"warps": 8})}
         )
