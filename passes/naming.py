@@ -15,6 +15,8 @@ from codesign.ir.location import Location
 from codesign.ir.tensor import Compute, Fusion
 
 LONGEST = 64
+FEW = 3
+"""Modules that a name says each."""
 COPIES = frozenset({"_to_copy", "clone", "copy", "expand", "view", "reshape", "permute", "transpose", "slice"})
 """Operators that say nothing of what is computed."""
 
@@ -42,7 +44,8 @@ def _own(op: Compute) -> Location | None:
 
 
 def _modules(places: Iterable[Location]) -> str:
-    """The path that modules have in common, and how they go on where these are few; without numbers of layers."""
+    """The path that modules have in common, and how they go on: each where these are few, else the modules that they are parts of, else the
+    first of these and how many more. Without numbers of layers."""
     ordered = sorted(places, key=lambda place: (place.file, place.line, place.module))
     paths = list(dict.fromkeys(tuple(p for p in place.module.split(".") if p and not p.isdigit()) for place in ordered))
     if not paths:
@@ -50,10 +53,14 @@ def _modules(places: Iterable[Location]) -> str:
     if len(paths) == 1:
         return "_".join(paths[0][-3:])
     shared = 0
-    while all(len(path) > shared + 1 and path[shared] == paths[0][shared] for path in paths):
+    while all(len(path) > shared and path[shared] == paths[0][shared] for path in paths):
         shared += 1
     ends = ["_".join(path[shared:]) for path in paths if len(path) > shared]
-    return "_".join([*paths[0][max(shared - 2, 0) : shared], *(ends if len(ends) <= 3 else [])])
+    if len(ends) > FEW:
+        ends = list(dict.fromkeys(path[shared] for path in paths if len(path) > shared))
+    if len(ends) > FEW:
+        ends = [*ends[: FEW - 1], f"and_{len(ends) - FEW + 1}_more"]
+    return "_".join([*paths[0][max(shared - 2, 0) : shared], *ends])
 
 
 def _operators(fusion: Fusion, main: Sequence[Compute]) -> str:

@@ -196,8 +196,8 @@ def _name(studies: Iterable[str], wanted: str | None) -> str:
     if wanted is None and len(names) == 1:
         return str(names[0])
     if wanted not in names:
-        said = f"no study {wanted!r} in it" if wanted else "which study?"
-        raise CodesignError(said, hint=f"--study, one of {', '.join(names) or 'none'}")
+        said = f"no study {wanted!r} in it" if wanted else f"{len(names)} studies in it" if names else "no study in it"
+        raise CodesignError(said, hint=f"name one by --study: {', '.join(map(repr, names))}" if names else None)
     return str(wanted)
 
 

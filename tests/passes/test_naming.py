@@ -30,6 +30,13 @@ def product(name: str, weight: str, where: str = "") -> str:
     return f"%{name} = compute f32[i: 8, j: 4] sum(k: 16) {{ %x[i, k] * %{weight}[j, k] }} {where}"
 
 
+def products(*modules: str) -> Fusion:
+    """Products of these modules, added up."""
+    lines = [product(f"p{n}", "u", place(n + 1, module, "linear")) for n, module in enumerate(modules)]
+    total = " + ".join(f"%p{n}[i, j]" for n in range(len(modules)))
+    return group(*lines, f"%o = compute f32[i: 8, j: 4] {{ {total} }} " + place(1, modules[0], "linear"))
+
+
 ALONE = "%o = compute f32[i: 8, j: 16] { exp(%x[i, j]) + 1.0 } "
 
 
@@ -59,6 +66,17 @@ ALONE = "%o = compute f32[i: 8, j: 16] { exp(%x[i, j]) + 1.0 } "
             ),
             "q__linear_matmul_mul",
         ),
+        (
+            group(
+                product("b", "u", place(7, "block.1.attention.query", "linear")),
+                product("a", "g", place(9, "block.1.attention", "matmul")),
+                "%o = compute f32[i: 8, j: 4] { %a[i, j] * %b[i, j] } " + place(9, "block.1.attention", "mul"),
+            ),
+            "block_attention_query__linear_matmul_mul",
+        ),
+        (products("block.attention.key", "block.attention.query", "block.attention.value", "block.norm"), "block_attention_norm__linear"),
+        (products("attention.key", "attention.query", "attention.value", "attention.out"), "attention_key_query_and_2_more__linear"),
+        (products("a.left", "b", "c", "d", "e"), "a_b_and_3_more__linear"),
         (group(ALONE + place(5, "", "add")), "add"),
         (group(ALONE + place(5, "encoder.1.act", "gelu")), "encoder_act__gelu"),
         (group(ALONE), "o"),
