@@ -74,8 +74,14 @@ ALONE = "%o = compute f32[i: 8, j: 16] { exp(%x[i, j]) + 1.0 } "
             ),
             "block_attention_query__linear_matmul_mul",
         ),
-        (products("block.attention.key", "block.attention.query", "block.attention.value", "block.norm"), "block_attention_norm__linear"),
-        (products("attention.key", "attention.query", "attention.value", "attention.out"), "attention_key_query_and_2_more__linear"),
+        (
+            products("block.attention.key", "block.attention.query", "block.attention.value", "block.norm"),
+            "block_attention_norm__linear",
+        ),
+        (
+            products("attention.key", "attention.query", "attention.value", "attention.out"),
+            "attention_key_query_and_2_more__linear",
+        ),
         (products("a.left", "b", "c", "d", "e"), "a_b_and_3_more__linear"),
         (group(ALONE + place(5, "", "add")), "add"),
         (group(ALONE + place(5, "encoder.1.act", "gelu")), "encoder_act__gelu"),
