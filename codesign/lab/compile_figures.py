@@ -13,7 +13,7 @@ from codesign.costmodel.events.timeline import Timeline
 from codesign.costmodel.machine import Machine
 from codesign.document import KernelDocument, ModelDocument
 from codesign.ir.program import ENGINES
-from codesign.lab.figures import COLOURS, svg
+from codesign.lab.figures import COLOURS, style, svg
 from codesign.passes.memory import MemoryPlan
 from codesign.trace import Running
 
@@ -21,6 +21,14 @@ MOST_LAUNCHES = 2000
 MOST_SPANS = 3000
 MOST_NAMED = 12
 MOST_CORES = 4
+BELOW: dict[str, Any] = {
+    "loc": "upper center",
+    "bbox_to_anchor": (0.5, -0.16),
+    "ncols": 4,
+    "frameon": False,
+    "fontsize": 8,
+}
+"""Where a legend hides nothing of a picture that has another beside it."""
 
 
 def timeline(found: Sequence[Running]) -> str:
@@ -128,14 +136,15 @@ def waves(found: Timeline) -> str:
                 )
             top.plot([], [], color=COLOURS[position % len(COLOURS)], linewidth=6, label=phase)
         top.set(ylabel="SM", xlabel="µs", ylim=(0, found.sms))
-        top.legend(frameon=False, fontsize=8)
+        top.legend(**BELOW)
         starts = [moment.start * 1e6 for moment in found.moments]
         for position, name in enumerate(NAMES):
-            bottom.step(starts, [100 * moment.busy[position] for moment in found.moments], where="post", label=name)
+            share = [100 * moment.busy[position] for moment in found.moments]
+            bottom.step(starts, share, where="post", label=name, **style(position))
         bottom.set(ylabel="busy, %", xlabel="µs", ylim=(0, 105))
-        bottom.legend(frameon=False, fontsize=8)
+        bottom.legend(**BELOW)
 
-    return svg(draw, height=3.8, columns=2)
+    return svg(draw, height=4.4, columns=2)
 
 
 def engines(result: SimulationResult, shown: Sequence[Span]) -> str:

@@ -89,11 +89,12 @@ def _timeline(compilation: Compilation, ordered: list[KernelDocument]) -> Sectio
         seen = blocks(compilation, ordered[0].name)
         if seen is not None:
             label = (
-                f"One launch of {seen.kernel} in the event simulation: blocks on {seen.sms} SMs, {seen.waves:.2f} waves"
+                f"One launch of {ordered[0].name} in the event simulation: "
+                f"blocks on {seen.sms} SMs, {seen.waves:.2f} waves"
             )
             section.parts.append(picture(label, figures.waves(seen)))
             busy = [[name, f"{share:.0%}"] for name, share in seen.busy.items()]
-            section.parts.append(table(f"How busy resources are in {seen.kernel}", ["resource", "busy"], busy))
+            section.parts.append(table(f"How busy resources are in {ordered[0].name}", ["resource", "busy"], busy))
         result = engines(compilation, ordered[0].name)
         if result is not None:
             section.parts.extend(_engines(ordered[0].name, result))

@@ -134,11 +134,17 @@ def lines(
     def draw(axes: Any) -> None:
         for position, (name, (across, up)) in enumerate(curves.items()):
             line = style(position) if joined else {**style(position), "linestyle": ""}
+            line["linewidth"] = (
+                4.0 if position == 0 and len(curves) > 1 else 1.5
+            )  # seen under another that goes the same way
             axes.plot(across, up, label=name, marker="o", markersize=3 if joined else 5, **line)
         axes.set(
             xscale=_scale([across for across, _ in curves.values()]), yscale=_scale([up for _, up in curves.values()])
         )
         axes.set(xlabel=x, ylabel=y)
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "linear":
+                axis.get_major_formatter().set_useOffset(False)  # whole values, not what they are above one of them
         axes.grid(alpha=0.3)
         if len(curves) > 1:
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)

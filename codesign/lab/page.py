@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,8 +88,9 @@ def picture(label: str, svg: str) -> Markup:
 
 def table(label: str, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Markup:
     """Numbers as text; a column is set as numbers when its first cell that says something starts with one."""
-    shown = [[_text(cell) for cell in row] for row in rows]
-    said = [next((row[at] for row in shown if row[at] not in ("", "–")), "") for at in range(len(heads))]
+    plain = [[_text(cell) for cell in row] for row in rows]
+    shown = [[_breakable(cell) for cell in row] for row in plain]
+    said = [next((row[at] for row in plain if row[at] not in ("", "–")), "") for at in range(len(heads))]
     numbers = [at > 0 and text.lstrip("-–+").lstrip("$")[:1].isdigit() for at, text in enumerate(said)]
     heads_shown = list(zip(heads, numbers, strict=True))
     return Markup(_environment.from_string(_TABLE).render(label=label, heads=heads_shown, rows=shown))
@@ -97,6 +99,14 @@ def table(label: str, heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> Ma
 def texts(label: str, beside: Sequence[tuple[str, str]]) -> Markup:
     """Texts beside each other, folded away under a label."""
     return Markup(_environment.from_string(_TEXTS).render(label=label, texts=list(beside)))
+
+
+def _breakable(text: str) -> Markup:
+    """A cell whose long words (names of kernels, paths) may go on in the next line after what parts them, so that a table stays on the screen."""
+    parts = re.split(r"(\S{20,})", text)
+    return Markup("").join(
+        Markup("<wbr>").join(re.findall(r"[^_./]*[_./]*", part)) if at % 2 else part for at, part in enumerate(parts)
+    )
 
 
 def _text(cell: Any) -> str:

@@ -96,6 +96,9 @@ def answer(workload: Workload, asked: Questions, steps: Steps | None = None) -> 
         seconds=workload.base.seconds,
         sensitivities=slopes,
         crossovers=crossings,
+        uncrossed={
+            span.figure: (span.low, span.high) for span in crossed if span.figure not in {c.figure for c in crossings}
+        },
         sweep=points,
         front=designs,
         sobol=shares,

@@ -8,9 +8,11 @@ from codesign.lab.machines.search import Blame, Design
 from codesign.lab.machines.sensitivity import Sensitivity
 from codesign.lab.machines.sweep import Crossover, Point
 
+NOTHING_WINS = "the same schedules and bounds win for {figure} from {low:.4g} to {high:.4g}"
+
 
 class WhatIf(BaseModel):
-    """The answers about one model on one machine."""
+    """The answers about one model on one machine. `uncrossed`: ranges of figures on which nothing else wins."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -19,6 +21,7 @@ class WhatIf(BaseModel):
     seconds: float
     sensitivities: list[Sensitivity] = Field(default_factory=list)
     crossovers: list[Crossover] = Field(default_factory=list)
+    uncrossed: dict[str, tuple[float, float]] = Field(default_factory=dict)
     sweep: list[Point] = Field(default_factory=list)
     front: list[Design] = Field(default_factory=list)
     sobol: list[Blame] = Field(default_factory=list)

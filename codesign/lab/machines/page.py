@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from codesign.lab import figures
-from codesign.lab.machines.document import WhatIf
+from codesign.lab.machines.document import NOTHING_WINS, WhatIf
 from codesign.lab.page import Section, page, picture, table
 from codesign.report import joules_text, seconds_text
 
@@ -57,14 +57,17 @@ def _tornado(answers: WhatIf) -> Section | None:
 
 
 def _crossovers(answers: WhatIf) -> Section | None:
-    if not answers.crossovers:
+    if not answers.crossovers and not answers.uncrossed:
         return None
+    text = [NOTHING_WINS.format(figure=name, low=low, high=high) for name, (low, high) in answers.uncrossed.items()]
+    if not answers.crossovers:
+        return Section("Crossovers", text)
     heads = ["figure", "from", "times", "kernel", "what changes", "before", "after", "time there"]
     rows = [
         [c.figure, c.value, f"{c.factor:.3g}", c.kernel, c.what, c.before, c.after, seconds_text(c.seconds)]
         for c in answers.crossovers
     ]
-    return Section("Crossovers", [], [table("Where another schedule or another bound wins", heads, rows)])
+    return Section("Crossovers", text, [table("Where another schedule or another bound wins", heads, rows)])
 
 
 def _sweep(answers: WhatIf) -> Section | None:

@@ -86,6 +86,18 @@ def test_a_page_shows_curves_and_numbers_and_needs_no_network(done: Path, tmp_pa
     check_page((tmp_path / "s.html").read_text(), pictures=2)
 
 
+def test_long_words_of_a_table_may_be_parted_and_stay_words_of_the_text() -> None:
+    pytest.importorskip("jinja2")
+    from codesign.lab.page import table
+
+    name = "attention_norm_attention_key__mean_linear_mul"
+    shown = str(table("t", ["kernel", "time", "why"], [[name, "1.234e-05 s", f"<b> {name}"]]))
+    assert "attention_<wbr>norm_<wbr>attention_<wbr>key__<wbr>mean_<wbr>linear_<wbr>mul" in shown
+    assert re.sub("<wbr>", "", shown).count(name) == 2
+    assert "&lt;b&gt; attention_<wbr>" in shown
+    assert 'class="number">1.234e-05 s<' in shown
+
+
 class _Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()

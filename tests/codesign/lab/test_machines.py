@@ -217,6 +217,19 @@ def test_answers_as_a_document_and_a_page(streaming: Workload) -> None:
     assert "Time over levels.dram.bandwidth" in text
 
 
+def test_a_range_on_which_nothing_else_wins_is_said(streaming: Workload) -> None:
+    pytest.importorskip("jinja2")
+    from codesign.lab.machines.page import whatif_page
+
+    spans = Questions.ranges(["levels.dram.bandwidth=x0.99:x1.01:2"], H100)
+    answers = answer(streaming, Questions(slopes=False, crossed=spans))
+    assert answers.crossovers == []
+    assert list(answers.uncrossed) == ["levels.dram.bandwidth"]
+    assert "the same schedules and bounds win for levels.dram.bandwidth from 3.319e+12 to 3.386e+12" in whatif_page(
+        answers
+    )
+
+
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     from codesign import whatif
 
