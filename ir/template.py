@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
 
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.index import Bounds, Extremum, FloorDiv, Index, Mod, Var, ceildiv, index
@@ -16,6 +19,9 @@ from codesign.ir.scalar import IndexValue, Read, Scalar
 from codesign.ir.schedule import Schedule
 from codesign.ir.tile import Axis, Band, Dot, For, GridDim, Guard, Kernel, Load, Map, Reduce, Store, When
 from codesign.ir.types import TileType
+
+MOST_PROGRAMS = 1 << 12
+"""Programs that are looked at one by one."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +127,17 @@ class _Instance:
         yield one, last.results
 
     def never(self, op: For) -> bool:
-        """Whether a loop has no steps, whatever the program."""
+        """Whether a loop has no steps, whatever the program: by what is known of its bounds, or in each of the programs that differ in them."""
         known = self.template.bounds.with_extents(self.extents)
-        return self.sized(op.lower - op.upper).simplify(known).proves_at_least(0, known)
+        missing = self.sized(op.lower - op.upper).simplify(known)
+        if missing.proves_at_least(0, known):
+            return True
+        names = sorted(missing.variables())
+        extents = [self.extents[name] for name in names if name in self.extents and self.extents[name].is_constant]
+        if missing.data() or len(extents) < len(names) or prod(extent.constant for extent in extents) > MOST_PROGRAMS:
+            return False
+        programs = np.meshgrid(*(np.arange(extent.constant) for extent in extents), indexing="ij", sparse=True)
+        return bool(np.min(missing.evaluate(dict(zip(names, programs, strict=True)))) >= 0)
 
     def type(self, value: Value) -> TileType:
         assert isinstance(value.type, TileType)

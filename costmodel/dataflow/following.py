@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.dataflow.bursts import Loop, bursts, start
+from codesign.costmodel.dataflow.placing import Placed, placed
 from codesign.costmodel.dataflow.shape import EVERY, Array, Shape, cut
 from codesign.costmodel.dataflow.space import users
 from codesign.costmodel.dataflow.target import Target
 from codesign.costmodel.dataflow.timeline import Timeline, shared_clocks
-from codesign.costmodel.dataflow.work import Work, busiest, shared_bytes
+from codesign.costmodel.dataflow.work import Work, busiest
 
 TERM_NAMES = ("launch", "fill", "tensor", "vector", "load", "store", "dram", "latency", "control", "power")
 _ENGINES = np.array([TERM_NAMES.index(name) for name in ("tensor", "vector", "load", "store", "dram", "control")])
@@ -64,35 +65,24 @@ class Laid:
 
 @dataclass(frozen=True)
 class Buffers:
-    """What a program holds in scratchpad (`held` bytes, `needed` at the least), and how much may be in flight for it to fit: programs (`slots`),
-    steps of loops (`depth`), and whether loads have addresses of their own (`apart`)."""
+    """What a program holds in scratchpad (`held` bytes), and how much may be in flight for it to fit: programs (`slots`) and steps of loops
+    (`depth`)."""
 
-    held: Array
-    needed: Array
     slots: Array
     depth: Array
-    apart: Array
+    placed: Placed
 
     @classmethod
     def of(cls, target: Target, work: Work, pipeline: Array) -> Buffers:
         depth = np.maximum(pipeline, 1.0)
         slots = np.minimum(depth, 2.0)
-        # the array holds sums where it has room for as many sets of them as each choice of buffers has
-        near, alone = (work.accumulators * sets <= target.capacity.get("array", 0) for sets in (slots, 1.0))
-        turned = (work.turn + np.where(near, 0.0, work.accumulators)) * slots + work.fixed
-        one = work.turn + np.where(alone, 0.0, work.accumulators) + work.fixed
-        single = np.ones(1)
-        needs = [  # in the order in which buffers are given up: loads apart from all else, programs in flight, steps in flight
-            (work.run_ahead * depth + turned, slots, depth, True),
-            (shared_bytes(work, depth, slots, near), slots, depth, False),
-            (work.run_ahead * depth + one, single, depth, True),
-            (shared_bytes(work, depth, single, alone), single, depth, False),
-            (work.run_ahead + one, single, single, True),
-            (shared_bytes(work, single, single, alone), single, single, False),
-        ]
-        fits = [need <= target.capacity["core"] for need, *_ in needs]
-        held, slots, depth, apart = (np.select(fits, [need[i] for need in needs], needs[-1][i]) for i in range(4))
-        return cls(held, needs[-1][0], slots, depth, apart)
+        core, array = target.capacity["core"], target.capacity.get("array", 0)
+        found = placed(work.buffers, work.sizes, depth, slots, core, array)
+        return cls(np.where(found.choice < 2, slots, 1.0), np.where(found.choice < 4, depth, 1.0), found)
+
+    @property
+    def held(self) -> Floats:
+        return self.placed.held
 
 
 class Plan:
@@ -134,7 +124,7 @@ class Plan:
 
     def _reason(self) -> npt.NDArray[np.object_]:
         limit = self.target.capacity["core"]
-        needed = np.broadcast_to(self.buffers.needed, (self.count,))
+        needed = np.broadcast_to(self.buffers.held, (self.count,))
         reason = np.full(self.count, "", dtype=object)
         for row in np.flatnonzero(needed > limit):
             reason[row] = f"scratchpad: needs {int(needed[row]):,} B, limit {limit:,} B"
@@ -156,8 +146,8 @@ class Plan:
         laid, target = self.laid.cut(some), self.target
         work = self.work if every else self.work.of(rows)
         busy = self.busy[some]
-        slots, depth, apart = (cut(each, some) for each in (self.buffers.slots, self.buffers.depth, self.buffers.apart))
-        line = Timeline(target, len(rows), laid.cores, laid.users, slots, depth, np.asarray(apart, dtype=np.bool_))
+        slots, depth = (cut(each, some) for each in (self.buffers.slots, self.buffers.depth))
+        line = Timeline(target, len(rows), laid.cores, laid.users, slots, depth, self.buffers.placed.of(some))
         clocks = np.maximum(line.run(work, laid.grid, laid.rounds, busy.max(axis=-1)), self.clocks[some])
         late = np.broadcast_to(self._bursts(work, laid, depth), (len(rows),))
         clocks = clocks + late

@@ -10,12 +10,12 @@ from codesign.costmodel.dataflow.course import (
     CAME,
     DEEPEST,
     DONE,
+    ENGINES,
     FREE,
     LENGTH,
     LOAD,
-    RINGS,
+    SIGNALLED,
     STORE,
-    STORE_RING,
     STORED,
     USED,
     Course,
@@ -98,11 +98,14 @@ def give_way(course: Course, task: int, first: RowFloat, last: RowFloat, begins:
         was = course.times[of + STORED]
         course.times[of + FREE + STORE] = course.times[of + FREE + STORE] + late
         course.times[of + STORED] = was + late
-        stage = 0
-        while stage < course.stages:
-            place = of + course.rings + (RINGS * stage + STORE_RING) * DEEPEST
+        block = 0
+        while block <= course.stages:
+            number = ENGINES * block + STORE
+            place = of + SIGNALLED + number
             course.times[place] = where(active & (course.times[place] == was), was + late, course.times[place])
-            stage += 1
+            place = of + course.rings + number * DEEPEST
+            course.times[place] = where(active & (course.times[place] == was), was + late, course.times[place])
+            block += 1
         core += 1
 
 

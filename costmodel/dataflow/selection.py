@@ -6,21 +6,19 @@ something needs it; element-wise work that its only user does in passing; sums t
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from functools import cached_property
 from weakref import WeakKeyDictionary
 
 from codesign.costmodel.accesses import access_of
-from codesign.costmodel.dataflow.buffers import Buffer, Crowd, crowds, together
-from codesign.costmodel.dataflow.lanes import COMPARISONS, narrow
+from codesign.costmodel.dataflow.buffers import Buffer
+from codesign.costmodel.dataflow.items import Item, Multiply, Slots, Touch, Transfer, Vectors
+from codesign.costmodel.dataflow.lanes import COMPARISONS, by_lane, narrow, parts_of, slots_of
 from codesign.costmodel.dataflow.resting import names_of
 from codesign.costmodel.dataflow.target import Array
 from codesign.costmodel.features import Features, Move, Product
 from codesign.costmodel.features import Loop as LoopFeature
 from codesign.costmodel.structures import Text
-from codesign.costmodel.summary import Access
-from codesign.ir.analysis import operations_by_names
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.index import Index, index, product
 from codesign.ir.reach import Stretch
@@ -31,63 +29,6 @@ from codesign.ir.template import Template
 from codesign.ir.tile import Axis, Dot, For, Load, Map, Reduce, Store
 from codesign.ir.types import TileType
 
-Slots = Mapping[tuple[str, str], float]
-"""Issue slots of a point by unit and dtype."""
-
-
-@dataclass(frozen=True, eq=False)
-class Transfer:
-    """A load or store of a tile. `follows`: it waits for positions that the same steps load."""
-
-    kind: str
-    move: Move
-    access: Access
-    buffer: Buffer
-    follows: bool = False
-    cut: bool = False
-    """Loops around it end where a mask says."""
-    operand: str = ""
-    """As schedules name it."""
-    dims: frozenset[str] = frozenset()
-    """Of the group, that its data depends on, through the ends of the loops around it too where a mask cuts them."""
-
-    @property
-    def filled(self) -> Index:
-        """Bytes in scratchpad."""
-        return self.buffer.size
-
-
-@dataclass(frozen=True, eq=False)
-class Multiply:
-    """A matrix product that adds to a buffer."""
-
-    product: Product
-    result: Buffer
-    dtype: str
-    """Of the operands, as the unit takes them."""
-
-
-@dataclass(frozen=True, eq=False)
-class Vectors:
-    """Element-wise work at `points`, or a reduction of them. `parts`: slots of expressions by the points that they depend on (the first of
-    all of them). Bytes that it reads and writes."""
-
-    points: Index
-    parts: tuple[tuple[Index, Slots], ...]
-    read: Index
-    written: Index
-    width: int
-    reduces: bool
-
-    @cached_property
-    def key(self) -> Hashable:
-        """Equal for equal work."""
-        parts = tuple((size, tuple(slots.items())) for size, slots in self.parts)
-        return ("vectors", self.points, parts, self.read, self.written, self.width, self.reduces)
-
-
-Item = Transfer | Multiply | Vectors
-
 
 @dataclass(eq=False)
 class Section:
@@ -97,6 +38,8 @@ class Section:
     loops: tuple[LoopFeature, ...] = ()
     dims: tuple[str, ...] = ()
     items: list[Item] = field(default_factory=list)
+    touched: list[tuple[tuple[Touch, ...], ...]] = field(default_factory=list)
+    """By item and instruction of it, which buffers that reads and which it writes: of parts of an expression, and then of what needs them."""
     around: Section | None = None
     span: tuple[int, int] = (0, 0)
     stretch: Stretch | None = None
@@ -109,10 +52,6 @@ class Selection:
     template: Template
     sections: tuple[Section, ...]
     buffers: tuple[Buffer, ...]
-    together: tuple[Index, ...]
-    """Bytes of what one engine uses alone, of all that live at once."""
-    crowds: tuple[Crowd, ...]
-    """What lives at once when all share addresses."""
 
 
 _KNOWN: WeakKeyDictionary[Text, dict[tuple[Set[str], Set[str]], Selection]] = WeakKeyDictionary()
@@ -174,6 +113,8 @@ class _Selector:
         self.path: tuple[Section, ...] = ()
         self.section = Section()
         self.loaded: dict[Value, Section] = {}
+        self.touched: list[Touch] = []
+        self.instructions: list[tuple[Touch, ...]] = []
         self.position = 0
 
     def result(self) -> Selection:
@@ -183,7 +124,7 @@ class _Selector:
             section for section in self.sections if section.items or any(s.around is section for s in self.sections)
         ]
         found = [buffer for buffer in self.buffers if buffer.paths]
-        return Selection(self.template, tuple(used), tuple(found), together(found), crowds(found))
+        return Selection(self.template, tuple(used), tuple(found))
 
     def _open(self, section: Section) -> None:
         self.section = section
@@ -221,7 +162,7 @@ class _Selector:
             self.loaded[op.result] = self.section
         else:
             buffer = self._stored(op.value)
-        self._touch(buffer, kind)
+        self._touch(buffer, kind, writes=kind == "load")
         sources = [read.source for i in op.indices for scalar in i.data() for read in scalar.reads()]
         follows = any(self.loaded.get(source) is self.section for source in sources)
         variables = {dim.name for dim in self.kernel.grid}
@@ -230,8 +171,7 @@ class _Selector:
         access = access_of(op, move, self.template, self.extents)
         along = (self.template.along.get(name, name) for name in move.follows | move.bounds)
         dims = frozenset(along).intersection(self.extents)
-        item = Transfer(kind, move, access, buffer, follows, cut, operand, dims)
-        self.section.items.append(item)
+        self._add(Transfer(kind, move, access, buffer, follows, cut, operand, dims))
 
     def _positions(self, scalar: Scalar, axes: tuple[Axis, ...]) -> None:
         """Positions that are worked out from data go through the vector unit first."""
@@ -285,30 +225,42 @@ class _Selector:
         self, body: Scalar, axes: tuple[Axis, ...], buffer: Buffer, written: Index, *, monoid: str | None = None
     ) -> None:
         names = {axis.name: axis.extent for axis in axes}
-        counts = operations_by_names(body, frozenset(names))
-        whole = {(str(unit), dtype.name): cost for (unit, dtype), cost in counts.pop(frozenset(names), {}).items()}
+        body = by_lane(body, frozenset(names))
+        whole, alone = slots_of(body), parts_of(body, frozenset(names))
+        made: list[Buffer] = []
+        points = _points(axes)
+        parts: list[tuple[Index, Slots]] = []
+        for node, used in alone:
+            lanes = product(names[name] for name in sorted(used))
+            slots = slots_of(node)
+            parts.append((lanes, slots))
+            whole = {key: left for key, cost in whole.items() if (left := cost - slots.get(key, 0.0))}
+            part = self._buffer(lanes * int(node.dtype.bytes))
+            part.part = (points, lanes, sum(slots.values()))
+            for read in node.reads():
+                self._read(read, "vector")
+            self._touch(part, "vector", writes=True)
+            self._next()
+            made.append(part)
         if monoid is not None:
             key = ("fma" if monoid in ("sum", "prod") else "alu", body.dtype.name)
             whole[key] = whole.get(key, 0.0) + 1.0
-        elif not whole and not counts:
+        elif not whole and not parts:
             whole = {("alu", body.dtype.name): 1.0}  # a copy or a fill passes the pipe once
-        points = _points(axes)
-        parts: list[tuple[Index, Slots]] = [(points, whole)]
-        for used, slots in counts.items():
-            lanes = product(names[name] for name in sorted(used))
-            parts.append((lanes, {(str(unit), dtype.name): cost for (unit, dtype), cost in slots.items()}))
-        read = index(0)
-        for node in body.reads():
-            touched = {name for i in node.indices for name in i.variables()}
-            read = read + product(names[name] for name in names if name in touched) * int(node.dtype.bytes)
-            self._read(node, "vector")
-        self._touch(buffer, "vector")
+        for part in made:
+            self._touch(part, "vector")
+        bytes_read = index(0)
+        for read in body.reads():
+            touched = {name for i in read.indices for name in i.variables()}
+            bytes_read = bytes_read + product(names[name] for name in names if name in touched) * int(read.dtype.bytes)
+            self._read(read, "vector")
+        self._touch(buffer, "vector", writes=True)
         width = int(body.dtype.bytes)
-        self.section.items.append(
+        self._add(
             Vectors(
                 points,
-                tuple(parts),
-                read,
+                ((points, whole), *parts),
+                bytes_read,
                 buffer.size if monoid is None else written * width,
                 width,
                 monoid is not None,
@@ -323,9 +275,9 @@ class _Selector:
         if isinstance(place, _Held):
             self._touch(place.buffer, "vector")
             read = buffer.size
-        self._touch(buffer, "vector")
+        self._touch(buffer, "vector", writes=True)
         parts = ((points, {("alu", kind.dtype.name): 1.0}),)
-        self.section.items.append(Vectors(points, parts, read, buffer.size, int(kind.dtype.bytes), False))
+        self._add(Vectors(points, parts, read, buffer.size, int(kind.dtype.bytes), False))
 
     def _scalar(self, body: Scalar) -> Scalar:
         """The expression with what is constant or done in passing in place."""
@@ -350,12 +302,11 @@ class _Selector:
             self._summed(op)
             return
         dtype = found.operand
+        operands: list[Buffer] = []
         for value in (op.a, op.b):
             place = self.places[value]
             dtype = place.dtype if isinstance(place, _Scaled) else dtype
-            for buffer in (place.elements, place.exponents) if isinstance(place, _Scaled) else (self._stored(value),):
-                self._touch(buffer, "tensor")
-                buffer.operand = True
+            operands += (place.elements, place.exponents) if isinstance(place, _Scaled) else (self._stored(value),)
         start = self.places[op.accumulator]
         forced = self.forced.get(op.result)
         if isinstance(start, _Held) and (
@@ -367,9 +318,12 @@ class _Selector:
             if not (isinstance(start, Literal) and start.value == 0):
                 self._copy(op.accumulator, buffer)
         self.places[op.result] = _Held(buffer)
-        self._touch(buffer, "tensor")
+        for operand in operands:
+            self._touch(operand, "tensor")
+            operand.operand = True
+        self._touch(buffer, "tensor", writes=True)
         buffer.summed = True
-        self.section.items.append(Multiply(found, buffer, dtype))
+        self._add(Multiply(found, buffer, dtype))
 
     def _multiplies(self, op: Dot) -> bool:
         """Whether the tensor unit does a product, not the vector unit."""
@@ -476,7 +430,21 @@ class _Selector:
         if isinstance(place, _Held):
             self._touch(place.buffer, engine)
 
-    def _touch(self, buffer: Buffer, engine: str) -> None:
+    def _add(self, item: Item) -> None:
+        """The item whose instructions touch what was touched since the last one."""
+        self._next()
+        self.section.items.append(item)
+        self.section.touched.append(tuple(self.instructions))
+        self.instructions.clear()
+
+    def _next(self) -> None:
+        """The instruction that touches what was touched since the last one."""
+        self.instructions.append(tuple(dict.fromkeys(self.touched)))
+        self.touched.clear()
+        self.position += 1
+
+    def _touch(self, buffer: Buffer, engine: str, *, writes: bool = False) -> None:
+        self.touched.append((buffer, writes))
         buffer.engines.add(engine)
         buffer.paths.append(self.path)
         buffer.first, buffer.last = min(buffer.first, self.position), max(buffer.last, self.position)

@@ -7,53 +7,123 @@ from __future__ import annotations
 
 from codesign.costmodel.dataflow.course import (
     AGAIN,
-    ARRIVED,
     BEGUN,
     CHAIN,
     CONTROL,
     DEEPEST,
-    DONE_RING,
     ENGINES,
     FREE,
-    GATE,
     LENGTH,
     LOAD,
-    NOBODY,
-    OPENED,
     PORT_PLACES,
     PROGRAMS,
     READY,
-    RINGS,
     SIGNALLED,
-    STEP_RING,
     STORE,
-    STORE_RING,
     STORED,
-    TENSOR,
     WIDTH,
     Course,
 )
+from codesign.costmodel.dataflow.placing import IN_LOOP, IN_PROGRAMS
 from codesign.costmodel.dataflow.ports import before, give_way, measure, part, serve, until
+from codesign.costmodel.dataflow.waits import OVERLAPPING, SINGLE, SLOTTED
 from codesign.costmodel.native import Routine, RowFloat, RowInt, at, fill, larger, mask, put, shift, some, where
 
 
-# -- rings of the last ends --------------------------------------------------------------------------------------
-def push(course: Course, ring: int, place: int, active: RowInt) -> None:
-    """Let a time of both cores be the latest of a ring."""
-    core = 0
-    while core < 2:
-        first = core * course.places + course.rings + ring * DEEPEST
-        number = course.deepest - 1
-        while number > 0:
-            course.times[first + number] = where(active, course.times[first + number - 1], course.times[first + number])
-            number -= 1
-        course.times[first] = where(active, course.times[core * course.places + place], course.times[first])
-        core += 1
+# -- what waits for what -----------------------------------------------------------------------------------------
+def holds(course: Course, number: int) -> RowInt:
+    """Whether a cause makes a task wait."""
+    mine = course.mine[number]
+    other = course.other[number]
+    there = (course.room[mine] > 0.0) & (course.room[other] > 0.0)
+    if course.when[number] == OVERLAPPING:
+        above = course.place[mine] < course.place[other] + course.room[other]
+        below = course.place[other] < course.place[mine] + course.room[mine]
+        return there & above & below & (course.near[mine] == course.near[other])
+    many = there & (course.room[mine] < 0.0)  # none
+    if course.of[mine] == IN_LOOP:
+        many = there & (course.step_back[0] > 0)
+    if course.of[mine] == IN_PROGRAMS:
+        many = there & (course.program_back[0] > 0)
+    if course.when[number] == SLOTTED:
+        return many
+    if course.when[number] == SINGLE:
+        return there & (many == 0)
+    return there
 
 
-def back(course: Course, core: int, ring: int, number: RowInt) -> RowFloat:
-    """An end so many before the latest of a ring."""
-    return at(course.times, core * course.places + course.rings + ring * DEEPEST + number)
+def decide(course: Course) -> None:
+    """Find out which waits there are, and who signals for them."""
+    fill(course.signal, 0, course.tasks + 1, 0.0)
+    number = 0
+    task = 0
+    wait = 0
+    while task < course.tasks:
+        while wait < course.wait_end[task]:
+            on = course.least[0] * 0.0
+            last = course.step_back[0] * 0 + course.tasks
+            while number < course.cause_end[wait]:
+                if wait < course.own_end[task] or some(course.mixed[0] == 1):
+                    yes = holds(course, number)
+                    if wait >= course.own_end[task]:
+                        yes = yes & (course.mixed[0] == 1)
+                    on = where(yes, 1.0, on)
+                    last = where(yes, course.cause[number], last)
+                number += 1
+            course.on[wait] = on
+            if course.ring[wait] == 0:
+                put(course.signal, last, 1.0)
+            wait += 1
+        task += 1
+
+
+def opened(course: Course, task: int, core: int) -> RowFloat:
+    """When all that a task waits for has come about."""
+    of = core * course.places
+    time = course.least[0] * 0.0
+    end = course.wait_end[task] if some(course.mixed[0] == 1) else course.own_end[task]
+    wait = course.wait_end[task - 1] if task > 0 else 0
+    while wait < end:
+        place = of + course.awaited[wait]
+        if course.ring[wait] == 0:
+            time = where(course.on[wait] > 0.0, larger(time, course.times[place]), time)
+        if course.ring[wait] == IN_LOOP:
+            time = where(course.on[wait] > 0.0, larger(time, at(course.times, place + course.step_back[0])), time)
+        if course.ring[wait] == IN_PROGRAMS:
+            time = where(course.on[wait] > 0.0, larger(time, at(course.times, place + course.program_back[0])), time)
+        wait += 1
+    return time
+
+
+def done(course: Course, task: int, block: int, core: int, time: RowFloat, active: RowInt) -> None:
+    """A task signals, when anyone waits for it."""
+    place = core * course.places + SIGNALLED + ENGINES * block + course.engine[task]
+    course.times[place] = where(active & (at(course.signal, task) > 0.0), time, course.times[place])
+
+
+def push(course: Course, block: int, active: RowInt) -> None:
+    """Let when the engines are done with what they did so far be the latest of a block's steps."""
+    engine = 0
+    while engine < ENGINES:
+        ring = ENGINES * block + engine
+        core = 0
+        while core < 2 and course.ringed[ring] == 1:
+            of = core * course.places
+            first = of + course.rings + ring * DEEPEST
+            number = course.deepest - 1
+            while number > 0:
+                course.times[first + number] = where(
+                    active, course.times[first + number - 1], course.times[first + number]
+                )
+                number -= 1
+            place = of + FREE + engine
+            if engine == LOAD:
+                place = of + READY
+            if engine == STORE:
+                place = of + STORED
+            course.times[first] = where(active, course.times[place], course.times[first])
+            core += 1
+        engine += 1
 
 
 # -- one step ----------------------------------------------------------------------------------------------------
@@ -80,18 +150,12 @@ def begin(course: Course, task: int, core: int, start: RowFloat, active: RowInt)
         course.next[engine] = where(takes, (course.next[engine] + 1) % course.depth, course.next[engine])
 
 
-def load(course: Course, stage: int, task: int, number: RowInt, block: int, active: RowInt) -> None:
-    """A load waits for its slot: until its user is done with what was there, or the program that had it is over."""
-    user = course.user[task]
+def load(course: Course, task: int, block: int, active: RowInt) -> None:
+    """A load waits for its slot, or until what has its addresses is done with."""
     core = 0
     while core < 2:
         of = core * course.places
-        slot = course.gates[OPENED + core]
-        if user != NOBODY:  # with one slot, until all that its user was asked to signal so far
-            freed = back(course, core, RINGS * stage + DONE_RING + user, number)
-            slot = where(number > 0, freed, course.times[of + SIGNALLED + 2 * block + user - TENSOR])
-        start = larger(larger(course.times[of + FREE + LOAD], course.times[of + CONTROL]), slot)
-        start = larger(start, course.gates[GATE + core])
+        start = larger(larger(course.times[of + FREE + LOAD], course.times[of + CONTROL]), opened(course, task, core))
         if course.follows[task] == 1:
             start = larger(start, course.times[of + READY])
         course.pair[core] = start
@@ -102,14 +166,9 @@ def load(course: Course, stage: int, task: int, number: RowInt, block: int, acti
         of = core * course.places
         end = course.pair[core]
         course.times[of + FREE + LOAD] = where(active, end, course.times[of + FREE + LOAD])
-        comes = end + course.latency
-        course.times[of + READY] = where(active, larger(course.times[of + READY], comes), course.times[of + READY])
-        unit = 0
-        while unit < 2:
-            place = of + ARRIVED + unit
-            if course.wakes[2 * task + unit] == 1:
-                course.times[place] = where(active, larger(course.times[place], comes), course.times[place])
-            unit += 1
+        comes = larger(course.times[of + READY], end + course.latency)
+        course.times[of + READY] = where(active, comes, course.times[of + READY])
+        done(course, task, block, core, comes, active)
         core += 1
 
 
@@ -124,13 +183,13 @@ def send(course: Course, task: int, active: RowInt) -> None:
     serve(course, task, first, last, active)
 
 
-def store(course: Course, task: int, active: RowInt) -> None:
-    """A store waits for what is computed before it."""
+def store(course: Course, task: int, block: int, chain: int, active: RowInt) -> None:
+    """A store waits for what is computed before it. `chain`: a step of nothing else is over with it."""
     core = 0
     while core < 2:
         of = core * course.places
         start = larger(course.times[of + FREE + STORE], course.times[of + CONTROL])
-        course.pair[core] = larger(start, larger(course.times[of + CHAIN], course.times[of + READY]))
+        course.pair[core] = larger(start, opened(course, task, core))
         core += 1
     send(course, task, active)
     core = 0
@@ -139,66 +198,43 @@ def store(course: Course, task: int, active: RowInt) -> None:
         end = course.pair[core]
         course.times[of + FREE + STORE] = where(active, end, course.times[of + FREE + STORE])
         course.times[of + STORED] = where(active, end + course.latency, course.times[of + STORED])
+        if chain == 1:
+            course.times[of + CHAIN] = where(active, end, course.times[of + CHAIN])
+        done(course, task, block, core, end + course.latency, active)
         core += 1
 
 
-def compute(course: Course, task: int, core: int, slot: RowFloat, active: RowInt) -> None:
-    """An engine waits for its operands, what is computed before, and the room for its result."""
-    of = core * course.places
-    free = of + FREE + course.engine[task]
+def work(course: Course, task: int, block: int, active: RowInt) -> None:
+    """A computation waits for its operands, what is computed before, and the room for its result."""
     takes = mask(active & (course.clocks[task] > 0.0))
-    start = larger(course.times[free], course.times[of + CONTROL])
-    start = larger(start, larger(course.times[of + ARRIVED + course.engine[task] - TENSOR], course.times[of + CHAIN]))
-    start = larger(start, slot)
-    end = start + course.clocks[task]
-    begin(course, task, core, start, active)
-    course.times[free] = where(takes, end, course.times[free])
-    course.times[of + CHAIN] = where(takes, end, course.times[of + CHAIN])
-
-
-def work(course: Course, stage: int, task: int, number: RowInt, block: int, active: RowInt) -> None:
-    """One computation of a step, on both cores."""
-    engine = course.engine[task]
     core = 0
     while core < 2:
-        slot = course.gates[OPENED + core]
-        if course.crosses[stage] == 1:
-            slot = larger(slot, back(course, core, RINGS * stage + STEP_RING, number))
-        if task == course.last[stage] and course.stores[stage] == 1:
-            slot = larger(slot, back(course, core, RINGS * stage + STORE_RING, number))
-        compute(course, task, core, slot, active)
-        if course.signals[task] == 1:
-            of = core * course.places
-            place = of + SIGNALLED + 2 * block + engine - TENSOR
-            course.times[place] = where(active, course.times[of + CHAIN], course.times[place])
+        of = core * course.places
+        free = of + FREE + course.engine[task]
+        start = larger(larger(course.times[free], course.times[of + CONTROL]), opened(course, task, core))
+        end = start + course.clocks[task]
+        begin(course, task, core, start, active)
+        course.times[free] = where(takes, end, course.times[free])
+        course.times[of + CHAIN] = where(takes, larger(course.times[of + CHAIN], end), course.times[of + CHAIN])
+        done(course, task, block, core, end, takes)
         core += 1
 
 
 def step(course: Course, stage: int, active: RowInt) -> None:
     """What a step does besides the loops inside."""
-    number = course.step_back[0]
-    block = stage + 1
-    if course.straight[stage] == 1 and course.around[stage] == NOBODY:
-        number = course.program_back[0]
-        block = 0
+    block = course.block[stage]
     task = course.task_end[stage - 1] if stage > 0 else 0
     while task < course.task_end[stage]:
         issue(course, task, active)
         if course.engine[task] == LOAD:
-            load(course, stage, task, number, block, active)
+            load(course, task, block, active)
         elif course.engine[task] == STORE:
-            store(course, task, active)
+            store(course, task, block, 1 - course.computes[stage], active)
         else:
-            work(course, stage, task, number, block, active)
+            work(course, task, block, active)
         task += 1
-    unit = 0
-    while unit < 2:
-        if course.hands[2 * stage + unit] == 1:
-            push(course, RINGS * stage + DONE_RING + TENSOR + unit, FREE + TENSOR + unit, active)
-        unit += 1
-    if course.stores[stage] == 1:
-        push(course, RINGS * stage + STORE_RING, STORED, active)
-    push(course, RINGS * stage + STEP_RING, CHAIN, active)
+    if block > 0:
+        push(course, block, active)
 
 
 # -- loops -------------------------------------------------------------------------------------------------------
@@ -254,8 +290,6 @@ def take(course: Course, stage: int, active: RowInt) -> None:
     while core < 2:
         chain = course.times[core * course.places + CHAIN]
         course.ends[(2 * stage + core + 2) * WIDTH] = chain
-        if course.around[stage] == NOBODY:
-            course.gates[GATE + core] = where(course.apart[0], 0.0, chain)
         core += 1
     number = 0
     made = total * 0.0
@@ -264,7 +298,6 @@ def take(course: Course, stage: int, active: RowInt) -> None:
         core = 0
         while core < 2 and course.straight[stage] == 0:
             of = core * course.places
-            course.times[of + CHAIN] = where(now, 0.0, course.times[of + CHAIN])
             course.times[of + CONTROL] = where(
                 now, course.times[of + CONTROL] + course.issue, course.times[of + CONTROL]
             )
@@ -299,17 +332,13 @@ def take(course: Course, stage: int, active: RowInt) -> None:
 
 def program(course: Course, number: int, active: RowInt) -> None:
     """One program on each core."""
-    core = 0
-    while core < 2:
-        course.gates[OPENED + core] = back(course, core, 0, course.program_back[0]) if number > 0 else 0.0
-        core += 1
     if number > 0 and some(active & (course.programs[0] == number + 1)):
         measure(course, where(course.programs[0] == number + 1, course.last_cores[0], course.cores[0]))
     place = 0
     while place < course.outers:
         take(course, course.outer[place], active)
         place += 1
-    push(course, 0, CHAIN, active)
+    push(course, 0, active)
     core = 0
     while core < 2:
         course.ends[core * WIDTH + number] = course.times[core * course.places + CHAIN]
@@ -349,6 +378,7 @@ def follow(course: Course) -> None:
         course.next[engine] = 0
         engine += 1
     measure(course, course.cores[0])
+    decide(course)
     number = 0
     active = mask((course.programs[0] > number) & (course.followed[0] > number))
     while some(active):
@@ -363,6 +393,7 @@ def follow(course: Course) -> None:
 
 follow_all = Routine(
     Course,
-    *(push, back, measure, part, before, until, give_way, serve, issue, begin, send, load, store, compute, work, step),
+    *(measure, part, before, until, give_way, serve),
+    *(holds, decide, opened, done, push, issue, begin, send, load, store, work, step),
     *(skip, period, over, take, program, skip_programs, follow),
 )

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.dataflow import course
+from codesign.costmodel.dataflow.buffers import Buffer
 from codesign.costmodel.dataflow.course import DEEPEST, NOBODY, PROGRAMS, Course
+from codesign.costmodel.dataflow.placing import IN_LOOP, IN_PROGRAMS, Placed, kind_of
 from codesign.costmodel.dataflow.shape import Array
 from codesign.costmodel.dataflow.stepping import follow_all
 from codesign.costmodel.dataflow.target import Target
-from codesign.costmodel.dataflow.work import Stage, Task, Work
+from codesign.costmodel.dataflow.waits import Instruction, Wait, waits_of
+from codesign.costmodel.dataflow.work import Stage, Work
 
 STEPS, NESTED_STEPS = 6, 4
 """Steps that are followed: of a loop, and of a loop with loops inside (and of those)."""
@@ -41,8 +44,7 @@ class Timeline:
     """For each port, the cores that reach it through one instance when all work."""
     turns: Array
     depth: Array
-    apart: npt.NDArray[np.bool_]
-    """Whether what is loaded shares its addresses with nothing, so that loads may run ahead of other loops."""
+    placed: Placed
 
     def run(self, work: Work, grid: Array, programs: Array, least: Array, *, compiled: bool = True) -> Floats:
         """Clocks until the last store of the last program has arrived. `grid`: programs of all cores; `least`: clocks that one takes at
@@ -53,19 +55,18 @@ class Timeline:
 
     def _course(self, work: Work, grid: Array, programs: Array, least: Array) -> Course:
         target, count = self.target, self.count
-        inside = {id(stage.around) for stage in work.stages if stage.around is not None}
+        inside = {id(stage.around) for stage in work.stages}
         stages = [stage for stage in work.stages if stage.tasks or id(stage) in inside]
         numbers = {id(stage): number for number, stage in enumerate(stages)}
         around = [NOBODY if stage.around is None else numbers[id(stage.around)] for stage in stages]
         inner = [[n for n, outside in enumerate(around) if outside == number] for number in range(len(stages))]
         tasks = [task for stage in stages for task in stage.tasks]
-        handed = [_handed(stage.tasks) for stage in stages]
-        users = [NOBODY if user is None else _ENGINES.index(user) for found, _ in handed for user in found]
-        engines = [{task.engine for task in stage.tasks} for stage in stages]
-        begins = np.cumsum([0, *(len(stage.tasks) for stage in stages)])
+        blocks = [0 if stage.straight and stage.around is None else n + 1 for n, stage in enumerate(stages)]
+        waits = _waits(stages, blocks, work.buffers)
         back = [np.clip(np.asarray(steps), 1, DEEPEST).astype(np.int64) - 1 for steps in (self.turns, self.depth)]
-        rings = course.SIGNALLED + 2 * (len(stages) + 1)
-        places = rings + DEEPEST * (1 + course.RINGS * len(stages))
+        numbered = course.ENGINES * (len(stages) + 1)
+        rings = course.SIGNALLED + numbered
+        places = rings + DEEPEST * numbered
         ports = target.ports
         return Course(
             rows=count,
@@ -84,18 +85,16 @@ class Timeline:
             inner=_ints(n for found in inner for n in found),
             around=_ints(around),
             straight=_ints(bool(stage.straight) for stage in stages),
-            crosses=_ints({"tensor", "vector"} <= found for found in engines),
-            stores=_ints("store" in found for found in engines),
-            hands=_ints(unit in found for found, _ in handed for unit in ("tensor", "vector")),
-            last=_ints(begin + _last(stage.tasks) for begin, stage in zip(begins[:-1], stages, strict=True)),
-            task_end=begins[1:],
+            block=_ints(blocks),
+            computes=_ints(any(task.engine in ("tensor", "vector") for task in stage.tasks) for stage in stages),
+            ringed=np.isin(np.arange(numbered), [_place(wait) for wait in waits if wait.slots]).astype(np.int64),
+            task_end=np.cumsum([len(stage.tasks) for stage in stages]),
             tasks=len(tasks),
             engine=_ints(_ENGINES.index(task.engine) for task in tasks),
-            user=_ints(users),
-            wakes=_ints(not task.users or unit in task.users for task in tasks for unit in ("tensor", "vector")),
-            signals=_ints(signal for _, found in handed for signal in found),
             follows=_ints(task.follows for task in tasks),
             together=_ints(task.shared is not None for task in tasks),
+            **_tables(waits, len(tasks), rings),
+            of=_ints(kind_of(buffer) for buffer in work.buffers),
             deepest=1 + max(int(steps.max()) for steps in back),
             places=places,
             rings=rings,
@@ -107,7 +106,10 @@ class Timeline:
             program_back=self._ints(back[0]),
             step_back=self._ints(back[1]),
             depths=self._floats(self.depth),
-            apart=self._ints(self.apart),
+            place=self.placed.place,
+            near=self.placed.near,
+            room=self.placed.whole,
+            mixed=np.ascontiguousarray(self.placed.choice[:, None] % 2),
             steps=self._floats(*(_steps(stage) for stage in stages)),
             most=self._ints(*(self._most(stage, id(stage) in inside) for stage in stages)),
             shortest=self._floats(*(self._least(stage) for stage in stages)),
@@ -128,7 +130,8 @@ class Timeline:
             begun=np.zeros((1, 2 * course.ENGINES * target.queue_depth)),
             next=np.zeros((1, course.ENGINES), np.int64),
             pair=np.zeros((1, 2)),
-            gates=np.zeros((1, 4)),
+            on=np.zeros((1, len(waits))),
+            signal=np.zeros((1, len(tasks) + 1)),
         )
 
     def _floats(self, *figures: Array) -> Floats:
@@ -189,24 +192,47 @@ def _beside(stage: Stage, name: Literal["portions", "links"], none: float, ports
     return [one * share for task in stage.tasks for one in getattr(task, name) or (none,) * ports]
 
 
-def _last(tasks: Sequence[Task]) -> int:
-    """The last computation of a step (-1: none)."""
-    return max((i for i, task in enumerate(tasks) if task.engine in ("tensor", "vector")), default=-1)
+def _waits(stages: Sequence[Stage], blocks: Sequence[int], buffers: Sequence[Buffer]) -> tuple[Wait, ...]:
+    """What the instructions of all stages wait for."""
+    numbers = {id(buffer): number for number, buffer in enumerate(buffers)}
+    homes = {id(stage.section): block for stage, block in zip(stages, blocks, strict=True)}
+    instructions = tuple(
+        Instruction(task.engine, block, tuple((numbers[id(buffer)], writes) for buffer, writes in touched))
+        for stage, block in zip(stages, blocks, strict=True)
+        for task, touched in zip(stage.tasks, stage.touched, strict=True)
+    )
+    return waits_of(
+        instructions,
+        tuple(0 if buffer.home is None else homes.get(id(buffer.home), 0) for buffer in buffers),
+        tuple(buffer.life for buffer in buffers),
+    )
 
 
-def _handed(tasks: list[Task]) -> tuple[list[str | None], list[bool]]:
-    """Of each load of a step the engine that uses what it brings; of each computation whether it is signalled: another engine goes on with it, or
-    it is the engine's last of the step, which frees what was loaded."""
-    working = [task.engine if task.engine in ("tensor", "vector") else None for task in tasks]
-    users: list[str | None] = []
-    signals: list[bool] = []
-    for number, task in enumerate(tasks):
-        later = [engine for engine in working[number + 1 :] if engine is not None]
-        using = [engine for engine in later if engine in task.users] if task.users else later
-        users.append(using[0] if task.engine == "load" and using else None)
-        after = next((other.engine for other in tasks[number + 1 :] if other.engine != "load"), None)
-        signals.append(working[number] is not None and (after != task.engine or task.engine not in later))
-    return users, signals
+def _tables(waits: Sequence[Wait], tasks: int, rings: int) -> dict[str, Any]:
+    """The tables of what waits for what."""
+    causes = [cause for wait in waits for cause in wait.causes]
+    own = np.bincount([wait.task for wait in waits if not wait.shared], minlength=tasks)
+    every = np.bincount([wait.task for wait in waits], minlength=tasks)
+    ends = np.cumsum(every)
+    return {
+        "own_end": ends - every + own,
+        "wait_end": ends,
+        "waits": len(waits),
+        "awaited": _ints(
+            rings + DEEPEST * _place(wait) if wait.slots else course.SIGNALLED + _place(wait) for wait in waits
+        ),
+        "ring": _ints((IN_LOOP if wait.block else IN_PROGRAMS) if wait.slots else 0 for wait in waits),
+        "cause_end": np.cumsum(_ints(len(wait.causes) for wait in waits)),
+        "when": _ints(cause.when for cause in causes),
+        "mine": _ints(cause.mine for cause in causes),
+        "other": _ints(cause.other for cause in causes),
+        "cause": _ints(cause.task for cause in causes),
+    }
+
+
+def _place(wait: Wait) -> int:
+    """Of an engine in a block."""
+    return course.ENGINES * wait.block + _ENGINES.index(wait.engine)
 
 
 def shared_clocks(

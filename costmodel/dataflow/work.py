@@ -12,13 +12,15 @@ from typing import Literal
 
 import numpy as np
 
+from codesign.costmodel.dataflow.buffers import Buffer
 from codesign.costmodel.dataflow.bursts import Pull
 from codesign.costmodel.dataflow.common import Common
 from codesign.costmodel.dataflow.engines import apart, matmul_clocks, matmul_reads, vector_clocks, vector_joules
+from codesign.costmodel.dataflow.items import Item, Multiply, Touch, Transfer, Vectors
 from codesign.costmodel.dataflow.keeping import Again, Kept, holders, kept, unfit
 from codesign.costmodel.dataflow.resting import held, names_of
 from codesign.costmodel.dataflow.resting import unfit as resting_unfit
-from codesign.costmodel.dataflow.selection import Item, Multiply, Section, Selection, Transfer, Vectors
+from codesign.costmodel.dataflow.selection import Section, Selection
 from codesign.costmodel.dataflow.shape import EVERY, Array, Some, cut
 from codesign.costmodel.dataflow.space import portions, users
 from codesign.costmodel.dataflow.transfer import transfer
@@ -34,7 +36,6 @@ class Task:
     `portions`: of the bytes, for each port, which pass it for this core; the rest comes with what others load. `links`: which pass the busiest link
     behind each port. `shared`: how far among all cores the
     first ones reach that begin it together (None: each begins its own). `follows`: a gather that waits for positions which a load before it brings.
-    `users`: the engines that use what a load brings.
     """
 
     engine: str
@@ -44,7 +45,6 @@ class Task:
     links: tuple[Array, ...] = ()
     shared: Array = None
     follows: bool = False
-    users: Set[str] = frozenset()
 
     def of(self, rows: Some) -> Task:
         """The instruction under some of the schedules."""
@@ -52,7 +52,7 @@ class Task:
             return self
         portions, links = (tuple(cut(part, rows) for part in parts) for parts in (self.portions, self.links))
         clocks, moved, shared = (cut(figure, rows) for figure in (self.clocks, self.moved, self.shared))
-        return Task(self.engine, clocks, moved, portions, links, shared, self.follows, self.users)
+        return Task(self.engine, clocks, moved, portions, links, shared, self.follows)
 
 
 @dataclass(eq=False)
@@ -72,8 +72,12 @@ class Stage:
     """For each port, what passes it outward and inward for this core; nothing where it is empty."""
     joules: Array = 0.0
     tasks: list[Task] = field(default_factory=list)
+    touched: list[tuple[Touch, ...]] = field(default_factory=list)
+    """By task, which buffers it reads and which it writes."""
     around: Stage | None = None
     straight: bool | None = None
+    section: Section | None = None
+    """Whose steps these are."""
     pulls: list[Pull] = field(default_factory=list)
     """Of a loop, its loads, of which some may come from far away in some of the blocks only; of straight code, those with two buffers."""
 
@@ -92,31 +96,30 @@ class Stage:
         busy = {engine: cut(clocks, rows) for engine, clocks in self.busy.items()}
         tasks = [task.of(rows) for task in self.tasks]
         pulls = [pull.of(rows) for pull in self.pulls]
-        return Stage(trips, steps, busy, instructions, read, written, joules, tasks, self.around, self.straight, pulls)
+        found = Stage(trips, steps, busy, instructions, read, written, joules, tasks, self.touched, self.around)
+        found.straight, found.section, found.pulls = self.straight, self.section, pulls
+        return found
 
-    def add(self, task: Task) -> None:
-        """Add an instruction; one that takes no clocks under any schedule is none."""
+    def add(self, task: Task, touched: tuple[Touch, ...] = ()) -> None:
+        """Add an instruction that touches some buffers; one that takes no clocks under any schedule is none."""
         if np.any(task.clocks):
             self.busy[task.engine] = self.busy.get(task.engine, 0.0) + task.clocks
             self.instructions = self.instructions + (np.asarray(task.clocks) > 0)
             self.tasks.append(task)
+            self.touched.append(touched)
 
 
 @dataclass
 class Work:
-    """All stages of one program instance in order, and the bytes of its buffers.
+    """All stages of one program instance in order, and what they keep in scratchpad (`buffers`, if that is known), of so many bytes
+    (`sizes`, with none where a schedule's text is without it).
 
-    `run_ahead`: buffers of loads inside loops, one slot; `turn`: buffers that want a slot per program in flight; `fixed`: the rest, which needs one.
-    `accumulators` may live in the array's own memory. `crowds`: the same four of each set that lives at once.
     `unfit`: schedules that stage what can't be, and `why`, of one of them.
     """
 
     stages: list[Stage] = field(default_factory=list)
-    run_ahead: Array = 0.0
-    turn: Array = 0.0
-    fixed: Array = 0.0
-    accumulators: Array = 0.0
-    crowds: list[tuple[Array, Array, Array, Array]] = field(default_factory=list)
+    buffers: Sequence[Buffer] = ()
+    sizes: Sequence[Array] = ()
     unfit: Array = False
     why: Callable[[int], str] = str
 
@@ -125,7 +128,7 @@ class Work:
         stages = {id(stage): stage.of(rows) for stage in self.stages}
         for stage in stages.values():
             stage.around = None if stage.around is None else stages[id(stage.around)]
-        return Work(list(stages.values()))
+        return Work(list(stages.values()), self.buffers)
 
 
 def work_of(selection: Selection, common: Common, rows: slice = EVERY) -> Work:
@@ -168,12 +171,12 @@ class _Composer:
         stages: dict[int, Stage] = {}
         for section in self.selection.sections:
             trips, steps = (cut(self._times(section, which), self.rows) for which in (0, 1))
-            stages[id(section)] = Stage(trips=trips, steps=steps, straight=not section.loops)
+            stages[id(section)] = Stage(trips=trips, steps=steps, straight=not section.loops, section=section)
         for section in self.selection.sections:
             stage = stages[id(section)]
             stage.around = stages[id(section.around)] if section.around is not None else None
-            for item in section.items:
-                self._add(self._figures(item), stage)
+            for item, touched in zip(section.items, section.touched, strict=True):
+                self._add(self._figures(item), stage, touched)
         work = Work(list(stages.values()))
         self._buffers(work)
         self._staged(work)
@@ -193,10 +196,10 @@ class _Composer:
             return around * self.shape.parted[last, section.stretch][which]
         return around * (self.shape.made, self.shape.longest)[which][last]
 
-    def _add(self, figures: _Figures, stage: Stage) -> None:
+    def _add(self, figures: _Figures, stage: Stage, touched: tuple[tuple[Touch, ...], ...]) -> None:
         """Let a step of a stage do what an item is."""
-        for task in figures.tasks:
-            stage.add(task.of(self.rows))
+        for task, mine in zip(figures.tasks, touched, strict=True):
+            stage.add(task.of(self.rows), mine)
         if np.any(figures.staged):
             clocks = cut(figures.staged, self.rows)
             stage.busy["stage"] = stage.busy.get("stage", 0.0) + clocks
@@ -219,10 +222,9 @@ class _Composer:
             return self.common.once(item.key, lambda: self._vectors(item))
         if item.kind == "store":
             return self.common.once(("store", item.access, item.operand), lambda: self._store(item))
-        users = frozenset(item.buffer.engines - {"load"})
         kept, gathers = self.kept.get(id(item)), item.move.gathers  # one object for all texts whose loads are alike
-        key = ("load", item.access, item.operand, item.dims, gathers, item.follows, users, item.filled, id(kept))
-        return self.common.once(key, lambda: self._load(item, users))
+        key = ("load", item.access, item.operand, item.dims, gathers, item.follows, item.filled, id(kept))
+        return self.common.once(key, lambda: self._load(item))
 
     # -- compute -------------------------------------------------------------------------------------------------
     def _multiply(self, item: Multiply) -> _Figures:
@@ -285,7 +287,7 @@ class _Composer:
         task = Task("store", clocks, moved, passed, links)
         return _Figures((task,), joules, written=tuple(moved * share for share in passed))
 
-    def _load(self, item: Transfer, users: frozenset[str]) -> _Figures:
+    def _load(self, item: Transfer) -> _Figures:
         target = self.target
         clocks, moved, wanted = self._moved(item)
         outer = self.shape.resting.get(item.operand, 0)
@@ -317,7 +319,7 @@ class _Composer:
         if np.any(pull.two):
             leaves, links, written, more = self._staged_apart(item, leaves, links, everything, dims)
             written, joules = tuple(moved * share for share in written), joules + more * wanted
-        task = Task("load", clocks, moved, leaves, links, together, item.follows, users)
+        task = Task("load", clocks, moved, leaves, links, together, item.follows)
         return _Figures((task,), joules, read=read, written=written, staged=staged, pull=pull)
 
     def _staged_apart(
@@ -461,32 +463,21 @@ class _Composer:
         return out, (arrives[0], *(share * part for share, part in zip(arrives[1:], into, strict=True)))
 
     def _buffers(self, work: Work) -> None:
-        """What lies in scratchpad, by how many slots it takes: what two engines touch has one for each step in flight."""
-        for buffer in self.selection.buffers:
+        """What lies in scratchpad: of a loop none of whose steps is whole, only that of the one stretch that has all of them."""
+        work.buffers = self.selection.buffers
+        sizes: list[Array] = []
+        for buffer in work.buffers:
             size = self.at(buffer.size)
-            if buffer.sums:
-                work.accumulators = work.accumulators + size
-            elif len(buffer.engines) > 1 and buffer.home is not None:
-                work.run_ahead = work.run_ahead + size
-            elif len(buffer.engines) > 1:
-                work.turn = work.turn + size
-        for together in self.selection.together:
-            work.fixed = np.maximum(work.fixed, self.at(together))
-        for crowd in self.selection.crowds:
-            work.crowds.append(tuple(self.at(kind) for kind in (crowd.ahead, crowd.turn, crowd.alone, crowd.sums)))
-
-
-def shared_bytes(work: Work, depth: Array, slots: Array, near: Array) -> Array:
-    """Scratchpad that a program takes when what doesn't live at once shares addresses. `slots`: programs in flight (more than one: what they
-    pass on lives all the time); `near`: sums lie in the array."""
-    many = np.asarray(slots) > 1
-    always = np.where(many, work.turn * slots, 0.0)
-    needed: Array = 0.0
-    for ahead, turn, alone, sums in work.crowds:
-        beside = np.where(near, 0.0, sums)
-        one = ahead * depth + np.where(many, 0.0, turn) + alone + beside * slots
-        needed = np.maximum(needed, one)
-    return needed + always
+            if buffer.part is not None:
+                points, lanes, slots = buffer.part
+                size = np.where(apart(self.at(points), self.at(lanes), slots), size, 0.0)
+            for section in buffer.inside:
+                if section.stretch in ("before", "whole", "after"):
+                    whole, steps = (self.shape.parted[section.dims[-1], name][0] for name in ("whole", section.stretch))
+                    there = (np.asarray(whole) > 0.0) | (np.asarray(steps) > 0.0)
+                    size = np.where(cut(there, self.rows), size, 0.0)
+            sizes.append(size)
+        work.sizes = sizes
 
 
 def busiest(stages: Sequence[Stage]) -> dict[str, Array]:

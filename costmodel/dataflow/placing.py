@@ -1,0 +1,264 @@
+"""Where buffers lie in a core's memories: which of them have slots, and at which addresses, as the lowering of programs has them too.
+
+What two engines touch has slots, one for each iteration in flight of the loop that it lives in (or of that over programs), and addresses
+of its own; the rest shares addresses where lives do not overlap. Where that doesn't fit, it is given up step by step (`CHOICES`).
+Buffers are placed first-fit, the largest first; sums of products lie in the array's own memory as far as it has room.
+
+Written in the part of Python that `native` translates, for one schedule a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from codesign.costmodel.dataflow.buffers import Buffer
+from codesign.costmodel.dataflow.shape import Array
+from codesign.costmodel.native import (
+    FloatsByRow,
+    IntsByRow,
+    Routine,
+    RowFloat,
+    RowInt,
+    TableByRow,
+    at,
+    mask,
+    put,
+    some,
+    where,
+)
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+ALIGNMENT = 64
+ALWAYS = 1 << 40
+"""A position after all others."""
+ALONE, IN_LOOP, IN_PROGRAMS = range(3)
+"""What a buffer may have slots for: nothing; iterations of a loop; programs."""
+CHOICES = 6
+"""In the order in which they are tried: all slots, without those of programs, none; each first with addresses apart, then with shared ones."""
+
+
+@dataclass
+class Placing:
+    """Buffers (`count`) under so many schedules (`rows`), in memories of so many bytes (`core`, `array`).
+
+    By buffer: what it has slots `of`, whether it may lie in the array (`sums`), its life without slots (`low`, `high`) and as long as its
+    loop goes on (`begin`, `end`). By row: `sizes`, the `depth` of loops and the `slots` of programs, and for each pair of choices the
+    order by size (`orders`). Found by row: the `choice`, bytes of the core's memory (`held`; where nothing fits, of the last
+    choice), and by buffer its `place`, whether that is `near` the array, and its bytes with all slots (`whole`).
+    State of a row: lives (`first`, `last`) under the choice that is tried.
+    """
+
+    rows: int
+    count: int
+    core: int
+    array: int
+    of: Ints
+    sums: Ints
+    low: Ints
+    high: Ints
+    begin: Ints
+    end: Ints
+    sizes: IntsByRow
+    depth: IntsByRow
+    slots: IntsByRow
+    orders: IntsByRow
+    choice: IntsByRow
+    held: FloatsByRow
+    place: TableByRow
+    near: TableByRow
+    whole: TableByRow
+    first: TableByRow
+    last: TableByRow
+
+
+def lives(p: Placing, choice: int, active: RowInt) -> None:
+    """Bytes of all slots, and from when to when buffers live, under a choice."""
+    apart = 1 - choice % 2
+    b = 0
+    while b < p.count:
+        many = p.depth[0] * 0 + 1
+        if p.of[b] == IN_LOOP and choice < 4:
+            many = p.depth[0]
+        if p.of[b] == IN_PROGRAMS and choice < 2:
+            many = p.slots[0]
+        size = (p.sizes[b] * many + (ALIGNMENT - 1)) // ALIGNMENT * ALIGNMENT
+        first = where(many > 1, p.begin[b], p.low[b])
+        last = where(many > 1, p.end[b], p.high[b])
+        if apart == 1 and p.of[b] != ALONE:
+            first = 0
+            last = ALWAYS
+        put(p.whole, b, where(active, size * 1.0, at(p.whole, b)))
+        put(p.first, b, where(active, first * 1.0, at(p.first, b)))
+        put(p.last, b, where(active, last * 1.0, at(p.last, b)))
+        b += 1
+
+
+def lay(p: Placing, order: int, level: int, active: RowInt) -> RowFloat:
+    """Give the buffers of a level their places, from an order by size; returns the end of the last one."""
+    top = p.held[0] * 0.0
+    rank = 0
+    while rank < p.count:
+        item = p.orders[order + rank]
+        mine = at(p.whole, item)
+        here = mask(active & (at(p.near, item) == level) & (mine > 0.0))
+        free = mine * 0.0
+        again = here
+        while some(again):
+            moved = mine < 0.0
+            before = 0
+            while before < rank:
+                other = p.orders[order + before]
+                start = at(p.place, other)
+                size = at(p.whole, other)
+                hit = again & (at(p.near, other) == level) & (start < free + mine) & (free < start + size)
+                hit = hit & (at(p.first, other) <= at(p.last, item)) & (at(p.first, item) <= at(p.last, other))
+                free = where(hit, start + size, free)
+                moved = moved | hit
+                before += 1
+            again = mask(moved)
+        put(p.place, item, where(here, free, at(p.place, item)))
+        top = where(here & (free + mine > top), free + mine, top)
+        rank += 1
+    return top
+
+
+def near_sums(p: Placing, order: int, active: RowInt) -> None:
+    """Choose the sums that the array's memory holds: each in turn that has room beside those before."""
+    b = 0
+    while b < p.count:
+        put(p.near, b, where(active, 0.0, at(p.near, b)))
+        b += 1
+    if p.array == 0:
+        return
+    b = 0
+    while b < p.count:
+        if p.sums[b] == 1:
+            put(p.near, b, where(active, 1.0, at(p.near, b)))
+            fits = lay(p, order, 1, active) <= p.array
+            put(p.near, b, where(active & (1 - fits), 0.0, at(p.near, b)))
+        b += 1
+
+
+def arrange(p: Placing) -> None:
+    """Try the choices until one fits."""
+    active = mask(p.depth[0] > 0)
+    choice = 0
+    while choice < CHOICES:
+        order = choice // 2 * p.count
+        lives(p, choice, active)
+        near_sums(p, order, active)
+        lay(p, order, 1, active)
+        top = lay(p, order, 0, active)
+        p.held[0] = where(active, top, p.held[0])
+        p.choice[0] = where(active, choice, p.choice[0])
+        active = mask(active & (p.held[0] > p.core))
+        if not some(active):
+            break
+        choice += 1
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where buffers lie under some schedules, or under one for all: see Placing."""
+
+    choice: Ints
+    held: Floats
+    place: Floats
+    near: Floats
+    whole: Floats
+
+    def of(self, rows: slice | Ints) -> Placed:
+        """Under some of the schedules."""
+        if len(self.choice) == 1:
+            return self
+        choice, (held, place, near, whole) = (
+            self.choice[rows],
+            (np.ascontiguousarray(column[rows]) for column in (self.held, self.place, self.near, self.whole)),
+        )
+        return Placed(choice, held, place, near, whole)
+
+
+def kind_of(buffer: Buffer) -> int:
+    """What a buffer may have slots for."""
+    if len(buffer.engines) == 1:
+        return ALONE
+    return IN_PROGRAMS if buffer.home is None else IN_LOOP
+
+
+def placed(
+    buffers: Sequence[Buffer],
+    sizes: Sequence[Array],
+    depth: Array,
+    slots: Array,
+    core: int,
+    array: int,
+    *,
+    compiled: bool = True,
+) -> Placed:
+    """Lay buffers of so many bytes out under all schedules. `depth`: steps of loops in flight at most, `slots`: programs."""
+    columns = np.stack(
+        np.broadcast_arrays(*(np.asarray(column, np.int64) for column in (depth, slots, *sizes))), axis=-1
+    )
+    columns = columns.reshape(-1, columns.shape[-1])
+    different, which = _different(columns)
+    rows, count = len(different), len(buffers)
+    each = [kind_of(buffer) for buffer in buffers]
+    spans = [(0, ALWAYS) if b.home is None else b.home.span for b in buffers]
+    lives = [b.life for b in buffers]
+    several = np.array(each, np.int64)
+    orders = [np.zeros((rows, 0), np.int64)]
+    for loops, programs in ((0, 1), (0, None), (None, None)):
+        many = np.ones((rows, count), np.int64)
+        for kind, column in ((IN_LOOP, loops), (IN_PROGRAMS, programs)):
+            if column is not None:
+                many[:, several == kind] = different[:, column, None]
+        bytes_ = -(-different[:, 2:] * many // ALIGNMENT) * ALIGNMENT
+        orders.append(np.argsort(-bytes_, axis=1, kind="stable"))
+    table = Placing(
+        rows=rows,
+        count=count,
+        core=core,
+        array=array,
+        of=several,
+        sums=np.array([b.sums for b in buffers], np.int64),
+        low=np.array([low for low, _ in lives], np.int64),
+        high=np.array([high for _, high in lives], np.int64),
+        begin=np.array([begin for begin, _ in spans], np.int64),
+        end=np.array([end for _, end in spans], np.int64),
+        sizes=np.ascontiguousarray(different[:, 2:]),
+        depth=np.ascontiguousarray(different[:, :1]),
+        slots=np.ascontiguousarray(different[:, 1:2]),
+        orders=np.ascontiguousarray(np.concatenate(orders, axis=1)),
+        choice=np.zeros((rows, 1), np.int64),
+        held=np.zeros((rows, 1)),
+        place=np.zeros((rows, count)),
+        near=np.zeros((rows, count)),
+        whole=np.zeros((rows, count)),
+        first=np.zeros((1, count)),
+        last=np.zeros((1, count)),
+    )
+    arrange_all(table, compiled=compiled)
+    if len(which) == 1 and rows == 1:
+        which = np.zeros(1, np.int64)
+    return Placed(
+        table.choice[which, 0], table.held[which, 0], table.place[which], table.near[which], table.whole[which]
+    )
+
+
+def _different(columns: Ints) -> tuple[Ints, Ints]:
+    """The different rows, and which of them each row is; by their sums at odd weights, and all rows where two have the same sum."""
+    weights = np.random.default_rng(0).integers(1 << 62, size=columns.shape[1]) | 1
+    _, first, which = np.unique(columns @ weights, return_index=True, return_inverse=True)  # modulo 2^64
+    which = which.reshape(-1)
+    if not np.array_equal(columns[first][which], columns):
+        return columns, np.arange(len(columns))
+    return columns[first], which
+
+
+arrange_all = Routine(Placing, lives, lay, near_sums, arrange)
