@@ -17,7 +17,11 @@ import torch
 
 from codesign.frontend.locations import is_of_torch_or_ours
 
-_STOPPED = ("extract specialized integer from data-dependent", "extract specialized float from data-dependent")
+_STOPPED = (
+    "extract specialized integer from data-dependent",
+    "extract specialized float from data-dependent",
+    "Could not guard on data-dependent expression",  # of a truth value
+)
 
 
 def _integer(*args: Any, **keywords: Any) -> Any:
@@ -44,28 +48,30 @@ _TRACED: dict[str, Callable[..., Any]] = {"int": _integer, "float": _real}
 
 
 def conversions_in(error: BaseException) -> set[CodeType]:
-    """The function whose call of `int` or `float` stopped torch, as its code; nothing where it was something else."""
+    """The function whose call of `int` or `float` stopped torch, as its code, or of those that called it the one that made it; nothing where it
+    was something else."""
     if not any(text in str(error) for text in _STOPPED):
         return set()
-    found, step = None, error.__traceback__
+    codes, step = list[CodeType](), error.__traceback__
     while step is not None:
         if not is_of_torch_or_ours(step.tb_frame.f_code.co_filename):
-            found = step.tb_frame.f_code
+            codes.append(step.tb_frame.f_code)
         step = step.tb_next
-    return {found} if found is not None and _called(found) else set()
+    if not codes or not _called(codes[-1]):
+        return set()
+    return {next(code for code in codes if codes[-1] in _with_inner(code))}
 
 
 @contextmanager
 def conversions_traced(codes: Iterable[CodeType]) -> Iterator[None]:
-    """While it lasts, calls of `int` and `float` in functions of these codes keep the numbers of tensors open."""
+    """While it lasts, calls of `int` and `float` in functions of these codes, and in those that they make, keep the numbers of tensors open."""
     changed: list[tuple[FunctionType, CodeType]] = []
     try:
         for code in codes:
-            names = {name: f"__{name}_of_data__" for name in _called(code)}
-            open_code = code.replace(co_names=tuple(names.get(name, name) for name in code.co_names))
+            open_code = _opened(code)
             for function in gc.get_referrers(code):
                 if isinstance(function, FunctionType) and function.__code__ is code:
-                    function.__globals__.update({other: _TRACED[name] for name, other in names.items()})
+                    function.__globals__.update({_name_of_open(name): _TRACED[name] for name in _TRACED})
                     function.__code__ = open_code
                     changed.append((function, code))
         yield
@@ -73,7 +79,28 @@ def conversions_traced(codes: Iterable[CodeType]) -> Iterator[None]:
         for function, code in changed:
             function.__code__ = code
             for name in _TRACED:
-                function.__globals__.pop(f"__{name}_of_data__", None)
+                function.__globals__.pop(_name_of_open(name), None)
+
+
+def _name_of_open(name: str) -> str:
+    return f"__{name}_of_data__"
+
+
+def _opened(code: CodeType) -> CodeType:
+    """A function's code, and of the functions that it makes, with calls of `int` and `float` under the names of what keeps numbers open."""
+    called = _called(code)
+    return code.replace(
+        co_names=tuple(_name_of_open(name) if name in called else name for name in code.co_names),
+        co_consts=tuple(_opened(each) if isinstance(each, CodeType) else each for each in code.co_consts),
+    )
+
+
+def _with_inner(code: CodeType) -> Iterator[CodeType]:
+    """A function's code and those of the functions that it makes."""
+    yield code
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            yield from _with_inner(each)
 
 
 def _called(code: CodeType) -> list[str]:

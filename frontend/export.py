@@ -296,6 +296,11 @@ def advice(error: BaseException, dynamic: bool = True, shared: bool = False) -> 
         if dynamic:
             return "gradients that forward takes are captured for the sizes of the example only: leave dynamic_shapes and --dynamic out"
         return "a gradient is taken of what doesn't ask for one: call requires_grad_() on it in forward, before its use"
+    if "use forward ad with" in text:
+        return (
+            "torch has no forward derivative of this operator: write it in operators that have one "
+            "(attention: inside torch.nn.attention.sdpa_kernel(SDPBackend.MATH))"
+        )
     if "is mutated in the forward method" in text:
         return "the model writes a tensor that it has not registered: make it a buffer with register_buffer"
     if shared and ("expected compiled_fn to be graphmodule" in text or "size_bytes_is_heap_allocated_" in text):

@@ -39,6 +39,7 @@ lower(
     "aten.zeros.default",
     "aten.zeros_like.default",
     "aten.new_zeros.default",
+    "aten._new_zeros_with_same_feature_meta.default",
     "aten.zero.default",
     "aten.empty.memory_format",
     "aten.empty_like.default",

@@ -6,7 +6,8 @@ from typing import Any
 
 from codesign.frontend.lowering.builder import Builder
 from codesign.ir.dtypes import BOOL, F64, I64
-from codesign.ir.scalar import Scalar, apply, select
+from codesign.ir.functions import FUNCTIONS
+from codesign.ir.scalar import Scalar, apply, cast, select
 
 _BINARY = {
     "add": "add",
@@ -28,22 +29,33 @@ _BINARY = {
     "sym_min": "min",
 }
 _LOGICAL = {"and_": "and", "or_": "or", "sym_not": "not"}
-_UNARY = {"neg": "neg", "abs": "abs", "_sym_sqrt": "sqrt", "_sym_cos": "cos", "_sym_sin": "sin"}
+"""Of truth values; of integers they are bitwise."""
+_UNARY = {"neg": "neg", "abs": "abs"}
+_WHOLE = {"floor": "floor", "ceil": "ceil", "trunc": "trunc", "sym_int": "trunc", "round": "round"}
+"""Python's functions that make a float an integer; `round` takes the even one of two that are equally near."""
+_REAL = "_sym_"
+"""What the names of torch's functions of floats begin with; what follows is the name that the IR has for them."""
 
 
 def number_expression(b: Builder, name: str, args: list[Any]) -> Scalar:
     """The scalar expression of a call on run-time numbers; floats are computed in f64, as Python does."""
-    kind = F64 if any(_is_float(arg) for arg in args) or "div" in name else I64
+    kind = F64 if any(_is_float(arg) for arg in args) or "truediv" in name else I64
     if name in _LOGICAL:
-        return apply(_LOGICAL[name], *(b.number(arg, BOOL) for arg in args))
+        truth = BOOL if all(_is_truth(arg) for arg in args) else I64
+        return apply(_LOGICAL[name], *(b.number(arg, truth) for arg in args))
     if name == "sym_ite":
         condition, yes, no = (b.number(arg, kind if k else BOOL) for k, arg in enumerate(args))
         return select(condition, yes, no)
     numbers = [b.number(arg, kind) for arg in args if arg is not None]
     if name in ("sym_float", "_sym_float"):
         return b.number(args[0], F64)
-    if name in _UNARY and len(numbers) == 1:
-        return apply(_UNARY[name], b.number(args[0], F64) if "sym" in name else numbers[0])
+    if len(numbers) == 1:
+        if name in _WHOLE:
+            return cast(apply(_WHOLE[name], numbers[0]), I64) if kind is F64 else numbers[0]
+        if name in _UNARY:
+            return apply(_UNARY[name], numbers[0])
+        if name.startswith(_REAL) and name.removeprefix(_REAL) in FUNCTIONS:
+            return apply(name.removeprefix(_REAL), b.number(args[0], F64))
     if name in _BINARY and len(numbers) == 2:
         return apply(_BINARY[name], *numbers)
     raise b.unsupported("arithmetic on a number that is only known at run time", "compute with tensors instead")
@@ -53,3 +65,9 @@ def _is_float(arg: Any) -> bool:
     if isinstance(arg, Scalar):
         return arg.dtype.is_float
     return isinstance(arg, float)
+
+
+def _is_truth(arg: Any) -> bool:
+    if isinstance(arg, Scalar):
+        return arg.dtype is BOOL
+    return isinstance(arg, bool)

@@ -189,7 +189,7 @@ def test_checks_of_numbers_are_no_arithmetic() -> None:
 
 def test_arithmetic_without_a_rule_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="only known at run time"):
-        capture(FunctionModule(lambda k, n: k[round(float(n))]), (torch.randn(4, 8), torch.tensor(3.0)))
+        capture(FunctionModule(lambda k, n: k * round(float(n), 1)), (torch.randn(4, 8), torch.tensor(3.0)))
 
 
 def test_python_s_int_and_float_of_a_tensor_are_its_numbers() -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.func import grad, hessian, jacfwd, jvp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from codesign.frontend import capture
 from codesign.ir.errors import CodesignError
@@ -145,3 +146,24 @@ def test_a_failed_attempt_inside_of_forward_mode_does_not_stand_in_the_way_of_th
     other = torch.randn(4, 5)
     (found,) = evaluate(captured.module, captured.flatten_inputs((other,)))
     np.testing.assert_allclose(found, model(other).detach().numpy(), atol=1e-5)
+
+
+def test_what_torch_has_no_forward_derivative_of_is_refused_with_what_to_do() -> None:
+    class Attention(nn.Module):
+        def __init__(self, backends: list[SDPBackend]) -> None:
+            super().__init__()
+            self.backends = backends
+
+        def forward(self, q: Tensor, k: Tensor) -> Tensor:
+            with sdpa_kernel(self.backends):
+                attention = torch.nn.functional.scaled_dot_product_attention
+                found: Tensor = jvp(lambda q: attention(q, k, k), (q,), (k,))[1]
+                return found
+
+    q, k = torch.randn(2, 1, 2, 5, 4)
+    with pytest.raises(CodesignError, match=r"test_transforms.py:\d+.*forward AD.*SDPBackend.MATH"):
+        capture(Attention([SDPBackend.FLASH_ATTENTION]), (q, k))
+    model = Attention([SDPBackend.MATH])
+    captured = capture(model, (q, k))
+    (found,) = evaluate(captured.module, captured.flatten_inputs((q, k)))
+    np.testing.assert_allclose(found, model(q, k).detach().numpy(), atol=1e-6)
