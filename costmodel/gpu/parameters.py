@@ -340,12 +340,14 @@ def calibration_like(donor: str, machine: Machine) -> Calibration:
 def transferred(donor: Calibration | None, machine: Machine) -> Calibration:
     """What a machine that was never measured takes of a calibrated one, with wider intervals.
 
-    Shares and clock counts carry over as they are. Launch and fill are work of the GPU's own clock, so their
-    seconds scale with it (a fill is kept in DRAM latencies, whose length differs too): the launches fitted on an A100, an
-    H100 and an L40S are 4000 to 4400 clocks, and 1.6 to 2.9 us, in the mean over kernels that start sooner and later. The
-    energy of an operation goes with the square of the clock, as voltage does; tensor units with a memory of their own take
-    less, as the power limit over the peak says. What implementations of attention keep is latencies and steps of their own
-    code, and is taken as it is.
+    Shares and clock counts carry over as they are. Launch and fill are work of the GPU's own clock, so their seconds
+    scale with it (a fill is kept in DRAM latencies, whose length differs too): the launches fitted on an A100, an H100
+    and an L40S are 3300 to 3700 clocks, and 1.3 to 2.4 us, in the mean over kernels that start sooner and later; those
+    of data-center Blackwell are fewer (`STARTED`). Where warps multiply fragments, the clocks of a loop trip go by what
+    an SM multiplies in one (220 on an A100 and 519 on an L40S, which does half as much). The energy of an operation
+    goes with the square of the clock, as voltage does; that of tensor units with a memory of their own is what the
+    power limit leaves each at the peak (fits to an H100 and a B300 take 0.96 and 1.09 of it). What implementations of
+    attention keep is latencies and steps of their own code, and is taken as it is.
     """
     if donor is None:
         wide = {"default": (0.6, 1.7)}
@@ -357,9 +359,10 @@ def transferred(donor: Calibration | None, machine: Machine) -> Calibration:
         "rule": f"shares and clock counts fitted on {donor.machine}; figures of {machine.name}",
         "from": donor.provenance,
     }
-    scale = _scales(here, there)
+    scale = _scales(here, there, donor.parameters)
     parameters = replace(donor.parameters, **_scaled(asdict(donor.parameters), scale))
     launch = (donor.parameters.launch_seconds + usual_start(here.architecture)) * scale["launch_seconds"]
+    launch = launch * STARTED.get(there.architecture, 1.0) / STARTED.get(here.architecture, 1.0)
     parameters = replace(parameters, launch_seconds=launch - usual_start(there.architecture))
     of_machine = {key: scale[key] for key in OF_MACHINE if key in scale}
     own = {name: _carried(constants, here, there, of_machine) for name, constants in donor.implementations.items()}
@@ -375,8 +378,8 @@ def transferred(donor: Calibration | None, machine: Machine) -> Calibration:
     )
 
 
-def _scales(donor: Machine, machine: Machine) -> dict[str, float]:
-    """Factors of the parameters that are not ratios, from one machine to another."""
+def _scales(donor: Machine, machine: Machine, fitted: Parameters) -> dict[str, float]:
+    """Factors of the parameters that are not ratios, from one machine, to which they were `fitted`, to another."""
     clock = donor.need(donor.unit("vector").clock_hz, "units.vector.clock_hz") / machine.need(
         machine.unit("vector").clock_hz, "units.vector.clock_hz"
     )
@@ -390,14 +393,21 @@ def _scales(donor: Machine, machine: Machine) -> dict[str, float]:
         "fill_latency": clock * latency,
         "profiled_fill_latency": clock * latency,
     }
+    if not wide_of(machine) and not wide_of(donor):  # a warp's trip waits for its own multiplies
+        scales["step_clocks"] = _each_clock(donor) / _each_clock(machine)
     if machine.features.get("tensor_memory") and not donor.features.get("tensor_memory"):
-        scales["tensor_joules"] = watts_per_operation(machine) / watts_per_operation(donor)
+        scales["tensor_joules"] = watts_per_operation(machine) / fitted.tensor_joules
     else:
         clocks = [known.need(known.unit("tensor").clock_hz, "units.tensor.clock_hz") for known in (machine, donor)]
         shrunk = SHRUNK.get(machine.architecture, 1.0) / SHRUNK.get(donor.architecture, 1.0)
         scales["tensor_joules"] = (clocks[0] / clocks[1]) ** 2 * shrunk
     return scales
 
+
+STARTED = {"blackwell_dc": 0.57}
+"""Clocks of a launch in a replayed graph beside those of the generations before, of which three fits agree: 2030 on a B300 (its small products
+take 2.0 us, which a Hopper's clocks would make 2.8) and 3300 to 3700 on an A100, an H100 and an L40S. Fitted to the B300: no spec sheet
+says it."""
 
 SHRUNK = {"ada": 0.58, "hopper": 0.58, "blackwell": 0.58, "blackwell_dc": 0.58}
 """Energy of an operation at one voltage beside that of the generation before these, in processes half as fine: fitted to what calibrations of an

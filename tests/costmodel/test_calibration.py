@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 
 from codesign.costmodel import workloads
-from codesign.costmodel.calibration import _still_run, constants_of
-from codesign.costmodel.gpu.parameters import Parameters
+from codesign.costmodel.calibration import (
+    EXPECTED,
+    GENERATED_FIT,
+    IMPLEMENTATION_FIT,
+    IMPLEMENTED,
+    QUANTISED_FIT,
+    _still_run,
+    constants_of,
+)
+from codesign.costmodel.gpu.parameters import PRODUCT, Parameters, calibrations, load_calibration
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.rows import Rows
 
@@ -29,3 +37,10 @@ def test_compiled_attention_is_expected_to_reach_less_of_a_faster_tensor_unit(na
     assert written.tensor_efficiency == 0.9
     assert "tensor_efficiency" in names
     assert compiled.tensor_efficiency == pytest.approx(0.3 * (1024 / operations) ** 0.75, rel=0.1)
+
+
+@pytest.mark.parametrize("machine", calibrations())
+def test_implementations_keep_what_is_fitted_to_them_alone(machine: str) -> None:
+    kept = {*IMPLEMENTATION_FIT, *GENERATED_FIT, *EXPECTED, *IMPLEMENTED}
+    for name, constants in load_calibration(load_machine(machine)).implementations.items():
+        assert {*constants} <= ({*QUANTISED_FIT} if name.startswith(PRODUCT) else kept), name

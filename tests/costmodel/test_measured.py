@@ -35,10 +35,20 @@ def test_library_gemms(measured: Path, machine: str, limit: float) -> None:
     assert sum(part["rows"] for part in op["regimes"] if part["regime"].endswith("-bound")) == op["rows"]
 
 
-@pytest.mark.parametrize(("machine", "like"), [("h100_sxm", "a100_sxm"), ("a100_sxm", "h100_sxm")])
-def test_library_gemms_of_a_machine_known_by_its_spec_sheet(measured: Path, machine: str, like: str) -> None:
-    table = read_table(measured / "gpu_gemm.parquet")
-    table = table[table.machine == machine].sample(900, random_state=7).reset_index(drop=True)
+@pytest.mark.parametrize(
+    ("machine", "like", "file"),
+    [
+        ("h100_sxm", "a100_sxm", "gpu_gemm"),
+        ("a100_sxm", "h100_sxm", "gpu_gemm"),
+        ("b300_sxm", "h100_sxm", "gpu_gemm_more"),
+        ("b300_sxm", "a100_sxm", "gpu_gemm_more"),
+    ],
+)
+def test_library_gemms_of_a_machine_known_by_its_spec_sheet(measured: Path, machine: str, like: str, file: str) -> None:
+    table = read_table(measured / f"{file}.parquet")
+    table = (
+        table[(table.machine == machine) & (table.dtype == "bf16")].sample(900, random_state=7).reset_index(drop=True)
+    )
     target = load_machine(machine)
     (op,) = report(predictions(table, target, calibration_like(like, target)), table)
     assert op["mape"] <= 0.10

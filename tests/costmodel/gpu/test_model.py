@@ -180,6 +180,35 @@ def test_the_energy_of_an_operation_goes_with_the_square_of_the_clock(donor: str
     assert same.tensor_joules == load_calibration(load_machine("h100_sxm")).parameters.tensor_joules
 
 
+@pytest.mark.parametrize(
+    ("donor", "launch", "joules"), [("a100_sxm", 0.1, 0.15), ("h100_sxm", 0.1, 0.15), ("l40s", 0.1, 0.15)]
+)
+def test_a_launch_goes_by_generation_and_energy_by_the_power_limit_where_tensor_memory_is_new(
+    donor: str, launch: float, joules: float
+) -> None:
+    there = load_machine("b300_sxm")
+    found, own = calibration_like(donor, there).parameters, load_calibration(there).parameters
+    assert found.launch_seconds == pytest.approx(own.launch_seconds, rel=launch)
+    assert found.tensor_joules == pytest.approx(own.tensor_joules, rel=joules)
+    before = calibration_like("b300_sxm", load_machine("h100_sxm")).parameters  # and back
+    assert before.launch_seconds == pytest.approx(
+        load_calibration(load_machine("h100_sxm")).parameters.launch_seconds, rel=launch
+    )
+
+
+@pytest.mark.parametrize(("donor", "name"), [("a100_sxm", "l40s"), ("l40s", "a100_sxm")])
+def test_a_loop_trip_of_fragments_goes_by_what_an_sm_multiplies(donor: str, name: str) -> None:
+    found, own = (
+        p.parameters.step_clocks
+        for p in (calibration_like(donor, load_machine(name)), load_calibration(load_machine(name)))
+    )
+    assert found == pytest.approx(own, rel=0.2)
+    before = load_calibration(load_machine(donor)).parameters.step_clocks
+    assert (
+        calibration_like(donor, load_machine("h100_sxm")).parameters.step_clocks == before
+    )  # whose warp groups wait for none
+
+
 # Medians of two labs (AIConfigurator silicon tables): machine, m, n, k, seconds. One row of each regime.
 MEASURED = [
     ("h100_sxm", 4096, 5120, 16384, 886.7e-6),  # compute
