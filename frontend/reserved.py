@@ -1,7 +1,9 @@
-"""Parts of a model under names that torch's graph modules have for something else (`self.graph`, `self.code`): there torch.export loses them."""
+"""Parts of a model under names that torch's graph modules have for something else (`self.graph`, `self.code`), where torch.export loses them, or
+that Python has (`class`), which are no attributes in the source that torch writes."""
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Callable
 from typing import Any
 
@@ -15,13 +17,23 @@ def decomposed_whole(program: ExportedProgram, table: Any) -> ExportedProgram:
     """`program.run_decompositions(table)`, with such parts under other names meanwhile."""
     taken = {name.partition(".")[0] for name in (*program.state_dict, *program.constants)}
     taken = {part for part in taken if hasattr(GraphModule, part)}
-    _rename(program, lambda name: _AWAY + name if name.partition(".")[0] in taken else name)
+
+    def away(name: str) -> str:
+        parts = name.split(".")
+        reserved = (keyword.iskeyword(part) or (place == 0 and part in taken) for place, part in enumerate(parts))
+        return ".".join(_AWAY + part if is_so else part for part, is_so in zip(parts, reserved, strict=True))
+
+    _rename(program, away)
     try:
         whole: ExportedProgram = program.run_decompositions(table)
     finally:
-        _rename(program, lambda name: name.removeprefix(_AWAY))
-    _rename(whole, lambda name: name.removeprefix(_AWAY))
+        _rename(program, _back)
+    _rename(whole, _back)
     return whole
+
+
+def _back(name: str) -> str:
+    return ".".join(part.removeprefix(_AWAY) for part in name.split("."))
 
 
 def _rename(program: Any, change: Callable[[str], str]) -> None:

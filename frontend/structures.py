@@ -1,11 +1,12 @@
 """Objects of a model's own that hold tensors (caches, results of a call) made known to torch, which takes only known containers.
 
-An object whose attributes hold tensors, in lists, dicts and other such objects too, is taken apart into those attributes; the rest of
-it (numbers, names, settings) goes along unchanged.
+An object whose attributes hold tensors, in lists, dicts and other such objects too, is taken apart into those attributes, and a dict or list
+with a class of its own into its items as well; the rest of it (numbers, names, settings) goes along unchanged.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -37,7 +38,7 @@ def make_known(value: Any) -> list[type]:
         if isinstance(leaf, torch.nn.Module) or not _holds_tensors(leaf, set()):
             continue
         cls = type(leaf)
-        if cls in pytree.SUPPORTED_NODES or isinstance(leaf, torch.Tensor):
+        if cls in pytree.SUPPORTED_NODES or isinstance(leaf, torch.Tensor) or not _can_be_taken_apart(leaf):
             continue
         _register(cls)
         made.append(cls)
@@ -64,24 +65,43 @@ def _holds_tensors(value: Any, seen: set[int]) -> bool:
     return any(_holds_tensors(item, seen) for item in getattr(value, "__dict__", {}).values())
 
 
-def _parts(value: Any) -> tuple[list[Any], tuple[tuple[str, ...], dict[str, Any]]]:
-    """The attributes that hold tensors; their names and the other attributes."""
+def _can_be_taken_apart(value: Any) -> bool:
+    """Whether a value can be made anew of its parts: an object of attributes, a dict or a list with a class of its own."""
+    return hasattr(value, "__dict__") and not isinstance(value, (tuple, set, frozenset, defaultdict))
+
+
+def _parts(value: Any) -> tuple[list[Any], tuple[tuple[Any, ...], tuple[str, ...], dict[str, Any]]]:
+    """The items of a dict or list, and the attributes that hold tensors; the keys of the former, the names of the latter, and the other
+    attributes."""
+    keys: tuple[Any, ...] = ()
+    if isinstance(value, (dict, list)):
+        keys = tuple(value) if isinstance(value, dict) else tuple(range(len(value)))
     state = vars(value)
     names = tuple(name for name in state if _holds_tensors(state[name], set()))
-    return [state[name] for name in names], (names, {key: item for key, item in state.items() if key not in names})
+    rest = {key: item for key, item in state.items() if key not in names}
+    return [*(value[key] for key in keys), *(state[name] for name in names)], (keys, names, rest)
 
 
 def _register(cls: type) -> None:
+    base: Any = next((kind for kind in (OrderedDict, dict, list) if issubclass(cls, kind)), object)
+
     def whole(children: Any, context: Any) -> Any:
-        names, rest = context
-        made: Any = object.__new__(cls)
+        keys, names, rest = context
+        made: Any = base.__new__(cls)
+        values = list(children)
+        if base is list:
+            list.extend(made, values[: len(keys)])
+        for key, value in zip(keys if base is not list else (), values, strict=False):
+            base.__setitem__(made, key, value)
         made.__dict__.update(rest)
-        made.__dict__.update(zip(names, children, strict=True))
+        made.__dict__.update(zip(names, values[len(keys) :], strict=True))
         return made
 
     def keyed(value: Any) -> Any:
         children, context = _parts(value)
-        return [(pytree.GetAttrKey(name), child) for name, child in zip(context[0], children, strict=True)], context
+        kind: Any = pytree.SequenceKey if base is list else pytree.MappingKey
+        paths: list[Any] = [*(kind(key) for key in context[0]), *(pytree.GetAttrKey(name) for name in context[1])]
+        return list(zip(paths, children, strict=True)), context
 
     pytree.register_pytree_node(
         cls,

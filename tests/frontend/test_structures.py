@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils import _pytree as pytree
 from codesign.frontend import capture
 from codesign.frontend.export import advice
 from codesign.ir.errors import CodesignError
+from codesign.ir.interpreter import evaluate
 from tests.frontend.checks import assert_close, assert_wellformed, check, run
 
 
@@ -127,3 +129,43 @@ class Hiding(nn.Module):
 def test_what_hides_its_tensors_is_refused_with_advice() -> None:
     with pytest.raises(CodesignError, match=r"Opaque.*dataclasses"):
         capture(Hiding(), (torch.randn(3),))
+
+
+class Items(OrderedDict[str, Any]):
+    """A dict with an attribute that is a tensor and one that is none."""
+
+
+class Row(list[Any]):
+    pass
+
+
+def test_dicts_and_lists_of_other_classes_are_taken_apart() -> None:
+    class Returns(nn.Module):
+        def forward(self, given: Items) -> tuple[Items, Row]:
+            made = Items(second=given["x"] + 1, first=given["x"] * 2)
+            made.extra, made.label = given.extra - 1, "kept"  # type: ignore[attr-defined]
+            return made, Row([given["x"], [made["first"]]])
+
+    given = Items(x=torch.ones(2))
+    given.extra = torch.zeros(2)  # type: ignore[attr-defined]
+    captured = capture(Returns(), (given,))
+    results = evaluate(captured.module, captured.flatten_inputs((given,)))
+    made, row = captured.unflatten_outputs(results)
+    assert (type(made), list(made), made.label, type(row)) == (Items, ["second", "first"], "kept", Row)
+    assert [made["second"].tolist(), made["first"].tolist(), made.extra.tolist()] == [[2, 2], [2, 2], [-1, -1]]
+    assert [row[0].tolist(), row[1][0].tolist()] == [[1, 1], [2, 2]]
+
+
+def test_a_set_of_tensors_is_refused_with_advice_and_sets_stay_as_they_are() -> None:
+    class Returns(nn.Module):
+        def forward(self, x: torch.Tensor) -> set[torch.Tensor]:
+            return {x + 1}
+
+    class Takes(nn.Module):
+        def forward(self, given: set[torch.Tensor]) -> torch.Tensor:
+            return next(iter(given)) + 1
+
+    for model, inputs in ((Returns(), torch.ones(2)), (Takes(), {torch.ones(2)})):
+        with pytest.raises(CodesignError, match="dataclasses"):
+            capture(model, (inputs,))
+    assert set not in pytree.SUPPORTED_NODES
