@@ -1,4 +1,4 @@
-"""Time of what we do not compile: library calls and the tensor-level ops that stay whole (sorts, scans, scatters, random numbers).
+"""Time of what we do not compile: library calls and the tensor-level ops that stay whole (sorts, scans, scatters).
 
 A rule says how many times an op passes over its inputs and outputs and how many operations it takes; the time is that of the traffic at the
 outermost memory's bandwidth or of the operations at the machine's rate, whichever is longer, plus launches. These are estimates from
@@ -17,7 +17,7 @@ from codesign.costmodel.routines import least_operations, work_of
 from codesign.ir.core import Op, Value
 from codesign.ir.dtypes import DType
 from codesign.ir.errors import UnsupportedError
-from codesign.ir.tensor import Call, Collective, Random, Scan, Scatter, Sort
+from codesign.ir.tensor import Call, Collective, Scan, Scatter, Sort
 
 EFFICIENCY = 0.7
 """Share of the memory bandwidth, or of the rate of operations, that such routines reach; library sorts and scans are published at 0.6 to 0.8
@@ -28,8 +28,6 @@ UNRULED_SPREAD = (0.3, 10.0)
 """The same for a call of which only the bytes are known, and for factorisations, whose small panels keep a machine waiting."""
 SMALL_SORT = 4096
 """Keys along a dim that torch sorts in one kernel, each row in one block (ATen/native/cuda/Sort.cpp, `should_use_small_sort`)."""
-DRAW = {"uniform": 30.0, "bits": 25.0, "normal": 60.0}
-"""Operations of a random number: ten rounds of Philox 4x32 give four words (Salmon et al., 2011); two normals are a Box-Muller pair."""
 SCAN_STEP = {"logsumexp": 20.0, "argmax": 3.0, "argmin": 3.0}
 """Operations of one combination of a scan; 1 where it is not said."""
 RADIX_BITS = 8
@@ -65,9 +63,6 @@ def external_seconds(op: Op, machine: Machine, sizes: Mapping[str, int] | None =
         operations = SCAN_STEP.get(op.monoid, 1.0) * _elements(op.result, env)
     elif isinstance(op, Sort):
         traffic, launches, operations, rule = _sorting(op, inputs + outputs, env)
-    elif isinstance(op, Random):
-        traffic, rule = outputs, "one write"
-        operations = DRAW[op.distribution] * _elements(op.result, env)
     elif isinstance(op, Collective):
         if op.devices == 1:
             return Estimate(0.0, 0.0, 0.0, 0.0, "one device: nothing to do")

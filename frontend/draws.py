@@ -13,7 +13,8 @@ from typing import Any, Literal
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from codesign.ir.interpreter.philox import draw
+from codesign.ir.dtypes import F32
+from codesign.ir.interpreter.draws import draw
 
 _ATEN = torch.ops.aten
 Distribution = Literal["uniform", "normal"]
@@ -44,7 +45,7 @@ class _DrawnAlike(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _next(self, shape: Sequence[int]) -> Take:
         def take(distribution: Distribution) -> torch.Tensor:
             self.count += 1
-            return torch.from_numpy(draw(distribution, self.count, 0, tuple(shape)))
+            return torch.from_numpy(draw(distribution, self.count, 0, tuple(shape), F32))
 
         return take
 

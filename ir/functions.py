@@ -20,6 +20,7 @@ import numpy as np
 
 from codesign.ir.dtypes import BOOL, DType
 from codesign.ir.errors import VerificationError
+from codesign.ir.philox import two_words
 from codesign.ir.precision import ARITHMETIC
 
 Unit = Literal["free", "alu", "fma", "special", "integer"]
@@ -32,7 +33,7 @@ class Function:
 
     `result`: "same" (dtype of the arguments), "bool", or "second" (dtype of argument 1, for select). `unit` and
     `cost`: which pipe runs it and how many issue slots of it one element takes (a software expansion counts its
-    instructions). `symbol`: its infix spelling in the text format. `accepts`: kinds of dtype that it takes.
+    instructions). `symbol`: its infix spelling in the text format. `accepts`: kinds, or names, of dtypes that it takes.
     """
 
     name: str
@@ -45,6 +46,13 @@ class Function:
     commutative: bool = False
     accepts: frozenset[str] = frozenset({"float", "int", "uint", "bool"})
 
+    def takes(self, dtype: DType) -> bool:
+        """Whether it takes arguments of a dtype."""
+        return dtype.kind in self.accepts or dtype.name in self.accepts
+
+
+PHILOX = 20.0
+"""Issue slots of a counter, on integers of 64 bits: in each of ten rounds two products and two exclusive ors of 32, which are halves."""
 
 _FLOAT = frozenset({"float"})
 _INTEGER = frozenset({"int", "uint"})
@@ -188,6 +196,8 @@ def _rows() -> list[Function]:
         f("isnan", 1, np.isnan, "alu", result="bool", accepts=_FLOAT),
         f("isinf", 1, np.isinf, "alu", result="bool", accepts=_FLOAT),
         f("select", 3, np.where, "alu", result="second"),
+        # of a seed, a row and a column the first two words of `codesign.ir.philox`, the second in the upper half
+        f("philox", 3, two_words, "integer", PHILOX, accepts=frozenset({"i64"})),
     ]
 
 
@@ -209,6 +219,6 @@ def result_dtype(function: str, dtypes: tuple[DType, ...]) -> DType:
         raise VerificationError(f"{function} needs arguments of one dtype, got {', '.join(map(str, dtypes))}")
     if function == "select" and dtypes[0] is not BOOL:
         raise VerificationError(f"select needs a bool condition, got {dtypes[0]}")
-    if same[0].kind not in row.accepts:
+    if not row.takes(same[0]):
         raise VerificationError(f"{function} does not take {same[0]}")
     return BOOL if row.result == "bool" else same[0]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from codesign.ir.core import Block, Op, Value, tensor_type
+from codesign.ir.draws import Distribution
 from codesign.ir.dtypes import BOOL, I64, DType
 from codesign.ir.index import Bounds, Index
 from codesign.ir.location import UNKNOWN, Location
@@ -18,7 +19,6 @@ from codesign.ir.scalar import Scalar
 from codesign.ir.types import TensorType
 from codesign.ir.writes import Combine, Write
 
-Distribution = Literal["uniform", "normal", "bits"]
 Monoid = Literal["sum", "prod", "max", "min", "any", "all", "argmax", "argmin"]
 """How a reduction combines: `max`/`min` propagate NaN; `argmax`/`argmin` give the first position along one dim."""
 
@@ -321,8 +321,8 @@ class Sort(Op):
 class Random(Op):
     """`%r = random uniform f32[M, N] seed 17 offset 0`: numbers from counters (Philox 4x32-10).
 
-    `distribution`: "uniform" in [0, 1), "normal", or "bits" (32-bit words). Element p in row-major order uses counter
-    `offset + p`. With `key`, an i64[] value, the seed is that of the run: `seed %key + 17`, modulo 2**64.
+    `distribution`: "uniform" in [0, 1), "normal", or "bits" (32-bit words). An element's number follows from the seed, its row, and its
+    column plus the offset, as `codesign.ir.draws` says. With `key`, an i64[] value, the seed is that of the run: `seed %key + 17`, modulo 2**64.
     """
 
     opcode: ClassVar[str] = "random"

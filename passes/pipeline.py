@@ -9,7 +9,7 @@ from codesign.passes.context import Context
 from codesign.passes.manager import Observer, Pass, PassManager, PipelineError, Timing, make_pass, parse_pipeline
 
 CLEAN_UP = (
-    "settle-writes,canonicalize,constant-fold,orders,fold-views,canonicalize,periods,cse,dce,sparse-writes,narrow,"
+    "draws,settle-writes,canonicalize,constant-fold,orders,fold-views,canonicalize,periods,cse,dce,sparse-writes,narrow,"
     "nest-reductions"
 )
 """Passes that make equal things look equal and needless things vanish; scans that no data enters are known before any becomes a reduction."""
@@ -17,7 +17,7 @@ CLEAN_UP = (
 DEFAULT = f"{CLEAN_UP},precision,fuse"
 """What `optimize` runs: clean-up, products as the machine does them, then fusion."""
 
-TIDY = "canonicalize,cse,dce"
+TIDY = "draws,canonicalize,cse,dce"
 """What runs after passes of the user's, which need not leave the form that fusion looks for."""
 
 

@@ -17,6 +17,9 @@ from codesign.passes.canonicalize import simplify_index
 from codesign.passes.context import Context
 from codesign.passes.manager import FunctionPass, Pass, register
 
+CHEAP = 4.0
+"""Issue slots of a function of indices up to which it is worked out wherever it is read; a drawn number, say, takes more."""
+
 
 @register
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ def _index_arithmetic(node: Apply) -> bool:
     """A select, or cheap work on values that hold no tensor's element."""
     if node.function == "select":
         return not node.args[0].reads()
-    return not node.reads() and FUNCTIONS[node.function].unit in ("free", "alu", "fma", "integer")
+    row = FUNCTIONS[node.function]
+    return not node.reads() and row.unit in ("free", "alu", "fma", "integer") and row.cost <= CHEAP
 
 
 def inline(body: Scalar, producers: Mapping[Value, Compute], bounds: Bounds) -> Scalar:

@@ -231,7 +231,8 @@ def _launched_warps(files: dict[str, str], goal: Target) -> int:
     return int(found[1]) // goal.warp if found else 0
 
 
-def _tool(name: str) -> str:
+def tool(name: str) -> str:
+    """The path of a tool of NVIDIA's that Triton's package brings; UnsupportedError without it."""
     import triton
 
     path = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
@@ -246,7 +247,7 @@ def _nvidia_resources(files: dict[str, str], goal: Target) -> tuple[int, int]:
     """Registers from `cuobjdump -res-usage`; where there is a stack, the spilled bytes from `ptxas -v` (a stack may hold arrays as well, as that of a
     sine of large arguments does)."""
     done = subprocess.run(
-        [_tool("cuobjdump"), "-res-usage", files["cubin"]], capture_output=True, text=True, check=False
+        [tool("cuobjdump"), "-res-usage", files["cubin"]], capture_output=True, text=True, check=False
     )
     found = re.search(r"REG:(\d+)\s+STACK:(\d+)", done.stdout)
     if found is None:

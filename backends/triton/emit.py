@@ -88,7 +88,8 @@ class _Emitter:
         self.writer = Writer(self.namer)
         self.writer.bind({name: (text, 0) for name, text in self.symbols.items()})
         self.values: dict[Value, str] = {}
-        self.terms = Expressions(self.writer, self.values, self.bounds, self.wide, before_steps(kernel))
+        even = {name for name, step in self.steps.items() if step % 2 == 0}
+        self.terms = Expressions(self.writer, self.values, self.bounds, self.wide, before_steps(kernel), even)
         self.last_place = ""
         self.seeds = seeds(kernel)
 

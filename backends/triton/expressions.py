@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Container, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from codesign.backends.triton.functions import (
     spelling,
 )
 from codesign.backends.triton.names import triton_type
+from codesign.backends.triton.paired import halved
 from codesign.backends.triton.writer import Writer
 from codesign.ir.core import Value
 from codesign.ir.dtypes import BOOL, F32, I32, I64, U8, DType
@@ -66,13 +67,20 @@ class Expressions:
     """Renders expressions of one kernel; names the pieces that are shared or that a loop does not change.
 
     `wide`: index arithmetic in 64 bits, because a buffer has 2^31 elements or more. `stepped`: ids of nodes whose quotients are rounded once
-    (`before_steps`).
+    (`before_steps`). `even`: variables of loops that are even.
     """
 
     def __init__(
-        self, writer: Writer, values: dict[Value, str], bounds: Bounds, wide: bool, stepped: Set[int] = frozenset()
+        self,
+        writer: Writer,
+        values: dict[Value, str],
+        bounds: Bounds,
+        wide: bool,
+        stepped: Set[int] = frozenset(),
+        even: Set[str] = frozenset(),
     ) -> None:
         self.stepped = stepped
+        self.even = even
         self.writer = writer
         self.values = values
         self.bounds = bounds
@@ -191,9 +199,14 @@ class Expressions:
     # -- scalars ----------------------------------------------------------------------------------------------------
     def scalar(self, body: Scalar, order: Sequence[Axis], wish: str) -> Term:
         """A scalar expression over a tile's axes, of the body's dtype (or a Python number); shared parts get names."""
-        uses: Counter[int] = Counter(id(child) for node in body.walk() for child in node.children())
+        pairs = {id(node): found for node in body.walk() if (found := halved(node, order, self.even))}
+        walked = list(_without_below(body, pairs) if pairs else body.walk())
+        uses: Counter[int] = Counter(id(child) for node in walked for child in node.children())
         done: dict[int, Term] = {}
-        for node in body.walk():
+        for node in walked:
+            if id(node) in pairs:
+                done[id(node)] = self._of_pairs(*pairs[id(node)], order, wish)
+                continue
             term = self._node(node, [done[id(child)] for child in node.children()], order)
             shared = uses[id(node)] > 1 and term.precedence < ATOM
             call = uses[id(node)] > 1 and "(" in term.text and not term.text.startswith("float(")
@@ -205,6 +218,21 @@ class Expressions:
                 term = Term(name, term.axes, ATOM, term.dtype)
             done[id(node)] = term
         return done[id(body)]
+
+    def _of_pairs(self, axis: Axis, pairs: Scalar, order: Sequence[Axis], wish: str) -> Term:
+        """The term of which `pairs` is the half along an axis: each of its elements for two neighbours."""
+        place = [one.name for one in order].index(axis.name)
+        half = [Axis(one.name, one.size // 2) if one is axis else one for one in order]
+        term = self.scalar(pairs, half, wish)
+        name = self.writer.once(("pairs", pairs, tuple(half)), f"{wish}_pairs", term.text)
+        text = f"tl.join({name}, {name})"
+        if place < len(order) - 1:
+            text = f"tl.permute({text}, {[*range(place + 1), len(order), *range(place + 1, len(order))]})"
+        shape = [one.size if one.name in term.axes else 1 for one in order]
+        key = ("neighbours", pairs, tuple(half))
+        return replace(
+            term, text=self.writer.once(key, f"{wish}_words", f"tl.reshape({text}, {shape})"), precedence=ATOM
+        )
 
     def _node(self, node: Scalar, children: list[Term], order: Sequence[Axis]) -> Term:
         if isinstance(node, Literal):
@@ -406,6 +434,18 @@ class Expressions:
             else:
                 found.append(Term(text, names, COMPARISON, BOOL))
         return found
+
+
+def _without_below(body: Scalar, ends: Container[int]) -> Iterator[Scalar]:
+    """The nodes of an expression, children first, without those that only nodes of these ids need."""
+    needed, stack = {id(body)}, [body]
+    while stack:
+        node = stack.pop()
+        for child in () if id(node) in ends else node.children():
+            if id(child) not in needed:
+                needed.add(id(child))
+                stack.append(child)
+    yield from (node for node in body.walk() if id(node) in needed)
 
 
 def _literal(node: Literal) -> Term:

@@ -1,7 +1,7 @@
 """The scalar functions in Triton: one row per function of `codesign.ir.functions`, a spelling per kind of dtype.
 
-A spelling is a call (`tl.exp`, or a device function of `library.py` or `division.py`, which the emitter copies into the kernel's file) or an infix
-operator. Half and quarter precisions are computed in float32 and rounded once per operation: for + - * / and the square root that is
+A spelling is a call (`tl.exp`, or a device function of `library.py`, `division.py` or `draws.py`, which the emitter copies into the kernel's file)
+or an infix operator. Half and quarter precisions are computed in float32 and rounded once per operation: for + - * / and the square root that is
 the correctly rounded result of the narrow format, because float32 has more than twice its bits.
 """
 
@@ -163,6 +163,7 @@ ROWS: dict[str, Row] = {
     "round": Row(Call("_round")),
     "isnan": Row(Pattern("{0} != {0}")),
     "isinf": Row(Pattern('tl.abs({0}) == float("inf")')),
+    "philox": Row(None, Call("_philox")),
 }
 """`select` and `cast` are not here: they take arguments of several dtypes and are the emitter's own."""
 

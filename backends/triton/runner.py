@@ -19,14 +19,14 @@ from codesign.backends.triton.emit import emission
 from codesign.backends.triton.interpret import Array, to_numpy, to_torch, worker
 from codesign.backends.triton.names import Namer, file_names, torch_type
 from codesign.backends.triton.quoting import comment, docstring, dotted, packed
-from codesign.backends.triton.runner_text import HEAD, RANDOM
+from codesign.backends.triton.runner_text import HEAD
 from codesign.backends.triton.source import short
 from codesign.backends.triton.torch_text import TorchText
 from codesign.costmodel.cache import write_atomically
 from codesign.ir.core import Block, Module, Op, Value, tensor_type
 from codesign.ir.data_sizes import made_sizes
 from codesign.ir.errors import UnsupportedError
-from codesign.ir.tensor import Call, Collective, Constant, Empty, If, Launch, Random, Scan, Scatter, Sort, While
+from codesign.ir.tensor import Call, Collective, Constant, Empty, If, Launch, Scan, Scatter, Sort, While
 from codesign.ir.types import TensorType
 from codesign.passes.memory import MemoryPlan, find_aliases, plan
 
@@ -163,8 +163,7 @@ class _Writer:
             f"return ({results},)" if len(main.results) == 1 else f"return {results}" if results else "return ()"
         )
         arena = self.memory.peak_bytes if self.memory else 0
-        draws = any(isinstance(op, Random) for op in main.body.walk())
-        lines = [self._doc(arena), HEAD.format(arena=arena), *([RANDOM] if draws else [])]
+        lines = [self._doc(arena), HEAD.format(arena=arena)]
         if any(isinstance(op, Call) and op.target.startswith("prims.") for op in main.body.walk()):
             lines.append("import torch._prims  # registers torch.ops.prims")
         lines += ["", "class Runner:", f'    """{self._signature(inputs)}"""', ""]
@@ -260,8 +259,6 @@ class _Writer:
             return self._scan(op, note)
         if isinstance(op, Scatter):
             return self._scatter(op, note)
-        if isinstance(op, Random):
-            return self._random(op, note)
         if isinstance(op, Empty):
             return [self._allocate(op.result, in_arena) + note]
         if isinstance(op, Collective) and op.devices == 1:
@@ -345,14 +342,6 @@ class _Writer:
         if isinstance(value, float) and not np.isfinite(value):
             return f'float("{value}")'
         return repr(value)
-
-    def _random(self, op: Random, note: str) -> list[str]:
-        if op.distribution == "bits":
-            raise UnsupportedError("a runner draws uniform and normal numbers, not bits", place=op.location)
-        kind, name = tensor_type(op.result), self._define(op.result)
-        key = "None" if op.key is None else self.names[op.key]
-        call = f"_random(({self._shape(kind)}), {key}, {op.seed}, {op.offset}, {op.distribution == 'normal'}, device)"
-        return [f"{name} = {call}.to({torch_type(kind.dtype)}){note}"]
 
     def _sort(self, op: Sort, note: str) -> list[str]:
         source, direction = self.names[op.source], f"dim={op.dim}, descending={op.descending}, stable=True"

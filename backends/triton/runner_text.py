@@ -1,4 +1,4 @@
-"""What every runner begins with, and what those that draw random numbers add: Python that needs torch and Triton alone."""
+"""What every runner begins with: Python that needs torch and Triton alone."""
 
 from __future__ import annotations
 
@@ -36,31 +36,4 @@ def _at(arena, offset, dtype, *shape):
 def _real(tensor):
     """A complex tensor as the real one that stands for it here, with a last dim of 2."""
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
-'''
-
-
-RANDOM = '''
-import triton
-import triton.language as tl
-
-
-@triton.jit
-def _draw(out_ptr, key_ptr, count, seed, offset, NORMAL: tl.constexpr, BLOCK: tl.constexpr):
-    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    if key_ptr is not None:
-        seed = tl.load(key_ptr) + seed
-    if NORMAL:
-        value = tl.randn(seed, offset + place)
-    else:
-        value = tl.rand(seed, offset + place)
-    tl.store(out_ptr + place, value, mask=place < count)
-
-
-def _random(shape, key, seed, offset, normal, device):
-    """Counter-based random numbers (Philox 4x32-10): element p of the tensor is draw number offset + p of the stream of the seed, to which
-    the run's own `key` (an int64 tensor, or None) is added."""
-    out = torch.empty(shape, dtype=torch.float32, device=device)
-    if out.numel():
-        _draw[(triton.cdiv(out.numel(), 1024),)](out, key, out.numel(), seed, offset, normal, 1024)
-    return out
 '''

@@ -53,9 +53,9 @@ def short(location: Location) -> str:
 
 @functools.cache
 def _library() -> dict[str, str]:
-    """Source text of the device functions by name, from `library.py` and `division.py`."""
+    """Source text of the device functions by name, from the files that hold them."""
     found = {}
-    for name in ("library.py", "division.py"):
+    for name in ("library.py", "division.py", "draws.py"):
         source = Path(__file__).with_name(name).read_text(encoding="utf-8")
         lines = source.splitlines()
         for node in ast.parse(source).body:

@@ -42,6 +42,9 @@ TORCH_FUNCTIONS: dict[str, str] = {
 }
 """Spellings that are not `torch.<name>(...)`; every other scalar function has torch's own name."""
 
+LACKING = frozenset({"philox"})
+"""Functions that torch has nothing for."""
+
 TORCH_NAMES: dict[str, str] = {"erf": "special.erf", "erfc": "special.erfc", "erfinv": "special.erfinv"}
 
 
@@ -90,7 +93,7 @@ class TorchText:
             return f"{args[0]}.view({torch_type(node.dtype)})"
         if node.function in TORCH_FUNCTIONS:
             return TORCH_FUNCTIONS[node.function].format(*args)
-        if node.function not in FUNCTIONS:
+        if node.function not in FUNCTIONS or node.function in LACKING:
             raise UnsupportedError(f"the scalar function {node.function!r} has no torch spelling")
         return f"torch.{TORCH_NAMES.get(node.function, node.function)}({', '.join(args)})"
 

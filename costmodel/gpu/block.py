@@ -142,6 +142,8 @@ class _Blocks:
 def issuing(w: Work, issued: Issued) -> Work:
     """The work of a block with what its code issues beside that."""
     lanes = {name: getattr(w, name) + slots for name, slots in issued.repeated.items()}
+    for name, slots in issued.further.items():
+        lanes[name] = lanes.get(name, getattr(w, name)) + slots
     lanes["integer"] = lanes.get("integer", w.integer) + issued.integer_slots
     return replace(w, **lanes, request_clocks=issued.request_clocks, tensor={**w.tensor, **issued.multiply_adds})
 

@@ -36,13 +36,14 @@ class Issued(NamedTuple):
 
     Its loads and stores: clocks of the load/store path, and slots of guards and addresses on the integer lanes. Its products: `multiply_adds` of the
     matrix unit, all of them, by the dtype that it takes them in. `repeated`: slots of results that several warps work out alike, by the
-    lanes that do them.
+    lanes that do them. `further`: slots of functions that take more instructions than the text says, fewer where it is negative.
     """
 
     request_clocks: Array
     integer_slots: Array
     multiply_adds: Mapping[str, Array] = MappingProxyType({})
     repeated: Mapping[str, Array] = MappingProxyType({})
+    further: Mapping[str, Array] = MappingProxyType({})
 
 
 class Code(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from codesign.frontend.lowering.builder import Builder, Operand, literal, read
+from codesign.frontend.lowering.builder import Builder, Operand, literal, read, where
 from codesign.frontend.lowering.promotion import opmath
 from codesign.frontend.lowering.registry import lower
 from codesign.ir.core import Value
@@ -86,7 +86,7 @@ def kept(b: Builder, shape: Sequence[Index], p: float) -> Value:
 def dropped(value: Scalar, keep: Scalar, p: float) -> Scalar:
     """An element divided by 1 - p where it is kept, else a product with zero, so that NaN stays NaN."""
     scale = literal(0 if p == 1 else 1 / (1 - p), value.dtype)
-    return apply("mul", value, apply("mul", cast(keep, value.dtype), scale))
+    return apply("mul", value, where(keep, scale, literal(0, value.dtype)))
 
 
 @lower("aten.native_dropout.default", "aten.dropout.default")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from codesign.ir.analysis import is_exact_cast
 from codesign.ir.core import Value
+from codesign.ir.dtypes import BOOL
 from codesign.ir.fold.forms import Forms, without
 from codesign.ir.fold.state import Part, Reference
 from codesign.ir.precision import ARITHMETIC
@@ -21,6 +22,9 @@ Wrap = Callable[[Scalar], Scalar]
 
 SAME_RANGE = {("f32", "bf16"), ("f64", "f64"), ("f32", "f32")}
 """Conversions of floats that keep the range of exponents: what is scaled before such a one may be scaled after it instead."""
+
+
+PRODUCTS = frozenset(row.function for row in ARITHMETIC.values())
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ class Factoring:
 
     def _factor(self, node: Scalar) -> Factored | None:
         if not self.forms.is_late(node):
-            return Factored(node, bounded=isinstance(node, Literal) and abs(float(node.value)) <= 2.0**8)
+            return Factored(node, bounded=_greatest(node) <= 2.0**8)
         if not self.forms.is_element(node):
             return Factored(None, last=(Last("mul", node),), bounded=True) if node.dtype.is_float else None
         if not isinstance(node, Apply) or not node.dtype.is_float:
@@ -227,6 +231,22 @@ def _scaled(value: Scalar, factor: float) -> Scalar:
 
 def _replaced(node: Scalar, old: Scalar, new: Scalar) -> Scalar:
     return node.rewrite(lambda one: new if one == old else None)
+
+
+def _greatest(node: Scalar) -> float:
+    """The greatest magnitude that a factor has, as far as literals and conditions say so."""
+    if isinstance(node, Literal):
+        return abs(float(node.value))
+    if node.dtype is BOOL:
+        return 1.0
+    if isinstance(node, Apply):
+        if node.function in ("cast", "neg", "abs"):
+            return _greatest(node.args[0])
+        if node.function == "select":
+            return max(_greatest(node.args[1]), _greatest(node.args[2]))
+        if node.function in PRODUCTS:
+            return math.prod(map(_greatest, node.args))
+    return math.inf
 
 
 def is_positive(node: Scalar, parts: Mapping[Value, Part]) -> bool:

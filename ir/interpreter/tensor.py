@@ -14,7 +14,7 @@ from codesign.ir.data_sizes import made_sizes
 from codesign.ir.dtypes import DType
 from codesign.ir.errors import EvaluationError
 from codesign.ir.index import Index
-from codesign.ir.interpreter.philox import draw
+from codesign.ir.interpreter.draws import draw
 from codesign.ir.interpreter.reduction import evaluate_domain, scan_array
 from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
 from codesign.ir.interpreter.symbols import bind_symbols
@@ -252,7 +252,7 @@ def _sort(op: tensor.Sort, env: dict[Value, Array], context: Context) -> list[Ar
 def _random(op: tensor.Random, env: dict[Value, Array], context: Context) -> list[Array]:
     shape = tuple(_size(size, context) for size in op.result.shape)
     seed = op.seed + (0 if op.key is None else int(env[op.key]))
-    return [convert(draw(op.distribution, seed, op.offset, shape), op.result.type.dtype)]
+    return [draw(op.distribution, seed, op.offset, shape, op.result.type.dtype)]
 
 
 def _call(op: tensor.Call, env: dict[Value, Array], context: Context) -> list[Array]:

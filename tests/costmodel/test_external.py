@@ -13,7 +13,7 @@ from codesign.ir.core import Op, Value
 from codesign.ir.dtypes import F32, F64, DType
 from codesign.ir.index import index
 from codesign.ir.scalar import Read
-from codesign.ir.tensor import Call, Dim, Random, Scan, Sort
+from codesign.ir.tensor import Call, Dim, Scan, Sort
 from codesign.ir.types import tensor
 
 MACHINES = ["h100_sxm", "a100_sxm", "maia100"]
@@ -50,7 +50,6 @@ def test_a_factorisation_takes_its_operations(target: str, name: str) -> None:
         Sort(Value(tensor(F32, 1024, 1 << 14), "x"), 1),
         Sort(Value(tensor(F32, 1 << 14, 1024), "x"), 1, descending=True),
         Sort(Value(tensor(F32, 1024, 1 << 14), "x"), 1, keep=index(8)),
-        Random("normal", tensor(F32, 1 << 24), seed=1),
         Scan(
             [Dim("i", tensor(F32, 1 << 24).shape[0])],
             Read(Value(tensor(F32, 1 << 24), "x"), ["i"]),

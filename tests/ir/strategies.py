@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from codesign.ir import tile
 from codesign.ir.core import Block, Function, Module, Op, Symbol, Value
+from codesign.ir.draws import Distribution
 from codesign.ir.dtypes import BOOL, DTYPES, F32, I64, DType
 from codesign.ir.functions import FUNCTIONS
 from codesign.ir.index import Index, index, maximum, minimum
@@ -23,7 +24,6 @@ from codesign.ir.tensor import (
     Compute,
     Constant,
     Dim,
-    Distribution,
     Fusion,
     If,
     Launch,
@@ -110,10 +110,10 @@ def scalars(
     rows = [f for f in FUNCTIONS.values() if f.name not in ("cast", "bitcast", "select")]
     if dtype is BOOL and draw(BOOLEAN):
         inner = draw(DTYPE)
-        fitting = [f for f in rows if f.result == "bool" and inner.kind in f.accepts]
+        fitting = [f for f in rows if f.result == "bool" and f.takes(inner)]
     else:
         inner = dtype
-        fitting = [f for f in rows if f.result == "same" and dtype.kind in f.accepts]
+        fitting = [f for f in rows if f.result == "same" and f.takes(dtype)]
     row = draw(st.sampled_from(fitting))
     if kind == "shared":
         part = draw(again(inner))

@@ -1,4 +1,5 @@
-"""What generated code issues: requests of warps and the slots that guards cost, multiply-adds, and what several warps work out alike.
+"""What generated code issues: requests of warps and the slots that guards cost, multiply-adds, what several warps work out alike, and what functions
+take beside what the text says.
 
 A load is issued for every point of its tile, however many of the points touch the same element: a window of 8 x 8 taps
 is 64 loads a result. Threads take neighbours at once where the address allows it; lanes of a tile smaller than the
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from codesign.backends.triton.generated.expanded import expanded
 from codesign.backends.triton.generated.layout import Layout, Product, product, vector_bytes
 from codesign.backends.triton.generated.spread import Spread
 from codesign.costmodel.gpu.generator import Issued
@@ -44,7 +46,8 @@ def issued(program: Program, layout: Layout) -> Issued:
         own_clocks, own_slots = layout.once(_of_a_transfer, transfer.access, transfer.around, tested, count)
         clocks, slots = clocks + own_clocks, slots + own_slots
     products = {text: product(text, layout) for text in program.multiplies.values()}
-    return Issued(clocks, slots, _multiply_adds(products, layout), _repeated(program, products, layout))
+    repeated, further = _repeated(program, products, layout), expanded(program, layout)
+    return Issued(clocks, slots, _multiply_adds(products, layout), repeated, further)
 
 
 def _multiply_adds(products: Mapping[Multiply, Product], layout: Layout) -> dict[str, Array]:

@@ -69,7 +69,7 @@ def all_functions(dtype: DType, arity: int) -> tuple[Kernel, list[str]]:
         for name, row in FUNCTIONS.items()
         if name not in ("cast", "bitcast")
         and row.arity == arity
-        and dtype.kind in row.accepts
+        and row.takes(dtype)
         and (name, dtype.name) not in NOT_COMPARED
     ]
     params, results, ops = [], [], []

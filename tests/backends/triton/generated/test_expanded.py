@@ -1,0 +1,79 @@
+"""What functions take in generated code beside their text is priced: exact remainders, quotients rounded once, counters of two neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.issued_slots import CASES, counted, taken
+from codesign.costmodel.events import EventModel
+from codesign.costmodel.gpu.block import parts_of_block
+from codesign.costmodel.gpu.geometry import geometry
+from codesign.costmodel.machine import load_machine
+from codesign.costmodel.models import cost_model_for
+from codesign.costmodel.summary import summarize
+from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.ir.tensor import Fusion
+from tests.costmodel.groups import group
+
+H100 = load_machine("h100_sxm")
+COUNT = 1 << 22
+
+
+def of_two(body: str) -> Fusion:
+    return group(f"%a: f32[{COUNT}], %b: f32[{COUNT}]", f"%y = compute f32[i: {COUNT}] {{ {body} }}")
+
+
+def slots(fusion: Fusion, tile: int = 1024) -> dict[str, float]:
+    """Slots of an element by lanes, as priced."""
+    kernel = summarize(fusion)
+    batch = ScheduleBatch.of([Schedule({"i": tile})])
+    knobs = {name: np.asarray(column, float) for name, column in batch.columns.items()}
+    (part,) = parts_of_block(kernel, geometry(kernel, knobs, {}), H100, knobs)
+    return {name: float(np.max(getattr(part.work, name))) / tile for name in ("vector", "integer", "special", "double")}
+
+
+@pytest.mark.parametrize(
+    ("body", "integer"),
+    [
+        ("%a[i] % %b[i]", 130),
+        ("%a[i] // %b[i]", 149),
+        ("%a[i] % 0.3", 65),
+        ("floor(%a[i] / %b[i])", 4),
+        ("%a[i] / %b[i]", 0),
+    ],
+)
+def test_slots_of_exact_division(body: str, integer: float) -> None:
+    sums = slots(of_two("%a[i] + %b[i]"))
+    assert slots(of_two(body))["integer"] - sums["integer"] == pytest.approx(integer, abs=0.5)
+
+
+@pytest.mark.parametrize("model", ["cost model", "events"])
+def test_a_remainder_costs_what_its_code_does(model: str) -> None:
+    """Both models: two vectors of 4 Mi elements are 130 integer slots an element, not 6 special ones."""
+    predicts = cost_model_for(H100) if model == "cost model" else EventModel()
+    seconds = [
+        float(predicts.predict(summarize(of_two(body)), H100, ScheduleBatch.of([Schedule({"i": 1024})])).seconds[0])
+        for body in ("%a[i] + %b[i]", "%a[i] % %b[i]")
+    ]
+    clock = H100.need(H100.unit("vector").clock_hz, "clock")
+    least = COUNT * 130 / (64 * H100.instances("shared") * clock)
+    assert seconds[1] > least > seconds[0]
+
+
+def test_neighbours_that_share_a_counter_pay_for_one() -> None:
+    """A tile of one column has no neighbours: it pays for the whole counter; lanes without an element draw too."""
+    body = "f32(philox(3, 0, index(i // 2)))"
+    fusion = group("", f"%y = compute f32[i: {COUNT}] {{ {body} }}")
+    alone = group("", f"%y = compute f32[i: {COUNT}] {{ f32(philox(3, 0, index(i))) }}")
+    assert slots(alone)["integer"] - slots(fusion)["integer"] == pytest.approx(20.0, abs=4.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CASES if "drawn normal" not in name and "f32" in name])
+def test_counted_slots_are_those_of_the_compiled_code(name: str) -> None:
+    body, dtype = CASES[name]
+    base, mine = taken(CASES["quotient by a number f32"][0], dtype, "sm_90"), taken(body, dtype, "sm_90")
+    difference = sum(mine.values()) - sum(base.values()) + 1.0
+    if any(word in name for word in ("mod", "trunc", "floordiv", "before")):
+        assert sum(counted(body, dtype).values()) == pytest.approx(difference, rel=0.1, abs=2.0)
