@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.compiled_truth import MACHINES, blocks_per_sm, groups
 from codesign.backends.triton.aot import Compiled
 from codesign.backends.triton.generated import needs
-from codesign.backends.triton.generated.code import held_by, pliable_of
-from codesign.backends.triton.generated.granted import granted
+from codesign.backends.triton.generated.code import held_by
+from codesign.backends.triton.generated.granted import Freedom, freedom, granted
 from codesign.backends.triton.generated.layout import Layout, direct_of, products_of
 from codesign.backends.triton.generated.registers import alive, needs_of
 from codesign.costmodel.gpu.block import code_of
@@ -66,7 +66,7 @@ class Kernel:
     phases: Values
     compiled: Compiled
     held: Held
-    pliable: np.bool_
+    free: Freedom
     warps: float
     machine: Machine
 
@@ -83,7 +83,7 @@ class Kernel:
     def right(self, coefficients: Values) -> bool:
         """Whether the blocks of an SM come out as compiled."""
         held = self.held._replace(registers=np.array([self.wanted(coefficients)]))
-        held = held._replace(granted=granted(held, np.array([self.warps]), self.machine, self.pliable))
+        held = held._replace(granted=granted(held, np.array([self.warps]), self.machine, self.free))
         found = occupancy(Work(), self.machine, np.array([self.warps]), np.array([1.0]), held)
         return int(found.blocks[0]) == blocks_per_sm(self.compiled, self.machine)
 
@@ -104,7 +104,7 @@ def kernel_of(row: dict[str, Any], summary: KernelSummary) -> tuple[Kernel, need
     said = row["compiled"]
     compiled = Compiled("", row["arch"], said["registers"], said["shared_bytes"], said["spills"], int(warps))
     table = np.array([[float(np.max(phase.get(name, 0.0))) for name in NAMES] for phase in alive(program, layout)])
-    return Kernel(row["group"], table, compiled, held, pliable_of(program), warps, machine), kind
+    return Kernel(row["group"], table, compiled, held, freedom(program), warps, machine), kind
 
 
 def fit(kernels: list[Kernel], start: Values, free: list[int]) -> Values:

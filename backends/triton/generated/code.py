@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codesign.backends.triton.generated.granted import granted
+from codesign.backends.triton.generated.granted import freedom, granted
 from codesign.backends.triton.generated.issue import issued
 from codesign.backends.triton.generated.layout import Layout, direct_of, products_of
 from codesign.backends.triton.generated.phase import PhaseCode
 from codesign.backends.triton.generated.registers import needed, needs_of, registers
 from codesign.backends.triton.generated.shared import shared_bytes
 from codesign.backends.triton.generated.specialised import specialised
+from codesign.backends.triton.generated.spread import Spread
 from codesign.costmodel.gpu.generator import CodeGenerator, Held, Issued
 from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.phases import phases_of
@@ -54,8 +55,10 @@ def held_by(program: Program, layout: Layout, machine: Machine) -> Held:
     direct = direct_of(products)
     shared: Array = np.float64(0.0)
     wanted: Array = np.float64(0.0)
+    before: Spread | None = None
     for phase in phases_of(program):
-        code = PhaseCode(phase, layout, products)
+        code = PhaseCode(phase, layout, products, before)
+        before = code.spread if code.spread.parts else before
         shared = np.maximum(shared, shared_bytes(code))
         parts = registers(code)
         need = needed(needs_of(layout, dot=bool(products)), parts)
@@ -68,9 +71,4 @@ def held_by(program: Program, layout: Layout, machine: Machine) -> Held:
     apart = np.greater(layout.specialised, 0.0) if products else np.False_
     if np.any(apart):
         held = specialised(held, apart, layout.warps, machine)
-    return held._replace(granted=granted(held, layout.warps, machine, pliable_of(program)))
-
-
-def pliable_of(program: Program) -> np.bool_:
-    """Whether loads can be put off until there are registers for them: there are neither loops nor fragments."""
-    return np.bool_(not program.multiplies and not program.loops)
+    return held._replace(granted=granted(held, layout.warps, machine, freedom(program)))

@@ -43,7 +43,7 @@ class Needs:
 
 
 VECTOR = Needs(
-    18.7, partial=0.62, words=0.5, loads=0.6, readback=0.9, heavy=1.3, outside=1.1, kept=0.55, loop=4.0, stages=4.0
+    18.7, partial=0.62, words=0.5, loads=0.6, readback=0.9, heavy=1.3, outside=1.1, kept=0.95, loop=4.0, stages=4.0
 )
 FRAGMENTS = Needs(
     29.2,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from codesign.backends.triton.generated.layout import Layout, Product, vector_bytes
+from codesign.backends.triton.generated.layout import WIDEST_ACCESS, Layout, Product, vector_bytes
 from codesign.backends.triton.generated.spread import Spread
 from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.phases import Phase
@@ -18,38 +18,52 @@ NARROWEST_COPY = 4.0
 
 
 class Fetched(NamedTuple):
-    """A load of a phase: its bytes, those that a thread takes at once, where it is staged, and the product that takes it and as which
-    factor (0 its rows, 1 its columns)."""
+    """A load of a phase: its bytes, those that a thread takes at once, where it is made ahead of its step, and where it then goes to shared
+    memory by itself, and the product that takes it and as which factor (0 its rows, 1 its columns)."""
 
     load: Transfer
     again: bool
     size: Array
     vector: Array
+    copied: Array
     staged: Array
     product: Product | None
     side: int | None
 
 
 class PhaseCode:
-    """A phase under each schedule: its products, and its loads as they are `fetched`."""
+    """A phase under each schedule: its products, its loads as they are `fetched`, and how those lie that no product takes (`loads`); `before`: how
+    tiles of a phase before it lie."""
 
-    def __init__(self, phase: Phase, layout: Layout, products: dict[Multiply, Product]) -> None:
-        self.phase, self.layout = phase, layout
+    def __init__(
+        self, phase: Phase, layout: Layout, products: dict[Multiply, Product], before: Spread | None = None
+    ) -> None:
+        self.phase, self.layout, self.before = phase, layout, before
         self.products = {text: products[text] for text in phase.products}
-        moved = [*(fetch.load for fetch in phase.fetches), *phase.stores]
-        accesses = [] if phase.products else [one.access for one in moved]
+        loads = [fetch.load for fetch in phase.fetches]
+        self.loads = Spread([load.access for load in loads if self._factor(load)[0] is None], (), layout)
+        accesses = [] if phase.products else [one.access for one in (*loads, *phase.stores)]
         self.spread = Spread(accesses, self.products.values(), layout)
         self.fetched = [self._fetch(fetch.load, fetch.again) for fetch in phase.fetches]
 
     def _fetch(self, load: Transfer, again: bool) -> Fetched:
         layout = self.layout
         size = layout.elements(load.access.dims) * load.access.dtype.bytes
-        vector = vector_bytes(load.access, layout)
-        staged = layout.once(staged_loads, load.access, load.pipelined)
+        vector = self._vector(load.access)
+        copied = load.pipelined & layout.pipelined & np.greater_equal(vector, NARROWEST_COPY)
         found, side = self._factor(load)
-        if layout.matrix_cores and found is None:  # what feeds no product waits in registers
-            staged = np.False_
-        return Fetched(load, again, size, vector, staged, found, side)
+        by_registers = layout.matrix_cores and found is None  # what feeds no product waits in registers
+        return Fetched(load, again, size, vector, copied, np.False_ if by_registers else copied, found, side)
+
+    def _vector(self, access: Access) -> Array:
+        """Bytes that a thread takes at once. What has fewer elements than the block threads is loaded as the tile lies that it meets
+        (`isExpensiveLoadOrStore` of Triton 3.9.0: other loads keep their places, and change them after)."""
+        vector = vector_bytes(access, self.layout)
+        run = self.loads.run(access)
+        if run is None:
+            return vector
+        few = np.less(self.layout.elements(access.dims), self.layout.threads)
+        return np.where(few, np.minimum(run * access.dtype.bytes, WIDEST_ACCESS), vector)
 
     def _factor(self, load: Transfer) -> tuple[Product | None, int | None]:
         """The product of the phase that takes a load as it is, and as which factor."""
@@ -58,8 +72,3 @@ class PhaseCode:
                 if factor is not None and factor.key == load.key:
                     return self.products[text], side
         return None, None
-
-
-def staged_loads(layout: Layout, access: Access, pipelined: bool) -> Array:
-    """Where loads of an access go by themselves to shared memory."""
-    return pipelined & layout.pipelined & np.greater_equal(vector_bytes(access, layout), NARROWEST_COPY)

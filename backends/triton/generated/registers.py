@@ -5,15 +5,16 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 
 from codesign.backends.triton.generated import needs
 from codesign.backends.triton.generated.layout import Layout, Product, products_of, vector_bytes
-from codesign.backends.triton.generated.phase import Fetched, PhaseCode, staged_loads
+from codesign.backends.triton.generated.phase import Fetched, PhaseCode
 from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.phases import phases_of
 from codesign.costmodel.gpu.program import Program
-from codesign.costmodel.summary import Access
 
 AHEAD = 1.0
 """Steps along the reduction whose fragments are read ahead of the one that is multiplied."""
@@ -110,6 +111,8 @@ def registers(code: PhaseCode) -> dict[str, Array]:
         for kind, share in (("partial", 0.0), ("readback", 0.25), ("heavy", 0.25)):
             if kind in parts:
                 parts[kind] = np.where(unrolled, share * parts[kind], parts[kind])
+    if code.phase.along and not (code.phase.loop or code.products or code.layout.matrix_cores):
+        _in_turn(code, parts)
     for kind, most in (
         ("operands", IN_FLIGHT),
         ("loads", IN_FLIGHT),
@@ -122,6 +125,22 @@ def registers(code: PhaseCode) -> dict[str, Array]:
     if "words" in parts:
         parts["words"] = np.minimum(parts["words"], HOISTED + 0.25 * (parts["words"] - HOISTED))
     return parts
+
+
+def _in_turn(code: PhaseCode, parts: dict[str, Array]) -> None:
+    """Straight code sums elements up in turn: fewer loads and operations are under way, and of what stays for later phases there is one value for
+    each element, however many loads it is made of."""
+    for kind, share in (("loads", 0.25), ("heavy", 0.5)):
+        if kind in parts:
+            parts[kind] = share * parts[kind]
+    if "kept" in parts:
+        kept = [code.layout.held(fetch.load.access.dims) for fetch in code.fetched if _stays(code, fetch)]
+        parts["kept"], parts["words"] = reduce(np.maximum, kept), 0.0
+
+
+def _stays(code: PhaseCode, fetch: Fetched) -> bool:
+    """Whether a tile that is not looped over stays for the phases after it."""
+    return fetch.again and not fetch.load.around and bool(code.phase.along & {*fetch.load.access.dims})
 
 
 def _moved_apart(code: PhaseCode, parts: dict[str, Array]) -> None:
@@ -146,10 +165,8 @@ def _unrolled(code: PhaseCode) -> Array:
 def _fetched_registers(code: PhaseCode, fetch: Fetched, parts: dict[str, Array]) -> None:
     """Add what a load holds: addresses of copies, or data on its way."""
     load, layout = fetch.load, code.layout
-    again = fetch.again and not load.around and bool(code.phase.along & {*load.access.dims})
     if fetch.product is None:
-        least = code.spread.beside(load.access.dims)
-        held = _held_by_a_load(layout, load.access, load.pipelined and not layout.matrix_cores, least)
+        held = _held_by_a_load(fetch, layout, code.spread.beside(load.access.dims))
     else:
         held = _held_by_an_operand(fetch, fetch.product, layout)
     met = _met(code, fetch)
@@ -159,7 +176,7 @@ def _fetched_registers(code: PhaseCode, fetch: Fetched, parts: dict[str, Array])
     for kind, values in held.items():
         _add(parts, kind, values)
     _ahead_of_use(code, fetch, parts)
-    if again:  # a tile that is not looped over stays for the phases after it
+    if _stays(code, fetch):
         _add(parts, "kept", layout.held(load.access.dims))
 
 
@@ -175,17 +192,16 @@ def _met(code: PhaseCode, fetch: Fetched) -> Product | None:
     return next((found for found in code.products.values() if {*found.results} <= dims), None)
 
 
-def _held_by_a_load(layout: Layout, access: Access, pipelined: bool, least: Array) -> dict[str, Array]:
+def _held_by_a_load(fetch: Fetched, layout: Layout, least: Array) -> dict[str, Array]:
     """What a load holds that no product takes: `least` elements, as many as a thread has of what they are spread over."""
-    size = layout.elements(access.dims) * access.dtype.bytes
-    each = np.maximum(size / layout.threads, least * access.dtype.bytes)
-    vector, staged = vector_bytes(access, layout), layout.once(staged_loads, access, pipelined)
-    count, free = each / vector, ~np.asarray(staged)
+    width = fetch.load.access.dtype.bytes
+    own, each = np.maximum(fetch.size / layout.threads, width), np.maximum(fetch.size / layout.threads, least * width)
+    free = ~np.asarray(fetch.staged)
     return {
-        "copies": np.where(staged, count, 0.0),
-        "loads": np.where(free, count, 0.0),
-        "words": np.where(free, each / np.minimum(vector, 4.0), 0.0),
-        "readback": np.where(staged, each / 4.0, 0.0),
+        "copies": np.where(fetch.staged, own / fetch.vector, 0.0),
+        "loads": np.where(free, own / fetch.vector, 0.0),
+        "words": np.where(free, each / np.minimum(fetch.vector, 4.0), 0.0),
+        "readback": np.where(fetch.staged, each / 4.0, 0.0),
     }
 
 
@@ -208,7 +224,7 @@ def _ahead_of_use(code: PhaseCode, fetch: Fetched, parts: dict[str, Array]) -> N
     layout, load, vector = code.layout, fetch.load, fetch.vector
     if not load.pipelined:
         return
-    copied = layout.once(staged_loads, load.access, load.pipelined)
+    copied = fetch.copied
     stages = np.minimum(layout.pipeline, np.ceil(layout.trips(load.around)))
     if layout.matrix_cores and fetch.product is None:
         each = np.maximum(fetch.size / layout.threads, 1.0 * load.access.dtype.bytes)

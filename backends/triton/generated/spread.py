@@ -8,14 +8,25 @@ columns for each of its columns.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 
 from codesign.backends.triton.generated.layout import Layout, Product, vector_bytes
 from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.program import Dims
-from codesign.costmodel.gpu.runs import nearest_first
+from codesign.costmodel.gpu.runs import aligned_run, nearest_first
 from codesign.costmodel.summary import Access
+
+
+class _Placed(NamedTuple):
+    """How a tile lies: the elements of one thread along each dim, warps along each, and along the `nearest` a thread's run of neighbours."""
+
+    part: Mapping[str, Array]
+    warps: Mapping[str, Array]
+    nearest: str
+    run: Array
 
 
 class Spread:
@@ -23,7 +34,9 @@ class Spread:
 
     def __init__(self, accesses: Iterable[Access], products: Iterable[Product], layout: Layout) -> None:
         self.layout = layout
-        self.parts = [layout.once(_part, access) for access in dict.fromkeys(accesses) if len(access.dims) > 1]
+        placed = [layout.once(_placed, access) for access in dict.fromkeys(accesses) if len(access.dims) > 1]
+        self.parts = [one.part for one in placed]
+        self.placed = placed
         self.results = [(found.direct, _result(found)) for found in products if not found.text.factors.ieee]
 
     def held(self, dims: Dims) -> Array:
@@ -40,9 +53,25 @@ class Spread:
                 found = np.maximum(found, np.where(direct, 1.0, own) if self.layout.wide == 2 else own)
         return found
 
+    def run(self, access: Access) -> Array | None:
+        """Neighbours in memory of an access that a thread takes where it lies as a tile of more dims that it meets, if it meets one."""
+        dim, run = aligned_run(access)
+        met = [one.run if dim == one.nearest else 1.0 for one in self.placed if {*access.dims} < one.part.keys()]
+        return np.minimum(reduce(np.maximum, met), float(run)) if met else None
+
+    def warps_along(self, dims: Iterable[str]) -> Array:
+        """Warps that have different parts of a tile along these dims, at the most."""
+        found: Array = 1.0
+        for one in self.placed:
+            found = np.maximum(found, _product(one.warps, tuple(dim for dim in dims if dim in one.warps)))
+        return found
+
     def beside(self, dims: Dims) -> Array:
-        """Elements of a loaded tile of these dims that a thread has beside its part of a product's result."""
+        """Elements of a loaded tile of these dims that a thread has beside its part of a product's result, or of the tile that it meets."""
         found = self.layout.held(dims)
+        for part in self.parts:
+            if {*dims} < part.keys():
+                found = np.maximum(found, _product(part, dims))
         for _, part in self.results:
             if {*dims} < part.keys():
                 found = np.maximum(found, _product(part, dims))
@@ -55,19 +84,20 @@ def _result(found: Product) -> Mapping[str, Array]:
     return dict(zip(found.results, (rows / 8.0, columns / 4.0), strict=True))
 
 
-def _part(layout: Layout, access: Access) -> Mapping[str, Array]:
-    """Elements of one thread along each dim of a tile."""
+def _placed(layout: Layout, access: Access) -> _Placed:
     lanes: Array = layout.lanes
     warps: Array = layout.warps
     each: Array = np.maximum(vector_bytes(access, layout) / access.dtype.bytes, 1.0)
     part: dict[str, Array] = {}
-    for dim in nearest_first(access):
+    placed: dict[str, Array] = {}
+    order, run = nearest_first(access), each
+    for dim in order:
         size = layout.g.tile[dim]
         along = np.clip(np.floor(size / each), 1.0, lanes)
         beside = np.clip(np.floor(size / (each * along)), 1.0, warps)
-        part[dim] = np.maximum(size / (along * beside), 1.0)
+        part[dim], placed[dim] = np.maximum(size / (along * beside), 1.0), beside
         lanes, warps, each = lanes / along, warps / beside, 1.0
-    return part
+    return _Placed(part, placed, order[0], run)
 
 
 def _product(part: Mapping[str, Array], dims: Dims) -> Array:

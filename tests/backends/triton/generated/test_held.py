@@ -129,6 +129,78 @@ def test_padded_stages_are_all_kept(stages: float, compiled: int) -> None:
     assert float(held.shared_bytes) == pytest.approx(compiled + 80)
 
 
+EXCHANGED = [  # norms' and softmaxes' tiles, stages, warps and shared memory as Triton 3.9.0 compiles them
+    (
+        "b200_sxm",
+        groups.layer_norm,
+        (8, 1024),
+        "fold",
+        1,
+        8,
+        1024 * 2,
+    ),  # the gain, which lies by other threads than what it scales
+    ("a100_sxm", groups.layer_norm, (2, 512), "looped", 1, 8, 512 * 2),
+    ("a100_sxm", groups.layer_norm, (16, 32), "fold", 1, 1, 32 * 4),  # of one element a thread as a float
+    ("a100_sxm", groups.layer_norm, (64, 128), "looped", 6, 4, 5 * 2 * 64 * 128 * 2 + 128 * 4),
+    (
+        "h100_sxm",
+        groups.layer_norm,
+        (8, 64),
+        "fold",
+        5,
+        8,
+        4 * (2 * 8 * 64 + 64) * 2,
+    ),  # fewer elements than threads: copied
+    ("h100_sxm", groups.layer_norm, (1, 128), "looped", 5, 8, 4 * 4),  # sums of four warps
+    ("a100_sxm", groups.softmax, (8, 2048), "resident", 5, 16, 8 * 16 * 4 // 2),  # more sums than lanes: in two turns
+    ("h100_sxm", groups.softmax, (32, 256), "fold", 3, 4, 2 * 32 * 256 * 4 + 32 * 2 * 4),
+    ("b200_sxm", groups.softmax, (1, 2048), "resident", 1, 8, 8 * 4),
+]
+
+
+@pytest.mark.parametrize(("name", "made", "tile", "reduce", "stages", "warps", "compiled"), EXCHANGED)
+def test_what_warps_exchange_goes_through_as_much_memory_as_is_compiled(
+    name: str, made: Any, tile: tuple[int, int], reduce: Any, stages: int, warps: int, compiled: int
+) -> None:
+    kernel, machine = (
+        summarize(normalize(made(4096, 4096 if made is groups.layer_norm else 2048)).fusion),
+        load_machine(name),
+    )
+    schedule = Schedule({"i": tile[0], "j": tile[1]}, reduce={"j": reduce}, pipeline=stages, extras={"warps": warps})
+    cost = cost_model_for(machine).predict(kernel, machine, ScheduleBatch.of([schedule]))
+    assert cost.details["shared_bytes"][0] == compiled
+
+
+SCALED = group(
+    "%x: bf16[4096, 768], %g: bf16[768], %w: bf16[768, 3072]",
+    "%n = compute bf16[i: 4096, k: 768] { bf16(f32(%x[i, k]) * f32(%g[k])) }",
+    "%p = compute f32[i: 4096, j: 3072] sum(k: 768) { f32(%n[i, k]) * f32(%w[k, j]) }",
+    "%y = compute bf16[i: 4096, j: 3072] { bf16(%p[i, j]) }",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "tile", "stages", "warps", "compiled"),
+    [
+        ("a100_sxm", (64, 64, 64), 2, 4, 16_512),
+        ("a100_sxm", (128, 64, 32), 3, 8, 24_704),
+        ("h100_sxm", (128, 32, 32), 1, 4, 8_192),
+        ("h100_sxm", (128, 32, 32), 2, 4, 12_352),
+        ("h100_sxm", (64, 64, 64), 2, 4, 24_704),
+        ("b200_sxm", (128, 64, 64), 3, 8, 57_616),
+    ],
+)
+def test_rows_made_of_copies_are_made_where_the_unit_takes_them(
+    name: str, tile: tuple[int, int, int], stages: int, warps: int, compiled: int
+) -> None:
+    """By Triton 3.9.0: from shared memory in the operand's own layout, with nothing to change after; without copies there are no such rows."""
+    kernel, machine = summarize(normalize(SCALED).fusion), load_machine(name)
+    tiles, extras = dict(zip("ijk", tile, strict=True)), {"warps": warps}
+    schedule = Schedule(tiles, reduce={"k": "looped"}, pipeline=stages, extras=extras)
+    cost = cost_model_for(machine).predict(kernel, machine, ScheduleBatch.of([schedule]))
+    assert cost.details["shared_bytes"][0] == compiled
+
+
 SPECIALISED = [  # tile m, n, k, stages, warps; threads, registers and shared memory as Triton 3.9.0 compiles it
     ("h100_sxm", (128, 128, 64), 3, 4, 384, 168, 115_168),
     ("h100_sxm", (64, 64, 64), 4, 4, 384, 168, 82_216),
