@@ -15,6 +15,7 @@ from codesign.costmodel.gpu.generator import code_generator
 from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.grid import Grid
 from codesign.costmodel.gpu.intervals import Widening, common_share, distances, holding, widened
+from codesign.costmodel.gpu.least import first_data_seconds, least_seconds
 from codesign.costmodel.gpu.occupancy import Known, known, reasons
 from codesign.costmodel.gpu.overlap import THROTTLE, raised
 from codesign.costmodel.gpu.parameters import Calibration, load_calibration
@@ -49,9 +50,12 @@ class GpuTileModel:
         return self.calibration or load_calibration(machine)
 
     def first_data_seconds(self, machine: Machine) -> float:
-        """Until a block's first data are there, which nothing beats besides the launch: see `plain_path` and `chain_block`."""
-        latency = machine.need(machine.level("dram").latency_seconds, "levels.dram.latency_seconds")
-        return self.parameters(machine).parameters.fill_latency * latency
+        """Until a block's first data are there, which nothing beats besides the launch."""
+        return first_data_seconds(machine, self.parameters(machine).parameters)
+
+    def least_seconds(self, kernel: KernelSummary, machine: Machine, sizes: Mapping[str, int]) -> float:
+        """Seconds besides the launch that no schedule of a kernel beats."""
+        return least_seconds(kernel, machine, sizes, self.parameters(machine).parameters)
 
     def predict(
         self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None = None

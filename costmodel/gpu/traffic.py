@@ -101,7 +101,7 @@ def traffic(
     flow: Array = sum(each for _, _, each in entries)
     write, write_effort = _written(kernel, whole, runs, write_gap)
     if not streaming:
-        write_effort = write_effort * (1.0 - absorbed * np.clip(1.5 - write / (0.5 * l2_bytes), 0.0, 1.0))
+        write_effort = write_effort * lasting(write, absorbed, l2_bytes)
     elif "fresh" in kernel.notes:
         write_effort = write_effort * np.minimum(write / (STREAM_KEPT * l2_bytes), 1.0)
     totals = _by_tensor((access, once) for access, once, _ in entries)
@@ -204,6 +204,11 @@ def apart(kernel: KernelSummary, access: Access, g: Geometry) -> Array:
         return 1.0
     pitch = access.shape[-1].evaluate(g.symbols) * access.dtype.bytes
     return np.minimum(np.square(pitch / APART), 1.0)
+
+
+def lasting(write: Array, absorbed: float, l2_bytes: float) -> Array:
+    """Share of a product's result that DRAM takes while the kernel runs; of one that fits L2 it takes the share `absorbed` only afterwards."""
+    return 1.0 - absorbed * np.clip(1.5 - write / (0.5 * l2_bytes), 0.0, 1.0)
 
 
 def kept_between_sweeps(flow: Array, l2_bytes: float) -> Array:

@@ -21,6 +21,9 @@ from codesign.passes.knobs import predict
 LOOKED_AT = 1024
 """Schedules of a batch among which programs that differ are looked for."""
 
+CLOSE = 2e-3
+"""A schedule is as good as any where it takes no more than this share longer than what no schedule beats."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -35,7 +38,8 @@ class Context:
     """Surroundings of one search.
 
     `budget`: schedules that may be evaluated (None: no limit); `rng`: seeded, so searches repeat. `glanced`: what quicker prices have cost,
-    in schedules evaluated. `below`: seconds that are asked for: a policy may end where it can't come below (`gave_up`).
+    in schedules evaluated. `below`: seconds that are asked for: a policy may end where it can't come below (`gave_up`). `floor`: seconds that
+    no schedule beats, for who is content to come near (`arrived`).
     """
 
     summary: KernelSummary
@@ -49,6 +53,7 @@ class Context:
     batches: list[tuple[ScheduleBatch, CostBatch]] = field(default_factory=list)
     limit: Limit = ALL
     below: float = math.inf
+    floor: float = 0.0
     gave_up: bool = False
 
     @property
@@ -99,6 +104,11 @@ class Context:
     def fastest(self) -> float:
         """Seconds of the best schedule evaluated so far."""
         return min((float(cost.seconds.min()) for _, cost in self.batches if len(cost)), default=math.inf)
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the best schedule so far is as good as any can be."""
+        return self.fastest <= (1.0 + CLOSE) * self.floor
 
     def leanest(self) -> tuple[Schedule, float] | None:
         """Of the schedules whose time is near the best, the one that moves the fewest bytes of DRAM, with its time."""

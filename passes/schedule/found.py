@@ -9,6 +9,7 @@ import numpy as np
 
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
+from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import NOTHING, Schedule
 from codesign.passes.normalize import Normalized
 from codesign.passes.schedule.context import Context
@@ -98,6 +99,19 @@ def go_on(policy: Policy, context: Context) -> Schedule | None:
             policy.observe(batch, cost)
     with asked(policy):
         return policy.best()
+
+
+def no_fit(summary: KernelSummary, machine: Machine, context: Context) -> ScheduleError:
+    """The error for a kernel of which no evaluated schedule fits, with the commonest reason."""
+    rejected = context.rejected()
+    if not rejected:
+        return ScheduleError(f"no legal schedule on {machine.name}", place=summary.name)
+    kind = max(rejected, key=lambda name: rejected[name][0])
+    return ScheduleError(
+        f"none of {context.evaluated:,} schedules fits {machine.name}; {rejected[kind][1]}",
+        place=summary.name,
+        hint="split the group, or give the policy a larger budget",
+    )
 
 
 class Recent:

@@ -65,15 +65,25 @@ def in_two(tuner: Tuner, groups: tuple[Half, Half], launch: float, limit: float,
 
     `known`: other ways to cut the same group whose kernels none of this one's beat, the first by the first and the second by the second.
     """
-    forms = [tuner.form(group.fusion, common=group.common) for group in groups]
     starts = (launch, seconds_between(tuner, launch))
-    seconds = [start + least_seconds(tuner, form.summary) for start, form in zip(starts, forms, strict=True)]
+    prices = [tuner.price_of_whole(group.fusion, group.common) for group in groups]
+    forms = {
+        group: tuner.form(group.fusion, common=group.common)
+        for group, price in zip(groups, prices, strict=True)
+        if price is None
+    }
+    seconds = [
+        start + least_seconds(tuner, forms[group].summary) if price is None else price
+        for start, group, price in zip(starts, groups, prices, strict=True)
+    ]
     for other in known:
         seconds = [max(pair) for pair in zip(seconds, (other.first, other.second), strict=True)]
-    for place, (group, form) in enumerate(zip(groups, forms, strict=True)):
+    for place, (group, price) in enumerate(zip(groups, prices, strict=True)):
         if sum(seconds) >= limit:
             break
-        seconds[place] = tuner.price_whole(group.fusion, form, limit - seconds[1 - place])
+        if price is None:
+            price = tuner.price_whole(group.fusion, forms[group], limit - seconds[1 - place])
+        seconds[place] = price
     first, second = seconds
     return InTwo(first, second, first + second < limit)
 
@@ -85,10 +95,9 @@ def seconds_between(tuner: Tuner, launch: float) -> float:
 
 def least_seconds(tuner: Tuner, summary: KernelSummary) -> float:
     """What no schedule of a kernel beats, besides its start."""
-    bound, shortest = tuner.bound(summary), shortest_seconds(tuner)
-    if tuner.machine.kind != "gpu" or summary.chained > 1 or summary.strands:
-        return max(bound, shortest)
-    return bound + shortest  # until its first data are there a block does nothing
+    if isinstance(tuner.model, GpuTileModel):
+        return tuner.model.least_seconds(summary, tuner.machine, summary.sizes(tuner.sizes))
+    return max(tuner.bound(summary), shortest_seconds(tuner))
 
 
 def shortest_seconds(tuner: Tuner) -> float:

@@ -149,7 +149,8 @@ class Descent(Tracking):
     A space of at most `whole` points is looked at in one batch, which takes less time than a second one would. `coarse`:
     schedules of the first grid at most; `keep`: how many are refined side by side; `settled`: how many of these stay where it
     ends. A budget that the first batch would use up is spent to a third on schedules spread evenly over it, and the rest on steps.
-    It gives up where the best is so far from what is asked for that three more steps as good as the last would not do.
+    It gives up where the best is so far from what is asked for that three more steps as good as the last would not do, and is done where
+    the best is as good as any can be: of a kernel without products, what holds its reduced dims whole is looked at first, which often is.
     """
 
     def __init__(self, coarse: int = 1024, keep: int = 8, whole: int = 8192, settled: int = 4) -> None:
@@ -163,6 +164,7 @@ class Descent(Tracking):
     def start(self, space: Space, context: Context) -> None:
         super().start(space, context)
         self._pending: Ints | None = None
+        self._later = np.zeros((0, len(space.knobs)), np.int64)
         self._front = np.zeros((0, len(space.knobs)), np.int64)
         self._front_seconds = np.zeros(0)
         self._seen: set[int] = set()
@@ -172,8 +174,14 @@ class Descent(Tracking):
         self._narrow = False
         self._partial = True
         self._before = np.inf
+        self._begun = False
 
     def propose(self, count: int) -> ScheduleBatch | None:
+        if self.context.arrived:
+            return None
+        if len(self._later):
+            self._pending, self._later = self._later[:count], self._later[:0]
+            return self.space.batch(self._pending)
         if self._hopeless():
             self.context.gave_up = True
             return None
@@ -182,7 +190,7 @@ class Descent(Tracking):
             self._partial = len(self.space) > self.whole or len(codes) > count
             if len(codes) > count:
                 codes = codes[np.linspace(0, len(codes) - 1, max(count // 3, 1)).astype(np.int64)]
-            codes = self._fresh(codes, count)
+            codes, self._later = self._parted(self._fresh(codes, count))
         elif (self._improved or self._narrow) and len(self._front) and self._partial:
             codes = self._steps(count)
         else:
@@ -199,14 +207,28 @@ class Descent(Tracking):
         return bool(self._seconds > MARGIN * self.context.below * (self._before / self._seconds) ** 3)
 
     def observe(self, batch: ScheduleBatch, cost: CostBatch) -> None:
-        self._before = self._seconds
+        opening = not self._begun
+        if opening:
+            self._begun = not len(self._later)
+        else:
+            self._before = self._seconds
         super().observe(batch, cost)
         assert self._pending is not None
         held, pending = (self._front, self._front_seconds), (self._pending, cost.seconds)
         (codes, seconds), new = leading(self.keep, held, pending)
         fits = np.isfinite(seconds)
-        self._improved = bool((new & fits)[: self.settled].any())
+        self._improved = opening or bool((new & fits)[: self.settled].any())
         self._front, self._front_seconds = codes[fits], seconds[fits]
+
+    def _parted(self, codes: Ints) -> tuple[Ints, Ints]:
+        """The codes to look at at once, and those to look at only if none of these is as good as any can be."""
+        if self.context.floor == 0.0 or self.context.summary.chained:
+            return codes, codes[:0]
+        held = np.ones(len(codes), dtype=np.bool_)
+        for name, column in self.space.batch(codes).columns.items():
+            if name.startswith("reduce."):
+                held &= np.equal(column, RESIDENT)
+        return (codes[held], codes[~held]) if held.any() else (codes, codes[:0])
 
     def _fresh(self, codes: Ints, count: int) -> Ints:
         """The first `count` codes that were not proposed before, which now they are."""

@@ -31,7 +31,7 @@ from codesign.passes.schedule.buffered import buffered
 from codesign.passes.schedule.build import space
 from codesign.passes.schedule.choice import from_json, to_json
 from codesign.passes.schedule.context import Candidate, Context
-from codesign.passes.schedule.found import Form, Formed, Found, Recent, go_on, search
+from codesign.passes.schedule.found import Form, Formed, Found, Recent, go_on, no_fit, search
 from codesign.passes.schedule.parts import best_cutting, best_strips, may_come_below
 from codesign.passes.schedule.phases import Half, halves, least_seconds
 from codesign.passes.schedule.policy import POLICIES, RUNNERS_UP, Policy, make_policy
@@ -184,7 +184,8 @@ class Tuner:
         """The group as one kernel, and how it is better cut."""
         before, cutting = self._recent.get(key)
         form = self.form(fusion, name, common)
-        found = (before.of(form) if before is not None else None) or self._search(form)
+        to_the_end = before if before is not None and not before.context.arrived else None
+        found = (to_the_end.of(form) if to_the_end is not None else None) or self._search(form)
         if isinstance(found, ScheduleError):
             raise found
         whole = self._result(found)
@@ -222,7 +223,9 @@ class Tuner:
         if self._known(key) is None and self._at_least.get(key, -math.inf) < below:
             found, _ = self._recent.get(key)
             searched = (
-                self._search(self._formed.take(key) or self.form(fusion), fusion, below) if found is None else found
+                self._search(self._formed.take(key) or self.form(fusion), fusion, below, closely=False)
+                if found is None
+                else found
             )
             if isinstance(searched, ScheduleError):
                 self._enter(key, math.inf)
@@ -248,7 +251,7 @@ class Tuner:
         key = whole_key(fusion, form.common)
         known = self._known(key)
         if known is None and self._at_least.get(key, -math.inf) < below:
-            found = self._search(form, below=below)
+            found = self._search(form, below=below, closely=False)
             if isinstance(found, Found) and found.context.gave_up:
                 self._at_least[key] = max(found.seconds, below)
             else:
@@ -256,6 +259,10 @@ class Tuner:
                     self._recent.keep(key, found, WHOLE)
                 known = self._enter(key, found.seconds if isinstance(found, Found) else math.inf)
         return self._at_least[key] if known is None else known
+
+    def price_of_whole(self, fusion: Fusion, common: Schedule) -> float | None:
+        """Predicted seconds of a group, whose schedules have something in common, as one kernel, where they were found out before."""
+        return self._known(whole_key(fusion, common))
 
     def _known(self, key: str) -> float | None:
         """The price of a group where it was found, in this run or one before."""
@@ -277,8 +284,12 @@ class Tuner:
         known = self._known(key)
         if known is not None:
             return known
+        return self._floor(self._formed.keep(key, self.form(fusion)).summary)
+
+    def _floor(self, summary: KernelSummary) -> float:
+        """Seconds that no schedule of a kernel beats, the launch included where prices always have it."""
         launch = launch_seconds(self.machine) if self.machine.kind == "gpu" else 0.0
-        return launch + least_seconds(self, self._formed.keep(key, self.form(fusion)).summary)
+        return launch + least_seconds(self, summary)
 
     def why(self, fusion: Fusion) -> str:
         """What bounds a group at its best schedule, or what no schedule of it fits."""
@@ -328,16 +339,18 @@ class Tuner:
         normalized = normalize(fusion, self.bounds)
         return Form(normalized, self._summary(normalized, name), common or NOTHING)
 
-    def _search(self, form: Form, fusion: Fusion | None = None, below: float = math.inf) -> Found | ScheduleError:
+    def _search(
+        self, form: Form, fusion: Fusion | None = None, below: float = math.inf, *, closely: bool = True
+    ) -> Found | ScheduleError:
         """The policy's choice for a group as one kernel, or why it has none. It may give up where that can't come `below` a limit, nor the
-        group (`fusion`) in parts."""
+        group (`fusion`) in parts, and unless `closely` is done where it comes near what no schedule beats."""
         normalized, summary = form.normalized, form.summary
         if summary.strands:
             return self._search_strands(form)
         try:
             kernel_space = form.within(space(summary, self.machine, self.sizes))
             context, policy = self._context(summary), make_policy(self.policy)
-            context.below = below
+            context.below, context.floor = below, 0.0 if closely else self._floor(summary)
             best = search(policy, kernel_space, context)
             if context.gave_up and fusion is not None and best is not None:
                 so_far = Found(normalized, context, best, context.fastest, len(kernel_space))
@@ -468,19 +481,6 @@ def _together(whole: Tuned, phases: tuple[Phase, ...], cutting: Cutting, dim: st
         evaluated=whole.evaluated + first.evaluated + second.evaluated,
         phases=phases,
         cutting=cutting,
-    )
-
-
-def no_fit(summary: KernelSummary, machine: Machine, context: Context) -> ScheduleError:
-    """The error for a kernel of which no evaluated schedule fits, with the commonest reason."""
-    rejected = context.rejected()
-    if not rejected:
-        return ScheduleError(f"no legal schedule on {machine.name}", place=summary.name)
-    kind = max(rejected, key=lambda name: rejected[name][0])
-    return ScheduleError(
-        f"none of {context.evaluated:,} schedules fits {machine.name}; {rejected[kind][1]}",
-        place=summary.name,
-        hint="split the group, or give the policy a larger budget",
     )
 
 

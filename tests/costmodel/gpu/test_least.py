@@ -1,0 +1,62 @@
+"""What a kernel takes at the least: below the price of every schedule, and near the best where one resource takes all of the time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from codesign.costmodel.gpu.model import GpuTileModel
+from codesign.costmodel.machine import load_machine
+from codesign.costmodel.models import cost_model_for
+from codesign.costmodel.summary import KernelSummary, summarize
+from codesign.ir.dtypes import BF16, F32
+from codesign.ir.tensor import Fusion
+from codesign.passes.knobs import predict
+from codesign.passes.normalize import normalize
+from codesign.passes.schedule.build import space
+from tests.passes.tiling import groups
+
+GROUPS = {
+    "element-wise": groups.element_wise(4096, 4096),
+    "few elements": groups.element_wise(8, 8),
+    "sums": groups.reduction(512, 4096, "sum"),
+    "one sum": groups.reduction(1, 64, "sum"),
+    "softmax": groups.softmax(256, 1024),
+    "product": groups.gemm(512, 1024, 2048, BF16),
+    "small product": groups.gemm(16, 16, 32, BF16),
+    "product in f32": groups.gemm(256, 256, 512, F32),
+    "attention": groups.attention(4, 256, 256, 64),
+}
+
+
+@pytest.mark.parametrize("machine", ["h100_sxm", "a100_sxm", "b200_sxm", "l40s", "mi300x"])
+@pytest.mark.parametrize("name", GROUPS)
+def test_no_schedule_of_a_space_is_below(name: str, machine: str) -> None:
+    target = load_machine(machine)
+    least, seconds = prices(GROUPS[name], target.name)
+    assert least > 0.0
+    assert least <= float(seconds.min()) * (1.0 + 1e-9)
+
+
+@pytest.mark.parametrize("name", ["element-wise", "few elements", "sums", "softmax"])
+def test_what_memory_bounds_comes_near(name: str) -> None:
+    least, seconds = prices(GROUPS[name], "h100_sxm")
+    assert float(seconds.min()) <= 1.05 * least
+
+
+def prices(group: Fusion, machine: str) -> tuple[float, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    """What a group takes at the least with its launch, and the prices of many of its schedules."""
+    target = load_machine(machine)
+    model = cost_model_for(target)
+    assert isinstance(model, GpuTileModel)
+    summary = summary_of(group)
+    some = space(summary, target, {})
+    cost = predict(model, summary, target, some.batch(some.sample(2000, np.random.default_rng(0))), {})
+    launch = model.parameters(target).parameters.launch_seconds
+    return launch + model.least_seconds(summary, target, {}), cost.seconds
+
+
+def summary_of(group: Fusion) -> KernelSummary:
+    normalized = normalize(group)
+    places = [(where.type.shape, where.indices) for where in normalized.outputs]
+    return summarize(normalized.fusion, places=places)
