@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.passes.shape_prop import TensorMetadata
 
 from codesign.frontend.arrays import from_torch_dtype
 from codesign.frontend.mlir.mended import mended
@@ -40,11 +41,10 @@ def decompositions() -> Any:
 def by_torch_mlir(translation: Translation, graph: GraphModule) -> Any:
     """Lower a graph by torch-mlir and read the result: its outputs, in order, as `Translation.run` gives them."""
     plain = copy.deepcopy(graph.graph)
-    for node in plain.nodes:
-        node.meta.pop("tensor_meta", None)  # read before `val`, and stale where complex tensors became real ones
+    _set_metadata(plain)
     inputs = _drop_unused_inputs(graph.graph, plain)
     outputs = _keep_tensors_only(plain)
-    module = linalg_of(plain)
+    module = linalg_of(GraphModule(graph, plain))
     function = next(op for op in module.body.operations if op.operation.name == "func.func")
     given = [translation.env[node] for node in inputs]
     reader = Reader(translation.builder, translation.module.constants)
@@ -63,6 +63,16 @@ def by_torch_mlir(translation: Translation, graph: GraphModule) -> Any:
         return translation.env[nodes[argument.name]] if isinstance(argument, Node) else argument
 
     return [output(argument) for argument in returned]
+
+
+def _set_metadata(graph: Graph) -> None:
+    """Make `tensor_meta` agree with `val`: torch-mlir reads it first, and it is stale where complex tensors became real ones."""
+    for node in graph.nodes:
+        node.meta.pop("tensor_meta", None)
+        if isinstance(value := node.meta.get("val"), torch.Tensor):
+            node.meta["tensor_meta"] = TensorMetadata(
+                value.shape, value.dtype, value.requires_grad, (), None, value.is_quantized, {}
+            )
 
 
 def _drop_unused_inputs(graph: Graph, plain: Graph) -> list[Node]:
@@ -88,8 +98,11 @@ def _keep_tensors_only(graph: Graph) -> list[Node]:
     return list(tensors)
 
 
-def linalg_of(graph: Graph) -> Any:
-    """The graph as a module of `linalg.generic`; UnsupportedError with torch-mlir's own reason where it refuses."""
+def linalg_of(graph: GraphModule) -> Any:
+    """The graph as a module of `linalg.generic`; UnsupportedError with torch-mlir's own reason where it refuses.
+
+    Strided windows become index tensors, which torch-mlir keeps as buffers of the graph's module.
+    """
     from torch_mlir import ir
     from torch_mlir.dialects import torch as torch_dialect
     from torch_mlir.extras.fx_importer import FxImporter
@@ -98,7 +111,7 @@ def linalg_of(graph: Graph) -> Any:
     torch_dialect.register_dialect(context)
     importer = FxImporter(context=context)
     try:
-        importer.import_stateless_graph(graph)
+        importer.import_stateless_graph(graph.graph)
         return lowered(importer.module)
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Operators that torch-mlir 20261001 gets wrong, in other operators that it gets right (`findings/torch_mlir_*`)."""
+"""Operators that torch-mlir 20261001 gets wrong or lacks, in other operators that it gets right (`findings/torch_mlir_*`)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def mended() -> dict[Any, Callable[..., Any]]:
         aten.clamp_min.default: lambda x, low: _clamp(x, low),
         aten.clamp_max.default: lambda x, high: _clamp(x, None, high),
         aten.floor_divide.default: lambda x, y: _of_bytes(x, y, "floor"),
+        aten.as_strided_copy.default: lambda x, size, stride, offset=None: x.as_strided(size, stride, offset).clone(),
         aten.div.Tensor_mode: lambda x, y, *, rounding_mode=None: _of_bytes(x, y, rounding_mode),
     }
 

@@ -203,7 +203,7 @@ def constant_tensor(reader: Reader, op: Any) -> Value:
         value = attribute.get_splat_value().value
         return reader.b.compute(shape, lambda i: literal(value, dtype))
     try:
-        data = np.array(attribute)
+        data = _resource(op, dtype) if str(attribute).startswith(_RESOURCE) else np.array(attribute)
     except (TypeError, ValueError, BufferError) as error:
         raise UnsupportedError(f"a constant of {dtype} in torch-mlir's output", place=reader.b.location) from error
     name = f"dense_{len(reader.b.ops)}"
@@ -211,3 +211,21 @@ def constant_tensor(reader: Reader, op: Any) -> Value:
     reader.b.add(made)
     reader.constants[name] = np.asarray(data, dtype=dtype.numpy).reshape(shape)
     return made.result
+
+
+_RESOURCE = "dense_resource<"
+_BLOB = r'\b{}"?: "0x([0-9A-Fa-f]*)"'
+_ALIGNMENT_BYTES = 4
+"""What the hexadecimal text of a resource begins with."""
+
+
+def _resource(op: Any, dtype: DType) -> Any:
+    """The data of a constant that lies beside the module, which the text alone gives."""
+    module = op
+    while module.parent is not None:
+        module = module.parent.operation
+    name = str(op.attributes["value"])[len(_RESOURCE) :].partition(">")[0].strip('"')
+    found = re.search(_BLOB.format(re.escape(name)), str(module).partition("{-#")[2])
+    if found is None:
+        raise ValueError(name)
+    return np.frombuffer(bytes.fromhex(found[1])[_ALIGNMENT_BYTES:], dtype.numpy)

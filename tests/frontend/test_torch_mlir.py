@@ -79,6 +79,32 @@ MODELS: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
         lambda x: (F.gelu(x), F.softplus(x), x.round(), x.sign(), x.isnan(), x**-1, x.clamp(-1, 0.5), x.erf()),
         (torch.tensor([1.5, float("nan"), float("-inf"), -2.5, 0.0]),),
     ),
+    "numbers read from tensors": (
+        lambda x, f, n, u, h: (
+            x * f.item() + h.item(),
+            x.clamp(min=f.item()),
+            n + n[1].item(),
+            u[1].item() + n,
+            torch.full((2,), x.sum().item()),
+        ),
+        (
+            normal(2, 3),
+            torch.tensor(-0.5),
+            torch.tensor([7, 2**60 + 1]),
+            torch.tensor([0, 200], dtype=torch.uint8),
+            torch.tensor(1.5, dtype=torch.bfloat16),
+        ),
+    ),
+    "windows of a storage": (
+        lambda x, y, mask: (
+            x.as_strided((2, 3), (1, 2), 1) + torch.as_strided_copy(y, (2, 3), (3, 1)),
+            x.t().as_strided((4,), (0,), 5),
+            (y * 2).as_strided((1,), (1,), 3),
+            y.as_strided((2, 2), (1, 4), 2),
+            mask.as_strided((3, 2), (1, 2), 5),
+        ),
+        (normal(3, 4), normal(4, 3).t(), normal(3, 4) > 0),
+    ),
     "complex": (lambda z: (z * z, z + 1), (torch.complex(normal(3), normal(3)),)),
 }
 
