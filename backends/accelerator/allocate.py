@@ -1,24 +1,37 @@
 """Gives every scratch of a program its slots and its address.
 
 What one engine writes in an iteration and another reads gets several slots, so that the writer can go on to the next iteration;
-the rest share addresses where their lives do not overlap.
+the rest share addresses where their lives do not overlap. Where that is, and what is given up for it to fit, the cost model says (`placing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from codesign.backends.accelerator.rewrite import map_reads, with_slot
+from codesign.costmodel.dataflow.buffers import common, lasting
+from codesign.costmodel.dataflow.placing import ALONE, ALWAYS, IN_LOOP, IN_PROGRAMS, Life, having_slots, placed_by_life
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.core import Value
 from codesign.ir.errors import ScheduleError
 from codesign.ir.index import index
-from codesign.ir.program import Engine, Instruction, Loop, Matmul, Program, Scratch, Set, Statement
+from codesign.ir.program import Engine, Instruction, Loop, Matmul, Program, Set, Statement
 from codesign.ir.scalar import Read
 from codesign.ir.types import TileType
 
-ALIGNMENT = 64
+GIVEN_UP = (
+    "",
+    "loads of the next tile wait for this one",
+    "outer loop not double-buffered",
+    "outer loop not double-buffered, addresses shared",
+    "not double-buffered",
+    "not double-buffered, addresses shared",
+)
+"""What is lost by each choice of `placing`."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +60,31 @@ def arrange(program: Program, target: Target, depths: Mapping[int, int], program
     spans = _loop_spans(program.body)
     program.scratches = [s for s in program.scratches if s.value in accesses]
     wanted = {s.value: slots for s in program.scratches if (slots := _slots(accesses[s.value], depths))}
-    outermost = {value: slots for value, slots in wanted.items() if slots.loop is not programs}
-    needed = 0
-    options: tuple[tuple[str, dict[Value, Slots], bool], ...] = (
-        ("", wanted, True),
-        ("loads of the next tile wait for this one", wanted, False),
-        ("outer loop not double-buffered", outermost, True),
-        ("outer loop not double-buffered, addresses shared", outermost, False),
-        ("not double-buffered", {}, True),
-        ("not double-buffered, addresses shared", {}, False),
-    )
-    for note, choice, apart in options:
-        needed = _place(program, target, accesses, spans, choice, apart)
-        if needed <= target.capacity["core"]:
-            if note:
-                program.notes["buffers"] = f"{note}: more slots do not fit the scratchpad"
-            _apply(program, choice)
-            return choice
-    raise ScheduleError(
-        f"@{program.name} on {target.name}: scratchpad: needs {needed:,} B, limit {target.capacity['core']:,} B",
-        hint="use smaller tiles",
-    )
+    lives = [_life(s.value, accesses[s.value], spans, programs) for s in program.scratches]
+    many = [wanted[s.value].depth if s.value in wanted else 1 for s in program.scratches]
+    core, array = target.capacity["core"], target.capacity.get("array", 0)
+    found = placed_by_life(lives, _row(s.bytes for s in program.scratches), _row(many), core, array)
+    if found.held[0] > core:
+        raise ScheduleError(
+            f"@{program.name} on {target.name}: scratchpad: needs {int(found.held[0]):,} B, limit {core:,} B",
+            hint="use smaller tiles",
+        )
+    for item, place, near in zip(program.scratches, found.place[0], found.near[0], strict=True):
+        item.level, item.address = "array" if near else "core", int(place)
+    choice = int(found.choice[0])
+    if note := GIVEN_UP[choice]:
+        program.notes["buffers"] = f"{note}: more slots do not fit the scratchpad"
+    kept = {
+        item.value: wanted[item.value]
+        for item, life in zip(program.scratches, lives, strict=True)
+        if item.value in wanted and life.of in having_slots(choice)
+    }
+    _apply(program, kept)
+    return kept
+
+
+def _row(numbers: Iterable[int]) -> npt.NDArray[np.int64]:
+    return np.array([[*numbers]], np.int64)
 
 
 def _accesses(body: list[Statement]) -> dict[Value, list[_Access]]:
@@ -110,104 +127,26 @@ def _loop_spans(body: list[Statement]) -> dict[int, tuple[int, int]]:
     return spans
 
 
-def _home(accesses: list[_Access]) -> tuple[Loop, ...]:
-    """The loops that contain every access."""
-    common = accesses[0].path
-    for access in accesses[1:]:
-        length = 0
-        while length < min(len(common), len(access.path)) and common[length] is access.path[length]:
-            length += 1
-        common = common[:length]
-    return common
-
-
 def _slots(accesses: list[_Access], depths: Mapping[int, int]) -> Slots | None:
-    home = _home(accesses)
+    home = common([access.path for access in accesses])
     engines: set[Engine] = {access.instruction.engine for access in accesses}
     depth = depths.get(id(home[-1]), 1) if home else 1
     return Slots(home[-1], depth) if len(engines) > 1 and depth > 1 else None
 
 
-def _place(
-    program: Program,
-    target: Target,
-    accesses: Mapping[Value, list[_Access]],
-    spans: Mapping[int, tuple[int, int]],
-    slots: Mapping[Value, Slots],
-    apart: bool,
-) -> int:
-    """First-fit by size over lives; returns bytes needed of the core's scratchpad.
-
-    `apart`: what two engines touch shares its addresses with nothing, so that its writer can run ahead.
-    """
-    lives: dict[Value, tuple[int, int]] = {}
-    sizes: dict[Value, int] = {}
-    for item in program.scratches:
-        mine = accesses[item.value]
-        home = _home(mine)
-        low, high = min(a.position for a in mine), max(a.position for a in mine)
-        for access in mine:  # an access in a deeper loop is made at any time of that loop
-            for loop in access.path[len(home) :]:
-                low, high = min(low, spans[id(loop)][0]), max(high, spans[id(loop)][1])
-        if apart and len({access.instruction.engine for access in mine}) > 1:
-            low, high = 0, 1 << 60
-        elif item.value in slots:  # other slots are in use during the whole loop
-            low, high = spans[id(slots[item.value].loop)]
-        lives[item.value] = (low, high)
-        depth = slots[item.value].depth if item.value in slots else 1
-        sizes[item.value] = -(-item.bytes * depth // ALIGNMENT) * ALIGNMENT
-    on_array = _accumulators(program, target, accesses, sizes, lives)
-    for level in ("array", "core"):
-        items = [item for item in program.scratches if (item.value in on_array) == (level == "array")]
-        for item, address in _addresses(items, sizes, lives).items():
-            item.level, item.address = level, address
-    return max((s.address + sizes[s.value] for s in program.scratches if s.level == "core"), default=0)
-
-
-def _addresses(
-    items: Sequence[Scratch], sizes: Mapping[Value, int], lives: Mapping[Value, tuple[int, int]]
-) -> dict[Scratch, int]:
-    """Addresses in a memory, the largest first: each at the lowest place that nothing has that lives beside it."""
-    placed: dict[Scratch, int] = {}
-    for item in sorted(items, key=lambda s: -sizes[s.value]):
-        low, high = lives[item.value]
-        busy = sorted(
-            (address, address + sizes[other.value])
-            for other, address in placed.items()
-            if lives[other.value][0] <= high and low <= lives[other.value][1]
-        )
-        free = 0
-        for start, end in busy:
-            if free + sizes[item.value] <= start:
-                break
-            free = max(free, end)
-        placed[item] = free
-    return placed
-
-
-def _accumulators(
-    program: Program,
-    target: Target,
-    accesses: Mapping[Value, list[_Access]],
-    sizes: Mapping[Value, int],
-    lives: Mapping[Value, tuple[int, int]],
-) -> set[Value]:
-    """Targets of products that only the tensor and vector units touch, as far as the array's own memory holds them."""
-    limit = target.capacity.get("array", 0)
-    chosen: list[Scratch] = []
-    for item in program.scratches:
-        mine = accesses[item.value]
-        product = any(isinstance(a.instruction, Matmul) and a.instruction.target.source is item.value for a in mine)
-        near = all(a.instruction.engine in ("tensor", "vector") for a in mine)
-        operand = any(
-            isinstance(a.instruction, Matmul) and item.value in (a.instruction.a.source, a.instruction.b.source)
-            for a in mine
-        )
-        if product and near and not operand:
-            placed = _addresses([*chosen, item], sizes, lives)
-            if max(address + sizes[other.value] for other, address in placed.items()) <= limit:
-                chosen.append(item)
-    return {item.value for item in chosen}
+def _life(value: Value, accesses: list[_Access], spans: Mapping[int, tuple[int, int]], programs: Loop) -> Life:
+    """When a scratch is in use, what it may have slots for, and whether its sums may lie in the array's own memory: those that only the
+    tensor and vector units touch, and that are no operand."""
+    paths, positions = [access.path for access in accesses], [access.position for access in accesses]
+    home = common(paths)
+    low, high = lasting(min(positions), max(positions), paths, lambda loop: spans[id(loop)])
+    engines: set[Engine] = {access.instruction.engine for access in accesses}
+    of = ALONE if len(engines) == 1 else IN_PROGRAMS if home and home[-1] is programs else IN_LOOP
+    products = [access.instruction for access in accesses if isinstance(access.instruction, Matmul)]
+    summed = any(op.target.source is value for op in products)
+    operand = any(value in (op.a.source, op.b.source) for op in products)
+    sums = summed and not operand and engines <= {"tensor", "vector"}
+    return Life(of, sums, low, high, *(spans[id(home[-1])] if home else (0, ALWAYS)))
 
 
 def names_in(program: Program) -> set[str]:

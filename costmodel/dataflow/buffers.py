@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from codesign.ir.index import Index
 
 if TYPE_CHECKING:
     from codesign.costmodel.dataflow.selection import Section
+
+Loop = TypeVar("Loop")
 
 
 @dataclass(eq=False)
@@ -34,13 +37,7 @@ class Buffer:
     @property
     def inside(self) -> tuple[Section, ...]:
         """The loops that have every access to it, outermost first."""
-        common = self.paths[0] if self.paths else ()
-        for path in self.paths[1:]:
-            length = 0
-            while length < min(len(common), len(path)) and common[length] is path[length]:
-                length += 1
-            common = common[:length]
-        return common
+        return common(self.paths)
 
     @property
     def home(self) -> Section | None:
@@ -50,8 +47,24 @@ class Buffer:
     @property
     def life(self) -> tuple[int, int]:
         """Its first and last access; one in a deeper loop is made at any time of that loop."""
-        first, last, depth = self.first, self.last, len(self.inside)
-        for path in self.paths:
-            for section in path[depth:]:
-                first, last = min(first, section.span[0]), max(last, section.span[1])
-        return first, last
+        return lasting(self.first, self.last, self.paths, lambda section: section.span)
+
+
+def common(paths: Sequence[tuple[Loop, ...]]) -> tuple[Loop, ...]:
+    """The loops that all paths begin with, outermost first."""
+    found = paths[0] if paths else ()
+    for path in paths[1:]:
+        length = 0
+        while length < min(len(found), len(path)) and found[length] is path[length]:
+            length += 1
+        found = found[:length]
+    return found
+
+
+def lasting(
+    first: int, last: int, paths: Sequence[tuple[Loop, ...]], span: Callable[[Loop], tuple[int, int]]
+) -> tuple[int, int]:
+    """From the first to the last position of accesses, each in the loops of its path; one that is not in all of them is made at any time of that."""
+    depth = len(common(paths))
+    inner = [span(loop) for path in paths for loop in path[depth:]]
+    return min([first, *(begin for begin, _ in inner)]), max([last, *(end for _, end in inner)])

@@ -1,4 +1,4 @@
-"""Where buffers lie in a core's memories: which of them have slots, and at which addresses, as the lowering of programs has them too.
+"""Where buffers lie in a core's memories: which of them have slots, and at which addresses, in the model and in lowered programs.
 
 What two engines touch has slots, one for each iteration in flight of the loop that it lives in (or of that over programs), and addresses
 of its own; the rest shares addresses where lives do not overlap. Where that doesn't fit, it is given up step by step (`CHOICES`).
@@ -47,8 +47,7 @@ CHOICES = 6
 class Placing:
     """Buffers (`count`) under so many schedules (`rows`), in memories of so many bytes (`core`, `array`).
 
-    By buffer: what it has slots `of`, whether it may lie in the array (`sums`), its life without slots (`low`, `high`) and as long as its
-    loop goes on (`begin`, `end`). By row: `sizes`, the `depth` of loops and the `slots` of programs, and for each pair of choices the
+    By buffer: see Life. By row: `sizes` and the `slots` that buffers have if they have them, and for each pair of choices the
     order by size (`orders`). Found by row: the `choice`, bytes of the core's memory (`held`; where nothing fits, of the last
     choice), and by buffer its `place`, whether that is `near` the array, and its bytes with all slots (`whole`).
     State of a row: lives (`first`, `last`) under the choice that is tried.
@@ -65,7 +64,6 @@ class Placing:
     begin: Ints
     end: Ints
     sizes: IntsByRow
-    depth: IntsByRow
     slots: IntsByRow
     orders: IntsByRow
     choice: IntsByRow
@@ -82,11 +80,9 @@ def lives(p: Placing, choice: int, active: RowInt) -> None:
     apart = 1 - choice % 2
     b = 0
     while b < p.count:
-        many = p.depth[0] * 0 + 1
-        if p.of[b] == IN_LOOP and choice < 4:
-            many = p.depth[0]
-        if p.of[b] == IN_PROGRAMS and choice < 2:
-            many = p.slots[0]
+        many = p.slots[b] * 0 + 1
+        if (p.of[b] == IN_LOOP and choice < 4) or (p.of[b] == IN_PROGRAMS and choice < 2):
+            many = p.slots[b]
         size = (p.sizes[b] * many + (ALIGNMENT - 1)) // ALIGNMENT * ALIGNMENT
         first = where(many > 1, p.begin[b], p.low[b])
         last = where(many > 1, p.end[b], p.high[b])
@@ -147,7 +143,7 @@ def near_sums(p: Placing, order: int, active: RowInt) -> None:
 
 def arrange(p: Placing) -> None:
     """Try the choices until one fits."""
-    active = mask(p.depth[0] > 0)
+    active = mask(p.choice[0] == 0)
     choice = 0
     while choice < CHOICES:
         order = choice // 2 * p.count
@@ -184,11 +180,29 @@ class Placed:
         return Placed(choice, held, place, near, whole)
 
 
+def having_slots(choice: int) -> tuple[int, ...]:
+    """What still has slots under a choice."""
+    return ((IN_LOOP, IN_PROGRAMS), (IN_LOOP,), ())[choice // 2]
+
+
 def kind_of(buffer: Buffer) -> int:
     """What a buffer may have slots for."""
     if len(buffer.engines) == 1:
         return ALONE
     return IN_PROGRAMS if buffer.home is None else IN_LOOP
+
+
+@dataclass(frozen=True)
+class Life:
+    """What decides of the place of a buffer besides its bytes: what it may have slots `of`, whether the array's own memory may hold it
+    (`sums`), from when to when it is in use (`low`, `high`), and how long the loop goes on whose iterations have slots (`begin`, `end`)."""
+
+    of: int
+    sums: bool
+    low: int
+    high: int
+    begin: int = 0
+    end: int = ALWAYS
 
 
 def placed(
@@ -205,35 +219,43 @@ def placed(
     columns = np.stack(
         np.broadcast_arrays(*(np.asarray(column, np.int64) for column in (depth, slots, *sizes))), axis=-1
     )
-    columns = columns.reshape(-1, columns.shape[-1])
-    different, which = _different(columns)
-    rows, count = len(different), len(buffers)
-    each = [kind_of(buffer) for buffer in buffers]
+    different, which = _different(columns.reshape(-1, columns.shape[-1]))
+    kinds = [kind_of(buffer) for buffer in buffers]
+    many = np.ones((len(different), len(buffers)), np.int64)
+    for kind, column in ((IN_LOOP, 0), (IN_PROGRAMS, 1)):
+        many[:, np.array(kinds, np.int64) == kind] = different[:, column, None]
     spans = [(0, ALWAYS) if b.home is None else b.home.span for b in buffers]
-    lives = [b.life for b in buffers]
-    several = np.array(each, np.int64)
+    lives = [Life(kind, b.sums, *b.life, *span) for kind, b, span in zip(kinds, buffers, spans, strict=True)]
+    found = placed_by_life(lives, different[:, 2:], many, core, array, compiled=compiled)
+    return found.of(which)
+
+
+def placed_by_life(
+    lives: Sequence[Life], sizes: Ints, slots: Ints, core: int, array: int, *, compiled: bool = True
+) -> Placed:
+    """Lay out what lives so long, in each row with other bytes (`sizes`, of one slot) and `slots` wanted (one for what has none)."""
+    rows, count = sizes.shape
+    of, sums, low, high, begin, end = (
+        np.array([getattr(life, name) for life in lives], np.int64)
+        for name in ("of", "sums", "low", "high", "begin", "end")
+    )
     orders = [np.zeros((rows, 0), np.int64)]
-    for loops, programs in ((0, 1), (0, None), (None, None)):
-        many = np.ones((rows, count), np.int64)
-        for kind, column in ((IN_LOOP, loops), (IN_PROGRAMS, programs)):
-            if column is not None:
-                many[:, several == kind] = different[:, column, None]
-        bytes_ = -(-different[:, 2:] * many // ALIGNMENT) * ALIGNMENT
-        orders.append(np.argsort(-bytes_, axis=1, kind="stable"))
+    for choice in range(0, CHOICES, 2):
+        bytes_ = sizes * np.where(np.isin(of, having_slots(choice)), slots, 1)
+        orders.append(np.argsort(-(-(-bytes_ // ALIGNMENT) * ALIGNMENT), axis=1, kind="stable"))
     table = Placing(
         rows=rows,
         count=count,
         core=core,
         array=array,
-        of=several,
-        sums=np.array([b.sums for b in buffers], np.int64),
-        low=np.array([low for low, _ in lives], np.int64),
-        high=np.array([high for _, high in lives], np.int64),
-        begin=np.array([begin for begin, _ in spans], np.int64),
-        end=np.array([end for _, end in spans], np.int64),
-        sizes=np.ascontiguousarray(different[:, 2:]),
-        depth=np.ascontiguousarray(different[:, :1]),
-        slots=np.ascontiguousarray(different[:, 1:2]),
+        of=of,
+        sums=sums,
+        low=low,
+        high=high,
+        begin=begin,
+        end=end,
+        sizes=np.ascontiguousarray(sizes),
+        slots=np.ascontiguousarray(slots),
         orders=np.ascontiguousarray(np.concatenate(orders, axis=1)),
         choice=np.zeros((rows, 1), np.int64),
         held=np.zeros((rows, 1)),
@@ -244,11 +266,7 @@ def placed(
         last=np.zeros((1, count)),
     )
     arrange_all(table, compiled=compiled)
-    if len(which) == 1 and rows == 1:
-        which = np.zeros(1, np.int64)
-    return Placed(
-        table.choice[which, 0], table.held[which, 0], table.place[which], table.near[which], table.whole[which]
-    )
+    return Placed(table.choice[:, 0], table.held[:, 0], table.place, table.near, table.whole)
 
 
 def _different(columns: Ints) -> tuple[Ints, Ints]:
