@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from codesign import command
+from codesign.arrays import read_arrays
 from codesign.backends.accelerator import SimulationResult, check, simulate
 from codesign.backends.accelerator.trace import write_trace
 from codesign.costmodel.launches import launch_seconds
@@ -112,12 +113,11 @@ def _read(file: Path, name: str | None) -> list[Program]:
 
 def _load(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
+        return read_arrays(path)
     except FileNotFoundError as error:
         raise CodesignError("no such file", place=str(path)) from error
-    except (OSError, ValueError) as error:
-        raise CodesignError(f"not an .npz of arrays: {error}", place=str(path)) from error
+    except ValueError as error:
+        raise CodesignError(str(error), place=str(path)) from error
 
 
 def _check_buffers(program: Program, machine: Machine) -> None:

@@ -22,6 +22,7 @@ from codesign.lab.plan import PolicyPlan, StudyPlan
 from codesign.lab.prices import Prices, price_all
 from codesign.lab.problem import Problem, digest
 from codesign.lab.random_search import evaluations_until
+from codesign.lab.rows import WrongRow
 from codesign.passes.fusion.policy import policy_named
 from codesign.passes.schedule.policy import POLICIES, make_policy
 
@@ -32,6 +33,7 @@ class Contest:
     def __init__(self, plan: StudyPlan, made: Sequence[Problem] | None = None) -> None:
         self.plan = plan
         self.problems = {p.key: p for p in (problems(plan) if made is None else made)}
+        self._runs = {run.key: run for run in self.runs()}
 
     def __reduce__(self) -> Any:
         return Contest, (self.plan,)
@@ -56,11 +58,19 @@ class Contest:
 
     def pricer(self, run: Run) -> Callable[[], Prices] | None:
         """How all prices of a run's problem are made, where its space is small enough."""
-        problem = self.problems[run.problem]
+        problem = self.problems[self._own(run).problem]
         return partial(price_all, problem) if problem.tabulated else None
+
+    def _own(self, run: Run) -> Run:
+        """A run as the plan has it, which may call its policy otherwise than the study that entered it."""
+        own = self._runs.get(run.key)
+        if own is None or (own.problem, own.seed) != (run.problem, run.seed):
+            raise WrongRow(f"runs: {run.key[:12]} has another problem or seed than its key says")
+        return own
 
     def do(self, run: Run, *, prices: Prices | None, past: Sequence[Stretch], record: Record) -> Done:
         """Let the run's policy search."""
+        run = self._own(run)
         problem = self.problems[run.problem]
         if problem.model is not None:
             return fuse(problem, run.policy.removeprefix("fusion "))

@@ -19,14 +19,30 @@ from urllib.parse import quote
 
 import numpy as np
 import sqlalchemy as sa
-from pydantic import BaseModel, ConfigDict, ValidationError
 from sqlalchemy.dialects.sqlite import insert
 
 from codesign.command import file_at
-from codesign.costmodel.faults import fault
 from codesign.ir.errors import CodesignError
 from codesign.lab.prices import Prices
 from codesign.lab.problem import Floats
+from codesign.lab.rows import (
+    BATCHES,
+    MEMBERS,
+    PROBLEMS,
+    RUNS,
+    STUDIES,
+    Description,
+    Marks,
+    Plan,
+    Result,
+    WrongRow,
+    check_rows,
+    lacking,
+    make_tables,
+    read_evaluations,
+    read_json,
+    read_row,
+)
 from codesign.passes.schedule.space import Ints
 
 SILENT_SECONDS = 120.0
@@ -40,73 +56,6 @@ PAGE_BYTES = 1 << 14
 
 GLANCE = -1
 """In place of a schedule's number: an evaluation of the budget that went into quicker prices, and found nothing itself."""
-
-_tables = sa.MetaData()
-STUDIES = sa.Table(
-    "studies",
-    _tables,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("plan", sa.JSON, nullable=False),
-)
-PROBLEMS = sa.Table(
-    "problems",
-    _tables,
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("name", sa.Text, nullable=False),
-    sa.Column("machine", sa.Text, nullable=False),
-    sa.Column("description", sa.JSON, nullable=False),
-    sa.Column("prices", sa.LargeBinary),
-)
-RUNS = sa.Table(
-    "runs",
-    _tables,
-    sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("problem", sa.ForeignKey("problems.key"), nullable=False),
-    sa.Column("policy", sa.Text, nullable=False),
-    sa.Column("budget", sa.Text, nullable=False),
-    sa.Column("seed", sa.Integer, nullable=False),
-    sa.Column("state", sa.Text, nullable=False, server_default="waiting"),
-    sa.Column("owner", sa.Text),
-    sa.Column("heard", sa.Float),
-    sa.Column("result", sa.JSON),
-)
-sa.Index("runs_by_state", RUNS.c.state, RUNS.c.problem, RUNS.c.key)
-MEMBERS = sa.Table(
-    "members",
-    _tables,
-    sa.Column("study", sa.ForeignKey("studies.name"), primary_key=True),
-    sa.Column("run", sa.ForeignKey("runs.key"), primary_key=True),
-)
-BATCHES = sa.Table(
-    "batches",
-    _tables,
-    sa.Column("run", sa.ForeignKey("runs.key"), primary_key=True),
-    sa.Column("start", sa.Integer, primary_key=True),
-    sa.Column("numbers", sa.LargeBinary, nullable=False),
-    sa.Column("seconds", sa.LargeBinary, nullable=False),
-    sa.Column("marks", sa.JSON, nullable=False),
-)
-
-
-class _Result(BaseModel):
-    """What a run leaves, as it must be in a file."""
-
-    model_config = ConfigDict(extra="forbid")
-    evaluations: int
-    best: float | None
-    policy_seconds: float
-    allowed: int | None
-    outcome: dict[str, Any] | None = None
-
-
-class _Description(BaseModel):
-    """A problem, as it must be in a file."""
-
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    machine: str
-    knobs: list[tuple[str, list[int | float | str | bool]]]
-    measured: bool
 
 
 @dataclass(frozen=True)
@@ -145,7 +94,9 @@ class Database:
         if read_only and not path.is_file():
             raise CodesignError("no such database" if not path.exists() else "not a file", place=str(path))
         where = f"file:{quote(path.resolve().as_posix())}?mode={'ro' if read_only else 'rwc'}&uri=true"
-        self.engine = sa.create_engine(f"sqlite:///{where}", connect_args={"timeout": 60.0, "uri": True})
+        self.engine = sa.create_engine(
+            f"sqlite:///{where}", connect_args={"timeout": 60.0, "uri": True}, json_deserializer=read_json
+        )
         sa.event.listen(self.engine, "connect", _connect)
         sa.event.listen(self.engine, "begin", _begin_reading if read_only else _begin)
         with self._errors():
@@ -157,31 +108,37 @@ class Database:
                     base.exec_driver_sql("COMMIT")
                     base.exec_driver_sql("PRAGMA journal_mode=WAL")
                 with self.engine.begin() as base:
-                    _tables.create_all(base)
+                    make_tables(base)
 
     def _see_whose(self, *, empty: bool) -> None:
-        """CodesignError where the file has other tables than studies have, or other columns; `empty`: whether it may have none yet."""
+        """CodesignError where the file has other tables than studies have, other columns, or rows that can be no studies'; `empty`: whether it
+        may have no tables yet."""
         seen = sa.inspect(self.engine)
-        known = set(seen.get_table_names())
-        if not known and empty:
+        if empty and not seen.get_table_names():
             return
-        if not known & set(_tables.tables):
+        missing = lacking(seen)
+        if missing == "":
             raise CodesignError("not a database of studies", place=str(self.path))
-        columns = {name: {str(column["name"]) for column in seen.get_columns(name)} for name in known}
-        for table in _tables.sorted_tables:
-            for column in table.columns:
-                if column.name not in columns.get(table.name, ()):
-                    raise CodesignError(
-                        f"not a database of studies of this version: {table.name} without {column.name}",
-                        place=str(self.path),
-                        hint="the version that wrote it reads it; name another with --database",
-                    )
+        if missing:
+            raise self.wrong(missing)
+        with self.engine.connect() as base:
+            check_rows(base)
+
+    def wrong(self, what: str) -> CodesignError:
+        """The error that says what is wrong with what the file holds."""
+        return CodesignError(
+            f"not a database of studies of this version: {what}",
+            place=str(self.path),
+            hint="the version that wrote it reads it, unless it was changed or damaged; name another with --database",
+        )
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (sa.exc.DatabaseError, ValueError, OSError) as error:
+        except WrongRow as error:
+            raise self.wrong(str(error)) from error
+        except (sa.exc.DatabaseError, OSError) as error:
             cause = str(getattr(error, "orig", error)).splitlines()[0][:120]
             left = self._read_only and self.path.with_name(f"{self.path.name}-wal").exists()
             hint = (
@@ -222,7 +179,7 @@ class Database:
                     continue
                 change = {"state": "running", "owner": self.owner, "heard": time.time()}
                 base.execute(sa.update(RUNS).where(RUNS.c.key == row["key"]).values(change))
-                return replace(_run(row), description=_read(_Description, row["description"]))
+                return replace(_run(row), description=read_row(Description, row["description"]))
         return None
 
     def add(self, run: str, stretches: Sequence[Stretch]) -> None:
@@ -277,14 +234,16 @@ class Database:
     def studies(self) -> dict[str, Mapping[str, Any]]:
         """Names and plans of the studies."""
         with self._errors(), self.engine.connect() as base:
-            return {str(row.name): row.plan for row in base.execute(sa.select(STUDIES).order_by(STUDIES.c.name))}
+            return {
+                row.name: read_row(Plan, row.plan) for row in base.execute(sa.select(STUDIES).order_by(STUDIES.c.name))
+            }
 
     def problems(self, study: str) -> dict[str, Mapping[str, Any]]:
         """Descriptions of the problems of a study by key."""
         with self._errors(), self.engine.connect() as base:
             used = sa.select(RUNS.c.problem).join(MEMBERS, MEMBERS.c.run == RUNS.c.key).where(MEMBERS.c.study == study)
             rows = base.execute(sa.select(PROBLEMS.c.key, PROBLEMS.c.description).where(PROBLEMS.c.key.in_(used)))
-            return {str(row.key): _read(_Description, row.description) for row in rows}
+            return {str(row.key): read_row(Description, row.description) for row in rows}
 
     def runs(self, study: str) -> list[Run]:
         """The runs of a study, in a fixed order."""
@@ -316,12 +275,13 @@ class Database:
         with self._errors(), self.engine.connect() as base:
             rows = base.execute(sa.select(BATCHES).where(BATCHES.c.run == run).order_by(BATCHES.c.start))
             found = [
-                Stretch(int(row.start), *_columns(row.numbers, row.seconds), _marks(row.marks)) for row in rows
-            ]  # fmt: skip
+                Stretch(row.start, *read_evaluations(row.numbers, row.seconds), read_row(Marks, row.marks))
+                for row in rows
+            ]
             position = 0
             for stretch in found:
-                if stretch.start != position or len(stretch.numbers) != len(stretch.seconds):
-                    raise ValueError("evaluations of a run are not one after the other")
+                if stretch.start != position:
+                    raise WrongRow("evaluations of a run are not one after the other")
                 position += len(stretch.numbers)
             return found
 
@@ -368,16 +328,8 @@ def _begin_reading(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN")
 
 
-def _read(kind: type[BaseModel], data: Any) -> dict[str, Any]:
-    """Data of a file as it must be; ValueError says what is wrong with it."""
-    try:
-        return kind.model_validate(data).model_dump()
-    except ValidationError as error:
-        raise ValueError(f"a row is wrong: {fault(error, kind, data)}") from None
-
-
 def _run(row: Mapping[Any, Any]) -> Run:
-    result = None if row["result"] is None else _read(_Result, row["result"])
+    result = None if row["result"] is None else read_row(Result, row["result"])
     return Run(
         str(row["key"]), str(row["problem"]), str(row["policy"]), str(row["budget"]), int(row["seed"]), str(row["state"]), result
     )  # fmt: skip
@@ -387,21 +339,6 @@ def _packed(numbers: Ints) -> bytes:
     """Numbers of schedules, of four bytes each where all fit into these."""
     small = len(numbers) and int(numbers.max()) < 1 << 31
     return np.ascontiguousarray(numbers, dtype="<i4" if small else "<i8").tobytes()
-
-
-def _columns(numbers: Any, seconds: Any) -> tuple[Ints, Floats]:
-    """Schedules by number and what each costs, as a batch has them."""
-    if not isinstance(numbers, bytes) or not isinstance(seconds, bytes):
-        raise ValueError("a batch must be bytes")
-    times = np.frombuffer(seconds, dtype="<f8")
-    kind = "<i4" if len(numbers) == 4 * len(times) else "<i8"
-    return np.frombuffer(numbers, dtype=kind).astype(np.int64), times
-
-
-def _marks(data: Any) -> list[tuple[int, float]]:
-    if not isinstance(data, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in data):
-        raise ValueError("marks of a batch must be pairs")
-    return [(int(count), float(seconds)) for count, seconds in data]
 
 
 def _lives(owner: str | None, heard: float | None) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from codesign.lab.database import Database, Run, Stretch
 from codesign.lab.prices import Prices
+from codesign.lab.rows import WrongRow
 
 Done = tuple[Mapping[str, Any], list[Stretch]]
 """What a run leaves: its result, and evaluations that were not recorded on the way."""
@@ -16,7 +17,7 @@ Record = Callable[[list[Stretch]], None]
 
 
 class Doer(Protocol):
-    """Does the runs of a study, wherever it is: it travels to other processes as a pickle."""
+    """Does the runs of a study, wherever it is: it travels to other processes as a pickle. WrongRow where a run is none of the study's."""
 
     def do(self, run: Run, *, prices: Prices | None, past: Sequence[Stretch], record: Record) -> Done:
         """Do a run. `prices`: all of its problem, where they are had; `past`: what was recorded of the run before."""
@@ -49,6 +50,9 @@ class Study:
             past = self.database.stretches(run.key)
             prices = self.table(run)
             done = self.doer.do(run, prices=prices, past=past, record=lambda new: self.database.add(run.key, new))
+        except WrongRow as error:
+            self.database.release(run.key)
+            raise self.database.wrong(str(error)) from error
         except BaseException:
             self.database.release(run.key)
             raise

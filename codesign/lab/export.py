@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,16 @@ LARGEST_FORMATTED = 1 << 22
 
 def rows(database: Database, study: str) -> pd.DataFrame:
     """Every evaluation of a study: kernel, machine, policy, budget, seed, position in the run, the schedule, and its seconds."""
-    problems = database.problems(study)
+    runs = database.runs(study)
+    problems = database.problems(study)  # after its runs, which another process may add to
     parts = []
-    for run in database.runs(study):
+    for run in runs:
         problem = problems[run.problem]
         names = [str(name) for name, _ in problem["knobs"]]
         for stretch in database.stretches(run.key):
             kept = stretch.numbers != GLANCE
             count = np.count_nonzero(kept)
-            columns = _columns(problem, stretch.numbers[kept])
+            columns = _columns(database, problem, stretch.numbers[kept])
             facts = {"run": run.key, "kernel": problem["name"], "machine": problem["machine"]}
             facts |= {"policy": run.policy, "budget": run.budget, "seed": run.seed}
             schedule = [json.dumps(dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
@@ -43,15 +45,18 @@ def rows(database: Database, study: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).sort_values(["run", "position"], ignore_index=True)
 
 
-def _columns(problem: Mapping[str, Any], numbers: Ints) -> list[list[Value]]:
+def _columns(database: Database, problem: Mapping[str, Any], numbers: Ints) -> list[list[Value]]:
     """Values of each knob of schedules given by their numbers."""
     sizes = [len(values) for _, values in problem["knobs"]]
     if not sizes:
         return []
-    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < np.prod(sizes, dtype=object):
-        raise CodesignError(f"{problem['name']}: a row is of no schedule of the space", hint="the database is damaged")
-    codes = np.unravel_index(numbers, sizes)
-    return [[values[at] for at in column.tolist()] for (_, values), column in zip(problem["knobs"], codes, strict=True)]
+    if len(numbers) and not 0 <= numbers.min() <= numbers.max() < math.prod(sizes):
+        raise database.wrong(f"a row is of no schedule of the space of {problem['name'][:80]}")
+    found: list[list[Value]] = []
+    for _, values in reversed(problem["knobs"]):  # of which there may be more than NumPy has dims
+        numbers, codes = np.divmod(numbers, max(len(values), 1))
+        found.insert(0, [values[at] for at in codes.tolist()])
+    return found
 
 
 def spaces(database: Database, study: str) -> Iterator[Measured]:
@@ -67,11 +72,11 @@ def spaces(database: Database, study: str) -> Iterator[Measured]:
             seconds = np.concatenate([np.zeros(0), *(part.seconds for part in known)])[numbers != GLANCE]
             numbers = numbers[numbers != GLANCE]
         if 0 < len(numbers) <= LARGEST_FORMATTED:
-            yield _measured(problem, numbers, seconds)
+            yield _measured(database, problem, numbers, seconds)
 
 
-def _measured(problem: Mapping[str, Any], numbers: Ints, seconds: Floats) -> Measured:
-    keys = zip(*_columns(problem, numbers), strict=True)
+def _measured(database: Database, problem: Mapping[str, Any], numbers: Ints, seconds: Floats) -> Measured:
+    keys = zip(*_columns(database, problem, numbers), strict=True)
     found: dict[tuple[Value, ...], float] = dict(zip(keys, seconds.tolist(), strict=True))
     knobs = {str(name): list(values) for name, values in problem["knobs"]}
     return Measured(str(problem["name"]), str(problem["machine"]), knobs, found, {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from codesign.arrays import read_arrays
 from codesign.costmodel.protocol import CostBatch
 from codesign.ir.errors import CodesignError
 from codesign.lab.problem import Floats, Problem
@@ -21,7 +23,14 @@ QUICKEST = 1
 
 PRICED_ANEW = "name another with --database, for which they are taken anew"
 
+UNREAD = "database: prices of a space can't be read"
+
 COLUMNS = ("seconds", "terms", "low", "high", "in_domain", "joules", "dram_bytes")
+
+KINDS = {"numbers": "iu", "reason": "u", "reasons": "U", "term_names": "U", "in_domain": "b"} | dict.fromkeys(
+    ("seconds", "terms", "low", "high", "joules", "dram_bytes"), "f"
+)
+"""NumPy's letters for what each array of an archive holds."""
 
 
 @dataclass(frozen=True)
@@ -73,18 +82,26 @@ class Prices:
     def decoded(data: bytes, file: str = "") -> Prices:
         """From `encoded`, as a file has it; CodesignError for anything else. Nothing in it is executed."""
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as found:
-                columns = {name: found[name] for name in COLUMNS}
-                reason = found["reasons"].astype(object)[found["reason"].reshape(-1)]
-                names = tuple(str(name) for name in found["term_names"])
-                numbers = found["numbers"].astype(np.int64)
-        except (ValueError, KeyError, IndexError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise CodesignError("database: prices of a space can't be read", place=file, hint=PRICED_ANEW) from error
-        if any(len(column) != len(numbers) for column in (*columns.values(), reason)):
-            raise CodesignError(
-                "database: prices of a space have columns of different lengths", place=file, hint=PRICED_ANEW
-            )
-        return Prices(numbers, CostBatch(term_names=names, reason=reason, **columns))
+            found = read_arrays(io.BytesIO(data))
+            for name, kinds in KINDS.items():
+                if found[name].dtype.kind not in kinds or found[name].ndim != (2 if name == "terms" else 1):
+                    raise ValueError(f"{name} of another kind")
+            numbers, reason = found["numbers"].astype(np.int64), found["reason"]
+            columns: dict[str, Any] = {name: found[name] for name in COLUMNS}
+            names = tuple(str(name) for name in found["term_names"])
+            if any(len(column) != len(numbers) for column in (*columns.values(), reason)):
+                raise ValueError("columns of different lengths")
+            if columns["terms"].shape[1] != len(names):
+                raise ValueError("other terms than names of them")
+            if len(reason) and reason.max() >= len(found["reasons"]):
+                raise ValueError("a reason that is not there")
+            if not (np.diff(numbers) > 0).all() or not (columns["seconds"] >= 0).all():
+                raise ValueError("schedules out of order, or seconds that are no time")
+        except KeyError as error:
+            raise CodesignError(f"{UNREAD}: no {error}", place=file, hint=PRICED_ANEW) from error
+        except ValueError as error:
+            raise CodesignError(f"{UNREAD}: {error}", place=file, hint=PRICED_ANEW) from error
+        return Prices(numbers, CostBatch(term_names=names, reason=found["reasons"].astype(object)[reason], **columns))
 
 
 def price_all(problem: Problem, chunk: int = 1 << 18) -> Prices:
@@ -96,8 +113,13 @@ def price_all(problem: Problem, chunk: int = 1 << 18) -> Prices:
         parts.append(problem.priced(problem.space.batch(codes)))
     if not parts:
         raise CodesignError(f"{problem.name} on {problem.machine}: no legal schedule", hint="leave it out of the study")
-    arrays: dict[str, Any] = {n: np.concatenate([getattr(p, n) for p in parts]) for n in (*COLUMNS, "reason")}
-    return Prices(np.concatenate(numbers), CostBatch(term_names=parts[0].term_names, **arrays))
+    arrays: dict[str, Any] = {n: _joined([getattr(p, n) for p in parts]) for n in (*COLUMNS, "reason")}
+    return Prices(_joined(numbers), CostBatch(term_names=parts[0].term_names, **arrays))
+
+
+def _joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """One after the other; the only one as it is."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def plain(seconds: Floats, why: str = "does not fit") -> CostBatch:

@@ -81,13 +81,17 @@ class Scores:
 
     def __init__(self, database: Database, study: str) -> None:
         self.study = study
-        self.problems = database.problems(study)
-        done = [run for run in database.runs(study) if run.state == "done" and run.result is not None]
+        runs = database.runs(study)
+        self.problems = database.problems(study)  # after its runs, which another process may add to
+        done = [run for run in runs if run.state == "done" and run.result is not None]
         if not done:
             raise CodesignError(f"no run of study {study!r} is done", hint="python -m codesign.study run STUDY.toml")
         self.traces = [Trace.of(run, database.stretches(run.key)) for run in done]
         self.tables = {key: database.prices(key) for key in self.problems}
-        self.left = len(database.runs(study)) - len(done)
+        self.left = len(runs) - len(done)
+        for run in done:
+            if (run.result or {}).get("allowed") is None and not _is_seconds(run.budget):
+                raise database.wrong(f"a budget of seconds is called {run.budget[:40]!r}, which is none as in '2.5 s'")
 
     @cached_property
     def optima(self) -> dict[str, float]:
@@ -157,7 +161,7 @@ class Scores:
         shares = np.arange(1, POINTS + 1) / POINTS
         allowed = (trace.run.result or {}).get("allowed")
         if allowed is None:  # seconds
-            return trace.made(shares * _seconds(budget))
+            return trace.made(shares * float(budget.split()[0]))
         positions: npt.NDArray[np.int64] = np.maximum(np.round(shares * allowed), 1).astype(np.int64)
         return positions
 
@@ -176,7 +180,7 @@ class Scores:
         if table is None:
             firsts = [t.best[0] for t in self.traces if t.run.problem == problem and len(t.best)]
             return float(max((value for value in firsts if np.isfinite(value)), default=np.inf))
-        return float(table.seconds[np.isfinite(table.seconds)].max())
+        return float(np.max(table.seconds, where=np.isfinite(table.seconds), initial=0.0)) or np.inf
 
     def _baseline(self, problem: str, budget: str, positions: npt.NDArray[np.int64]) -> Floats:
         """What random search is expected to have found: in closed form where all prices are known, else the mean of its runs; under a budget
@@ -200,14 +204,12 @@ class Scores:
         return {}
 
 
-def _seconds(budget: str) -> float:
-    """Seconds of a budget by its label."""
+def _is_seconds(budget: str) -> bool:
+    """Whether a budget's label says seconds."""
     try:
-        return float(budget.split()[0])
+        return float(budget.split()[0]) > 0
     except (ValueError, IndexError):
-        raise CodesignError(
-            f"a budget is called {budget[:40]!r}", hint="as in '2.5 s'; the database is damaged"
-        ) from None
+        return False
 
 
 def mean_known(values: Floats, axis: int) -> Floats:

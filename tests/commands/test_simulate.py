@@ -48,6 +48,26 @@ def test_what_if_of_a_figure_and_a_report_for_people(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "matmul.trace.json").stat().st_size > 1000
 
 
+def test_a_damaged_archive_of_inputs_is_one_line(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "in.npz", x=np.arange(10_000))
+    whole = (tmp_path / "in.npz").read_bytes()
+    np.save(tmp_path / "one.npy", np.arange(3))
+    damaged = {
+        "deflated": whole[: len(whole) // 3] + b"\xff" * 64 + whole[len(whole) // 3 + 64 :],
+        "cut": whole[: len(whole) // 2],
+        "unpacked": whole.replace(b"PK\x01\x02", b"PK\x01\x02\x14\x00\x14\x00\x01\x00", 1),  # said to be encrypted
+        "array": (tmp_path / "one.npy").read_bytes(),
+        "empty": b"",
+    }
+    for name, data in damaged.items():
+        path = tmp_path / f"{name}.npz"
+        path.write_bytes(data)
+        found = run(str(PROGRAM), "--inputs", str(path), cwd=tmp_path)
+        assert found.returncode == 2, (name, found.stderr)
+        assert found.stderr.startswith(f"error: {path}: not an .npz of arrays: "), found.stderr
+        assert found.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [

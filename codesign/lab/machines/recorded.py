@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from codesign.costmodel.faults import fault
-from codesign.ir.errors import CodesignError
+from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import Schedule
 from codesign.ir.text import print_module, print_op
 from codesign.lab.crew import Crew, crew
@@ -25,6 +25,7 @@ from codesign.lab.machines.workload import Ask, Outcome, Priced, Workload
 from codesign.lab.models import captured
 from codesign.lab.prices import Prices
 from codesign.lab.problem import digest
+from codesign.lab.rows import WrongRow, read_json
 from codesign.passes.knobs import foreign
 from codesign.passes.schedule.store import sources_version
 
@@ -94,20 +95,20 @@ class Variants:
         )
 
     def outcome(self, result: Mapping[str, Any]) -> Outcome:
-        """What is kept of a run; CodesignError where that is nothing which can be read."""
+        """What is kept of a run; WrongRow where that is nothing which can be read."""
         try:
             kept = _Kept.model_validate(result.get("outcome"))
         except ValidationError as error:
-            raise CodesignError(f"the database holds no outcome of a variant: {fault(error, _Kept)}") from error
+            raise WrongRow(f"no outcome of a variant: {fault(error, _Kept)}") from error
         own = self.workload.parts
         if len(kept.parts) != (0 if kept.why or kept.kernels else len(own)):
-            raise CodesignError("the database holds an outcome of other kernels", hint="name another --database")
+            raise WrongRow("an outcome of other kernels")
         parts = [
             Priced(
                 name=whose.name,
                 seconds=np.inf if part.seconds is None else part.seconds,
                 joules=np.nan if part.joules is None else part.joules,
-                schedule=whose.schedule if part.schedule is None else Schedule.from_json(part.schedule),
+                schedule=whose.schedule if part.schedule is None else _schedule(part.schedule),
                 bound=part.bound,
             )
             for part, whose in zip(kept.parts, own, strict=False)
@@ -149,7 +150,10 @@ class Recorded(Workload):
             database.extend(self.study.name, rows, runs)
             self.hands.work(tick)
             known = database.results(keys)
-        return [self.study.doer.outcome(known[key]) for key in keys]
+        try:
+            return [self.study.doer.outcome(known[key]) for key in keys]
+        except WrongRow as error:
+            raise database.wrong(str(error)) from error
 
     def _described(self, ask: Ask) -> dict[str, Any]:
         """A variant as the database has problems: each figure a knob of one value."""
@@ -168,16 +172,27 @@ def _how(ask: Ask) -> str:
 
 
 def ask_of(run: Run) -> Ask:
-    """What a run is to answer."""
+    """What a run is to answer; WrongRow where it is none that answers anything."""
     assert run.description is not None
-    knobs = {str(name): values[0] for name, values in run.description["knobs"]}
-    before = {
-        name.removeprefix(BEFORE): Schedule.from_json(json.loads(value))
-        for name, value in knobs.items()
-        if name.startswith(BEFORE)
-    }
-    figures = {name: float(value) for name, value in knobs.items() if not name.startswith(BEFORE)}
+    knobs = {str(name): values for name, values in run.description["knobs"]}
+    figures, before = dict[str, float](), dict[str, Schedule]()
+    for name, values in knobs.items():
+        if len(values) != 1 or isinstance(values[0], str) is not name.startswith(BEFORE):
+            raise WrongRow(f"problems: {name[:80]!r} must be one value of a variant")
+        if name.startswith(BEFORE):
+            before[name.removeprefix(BEFORE)] = _schedule(read_json(values[0]))
+        else:
+            figures[name] = float(values[0])
+    if run.policy not in (HELD, CHOSEN, FUSED):
+        raise WrongRow(f"runs: {run.policy[:40]!r} answers nothing of a variant")
     return Ask(figures, run.policy == CHOSEN, run.policy == FUSED, before)
+
+
+def _schedule(data: Any) -> Schedule:
+    try:
+        return Schedule.from_json(data)
+    except ScheduleError as error:
+        raise WrongRow(f"a schedule: {error.message}") from error
 
 
 @contextmanager

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import os
+import re
 import sqlite3
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 pytest.importorskip("sqlalchemy")
 from codesign.ir.errors import CodesignError
 from codesign.lab.contest import open_study
 from codesign.lab.database import GLANCE, PAGE_BYTES, Stretch
 from codesign.lab.export import rows
+from codesign.lab.face import application as studies
 from codesign.lab.laboratory import Database, make_plan, read_plan, run_study
 from codesign.lab.measured import cache_text
 from codesign.lab.prices import COLUMNS, Prices, price_all
@@ -223,7 +228,6 @@ def test_a_database_of_a_stranger_executes_nothing(tmp_path: Path) -> None:
     (tmp_path / "space.json").write_text(cache_text(measured()))
     plan = plan_file(tmp_path, ["space.json"], policies=["random"], seeds=1)
     run_study(read_plan(plan), tmp_path / "s.db").close()
-    import io
     import pickle
 
     class Bomb:
@@ -250,29 +254,169 @@ def test_a_database_of_a_stranger_executes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "boom").exists()
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "UPDATE problems SET description = '{}'",
-        "UPDATE problems SET description = '[1'",
-        'UPDATE runs SET result = \'{"best": "soon"}\'',
-        "UPDATE batches SET marks = '3'",
-        "UPDATE batches SET seconds = x'00'",
-        "UPDATE batches SET start = 7",
-        "UPDATE runs SET seed = 'abc'",
-    ],
-)
-def test_rows_that_are_not_as_they_must_be_are_refused(change: str, tmp_path: Path) -> None:
-    from codesign.lab.laboratory import Scores
-
-    plan = make_plan({"policies": ["random"], "kernels": ["add.8x8"], "seeds": 1, "budget": 20})
-    database = Database(tmp_path / "s.db")
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of a study of two policies, with the prices of the space."""
+    path = tmp_path_factory.mktemp("sound") / "s.db"
+    plan = make_plan({"policies": ["random", "beam"], "kernels": ["add.8x8"], "seeds": 2, "budget": 20})
+    database = Database(path)
     open_study(plan, database, made=[bowl()]).work()
     database.close()
+    return path
+
+
+WRONG_ROWS = {
+    "UPDATE problems SET description = '{}'": "description: name: missing",
+    "UPDATE problems SET description = '[1'": "a row holds no JSON",
+    f"UPDATE problems SET description = '{'[' * 100_000}'": "a row holds no JSON",
+    """UPDATE problems SET description = json_set(description, '$.knobs[0]', json('["a", [1]]'))""": "no schedule of the space",
+    """UPDATE problems SET description = json_set(description, '$.knobs[0][1]', json('[]'))""": "no schedule of the space",
+    "UPDATE problems SET key = 'other'": "runs.problem: there is no '[0-9a-f]{32}' in problems.key",
+    "UPDATE problems SET key = x'ff'": "problems.key must be text, and one is blob",
+    "UPDATE problems SET prices = 1000000000000": "problems.prices must be blob or null, and one is integer",
+    "DELETE FROM problems": "runs.problem: there is no",
+    "DELETE FROM runs WHERE seed = 1": "(members|batches).run: there is no",
+    "UPDATE runs SET problem = 'gone' WHERE seed = 1": "runs.problem: there is no 'gone' in problems.key",
+    "UPDATE members SET study = 'gone'": "members.study: there is no 'gone' in studies.name",
+    "UPDATE batches SET run = 'gone' WHERE run = (SELECT max(run) FROM batches)": "batches.run: there is no 'gone' in runs.key",
+    """UPDATE runs SET result = '{"best": "soon"}'""": "result: .*missing",
+    "UPDATE runs SET result = NULL": "a run that is done has none",
+    f"UPDATE runs SET result = json_set(result, '$.allowed', {10**18}0)": "result: allowed: ",
+    "UPDATE runs SET result = json_set(result, '$.allowed', json('9e999'))": "result: allowed: must be",
+    "UPDATE runs SET budget = 'soon', result = json_set(result, '$.allowed', null)": "a budget of seconds is called 'soon'",
+    "UPDATE runs SET seed = 'abc'": "runs.seed must be integer, and one is text",
+    "UPDATE runs SET seed = 9e999": "runs.seed must be integer, and one is real",
+    "UPDATE runs SET state = 'asleep'": "runs.state must be waiting, running, done, and one is 'asleep'",
+    "UPDATE runs SET policy = CAST(x'ff' AS TEXT)": "decode",
+    "UPDATE batches SET marks = '3'": "batches.marks must be text, and one is integer",
+    """UPDATE batches SET marks = '{"a": 3}'""": "marks: ",
+    "UPDATE batches SET marks = '[[9e999, 1]]'": "marks: ",
+    "UPDATE batches SET marks = '[[1]]'": "marks: ",
+    "UPDATE batches SET start = 7": "not one after the other",
+    "UPDATE batches SET start = 9e999": "batches.start must be integer, and one is real",
+    "UPDATE batches SET seconds = x'00'": "cut off",
+    "UPDATE batches SET seconds = 'ab'": "batches.seconds must be blob, and one is text",
+    "UPDATE batches SET numbers = x'00'": "cut off",
+    "UPDATE batches SET numbers = zeroblob(8)": "other schedules than seconds",
+    "UPDATE batches SET numbers = zeroblob(4), seconds = x'000000000000f8ff'": "seconds that are no time",
+    "UPDATE studies SET plan = '[1]'": "plan: ",
+    "UPDATE studies SET plan = 3": "studies.plan must be text, and one is integer",
+}
+
+
+def _changed(sound: Path, folder: Path, *changes: tuple[str, tuple[object, ...]]) -> Path:
+    """A copy of a database in which tables are as another program may have made them: without keys that must be there."""
+    path = folder / "s.db"
+    path.write_bytes(sound.read_bytes())
+    with sqlite3.connect(path) as base:
+        for change, values in changes:
+            assert base.execute(change, values).rowcount > 0
+    return path
+
+
+@pytest.mark.parametrize("change", WRONG_ROWS)
+def test_rows_that_are_not_as_they_must_be_are_refused_by_every_command(
+    change: str, sound: Path, tmp_path: Path
+) -> None:
+    path = _changed(sound, tmp_path, (change, ()))
+    faults = _faults(path, tmp_path)
+    assert faults
+    for fault in faults:
+        assert re.match(rf"{re.escape(str(path))}: (not a database of studies of this version|database): ", fault)
+        assert re.search(WRONG_ROWS[change], fault)
+
+
+def _faults(path: Path, folder: Path) -> list[str]:
+    """What commands that read a database complain of; anything but a line for the user is raised."""
+    found = []
+    for command in (
+        ["show", str(path)],
+        ["compare", str(path), "random", "beam"],
+        *(["export", str(path), "--format", form, "-o", str(folder / "out")] for form in ("csv", "cache", "t4")),
+    ):
+        result = CliRunner().invoke(studies, command)
+        if isinstance(result.exception, CodesignError):
+            found.append(result.exception.one_line())
+        elif result.exception is not None:
+            raise result.exception
+    return found
+
+
+def test_an_untouched_database_has_no_fault(sound: Path, tmp_path: Path) -> None:
+    assert not _faults(sound, tmp_path)
+
+
+def _archive(**changed: Any) -> bytes:
+    """The prices of the space with some arrays in place of their own."""
+    with np.load(io.BytesIO(price_all(bowl()).encoded())) as own:
+        arrays = {name: own[name] for name in own.files} | changed
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: array for name, array in arrays.items() if array is not None})
+    return buffer.getvalue()
+
+
+def test_damaged_prices_are_refused_whichever_byte_is_wrong(sound: Path, tmp_path: Path) -> None:
+    """A byte flipped at a time all over the archive: prices as they were (in what nobody reads), or one line that names the file."""
+    whole = price_all(bowl()).encoded()
+    Prices.decoded(whole, "s.db")
+    refused: list[str] = []
+    for at in range(0, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[at] ^= 0x55
+        try:
+            Prices.decoded(bytes(damaged), "s.db")
+        except CodesignError as error:
+            refused.append(error.one_line())
+    assert len(refused) > len(whole) / 7 / 2
+    assert all(re.match(r"s\.db: database: prices of a space can't be read: .*--database", said) for said in refused)
+    middle = bytearray(whole)
+    middle[len(whole) // 3 : len(whole) // 3 + 64] = b"\xff" * 64
+    path = _changed(sound, tmp_path, ("UPDATE problems SET prices = ?", (bytes(middle),)))
+    faults = _faults(path, tmp_path)
+    assert len(faults) == 4  # all but rows as a table, which need no prices
+    assert all(fault.startswith(f"{path}: database: prices of a space can't be read: ") for fault in faults)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"seconds": None}, "no 'seconds"),
+        ({"seconds": np.array("soon")}, "seconds of another kind"),
+        ({"seconds": np.array(1.0)}, "seconds of another kind"),
+        ({"seconds": np.ones(3)}, "different lengths"),
+        ({"numbers": np.array([["a"]])}, "numbers of another kind"),
+        ({"terms": np.ones(425)}, "terms of another kind"),
+        ({"term_names": np.array(["a", "b"])}, "other terms than names"),
+        ({"reasons": np.array(["a"])[:0]}, "a reason that is not there"),
+    ],
+)
+def test_prices_of_another_form_are_refused(changed: dict[str, Any], said: str) -> None:
+    Prices.decoded(_archive())
+    with pytest.raises(CodesignError, match=rf"s\.db: database: prices of a space can't be read: .*{said}"):
+        Prices.decoded(_archive(**changed), "s.db")
+
+
+def test_a_run_is_done_as_its_own_plan_calls_it(tmp_path: Path) -> None:
+    """One that another study entered and left, where the policy had another name."""
+    database = Database(tmp_path / "s.db")
+    for name in ("first", "second"):
+        policies = [{"policy": "random", "name": name}]
+        plan = make_plan({"policies": policies, "kernels": ["add.8x8"], "seeds": 1, "budget": 20})
+        study = open_study(plan, database, made=[bowl()])
+    study.work()
+    assert database.progress("study") == (1, 1)
+
+
+@pytest.mark.parametrize("change", ["UPDATE runs SET seed = 5", "UPDATE runs SET key = 'mine'"])
+def test_a_run_that_is_not_what_its_key_says_is_not_done(change: str, tmp_path: Path) -> None:
+    plan = make_plan({"policies": ["random"], "kernels": ["add.8x8"], "seeds": 1, "budget": 20})
+    database = Database(tmp_path / "s.db")
+    study = open_study(plan, database, made=[bowl()])
     with sqlite3.connect(tmp_path / "s.db") as base:
         base.execute(change)
-    with pytest.raises(CodesignError):
-        Scores(Database(tmp_path / "s.db", read_only=True), "study")
+        base.execute("UPDATE members SET run = (SELECT key FROM runs)")
+    with pytest.raises(CodesignError, match=r"s\.db: not a database of studies of this version: runs: "):
+        study.work()
 
 
 def test_a_budget_of_the_policys_own_seconds_ends_and_is_scored(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,11 @@ from codesign.passes.schedule.found import search
 from codesign.passes.schedule.policy import Descent
 
 H100 = load_machine("h100_sxm")
+
+VALUE_OF_A_VARIANT = (
+    "UPDATE problems SET description = json_set(description, '$.knobs[0][1]', json('{}'));"
+    "UPDATE runs SET result = NULL, state = 'waiting'"
+)
 
 
 def kernel(name: str, summary: object, sizes: dict[str, int]) -> Part:
@@ -295,6 +302,35 @@ def test_a_variant_that_is_none_is_said_and_kept(streaming: Workload, tmp_path: 
         assert found.why == streaming.outcome(wrong).why != ""
         with pytest.raises(CodesignError):
             found.known()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("UPDATE runs SET result = json_remove(result, '$.outcome')", "no outcome of a variant"),
+        ("UPDATE runs SET result = json_set(result, '$.outcome.parts', json('[]'))", "an outcome of other kernels"),
+        ("UPDATE runs SET result = json_set(result, '$.outcome.parts[0].schedule', json('{\"pipeline\": 9e999}'))", "a schedule: pipeline"),
+        ("UPDATE runs SET result = NULL, state = 'waiting', policy = 'anything'", "'anything' answers nothing"),
+        ("UPDATE runs SET result = NULL, state = 'asleep'", "runs.state must be"),
+        ("UPDATE runs SET result = NULL, problem = 'gone'", "there is no 'gone'"),
+        (VALUE_OF_A_VARIANT.format("[]"), "must be one value"),
+        (VALUE_OF_A_VARIANT.format('[\"soon\"]'), "must be one value"),
+        (VALUE_OF_A_VARIANT.format(f"[1{'0' * 400}]"), "knobs"),
+    ],
+)  # fmt: skip
+def test_answers_that_are_none_are_refused(change: str, said: str, streaming: Workload, tmp_path: Path) -> None:
+    pytest.importorskip("sqlalchemy")
+    from codesign.lab.machines.recorded import recorded
+
+    ask, path = Ask({"levels.dram.bandwidth": 3e12}), tmp_path / "w.db"
+    with recorded(streaming, path, "") as workload:
+        workload.outcomes([ask])
+    with sqlite3.connect(path) as base:
+        for statement in change.split(";"):
+            assert base.execute(statement).rowcount == 1
+    wrong = rf"{re.escape(str(path))}: not a database of studies of this version: .*{said}"
+    with pytest.raises(CodesignError, match=wrong), recorded(streaming, path, "") as workload:
+        workload.outcomes([ask])
 
 
 FUSED_BELOW = 3e-6
