@@ -11,7 +11,7 @@ from pathlib import Path
 
 from codesign.backends.triton.carried import assignable, seeds
 from codesign.backends.triton.descriptors import block_of
-from codesign.backends.triton.expressions import Expressions, Term
+from codesign.backends.triton.expressions import LARGEST, Expressions, Term
 from codesign.backends.triton.functions import PRECEDENCE
 from codesign.backends.triton.launch import Launch, extent_text, header_of, launcher_of, write_grid
 from codesign.backends.triton.names import Namer, pointer_type, triton_type
@@ -28,9 +28,6 @@ from codesign.ir.scalar import Literal
 from codesign.ir.tile import Axis, Band, Dot, For, Guard, Kernel, Load, Map, Reduce, Store, When
 from codesign.ir.types import BufferType
 from codesign.passes.knobs import launch_options
-
-LARGEST = 2**31 - 1
-"""Offsets up to this are computed in 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +59,15 @@ def emission(kernel: Kernel, bounds: Bounds | None = None, sources: Path | None 
 
     `sources`: the folder of the user's model; lines of files below it, and of no others, are shown in the header.
     """
-    return _Emitter(kernel, bounds or Bounds(), sources).run()
+    emitter = _Emitter(kernel, bounds or Bounds(), sources)
+    emitted = emitter.run()
+    if emitter.terms.far and not emitted.wide:
+        return _Emitter(kernel, bounds or Bounds(), sources, wide=True).run()
+    return emitted
 
 
 class _Emitter:
-    def __init__(self, kernel: Kernel, bounds: Bounds, sources: Path | None) -> None:
+    def __init__(self, kernel: Kernel, bounds: Bounds, sources: Path | None, *, wide: bool = False) -> None:
         self.kernel = kernel
         self.sources = sources
         self.namer = Namer()
@@ -74,7 +75,7 @@ class _Emitter:
         self.symbols = {name: self.namer.fresh(name) for name in kernel.symbols}
         ranges = {name: bounds.symbols.get(name, (1, None)) for name in kernel.symbols}
         self.bounds = Bounds({dim.name: dim.extent for dim in kernel.grid}, ranges)
-        self.wide = any(not _fits(value, self.bounds) for value in kernel.params)
+        self.wide = wide or any(not _fits(value, self.bounds) for value in kernel.params)
         self.pointers = {value: self.namer.fresh(f"{value.name}_ptr") for value in kernel.params}
         self.persistent = kernel.schedule.extra("persistent", 0) > 0
         self.tma = kernel.schedule.extra("tma", 0) > 0

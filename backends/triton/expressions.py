@@ -22,16 +22,19 @@ from codesign.backends.triton.functions import (
 from codesign.backends.triton.names import triton_type
 from codesign.backends.triton.paired import halved
 from codesign.backends.triton.writer import Writer
+from codesign.ir.atoms import inside
 from codesign.ir.core import Value
 from codesign.ir.dtypes import BOOL, F32, I32, I64, U8, DType
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.functions import FUNCTIONS
-from codesign.ir.index import Atom, Bounds, Datum, Extremum, FloorDiv, Index, Mod, Var
+from codesign.ir.index import Atom, Bounds, Datum, Extremum, FloorDiv, Index, Mod, Var, index
 from codesign.ir.numerics import round_to
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar
 from codesign.ir.tile import Axis
 
 ATOM = PRECEDENCE["atom"]
+LARGEST = 2**31 - 1
+"""Offsets and indices up to this are computed in 32 bits."""
 LONGEST = 88
 """Expressions whose text grows past this get a name."""
 
@@ -66,8 +69,8 @@ _ORDER: dict[str, Callable[[Index, Index], tuple[Index | None, Index | None]]] =
 class Expressions:
     """Renders expressions of one kernel; names the pieces that are shared or that a loop does not change.
 
-    `wide`: index arithmetic in 64 bits, because a buffer has 2^31 elements or more. `stepped`: ids of nodes whose quotients are rounded once
-    (`before_steps`). `even`: variables of loops that are even.
+    `wide`: index arithmetic in 64 bits, because a buffer has 2^31 elements or more, or an index is beyond that. `far`: whether an index was met
+    that 32 bits do not hold. `stepped`: ids of nodes whose quotients are rounded once (`before_steps`). `even`: variables of loops that are even.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Expressions:
         self.values = values
         self.bounds = bounds
         self.wide = wide
+        self.far = False
 
     # -- alignment --------------------------------------------------------------------------------------------------
     @staticmethod
@@ -103,6 +107,8 @@ class Expressions:
     def index(self, value: Index, order: Sequence[Axis]) -> Term:
         """An index expression over a tile's axes; each part along one axis gets a name in the outermost scope possible."""
         names = [axis.name for axis in order]
+        if not self.wide and not self.far:
+            self.far = _is_far(value, self.bounds.with_extents({axis.name: index(axis.size) for axis in order}))
         groups: dict[tuple[str, ...], Index] = {}
         for monomial, c in value.terms:
             part = Index(((monomial, c),))
@@ -434,6 +440,12 @@ class Expressions:
             else:
                 found.append(Term(text, names, COMPARISON, BOOL))
         return found
+
+
+def _is_far(value: Index, bounds: Bounds) -> bool:
+    """Whether an index, or what a quotient, remainder or extremum in it is of, is beyond 32 bits; what wraps within a sum comes back."""
+    parts = [value, *(part for atom in value.atoms() for part in inside(atom))]
+    return any(limit is not None and abs(limit) > LARGEST for part in parts for limit in part.limits(bounds))
 
 
 def _without_below(body: Scalar, ends: Container[int]) -> Iterator[Scalar]:
