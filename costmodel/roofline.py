@@ -86,7 +86,18 @@ def product_rate(machine: Machine, contraction: Contraction) -> float | None:
 def roofline_bounds(
     kernel: KernelSummary, machine: Machine, sizes: Mapping[str, float]
 ) -> tuple[float, float, float, float]:
-    """Least seconds on the tensor, vector and special units and at the outermost memory."""
+    """Least seconds on the tensor, vector and special units and at the outermost memory, as the group is written or as its folds do it: of each
+    the lesser, as schedules do either."""
+    written = _bounds_of(kernel, machine, sizes)
+    if kernel.folded is None:
+        return written
+    tensor, vector, special, dram = map(min, written, _bounds_of(kernel.folded, machine, sizes))
+    return tensor, vector, special, dram
+
+
+def _bounds_of(
+    kernel: KernelSummary, machine: Machine, sizes: Mapping[str, float]
+) -> tuple[float, float, float, float]:
     tensor = vector = special = 0.0
     adding, beside = machine.doing("fma").name, machine.doing("special").name
     vector_rate = machine.rate(adding, "f32") or 0.0

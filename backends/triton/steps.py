@@ -29,14 +29,15 @@ def before_steps(kernel: Kernel) -> Set[int]:
             if whole and isinstance(op, Map) and scalar is op.body:
                 found.add(id(scalar))
             for node in reversed(list(scalar.walk())):  # users before what they use
-                if id(node) in found or _steps(node):
+                if id(node) in found or is_step(node):
                     found.update(id(child) for child in node.children())
                 if id(node) in found and isinstance(node, Read):
                     decided.add(node.source)
     return found
 
 
-def _steps(node: Scalar) -> bool:
+def is_step(node: Scalar) -> bool:
+    """Whether a node's value jumps where an operand passes some number."""
     if not isinstance(node, Apply) or not node.args[0].dtype.is_float:
         return False
     if node.function in ORDERS:  # the sign of a quotient and whether it is finite are right in any case

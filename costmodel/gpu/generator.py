@@ -15,6 +15,7 @@ from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.program import Program
 from codesign.costmodel.gpu.tiles import Tiles
 from codesign.costmodel.machine import Machine
+from codesign.ir.tensor import Fusion
 
 
 class Held(NamedTuple):
@@ -65,6 +66,10 @@ class CodeGenerator(Protocol):
 
     def code(self, tiles: Tiles, machine: Machine, knobs: Mapping[str, Array]) -> Code:
         """The code of the schedules whose columns are `knobs`, and whose tiles are `tiles`."""
+
+    def spares(self, group: Fusion) -> bool:
+        """Whether the code of some schedule of a group issues fewer slots for floating-point functions than the text says: `further` may be
+        negative for another lane than the integers'."""
 
 
 def code_generator(machine: Machine) -> CodeGenerator:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from codesign.costmodel.gpu.chip import cache_bytes, memory_bandwidth
+from codesign.costmodel.gpu.generator import code_generator
 from codesign.costmodel.gpu.overlap import INNER, overlap
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.timing import ABSORBED
@@ -22,14 +23,15 @@ def first_data_seconds(machine: Machine, p: Parameters) -> float:
 def least_seconds(kernel: KernelSummary, machine: Machine, sizes: Mapping[str, int], p: Parameters) -> float:
     """Seconds besides the launch: a block's first data, and the work of whichever of the chip's units has most at the rate that it reaches.
 
-    A kernel without products waits for its data once more, however few these are: no more is under way than what is loaded (`_moving`), or
-    its loops wait for what comes (`trip_seconds`).
+    Lanes on which a code generator issues less than the text says are left out. A kernel without products waits for its data once more, however
+    few these are: no more is under way than what is loaded (`_moving`), or its loops wait for what comes (`trip_seconds`).
     """
-    first, bounds = first_data_seconds(machine, p), roofline_bounds(kernel, machine, sizes)
+    first, (tensor, vector, special, dram) = first_data_seconds(machine, p), roofline_bounds(kernel, machine, sizes)
+    if kernel.group is not None and code_generator(machine).spares(kernel.group):
+        vector = special = 0.0
     if kernel.strands:
         alone = (least_seconds(strand, machine, sizes, p) for strand in kernel.strands)
-        return max(*bounds, *alone)
-    tensor, vector, special, _ = bounds
+        return max(tensor, vector, special, dram, *alone)
     read, written = _moved_bytes(kernel, machine, sizes)
     bandwidth = memory_bandwidth(machine) * p.dram_efficiency
     reading = float(overlap((read / bandwidth, _latency(machine) if _waits(kernel) else 0.0), INNER))

@@ -18,6 +18,7 @@ from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostBatch
 from codesign.ir.errors import CodesignError
 from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.ir.tensor import Fusion
 
 H100 = load_machine("h100_sxm")
 
@@ -32,6 +33,9 @@ class Toy:
 
     def code(self, tiles: Tiles, machine: Machine, knobs: Mapping[str, Any]) -> Toy:
         return self
+
+    def spares(self, group: Fusion) -> bool:
+        return False
 
     def issued(self, program: Program) -> Issued:
         return Issued(self.requests, 0.0)

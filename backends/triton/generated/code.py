@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from codesign.backends.triton.generated.expanded import spares
 from codesign.backends.triton.generated.granted import freedom, granted
 from codesign.backends.triton.generated.issue import issued
 from codesign.backends.triton.generated.layout import Layout, direct_of, products_of
@@ -21,6 +22,7 @@ from codesign.costmodel.gpu.phases import phases_of
 from codesign.costmodel.gpu.program import Program
 from codesign.costmodel.gpu.tiles import Tiles
 from codesign.costmodel.machine import Machine
+from codesign.ir.tensor import Fusion
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,9 @@ class TritonGenerator:
 
     def code(self, tiles: Tiles, machine: Machine, knobs: Mapping[str, Array]) -> TritonCode:
         return TritonCode(Layout.of(tiles, machine, knobs), machine)
+
+    def spares(self, group: Fusion) -> bool:
+        return spares(group)
 
 
 TRITON: CodeGenerator = TritonGenerator()

@@ -15,7 +15,7 @@ import numpy as np
 from codesign.backends.triton.functions import compute_dtype
 from codesign.backends.triton.generated.layout import Layout
 from codesign.backends.triton.paired import is_dear, over_pairs
-from codesign.backends.triton.steps import before_steps
+from codesign.backends.triton.steps import before_steps, is_step
 from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.program import Dims, Program
 from codesign.costmodel.gpu.slots import slots_of
@@ -23,6 +23,7 @@ from codesign.costmodel.structures import Text
 from codesign.ir.analysis import dependence, slot_of
 from codesign.ir.core import Op
 from codesign.ir.scalar import Apply, Literal
+from codesign.ir.tensor import Fusion
 from codesign.ir.tile import For, Kernel, Map, Reduce
 
 Slots = Mapping[str, float]
@@ -113,6 +114,18 @@ def _of_node(node: Apply, names: list[str], stepped: bool, even: set[str]) -> It
             if axis in node.variables() and over_pairs(node, axis, even) is not None:
                 yield {name: -cost}, axis
                 return
+
+
+def spares(group: Fusion) -> bool:
+    """Whether the code of some schedule of a group takes fewer slots for floating-point functions of it than the text says."""
+    nodes = [(node, compute) for compute in group.computes for node in compute.body.walk() if isinstance(node, Apply)]
+    stepped = any(is_step(node) for node, _ in nodes)
+    return any(
+        slots < 0.0 and name != "integer"
+        for node, compute in nodes
+        for found, _ in _of_node(node, [dim.name for dim in compute.domain], stepped, set())
+        for name, slots in found.items()
+    )
 
 
 _KNOWN: WeakKeyDictionary[Text, dict[Op, tuple[Further, ...]]] = WeakKeyDictionary()

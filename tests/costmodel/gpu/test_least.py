@@ -11,10 +11,27 @@ from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.summary import KernelSummary, summarize
 from codesign.ir.dtypes import BF16, F32
 from codesign.ir.tensor import Fusion
+from codesign.ir.text import parse
 from codesign.passes.knobs import predict
 from codesign.passes.normalize import normalize
 from codesign.passes.schedule.build import space
 from tests.passes.tiling import groups
+
+
+def repeated(function: str, times: int = 8) -> Fusion:
+    """A function of a function of an element, and so on: its own work is what takes the time."""
+    body = "%x[i, j]"
+    for _ in range(times):
+        body = function.format(body)
+    module = parse(f"""func @main(%x: f32[2048, 4096], %z: f32[2048, 4096]) {{
+        %f = fusion {{
+            %y = compute f32[i: 2048, j: 4096] {{ {body} }}
+            yield %y
+        }}
+        return %f }}""")
+    (fusion,) = (op for op in module.main.body.ops if isinstance(op, Fusion))
+    return fusion
+
 
 GROUPS = {
     "element-wise": groups.element_wise(4096, 4096),
@@ -26,6 +43,12 @@ GROUPS = {
     "small product": groups.gemm(16, 16, 32, BF16),
     "product in f32": groups.gemm(256, 256, 512, F32),
     "attention": groups.attention(4, 256, 256, 64),
+    "masked attention": groups.attention(8, 2048, 2048, 64, groups.below()),
+    "exact quotients": repeated("truncdiv({}, 0.3)"),
+    "exact quotients by data": repeated("truncdiv({}, %z[i, j])"),
+    "steps of quotients": repeated("floor({} / %z[i, j])"),
+    "quotients of float64": repeated("f32(f64({}) / f64(%z[i, j]))"),
+    "attention of narrow heads": groups.attention(64, 1024, 1024, 16),
 }
 
 
