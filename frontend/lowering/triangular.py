@@ -1,12 +1,16 @@
 """Solutions of triangular systems, block by block: a block of rows is solved by the inverse of its triangle, what it brings into the rows
 below is taken from their right sides.
 
-    X_k = T_kk^-1 R_k,    R = R - T[below, k] X_k
+    X_k = D_k^-1 (M_k R_k),    R = R - T[below, k] X_k    where T_kk^-1 = D_k^-1 M_k, and D_k is the diagonal of T_kk
 
-Blocks on the diagonal are inverted at once, each size from the one before:
+The matrices M of all blocks on the diagonal are made at once, each size from the one before:
 
-    [A 0]^-1   [    A^-1        0  ]
-    [C B]    = [-B^-1 C A^-1  B^-1 ]
+      [A 0]   [        M_A          0  ]
+    M [C B] = [-M_B C D_A^-1 M_A   M_B ]
+
+A solution's row is divided by its element of the diagonal last, as substitution does: up to the first zero there, and in its row (infinity, or
+NaN for 0 / 0), solutions are those of substitution. Rows after it are infinite or NaN in both; where substitution has an infinity there, this
+may have NaN, as what it adds up are infinities of both signs.
 
 The blocks are small, as the error of a product with an inverse grows with the condition of what is inverted; between blocks it is that of
 substitution (N. J. Higham, "Accuracy and Stability of Numerical Algorithms" (2002), chapter 8 and section 14.2).
@@ -59,11 +63,9 @@ class _Triangle:
         zero = literal(0, tensor_type(self.matrix).dtype)
         return cast(read(self.matrix, (*batch, *(point[::-1] if self.transposed else point)), zero), self.dtype)
 
-    def inverse_of_diagonal(self, batch: Sequence[Index], row: Index) -> Scalar:
-        one = literal(1, self.dtype)
-        if self.unit:
-            return one
-        return apply("div", one, where(_below(row, self.rows), self.at(batch, row, row), one))
+    def diagonal(self, batch: Sequence[Index], row: Index) -> Scalar:
+        """An element of the diagonal; one where the rows that fill up to a power of two are."""
+        return where(_below(row, self.rows), self.at(batch, row, row), literal(1, self.dtype))
 
 
 @lower("aten.linalg_solve_triangular.default")
@@ -89,10 +91,10 @@ class _System:
 
     def solution(self, right: Value) -> Value:
         rows, solved = self.triangle.rows, list[Value]()
-        rest, inverse = self._given(right), _inverse(self.b, self.triangle)
+        rest, numerators = self._given(right), _numerators(self.b, self.triangle)
         for first in range(0, rows, BLOCK):
             count = min(BLOCK, rows - first)
-            solved.append(self._block(inverse, rest, first, count))
+            solved.append(self._block(numerators, rest, first, count))
             if first + count < rows:
                 rest = self._below(rest, solved[-1], first, count)
         zero = literal(0, self.triangle.dtype)
@@ -121,17 +123,25 @@ class _System:
 
         return self.b.compute(self._shape(self.triangle.rows), element, name=f"{self.b.name}_right")
 
-    def _block(self, inverse: Value, rest: Value, first: int, count: int) -> Value:
+    def _block(self, numerators: Value, rest: Value, first: int, count: int) -> Value:
         """The solution's rows of a block, where `rest` begins with it. What lies above the diagonal counts not, not even times infinity."""
 
         def term(i: Point, r: Point) -> Scalar:
             batch = broadcast(self.triangle.batch, i[:-2])
-            weight = read(inverse, (*batch, first // BLOCK, i[-2], r[0]))
+            weight = read(numerators, (*batch, first // BLOCK, i[-2], r[0]))
             product = apply("mul", weight, read(rest, (*i[:-2], r[0], i[-1])))
             return where(apply("le", IndexValue(r[0]), IndexValue(i[-2])), product, literal(0, self.triangle.dtype))
 
-        name = f"{self.b.name}_rows_{first}"
-        return self.b.reduce("sum", self._shape(count), (count,), term, accumulate=self.triangle.dtype, name=name)
+        name, shape, triangle = f"{self.b.name}_rows_{first}", self._shape(count), self.triangle
+        if triangle.unit:
+            return self.b.reduce("sum", shape, (count,), term, accumulate=triangle.dtype, name=name)
+        undivided = self.b.reduce("sum", shape, (count,), term, accumulate=triangle.dtype, name=f"{name}_undivided")
+
+        def element(i: Point) -> Scalar:
+            below = triangle.diagonal(broadcast(triangle.batch, i[:-2]), i[-2] + first)
+            return apply("div", read(undivided, i), below)
+
+        return self.b.compute(shape, element, name=name)
 
     def _below(self, rest: Value, block: Value, first: int, count: int) -> Value:
         """The right sides of the rows after a block without what its solution brings there."""
@@ -150,24 +160,29 @@ class _System:
         return self.b.compute(shape, element, name=f"{name}_without_{first}")
 
 
-def _inverse(b: Builder, triangle: _Triangle) -> Value:
-    """[*batch, blocks, n, n] with n a power of two up to `BLOCK`: the inverses of blocks on the diagonal, zero above theirs."""
+def _numerators(b: Builder, triangle: _Triangle) -> Value:
+    """[*batch, blocks, n, n] with n a power of two up to `BLOCK`: M of blocks on the diagonal, zero above theirs."""
     most = min(BLOCK, 1 << (triangle.rows - 1).bit_length())
-    blocks, half = -(-triangle.rows // most) * most, 1
-    found = b.compute(
-        (*triangle.batch, blocks, 1, 1),
-        lambda i: triangle.inverse_of_diagonal(i[:-3], i[-3]),
-        name=f"{b.name}_diagonal",
-    )
+    blocks, half, one = -(-triangle.rows // most) * most, 1, literal(1, triangle.dtype)
+    found = b.compute((*triangle.batch, blocks, 1, 1), lambda i: one, name=f"{b.name}_ones")
+    inverses = None
+    if not triangle.unit and most > 1:
+        inverses = b.compute(
+            (*triangle.batch, blocks),
+            lambda i: apply("div", one, triangle.diagonal(i[:-1], i[-1])),
+            name=f"{b.name}_diagonal",
+        )
     while half < most:
         blocks //= 2
-        found = _of_twice_the_size(b, triangle, found, blocks, half)
+        found = _of_twice_the_size(b, triangle, found, inverses, blocks, half)
         half *= 2
     return found
 
 
-def _of_twice_the_size(b: Builder, triangle: _Triangle, found: Value, blocks: int, half: int) -> Value:
-    """The inverses of `blocks` blocks on the diagonal from those of their halves, of `half` rows."""
+def _of_twice_the_size(
+    b: Builder, triangle: _Triangle, found: Value, inverses: Value | None, blocks: int, half: int
+) -> Value:
+    """M of `blocks` blocks on the diagonal from those of their halves, of `half` rows; `inverses`: of the diagonal, where it is not of ones."""
     kind, zero = triangle.dtype, literal(0, triangle.dtype)
     shape: tuple[IndexLike, ...] = (*triangle.batch, blocks, half, half)
 
@@ -175,7 +190,10 @@ def _of_twice_the_size(b: Builder, triangle: _Triangle, found: Value, blocks: in
         *batch, p, row, column = i
         first = p * (2 * half)
         element = triangle.at(batch, first + half + row, first + r[0])
-        return apply("mul", element, read(found, (*batch, p * 2, r[0], column)))
+        above: Scalar = read(found, (*batch, p * 2, r[0], column))
+        if inverses is not None:
+            above = apply("mul", read(inverses, (*batch, first + r[0])), above)
+        return apply("mul", element, above)
 
     right = b.reduce("sum", shape, (half,), below, accumulate=kind, name=f"{b.name}_times_{half}")
 
@@ -195,7 +213,7 @@ def _of_twice_the_size(b: Builder, triangle: _Triangle, found: Value, blocks: in
         )
         return apply("sub", diagonal, read(corners, (*batch, p, row - half, column), zero))
 
-    return b.compute((*triangle.batch, blocks, 2 * half, 2 * half), whole, name=f"{b.name}_inverse_{2 * half}")
+    return b.compute((*triangle.batch, blocks, 2 * half, 2 * half), whole, name=f"{b.name}_numerators_{2 * half}")
 
 
 def _below(k: Index, high: int) -> Scalar:

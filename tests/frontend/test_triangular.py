@@ -78,6 +78,36 @@ def test_rows_before_an_infinity_do_not_hear_of_it() -> None:
     assert not torch.from_numpy(found)[:, :, 13:].isfinite().any()
 
 
+@pytest.mark.parametrize(
+    ("rows", "singular", "upper", "left"),
+    [(6, 2, False, True), (20, 5, True, True), (40, 20, False, False), (33, 32, False, True), (20, 19, True, False)],
+)
+@pytest.mark.parametrize("element", [0.0, 1e-45])
+def test_solutions_up_to_a_row_without_a_pivot_are_those_of_substitution(
+    rows: int, singular: int, upper: bool, left: bool, element: float
+) -> None:
+    """In the row itself an infinity of the right sign, or NaN for 0 / 0; after it nothing that is finite."""
+    torch.manual_seed(rows)
+    a = torch.randn(rows, rows) / rows**0.5 + torch.eye(rows) * 2
+    place = singular if upper is not left else rows - 1 - singular  # counted in the order that rows are solved in
+    a[place, place] = element
+    x = torch.randn(rows, 8)
+    x[:, 7] = 0  # 0 / 0
+    model, given = Solve(upper, left, False), (a, x if left else x.T.contiguous())
+    captured = capture(model, given)
+    found = torch.from_numpy(evaluate(captured.module, captured.flatten_inputs(given))[0])
+    expected = model(*given)
+    if not left:
+        found, expected = found.T, expected.T
+    if upper is left:
+        found, expected = found.flip(0), expected.flip(0)
+    torch.testing.assert_close(found[: singular + 1], expected[: singular + 1], equal_nan=True)
+    if element == 0:
+        assert expected[singular].isinf().sum() == 7
+        assert expected[singular, 7].isnan()
+        assert not found[singular:].isfinite().any()
+
+
 def test_elements_that_a_triangle_does_not_have_are_not_read() -> None:
     a, x = _system(6, True)
     a = a + torch.full((6, 6), torch.nan).triu()  # on the diagonal too
