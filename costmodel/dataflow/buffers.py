@@ -28,6 +28,8 @@ class Buffer:
     """A matrix product adds to it; or reads it."""
     part: tuple[Index, Index, float] | None = None
     """Of a part of an expression, the points of all of it, those of the part, and its issue slots: it is there where that is worked out alone."""
+    through: list[tuple[Buffer, int]] = field(default_factory=list)
+    """A part that reads it, and the position of the whole expression, which reads it instead where that part is not worked out alone."""
 
     @property
     def sums(self) -> bool:
@@ -46,7 +48,13 @@ class Buffer:
 
     @property
     def life(self) -> tuple[int, int]:
-        """Its first and last access; one in a deeper loop is made at any time of that loop."""
+        """Its first and last access, where no part is worked out alone; one in a deeper loop is made at any time of that loop."""
+        first, last = self.life_beside_parts
+        return first, max([last, *(position for _, position in self.through)])
+
+    @property
+    def life_beside_parts(self) -> tuple[int, int]:
+        """The same where all are."""
         return lasting(self.first, self.last, self.paths, lambda section: section.span)
 
 

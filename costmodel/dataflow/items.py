@@ -47,23 +47,34 @@ class Multiply:
     """Of the operands, as the unit takes them."""
 
 
-@dataclass(frozen=True, eq=False)
-class Vectors:
-    """Element-wise work at `points`, or a reduction of them. `parts`: slots of expressions by the points that they depend on (the first of
-    all of them). Bytes that it reads and writes."""
+@dataclass(frozen=True)
+class Part:
+    """Of an expression, what depends on so many `points` alone. Where it is worked out alone it reads and writes so many bytes;
+    elsewhere the expression reads `inline` bytes for it that it would not read otherwise."""
 
     points: Index
-    parts: tuple[tuple[Index, Slots], ...]
+    slots: Slots
+    read: Index
+    inline: Index
+    written: Index
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """Element-wise work at `points`, or a reduction of them: issue slots, and bytes that it reads and writes, besides its `parts`."""
+
+    points: Index
+    slots: Slots
+    parts: tuple[Part, ...]
     read: Index
     written: Index
-    width: int
     reduces: bool
 
     @cached_property
     def key(self) -> Hashable:
         """Equal for equal work."""
-        parts = tuple((size, tuple(slots.items())) for size, slots in self.parts)
-        return ("vectors", self.points, parts, self.read, self.written, self.width, self.reduces)
+        parts = tuple((p.points, tuple(p.slots.items()), p.read, p.inline, p.written) for p in self.parts)
+        return ("vectors", self.points, tuple(self.slots.items()), parts, self.read, self.written, self.reduces)
 
 
 Item = Transfer | Multiply | Vectors

@@ -60,9 +60,9 @@ class Placing:
     of: Ints
     sums: Ints
     low: Ints
-    high: Ints
     begin: Ints
     end: Ints
+    high: IntsByRow
     sizes: IntsByRow
     slots: IntsByRow
     orders: IntsByRow
@@ -195,12 +195,13 @@ def kind_of(buffer: Buffer) -> int:
 @dataclass(frozen=True)
 class Life:
     """What decides of the place of a buffer besides its bytes: what it may have slots `of`, whether the array's own memory may hold it
-    (`sums`), from when to when it is in use (`low`, `high`), and how long the loop goes on whose iterations have slots (`begin`, `end`)."""
+    (`sums`), from when to when it is in use (`low`, `high`, perhaps another one in each row), and how long the loop goes on whose
+    iterations have slots (`begin`, `end`)."""
 
     of: int
     sums: bool
     low: int
-    high: int
+    high: int | Ints
     begin: int = 0
     end: int = ALWAYS
 
@@ -225,7 +226,14 @@ def placed(
     for kind, column in ((IN_LOOP, 0), (IN_PROGRAMS, 1)):
         many[:, np.array(kinds, np.int64) == kind] = different[:, column, None]
     spans = [(0, ALWAYS) if b.home is None else b.home.span for b in buffers]
-    lives = [Life(kind, b.sums, *b.life, *span) for kind, b, span in zip(kinds, buffers, spans, strict=True)]
+    bytes_ = dict(zip(map(id, buffers), different[:, 2:].T, strict=True))
+    lives: list[Life] = []
+    for kind, buffer, span in zip(kinds, buffers, spans, strict=True):
+        low, last = buffer.life_beside_parts
+        high: int | Ints = last
+        for part, position in buffer.through:
+            high = np.maximum(high, np.where(bytes_[id(part)] == 0, position, last))
+        lives.append(Life(kind, buffer.sums, low, high, *span))
     found = placed_by_life(lives, different[:, 2:], many, core, array, compiled=compiled)
     return found.of(which)
 
@@ -235,10 +243,11 @@ def placed_by_life(
 ) -> Placed:
     """Lay out what lives so long, in each row with other bytes (`sizes`, of one slot) and `slots` wanted (one for what has none)."""
     rows, count = sizes.shape
-    of, sums, low, high, begin, end = (
-        np.array([getattr(life, name) for life in lives], np.int64)
-        for name in ("of", "sums", "low", "high", "begin", "end")
+    of, sums, low, begin, end = (
+        np.array([getattr(life, name) for life in lives], np.int64) for name in ("of", "sums", "low", "begin", "end")
     )
+    highs = np.broadcast_arrays(*(np.atleast_1d(life.high) for life in lives))
+    high = np.stack(highs, axis=-1) if lives else np.zeros((1, 0))
     orders = [np.zeros((rows, 0), np.int64)]
     for choice in range(0, CHOICES, 2):
         bytes_ = sizes * np.where(np.isin(of, having_slots(choice)), slots, 1)
@@ -251,9 +260,9 @@ def placed_by_life(
         of=of,
         sums=sums,
         low=low,
-        high=high,
         begin=begin,
         end=end,
+        high=np.ascontiguousarray(high, np.int64),
         sizes=np.ascontiguousarray(sizes),
         slots=np.ascontiguousarray(slots),
         orders=np.ascontiguousarray(np.concatenate(orders, axis=1)),

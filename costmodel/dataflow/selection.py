@@ -6,13 +6,13 @@ something needs it; element-wise work that its only user does in passing; sums t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 from codesign.costmodel.accesses import access_of
 from codesign.costmodel.dataflow.buffers import Buffer
-from codesign.costmodel.dataflow.items import Item, Multiply, Slots, Touch, Transfer, Vectors
+from codesign.costmodel.dataflow.items import Item, Multiply, Part, Slots, Touch, Transfer, Vectors
 from codesign.costmodel.dataflow.lanes import COMPARISONS, by_lane, narrow, parts_of, slots_of
 from codesign.costmodel.dataflow.resting import names_of
 from codesign.costmodel.dataflow.target import Array
@@ -87,6 +87,18 @@ class _Held:
     alias: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class _Alone:
+    """A part of an expression with what it reads: so many bytes (`read`), and those that the rest does not read too (`inline`)."""
+
+    buffer: Buffer
+    points: Index
+    slots: Slots
+    reads: tuple[Read, ...]
+    read: Index
+    inline: Index
+
+
 class _Selector:
     def __init__(
         self,
@@ -140,9 +152,8 @@ class _Selector:
             elif isinstance(op, Map):
                 self._map(op)
             elif isinstance(op, Reduce):
-                buffer = self._target(op.result)
                 axes = (*op.axes, *op.reduced)
-                self._vectors(self._scalar(op.body), axes, buffer, _points(op.axes), monoid=op.monoid)
+                self._vectors(self._scalar(op.body), axes, op.result, _points(op.axes), monoid=op.monoid)
             elif isinstance(op, Dot):
                 self._dot(op)
             elif isinstance(op, For):
@@ -208,7 +219,7 @@ class _Selector:
         if self._inlinable(op):
             self.places[op.result] = _Inline(op.axes, cast(body, dtype))
             return
-        self._vectors(body, op.axes, self._target(op.result), _points(op.axes))
+        self._vectors(body, op.axes, op.result, _points(op.axes))
 
     def _inlinable(self, op: Map) -> bool:
         """Whether the only user is element-wise work on as many points, and what is read will still be there."""
@@ -222,50 +233,52 @@ class _Selector:
         return not any(isinstance(place, _Held) and place.mutable for place in places)
 
     def _vectors(
-        self, body: Scalar, axes: tuple[Axis, ...], buffer: Buffer, written: Index, *, monoid: str | None = None
+        self, body: Scalar, axes: tuple[Axis, ...], into: Buffer | Value, written: Index, *, monoid: str | None = None
     ) -> None:
+        """Element-wise work; what it makes `into` has its buffer after those of the parts."""
         names = {axis.name: axis.extent for axis in axes}
         body = by_lane(body, frozenset(names))
-        whole, alone = slots_of(body), parts_of(body, frozenset(names))
-        made: list[Buffer] = []
         points = _points(axes)
-        parts: list[tuple[Index, Slots]] = []
-        for node, used in alone:
-            lanes = product(names[name] for name in sorted(used))
-            slots = slots_of(node)
-            parts.append((lanes, slots))
-            whole = {key: left for key, cost in whole.items() if (left := cost - slots.get(key, 0.0))}
-            part = self._buffer(lanes * int(node.dtype.bytes))
-            part.part = (points, lanes, sum(slots.values()))
-            for read in node.reads():
-                self._read(read, "vector")
-            self._touch(part, "vector", writes=True)
-            self._next()
-            made.append(part)
+        alone, rest = self._alone(body, names)
+        buffer = self._target(into) if isinstance(into, Value) else into
+        whole = dict(slots_of(body))
+        for part in alone:
+            whole = {key: left for key, cost in whole.items() if (left := cost - part.slots.get(key, 0.0))}
         if monoid is not None:
             key = ("fma" if monoid in ("sum", "prod") else "alu", body.dtype.name)
             whole[key] = whole.get(key, 0.0) + 1.0
-        elif not whole and not parts:
+        elif not whole and not alone:
             whole = {("alu", body.dtype.name): 1.0}  # a copy or a fill passes the pipe once
-        for part in made:
-            self._touch(part, "vector")
-        bytes_read = index(0)
+        for part in alone:
+            self._touch(part.buffer, "vector")
         for read in body.reads():
-            touched = {name for i in read.indices for name in i.variables()}
-            bytes_read = bytes_read + product(names[name] for name in names if name in touched) * int(read.dtype.bytes)
-            self._read(read, "vector")
+            through = [part.buffer for part in alone if read in part.reads] if read not in rest else []
+            self._read(read, "vector", through)
         self._touch(buffer, "vector", writes=True)
         width = int(body.dtype.bytes)
-        self._add(
-            Vectors(
-                points,
-                ((points, whole), *parts),
-                bytes_read,
-                buffer.size if monoid is None else written * width,
-                width,
-                monoid is not None,
-            )
-        )
+        made = buffer.size if monoid is None else written * width
+        parts = tuple(Part(part.points, part.slots, part.read, part.inline, part.buffer.size) for part in alone)
+        self._add(Vectors(points, whole, parts, _bytes_of(rest, names), made, monoid is not None))
+
+    def _alone(self, body: Scalar, names: Mapping[str, Index]) -> tuple[list[_Alone], tuple[Read, ...]]:
+        """Instructions of the parts of an expression that may be worked out alone, and what the others read."""
+        found: list[_Alone] = []
+        nodes = dict(parts_of(body, frozenset(names)))
+        rest = body.rewrite(lambda node: Literal(0.0, node.dtype) if node in nodes else None).reads()
+        seen = set(rest)
+        points = product(names.values())
+        for node, used in nodes.items():
+            lanes, slots, reads = product(names[name] for name in sorted(used)), slots_of(node), node.reads()
+            buffer = self._buffer(lanes * int(node.dtype.bytes))
+            buffer.part = (points, lanes, sum(slots.values()))
+            for read in reads:
+                self._read(read, "vector")
+            self._touch(buffer, "vector", writes=True)
+            self._next()
+            inline = [read for read in reads if read not in seen]
+            seen.update(inline)
+            found.append(_Alone(buffer, lanes, slots, reads, _bytes_of(reads, names), _bytes_of(inline, names)))
+        return found, rest
 
     def _copy(self, value: Value, buffer: Buffer) -> None:
         kind = value.type
@@ -276,8 +289,7 @@ class _Selector:
             self._touch(place.buffer, "vector")
             read = buffer.size
         self._touch(buffer, "vector", writes=True)
-        parts = ((points, {("alu", kind.dtype.name): 1.0}),)
-        self._add(Vectors(points, parts, read, buffer.size, int(kind.dtype.bytes), False))
+        self._add(Vectors(points, {("alu", kind.dtype.name): 1.0}, (), read, buffer.size, False))
 
     def _scalar(self, body: Scalar) -> Scalar:
         """The expression with what is constant or done in passing in place."""
@@ -335,7 +347,7 @@ class _Selector:
         axes, body = op.summand()
         start, result = self.places[op.accumulator], axes[:2]
         if isinstance(start, Literal) and start.value == 0:
-            self._vectors(self._scalar(body), axes, self._target(op.result), _points(result), monoid="sum")
+            self._vectors(self._scalar(body), axes, op.result, _points(result), monoid="sum")
             return
         part = Value(op.result.type, "part")
         self.places[part] = _Held(self._buffer(_bytes(part)))
@@ -425,10 +437,10 @@ class _Selector:
         self.buffers.append(made)
         return made
 
-    def _read(self, node: Read, engine: str) -> None:
+    def _read(self, node: Read, engine: str, through: Sequence[Buffer] = ()) -> None:
         place = self.places.get(node.source)
         if isinstance(place, _Held):
-            self._touch(place.buffer, engine)
+            self._touch(place.buffer, engine, through=through)
 
     def _add(self, item: Item) -> None:
         """The item whose instructions touch what was touched since the last one."""
@@ -443,11 +455,24 @@ class _Selector:
         self.touched.clear()
         self.position += 1
 
-    def _touch(self, buffer: Buffer, engine: str, *, writes: bool = False) -> None:
+    def _touch(self, buffer: Buffer, engine: str, *, writes: bool = False, through: Sequence[Buffer] = ()) -> None:
+        """`through`: what it is read by, if not here."""
         self.touched.append((buffer, writes))
         buffer.engines.add(engine)
         buffer.paths.append(self.path)
+        if through:
+            buffer.through += [(part, self.position) for part in through]
+            return
         buffer.first, buffer.last = min(buffer.first, self.position), max(buffer.last, self.position)
+
+
+def _bytes_of(reads: Iterable[Read], names: Mapping[str, Index]) -> Index:
+    """Bytes that reads bring out of scratchpad: each element that they reach, once. `names`: of axes."""
+    total = index(0)
+    for read in reads:
+        used = {name for i in read.indices for name in i.variables()}
+        total = total + product(names[name] for name in names if name in used) * int(read.dtype.bytes)
+    return total
 
 
 def _points(axes: Iterable[Axis]) -> Index:

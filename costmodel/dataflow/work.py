@@ -244,17 +244,17 @@ class _Composer:
         """Element-wise work; parts that need fewer points by instructions of their own, where that pays."""
         target, at = self.target, self.common.at
         points, read, written = (at(part) for part in (item.points, item.read, item.written))
-        (_, slots), *fewer = item.parts
-        operations: dict[tuple[str, str], Array] = dict(slots)
+        operations: dict[tuple[str, str], Array] = dict(item.slots)
         tasks: list[Task] = []
         joules: Array = 0.0
-        for size, extra in fewer:
-            lanes = at(size)
-            alone = apart(points, lanes, sum(extra.values()))
-            moved = 2.0 * lanes * item.width
-            tasks.append(Task("vector", np.where(alone, vector_clocks(target, lanes, extra, moved), 0.0)))
-            joules = joules + np.where(alone, self._vector_joules(lanes, extra, moved / 2, moved / 2), 0.0)
-            for key, cost in extra.items():
+        for part in item.parts:
+            lanes, reads, inline, writes = (at(each) for each in (part.points, part.read, part.inline, part.written))
+            alone = apart(points, lanes, sum(part.slots.values()))
+            clocks = vector_clocks(target, lanes, part.slots, reads + writes)
+            tasks.append(Task("vector", np.where(alone, clocks, 0.0)))
+            joules = joules + np.where(alone, self._vector_joules(lanes, part.slots, reads, writes), 0.0)
+            read = read + np.where(alone, writes, inline)
+            for key, cost in part.slots.items():
                 operations[key] = operations.get(key, 0.0) + np.where(alone, 0.0, cost)
         tasks.append(Task("vector", vector_clocks(target, points, operations, read + written, reduces=item.reduces)))
         return _Figures(tuple(tasks), joules + self._vector_joules(points, operations, read, written))
