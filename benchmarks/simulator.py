@@ -20,6 +20,7 @@ from scipy.stats import spearmanr
 
 from codesign.backends.accelerator import lower, simulate
 from codesign.costmodel.dataflow import DataflowModel
+from codesign.costmodel.dataflow.model import BAND
 from codesign.costmodel.machine import Machine, load_machine
 from codesign.costmodel.summary import summarize
 from codesign.ir.schedule import Schedule
@@ -70,6 +71,7 @@ def main() -> None:
         "instructions_per_second": _speed(machine),
         "schedules_priced_per_second": _rate(machine),
         "all": {**_errors(everything), "rank_correlation": round(float(spearmanr(predicted, simulated).statistic), 4)},
+        "interval": _interval(everything),
         "kinds": rows,
     }
     print(json.dumps(report, indent=1))
@@ -103,6 +105,14 @@ def _errors(pairs: list[tuple[float, float]]) -> dict[str, float]:
     errors = np.abs(np.array([predicted / simulated - 1.0 for predicted, simulated in pairs]))
     quantiles = {"median_error": 0.5, "p90_error": 0.9, "p95_error": 0.95, "max_error": 1.0}
     return {"schedules": len(pairs), **{name: round(float(np.quantile(errors, q)), 4) for name, q in quantiles.items()}}
+
+
+def _interval(pairs: list[tuple[float, float]]) -> dict[str, float]:
+    """What 90 % of simulated over predicted seconds lie between, and how many the model's own interval holds."""
+    ratios = np.array([simulated / predicted for predicted, simulated in pairs])
+    low, high = np.quantile(ratios, (0.05, 0.95))
+    held = np.mean((ratios > BAND[0]) & (ratios < BAND[1]))
+    return {"low": round(float(low), 4), "high": round(float(high), 4), "held_by_model": round(float(held), 3)}
 
 
 def _speed(machine: Machine) -> int:
