@@ -47,7 +47,7 @@ class Arena(Context):
     best: float = np.inf
 
     def __post_init__(self) -> None:
-        points = len(self.problem.space)
+        points = self.problem.space.points
         self._mapped = points <= MARKED_MAP
         self._known = np.zeros(points if self._mapped else 0, dtype=np.int32)
         self._seconds: dict[int, float] = {}

@@ -80,7 +80,7 @@ class Contest:
         if budget.cutoff is not None:
             if prices is None:
                 raise CodesignError(
-                    f"{problem.name} on {problem.machine}: a cutoff needs all prices, of {len(problem.space):,} schedules",
+                    f"{problem.name} on {problem.machine}: a cutoff needs all prices, of {problem.space.points:,} schedules",
                     hint="give a budget of evaluations or seconds",
                 )
             evaluations = evaluations_until(prices.seconds, budget.cutoff)

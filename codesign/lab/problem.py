@@ -51,7 +51,7 @@ class Problem:
     @property
     def tabulated(self) -> bool:
         """Whether all prices are taken once and kept."""
-        return self.fidelity < 2 and self.model is None and len(self.space) <= LARGEST_TABLE
+        return self.fidelity < 2 and self.model is None and self.space.points <= LARGEST_TABLE
 
     @cached_property
     def strides(self) -> Ints:

@@ -187,7 +187,7 @@ class Descent(Tracking):
             return None
         if not self._seen:
             codes = self._first()
-            self._partial = len(self.space) > self.whole or len(codes) > count
+            self._partial = self.space.points > self.whole or len(codes) > count
             if len(codes) > count:
                 codes = codes[np.linspace(0, len(codes) - 1, max(count // 3, 1)).astype(np.int64)]
             codes, self._later = self._parted(self._fresh(codes, count))
@@ -262,7 +262,7 @@ class Descent(Tracking):
 
     def _first(self) -> Ints:
         """Every value, every other or every third of the tile and warp knobs, as finely as `coarse` allows; plus a random handful."""
-        if len(self.space) <= self.whole:
+        if self.space.points <= self.whole:
             return self._mostly_whole(np.concatenate([*self.space.enumerate(), self.space.start()[:0]]))
         tiles = [knob for knob in self.space.knobs if knob.name.startswith("tile.") or knob.name == "warps"]
         codes = self.space.start()

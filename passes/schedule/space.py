@@ -7,7 +7,7 @@ limits allow, and what is good is the cost model's to say.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,18 +79,15 @@ class Space:
     derive: Callable[[dict[str, Ints]], dict[str, Ints]] | None = None
     common: Schedule = field(default_factory=Schedule)
 
-    def __len__(self) -> int:
-        """Points of the product of all knobs, those that break a constraint included."""
-        total = 1
-        for knob in self.knobs:
-            total *= len(knob.values)
-        return total
+    @property
+    def points(self) -> int:
+        """Points of the product of all knobs, those that break a constraint included: of many knobs more than 64 bits count."""
+        return math.prod(len(knob.values) for knob in self.knobs)
 
     def places(self) -> npt.NDArray[Any]:
         """What each knob's position counts in the number of a code among the points of the space."""
         sizes = [len(knob.values) for knob in self.knobs]
-        counts = [math.prod(sizes[place + 1 :]) for place in range(len(sizes))]
-        return np.array(counts, dtype=np.int64 if len(self) < 1 << 62 else object)
+        return _places(sizes)
 
     def batch(self, codes: Ints) -> ScheduleBatch:
         """Schedules of codes."""
@@ -148,13 +145,12 @@ class Space:
         while split < len(sizes) and math.prod(sizes[split:]) > chunk:
             split += 1
         inner = math.prod(sizes[split:])  # points of the last knobs, which no constraint reads
-        tails = np.stack(np.unravel_index(np.arange(inner), sizes[split:])) if sizes[split:] else np.zeros((0, 1), int)
+        tails = _positions(np.arange(inner), sizes[split:])
         heads = math.prod(sizes[:split])
         for start in range(0, heads, chunk):
             at = np.arange(start, min(start + chunk, heads))
             codes = np.repeat(self.start(), len(at), axis=0)
-            for position, head in enumerate(np.unravel_index(at, sizes[:split]) if split else ()):
-                codes[:, position] = head
+            codes[:, :split] = _positions(at, sizes[:split]).T
             legal = codes[self.legal(codes), :split].T
             for first in range(0, legal.shape[1], chunk // inner):
                 some = legal[:, first : first + chunk // inner]
@@ -175,7 +171,7 @@ class Space:
 
     def sample(self, count: int, rng: np.random.Generator) -> Ints:
         """Codes of up to `count` distinct legal schedules, drawn evenly (fewer when the space has no more)."""
-        if len(self) <= 4 * count:
+        if self.points <= 4 * count:
             codes = np.concatenate([*self.enumerate(), np.zeros((0, len(self.knobs)), np.int64)])
             return codes if len(codes) <= count else codes[rng.choice(len(codes), count, replace=False)]
         found = np.zeros((0, len(self.knobs)), np.int64)
@@ -193,10 +189,10 @@ class Space:
     def grid(self, points: Mapping[str, tuple[int, ...]]) -> Ints:
         """Legal codes of the product of some values of some knobs, the others at their default."""
         picked = [[knob.values.index(v) for v in points.get(knob.name, (knob.default,))] for knob in self.knobs]
-        if not picked:
-            return np.zeros((1, 0), np.int64)
-        mesh = np.meshgrid(*[np.array(values, dtype=np.int64) for values in picked], indexing="ij")
-        codes = np.stack([axis.ravel() for axis in mesh], axis=1)
+        sizes = [len(values) for values in picked]
+        codes = _positions(np.arange(math.prod(sizes)), sizes).T
+        for position, values in enumerate(picked):
+            codes[:, position] = np.array(values, dtype=np.int64)[codes[:, position]]
         return codes[self.legal(codes)]
 
     def neighbours(self, codes: Ints, *, pairs: bool = True) -> Ints:
@@ -227,15 +223,30 @@ class Space:
         return self.derive(columns) if self.derive else columns
 
 
+def _places(sizes: Sequence[int]) -> npt.NDArray[Any]:
+    """What each position counts in the number of a point of a grid, the last fastest; Python's integers where 64 bits are too few."""
+    counts = [math.prod(sizes[place + 1 :]) for place in range(len(sizes))]
+    return np.array(counts, dtype=np.int64 if math.prod(sizes) < 1 << 62 else object)
+
+
+def _positions(numbers: Ints, sizes: Sequence[int]) -> Ints:
+    """Positions [dims, N] of points of a grid by number: of as many dims and points as there are, which NumPy's own indexing limits."""
+    found, rest = np.zeros((len(sizes), len(numbers)), np.int64), numbers
+    for place in reversed(range(len(sizes))):
+        rest, found[place] = np.divmod(rest, sizes[place])
+    return found
+
+
 def unique_rows(codes: Ints) -> Ints:
     """The distinct rows, in order of first appearance."""
     if not len(codes) or not codes.shape[1]:
         return codes[:1]
-    tops = codes.max(axis=0) + 1
-    if math.prod(tops.tolist()) < 1 << 62:  # one number a row sorts faster than rows
-        _, first = np.unique(np.ravel_multi_index(tuple(codes.T), tuple(tops)), return_index=True)
+    places = _places((codes.max(axis=0) + 1).tolist())
+    if places.dtype != object:  # one number a row sorts faster than rows
+        _, first = np.unique(codes @ places, return_index=True)
     else:
-        _, first = np.unique(codes, axis=0, return_index=True)
+        rows = np.ascontiguousarray(codes).view(np.dtype((np.void, codes.itemsize * codes.shape[1])))
+        _, first = np.unique(rows.ravel(), return_index=True)
     return codes[np.sort(first)]
 
 

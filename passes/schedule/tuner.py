@@ -353,7 +353,7 @@ class Tuner:
             context.below, context.floor = below, 0.0 if closely else self._floor(summary)
             best = search(policy, kernel_space, context)
             if context.gave_up and fusion is not None and best is not None:
-                so_far = Found(normalized, context, best, context.fastest, len(kernel_space))
+                so_far = Found(normalized, context, best, context.fastest, kernel_space.points)
                 if may_come_below(self, fusion, so_far, below):
                     context.below, context.gave_up = math.inf, False
                     best = go_on(policy, context)
@@ -363,7 +363,7 @@ class Tuner:
             own = isinstance(self.policy, str) and self.policy in POLICIES
             if own and self.machine.kind == "dataflow" and (lean := context.leanest()) is not None:
                 best, seconds = buffered(context, *lean)
-            return Found(normalized, context, best, seconds, len(kernel_space))
+            return Found(normalized, context, best, seconds, kernel_space.points)
         except ScheduleError as error:
             return error
 

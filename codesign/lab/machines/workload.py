@@ -220,7 +220,7 @@ def _price(part: Part, machine: Machine, batch: ScheduleBatch) -> CostBatch:
 def _pool(part: Part, machine: Machine) -> ScheduleBatch:
     """The best schedules on the machine as it is, and others spread evenly over the rest by their price."""
     everything = space(part.summary, machine, part.sizes)
-    if len(everything) <= WHOLE:
+    if everything.points <= WHOLE:
         codes = np.concatenate([*everything.enumerate(), everything.start()[:0]])
     else:
         codes = everything.sample(WHOLE // 16, np.random.default_rng(0))

@@ -44,7 +44,7 @@ class Fresh(Tracking):
             found = self.fresh(self.space.sample(wanted, self.context.rng))
             if len(found) >= count:
                 return found[:count]
-        if len(found) or len(self.space) > 1 << 22:
+        if len(found) or self.space.points > 1 << 22:
             return found[:count]
         every = [self.fresh(chunk) for chunk in self.space.enumerate()]
         return np.concatenate([found, *every])[:count]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from dataclasses import replace
@@ -104,9 +105,33 @@ def test_enumeration_is_the_product_less_what_constraints_forbid() -> None:
     kernel_space = space_of(groups.gemm(64, 64, 64))
     codes = np.concatenate(list(kernel_space.enumerate()))
     assert len(codes) == int(kernel_space.legal(codes).sum())
-    assert len({code.tobytes() for code in codes}) == len(codes) <= len(kernel_space)
+    assert len({code.tobytes() for code in codes}) == len(codes) <= kernel_space.points
     tiles = {knob.name: knob.values for knob in kernel_space.knobs if knob.name.startswith("tile.")}
     assert tiles == {"tile.i": (16, 32, 64), "tile.j": (16, 32, 64), "tile.k": (16, 32, 64)}
+
+
+@pytest.mark.parametrize("policy", ["beam", "climb", "default", "evolutionary", "gradient", "quasi_random", "random"])
+def test_policies_search_spaces_of_more_points_than_64_bits_count(policy: str) -> None:
+    """Many programs in one kernel have many dims, more than arrays of NumPy may have."""
+    summary = summarize(normalize(GROUPS["softmax"]).fusion)
+    own = space(summary, H100)
+    kernel_space = replace(own, knobs=(*own.knobs, *(Knob(f"other.{k}", (1, 2, 4), 1) for k in range(70))))
+    assert kernel_space.points == own.points * 3**70
+    context = Context(summary, H100, Tuner(H100).model, budget=100)
+    best = search(make_policy(policy), kernel_space, context)
+    assert best is not None
+    assert context.evaluated > 1
+    assert kernel_space.explain(best) == ""
+
+
+def test_a_grid_and_its_parts_are_rows_of_the_product() -> None:
+    knobs = tuple(Knob(f"knob.{k}", tuple(range(2 + k)), 0) for k in range(3))
+    kernel_space = Space(knobs)
+    rows = [list(row) for row in itertools.product(range(2), range(3), range(4))]
+    assert np.concatenate(list(kernel_space.enumerate(chunk=5))).tolist() == rows
+    assert kernel_space.grid({knob.name: knob.values for knob in knobs}).tolist() == rows
+    assert kernel_space.grid({"knob.1": (1, 2)}).tolist() == [[0, 1, 0], [0, 2, 0]]
+    assert Space(()).grid({}).shape == (1, 0)
 
 
 def test_a_schedule_outside_the_space_is_explained() -> None:
