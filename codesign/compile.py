@@ -88,6 +88,26 @@ class Frontend(StrEnum):
     TORCH_MLIR = "torch-mlir"
 
 
+class Optimizer(StrEnum):
+    """What makes new weights of gradients."""
+
+    SGD = "sgd"
+    MOMENTUM = "momentum"
+    ADAM = "adam"
+    ADAMW = "adamw"
+
+
+_Backward = Annotated[
+    bool,
+    typer.Option(
+        "--backward",
+        help="A step of training: the model with the gradients of its weights, of its loss where it gives one.",
+    ),
+]
+_Optimizer = Annotated[
+    Optimizer | None,
+    typer.Option(help="With --backward's step, the new weights of this optimiser too.", show_default=False),
+]
 _Frontend = Annotated[
     Frontend,
     typer.Option(help="What lowers the exported model: our rules, or torch-mlir's passes, whose linalg is read."),
@@ -136,6 +156,8 @@ def _compile(
             show_default=False,
         ),
     ] = None,
+    backward: _Backward = False,
+    optimizer: _Optimizer = None,
     frontend: _Frontend = Frontend.TORCH,
     seed: Annotated[int, typer.Option(help="Seed of the random inputs and of the policy.", min=0, max=2**32 - 1)] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write files into this folder.")] = None,
@@ -156,6 +178,7 @@ def _compile(
         raise CodesignError("no model given", hint="python -m codesign.compile model.py --target h100_sxm")
     search = {"policy": policy, "budget": budget, "fusion": fusion, "seed": seed, "reuse": reuse, "dynamic": dynamic}
     search["frontend"] = frontend.value
+    search |= {"backward": backward or optimizer is not None, "optimizer": optimizer.value if optimizer else ""}
     search["explain_fusion"] = explain_fusion or page is not None
     points = command.points("--bind", bind or [], "batch=8 or batch=1,8,64")
     checks = {"verify": verify, "kernels": kernels, "sizes": points[0]}

@@ -27,7 +27,8 @@ class Options:
     `policy`, `budget`: of the schedule search. `fusion`: policy of fusion, which is explained with `explain_fusion`. `verify`: run kernels and
     the model. `kernels`: compile kernels for the target. `sizes`: values of dynamic sizes when costing. `dynamic`: make the first size of every
     input dynamic. `schedules`: by kernel name, replayed instead of searched for. `passes`: run after clean-up and before fusion. `reuse`: take
-    over what earlier runs chose. `frontend`: what lowers the exported model, `torch` (rules of ours) or `torch-mlir`.
+    over what earlier runs chose. `frontend`: what lowers the exported model, `torch` (rules of ours) or `torch-mlir`. `backward`: the
+    model with the gradients of its weights, and with the step of an `optimizer`.
     """
 
     policy: str = "default"
@@ -43,6 +44,8 @@ class Options:
     passes: Sequence[Pass] = ()
     reuse: bool = True
     frontend: Frontend = "torch"
+    backward: bool = False
+    optimizer: str = ""
 
     def choices(self) -> Choices:
         """Those of the plan."""

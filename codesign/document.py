@@ -179,6 +179,8 @@ class ModelDocument(_Document):
     symbols: dict[str, int] = Field(default_factory=dict)
     at_sizes: list[PriceAtSizes] = Field(default_factory=list)
     """Where several values of a size were given: the price at each, kernels as they were chosen for the first."""
+    parts: dict[str, float] = Field(default_factory=dict)
+    """Seconds of a step of training by what they go to: `forward`, `backward`, `optimizer`, or several that kernels do together, joined by ` + `."""
     verified: Verified | None = None
     warnings: list[str] = Field(default_factory=list)
     fusion: list[FusionEdge] = Field(default_factory=list)

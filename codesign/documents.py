@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -26,7 +26,9 @@ from codesign.document import (
     Verified,
 )
 from codesign.document import Compiled as Outcome
-from codesign.ir.core import Module, Op
+from codesign.frontend.training import PARTS
+from codesign.ir.core import Block, Module, Op
+from codesign.ir.location import Location
 from codesign.ir.schedule import ScheduleBatch
 from codesign.ir.tensor import Call, Collective, Constant, Launch, Random, Scan, Scatter, Sort
 from codesign.ir.tile import Kernel
@@ -43,8 +45,10 @@ def document_of(
     verified: Mapping[str, Verified],
     model: Verified | None,
     phases: Mapping[str, float],
+    part_of: Callable[[Location], str] | None = None,
 ) -> ModelDocument:
-    """The document of a model; `verified`: its kernels, `model`: itself, `phases`: seconds that each step took."""
+    """The document of a model; `verified`: its kernels, `model`: itself, `phases`: seconds that each step took. `part_of`: the part of a step of
+    training that is done at a place, where the model is one."""
     planned, machine, sizes = compiled.planned, compiled.machine, compiled.planned.sizes
     documents = [
         _kernel_document(info, machine, sizes, verified.get(kernel), compiled.outcomes.get(kernel))
@@ -61,12 +65,13 @@ def document_of(
         estimate = external_seconds(op, machine, sizes)
         return Time(estimate.seconds, estimate.low, estimate.high, {estimate.rule: (1.0, 1.0)})
 
-    run = time_of(planned.module.main.body, price, sizes)
+    body = planned.module.main.body
+    run = time_of(body, price, sizes)
     joules = [k.energy_joules for k in documents]
     memory, constants = planned.memory, _constant_bytes(planned.module)
     peak = memory.peak_bytes + memory.input_bytes + memory.output_bytes + constants
     capacity = machine.levels[0].capacity_bytes.value
-    remarks = [*planned.remarks, *remarks_of(planned.module.main.body, sizes)]
+    remarks = [*planned.remarks, *remarks_of(body, sizes)]
     if capacity is not None and peak > capacity:
         remarks.append(f"the model needs {peak:,} B of memory, {machine.name} has {capacity:,.0f}: it does not fit")
     return ModelDocument(
@@ -88,10 +93,25 @@ def document_of(
             for op, (estimate, count, places) in calls.items()
         ],
         symbols=sizes,
+        parts=_parts(body, price, sizes, part_of) if part_of is not None else {},
         verified=model,
         warnings=list(dict.fromkeys(remarks)),
         fusion=[FusionEdge(**edge.to_json()) for edge in planned.edges],
     )
+
+
+def _parts(
+    body: Block, price: Callable[[Op], Time], sizes: Mapping[str, int], part_of: Callable[[Location], str]
+) -> dict[str, float]:
+    """Seconds by part of a step of training; of a kernel that does several, by all of them."""
+    found: dict[str, float] = {}
+    for op, times in times_run(body, sizes):
+        seconds = price(op).seconds * times
+        if seconds:
+            names = {part_of(place): None for place in op.location.leaves() or (op.location,)}
+            name = " + ".join(sorted(names, key=PARTS.index))
+            found[name] = found.get(name, 0.0) + seconds
+    return dict(sorted(found.items(), key=lambda part: [PARTS.index(name) for name in part[0].split(" + ")]))
 
 
 def _time_of(kernel: KernelDocument) -> Time:

@@ -3,7 +3,8 @@
 And checking it against torch: on the user's example first, then on other inputs. What the model writes into inputs and buffers is compared
 as well. The example runs on the kernels; other inputs, where the example has been run, on the meanings of the fused groups, to which
 each kernel is held by itself on inputs of its own. Where torch's float32 and the compiled model disagree, torch in float64 decides: the compiled
-model is right if it is as near to that as the tolerance asks, or no further from it than torch's own float32 is (up to a factor of 2).
+model is right if it is as near to that as the tolerance asks, or no further from it than torch's own float32 is (up to a factor of 2); or if it
+agrees with torch whose products are rounded as it lets matrix units round them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from codesign.backends.verification.allowance import Allowance, allowance_of, to
 from codesign.document import Verified
 from codesign.frontend import Captured, ModelSource
 from codesign.frontend.arrays import as_real, to_torch
-from codesign.frontend.eager import Values, run_eager, run_wide
+from codesign.frontend.eager import Values, run_eager, run_rounded, run_wide
 from codesign.frontend.externals import externals
 from codesign.frontend.inputs import cloned, fresh_inputs, without_values
 from codesign.frontend.load import Arguments, first_line
@@ -120,10 +121,18 @@ class _Check:
         if found.ok:
             return found
         wide = run_wide(self.source, self.captured, arguments)
-        if wide is None:
-            return found
-        truth = self._flat(wide, expected, arguments)
-        return self._decide(truth, theirs, mine) or found
+        decided = None
+        if wide is not None:
+            decided = self._decide(self._flat(wide, expected, arguments), theirs, mine)
+        return decided or self._as_rounded(actual, mine, arguments) or found
+
+    def _as_rounded(self, actual: Values, mine: Mapping[str, Any], arguments: Arguments) -> _Outcome | None:
+        """The verdict of torch with products rounded as it lets GPUs round them; None where it has none or isn't met either."""
+        rounded = run_rounded(self.source, self.captured, arguments)
+        if rounded is None:
+            return None
+        found = self._compare(self._flat(rounded, actual, arguments), mine)
+        return found if found.ok else None
 
     def _flat(self, values: Values, other: Values, arguments: Arguments) -> dict[str, Any]:
         """Everything to compare by name; what only the other run wrote has the value it had before."""

@@ -22,6 +22,7 @@ from codesign.document import ModelDocument, Verified
 from codesign.documents import document_of
 from codesign.frontend import Captured, ModelSource, load_model
 from codesign.frontend import capture as capture_model
+from codesign.frontend.training import part_of, trained
 from codesign.ir.core import Module
 from codesign.ir.errors import CodesignError
 from codesign.ir.plan import Plan
@@ -86,6 +87,14 @@ def capture(path: Path, options: Options, steps: Steps) -> Model:
     steps.step(f"loading {path.name}")
     with clock.phase("load"):
         source = load_model(path)
+    if options.backward:
+        if options.dynamic or source.dynamic_shapes is not None:
+            raise CodesignError(
+                "--backward: gradients are captured for the sizes of the example only",
+                place=str(path),
+                hint="leave --dynamic and dynamic_shapes out",
+            )
+        source = trained(source, options.optimizer)
     if options.dynamic and source.program is not None:
         raise CodesignError(
             "--dynamic: an exported program keeps the sizes that it was exported with",
@@ -140,7 +149,8 @@ def compile_for(model: Model, machine: Machine, options: Options, steps: Steps) 
     for name, outcome in compiled.outcomes.items():
         outcome.simulated_seconds = compiled.backend.simulated_seconds(name)
     phases = {**model.seconds, **clock.seconds}
-    document = document_of(model.source.name, compiled, verified, whole, phases)
+    part = part_of if model.source.trained is not None else None
+    document = document_of(model.source.name, compiled, verified, whole, phases, part)
     return Compilation(compiled, module, model.captured, document, sources)
 
 

@@ -206,6 +206,8 @@ def headline(document: ModelDocument) -> RenderableType:
             f"  (90 % interval {seconds_text(document.seconds_low)} to {seconds_text(document.seconds_high)})",
         ),
     )
+    if document.parts:
+        grid.add_row("of it", ", ".join(f"{name} {seconds_text(seconds)}" for name, seconds in document.parts.items()))
     energy = (
         "energy not known for this machine" if document.energy_joules is None else joules_text(document.energy_joules)
     )

@@ -6,7 +6,8 @@ import itertools
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from codesign.frontend.arrays import to_numpy, to_torch
 from codesign.frontend.complex import complex_outputs, real_form
-from codesign.frontend.export import ExportFailure, Table, export_program, traced_program
+from codesign.frontend.export import ExportFailure, Table, export_program, program_with_gradients, traced_program
 from codesign.frontend.load import ModelSource
 from codesign.frontend.lowering.products import allowed_by_torch
 from codesign.frontend.symbols import SymbolTable
@@ -126,15 +127,16 @@ def capture(
     """
     source = model if isinstance(model, ModelSource) else ModelSource(model, ())
     if inputs is not None:
-        source = ModelSource(source.model, _tuple(inputs), dict(kwargs or {}), source.dynamic_shapes, source.name)
+        source = replace(source, inputs=_tuple(inputs), kwargs=dict(kwargs or {}), program=None)
     elif kwargs is not None:
-        source = ModelSource(source.model, source.inputs, dict(kwargs), source.dynamic_shapes, source.name)
+        source = replace(source, kwargs=dict(kwargs), program=None)
     dynamic = source.dynamic_shapes if dynamic_shapes is None else dynamic_shapes
     table, lowering = (None, Translation.run) if frontend == "torch" else _torch_mlir()
     try:
         with warnings.catch_warnings(), collecting_rarely():
             warnings.simplefilter("ignore")
-            exported = export_program(source, dynamic, strict, table)
+            make = program_with_gradients if source.trained is not None else partial(export_program, strict=strict)
+            exported = make(source, dynamic, table=table)
     except ExportFailure as failure:
         exported = traced_program(source, dynamic, failure, table)
     started = time.perf_counter()

@@ -15,6 +15,7 @@ from codesign.frontend.capture import Captured
 from codesign.frontend.draws import drawn_alike
 from codesign.frontend.inputs import cloned, other_seed
 from codesign.frontend.load import Arguments, ModelSource
+from codesign.frontend.rounding import products_rounded
 from codesign.frontend.ties import first_of_equals
 from codesign.frontend.transforms import asks_for_gradients
 from codesign.ir.tensor import Random, Sort
@@ -37,6 +38,15 @@ class Values:
         floats = [v if v.is_complex() else v.float() for v in tensors if v.is_floating_point() or v.is_complex()]
         total = sum(v.numel() for v in floats)
         return sum(int(v.isnan().sum()) for v in floats) / total if total else 0.0
+
+
+def run_rounded(source: ModelSource, captured: Captured, arguments: Arguments) -> Values | None:
+    """The same with products rounded as torch lets matrix units round them; None where it lets them keep all bits."""
+    mode = products_rounded()
+    if mode is None:
+        return None
+    with mode:
+        return run_eager(source, captured, arguments)
 
 
 def run_eager(source: ModelSource, captured: Captured, arguments: Arguments) -> Values:

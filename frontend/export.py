@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import CodeType
 from typing import Any
@@ -204,25 +204,46 @@ def traced_program(
     mode, reason = failure.reasons[0]
     by_operators = partial(by_operators_run, gradients=asks_for_gradients(reason))
     for method, trace in (("torch.fx.symbolic_trace", _by_symbols), ("make_fx", by_operators)):
-        started = time.perf_counter()
         try:
-            with warnings.catch_warnings(), torch.no_grad(), settings_kept(), whole_stacks(), _quiet():
-                warnings.simplefilter("ignore")
-                with nothing_written(source.model):
-                    program, read_only = trace(source, dynamic_shapes)
-                exported = time.perf_counter()
-                name_literals_of_functions(program.graph_module)
-                program = decomposed(program, (table or decompositions)())
-                _check_unwritten(program, read_only)
+            exported = _traced(source, dynamic_shapes, method, trace, table)
         except Exception:  # the reason of torch.export tells more
             continue
-        note = f"captured by {method}, because {mode} failed: {shortened(reason)}"
-        return Exported(program, method, (exported - started, time.perf_counter() - exported), (note,))
-    raise CodesignError(
+        return replace(exported, notes=(f"captured by {method}, because {mode} failed: {shortened(reason)}",))
+    raise _not_captured(source, reason, dynamic_shapes)
+
+
+def program_with_gradients(source: ModelSource, dynamic_shapes: Any, table: Table | None = None) -> Exported:
+    """A model that takes gradients while it runs, by the operators that it runs; CodesignError with torch's reason when that fails."""
+    try:
+        return _traced(source, dynamic_shapes, "make_fx", partial(by_operators_run, gradients=True), table)
+    except CodesignError:
+        raise
+    except Exception as error:
+        raise _not_captured(source, error, dynamic_shapes) from error
+
+
+def _traced(source: ModelSource, dynamic_shapes: Any, method: str, trace: Any, table: Table | None) -> Exported:
+    """What a method of tracing makes of the model, in core ATen."""
+    started = time.perf_counter()
+    with warnings.catch_warnings(), torch.no_grad(), settings_kept(), whole_stacks(), _quiet():
+        warnings.simplefilter("ignore")
+        with nothing_written(source.model):
+            program, read_only = trace(source, dynamic_shapes)
+        exported = time.perf_counter()
+        name_literals_of_functions(program.graph_module)
+        program = decomposed(program, (table or decompositions)())
+        _check_unwritten(program, read_only)
+    return Exported(program, method, (exported - started, time.perf_counter() - exported))
+
+
+def _not_captured(source: ModelSource, reason: BaseException, dynamic_shapes: Any) -> CodesignError:
+    error = CodesignError(
         f"torch.export can't capture the model: {shortened(reason)}",
         place=place_of(reason),
         hint=advice(reason, dynamic_shapes is not None, shared=_share_memory(source)),
-    ) from reason
+    )
+    error.__cause__ = reason
+    return error
 
 
 class _Tracer(torch.fx.Tracer):

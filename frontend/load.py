@@ -40,6 +40,7 @@ class ModelSource:
 
     `inputs`, `kwargs`: positional and keyword arguments of one call. `dynamic_shapes`: as `torch.export` takes it. `again`: makes inputs once
     more, as the file does. `fresh`: the file's own way to other inputs, by seed. `program`: the model, where it came exported.
+    `trained`: the model of which `model` is a step of training.
     """
 
     model: torch.nn.Module
@@ -51,6 +52,7 @@ class ModelSource:
     again: Callable[[], Arguments] | None = None
     fresh: Callable[[int], Arguments] | None = None
     program: ExportedProgram | None = None
+    trained: torch.nn.Module | None = None
 
 
 class FunctionModule(torch.nn.Module):
@@ -81,7 +83,7 @@ def load_model(path: str | Path) -> ModelSource:
             hint="save what torch.export gives: torch.export.save(torch.export.export(model, inputs), 'model.pt2')",
         )
     namespace = _execute(file)
-    with _blame(file):
+    with blame(file):
         model, make = _find(namespace, file)
         inputs, kwargs = _arguments(make())
     if isinstance(model, type):
@@ -117,7 +119,7 @@ def _fresh(namespace: ModuleType, file: Path) -> Callable[[int], Arguments] | No
         return None
 
     def fresh(seed: int) -> Arguments:
-        with _blame(file):
+        with blame(file):
             return _arguments(make(seed))
 
     return fresh
@@ -166,7 +168,7 @@ def _execute(file: Path) -> ModuleType:
     namespace = importlib.util.module_from_spec(spec)
     namespace.__file__ = str(file.resolve())
     folders = [str(file.resolve().parent), str(_package_root(file.resolve()))]
-    with _blame(file):
+    with blame(file):
         code = compile(file.read_text(encoding="utf-8"), str(file.resolve()), "exec")
         sys.path[:0] = folders
         sys.modules[name] = namespace  # dataclasses and torch look a class's module up by name
@@ -188,7 +190,7 @@ def _package_root(file: Path) -> Path:
 
 
 @contextmanager
-def _blame(file: Path) -> Iterator[None]:
+def blame(file: Path) -> Iterator[None]:
     """Turn whatever the user's file raises into one line that names the line of the file."""
     try:
         yield

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from codesign.frontend.load import ModelSource
+from codesign.frontend.training import place_parts
 from codesign.ir.errors import CodesignError
 
 
@@ -37,9 +38,13 @@ class OperatorsRun(torch.nn.Module):
             with _PlainZeros():
                 return source.model(*args, **kwargs)
 
-        call._orig_mod = source.model  # type: ignore[attr-defined]  # whose modules' paths are recorded
+        named = source.model if source.trained is None else source.trained
+        call._orig_mod = named  # type: ignore[attr-defined]  # whose modules' paths are recorded
         trace = make_fx(call, tracing_mode="fake", _allow_non_fake_inputs=True, record_module_stack=True)
-        self.model = _with_names_of(source.model, trace(*(leaves[place] for place in self.places)))
+        with preserve_node_meta():
+            traced = trace(*(leaves[place] for place in self.places))
+        place_parts(traced.graph)
+        self.model = _with_names_of(source.model, traced)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         leaves = pytree.tree_leaves((args, kwargs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from codesign.backends.verification.allowance import allowance_of
 from codesign.backends.verification.defined import has_undefined, with_stand_in, without_masked
-from codesign.backends.verification.inputs import DOMAINS, random_inputs
+from codesign.backends.verification.inputs import DOMAINS, random_inputs, roles_of
 from codesign.backends.verification.promote import promoted
 from codesign.backends.verification.special import signs_of_zero_count, sprinkled
 from codesign.backends.verification.tolerance import described, errors_of, rms_of
@@ -124,8 +124,7 @@ def _trial(fusion: Fusion, sizes: Mapping[str, int], rng: np.random.Generator) -
     """Inputs of the first domain in which nearly all results are finite, or most; then with special values, where enough is left."""
     best: tuple[float, list[Array], list[Array]] | None = None
     failure: EvaluationError | None = None
-    for domain in DOMAINS:
-        drawn = random_inputs(fusion, sizes, rng, domain=domain)
+    for drawn in _drawn(fusion, sizes, rng):
         try:
             results = _evaluated(fusion, drawn, sizes)
         except EvaluationError as error:  # an index outside of what it indexes
@@ -151,6 +150,24 @@ def _trial(fusion: Fusion, sizes: Mapping[str, int], rng: np.random.Generator) -
         pass  # a special value reaches an index
     defined = _defined(fusion, arrays, expected, sizes)
     return _Trial(fusion, plain, ordinary, arrays, expected, defined, signs_of_zero_count(fusion), note)
+
+
+_ALIKE = 32
+"""So many values are tried for all places of what indexes, where values drawn place by place lead outside."""
+
+
+def _drawn(fusion: Fusion, sizes: Mapping[str, int], rng: np.random.Generator) -> Iterator[list[Array]]:
+    """Inputs of every domain; and such as index alike from everywhere, for indices that not every place can have (a place in a window over an
+    edge)."""
+    for domain in DOMAINS:
+        yield random_inputs(fusion, sizes, rng, domain=domain)
+    limits = roles_of(fusion, sizes).limits
+    plain = random_inputs(fusion, sizes, rng)
+    for value in range(min(max(limits.values(), default=0), _ALIKE)):
+        yield [
+            np.full_like(array, min(value, limits[use] - 1)) if use in limits else array
+            for use, array in zip(fusion.uses(), plain, strict=True)
+        ]
 
 
 def _left(new: Array, old: Array) -> bool:

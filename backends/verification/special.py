@@ -26,6 +26,9 @@ Array = npt.NDArray[Any]
 
 _LEAST = {F16: 2.0**-24, BF16: 2.0**-133, F8E4M3: 2.0**-9, F8E5M2: 2.0**-16}
 _LARGEST = {BF16: 255 * 2.0**120, F8E4M3: 448.0, F8E5M2: 57344.0}
+_SMALL = 2.0**-126
+"""Below it floats are denormal, which units that round factors may take for zero."""
+
 _UNSIGNED = ("min", "max", "fmin", "fmax", "floordiv", "mod")
 """Functions whose zero has no sign that all machines agree on."""
 
@@ -46,7 +49,9 @@ def sprinkled(
         if isinstance(node, Apply) and node.function in ("pow", *SHIFTS) and node.dtype.is_integer
         for read in node.reads()
     }
-    in_parts = any(ARITHMETIC[form.precision].products > 1 for form in map(contraction, reductions) if form is not None)
+    products = [ARITHMETIC[form.precision] for form in map(contraction, reductions) if form is not None]
+    in_parts = any(product.products > 1 for product in products)
+    rounds = any(product.unit != "f32" for product in products)
     copies_signs = any(isinstance(node, Apply) and node.function == "copysign" for node in nodes)
     result = []
     for value, array in zip(fusion.uses(), arrays, strict=True):
@@ -54,6 +59,8 @@ def sprinkled(
         kinds = [] if value in roles.limits else _kinds(dtype, [c.monoid or "" for c in reductions])
         if in_parts:
             kinds = [kind for kind in kinds if not np.isinf(kind)]
+        if rounds:  # to zero, which an infinity makes NaN of
+            kinds = [kind for kind in kinds if not 0 < abs(kind) < _SMALL]
         if copies_signs:
             kinds = [kind for kind in kinds if kind == kind]  # the sign of NaN means nothing
         if dtype.is_integer and (value in roles.divisors or value in counted):

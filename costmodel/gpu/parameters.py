@@ -28,8 +28,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "parameters"
 
 @dataclass(frozen=True)
 class Parameters:
-    """Physical parameters; efficiencies are fractions of the machine file's figures, latencies multiples of its DRAM
-    latency."""
+    """Physical parameters; efficiencies are fractions of the machine file's figures, latencies multiples of its DRAM latency."""
 
     launch_seconds: float = 2.2e-6
     """Start and end of a kernel inside a replayed graph, until its first instruction and after its last."""
@@ -44,8 +43,7 @@ class Parameters:
     dram_efficiency: float = 0.9
     """Share of the DRAM bandwidth that long streams reach."""
     write_gap: float = 48.0
-    """Bytes of DRAM time that each contiguous run of writes costs on top of its own: turnarounds and partly filled
-    bursts."""
+    """Bytes of DRAM time that each contiguous run of writes costs on top of its own: turnarounds and partly filled bursts."""
     fill_latency: float = 1.5
     """Latency from the start of a block until its first operands arrive, in DRAM latencies."""
     exposed: float = 0.8
@@ -66,11 +64,9 @@ class Parameters:
     profiled_fill_latency: float = 2.0
     """`fill_latency` of a kernel in an eager run, whose code and pages are not at hand (a table of `profiled` times)."""
     profiled_clock: float = 0.85
-    """Clock that power management leaves under the load of a long eager run, over the clock of short ones (a table of
-    `profiled` times)."""
+    """Clock that power management leaves under the load of a long eager run, over the clock of short ones (a table of `profiled` times)."""
     helper_seconds: float = 1.3e-6
-    """What each further small kernel of one call adds inside a replayed graph (appending to a cache, converting,
-    scheduling, meeting of parts)."""
+    """What each further small kernel of one call adds inside a replayed graph (appending to a cache, converting, scheduling, meeting of parts)."""
     extra_passes: float = 0.0
     """Further passes over the new part of what an online loop reads (keys and values) by helper kernels of an
     implementation: cache append, conversion."""
@@ -221,8 +217,7 @@ def _nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def load_calibration(machine: Machine) -> Calibration:
-    """The calibration shipped for a machine, else one transferred from the nearest calibrated machine, with wider
-    intervals."""
+    """The calibration shipped for a machine, else one transferred from the nearest calibrated machine, with wider intervals."""
     known = _LOADED.get(id(machine))
     if known is None or known[0] is not machine:
         known = _LOADED[id(machine)] = (machine, _of_machine(machine))
@@ -329,8 +324,7 @@ def calibrations() -> list[str]:
 
 
 def calibration_like(donor: str, machine: Machine) -> Calibration:
-    """The calibration of `machine` if it had only its spec sheet, transferred from a machine that was calibrated;
-    MachineError if that was not."""
+    """The calibration of `machine` if it had only its spec sheet, transferred from a machine that was calibrated; MachineError if that was not."""
     found = _read(donor)
     if found is None:
         raise MachineError(f"{donor} is not calibrated; calibrated machines are {', '.join(calibrations())}")
@@ -426,8 +420,7 @@ def _scaled(values: dict[str, float], scale: dict[str, float]) -> dict[str, floa
 
 
 def donor_of(machine: Machine) -> str:
-    """Which calibrated machine works most alike: fewest of the features that both files state differ; what multiplies
-    counts before all."""
+    """Which calibrated machine works most alike: fewest of the features that both files state differ; what multiplies counts before all."""
     return min(calibrations(), key=lambda name: _unlike(machine, load_machine(name)))
 
 

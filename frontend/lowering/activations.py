@@ -31,6 +31,18 @@ def silu(b: Builder, x: Value) -> Value:
     return b.pointwise(lambda a: apply("mul", a, sigmoid_of(a)), x, compute=opmath(b.dtype))
 
 
+@lower("aten.silu_backward.default")
+def silu_backward(b: Builder, gradient: Value, x: Value) -> Value:
+    """Of x s(x), s the sigmoid: s (1 + x (1 - s))."""
+
+    def of(g: Scalar, a: Scalar) -> Scalar:
+        one, s = literal(1, a.dtype), sigmoid_of(a)
+        slope = apply("mul", s, apply("add", one, apply("mul", a, apply("sub", one, s))))
+        return apply("mul", g, slope)
+
+    return b.pointwise(of, gradient, x, compute=opmath(b.dtype))
+
+
 @lower("aten.relu.default")
 def relu(b: Builder, x: Value) -> Value:
     compute = opmath(b.dtype)
@@ -127,6 +139,18 @@ def mish(b: Builder, x: Value) -> Value:
     return b.pointwise(
         lambda a: apply("mul", a, apply("tanh", apply("log1p", apply("exp", a)))), x, compute=opmath(b.dtype)
     )
+
+
+@lower("aten.mish_backward.default")
+def mish_backward(b: Builder, gradient: Value, x: Value) -> Value:
+    """Of x t(x), t the tanh of softplus: t + x s (1 - t^2), s the sigmoid."""
+
+    def of(g: Scalar, a: Scalar) -> Scalar:
+        t = apply("tanh", apply("log1p", apply("exp", a)))
+        rest = apply("sub", literal(1, a.dtype), apply("mul", t, t))
+        return apply("mul", g, apply("add", t, apply("mul", apply("mul", a, sigmoid_of(a)), rest)))
+
+    return b.pointwise(of, gradient, x, compute=opmath(b.dtype))
 
 
 @lower("aten.log_sigmoid_forward.default")

@@ -94,3 +94,37 @@ def test_what_is_undefined_is_not_compared() -> None:
     assert run(0, 0)
     assert run(0, 123)
     assert not run(1, 0)
+
+
+def product(function: str) -> Fusion:
+    a, b = Value(tensor(F32, 8, 16), "a"), Value(tensor(F32, 16, 8), "b")
+    body = apply(function, Read(a, ["i", "r"]), Read(b, ["r", "j"]))
+    dims, reductions = [Dim("i", index(8)), Dim("j", index(8))], [Dim("r", index(16))]
+    y = Compute(dims, body, reductions=reductions, monoid="sum", name="y")
+    return Fusion(Block([], [y], [y.result]))
+
+
+@pytest.mark.parametrize("function", ["mul", "mul_tf32"])
+def test_no_denormals_meet_infinities_where_factors_are_rounded(function: str) -> None:
+    """To zero a unit may round them, and an infinity makes NaN of zero."""
+    fusion, rng = product(function), np.random.default_rng(0)
+    drawn = sprinkled(fusion, random_inputs(fusion, {}, rng), {}, rng)
+    small = [bool(((array != 0) & (np.abs(array) < 2.0**-126)).any()) for array in drawn]
+    assert all(np.isinf(array).any() for array in drawn)
+    assert small == [function == "mul"] * 2
+
+
+def test_an_index_that_lies_outside_at_an_edge_is_drawn_alike_everywhere() -> None:
+    """A place in a window of three by which a padded row of 20 is read: the first window has no first place, the last no last one."""
+    where, row = Value(tensor(I64, 10), "where"), Value(tensor(F32, 20), "row")
+    place = index("i") * 2 - 1 + Index.atom(Datum(Read(where, ["i"])))
+    y = Compute([Dim("i", index(10))], Read(row, [place]), name="y")
+    problem = normalize(Fusion(Block([], [y], [y.result])))
+    uses = [value.name for value in problem.fusion.uses()]
+
+    def run(arrays: list[np.ndarray], sizes: object) -> list[np.ndarray]:
+        given = dict(zip(uses, arrays, strict=True))
+        return [given["row"][np.arange(10) * 2 - 1 + given["where"]]]
+
+    checked = compare(problem, run, sizes={}, seed=1)
+    assert checked.ok, checked.message

@@ -1,0 +1,254 @@
+"""A step of training as one model: what it gives, the gradients of its weights and, with an optimiser, the weights after a step.
+
+What the step computes is recorded by running it, so that loss, gradients and new weights are one graph: kernels may be made of parts of all
+three. Each part is known by the path of its operators' module: `backward.PATH` for the gradients of what the module at PATH computes,
+`optimizer.PATH` for its new weights.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph
+from torch.fx.traceback import annotate, reset_grad_fn_seq_nr, set_grad_fn_seq_nr
+from torch.utils import _pytree as pytree
+
+from codesign.frontend.inputs import cloned
+from codesign.frontend.load import Arguments, ModelSource, blame
+from codesign.ir.errors import CodesignError
+from codesign.ir.location import Location
+
+Updated = tuple[Tensor, tuple[Tensor, ...]]
+"""A weight after a step, and what the optimiser keeps of it."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How a weight changes: `rule(weight, gradient, *kept)` gives it after the step and what is kept, `kept` tensors like the weight."""
+
+    rule: Callable[..., Updated]
+    kept: tuple[str, ...] = ()
+
+
+PART = "part of a step"
+"""The key of an annotation that says which part an operator is of: `backward`, or `optimizer.PATH`; nothing of what the model computes."""
+
+PARTS = FORWARD, BACKWARD, OPTIMIZER = "forward", "backward", "optimizer"
+
+STEP = 10
+"""Which step of training a graph stands for: what corrects the first steps of Adam's averages is a number in it."""
+
+
+def _sgd(weight: Tensor, gradient: Tensor) -> Updated:
+    return weight - 1e-3 * gradient, ()
+
+
+def _momentum(weight: Tensor, gradient: Tensor, velocity: Tensor) -> Updated:
+    velocity = 0.9 * velocity + gradient
+    return weight - 1e-3 * velocity, (velocity,)
+
+
+def _adam(decay: float) -> Callable[..., Updated]:
+    """Kingma and Ba 2015, with the weights' own decay of Loshchilov and Hutter 2019; rates and decays as torch has them by default."""
+    rate, first, second, least = 1e-3, 0.9, 0.999, 1e-8
+
+    def rule(weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor) -> Updated:
+        mean = first * mean + (1 - first) * gradient
+        square = second * square + (1 - second) * gradient * gradient
+        size = (square / (1 - second**STEP)).sqrt() + least
+        return (1 - rate * decay) * weight - (rate / (1 - first**STEP)) * mean / size, (mean, square)
+
+    return rule
+
+
+OPTIMIZERS = {
+    "sgd": Optimizer(_sgd),
+    "momentum": Optimizer(_momentum, ("momentum_buffer",)),
+    "adam": Optimizer(_adam(0.0), ("exp_avg", "exp_avg_sq")),
+    "adamw": Optimizer(_adam(1e-2), ("exp_avg", "exp_avg_sq")),
+}
+"""By the names that torch.optim has for them and for what they keep."""
+
+
+class TrainingStep(nn.Module):
+    """A model, the gradients of its weights and of inputs that ask for them, and an optimiser's new weights.
+
+    Gives a dict: `results` of the model; `buffers` that it has written (in training mode); `gradients` by name, or with an optimiser `weights` and
+    what it keeps of each, `kept`. Gradients are those of the loss that the model gives (a scalar: its only result, or the one named `loss`); where
+    it gives none they are those of a model that goes on from its results, whose gradients are tensors in memory, `following`.
+    """
+
+    def __init__(self, source: ModelSource, optimizer: str = "") -> None:
+        super().__init__()
+        self.model = source.model
+        self.optimizer = OPTIMIZERS[optimizer] if optimizer else None
+        self.statistics = {
+            f"{path}.{name}".removeprefix(".")
+            for path, part in self.model.named_modules()
+            for name, _ in part.named_buffers(recurse=False)
+            if getattr(part, "track_running_stats", False)
+        }
+        """Buffers that operators of torch write without counting it."""
+        leaves = pytree.tree_leaves((source.inputs, source.kwargs))
+        self.asking = [place for place, leaf in enumerate(leaves) if _asks(leaf)]
+        with blame(source.path) if source.path is not None else nullcontext():
+            results = self._call(copy.deepcopy(self.model), cloned((source.inputs, source.kwargs)))[0]
+        asked = _asking(results)
+        if not asked:
+            raise CodesignError(
+                "--backward: nothing that the model gives hangs on a weight or an input that asks for a gradient",
+                place=str(source.path) if source.path else None,
+                hint="return the loss or the results, not detached, and leave requires_grad of the weights on",
+            )
+        after = [] if _loss(results) is not None else [_like(leaf) for leaf in asked]
+        self.following = nn.ParameterList(after)
+        kinds = self.optimizer.kept if self.optimizer is not None else ()
+        kept = {_key(kind, name): _like(weight) for kind in kinds for name, weight in self._weights().items()}
+        self.kept = nn.ParameterDict(kept)
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        results, buffers, inputs = self._call(self.model, (args, kwargs))
+        loss = _loss(results)
+        of = [loss] if loss is not None else _asking(results)
+        weights = self._weights()
+        asked = {**weights, **inputs}
+        with _followed(of), annotate({PART: BACKWARD}):
+            found = torch.autograd.grad(of, list(asked.values()), list(self.following) or None, allow_unused=True)
+        gradients = {name: gradient for name, gradient in zip(asked, found, strict=True) if gradient is not None}
+        written = {name: buffer for name, buffer in buffers.items() if buffer._version or name in self.statistics}
+        step = {"results": _detached(results), **({"buffers": written} if written else {})}
+        if self.optimizer is None:
+            return {**step, "gradients": gradients}
+        with torch.no_grad():
+            return {**step, **self._updated(self.optimizer, weights, gradients)}
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+
+    def _call(self, model: nn.Module, arguments: Arguments) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
+        """What a call gives; the buffers that it may write, copies in training mode; the inputs that ask for gradients, by name."""
+        leaves, structure = pytree.tree_flatten(arguments)
+        inputs = {f"input {place}": leaves[place].detach().requires_grad_() for place in self.asking}
+        for place, leaf in zip(self.asking, inputs.values(), strict=True):
+            leaves[place] = leaf
+        args, kwargs = pytree.tree_unflatten(leaves, structure)
+        training = any(module.training for module in model.modules())
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()} if training else {}
+        with torch.enable_grad():
+            return torch.func.functional_call(model, buffers, args, kwargs), buffers, inputs
+
+    def _updated(
+        self, optimizer: Optimizer, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
+    ) -> dict[str, Any]:
+        """New weights, what is kept of them, and the gradients of inputs."""
+        changed, kept, others = dict[str, Tensor](), dict[str, Tensor](), dict[str, Tensor]()
+        for name, gradient in gradients.items():
+            if name not in weights:
+                others[name] = gradient
+                continue
+            keys = [_key(kind, name) for kind in optimizer.kept]
+            owner = name.rpartition(".")[0]
+            with annotate({PART: f"{OPTIMIZER}.{owner}".rstrip(".")}):
+                changed[name], after = optimizer.rule(weights[name], gradient, *(self.kept[key] for key in keys))
+            kept.update(zip(keys, after, strict=True))
+        parts = {"weights": changed, "kept": kept, "gradients": others}
+        return {name: part for name, part in parts.items() if part}
+
+
+def _key(kind: str, weight: str) -> str:
+    """The name of what is kept of a weight."""
+    return f"{kind}__{weight}".replace(".", "__")
+
+
+def _like(tensor: Tensor) -> nn.Parameter:
+    """A tensor of the same kind with positive values that differ, small as those of gradients and their squares are."""
+    values = torch.rand(tensor.shape, dtype=torch.float32, device=tensor.device, generator=_generator(tensor)) * 1e-2
+    return nn.Parameter(values.to(tensor.dtype), requires_grad=False)
+
+
+def _generator(tensor: Tensor) -> torch.Generator | None:
+    return None if tensor.is_meta else torch.Generator(tensor.device).manual_seed(tensor.numel())
+
+
+def _asks(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.requires_grad
+
+
+def _asking(results: Any) -> list[Tensor]:
+    """Results that hang on what gradients are taken of, each once."""
+    return list({id(leaf): leaf for leaf in pytree.tree_leaves(results) if _asks(leaf)}.values())
+
+
+def _detached(results: Any) -> Any:
+    return pytree.tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, results)
+
+
+def _loss(results: Any) -> Tensor | None:
+    """A scalar that is the only result that hangs on weights, or the one that is named `loss`."""
+    named = results.get("loss") if isinstance(results, Mapping) else getattr(results, "loss", None)
+    asking = [named] if isinstance(named, Tensor) and named.requires_grad else _asking(results)
+    return asking[0] if len(asking) == 1 and asking[0].numel() == 1 else None
+
+
+@contextmanager
+def _followed(results: list[Tensor]) -> Iterator[None]:
+    """While it lasts, what is recorded of a gradient's operators says by number of which operator they are the gradient."""
+    found: dict[Any, None] = {}
+    ahead = [result.grad_fn for result in results]
+    while ahead:
+        node = ahead.pop()
+        if node is not None and node not in found:
+            found[node] = None
+            ahead.extend(following for following, _ in node.next_functions)
+    hooks = []
+    for node in found:
+        number = node._sequence_nr()
+        hooks.append(node.register_prehook(lambda _, number=number: set_grad_fn_seq_nr(number)))
+        hooks.append(node.register_hook(lambda *_: reset_grad_fn_seq_nr()))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def place_parts(graph: Graph) -> None:
+    """Give the operators of gradients and optimisers of a recorded step the places of what they are of."""
+    places: dict[int, dict[str, Any]] = {}
+    for node in graph.nodes:
+        part = node.meta.get("custom", {}).get(PART)
+        number = node.meta.get("seq_nr")
+        if part is None:
+            places.setdefault(number, node.meta)
+            continue
+        of = places.get(number, {}) if part == BACKWARD else {}
+        if "stack_trace" in of:
+            node.meta["stack_trace"] = node.stack_trace = of["stack_trace"]
+        stack = list(of.get("nn_module_stack", {}).values())
+        path = stack[-1][0] if stack else ""
+        node.meta["nn_module_stack"] = {part: (f"{part}.{path}".rstrip("."), nn.Module)}
+
+
+def part_of(place: Location) -> str:
+    """Which part of a step, of `PARTS`, an operator at a place is of."""
+    first = place.module.partition(".")[0]
+    return first if first in (BACKWARD, OPTIMIZER) else FORWARD
+
+
+def trained(source: ModelSource, optimizer: str = "") -> ModelSource:
+    """A step of training of a model, with the same inputs; CodesignError where there is nothing to train."""
+    if source.program is not None:
+        raise CodesignError(
+            "--backward: an exported program has no gradients",
+            place=str(source.path),
+            hint="give the Python file of the model",
+        )
+    step = TrainingStep(source, optimizer)
+    step.train(source.model.training)
+    return replace(source, model=step, trained=source.model)

@@ -1,0 +1,146 @@
+"""A step of training: gradients as autograd has them, weights as torch's optimisers make them, and whose they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from codesign.frontend import capture
+from codesign.frontend.load import ModelSource
+from codesign.frontend.training import BACKWARD, FORWARD, OPTIMIZER, STEP, part_of, trained
+from codesign.ir.errors import CodesignError
+from codesign.ir.interpreter import evaluate
+
+
+class Classifier(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        hidden = self.norm(F.silu(self.first(x)))
+        return F.cross_entropy(self.last(F.mish(hidden)), y)
+
+
+def batch() -> tuple[Tensor, ...]:
+    torch.manual_seed(1)
+    return torch.randn(5, 6), torch.randint(3, (5,))
+
+
+def step_of(model: nn.Module, inputs: tuple[Any, ...], optimizer: str = "") -> Any:
+    """What the captured step gives in the IR's interpreter."""
+    source = trained(ModelSource(model, inputs), optimizer)
+    captured = capture(source)
+    return source.model, captured.unflatten_outputs(evaluate(captured.module, captured.flatten_inputs(inputs)))
+
+
+def same(got: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(got, wanted.detach(), rtol=2e-5, atol=1e-6)
+
+
+def test_gradients_of_a_loss_are_those_of_autograd() -> None:
+    torch.manual_seed(0)
+    model, inputs = Classifier(), batch()
+    _, got = step_of(model, inputs)
+    loss = model(*inputs)
+    loss.backward()
+    same(got["results"], loss)
+    assert list(got["gradients"]) == [name for name, _ in model.named_parameters()]
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None
+        same(got["gradients"][name], weight.grad)
+
+
+TORCHS: dict[str, Any] = {
+    "sgd": lambda weights: torch.optim.SGD(weights, lr=1e-3),
+    "momentum": lambda weights: torch.optim.SGD(weights, lr=1e-3, momentum=0.9),
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+
+
+@pytest.mark.parametrize("name", TORCHS)
+def test_new_weights_are_those_of_torchs_optimiser(name: str) -> None:
+    torch.manual_seed(0)
+    model, inputs = Classifier(), batch()
+    step, got = step_of(model, inputs, name)
+    optimizer = TORCHS[name](model.parameters())
+    for path, weight in model.named_parameters():
+        key = path.replace(".", "__")
+        state = {kind: step.kept[f"{kind}__{key}"].clone() for kind in step.optimizer.kept}
+        optimizer.state[weight] = {"step": torch.tensor(STEP - 1.0), **state}
+    model(*inputs).backward()
+    optimizer.step()
+    for path, weight in model.named_parameters():
+        same(got["weights"][path], weight)
+        for kind in step.optimizer.kept:
+            same(got["kept"][f"{kind}__{path.replace('.', '__')}"], optimizer.state[weight][kind])
+
+
+def test_results_that_are_no_loss_take_the_gradients_of_what_follows() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 3), torch.randn(2, 4, requires_grad=True)
+    step, got = step_of(model, (x,))
+    (after,) = step.following
+    wanted = torch.autograd.grad(model(x), [model.weight, model.bias, x], after)
+    for name, gradient in zip(("weight", "bias", "input 0"), wanted, strict=True):
+        same(got["gradients"][name], gradient)
+
+
+def test_the_loss_of_several_results_is_the_one_of_that_name() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            logits = self.part(x)
+            return {"logits": logits, "loss": logits.square().mean()}
+
+    torch.manual_seed(0)
+    model, x = Named(), torch.randn(2, 4)
+    step, got = step_of(model, (x,))
+    assert not len(step.following)
+    model(x)["loss"].backward()
+    assert model.part.weight.grad is not None
+    same(got["gradients"]["part.weight"], model.part.weight.grad)
+
+
+def test_statistics_that_training_writes_are_results() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).train(), torch.randn(2, 2, 6, 6)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    _, got = step_of(model, (x,))
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    model(x)
+    assert set(got["buffers"]) == {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    for name, buffer in model.named_buffers():
+        same(got["buffers"][name], buffer)
+
+
+def test_each_operator_is_of_a_part_and_a_module() -> None:
+    torch.manual_seed(0)
+    captured = capture(trained(ModelSource(Classifier(), batch()), "adamw"))
+    places = {leaf for op in captured.module.main.body.walk() for leaf in op.location.leaves()}
+    modules = {place.module for place in places}
+    assert {"first", "backward.first", "optimizer.first", "backward.norm", "optimizer.last"} <= modules
+    count = Counter(part_of(place) for place in places)
+    assert all(count[part] > 3 for part in (FORWARD, BACKWARD, OPTIMIZER))
+    assert all(place.file.endswith("test_training.py") for place in places if place.module == "backward.first")
+
+
+def test_what_cannot_be_trained_is_refused() -> None:
+    x = torch.randn(2, 4)
+    with pytest.raises(CodesignError, match="nothing that the model gives hangs on a weight"):
+        trained(ModelSource(nn.ReLU(), (x,)))
+    frozen = nn.Linear(4, 3).requires_grad_(False)
+    with pytest.raises(CodesignError, match="nothing that the model gives"):
+        trained(ModelSource(frozen, (x,)))
+    program = torch.export.export(nn.Linear(4, 3), (x,))
+    with pytest.raises(CodesignError, match="an exported program has no gradients"):
+        trained(ModelSource(program.module(), (x,), program=program))
