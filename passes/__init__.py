@@ -5,7 +5,7 @@ from codesign.passes.cleanup import CommonSubexpressions, DeadCode
 from codesign.passes.clone import clone_module
 from codesign.passes.constants import ConstantFold
 from codesign.passes.context import Context, Pricer
-from codesign.passes.draws import Draws
+from codesign.passes.draws import Draws, Streams
 from codesign.passes.fuse import Fuse
 from codesign.passes.kernels import PlanMemory, Tile
 from codesign.passes.manager import PASSES, Pass, PassManager, parse_pipeline, print_pipeline, register
@@ -42,6 +42,7 @@ __all__ = [
     "SettlePrecision",
     "SettleWrites",
     "SparseWrites",
+    "Streams",
     "Tile",
     "clone_module",
     "optimize",

@@ -14,22 +14,23 @@ CLEAN_UP = (
 )
 """Passes that make equal things look equal and needless things vanish; scans that no data enters are known before any becomes a reduction."""
 
-DEFAULT = f"{CLEAN_UP},precision,fuse"
-"""What `optimize` runs: clean-up, products as the machine does them, then fusion."""
+DEFAULT = f"{CLEAN_UP},precision,streams,fuse"
+"""What `optimize` runs: clean-up, products as the machine does them, draws as equal layers share them, then fusion."""
 
 TIDY = "draws,canonicalize,cse,dce"
 """What runs after passes of the user's, which need not leave the form that fusion looks for."""
 
 
 def compilation(own: Sequence[Pass] = (), fusion: str = "greedy", explain: bool = False) -> list[Pass]:
-    """Clean-up, the user's own passes with what tidies up after them, products as the machine does them, and fusion by a policy; `explain`
-    leaves in the context why each producer and consumer are together or apart."""
+    """Clean-up, the user's own passes with what tidies up after them, products as the machine does them, draws as equal layers
+    share them, and fusion by a policy; `explain` leaves in the context why each producer and consumer are together or apart."""
     tidy = parse_pipeline(TIDY) if own else []
     return [
         *parse_pipeline(CLEAN_UP),
         *own,
         *tidy,
         make_pass("precision"),
+        make_pass("streams"),
         make_pass("fuse", policy=fusion, explain=explain),
     ]
 

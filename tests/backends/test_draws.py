@@ -13,12 +13,13 @@ from codesign.costmodel.machine import load_machine
 from codesign.ir.core import Module
 from codesign.ir.interpreter import evaluate
 from codesign.ir.schedule import Schedule
-from codesign.ir.tensor import Fusion, Random
+from codesign.ir.tensor import Constant, Fusion, Launch, Random
 from codesign.ir.text import parse, print_module
 from codesign.ir.tile import For
 from codesign.ir.verify import verify_kernel
 from codesign.passes import optimize
 from codesign.passes.normalize import normalize
+from codesign.passes.planning import Choices, plan_module
 from codesign.passes.schedule.tuner import tune
 from codesign.passes.tile import lower
 from tests.backends.triton.kernels import Array
@@ -38,11 +39,16 @@ def drawn(kind: str, rows: int, columns: int, offset: int = 0, transposed: bool 
         return %y }}""")
 
 
-def the_group(module: Module) -> Fusion:
+def the_group(module: Module, *arrays: Array) -> tuple[Fusion, list[Array]]:
+    """The one group of a module, and what it reads, given the module's inputs."""
     made = optimize(module)
     assert not any(isinstance(op, Random) for op in made.main.body.walk())
     (fusion,) = (op for op in made.main.body.ops if isinstance(op, Fusion))
-    return fusion
+    known = dict(zip(made.main.args, arrays, strict=False))
+    for op in made.main.body.ops:
+        if isinstance(op, Constant):
+            known[op.result] = np.asarray(made.constants[op.constant])
+    return fusion, [known[value] for value in fusion.uses() if value in known]
 
 
 KINDS = ["bits u32", "bits i64", "uniform f32", "uniform f16"]
@@ -54,16 +60,16 @@ def test_every_tile_has_the_same_bits(kind: str) -> None:
     module = drawn(kind, 13, 37, offset=5)
     (wanted,) = evaluate(module, [KEY])
     assert len(np.unique(wanted)) > 400
-    fusion = the_group(module)
+    fusion, given = the_group(module, KEY)
     form = normalize(fusion)
     for tiles in TILES:
         kernel = lower(
             form.fusion, Schedule(dict(zip((dim.name for dim in form.fusion.computes[0].dims), tiles, strict=True)))
         )
         verify_kernel(kernel)
-        (found,) = run_interpreted(kernel, [KEY])
+        (found,) = run_interpreted(kernel, given)
         np.testing.assert_array_equal(found, wanted, err_msg=str(tiles))
-        (found,) = groups.run_tiles(kernel, [KEY])
+        (found,) = groups.run_tiles(kernel, given)
         np.testing.assert_array_equal(found, wanted, err_msg=str(tiles))
 
 
@@ -71,15 +77,16 @@ def test_columns_of_another_axis_have_them_too() -> None:
     """Neighbours that share a counter lie along the first axis of the tile."""
     module = drawn("uniform f32", 32, 16, transposed=True)
     (wanted,) = evaluate(module, [KEY])
-    form = normalize(the_group(module))
+    fusion, given = the_group(module, KEY)
+    form = normalize(fusion)
     names = [dim.name for dim in form.fusion.computes[0].dims]
     kernel = lower(form.fusion, Schedule(dict(zip(names, (16, 8), strict=True))))
     assert "tl.permute(" in emission(kernel).core
-    np.testing.assert_array_equal(run_interpreted(kernel, [KEY])[0], wanted)
+    np.testing.assert_array_equal(run_interpreted(kernel, given)[0], wanted)
 
 
 def test_two_neighbours_share_a_counter() -> None:
-    form = normalize(the_group(drawn("uniform f32", 32, 64)))
+    form = normalize(the_group(drawn("uniform f32", 32, 64))[0])
     names = [dim.name for dim in form.fusion.computes[0].dims]
     for tiles, shared in (((8, 32), True), ((8, 1), False)):
         core = emission(lower(form.fusion, Schedule(dict(zip(names, tiles, strict=True))))).core
@@ -111,12 +118,10 @@ def test_attention_with_dropout_is_one_loop_of_one_kernel() -> None:
     """No tensor of scores is read or written, and the values are those of the whole model in each form."""
     module, arrays = attention()
     (wanted,) = evaluate(module, arrays)
-    fusion = the_group(module)
+    fusion, given = the_group(module, *arrays)
     text = print_module(optimize(module))
     assert print_module(parse(text)) == text
     form = normalize(fusion)
-    named = dict(zip(("q", "k", "v", "key"), arrays, strict=True))
-    given = [named[value.name] for value in fusion.uses()]
     for j in (16, 32):
         kernel = lower(form.fusion, folded(j))
         assert sum(isinstance(op, For) for op in kernel.body.walk()) <= 2  # whole tiles and those on the border
@@ -131,14 +136,60 @@ def test_attention_with_dropout_is_one_loop_of_one_kernel() -> None:
 
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
 def test_attention_with_dropout_compiles(target: str) -> None:
-    fusion = the_group(attention()[0])
+    fusion, _ = the_group(attention()[0])
     assert compile_aot(lower(normalize(fusion).fusion, folded(32)), target).spills == 0
 
 
 def test_an_accelerator_draws_the_same_bits() -> None:
     module, maia = drawn("uniform f32", 16, 64), load_machine("maia100")
     (wanted,) = evaluate(module, [KEY])
-    fusion = the_group(module)
+    fusion, given = the_group(module, KEY)
     kernel = lower(normalize(fusion).fusion, tune(fusion, maia).schedule)
-    (found,) = accelerator.simulate(accelerator.lower(kernel, maia, {}), [KEY], maia).outputs
+    (found,) = accelerator.simulate(accelerator.lower(kernel, maia, {}), given, maia).outputs
     np.testing.assert_array_equal(found, wanted)
+
+
+def layers(count: int) -> Module:
+    """Layers of a product, dropout and a norm, by a seed that is the module's input."""
+    text = "%x: f32[32, 64], " + ", ".join(f"%w{n}: f32[64, 64]" for n in range(count)) + ", %key: i64[]"
+    body = "%h0 = compute f32[i: 32, j: 64] { %x[i, j] }"
+    for n in range(count):
+        body += f"""
+        %p{n} = compute f32[i: 32, j: 64] sum(k: 64) {{ %h{n}[i, k] * %w{n}[k, j] }}
+        %r{n} = random uniform f32[32, 64] seed %key + {n + 1} offset 0
+        %d{n} = compute f32[i: 32, j: 64] {{ select(%r{n}[i, j] < 0.75, %p{n}[i, j], 0.0) }}
+        %m{n} = compute f32[i: 32] max(j: 64) {{ abs(%d{n}[i, j]) }}
+        %h{n + 1} = compute f32[i: 32, j: 64] {{ %d{n}[i, j] / (%m{n}[i] + 1.0) }}"""
+    return parse(f"func @main({text}) {{ {body}\n return %h{count} }}")
+
+
+def test_equal_layers_share_their_kernels() -> None:
+    """Which stream a layer draws is data: six of them have no more kernels than one."""
+    machine = load_machine("h100_sxm")
+    one, six = (plan_module(layers(count), machine, Choices(budget=16)).module for count in (1, 6))
+    launches = [sum(isinstance(op, Launch) for op in made.main.body.walk()) for made in (one, six)]
+    assert len(six.kernels) == len(one.kernels)
+    assert launches[1] > len(six.kernels)
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in [(32, 64), *[(64, 64)] * 6]]
+    (wanted,) = evaluate(layers(6), [*arrays, KEY])
+    assert len(np.unique(wanted)) > 1000
+    (found,) = evaluate(six, [*arrays, KEY])
+    np.testing.assert_allclose(found, wanted, rtol=2e-5, atol=2e-5)
+
+
+def test_a_stream_has_one_constant_beside_those_of_the_model() -> None:
+    """Draws of one stream read the same constant, whatever the model calls its own."""
+    module = parse("""func @main(%key: i64[]) {
+        %c = constant "stream..3": f32[2, 8]
+        %a = random uniform f32[2, 8] seed %key + 3 offset 0
+        %b = random uniform f32[2, 8] seed %key + 3 offset 8
+        %d = random uniform f32[2, 8] seed 4 offset 0
+        %y = compute f32[i: 2, j: 8] { %a[i, j] + %b[i, j] + %c[i, j] + %d[i, j] }
+        return %y }""")
+    module.constants["stream..3"] = np.arange(16, dtype=np.float32).reshape(2, 8) / 16
+    (wanted,) = evaluate(module, [KEY])
+    made = optimize(module)
+    held = {name: np.asarray(data) for name, data in made.constants.items() if name != "stream..3"}
+    assert [data.tolist() for data in held.values() if data.shape == () and data.dtype == np.int64].count(3) == 1
+    np.testing.assert_array_equal(evaluate(made, [KEY])[0], wanted)
