@@ -23,7 +23,7 @@ from codesign.costmodel.gpu.slots import slots_of
 from codesign.ir.analysis import slot_of
 from codesign.ir.core import Block, Value
 from codesign.ir.draws import number
-from codesign.ir.dtypes import F32, F64, I64, DType
+from codesign.ir.dtypes import F32, F64, I32, I64, DType
 from codesign.ir.index import index
 from codesign.ir.scalar import Apply, IndexValue, Read, Scalar, apply, literal
 from codesign.ir.schedule import Schedule
@@ -55,8 +55,9 @@ def body_of(function: str, dtype: DType) -> Body:
     }
     if function in bodies:
         return bodies[function]
-    name = function.removesuffix(" by a number")
-    return lambda a, b: apply(name, a, b if name == function else literal(0.3, dtype))
+    name, _, number = function.partition(" by ")
+    known = None if not number else 8 if number == "a power of two" else 0.3 if dtype.is_float else 7
+    return lambda a, b: apply(name, a, b if known is None else literal(known, dtype))
 
 
 def kernel_of(name: str, body: Body, dtype: DType, size: int) -> Kernel:
@@ -154,6 +155,12 @@ CASES: Mapping[str, tuple[Body, DType]] = {
             "mod by a number",
             "floordiv by a number",
         )
+    },
+    **{
+        f"{function}{divisor} {dtype}": (body_of(function + divisor, dtype), dtype)
+        for dtype in (I32, I64)
+        for function in ("truncdiv", "fmod", "mod", "floordiv")
+        for divisor in ("", " by a number", " by a power of two")
     },
     **{f"drawn {distribution}": (drawn(distribution), F32) for distribution in ("uniform", "normal")},
 }

@@ -1,11 +1,13 @@
 """What generated code takes for functions beside what its text says: device functions for one operation, and what neighbours have alike once.
 
-The exact remainder of floats is a loop over their digits (`division.py`); a quotient that decides a step is rounded once, where another is a
+The exact remainder of floats is a loop over their digits (`division.py`); that of integers is a quotient in floats put right, four times as long
+at 64 bits as at 32, and products and shifts where the divisor is a number; a quotient that decides a step is rounded once, where another is a
 product with a reciprocal (`steps.py`); the words of a counter are worked out once for the two elements that take them (`paired.py`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -45,6 +47,14 @@ WHOLE: dict[tuple[str, str], Slots] = {
     ("truncdiv", "f64"): _slots(9, 9, 3, 8),
     ("div", "f64"): _slots(7, 8, 1, 7),
     ("reciprocal", "f64"): _slots(6, 6, 1, 7),
+    ("fmod", "i32"): _slots(1, 19, 3),
+    ("mod", "i32"): _slots(0, 25, 3),
+    ("floordiv", "i32"): _slots(0, 29, 3),
+    ("truncdiv", "i32"): _slots(0, 21, 3),
+    ("fmod", "i64"): _slots(18, 95, 6),
+    ("mod", "i64"): _slots(17, 90, 3),
+    ("floordiv", "i64"): _slots(24, 103, 3),
+    ("truncdiv", "i64"): _slots(20, 102, 6),
 }
 """All slots of functions, as `benchmarks/issued_slots.py --target sm_90` counts them in ptxas 13's code; those that only issue, as branches and moves
 of uniform registers do, among the vector's. Remainders of quotients below 2^39 (2^10 in float64), whose loop over digits has one step."""
@@ -59,8 +69,28 @@ BY_NUMBER: dict[tuple[str, str], Slots] = {
     ("floordiv", "f64"): _slots(26, 93, 4, 27),
     ("truncdiv", "f64"): _slots(9, 11, 3, 8),
     ("div", "f64"): _slots(7, 7, 1, 7),
+    ("fmod", "i32"): _slots(0, 4, 0),
+    ("mod", "i32"): _slots(0, 12, 0),
+    ("floordiv", "i32"): _slots(0, 6, 0),
+    ("truncdiv", "i32"): _slots(0, 4, 0),
+    ("fmod", "i64"): _slots(0, 18, 0),
+    ("mod", "i64"): _slots(0, 29, 0),
+    ("floordiv", "i64"): _slots(0, 20, 0),
+    ("truncdiv", "i64"): _slots(0, 16, 0),
 }
-"""The same where the divisor is a number: remainders of integers by it are products."""
+"""The same where the divisor is a number (7, of integers; by 10 it is one or two fewer): remainders of integers by it are products."""
+
+BY_POWER: dict[tuple[str, str], Slots] = {
+    ("fmod", "i32"): _slots(0, 4, 0),
+    ("mod", "i32"): _slots(0, 1, 0),
+    ("floordiv", "i32"): _slots(0, 6, 0),
+    ("truncdiv", "i32"): _slots(0, 3, 0),
+    ("fmod", "i64"): _slots(0, 4, 0),
+    ("mod", "i64"): _slots(0, 1, 0),
+    ("floordiv", "i64"): _slots(0, 8, 0),
+    ("truncdiv", "i64"): _slots(0, 5, 0),
+}
+"""The same where it is a power of two."""
 
 STEPPED: dict[tuple[str, bool], Slots] = {
     ("div", False): _slots(9, 4, 1),
@@ -103,8 +133,11 @@ def _of_node(node: Apply, names: list[str], stepped: bool, even: set[str]) -> It
     dtype = compute_dtype(node.dtype).name
     unit, kind, cost = slot_of(node)
     name, cost = slots_of(unit, kind.name, cost)
-    by_number = len(node.args) > 1 and isinstance(node.args[1], Literal)
+    divisor = node.args[1] if len(node.args) > 1 else None
+    by_number = isinstance(divisor, Literal)
     whole = (BY_NUMBER if by_number else WHOLE).get((node.function, dtype))
+    if isinstance(divisor, Literal) and _is_power(divisor.value):
+        whole = BY_POWER.get((node.function, dtype), whole)
     if stepped and dtype == "f32":
         whole = STEPPED.get((node.function, by_number), whole)
     if whole is not None:
@@ -116,8 +149,13 @@ def _of_node(node: Apply, names: list[str], stepped: bool, even: set[str]) -> It
                 return
 
 
+def _is_power(number: float) -> bool:
+    """Whether a number is a power of two, and whole."""
+    return number > 0 and math.frexp(number)[0] == 0.5 and float(number).is_integer()
+
+
 def spares(group: Fusion) -> bool:
-    """Whether the code of some schedule of a group takes fewer slots for floating-point functions of it than the text says."""
+    """Whether the code of some schedule of a group takes fewer slots of floating-point lanes for functions of it than the text says."""
     nodes = [(node, compute) for compute in group.computes for node in compute.body.walk() if isinstance(node, Apply)]
     stepped = any(is_step(node) for node, _ in nodes)
     return any(

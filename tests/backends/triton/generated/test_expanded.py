@@ -12,6 +12,8 @@ from codesign.costmodel.gpu.geometry import geometry
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.summary import summarize
+from codesign.ir.dtypes import I32, I64
+from codesign.ir.scalar import apply
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.tensor import Fusion
 from tests.costmodel.groups import group
@@ -20,8 +22,8 @@ H100 = load_machine("h100_sxm")
 COUNT = 1 << 22
 
 
-def of_two(body: str) -> Fusion:
-    return group(f"%a: f32[{COUNT}], %b: f32[{COUNT}]", f"%y = compute f32[i: {COUNT}] {{ {body} }}")
+def of_two(body: str, dtype: str = "f32") -> Fusion:
+    return group(f"%a: {dtype}[{COUNT}], %b: {dtype}[{COUNT}]", f"%y = compute {dtype}[i: {COUNT}] {{ {body} }}")
 
 
 def slots(fusion: Fusion, tile: int = 1024) -> dict[str, float]:
@@ -46,6 +48,26 @@ def slots(fusion: Fusion, tile: int = 1024) -> dict[str, float]:
 def test_slots_of_exact_division(body: str, integer: float) -> None:
     sums = slots(of_two("%a[i] + %b[i]"))
     assert slots(of_two(body))["integer"] - sums["integer"] == pytest.approx(integer, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("body", "dtype", "integer", "special"),
+    [
+        ("%a[i] % %b[i]", "i32", 25, 3),
+        ("%a[i] // %b[i]", "i32", 29, 3),
+        ("%a[i] % 7:i32", "i32", 12, 0),
+        ("%a[i] % 8:i32", "i32", 1, 0),
+        ("%a[i] % %b[i]", "i64", 90, 3),
+        ("%a[i] // %b[i]", "i64", 103, 3),
+        ("%a[i] // 7", "i64", 20, 0),
+        ("%a[i] // 8", "i64", 8, 0),
+    ],
+)
+def test_slots_of_whole_division(body: str, dtype: str, integer: float, special: float) -> None:
+    """By its width and by what is known of the divisor, beside the copy of a tile that does no division."""
+    copies, found = slots(of_two("%a[i]", dtype)), slots(of_two(body, dtype))
+    assert found["integer"] - copies["integer"] == pytest.approx(integer, abs=1.5)
+    assert found["special"] == pytest.approx(special, abs=0.1)
 
 
 @pytest.mark.parametrize("model", ["cost model", "events"])
@@ -77,3 +99,13 @@ def test_counted_slots_are_those_of_the_compiled_code(name: str) -> None:
     difference = sum(mine.values()) - sum(base.values()) + 1.0
     if any(word in name for word in ("mod", "trunc", "floordiv", "before")):
         assert sum(counted(body, dtype).values()) == pytest.approx(difference, rel=0.1, abs=2.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, (_, dtype) in CASES.items() if dtype in (I32, I64)])
+def test_counted_slots_of_integers_are_those_of_the_compiled_code(name: str) -> None:
+    """Beside a sum's code, and the one or two additions that this is."""
+    body, dtype = CASES[name]
+    base, mine = taken(lambda a, b: apply("add", a, b), dtype, "sm_90"), taken(body, dtype, "sm_90")
+    difference = sum(mine.values()) - sum(base.values()) + dtype.bits / 32
+    assert sum(counted(body, dtype).values()) == pytest.approx(difference, rel=0.1, abs=1.0)
