@@ -89,7 +89,7 @@ _RULES: dict[Any, Callable[..., torch.Tensor]] = {
     _ATEN.normal_.default: _around,
     _ATEN.bernoulli.default: _bernoulli,
     _ATEN.bernoulli.p: _bernoulli,
-    _ATEN.bernoulli_.float: _bernoulli,
+    _ATEN.bernoulli_.float: lambda take, x, p=0.5: _bernoulli(take, x, p),  # torch leaves defaults out
     _ATEN.randint.default: lambda take, high, _: _whole(take, high),
     _ATEN.randint.low: lambda take, low, high, _: _whole(take, low, high),
     _ATEN.randint_like.default: lambda take, _, high: _whole(take, high),

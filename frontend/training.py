@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Graph
+from torch.fx import Graph, Node
 from torch.fx.traceback import annotate, reset_grad_fn_seq_nr, set_grad_fn_seq_nr
 from torch.utils import _pytree as pytree
 
@@ -100,11 +100,11 @@ class TrainingStep(nn.Module):
         with blame(source.path) if source.path is not None else nullcontext():
             results = self._call(copy.deepcopy(self.model), cloned((source.inputs, source.kwargs)))[0]
         asked = _asking(results)
-        if not asked:
+        if not asked or not (self.asking or self._weights()):
             raise CodesignError(
                 "--backward: nothing that the model gives hangs on a weight or an input that asks for a gradient",
                 place=str(source.path) if source.path else None,
-                hint="return the loss or the results, not detached, and leave requires_grad of the weights on",
+                hint="return the loss or the results, not detached; weights are parameters of the module, with requires_grad on",
             )
         after = [] if _loss(results) is not None else [_like(leaf) for leaf in asked]
         self.following = nn.ParameterList(after)
@@ -155,10 +155,18 @@ class TrainingStep(nn.Module):
             keys = [_key(kind, name) for kind in optimizer.kept]
             owner = name.rpartition(".")[0]
             with annotate({PART: f"{OPTIMIZER}.{owner}".rstrip(".")}):
-                changed[name], after = optimizer.rule(weights[name], gradient, *(self.kept[key] for key in keys))
+                changed[name], after = _by_rule(optimizer, weights[name], gradient, *(self.kept[key] for key in keys))
             kept.update(zip(keys, after, strict=True))
         parts = {"weights": changed, "kept": kept, "gradients": others}
         return {name: part for name, part in parts.items() if part}
+
+
+def _by_rule(optimizer: Optimizer, *tensors: Tensor) -> Updated:
+    """What the rule gives of a weight, its gradient and what is kept; of complex ones both planes are numbers of their own, as torch has them."""
+    if not tensors[0].is_complex():
+        return optimizer.rule(*tensors)
+    weight, kept = optimizer.rule(*(torch.view_as_real(tensor.resolve_conj()) for tensor in tensors))
+    return torch.view_as_complex(weight), tuple(torch.view_as_complex(tensor) for tensor in kept)
 
 
 def _key(kind: str, weight: str) -> str:
@@ -168,7 +176,10 @@ def _key(kind: str, weight: str) -> str:
 
 def _like(tensor: Tensor) -> nn.Parameter:
     """A tensor of the same kind with positive values that differ, small as those of gradients and their squares are."""
-    values = torch.rand(tensor.shape, dtype=torch.float32, device=tensor.device, generator=_generator(tensor)) * 1e-2
+    shape = (*tensor.shape, 2) if tensor.is_complex() else tensor.shape
+    values = torch.rand(shape, dtype=torch.float32, device=tensor.device, generator=_generator(tensor)) * 1e-2
+    if tensor.is_complex():
+        values = torch.view_as_complex(values)
     return nn.Parameter(values.to(tensor.dtype), requires_grad=False)
 
 
@@ -225,7 +236,8 @@ def place_parts(graph: Graph) -> None:
         part = node.meta.get("custom", {}).get(PART)
         number = node.meta.get("seq_nr")
         if part is None:
-            places.setdefault(number, node.meta)
+            places.setdefault(number, dict(node.meta))
+            _tell_apart(node)
             continue
         of = places.get(number, {}) if part == BACKWARD else {}
         if "stack_trace" in of:
@@ -233,6 +245,14 @@ def place_parts(graph: Graph) -> None:
         stack = list(of.get("nn_module_stack", {}).values())
         path = stack[-1][0] if stack else ""
         node.meta["nn_module_stack"] = {part: (f"{part}.{path}".rstrip("."), nn.Module)}
+
+
+def _tell_apart(node: Node) -> None:
+    """`forward.PATH` for an operator of the model whose module at PATH is named as a part of a step is."""
+    stack = node.meta.get("nn_module_stack", {})
+    path = list(stack.values())[-1][0] if stack else ""
+    if path.partition(".")[0] in PARTS:
+        node.meta["nn_module_stack"] = {FORWARD: (f"{FORWARD}.{path}", nn.Module)}
 
 
 def part_of(place: Location) -> str:

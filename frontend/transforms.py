@@ -41,9 +41,10 @@ class OperatorsRun(torch.nn.Module):
         named = source.model if source.trained is None else source.trained
         call._orig_mod = named  # type: ignore[attr-defined]  # whose modules' paths are recorded
         trace = make_fx(call, tracing_mode="fake", _allow_non_fake_inputs=True, record_module_stack=True)
-        with preserve_node_meta():
+        with preserve_node_meta(), torch.backends.mkldnn.flags(enabled=False):  # whose layers are one operator
             traced = trace(*(leaves[place] for place in self.places))
-        place_parts(traced.graph)
+        if source.trained is not None:
+            place_parts(traced.graph)
         self.model = _with_names_of(source.model, traced)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

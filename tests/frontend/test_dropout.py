@@ -116,6 +116,10 @@ def test_torch_draws_what_the_compiled_model_draws(dtype: torch.dtype) -> None:
     assert [op.seed for op in draws(captured)] == list(range(1, 19))
 
 
+def test_draws_of_the_chance_that_torch_has_by_default() -> None:
+    check_drawn(lambda x: F.dropout(x, 0.5) + torch.empty_like(x).bernoulli_(), torch.randn(4, 50))
+
+
 def test_a_draw_of_another_chance_is_seen() -> None:
     """The same draws do not make models alike that drop other shares, or in another place."""
     x = torch.randn(4, 50)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codesign.frontend import capture
-from codesign.frontend.load import ModelSource
+from codesign.frontend.load import FunctionModule, ModelSource
 from codesign.frontend.training import BACKWARD, FORWARD, OPTIMIZER, STEP, part_of, trained
 from codesign.ir.errors import CodesignError
 from codesign.ir.interpreter import evaluate
@@ -134,6 +134,66 @@ def test_each_operator_is_of_a_part_and_a_module() -> None:
     assert all(place.file.endswith("test_training.py") for place in places if place.module == "backward.first")
 
 
+def test_modules_may_be_named_as_parts_are() -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backward, self.optimizer = nn.Linear(4, 3), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            loss: Tensor = self.optimizer(self.backward(x).relu()).sum()
+            return loss
+
+    captured = capture(trained(ModelSource(Named(), (torch.randn(2, 4),)), "sgd"))
+    places = {leaf for op in captured.module.main.body.walk() for leaf in op.location.leaves()}
+    products = {place.module: part_of(place) for place in places if place.origin == "aten.addmm.default"}
+    assert products == {"forward.backward": FORWARD, "forward.optimizer": FORWARD}
+    modules = {place.module for place in places}
+    assert {"backward.backward", "backward.optimizer", "optimizer.backward", "optimizer.optimizer"} <= modules
+
+
+@pytest.mark.parametrize("name", TORCHS)
+def test_planes_of_complex_weights_change_on_their_own(name: str) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, dtype=torch.complex64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * self.weight).abs().sum()
+
+    torch.manual_seed(0)
+    model, x = Scaled(), torch.randn(2, 4, dtype=torch.complex64)
+    step, got = step_of(model, (x,), name)
+    optimizer = TORCHS[name](model.parameters())
+    state = {kind: step.kept[f"{kind}__weight"].clone() for kind in step.optimizer.kept}
+    optimizer.state[model.weight] = {"step": torch.tensor(STEP - 1.0), **state}
+    model(x).backward()
+    optimizer.step()
+    same(got["weights"]["weight"], model.weight)
+    for kind in state:
+        same(got["kept"][f"{kind}__weight"], optimizer.state[model.weight][kind])
+
+
+def test_recurrent_layers_have_gradients_of_plain_operators() -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.LSTM(3, 4, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            loss: Tensor = self.layer(x)[0].square().sum()
+            return loss
+
+    torch.manual_seed(0)
+    model, x = Last(), torch.randn(2, 3, 3)
+    _, got = step_of(model, (x,))
+    model(x).backward()
+    for name, weight in model.named_parameters():
+        assert weight.grad is not None
+        same(got["gradients"][name], weight.grad)
+
+
 def test_what_cannot_be_trained_is_refused() -> None:
     x = torch.randn(2, 4)
     with pytest.raises(CodesignError, match="nothing that the model gives hangs on a weight"):
@@ -141,6 +201,9 @@ def test_what_cannot_be_trained_is_refused() -> None:
     frozen = nn.Linear(4, 3).requires_grad_(False)
     with pytest.raises(CodesignError, match="nothing that the model gives"):
         trained(ModelSource(frozen, (x,)))
+    held = nn.Linear(4, 3)
+    with pytest.raises(CodesignError, match="nothing that the model gives"):
+        trained(ModelSource(FunctionModule(lambda x: held(x).sum()), (x,)))
     program = torch.export.export(nn.Linear(4, 3), (x,))
     with pytest.raises(CodesignError, match="an exported program has no gradients"):
         trained(ModelSource(program.module(), (x,), program=program))
