@@ -22,7 +22,7 @@ from codesign.document import ModelDocument, Verified
 from codesign.documents import document_of
 from codesign.frontend import Captured, ModelSource, load_model
 from codesign.frontend import capture as capture_model
-from codesign.frontend.training import part_of, trained
+from codesign.frontend.training import TrainingStep, part_of, trained
 from codesign.ir.core import Module
 from codesign.ir.errors import CodesignError
 from codesign.ir.plan import Plan
@@ -105,6 +105,8 @@ def capture(path: Path, options: Options, steps: Steps) -> Model:
         source.dynamic_shapes = _first_sizes_dynamic(source)
     steps.step(f"capturing {source.name} with torch.export")
     captured = capture_model(source, frontend=options.frontend)
+    if isinstance(source.model, TrainingStep) and source.model.remark:
+        captured.warnings.append(source.model.remark)
     return Model(source, captured, {**clock.seconds, **captured.seconds})
 
 

@@ -80,7 +80,7 @@ class TrainingStep(nn.Module):
     """A model, the gradients of its weights and of inputs that ask for them, and an optimiser's new weights.
 
     Gives a dict: `results` of the model; `buffers` that it has written (in training mode); `gradients` by name, or with an optimiser `weights` and
-    what it keeps of each, `kept`. Gradients are those of the loss that the model gives (a scalar: its only result, or the one named `loss`); where
+    what it keeps of each, `kept`. Gradients are those of the loss that the model gives (what is named `loss`, or the only scalar); where
     it gives none they are those of a model that goes on from its results, whose gradients are tensors in memory, `following`.
     """
 
@@ -107,6 +107,11 @@ class TrainingStep(nn.Module):
                 hint="return the loss or the results, not detached; weights are parameters of the module, with requires_grad on",
             )
         after = [] if _loss(results) is not None else [_like(leaf) for leaf in asked]
+        self.remark = ""
+        if after:
+            self.remark = "the model gives no loss: its gradients are those of one that goes on from its results"
+        elif len(asked) > 1:
+            self.remark = "gradients are those of the loss: other results of the model have none of their own"
         self.following = nn.ParameterList(after)
         kinds = self.optimizer.kept if self.optimizer is not None else ()
         kept = {_key(kind, name): _like(weight) for kind in kinds for name, weight in self._weights().items()}
@@ -201,10 +206,11 @@ def _detached(results: Any) -> Any:
 
 
 def _loss(results: Any) -> Tensor | None:
-    """A scalar that is the only result that hangs on weights, or the one that is named `loss`."""
+    """The one that is named `loss`, or the only scalar among what hangs on weights."""
     named = results.get("loss") if isinstance(results, Mapping) else getattr(results, "loss", None)
     asking = [named] if isinstance(named, Tensor) and named.requires_grad else _asking(results)
-    return asking[0] if len(asking) == 1 and asking[0].numel() == 1 else None
+    scalars = [result for result in asking if result.numel() == 1]
+    return scalars[0] if len(scalars) == 1 else None
 
 
 @contextmanager

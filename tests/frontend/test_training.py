@@ -111,6 +111,26 @@ def test_the_loss_of_several_results_is_the_one_of_that_name() -> None:
     same(got["gradients"]["part.weight"], model.part.weight.grad)
 
 
+def test_the_only_scalar_of_several_results_is_the_loss() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            logits = self.part(x)
+            return logits, logits.square().mean()
+
+    torch.manual_seed(0)
+    model, x = Pair(), torch.randn(2, 4)
+    step, got = step_of(model, (x,))
+    model(x)[1].backward()
+    assert model.part.weight.grad is not None
+    same(got["gradients"]["part.weight"], model.part.weight.grad)
+    assert step.remark.startswith("gradients are those of the loss")
+    assert "gives no loss" in step_of(nn.Linear(4, 3), (x,))[0].remark
+
+
 def test_statistics_that_training_writes_are_results() -> None:
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).train(), torch.randn(2, 2, 6, 6)
