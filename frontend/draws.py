@@ -6,13 +6,14 @@ nth of them has the nth stream, here and where a model is lowered (`lowering/ran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from codesign.frontend.replacing import Replacing
 from codesign.ir.dtypes import F32
 from codesign.ir.interpreter.draws import draw
 
@@ -22,32 +23,22 @@ Take = Callable[[Distribution], torch.Tensor]
 """The next draw, in float32, of a result's shape."""
 
 
-def drawn_alike() -> AbstractContextManager[object]:
+def drawn_alike() -> Replacing:
     """Within it torch's random operators take their numbers from this compiler's generator, from its first stream on."""
-    draws: AbstractContextManager[object] = _DrawnAlike()
-    return draws
+    streams = itertools.count(1)
+    return Replacing({func: partial(_drawn, streams, func, rule) for func, rule in _RULES.items()})
 
 
-class _DrawnAlike(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    supports_higher_order_operators = True
+def _drawn(
+    streams: Iterator[int], func: Any, rule: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+) -> torch.Tensor:
+    """What torch's operator gives, with numbers of the next stream."""
+    result: torch.Tensor = func(*args, **kwargs)
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.count = 0
+    def take(distribution: Distribution) -> torch.Tensor:
+        return torch.from_numpy(draw(distribution, next(streams), 0, tuple(result.shape), F32))
 
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        rule = _RULES.get(func)
-        return result if rule is None else result.copy_(rule(self._next(result.shape), *args))
-
-    def _next(self, shape: Sequence[int]) -> Take:
-        def take(distribution: Distribution) -> torch.Tensor:
-            self.count += 1
-            return torch.from_numpy(draw(distribution, self.count, 0, tuple(shape), F32))
-
-        return take
+    return result.copy_(rule(take, *args))
 
 
 def _uniform(take: Take, *_: Any) -> torch.Tensor:

@@ -209,7 +209,7 @@ def traced_program(
         except Exception:  # the reason of torch.export tells more
             continue
         return replace(exported, notes=(f"captured by {method}, because {mode} failed: {shortened(reason)}",))
-    raise _not_captured(source, reason, dynamic_shapes)
+    raise _not_captured(source, reason, dynamic_shapes) from reason
 
 
 def program_with_gradients(source: ModelSource, dynamic_shapes: Any, table: Table | None = None) -> Exported:
@@ -237,13 +237,11 @@ def _traced(source: ModelSource, dynamic_shapes: Any, method: str, trace: Any, t
 
 
 def _not_captured(source: ModelSource, reason: BaseException, dynamic_shapes: Any) -> CodesignError:
-    error = CodesignError(
+    return CodesignError(
         f"torch.export can't capture the model: {shortened(reason)}",
         place=place_of(reason),
         hint=advice(reason, dynamic_shapes is not None, shared=_share_memory(source)),
     )
-    error.__cause__ = reason
-    return error
 
 
 class _Tracer(torch.fx.Tracer):

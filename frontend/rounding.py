@@ -6,13 +6,14 @@ places when its products are rounded, and the values there are far apart; so wha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from codesign.frontend.lowering.products import Kind, allowed_by_torch
+from codesign.frontend.replacing import Replacing
 from codesign.ir.numerics import round_to_tf32
 
 _ATEN = torch.ops.aten
@@ -27,26 +28,18 @@ _FACTORS: dict[Any, tuple[Kind, tuple[int, ...]]] = {
 """Which arguments of an operator are factors of its products."""
 
 
-def products_rounded() -> TorchDispatchMode | None:
+def products_rounded() -> Replacing | None:
     """Within it torch rounds the factors of the products that it lets be rounded to tf32; None where it lets none."""
     kinds = {kind for kind, precision in allowed_by_torch().kinds.items() if precision == "tf32"}
-    return _ProductsRounded(kinds) if kinds else None
+    made = {func: partial(_of_rounded, func, places) for func, (kind, places) in _FACTORS.items() if kind in kinds}
+    return Replacing(made) if made else None
 
 
-class _ProductsRounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    supports_higher_order_operators = True
-
-    def __init__(self, kinds: set[Kind]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.factors = {func: places for func, (kind, places) in _FACTORS.items() if kind in kinds}
-
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        given = list(args)
-        for place in self.factors.get(func, ()):
-            given[place] = _rounded(given[place])
-        return func(*given, **(kwargs or {}))
+def _of_rounded(func: Any, places: Sequence[int], *args: Any, **kwargs: Any) -> Any:
+    given = list(args)
+    for place in places:
+        given[place] = _rounded(given[place])
+    return func(*given, **kwargs)
 
 
 def _rounded(tensor: torch.Tensor) -> torch.Tensor:

@@ -5,30 +5,18 @@ Scores in 16 bits often are equal; a router that takes another of two equal expe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from codesign.frontend.replacing import Made, Replacing
 
 _ATEN = torch.ops.aten
 
 
-def first_of_equals() -> AbstractContextManager[object]:
+def first_of_equals() -> Replacing:
     """Within it `topk` and `kthvalue` are made by a stable sort of the row."""
-    order: AbstractContextManager[object] = _FirstOfEquals()  # type: ignore[no-untyped-call]
-    return order
-
-
-class _FirstOfEquals(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    supports_higher_order_operators = True
-
-    def __torch_dispatch__(
-        self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        rule = _RULES.get(func)
-        return (rule or func)(*args, **(kwargs or {}))
+    return Replacing(_RULES)
 
 
 def _topk(x: torch.Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> tuple[Any, Any]:
@@ -46,4 +34,4 @@ def _kthvalue(x: torch.Tensor, k: int, dim: int = -1, keepdim: bool = False) -> 
     return tuple(each.clone() if keepdim else each.squeeze(dim).clone() for each in found)
 
 
-_RULES: dict[Any, Callable[..., Any]] = {_ATEN.topk.default: _topk, _ATEN.kthvalue.default: _kthvalue}
+_RULES: Made = {_ATEN.topk.default: _topk, _ATEN.kthvalue.default: _kthvalue}
