@@ -1,9 +1,9 @@
 """Schedules evaluated per second through a whole study (policy, budget, rows in the database) against the bare cost model, one core.
 
 `OMP_NUM_THREADS=1 python benchmarks/study_rate.py`: seconds of CPU time, the best of several rounds in which each takes its turn; each
-schedule of the kernel's space once. `live`: priced when the policy asks; `tabled`: answered from the prices of the whole space;
-`prices of the space`: taken and encoded for the database, which a study does once. `over_bare_model`: what a path takes more than the bare model,
-as a share of its time; the median of the rounds.
+schedule of the kernel's space once. `live`: priced when the policy asks; `tabled`: answered from the prices of the whole space, as all runs of a
+study on it but the first are; `first`: the first, for which these prices are taken and kept in the database. `over_bare_model`: what a path takes
+more than the bare model, as a share of its time; the median of the rounds.
 """
 
 from __future__ import annotations
@@ -58,21 +58,20 @@ def main() -> None:
         database = Database(Path(folder) / "rate.db")
         works: dict[str, Callable[[int], object]] = {
             BARE: lambda number: problem.priced(batch),
-            "prices of the space": lambda number: price_all(problem).encoded(),
         }
-        for name, table in (("live", None), ("tabled", price_all(problem))):
-            runs = [Run(f"{name}{number}", problem.key, "exhaustive", "all", number) for number in range(ROUNDS)]
-            described = {
-                "key": problem.key,
-                "name": problem.name,
-                "machine": problem.machine,
-                "description": problem.describe(),
-            }
-            database.enter(name, {}, [described], runs)
+        known = price_all(problem)
+        described = {"name": problem.name, "machine": problem.machine, "description": problem.describe()}
+        for name in ("live", "tabled", "first"):
+            keys = [f"{name} {number:02}" for number in range(ROUNDS)]
+            runs = [Run(key, key, "exhaustive", "all", 0) for key in keys]
+            database.enter(name, {}, [{"key": key, **described} for key in keys], runs)
 
-            def study(number: int, name: str = name, table: Any = table) -> None:
+            def study(number: int, name: str = name) -> None:
                 run = database.claim(name)
                 assert run is not None
+                table = known if name == "tabled" else None
+                if name == "first":
+                    table = database.prices(run.problem, lambda: price_all(problem))
                 arena = Arena(**unknown, problem=problem, table=table, record=lambda new: database.add(run.key, new))
                 database.finish(run.key, compete(Exhaustive(), arena), arena.taken())
 

@@ -37,6 +37,8 @@ from codesign.lab.rows import (
     Result,
     WrongRow,
     check_rows,
+    check_sum,
+    checksum,
     lacking,
     make_tables,
     read_evaluations,
@@ -188,19 +190,11 @@ class Database:
 
     def finish(self, run: str, result: Mapping[str, Any], stretches: Sequence[Stretch] = ()) -> None:
         """A run is done, with its last evaluations."""
-        self._write(run, stretches, {"state": "done", "owner": None, "result": dict(result)})
+        found = dict(result)
+        self._write(run, stretches, {"state": "done", "owner": None, "result": found, "checksum": checksum(found)})
 
     def _write(self, run: str, stretches: Sequence[Stretch], change: Mapping[str, Any]) -> None:
-        rows = [
-            {
-                "run": run,
-                "start": stretch.start,
-                "numbers": _packed(stretch.numbers),
-                "seconds": np.ascontiguousarray(stretch.seconds, dtype="<f8").tobytes(),
-                "marks": [[count, round(seconds, 6)] for count, seconds in stretch.marks],
-            }
-            for stretch in stretches
-        ]
+        rows = [{"run": run, **_row(stretch)} for stretch in stretches]
         mine = sa.update(RUNS).where(RUNS.c.key == run, RUNS.c.owner == self.owner, RUNS.c.state == "running")
         with self._errors(), self.engine.begin() as base:
             if base.execute(mine.values(change)).rowcount != 1:
@@ -274,10 +268,7 @@ class Database:
         """The evaluations of a run in order."""
         with self._errors(), self.engine.connect() as base:
             rows = base.execute(sa.select(BATCHES).where(BATCHES.c.run == run).order_by(BATCHES.c.start))
-            found = [
-                Stretch(row.start, *read_evaluations(row.numbers, row.seconds), read_row(Marks, row.marks))
-                for row in rows
-            ]
+            found = [_stretch(row) for row in rows]
             position = 0
             for stretch in found:
                 if stretch.start != position:
@@ -330,9 +321,33 @@ def _begin_reading(connection: sa.Connection) -> None:
 
 def _run(row: Mapping[Any, Any]) -> Run:
     result = None if row["result"] is None else read_row(Result, row["result"])
+    check_sum(f"runs: results of {row['key'][:12]}", row["checksum"], row["result"])
     return Run(
         str(row["key"]), str(row["problem"]), str(row["policy"]), str(row["budget"]), int(row["seed"]), str(row["state"]), result
     )  # fmt: skip
+
+
+def _row(stretch: Stretch) -> dict[str, Any]:
+    """A stretch as a row of its run; `_stretch` is the way back."""
+    numbers, seconds = (
+        np.ascontiguousarray(column, dtype=kind)
+        for column, kind in ((stretch.numbers, "<i8"), (stretch.seconds, "<f8"))
+    )
+    marks = [[count, round(spent, 6)] for count, spent in stretch.marks]
+    return {
+        "start": stretch.start,
+        "numbers": _packed(stretch.numbers),
+        "seconds": seconds.tobytes(),
+        "marks": marks,
+        "checksum": checksum(numbers, seconds, marks),
+    }
+
+
+def _stretch(row: Any) -> Stretch:
+    numbers, seconds = read_evaluations(row.numbers, row.seconds)
+    found = Stretch(row.start, numbers, seconds, read_row(Marks, row.marks))
+    check_sum(f"batches: evaluations of {row.run[:12]}", row.checksum, numbers, seconds, row.marks)
+    return found
 
 
 def _packed(numbers: Ints) -> bytes:

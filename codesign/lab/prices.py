@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,10 +15,8 @@ from codesign.arrays import read_arrays
 from codesign.costmodel.protocol import CostBatch
 from codesign.ir.errors import CodesignError
 from codesign.lab.problem import Floats, Problem
+from codesign.lab.repeats import repeated
 from codesign.passes.schedule.space import Ints
-
-QUICKEST = 1
-"""Level of compression: level 6 takes twice the time for a tenth fewer bytes (h100_sxm's 136,800 schedules of an attention)."""
 
 PRICED_ANEW = "name another with --database, for which they are taken anew"
 
@@ -27,9 +24,14 @@ UNREAD = "database: prices of a space can't be read"
 
 COLUMNS = ("seconds", "terms", "low", "high", "in_domain", "joules", "dram_bytes")
 
-KINDS = {"numbers": "iu", "reason": "u", "reasons": "U", "term_names": "U", "in_domain": "b"} | dict.fromkeys(
-    ("seconds", "terms", "low", "high", "joules", "dram_bytes"), "f"
-)
+KINDS = {
+    "numbers": "iu",
+    "which": "u",
+    "reason": "u",
+    "reasons": "U",
+    "term_names": "U",
+    "in_domain": "b",
+} | dict.fromkeys(("seconds", "terms", "low", "high", "joules", "dram_bytes"), "f")
 """NumPy's letters for what each array of an archive holds."""
 
 
@@ -65,17 +67,20 @@ class Prices:
         return masked(taken(self.cost, np.maximum(rows, 0)), rows < 0)
 
     def encoded(self) -> bytes:
-        """As an archive of plain arrays (as `numpy.savez_compressed` makes it, but quicker)."""
-        codes: dict[str, int] = {}
-        reason = np.array([codes.setdefault(text, len(codes)) for text in self.cost.reason.tolist()], dtype=np.uint32)
-        arrays: dict[str, npt.NDArray[Any]] = {name: getattr(self.cost, name) for name in COLUMNS}
-        arrays |= {"numbers": self.numbers, "term_names": np.array(self.cost.term_names, dtype=str)}
-        arrays |= {"reasons": np.array(list(codes), dtype=str), "reason": reason}
+        """As an archive of plain arrays with a checksum each (as `numpy.savez` makes it): what each different price is, and which of them each
+        schedule has."""
+        cost, codes = self.cost, dict[str, int]({"": 0})
+        reason = np.zeros(len(cost), dtype=np.uint32)
+        said = np.flatnonzero(cost.reason != "")
+        reason[said] = [codes.setdefault(text, len(codes)) for text in cost.reason[said].tolist()]
+        columns: dict[str, npt.NDArray[Any]] = {name: getattr(cost, name) for name in COLUMNS} | {"reason": reason}
+        terms = columns["terms"].T
+        rows, which = repeated([*(column for name, column in columns.items() if name != "terms"), *terms])
+        arrays: dict[str, Any] = {name: column[rows] for name, column in columns.items() if name != "terms"}
+        arrays |= {"terms": terms[:, rows].T, "numbers": self.numbers, "which": which}
+        arrays |= {"term_names": np.array(cost.term_names, dtype=str), "reasons": np.array(list(codes), dtype=str)}
         buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=QUICKEST) as archive:
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                    np.lib.format.write_array(entry, array, allow_pickle=False)
+        np.savez(buffer, **arrays)
         return buffer.getvalue()
 
     @staticmethod
@@ -86,11 +91,13 @@ class Prices:
             for name, kinds in KINDS.items():
                 if found[name].dtype.kind not in kinds or found[name].ndim != (2 if name == "terms" else 1):
                     raise ValueError(f"{name} of another kind")
-            numbers, reason = found["numbers"].astype(np.int64), found["reason"]
+            numbers, which, reason = found["numbers"].astype(np.int64), found["which"], found["reason"]
             columns: dict[str, Any] = {name: found[name] for name in COLUMNS}
             names = tuple(str(name) for name in found["term_names"])
-            if any(len(column) != len(numbers) for column in (*columns.values(), reason)):
+            if any(len(column) != len(reason) for column in columns.values()) or len(which) != len(numbers):
                 raise ValueError("columns of different lengths")
+            if len(which) and which.max() >= len(reason):
+                raise ValueError("a price that is not there")
             if columns["terms"].shape[1] != len(names):
                 raise ValueError("other terms than names of them")
             if len(reason) and reason.max() >= len(found["reasons"]):
@@ -101,7 +108,8 @@ class Prices:
             raise CodesignError(f"{UNREAD}: no {error}", place=file, hint=PRICED_ANEW) from error
         except ValueError as error:
             raise CodesignError(f"{UNREAD}: {error}", place=file, hint=PRICED_ANEW) from error
-        return Prices(numbers, CostBatch(term_names=names, reason=found["reasons"].astype(object)[reason], **columns))
+        reasons = found["reasons"].astype(object)[reason]
+        return Prices(numbers, taken(CostBatch(term_names=names, reason=reasons, **columns), which))
 
 
 def price_all(problem: Problem, chunk: int = 1 << 18) -> Prices:
@@ -140,7 +148,7 @@ def plain(seconds: Floats, why: str = "does not fit") -> CostBatch:
 
 def taken(cost: CostBatch, rows: npt.NDArray[np.intp]) -> CostBatch:
     """Some rows of a cost."""
-    arrays: dict[str, Any] = {name: getattr(cost, name)[rows] for name in (*COLUMNS, "reason")}
+    arrays: dict[str, Any] = {name: getattr(cost, name).T.take(rows, axis=-1).T for name in (*COLUMNS, "reason")}
     return CostBatch(term_names=cost.term_names, remarks=cost.remarks, **arrays)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from typing import Annotated, Any
 
 import numpy as np
@@ -45,6 +46,7 @@ RUNS = sa.Table(
     sa.Column("owner", sa.Text),
     sa.Column("heard", sa.Float),
     sa.Column("result", sa.JSON),
+    sa.Column("checksum", sa.Integer),
 )
 sa.Index("runs_by_state", RUNS.c.state, RUNS.c.problem, RUNS.c.key)
 MEMBERS = sa.Table(
@@ -61,6 +63,7 @@ BATCHES = sa.Table(
     sa.Column("numbers", sa.LargeBinary, nullable=False),
     sa.Column("seconds", sa.LargeBinary, nullable=False),
     sa.Column("marks", sa.JSON, nullable=False),
+    sa.Column("checksum", sa.Integer),
 )
 
 
@@ -131,6 +134,21 @@ def read_json(text: Any) -> Any:
         return json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise WrongRow(f"a row holds no JSON: {error}") from None
+
+
+def checksum(*parts: Any) -> int:
+    """CRC-32 of what a row says, arrays by their bytes and all else as JSON."""
+    found = 0
+    for part in parts:
+        plain = part.data if isinstance(part, np.ndarray) else json.dumps(part, sort_keys=True).encode()
+        found = zlib.crc32(plain, found)
+    return found
+
+
+def check_sum(what: str, written: int | None, *parts: Any) -> None:
+    """WrongRow where a row has another checksum than what it says; one without (None) was written by hand."""
+    if written is not None and written != checksum(*parts):
+        raise WrongRow(f"{what} were damaged: their checksum is another")
 
 
 def read_evaluations(numbers: Any, seconds: Any) -> tuple[Ints, Floats]:

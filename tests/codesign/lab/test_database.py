@@ -26,6 +26,7 @@ from codesign.lab.face import application as studies
 from codesign.lab.laboratory import Database, make_plan, read_plan, run_study
 from codesign.lab.measured import cache_text
 from codesign.lab.prices import COLUMNS, Prices, price_all
+from codesign.lab.repeats import repeated
 from tests.codesign.lab.studies import bowl, measured, plan_file
 
 RESULT = {"evaluations": 2, "best": 0.25, "policy_seconds": 0.1, "allowed": None}
@@ -283,7 +284,7 @@ WRONG_ROWS = {
     "UPDATE runs SET result = NULL": "a run that is done has none",
     f"UPDATE runs SET result = json_set(result, '$.allowed', {10**18}0)": "result: allowed: ",
     "UPDATE runs SET result = json_set(result, '$.allowed', json('9e999'))": "result: allowed: must be",
-    "UPDATE runs SET budget = 'soon', result = json_set(result, '$.allowed', null)": "a budget of seconds is called 'soon'",
+    "UPDATE runs SET budget = 'soon', checksum = NULL, result = json_set(result, '$.allowed', null)": "a budget of seconds is called 'soon'",
     "UPDATE runs SET seed = 'abc'": "runs.seed must be integer, and one is text",
     "UPDATE runs SET seed = 9e999": "runs.seed must be integer, and one is real",
     "UPDATE runs SET state = 'asleep'": "runs.state must be waiting, running, done, and one is 'asleep'",
@@ -299,6 +300,10 @@ WRONG_ROWS = {
     "UPDATE batches SET numbers = x'00'": "cut off",
     "UPDATE batches SET numbers = zeroblob(8)": "other schedules than seconds",
     "UPDATE batches SET numbers = zeroblob(4), seconds = x'000000000000f8ff'": "seconds that are no time",
+    "UPDATE runs SET result = json_set(result, '$.best', 0.125)": "results of [0-9a-f]{12} were damaged",
+    "UPDATE batches SET seconds = zeroblob(length(seconds))": "evaluations of [0-9a-f]{12} were damaged",
+    "UPDATE batches SET marks = json_set(marks, '$[0][1]', 1234)": "evaluations of [0-9a-f]{12} were damaged",
+    "UPDATE batches SET checksum = checksum + 1": "evaluations of [0-9a-f]{12} were damaged",
     "UPDATE studies SET plan = '[1]'": "plan: ",
     "UPDATE studies SET plan = 3": "studies.plan must be text, and one is integer",
 }
@@ -384,6 +389,8 @@ def test_damaged_prices_are_refused_whichever_byte_is_wrong(sound: Path, tmp_pat
         ({"seconds": np.array("soon")}, "seconds of another kind"),
         ({"seconds": np.array(1.0)}, "seconds of another kind"),
         ({"seconds": np.ones(3)}, "different lengths"),
+        ({"which": np.ones(425, np.uint32)}, "different lengths"),
+        ({"which": np.full(474, 474, np.uint32)}, "a price that is not there"),
         ({"numbers": np.array([["a"]])}, "numbers of another kind"),
         ({"terms": np.ones(425)}, "terms of another kind"),
         ({"term_names": np.array(["a", "b"])}, "other terms than names"),
@@ -439,3 +446,21 @@ def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CodesignError, match=r"sqlalchemy is not installed.*") as error:
         _laboratory()
     assert "codesign[lab]" in error.value.one_line()
+
+
+def test_rows_that_repeat_are_known_by_one_of_them() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(50, 3))
+    rows[::7, 1], rows[::5, 2], rows[:3, 0] = np.inf, np.nan, (0.0, -0.0, 0.0)
+    drawn = rows[rng.integers(50, size=5000)]
+    flags = drawn[:, 0] > 0
+    first, which = repeated([*drawn.T, flags])
+    assert len(first) == len({row.tobytes() for row in drawn})  # none meet by chance, so few there are
+    assert drawn[first][which].tobytes() == drawn.tobytes()
+    assert (flags[first][which] == flags).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3000])
+def test_rows_that_all_differ_are_known_by_themselves(count: int) -> None:
+    first, which = repeated([np.arange(count, dtype=np.float64)])
+    assert first[which].tolist() == list(range(count))
