@@ -10,6 +10,7 @@ from codesign.ir.tensor import Scatter
 from codesign.passes.cleanup import remove_dead
 from codesign.passes.context import Context
 from codesign.passes.manager import FunctionPass, Pass, register
+from codesign.passes.writes.chosen import Places, chosen
 from codesign.passes.writes.dense import dense
 from codesign.passes.writes.flatten import flatten_writes
 from codesign.passes.writes.memory import Ownership, updates_of
@@ -25,7 +26,7 @@ class SettleWrites(FunctionPass, Pass):
     """Make writes into a part of a tensor selects over all of it, but for those that can be made in the tensor's own memory.
 
     In memory: writes into inputs, buffers and weights that the model updates, and long chains of writes into one intermediate, as long as
-    nobody reads the old value afterwards; and writes whose points do not form a box.
+    nobody reads the old value afterwards; and writes whose points neither form a box nor are one, or few, of each row.
     """
 
     name: ClassVar[str] = "settle-writes"
@@ -36,6 +37,7 @@ class SettleWrites(FunctionPass, Pass):
         flatten_writes(block, module.bounds())
         remove_dead(block)
         owned = Ownership(block, updates_of(module, block))
+        places = Places(block)
         lengths = _chains(block)
         mapping: dict[Value, Value] = {}
         ops: list[Op] = []
@@ -44,8 +46,8 @@ class SettleWrites(FunctionPass, Pass):
             if isinstance(op, Scatter) and any(dim.extent == 0 for dim in op.dims):
                 mapping[op.result] = mapping.get(op.init, op.init)
                 continue
-            if isinstance(op, Scatter) and op.combine == "set":
-                select = dense(op, module.bounds())
+            if isinstance(op, Scatter):
+                select = dense(op, module.bounds()) or chosen(op, module.bounds(), places)
                 in_memory = owned.may_overwrite(op) and (owned.renews(op.result) or lengths[op] >= CHAIN)
                 whole = select is not None and op.init not in select.operands()
                 new = op if in_memory and not whole else select
