@@ -22,6 +22,7 @@ from codesign.frontend.export import ExportFailure, Table, export_program, progr
 from codesign.frontend.load import ModelSource
 from codesign.frontend.lowering.products import allowed_by_torch
 from codesign.frontend.symbols import SymbolTable
+from codesign.frontend.training import Written, written_by
 from codesign.frontend.translate import Lowering, Translation, as_output, translate
 from codesign.frontend.trips import SMALL, count_trips
 from codesign.ir.core import Module, Value, tensor_type
@@ -140,7 +141,8 @@ def capture(
     except ExportFailure as failure:
         exported = traced_program(source, dynamic, failure, table)
     started = time.perf_counter()
-    captured = from_exported(exported.program, name or source.name, dynamic, lowering)
+    written = written_by(source.model)
+    captured = from_exported(exported.program, name or source.name, dynamic, lowering, written, exported.holder)
     captured.method = exported.method
     captured.warnings[:0] = exported.notes
     captured.seconds = {
@@ -163,9 +165,18 @@ def _torch_mlir() -> tuple[Table, Lowering]:
 
 
 def from_exported(
-    program: ExportedProgram, name: str = "model", dynamic_shapes: Any = None, lowering: Lowering = Translation.run
+    program: ExportedProgram,
+    name: str = "model",
+    dynamic_shapes: Any = None,
+    lowering: Lowering = Translation.run,
+    written: Mapping[str, Written] | None = None,
+    holder: str = "",
 ) -> Captured:
-    """An exported and decomposed program as tensor IR."""
+    """An exported and decomposed program as tensor IR.
+
+    `written`: of a step of training, tensors whose new values are the second of two results of the program, and what they are. `holder`: the
+    attribute of what was exported that holds the model.
+    """
     signature = program.graph_signature
     specs = {_name(spec.arg): spec for spec in signature.input_specs}
     table = _symbol_table(program, dynamic_shapes)
@@ -193,7 +204,8 @@ def from_exported(
             return getattr(spec.arg, "value", meta)
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
             translation.named_type(meta, f"{spec.kind.name.lower().split('_')[0]} {spec.target}", node)
-            return translation.constant(str(spec.target), _stored(program, spec), meta)
+            stored = str(spec.target).removeprefix(f"{holder}." if holder else "")
+            return translation.constant(stored, _stored(program, spec), meta)
         if spec.kind is InputKind.TOKEN:  # torch's order of checks, which compute nothing
             return None
         raise CodesignError(
@@ -206,6 +218,14 @@ def from_exported(
         graph, bind, name=name, symbols=table, products=allowed_by_torch(), lowering=lowering
     )
     outputs, mutations, yields = _outputs(signature, list(results), complex_outputs(program.graph_module))
+    made = program.call_spec.out_spec
+    if written is not None:
+        first = len(outputs) - len(written)
+        mutations += [
+            Mutation(kind, name, _position(out), out.is_complex)
+            for (name, kind), out in zip(written.items(), outputs[first:], strict=True)
+        ]
+        outputs, made = outputs[:first], made.child(0)
     module.main.body.yields = tuple(yields)
     module.main.updates = {
         mutation.position: names.index(mutation.name) if mutation.kind == "input" else mutation.name
@@ -216,7 +236,7 @@ def from_exported(
         module,
         names,
         program.call_spec.in_spec,
-        program.call_spec.out_spec,
+        made,
         outputs,
         mutations,
         program,
@@ -261,6 +281,12 @@ def _outputs(
         mutations.append(Mutation(kind, str(spec.target), len(yields), is_complex))
         yields.append(as_output(value, f"the new value of {spec.target}"))
     return outputs, mutations, yields
+
+
+def _position(output: Output) -> int:
+    """Of a result that is a tensor."""
+    assert output.position is not None
+    return output.position
 
 
 def _stored(program: ExportedProgram, spec: Any) -> torch.Tensor:

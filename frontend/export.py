@@ -29,7 +29,7 @@ from codesign.frontend.positions import positions_read
 from codesign.frontend.quantization import decompositions_of_quantisation
 from codesign.frontend.settings import settings_kept
 from codesign.frontend.structures import make_known, outputs_made_known, remark
-from codesign.frontend.transforms import asks_for_gradients, by_operators_run
+from codesign.frontend.transforms import HOLDER, asks_for_gradients, by_operators_run
 from codesign.ir.errors import CodesignError, unended
 
 
@@ -103,12 +103,14 @@ def _quiet() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Exported:
-    """A program in core ATen; `seconds`: of tracing and of the decomposition; `notes`: what the user should know of it."""
+    """A program in core ATen; `seconds`: of tracing and of the decomposition; `notes`: what the user should know of it; `holder`: the attribute
+    of what was exported that holds the model, if it isn't the model itself."""
 
     program: ExportedProgram
     method: str
     seconds: tuple[float, float]
     notes: tuple[str, ...] = ()
+    holder: str = ""
 
 
 def export_program(
@@ -233,7 +235,8 @@ def _traced(source: ModelSource, dynamic_shapes: Any, method: str, trace: Any, t
         name_literals_of_functions(program.graph_module)
         program = decomposed(program, (table or decompositions)())
         _check_unwritten(program, read_only)
-    return Exported(program, method, (exported - started, time.perf_counter() - exported))
+    holder = HOLDER if trace is not _by_symbols else ""
+    return Exported(program, method, (exported - started, time.perf_counter() - exported), holder=holder)
 
 
 def _not_captured(source: ModelSource, reason: BaseException, dynamic_shapes: Any) -> CodesignError:

@@ -1,7 +1,8 @@
 """A step of training as one model: what it gives, the gradients of its weights and, with an optimiser, the weights after a step.
 
 What the step computes is recorded by running it, so that loss, gradients and new weights are one graph: kernels may be made of parts of all
-three. Each part is known by the path of its operators' module: `backward.PATH` for the gradients of what the module at PATH computes,
+three. What the step writes (weights, what the optimiser keeps, running statistics) are results of the graph that take the place of the old
+values. Each part is known by the path of its operators' module: `backward.PATH` for the gradients of what the module at PATH computes,
 `optimizer.PATH` for its new weights.
 """
 
@@ -11,7 +12,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,9 @@ from codesign.frontend.inputs import cloned
 from codesign.frontend.load import Arguments, ModelSource, blame
 from codesign.ir.errors import CodesignError
 from codesign.ir.location import Location
+
+Written = Literal["parameter", "buffer"]
+"""What a tensor of a model is that a step writes."""
 
 Updated = tuple[Tensor, tuple[Tensor, ...]]
 """A weight after a step, and what the optimiser keeps of it."""
@@ -79,9 +83,10 @@ OPTIMIZERS = {
 class TrainingStep(nn.Module):
     """A model, the gradients of its weights and of inputs that ask for them, and an optimiser's new weights.
 
-    Gives a dict: `results` of the model; `buffers` that it has written (in training mode); `gradients` by name, or with an optimiser `weights` and
-    what it keeps of each, `kept`. Gradients are those of the loss that the model gives (what is named `loss`, or the only scalar); where
-    it gives none they are those of a model that goes on from its results, whose gradients are tensors in memory, `following`.
+    Gives a dict: `results` of the model, and `gradients` by name, with an optimiser those of inputs alone. Writes the buffers that the model writes
+    in training mode, and with an optimiser the weights and what it keeps of each, `kept`: `writes` names them, in order. Gradients are those of the
+    loss that the model gives (what is named `loss`, or the only scalar); where it gives none they are those of a model that goes on from its
+    results, whose gradients are tensors in memory, `following`.
     """
 
     def __init__(self, source: ModelSource, optimizer: str = "") -> None:
@@ -116,8 +121,21 @@ class TrainingStep(nn.Module):
         kinds = self.optimizer.kept if self.optimizer is not None else ()
         kept = {_key(kind, name): _like(weight) for kind in kinds for name, weight in self._weights().items()}
         self.kept = nn.ParameterDict(kept)
+        self.writes: tuple[str, ...] = ()
+        """Names of the tensors that the last call has written, or has given new values of."""
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        step, written = self.changes(*args, **kwargs)
+        with torch.no_grad():
+            places = {name: self._tensor(name) for name in written}
+            memory = {place.untyped_storage()._cdata for place in places.values()}
+            given: dict[str, Any] = pytree.tree_map(lambda leaf: _kept(leaf, memory), step)
+            for name, value in written.items():
+                places[name].copy_(value)
+        return given
+
+    def changes(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What a step gives, and the new values of what it writes, by name; nothing is written."""
         results, buffers, inputs = self._call(self.model, (args, kwargs))
         loss = _loss(results)
         of = [loss] if loss is not None else _asking(results)
@@ -126,12 +144,15 @@ class TrainingStep(nn.Module):
         with _followed(of), annotate({PART: BACKWARD}):
             found = torch.autograd.grad(of, list(asked.values()), list(self.following) or None, allow_unused=True)
         gradients = {name: gradient for name, gradient in zip(asked, found, strict=True) if gradient is not None}
-        written = {name: buffer for name, buffer in buffers.items() if buffer._version or name in self.statistics}
-        step = {"results": _detached(results), **({"buffers": written} if written else {})}
-        if self.optimizer is None:
-            return {**step, "gradients": gradients}
-        with torch.no_grad():
-            return {**step, **self._updated(self.optimizer, weights, gradients)}
+        written = {
+            f"model.{name}": buffer for name, buffer in buffers.items() if buffer._version or name in self.statistics
+        }
+        if self.optimizer is not None:
+            with torch.no_grad():
+                new, gradients = self._updated(self.optimizer, weights, gradients)
+            written.update(new)
+        self.writes = tuple(written)
+        return {"results": _detached(results), **({"gradients": gradients} if gradients else {})}, written
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
@@ -150,8 +171,8 @@ class TrainingStep(nn.Module):
 
     def _updated(
         self, optimizer: Optimizer, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]
-    ) -> dict[str, Any]:
-        """New weights, what is kept of them, and the gradients of inputs."""
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """New weights and what is kept of them, by name, and the gradients of inputs."""
         changed, kept, others = dict[str, Tensor](), dict[str, Tensor](), dict[str, Tensor]()
         for name, gradient in gradients.items():
             if name not in weights:
@@ -160,10 +181,30 @@ class TrainingStep(nn.Module):
             keys = [_key(kind, name) for kind in optimizer.kept]
             owner = name.rpartition(".")[0]
             with annotate({PART: f"{OPTIMIZER}.{owner}".rstrip(".")}):
-                changed[name], after = _by_rule(optimizer, weights[name], gradient, *(self.kept[key] for key in keys))
-            kept.update(zip(keys, after, strict=True))
-        parts = {"weights": changed, "kept": kept, "gradients": others}
-        return {name: part for name, part in parts.items() if part}
+                new, after = _by_rule(optimizer, weights[name], gradient, *(self.kept[key] for key in keys))
+            changed[f"model.{name}"] = new
+            kept.update(zip((f"kept.{key}" for key in keys), after, strict=True))
+        return {**changed, **kept}, others
+
+    def _tensor(self, name: str) -> Tensor:
+        path, _, key = name.rpartition(".")
+        found = getattr(self.get_submodule(path), key)
+        assert isinstance(found, Tensor)
+        return found
+
+
+def written_by(model: nn.Module) -> dict[str, Written] | None:
+    """What a step of training that has been recorded writes, in the order of `TrainingStep.changes`; None for other models."""
+    if not isinstance(model, TrainingStep):
+        return None
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    return {name: "parameter" if name in parameters else "buffer" for name in model.writes}
+
+
+def _kept(leaf: Any, memory: set[int]) -> Any:
+    """A result that does not lie in memory which is written afterwards."""
+    inside = isinstance(leaf, Tensor) and leaf.layout is torch.strided and leaf.untyped_storage()._cdata in memory
+    return leaf.clone() if inside else leaf
 
 
 def _by_rule(optimizer: Optimizer, *tensors: Tensor) -> Updated:

@@ -17,18 +17,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from codesign.frontend.load import ModelSource
-from codesign.frontend.training import place_parts
+from codesign.frontend.training import TrainingStep, place_parts
 from codesign.ir.errors import CodesignError
+
+HOLDER = "model"
+"""The attribute in which `OperatorsRun` holds what it has recorded."""
 
 
 class OperatorsRun(torch.nn.Module):
     """The operators that one call of a model runs on tensors of given shapes; a choice by data, which others may fall otherwise, is an error
-    of torch."""
+    of torch. Of a step of training it gives what the step writes too, as results."""
 
     def __init__(self, source: ModelSource) -> None:
         super().__init__()
         leaves, structure = pytree.tree_flatten((source.inputs, dict(source.kwargs)))
         self.places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+        run = source.model.changes if isinstance(source.model, TrainingStep) else source.model
 
         def call(*tensors: torch.Tensor) -> Any:
             given = list(leaves)
@@ -36,7 +40,7 @@ class OperatorsRun(torch.nn.Module):
                 given[place] = tensor
             args, kwargs = pytree.tree_unflatten(given, structure)
             with _PlainZeros():
-                return source.model(*args, **kwargs)
+                return run(*args, **kwargs)
 
         named = source.model if source.trained is None else source.trained
         call._orig_mod = named  # type: ignore[attr-defined]  # whose modules' paths are recorded

@@ -43,8 +43,11 @@ class ConstantFold(FunctionPass, Pass):
         pure: dict[Value, Op] = {}  # values that depend on nothing but small data
         given: set[Value] = set()  # those of them that come from constants
         kept: list[Op] = []
+        written = {target for function in module.functions.values() for target in function.updates.values()}
         for op in block.ops:
-            if isinstance(op, Constant) and op.constant in module.constants and self._small(op.result.shape):
+            if isinstance(op, Constant) and op.constant in written:  # the next run of the model has another value
+                pass
+            elif isinstance(op, Constant) and op.constant in module.constants and self._small(op.result.shape):
                 pure[op.result] = op
                 given.add(op.result)
                 if not tensor_type(op.result).dtype.is_float:

@@ -17,6 +17,7 @@ from codesign.ir.scalar import Read
 from codesign.ir.tensor import Compute, Constant, Fusion, Launch
 from codesign.ir.tile import Kernel
 from codesign.passes.rebase import mixed_radix
+from codesign.passes.renewing import renewed
 
 ALIGNMENT = 256
 """Bytes that every buffer's offset is a multiple of (what CUDA's allocator guarantees, and vector accesses want)."""
@@ -42,7 +43,7 @@ class MemoryPlan:
     """Where a function's intermediates live.
 
     `buffers`: place of each intermediate in the arena. `aliases`: values that are another value's bytes under another shape.
-    `in_place`: values that overwrite the operand they are made of.
+    `in_place`: values that overwrite the operand they are made of, and new values of the caller's tensors that overwrite the old ones.
     `peak_bytes`: size of the arena. `lower_bound_bytes`: greatest sum of sizes that are live at once, which no plan beats.
     `constant_bytes`, `input_bytes`, `output_bytes`: memory outside of the arena.
     """
@@ -94,6 +95,7 @@ def plan(
             outside.add(op.result)
             constants[op.constant] = value_bytes(op.result, bound)
     shared = _shared(block, lives, outside, bound)
+    renewals = renewed(function, kernels or {}, aliases)
     spans = {value: life for value, life in lives.items() if value not in outside and value not in shared}
     for value in shared:
         first_holder = _root(value, shared)
@@ -108,13 +110,15 @@ def plan(
     return MemoryPlan(
         buffers=buffers,
         aliases=aliases,
-        in_place=shared,
+        in_place={**shared, **renewals},
         peak_bytes=max((_aligned(b.offset + b.size) for b in buffers.values()), default=0),
         lower_bound_bytes=_lower_bound(placed),
         constant_bytes=sum(constants.values()),
         input_bytes=sum(value_bytes(value, bound) for value in block.args),
         output_bytes=sum(
-            value_bytes(v, bound) for v in outputs if v not in block.args and not isinstance(v.owner, Constant)
+            value_bytes(v, bound)
+            for v in outputs
+            if v not in block.args and v not in renewals and not isinstance(v.owner, Constant)
         ),
     )
 

@@ -23,7 +23,7 @@ from codesign.backends.triton.runner_text import HEAD
 from codesign.backends.triton.source import short
 from codesign.backends.triton.torch_text import TorchText
 from codesign.costmodel.cache import write_atomically
-from codesign.ir.core import Block, Module, Op, Value, tensor_type
+from codesign.ir.core import Block, Function, Module, Op, Value, tensor_type
 from codesign.ir.data_sizes import made_sizes
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.tensor import Call, Collective, Constant, Empty, If, Launch, Scan, Scatter, Sort, While
@@ -156,7 +156,9 @@ class _Writer:
         self.names.update(zip(main.args, inputs, strict=True))
         body = self._inputs(main.args)
         body += self._block(main.body, in_arena=True)
-        named = [f"{self.names[v]}.clone()" if v in main.args else self.names[v] for v in main.results]
+        body += self._updates(main)
+        passed = main.args if not main.updates else []
+        named = [f"{self.names[v]}.clone()" if v in passed else self.names[v] for v in main.results]
         given = [f"torch.view_as_complex({n})" if k in self.complex_results else n for k, n in enumerate(named)]
         results = ", ".join(given)
         body.append(
@@ -260,7 +262,7 @@ class _Writer:
         if isinstance(op, Scatter):
             return self._scatter(op, note)
         if isinstance(op, Empty):
-            return [self._allocate(op.result, in_arena) + note]
+            return [line + note for line in self._allocate(op.result, in_arena)]
         if isinstance(op, Collective) and op.devices == 1:
             self.names[op.result] = self.names[op.inputs[0]]
             return []
@@ -275,14 +277,36 @@ class _Writer:
         self.names[value] = name
         return name
 
-    def _allocate(self, value: Value, in_arena: bool) -> str:
+    def _updates(self, main: Function) -> list[str]:
+        """New values that were not made in the memory of what they update are copied there, after copies of results that lie there."""
+        targets = {place: self.names[main.args[t]] if isinstance(t, int) else t for place, t in main.updates.items()}
+        lines: list[str] = []
+        for value in dict.fromkeys(main.results):
+            if main.updates and (value in main.args or isinstance(value.owner, Constant)):
+                old = self.names[value]
+                lines.append(f"{self._define(value)} = {old}.clone()")
+        for place, target in targets.items():
+            new, is_weight = self.names[main.results[place]], isinstance(main.updates[place], str)
+            old = f"self.weights[{target!r}]" if is_weight else target
+            if is_weight and target not in self.weights:  # which nothing reads
+                lines.append(f"{old} = {new}")
+            elif old != new:
+                lines.append(f"{old}.copy_({new})")
+        return lines
+
+    def _allocate(self, value: Value, in_arena: bool) -> list[str]:
+        """What gives a value memory; nothing for a result that is made in the memory of what it updates."""
         kind = tensor_type(value)
         dtype, shape = torch_type(kind.dtype), self._shape(kind)
         buffer = self.memory.buffers.get(value) if self.memory and in_arena else None
+        old = self.memory.in_place.get(value) if self.memory and in_arena else None
+        if old is not None and value in self.returned:
+            self.names[value] = self.names[old]
+            return []
         name = self._define(value)
         if buffer is not None and value not in self.returned:
-            return f"{name} = _at({', '.join(['arena', str(buffer.offset), dtype, *([shape] if shape else [])])})"
-        return f"{name} = torch.empty(({shape}), dtype={dtype}, device=device)"
+            return [f"{name} = _at({', '.join(['arena', str(buffer.offset), dtype, *([shape] if shape else [])])})"]
+        return [f"{name} = torch.empty(({shape}), dtype={dtype}, device=device)"]
 
     def _launch(self, op: Launch, in_arena: bool, note: str) -> list[str]:
         kernel = self.module.kernels[op.kernel]
@@ -293,7 +317,7 @@ class _Writer:
             if position in kernel.overwrites:
                 self.names[value] = self.names[op.inputs[kernel.overwrites[position]]]
             else:
-                lines.append(self._allocate(value, in_arena))
+                lines += self._allocate(value, in_arena)
         arguments = [self.names[value] for value in (*op.inputs, *op.results)]
         arguments += [self.sizes[name] for name in kernel.symbols]
         return [*lines, f"self.{attribute}({', '.join(arguments)}){note}"]

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codesign.frontend import capture
+from codesign.frontend.arrays import to_torch
 from codesign.frontend.load import FunctionModule, ModelSource
 from codesign.frontend.training import BACKWARD, FORWARD, OPTIMIZER, STEP, part_of, trained
+from codesign.ir.core import tensor_type
 from codesign.ir.errors import CodesignError
 from codesign.ir.interpreter import evaluate
 
@@ -33,10 +35,16 @@ def batch() -> tuple[Tensor, ...]:
 
 
 def step_of(model: nn.Module, inputs: tuple[Any, ...], optimizer: str = "") -> Any:
-    """What the captured step gives in the IR's interpreter."""
+    """What the captured step gives in the IR's interpreter, and the new values of what it writes as `written`."""
     source = trained(ModelSource(model, inputs), optimizer)
     captured = capture(source)
-    return source.model, captured.unflatten_outputs(evaluate(captured.module, captured.flatten_inputs(inputs)))
+    results = evaluate(captured.module, captured.flatten_inputs(inputs))
+    kinds = captured.module.main.results
+    written = {
+        m.name: to_torch(results[m.position], tensor_type(kinds[m.position]).dtype, is_complex=m.is_complex)
+        for m in captured.mutations
+    }
+    return source.model, {**captured.unflatten_outputs(results), "written": written}
 
 
 def same(got: Tensor, wanted: Tensor) -> None:
@@ -76,10 +84,11 @@ def test_new_weights_are_those_of_torchs_optimiser(name: str) -> None:
         optimizer.state[weight] = {"step": torch.tensor(STEP - 1.0), **state}
     model(*inputs).backward()
     optimizer.step()
+    assert len(got["written"]) == len(list(model.parameters())) * (1 + len(step.optimizer.kept))
     for path, weight in model.named_parameters():
-        same(got["weights"][path], weight)
+        same(got["written"][f"model.{path}"], weight)
         for kind in step.optimizer.kept:
-            same(got["kept"][f"{kind}__{path.replace('.', '__')}"], optimizer.state[weight][kind])
+            same(got["written"][f"kept.{kind}__{path.replace('.', '__')}"], optimizer.state[weight][kind])
 
 
 def test_results_that_are_no_loss_take_the_gradients_of_what_follows() -> None:
@@ -131,16 +140,41 @@ def test_the_only_scalar_of_several_results_is_the_loss() -> None:
     assert "gives no loss" in step_of(nn.Linear(4, 3), (x,))[0].remark
 
 
-def test_statistics_that_training_writes_are_results() -> None:
+def test_statistics_that_training_writes_are_written() -> None:
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).train(), torch.randn(2, 2, 6, 6)
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     _, got = step_of(model, (x,))
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
     model(x)
-    assert set(got["buffers"]) == {"1.running_mean", "1.running_var", "1.num_batches_tracked"}
+    assert set(got["written"]) == {"model.1.running_mean", "model.1.running_var", "model.1.num_batches_tracked"}
     for name, buffer in model.named_buffers():
-        same(got["buffers"][name], buffer)
+        same(got["written"][f"model.{name}"], buffer)
+
+
+def test_a_step_run_by_torch_writes_what_its_record_gives() -> None:
+    """A second one goes on from there; a result that is a weight is as it was before the step."""
+
+    class Shown(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"loss": self.part(x).square().mean(), "weight": self.part.weight}
+
+    torch.manual_seed(0)
+    model, x = Shown(), torch.randn(2, 4)
+    step, got = step_of(model, (x,), "momentum")
+    before = model.part.weight.detach().clone()
+    first = step(x)
+    assert torch.equal(first["results"]["weight"], before)
+    same(got["results"]["weight"], before)
+    for name, value in got["written"].items():
+        same(value, step._tensor(name))
+    after = model.part.weight.detach().clone()
+    step(x)
+    assert not torch.equal(model.part.weight, after)
 
 
 def test_each_operator_is_of_a_part_and_a_module() -> None:
@@ -190,9 +224,9 @@ def test_planes_of_complex_weights_change_on_their_own(name: str) -> None:
     optimizer.state[model.weight] = {"step": torch.tensor(STEP - 1.0), **state}
     model(x).backward()
     optimizer.step()
-    same(got["weights"]["weight"], model.weight)
+    same(got["written"]["model.weight"], model.weight)
     for kind in state:
-        same(got["kept"][f"{kind}__weight"], optimizer.state[model.weight][kind])
+        same(got["written"][f"kept.{kind}__weight"], optimizer.state[model.weight][kind])
 
 
 def test_recurrent_layers_have_gradients_of_plain_operators() -> None:

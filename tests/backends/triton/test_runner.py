@@ -19,6 +19,8 @@ from codesign.backends.verification import difference
 from codesign.costmodel.cache import write_atomically
 from codesign.costmodel.machine import load_machine
 from codesign.frontend import Captured, capture
+from codesign.frontend.load import ModelSource
+from codesign.frontend.training import trained
 from codesign.ir.core import Module
 from codesign.ir.interpreter import evaluate
 from codesign.passes.context import Context
@@ -160,6 +162,67 @@ def test_the_file_stands_alone(tmp_path: Path) -> None:
         "print(float((got - expected).abs().max()))\n"
     )
     assert float(by_plain_python(code, tmp_path / "out")) < 1e-4
+
+
+def test_a_step_of_training_goes_on_from_the_last_one(tmp_path: Path) -> None:
+    """Weights, what the optimiser keeps and running statistics are written in the tensors that the runner was given."""
+    torch.manual_seed(5)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    x = torch.randn(5, 6)
+    source = trained(ModelSource(model, (x,)), "adam")
+    captured = capture(source)
+    module = tiled(captured)
+    memory = plan(module.main, kernels=module.kernels)
+    renewed = [value for value in module.main.results if value in memory.in_place]
+    assert len(renewed) == 6 * 3 + 2  # not the count of batches
+    write_runner(module, memory, tmp_path / "out")
+    before = {name: tensor.detach().clone() for name, tensor in source.model.state_dict().items()}
+    for _ in range(2):
+        source.model(x)
+    torch.save((x, before, dict(source.model.state_dict())), tmp_path / "case.pt")
+    code = (
+        "import torch; from runner import Runner\n"
+        f"x, given, expected = torch.load({str(tmp_path / 'case.pt')!r})\n"
+        "run = Runner(given, device='cpu')\n"
+        "run(x); run(x)\n"
+        "assert set(expected) - set(run.WEIGHTS) == set(), set(expected) - set(run.WEIGHTS)\n"
+        "print(max(float((given[name] - wanted).abs().max()) for name, wanted in expected.items()))\n"
+    )
+    assert float(by_plain_python(code, tmp_path / "out")) < 1e-5
+
+
+def test_what_is_written_is_seen_by_the_next_run_and_not_by_results(tmp_path: Path) -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.arange(3.0))
+            self.register_buffer("last", torch.zeros(3))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            before = self.get_buffer("calls").clone()
+            self.get_buffer("calls").copy_(self.get_buffer("calls").flip(0) + x.sum())
+            self.get_buffer("last").copy_(x)
+            return before, self.get_buffer("calls") * 2
+
+    x = torch.randn(3)
+    captured = capture(Counts(), (x,))
+    write_runner(tiled(captured), None, tmp_path / "out")
+    model, wanted = Counts(), []
+    for scale in (1.0, 2.0):
+        wanted.append([y.clone() for y in model(x * scale)])
+    torch.save((x, wanted, model.calls, model.last), tmp_path / "case.pt")
+    code = (
+        "import torch; from runner import Runner\n"
+        f"x, wanted, calls, last = torch.load({str(tmp_path / 'case.pt')!r})\n"
+        "run = Runner(device='cpu')\n"
+        "for scale, (before, after) in zip((1.0, 2.0), wanted):\n"
+        "    found = run(x * scale)\n"
+        "    torch.testing.assert_close(found[0], before)\n"
+        "    torch.testing.assert_close(found[1], after)\n"
+        "torch.testing.assert_close(run.weights['calls'], calls)\n"
+        "torch.testing.assert_close(run.weights['last'], last)\n"
+    )
+    by_plain_python(code, tmp_path / "out")
 
 
 def test_a_copy_of_an_input_has_memory_of_its_own(tmp_path: Path) -> None:
