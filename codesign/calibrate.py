@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from codesign.command import need_tables, output_directory, print_json, progress, run, write_text
-from codesign.costmodel.gpu.parameters import FITTED, calibration_to, load_calibration
+from codesign.costmodel.gpu.parameters import FITTED, UNITS, calibration_to, load_calibration
 from codesign.costmodel.machine import Machine, load_machine
 from codesign.ir.errors import CodesignError
 
@@ -126,16 +126,16 @@ def _before(target: Machine) -> tuple[dict[str, Any], Calibrated]:
 
 
 def _plain(each: Identified) -> dict[str, Any]:
-    return {**asdict(each), "identified": each.identified}
+    return {**asdict(each), "unit": UNITS[each.name], "identified": each.identified}
 
 
 def _print(target: Machine, document: dict[str, Any], found: Calibrated) -> None:
     console = Console()
     for what, parts in document["identified"].items():
-        headings = (what, "value", "90 % interval", "told by the table", "not told apart from")
+        headings = (what, "value", "90 % interval", "unit", "told by the table", "not told apart from")
         view = Table(
-            *(Column(heading, no_wrap=True) for heading in headings[:3]),
-            *(Column(heading, overflow="fold") for heading in headings[3:]),
+            *(Column(heading, no_wrap=True) for heading in headings[:4]),
+            *(Column(heading, overflow="fold") for heading in headings[4:]),
             box=None,
         )
         for each in parts:
@@ -146,7 +146,7 @@ def _print(target: Machine, document: dict[str, Any], found: Calibrated) -> None
             )
             others = ", ".join(f"{name} ({share:+.2f})" for name, share in each["confused"].items())
             ends = f"{each['low']:.3g} to {each['high']:.3g}"
-            view.add_row(each["name"], f"{each['value']:.4g}", ends, told, others)
+            view.add_row(each["name"], f"{each['value']:.4g}", ends, each["unit"], told, others)
         console.print(view)
     if document["not_spoken_of"]:
         console.print(f"the tables do not speak of {', '.join(document['not_spoken_of'])}: kept as they were")

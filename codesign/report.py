@@ -15,14 +15,19 @@ from codesign.document import Compiled, KernelDocument, ModelDocument, Verified
 PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p"))
 
 
-def seconds_text(seconds: float) -> str:
-    """A time with three significant digits: `12.3 µs`."""
-    return _scaled(seconds, "s")
+def seconds_text(seconds: float, digits: int = 3) -> str:
+    """A time with so many significant digits: `12.3 µs`."""
+    return _scaled(seconds, "s", digits)
 
 
-def joules_text(joules: float) -> str:
-    """An energy with three significant digits."""
-    return _scaled(joules, "J")
+def joules_text(joules: float, digits: int = 3) -> str:
+    """An energy with so many significant digits."""
+    return _scaled(joules, "J", digits)
+
+
+def part_text(seconds: float, whole: float) -> str:
+    """A part of a time; one of which the whole's three digits show nothing is 0."""
+    return seconds_text(seconds if abs(seconds) >= 5e-4 * abs(whole) else 0.0)
 
 
 def counted(count: float, one: str, many: str) -> str:
@@ -39,13 +44,13 @@ def bytes_text(count: float) -> str:
     return f"{count:.2f} TiB"
 
 
-def _scaled(value: float, unit: str) -> str:
+def _scaled(value: float, unit: str, digits: int) -> str:
     if value == 0:
         return f"0 {unit}"
     for factor, prefix in PREFIXES:
         if abs(value) >= factor:
-            return f"{value / factor:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}"
+            return f"{value / factor:.{digits}g} {prefix}{unit}"
+    return f"{value:.{digits}g} {unit}"
 
 
 def schedule_text(schedule: dict[str, Any]) -> str:

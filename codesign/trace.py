@@ -21,10 +21,13 @@ from codesign.backends.accelerator.simulate import simulate as simulate_program
 from codesign.costmodel.events import simulate
 from codesign.costmodel.events.timeline import Timeline
 from codesign.costmodel.external import external_seconds
+from codesign.costmodel.gpu.strands import restricted
+from codesign.costmodel.performed import performed
 from codesign.costmodel.trace_events import called, counted, ran
 from codesign.document import KernelDocument
 from codesign.documents import EXTERNAL
 from codesign.ir.errors import CodesignError
+from codesign.ir.schedule import ScheduleBatch
 from codesign.ir.tensor import Launch
 from codesign.pipeline import Compilation
 from codesign.totals import times_run
@@ -66,16 +69,21 @@ def launches(compilation: Compilation) -> list[Running]:
     return found
 
 
-def blocks(compilation: Compilation, kernel: str) -> Timeline | None:
-    """One launch of a kernel in the event simulation; None where the machine has none or it can't be simulated, as strands side by side can't."""
-    info = compilation.kernels[kernel]
+def blocks(compilation: Compilation, kernel: str) -> list[Timeline]:
+    """One launch of a kernel in the event simulation, each of the strands that its programs do side by side alone; none where the machine has
+    none or it can't be simulated."""
     if compilation.machine.kind != "gpu":
-        return None
-    summary = info.tuned.summary
+        return []
+    summary, schedule = compilation.kernels[kernel].tuned.summary, compilation.kernels[kernel].tuned.schedule
+    sizes = summary.sizes(compilation.document.symbols)
+    alone = [(strand, restricted(ScheduleBatch.of([schedule]), strand).row(0)) for strand in summary.strands]
     try:
-        return simulate(summary, compilation.machine, info.tuned.schedule, summary.sizes(compilation.document.symbols))
+        return [
+            simulate(which, compilation.machine, how, sizes)
+            for which, how in (performed(*each) for each in alone or [(summary, schedule)])
+        ]
     except CodesignError:
-        return None
+        return []
 
 
 def engines(compilation: Compilation, kernel: str) -> SimulationResult | None:
@@ -146,20 +154,24 @@ def _counters(start: float, rate: float, shares: dict[str, float]) -> Iterator[d
 
 
 def _inside(compilation: Compilation, running: list[Running], sms: int) -> Iterator[dict[str, Any]]:
-    """Blocks of the first launch of each kernel on the first SMs."""
+    """Blocks of the first launch of each kernel on the first SMs; of strands, each of which is simulated alone, one strand after the other."""
     room, seen = MOST_SLICES, set()
     for one in running:
         if one.external or one.name in seen or room <= 0:
             continue
         seen.add(one.name)
         found = blocks(compilation, one.name)
-        if found is None or found.seconds <= 0.0:
+        simulated = sum(timeline.seconds for timeline in found)
+        if simulated <= 0.0:
             continue
-        scale = one.seconds / one.times / found.seconds
-        for span in found.spans:
-            start, end = one.start + scale * span.start, one.start + scale * span.end
-            for sm, numbers in span.places(sms):
-                args: dict[str, Any] = {"kernel": one.name, "blocks": numbers, "limit": span.limit}
-                args["simulated µs"] = (span.end - span.start) * 1e6
-                yield ran(span.phase, "block", MACHINE + 1 + sm, span.slot + 1, start, end, args)
-                room -= 1
+        scale, begun = one.seconds / one.times / simulated, one.start
+        for strand, timeline in enumerate(found):
+            for span in timeline.spans:
+                start, end = begun + scale * span.start, begun + scale * span.end
+                for sm, numbers in span.places(sms):
+                    args: dict[str, Any] = {"kernel": one.name, "blocks": numbers, "limit": span.limit}
+                    args |= {"strand": strand} if len(found) > 1 else {}
+                    args["simulated µs"] = (span.end - span.start) * 1e6
+                    yield ran(span.phase, "block", MACHINE + 1 + sm, span.slot + 1, start, end, args)
+                    room -= 1
+            begun += scale * timeline.seconds

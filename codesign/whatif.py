@@ -170,7 +170,7 @@ def _prices(given: list[str], machine: Machine) -> dict[str, float]:
 
 
 def _print(answers: WhatIf, report: Path | None) -> None:
-    from codesign.lab.machines.document import NOTHING_WINS
+    from codesign.lab.machines.document import DIGITS, NOTHING_WINS
     from codesign.report import joules_text, seconds_text
 
     console = Console(width=None if Console().is_terminal else 160, highlight=False)
@@ -202,7 +202,11 @@ def _print(answers: WhatIf, report: Path | None) -> None:
         console.print(NOTHING_WINS.format(figure=figure, low=low, high=high), style="dim")
     names = list(answers.sweep[0].figures) if answers.sweep else []
     rows = [
-        [*(p.figures[n] for n in names), None if p.held is None else seconds_text(p.held), seconds_text(p.chosen)]
+        [
+            *(p.figures[n] for n in names),
+            None if p.held is None else seconds_text(p.held, DIGITS),
+            seconds_text(p.chosen, DIGITS),
+        ]
         for p in answers.sweep
     ]
     show("sweep", [*names, "held", "chosen again"], rows)

@@ -74,6 +74,11 @@ class Arena(Context):
         return self.evaluated + math.ceil(self.glanced)
 
     @property
+    def limited(self) -> bool:
+        """Whether a budget ends the search, of schedules or of seconds."""
+        return super().limited or self.seconds_budget is not None
+
+    @property
     def exhausted(self) -> bool:
         """Whether the policy may not ask again."""
         if self.seconds_budget is not None and self.spent >= self.seconds_budget:

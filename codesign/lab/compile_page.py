@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -10,6 +11,7 @@ from codesign.artifacts import texts as forms
 from codesign.backends.accelerator.simulate import SimulationResult
 from codesign.backends.accelerator.trace import label as named
 from codesign.backends.triton.names import file_names
+from codesign.costmodel.events.timeline import Timeline
 from codesign.document import KernelDocument
 from codesign.ir.core import Module, Value
 from codesign.ir.program import ENGINES
@@ -19,12 +21,13 @@ from codesign.lab import compile_figures as figures
 from codesign.lab.figures import stacked
 from codesign.lab.page import Section, page, picture, table, texts
 from codesign.pipeline import Compilation
-from codesign.report import bytes_text, counted, joules_text, launch_count, schedule_text, seconds_text
+from codesign.report import bytes_text, counted, joules_text, launch_count, part_text, schedule_text, seconds_text
 from codesign.trace import blocks, engines, launches
 
 MOST_TEXTS = 60
 """Kernels whose texts are on the page: those that take most time."""
 MOST_BARS = 24
+MOST_STRANDS = 6
 MOST_ROWS = 60
 """Instructions of engines that are said in numbers."""
 
@@ -86,20 +89,26 @@ def _timeline(compilation: Compilation, ordered: list[KernelDocument]) -> Sectio
         "Timeline", [], [picture("Predicted launches, one after the other", figures.timeline(found))] if found else []
     )
     if ordered:
-        seen = blocks(compilation, ordered[0].name)
-        if seen is not None:
-            label = (
-                f"One launch of {ordered[0].name} in the event simulation: "
-                f"blocks on {seen.sms} SMs, {seen.waves:.2f} waves"
-            )
-            section.parts.append(picture(label, figures.waves(seen)))
-            busy = [[name, f"{share:.0%}"] for name, share in seen.busy.items()]
-            section.parts.append(table(f"How busy resources are in {ordered[0].name}", ["resource", "busy"], busy))
+        section.parts.extend(_blocks(ordered[0].name, blocks(compilation, ordered[0].name)))
         result = engines(compilation, ordered[0].name)
         if result is not None:
             section.parts.extend(_engines(ordered[0].name, result))
     section.parts.append(table("Launches", ["kernel", "start", "time"], rows))
     return section
+
+
+def _blocks(kernel: str, found: Sequence[Timeline]) -> list[Markup]:
+    """One launch in the event simulation: what blocks do on SMs over time, of each strand alone."""
+    parts: list[Markup] = []
+    for number, seen in enumerate(found[:MOST_STRANDS], 1):
+        which = f"{kernel}, strand {number} of {len(found)} alone," if len(found) > 1 else kernel
+        label = f"One launch of {which} in the event simulation: blocks on {seen.sms} SMs, {seen.waves:.2f} waves"
+        busy = [[name, f"{share:.0%}"] for name, share in seen.busy.items()]
+        parts += [
+            picture(label, figures.waves(seen)),
+            table(f"How busy resources are in {which.rstrip(',')}", ["resource", "busy"], busy),
+        ]
+    return parts
 
 
 def _engines(kernel: str, result: SimulationResult) -> list[Markup]:
@@ -145,7 +154,9 @@ def _roofline(compilation: Compilation, ordered: list[KernelDocument]) -> Sectio
 def _ledger(ordered: list[KernelDocument]) -> Section:
     names = list(dict.fromkeys(term for kernel in ordered for term in kernel.terms))
     shown = {k.name: {term: seconds * k.count * 1e6 for term, seconds in k.terms.items()} for k in ordered[:MOST_BARS]}
-    rows = [[k.name, *(seconds_text(k.terms.get(term, 0.0) * k.count) for term in names)] for k in ordered]
+    rows = [
+        [k.name, *(part_text(k.terms.get(term, 0.0) * k.count, k.seconds * k.count) for term in names)] for k in ordered
+    ]
     label = "What the time of all launches of a kernel is spent on"
     parts = [picture(label, stacked(shown, "µs"))] if shown else []
     return Section("Ledger", [], [*parts, table("Terms", ["kernel", *names], rows)])

@@ -57,6 +57,11 @@ class Context:
     gave_up: bool = False
 
     @property
+    def limited(self) -> bool:
+        """Whether a budget ends the search, if nothing else does."""
+        return self.budget is not None
+
+    @property
     def remaining(self) -> int:
         """Schedules that may still be evaluated (a large number when there is no limit)."""
         return 1 << 30 if self.budget is None else max(self.budget - self.evaluated - math.ceil(self.glanced), 0)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.costmodel.protocol import CostBatch
-from codesign.ir.errors import CodesignError, blamed
+from codesign.ir.errors import CodesignError, ScheduleError, blamed
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.passes.schedule.space import RESIDENT, Ints, Space, unique_rows
 
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 
 Floats = npt.NDArray[np.float64]
+
+
+MOST_EXHAUSTED = 1 << 24
+"""Points of a space of which all schedules are priced without a budget: some twenty seconds, and gigabytes of prices."""
+
+MOST_WALKED = 1 << 40
+"""Points that are walked through for the schedules of a budget, which may be the last of them."""
 
 
 class Policy(Protocol):
@@ -100,10 +107,18 @@ def leading(
 
 
 class Exhaustive(Tracking):
-    """Every schedule of the space, in order, as far as the budget goes."""
+    """Every schedule of the space, in order, as far as the budget goes; ScheduleError where none ends what has no end."""
 
     def start(self, space: Space, context: Context) -> None:
         super().start(space, context)
+        if space.points > (MOST_WALKED if context.limited else MOST_EXHAUSTED):
+            raise ScheduleError(
+                f"exhaustive: its space has {space.points:.3g} points, of which about a million are priced a second, and all prices kept",
+                place="" if context.summary is None else context.summary.name,
+                hint="take another policy"
+                if context.limited
+                else "give it a budget (--budget), or take another policy",
+            )
         self._chunks: Iterator[Ints] = space.enumerate(1 << 18)
         self._left = np.zeros((0, len(space.knobs)), np.int64)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from codesign.report import counted, kernel_table, launch_count, schedule_text
+from codesign.report import counted, joules_text, kernel_table, launch_count, part_text, schedule_text, seconds_text
 
 LONG = ("encoder_attention__scaled_dot_product_attention_301a", "encoder_attention__scaled_dot_product_attention_1ee0")
 
@@ -51,3 +51,12 @@ def test_launches_are_counted_as_a_person_says_it() -> None:
 def test_one_warp_is_one() -> None:
     assert schedule_text({"tiles": {"i": 16}, "extras": {"warps": 1}}) == "i=16, 1 warp"
     assert schedule_text({"tiles": {"i": 16}, "extras": {"warps": 4}}) == "i=16, 4 warps"
+
+
+def test_times_have_the_digits_that_are_asked_for_and_parts_of_nothing_are_none() -> None:
+    assert [seconds_text(1.23456789e-3), seconds_text(1.23456789e-3, 5), joules_text(0.0, 5)] == [
+        "1.23 ms",
+        "1.2346 ms",
+        "0 J",
+    ]
+    assert [part_text(4e-27, 1e-3), part_text(4e-7, 1e-3), part_text(6e-7, 1e-3)] == ["0 s", "0 s", "600 ns"]

@@ -114,7 +114,7 @@ example_inputs = (torch.randn(32, 64),)
 """
 
 
-def test_a_launch_of_several_strands_has_its_slice_and_a_page_but_no_blocks(tmp_path: Path) -> None:
+def test_a_launch_of_several_strands_shows_the_blocks_of_each_one_strand_after_the_other(tmp_path: Path) -> None:
     (tmp_path / "model.py").write_text(STRANDS)
     trace, page = tmp_path / "t.json", tmp_path / "page.html"
     arguments = [tmp_path / "model.py", "--no-verify", "--no-kernels", "--trace", trace, "--report", page]
@@ -125,8 +125,16 @@ def test_a_launch_of_several_strands_has_its_slice_and_a_page_but_no_blocks(tmp_
     assert strands, result.output
     events = json.loads(trace.read_text())["traceEvents"]
     assert {event["name"] for event in events if event.get("cat") == "kernel"} >= strands
-    assert strands.isdisjoint(event["args"]["kernel"] for event in events if event.get("cat") == "block")
-    assert page.stat().st_size > 0
+    (launch,) = [event for event in events if event.get("cat") == "kernel" and event["name"] in strands]
+    ends = launch["ts"] - 2e-3
+    for strand in (0, 1):
+        own = [event for event in events if event.get("cat") == "block" and event["args"].get("strand") == strand]
+        assert own
+        assert min(event["ts"] for event in own) >= ends
+        ends = max(event["ts"] + event["dur"] for event in own) - 2e-3
+    assert ends <= launch["ts"] + launch["dur"]
+    text = page.read_text()
+    assert all(f"strand {number} of 2 alone" in text for number in (1, 2))
 
 
 @pytest.mark.parametrize("option", ["--trace", "--report"])

@@ -8,6 +8,9 @@ from codesign.lab.machines.search import Blame, Design
 from codesign.lab.machines.sensitivity import Sensitivity
 from codesign.lab.machines.sweep import Crossover, Point
 
+DIGITS = 5
+"""Of times and energies that stand below each other, point by point: three show no difference where a figure matters little."""
+
 NOTHING_WINS = "the same schedules and bounds win for {figure} from {low:.4g} to {high:.4g}"
 
 

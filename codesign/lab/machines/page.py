@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from codesign.lab import figures
-from codesign.lab.machines.document import NOTHING_WINS, WhatIf
+from codesign.lab.machines.document import DIGITS, NOTHING_WINS, WhatIf
 from codesign.lab.page import Section, page, picture, table
 from codesign.report import joules_text, seconds_text
 
@@ -91,8 +91,9 @@ def _sweep(answers: WhatIf) -> Section | None:
             up.append(MICRO * point.chosen)
         parts.append(picture(f"Time over {names[-1]}", figures.lines(dict(list(groups.items())[:10]), names[-1], TIME)))
     rows = [
-        [*(f"{point.figures[name]:.4g}" for name in names), None if point.held is None else seconds_text(point.held),
-         seconds_text(point.chosen), None if point.joules is None else joules_text(point.joules), ", ".join(point.changed)]
+        [*(f"{point.figures[name]:.4g}" for name in names), None if point.held is None else seconds_text(point.held, DIGITS),
+         seconds_text(point.chosen, DIGITS), None if point.joules is None else joules_text(point.joules, DIGITS),
+         ", ".join(point.changed)]
         for point in answers.sweep
     ]  # fmt: skip
     return Section(

@@ -3,7 +3,7 @@ regime."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from codesign.costmodel.gpu.energy import static_watts
 from codesign.costmodel.gpu.habits import usual_start
 from codesign.costmodel.gpu.library import library
 from codesign.costmodel.gpu.model import TERM_NAMES, GpuTileModel, spread_of
-from codesign.costmodel.gpu.parameters import FITTED, calibration_like, load_calibration
+from codesign.costmodel.gpu.parameters import FITTED, UNITS, Parameters, calibration_like, load_calibration
 from codesign.costmodel.machine import load_machine, machine_names
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostBatch
@@ -393,3 +393,7 @@ def test_prices_at_several_points_of_parameters_are_those_at_each() -> None:
         one = library(kernel, machine, sizes, replace(p, step_clocks=p.step_clocks * float(step)))
         assert seconds == pytest.approx(one.seconds, rel=1e-6)
         assert choice.tolist() == one.choice.tolist()
+
+
+def test_every_parameter_has_a_unit() -> None:
+    assert list(UNITS) == [entry.name for entry in fields(Parameters)]

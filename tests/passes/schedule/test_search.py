@@ -124,6 +124,18 @@ def test_policies_search_spaces_of_more_points_than_64_bits_count(policy: str) -
     assert kernel_space.explain(best) == ""
 
 
+@pytest.mark.parametrize(("knobs", "budget", "said"), [(70, 100, "take another policy"), (16, None, "a budget")])
+def test_what_has_no_end_is_said_before_it_begins(knobs: int, budget: int | None, said: str) -> None:
+    summary = summarize(normalize(GROUPS["softmax"]).fusion)
+    wide = Space(tuple(Knob(f"knob.{k}", (1, 2, 4), 1) for k in range(knobs)))
+    context = Context(summary, H100, Tuner(H100).model, budget=budget)
+    with pytest.raises(ScheduleError, match="exhaustive: its space has") as refused:
+        search(make_policy("exhaustive"), wide, context)
+    assert f"{3**knobs:.3g} points" in str(refused.value)
+    assert said in refused.value.one_line()
+    assert not context.evaluated
+
+
 def test_a_grid_and_its_parts_are_rows_of_the_product() -> None:
     knobs = tuple(Knob(f"knob.{k}", tuple(range(2 + k)), 0) for k in range(3))
     kernel_space = Space(knobs)
