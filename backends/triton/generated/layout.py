@@ -160,7 +160,7 @@ def part_of_a_warp(layout: Layout, sides: Sides) -> tuple[Array, Array]:
     rows, columns = layout.elements((sides.rows,)), layout.elements((sides.columns,))
     down, across = warp_tile(rows, columns, layout)
     if layout.matrix_cores and (sides.followed or sides.follows):
-        side = np.where(np.greater_equal(np.minimum(rows, columns), 32.0), 32.0, SMALLEST_WARP)
+        side = instruction_side(rows, columns)
         high = layout.warps if sides.followed else np.minimum(layout.warps, np.ceil(rows / side))
         down = np.maximum(rows / high, side)
         across = np.maximum(columns / (layout.warps / high), side)
@@ -174,6 +174,11 @@ def part_of_a_warp(layout: Layout, sides: Sides) -> tuple[Array, Array]:
         down = np.where(direct, np.maximum(rows / high, SMALLEST_WARP), down)
         across = np.where(direct, np.maximum(columns / (layout.warps / high), 8.0), across)
     return down, across
+
+
+def instruction_side(rows: Array, columns: Array) -> Array:
+    """Rows and columns of one instruction of matrix cores: 32 where the results have as many of both, else 16."""
+    return np.where(np.greater_equal(np.minimum(rows, columns), 32.0), 32.0, SMALLEST_WARP)
 
 
 def warp_tile(rows: Array, columns: Array, layout: Layout) -> tuple[Array, Array]:

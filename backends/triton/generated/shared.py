@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from codesign.backends.triton.generated.layout import SMALLEST_WARP, Product, vector_bytes
+from codesign.backends.triton.generated.padding import padded
 from codesign.backends.triton.generated.phase import PhaseCode
 from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.program import Dims
@@ -12,38 +13,38 @@ from codesign.costmodel.gpu.program import Dims
 SCRATCH = 64.0
 """Elements of a thread that go through shared memory at once where a tile changes its layout."""
 
-PADDING = 80.0 / 2048.0
-"""Bytes of gaps for each byte of a padded stage: 80 for each 1,024 of both operands, as Triton 3.9.0 allots for gfx950 (68,016 and
-102,064 B for two and three stages of 128 x 128 x 64 in f16; the last gap of each operand is left out). An operand of fewer
-than 128 rows has more: 77,104 B for three stages of 64 x 128 x 64."""
-
 
 def shared_bytes(code: PhaseCode) -> Array:
     """Buffers of the phase's loops, operands and scratch of changes of layout.
 
     A pipelined load has a buffer for each stage but the one that is worked on, which it has too where the unit reads
-    it from there. An operand that is not pipelined has one; those of matrix cores take turns in it. Only the innermost
-    loop is pipelined; what it takes is free again after it.
+    it from there. An operand that is not pipelined has one; those of matrix cores take turns in it, and those from before the
+    loop have left it by then. Only the innermost loop is pipelined; what it takes is free again after it.
     """
     layout, nested = code.layout, code.phase.nested
     within: Array = 0.0
     around: Array = 0.0
     turns: Array = 0.0
+    before: Array = 0.0
     for load, _, size, _, _, staged, found, side in code.fetched:
         buffers = np.where(staged, layout.pipeline - 1.0, 0.0)
         if found is not None:
             kept = layout.pipeline - 1.0 + (found.direct if layout.wide else np.greater(layout.by_descriptor, 0.0))
-            if layout.padded:
-                gaps = np.maximum(PADDING, 3.0 / (found.rows if side == 0 else found.columns) + 1.0 / 64.0)
-                kept, size = layout.pipeline, np.where(staged, size * (1.0 + gaps), size)
-            buffers = np.where(staged, kept, 1.0)
+            buffers = np.where(staged, layout.pipeline if layout.padded else kept, 1.0)
+        taken = size * buffers
         if layout.matrix_cores:
-            turns = np.maximum(turns, np.where(staged, 0.0, size * buffers))
-            buffers = np.where(staged, buffers, 0.0)
+            passing = np.where(staged, 0.0, taken)
+            if load.around:
+                turns = np.maximum(turns, passing)
+            else:
+                before = np.maximum(before, passing)
+            if layout.padded and found is not None and side is not None:
+                taken = padded(taken, found, side, load.access)
+            taken = np.where(staged, taken, 0.0)
         if nested and load.pipelined:
-            within = within + size * buffers
+            within = within + taken
         else:
-            around = around + size * buffers
+            around = around + taken
     for text in code.phase.multiplies:
         taken = _computed_factors(code, code.products[text])
         if nested and text.pipelined:
@@ -52,8 +53,9 @@ def shared_bytes(code: PhaseCode) -> Array:
             around = around + taken
     around, scratch = around + turns, np.maximum(_scratch(code), _exchanged(code))
     if not code.phase.along:
-        return np.maximum(around, scratch)
-    return np.maximum(np.maximum(within, around + scratch) if nested else around + scratch, _merged(code))
+        return np.maximum(np.maximum(around, scratch), before)
+    needed = np.maximum(within, around + scratch) if nested else around + scratch
+    return np.maximum(np.maximum(needed, _merged(code)), before)
 
 
 def _computed_factors(code: PhaseCode, found: Product) -> Array:

@@ -18,7 +18,7 @@ from codesign.costmodel.machine import Machine, load_machine
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import KernelSummary, summarize
-from codesign.ir.dtypes import F32
+from codesign.ir.dtypes import BF16, F8E4M3, F16, F32, DType
 from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.passes.normalize import normalize
 from codesign.passes.schedule.tuner import tune
@@ -118,15 +118,36 @@ def test_one_block_may_have_all_registers_of_an_sm_and_no_more() -> None:
     assert cost.details["blocks_per_sm"][0] == 1
 
 
-@pytest.mark.parametrize(("stages", "compiled"), [(2.0, 68_016), (3.0, 102_064)])
-def test_padded_stages_are_all_kept(stages: float, compiled: int) -> None:
-    """128 x 128 x 64 in f16 for gfx950, by Triton 3.9.0; the two gaps after the last rows (80 B) are left out there."""
-    kernel = workloads.gemm("f16")
-    sizes = {"M": 2048.0, "N": 2048.0, "K": 2048.0}
-    knobs = {"tile.m": np.float32(128), "tile.n": np.float32(128), "tile.k": np.float32(64)}
-    knobs |= {"warps": np.float32(4), "pipeline": np.float32(stages)}
-    held = generated(kernel, geometry(kernel, knobs, sizes), load_machine("mi355x"), knobs)
-    assert float(held.shared_bytes) == pytest.approx(compiled + 80)
+def product(
+    machine: str, tile: tuple[int, int, int], warps: int, stages: int, dtype: DType = F16, transposed: bool = False
+) -> Held:
+    """What a product of 2,048 x 2,048 x 2,048 holds; `transposed`: its weights lie along k."""
+    kernel = summarize(normalize(groups.gemm(2048, 2048, 2048, dtype, transposed=transposed)).fusion)
+    knobs: dict[str, Any] = {f"tile.{dim}": np.float32(size) for dim, size in zip("ijk", tile, strict=True)}
+    knobs |= {"reduce.k": np.float32(0.0), "warps": np.float32(warps), "pipeline": np.float32(stages)}
+    return generated(kernel, geometry(kernel, knobs, {}), load_machine(machine), knobs)
+
+
+@pytest.mark.parametrize(
+    ("tile", "warps", "stages", "dtype", "transposed", "compiled"),
+    [
+        ((128, 128, 64), 4, 2, F16, False, 68_016),
+        ((128, 128, 64), 4, 3, F16, False, 102_064),
+        ((64, 32, 32), 8, 5, BF16, True, 31_024),  # gaps of 16 bytes between the rows; columns too few to be staggered
+        ((32, 32, 16), 2, 6, BF16, True, 12_288),  # both too few
+        ((64, 16, 128), 1, 2, BF16, False, 42_176),  # instructions of 16 x 16
+        ((16, 64, 64), 1, 6, BF16, False, 62_944),
+        ((32, 64, 128), 16, 3, BF16, False, 76_736),
+        ((128, 64, 128), 4, 2, F8E4M3, True, 49_888),
+        ((16, 64, 32), 2, 3, F8E4M3, True, 7_728),  # k too short for the wider instruction
+    ],
+)
+def test_stages_are_all_kept_with_gaps_between_rows_where_those_can_be_staggered(
+    tile: tuple[int, int, int], warps: int, stages: int, dtype: DType, transposed: bool, compiled: int
+) -> None:
+    """As Triton 3.9.0 compiles products for gfx950."""
+    held = product("mi355x", tile, warps, stages, dtype, transposed)
+    assert float(held.shared_bytes) == compiled
 
 
 EXCHANGED = [  # norms' and softmaxes' tiles, stages, warps and shared memory as Triton 3.9.0 compiles them
@@ -302,8 +323,7 @@ def test_products_of_matrix_cores_hold_what_they_were_compiled_to(
     name: str, tile: tuple[int, int, int], stages: int, warps: int, compiled: int, shared_bytes: int
 ) -> None:
     """And a block's shared memory is never less than what the compiler takes, so that none is over the limit unseen."""
-    m, n, k = tile
-    held = gemm(load_machine(name), m, n, k, warps, stages, dtype="f16")
+    held = product(name, tile, warps, stages)
     assert float(held.registers) == pytest.approx(compiled, rel=0.2)
     assert shared_bytes <= float(held.shared_bytes) <= 1.02 * shared_bytes
 
