@@ -14,7 +14,16 @@ import numpy.typing as npt
 
 from codesign.backends.accelerator.rewrite import map_reads, with_slot
 from codesign.costmodel.dataflow.buffers import common, lasting
-from codesign.costmodel.dataflow.placing import ALONE, ALWAYS, IN_LOOP, IN_PROGRAMS, Life, having_slots, placed_by_life
+from codesign.costmodel.dataflow.placing import (
+    ALONE,
+    ALWAYS,
+    IN_LOOP,
+    IN_PROGRAMS,
+    Life,
+    Lives,
+    having_slots,
+    placed_by_life,
+)
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.core import Value
 from codesign.ir.errors import ScheduleError
@@ -63,7 +72,7 @@ def arrange(program: Program, target: Target, depths: Mapping[int, int], program
     lives = [_life(s.value, accesses[s.value], spans, programs) for s in program.scratches]
     many = [wanted[s.value].depth if s.value in wanted else 1 for s in program.scratches]
     core, array = target.capacity["core"], target.capacity.get("array", 0)
-    found = placed_by_life(lives, _row(s.bytes for s in program.scratches), _row(many), core, array)
+    found = placed_by_life(Lives.of_each(lives), _row(s.bytes for s in program.scratches), _row(many), core, array)
     if found.held[0] > core:
         raise ScheduleError(
             f"@{program.name} on {target.name}: scratchpad: needs {int(found.held[0]):,} B, limit {core:,} B",

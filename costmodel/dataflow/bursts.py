@@ -76,15 +76,15 @@ def bursts(pulls: Sequence[Pull], counts: Sequence[Array], loop: Loop) -> Array:
         load, far = load + pull.mean(), far + pull.far / pull.times
     even = np.maximum(loop.pace(load), far)
     total: Array = np.zeros(1)
+    begins = _Begins(pulls, counts)
+    shares = {n: [_share(pulls[n], begins.of(frozenset([n])), first) for first in (False, True)] for n in again}
     for which in _subsets(again):
-        often = _often([pulls[n] for n in which], [pulls[n] for n in again if n not in which], counts)
+        often = begins.often(which, [n for n in again if n not in which])
         if not np.any(often):
             continue
         load, staged, far = np.zeros(1), np.zeros(1), np.zeros(1)
         for number, pull in enumerate(pulls):
-            took, waits, comes = pull.clocks(
-                _share(pull, counts, number in which) if number in again else 1.0 / pull.times
-            )
+            took, waits, comes = pull.clocks(shares[number][number in which] if number in shares else 1.0 / pull.times)
             load, staged, far = load + took, staged + waits, far + comes
         total = total + often * np.maximum(loop.pace(load), np.maximum(staged, far))
     return np.maximum(total - even, 0.0)
@@ -102,26 +102,38 @@ def _subsets(numbers: Sequence[int]) -> list[frozenset[int]]:
     return [frozenset(some) for size in range(len(numbers) + 1) for some in combinations(numbers, size)]
 
 
-def _share(pull: Pull, counts: Sequence[Array], first: bool) -> Array:
-    """How much of a load comes from far away in a step where it is first, or isn't: with two buffers what is ahead comes evenly."""
-    begins = _begin([pull], counts)
+def _share(pull: Pull, begins: Array, first: bool) -> Array:
+    """How much of a load comes from far away in a step where it is first, or isn't: with two buffers what is ahead comes evenly.
+    `begins`: the share of steps in which it is first."""
+    if first:
+        return np.ones(1)
     even = np.maximum(1.0 / pull.times - begins, 0.0) / np.maximum(1.0 - begins, 1e-9)
-    return np.where(pull.two, 1.0 if first else even, float(first))
+    return np.where(pull.two, even, 0.0)
 
 
-def _often(first: Sequence[Pull], others: Sequence[Pull], counts: Sequence[Array]) -> Array:
-    """The share of steps in which some loads are first and others are not."""
-    total: Array = np.zeros(1)
-    for size in range(len(others) + 1):
-        for more in combinations(others, size):
-            total = total + (-1.0) ** size * _begin([*first, *more], counts)
-    return np.maximum(total, 0.0)
+class _Begins:
+    """How often loads are first (`counts`: of the turns of blocks)."""
 
+    def __init__(self, pulls: Sequence[Pull], counts: Sequence[Array]) -> None:
+        self.pulls, self.counts = pulls, counts
+        self._known: dict[frozenset[int], Array] = {}
 
-def _begin(pulls: Sequence[Pull], counts: Sequence[Array]) -> Array:
-    """The share of steps in which all of some loads are first."""
-    share: Array = np.ones(1)
-    for turn, count in enumerate(counts):
-        some = np.logical_or.reduce(np.broadcast_arrays(np.zeros(1, np.bool_), *(pull.first[turn] for pull in pulls)))
-        share = share / np.where(some, count, 1.0)
-    return share
+    def often(self, first: frozenset[int], others: Sequence[int]) -> Array:
+        """The share of steps in which some loads are first and others are not."""
+        total: Array = np.zeros(1)
+        for size in range(len(others) + 1):
+            for more in combinations(others, size):
+                total = total + (-1.0) ** size * self.of(first.union(more))
+        return np.maximum(total, 0.0)
+
+    def of(self, which: frozenset[int]) -> Array:
+        """The share of steps in which all of some loads are first."""
+        if which not in self._known:
+            share: Array = np.ones(1)
+            for turn, count in enumerate(self.counts):
+                some: Array = np.zeros(1, np.bool_)
+                for number in which:
+                    some = some | self.pulls[number].first[turn]
+                share = share / np.where(some, count, 1.0)
+            self._known[which] = share
+        return self._known[which]

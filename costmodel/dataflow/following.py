@@ -77,7 +77,7 @@ class Buffers:
         depth = np.maximum(pipeline, 1.0)
         slots = np.minimum(depth, 2.0)
         core, array = target.capacity["core"], target.capacity.get("array", 0)
-        found = placed(work.buffers, work.sizes, depth, slots, core, array)
+        found = placed(work.storage.lives, work.sizes, depth, slots, core, array)
         return cls(np.where(found.choice < 2, slots, 1.0), np.where(found.choice < 4, depth, 1.0), found)
 
     @property

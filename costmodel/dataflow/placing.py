@@ -9,8 +9,10 @@ Written in the part of Python that `native` translates, for one schedule a row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +77,7 @@ class Placing:
     last: TableByRow
 
 
-def lives(p: Placing, choice: int, active: RowInt) -> None:
+def live(p: Placing, choice: int, active: RowInt) -> None:
     """Bytes of all slots, and from when to when buffers live, under a choice."""
     apart = 1 - choice % 2
     b = 0
@@ -147,7 +149,7 @@ def arrange(p: Placing) -> None:
     choice = 0
     while choice < CHOICES:
         order = choice // 2 * p.count
-        lives(p, choice, active)
+        live(p, choice, active)
         near_sums(p, order, active)
         lay(p, order, 1, active)
         top = lay(p, order, 0, active)
@@ -195,19 +197,78 @@ def kind_of(buffer: Buffer) -> int:
 @dataclass(frozen=True)
 class Life:
     """What decides of the place of a buffer besides its bytes: what it may have slots `of`, whether the array's own memory may hold it
-    (`sums`), from when to when it is in use (`low`, `high`, perhaps another one in each row), and how long the loop goes on whose
-    iterations have slots (`begin`, `end`)."""
+    (`sums`), from when to when it is in use (`low`, `high`), and how long the loop goes on whose iterations have slots (`begin`, `end`)."""
 
     of: int
     sums: bool
     low: int
-    high: int | Ints
+    high: int
     begin: int = 0
     end: int = ALWAYS
 
 
+@dataclass(frozen=True)
+class Lives:
+    """The lives of several buffers, by number. `through`: a part, what it reads, and until when that lives instead where the part has no bytes."""
+
+    of: Ints
+    sums: Ints
+    low: Ints
+    high: Ints
+    begin: Ints
+    end: Ints
+    through: tuple[tuple[int, int, int], ...] = ()
+
+    @classmethod
+    def of_each(cls, lives: Sequence[Life], through: tuple[tuple[int, int, int], ...] = ()) -> Lives:
+        table = [(life.of, life.sums, life.low, life.high, life.begin, life.end) for life in lives]
+        of, sums, low, high, begin, end = np.array(table, np.int64).reshape(-1, 6).T.copy()
+        return cls(of, sums, low, high, begin, end, through)
+
+    @classmethod
+    def of_buffers(cls, buffers: Sequence[Buffer]) -> Lives:
+        """Those of a text."""
+        numbers = {id(buffer): number for number, buffer in enumerate(buffers)}
+        lives: list[Life] = []
+        for buffer in buffers:
+            home = buffer.home
+            lives.append(
+                Life(
+                    kind_of(buffer),
+                    buffer.sums,
+                    *buffer.life_beside_parts,
+                    *((0, ALWAYS) if home is None else home.span),
+                )
+            )
+        read = ((numbers[id(part)], numbers[id(b)], position) for b in buffers for part, position in b.through)
+        return cls.of_each(lives, tuple(read))
+
+    def highs(self, sizes: Ints) -> Ints:
+        """Until when each is in use, where they have so many bytes (`sizes`): a row for each row, or one for all."""
+        high = self.high[None]
+        if self.through:
+            high = np.repeat(high, len(sizes), axis=0)
+            for part, read, position in self.through:
+                longer = np.where(sizes[:, part] == 0, position, 0)
+                high[:, read] = np.maximum(high[:, read], longer)
+        return np.ascontiguousarray(high)
+
+
+@dataclass(frozen=True, eq=False)
+class Storage:
+    """The buffers of a text; and what follows from its stages alone, by what it is of (`known`)."""
+
+    buffers: tuple[Buffer, ...]
+    known: dict[Hashable, Any] = field(default_factory=dict)
+
+    @cached_property
+    def lives(self) -> Lives:
+        """Those of the buffers."""
+        return Lives.of_buffers(self.buffers)
+
+
 def placed(
-    buffers: Sequence[Buffer],
+    lives: Lives,
     sizes: Sequence[Array],
     depth: Array,
     slots: Array,
@@ -221,51 +282,31 @@ def placed(
         np.broadcast_arrays(*(np.asarray(column, np.int64) for column in (depth, slots, *sizes))), axis=-1
     )
     different, which = _different(columns.reshape(-1, columns.shape[-1]))
-    kinds = [kind_of(buffer) for buffer in buffers]
-    many = np.ones((len(different), len(buffers)), np.int64)
-    for kind, column in ((IN_LOOP, 0), (IN_PROGRAMS, 1)):
-        many[:, np.array(kinds, np.int64) == kind] = different[:, column, None]
-    spans = [(0, ALWAYS) if b.home is None else b.home.span for b in buffers]
-    bytes_ = dict(zip(map(id, buffers), different[:, 2:].T, strict=True))
-    lives: list[Life] = []
-    for kind, buffer, span in zip(kinds, buffers, spans, strict=True):
-        low, last = buffer.life_beside_parts
-        high: int | Ints = last
-        for part, position in buffer.through:
-            high = np.maximum(high, np.where(bytes_[id(part)] == 0, position, last))
-        lives.append(Life(kind, buffer.sums, low, high, *span))
-    found = placed_by_life(lives, different[:, 2:], many, core, array, compiled=compiled)
-    return found.of(which)
+    loops, programs = lives.of == IN_LOOP, lives.of == IN_PROGRAMS
+    many = np.where(loops, different[:, :1], np.where(programs, different[:, 1:2], 1))
+    return placed_by_life(lives, different[:, 2:], many, core, array, compiled=compiled).of(which)
 
 
-def placed_by_life(
-    lives: Sequence[Life], sizes: Ints, slots: Ints, core: int, array: int, *, compiled: bool = True
-) -> Placed:
+def placed_by_life(lives: Lives, sizes: Ints, slots: Ints, core: int, array: int, *, compiled: bool = True) -> Placed:
     """Lay out what lives so long, in each row with other bytes (`sizes`, of one slot) and `slots` wanted (one for what has none)."""
     rows, count = sizes.shape
-    of, sums, low, begin, end = (
-        np.array([getattr(life, name) for life in lives], np.int64) for name in ("of", "sums", "low", "begin", "end")
-    )
-    highs = np.broadcast_arrays(*(np.atleast_1d(life.high) for life in lives))
-    high = np.stack(highs, axis=-1) if lives else np.zeros((1, 0))
-    orders = [np.zeros((rows, 0), np.int64)]
-    for choice in range(0, CHOICES, 2):
-        bytes_ = sizes * np.where(np.isin(of, having_slots(choice)), slots, 1)
-        orders.append(np.argsort(-(-(-bytes_ // ALIGNMENT) * ALIGNMENT), axis=1, kind="stable"))
+    having = [np.isin(lives.of, having_slots(choice)) for choice in range(0, CHOICES, 2)]
+    bytes_ = sizes[:, None] * np.where(having, slots[:, None], 1)
+    orders = np.argsort(-(-(-bytes_ // ALIGNMENT) * ALIGNMENT), axis=2, kind="stable")
     table = Placing(
         rows=rows,
         count=count,
         core=core,
         array=array,
-        of=of,
-        sums=sums,
-        low=low,
-        begin=begin,
-        end=end,
-        high=np.ascontiguousarray(high, np.int64),
+        of=lives.of,
+        sums=lives.sums,
+        low=lives.low,
+        begin=lives.begin,
+        end=lives.end,
+        high=lives.highs(sizes),
         sizes=np.ascontiguousarray(sizes),
         slots=np.ascontiguousarray(slots),
-        orders=np.ascontiguousarray(np.concatenate(orders, axis=1)),
+        orders=np.ascontiguousarray(orders.reshape(rows, -1)),
         choice=np.zeros((rows, 1), np.int64),
         held=np.zeros((rows, 1)),
         place=np.zeros((rows, count)),
@@ -278,14 +319,22 @@ def placed_by_life(
     return Placed(table.choice[:, 0], table.held[:, 0], table.place, table.near, table.whole)
 
 
+@lru_cache(maxsize=64)
+def _weights(count: int) -> Ints:
+    """Odd numbers."""
+    return np.random.default_rng(0).integers(1 << 62, size=count) | 1
+
+
 def _different(columns: Ints) -> tuple[Ints, Ints]:
     """The different rows, and which of them each row is; by their sums at odd weights, and all rows where two have the same sum."""
-    weights = np.random.default_rng(0).integers(1 << 62, size=columns.shape[1]) | 1
-    _, first, which = np.unique(columns @ weights, return_index=True, return_inverse=True)  # modulo 2^64
+    if len(columns) == 1:
+        return columns, np.zeros(1, np.int64)
+    sums = columns @ _weights(columns.shape[1])  # modulo 2^64
+    _, first, which = np.unique(sums, return_index=True, return_inverse=True)
     which = which.reshape(-1)
     if not np.array_equal(columns[first][which], columns):
         return columns, np.arange(len(columns))
     return columns[first], which
 
 
-arrange_all = Routine(Placing, lives, lay, near_sums, arrange)
+arrange_all = Routine(Placing, live, lay, near_sums, arrange)

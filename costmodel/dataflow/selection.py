@@ -14,6 +14,7 @@ from codesign.costmodel.accesses import access_of
 from codesign.costmodel.dataflow.buffers import Buffer
 from codesign.costmodel.dataflow.items import Item, Multiply, Part, Slots, Touch, Transfer, Vectors
 from codesign.costmodel.dataflow.lanes import COMPARISONS, by_lane, narrow, parts_of, slots_of
+from codesign.costmodel.dataflow.placing import Storage
 from codesign.costmodel.dataflow.resting import names_of
 from codesign.costmodel.dataflow.target import Array
 from codesign.costmodel.features import Features, Move, Product
@@ -47,11 +48,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Selection:
-    """All sections in order of their work, a loop before what the steps around it do besides; and the buffers."""
+    """All sections in order of their work, a loop before what the steps around it do besides; and what they keep."""
 
     template: Template
     sections: tuple[Section, ...]
-    buffers: tuple[Buffer, ...]
+    storage: Storage
 
 
 _KNOWN: WeakKeyDictionary[Text, dict[tuple[Set[str], Set[str]], Selection]] = WeakKeyDictionary()
@@ -136,7 +137,7 @@ class _Selector:
             section for section in self.sections if section.items or any(s.around is section for s in self.sections)
         ]
         found = [buffer for buffer in self.buffers if buffer.paths]
-        return Selection(self.template, tuple(used), tuple(found))
+        return Selection(self.template, tuple(used), Storage(tuple(found)))
 
     def _open(self, section: Section) -> None:
         self.section = section

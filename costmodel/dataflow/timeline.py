@@ -17,7 +17,7 @@ import numpy.typing as npt
 from codesign.costmodel.dataflow import course
 from codesign.costmodel.dataflow.buffers import Buffer
 from codesign.costmodel.dataflow.course import DEEPEST, NOBODY, PROGRAMS, Course
-from codesign.costmodel.dataflow.placing import IN_LOOP, IN_PROGRAMS, Placed, kind_of
+from codesign.costmodel.dataflow.placing import IN_LOOP, IN_PROGRAMS, Placed, Storage
 from codesign.costmodel.dataflow.shape import Array
 from codesign.costmodel.dataflow.stepping import follow_all
 from codesign.costmodel.dataflow.target import Target
@@ -57,16 +57,11 @@ class Timeline:
         target, count = self.target, self.count
         inside = {id(stage.around) for stage in work.stages}
         stages = [stage for stage in work.stages if stage.tasks or id(stage) in inside]
-        numbers = {id(stage): number for number, stage in enumerate(stages)}
-        around = [NOBODY if stage.around is None else numbers[id(stage.around)] for stage in stages]
-        inner = [[n for n, outside in enumerate(around) if outside == number] for number in range(len(stages))]
         tasks = [task for stage in stages for task in stage.tasks]
-        blocks = [0 if stage.straight and stage.around is None else n + 1 for n, stage in enumerate(stages)]
-        waits = _waits(stages, blocks, work.buffers)
+        skeleton = _skeleton(work.storage, stages)
         back = [np.clip(np.asarray(steps), 1, DEEPEST).astype(np.int64) - 1 for steps in (self.turns, self.depth)]
-        numbered = course.ENGINES * (len(stages) + 1)
-        rings = course.SIGNALLED + numbered
-        places = rings + DEEPEST * numbered
+        rings = course.SIGNALLED + course.ENGINES * (len(stages) + 1)
+        places = rings + DEEPEST * course.ENGINES * (len(stages) + 1)
         ports = target.ports
         return Course(
             rows=count,
@@ -78,26 +73,9 @@ class Timeline:
             read_rate=np.array([port.bytes_per_clock for port in ports]),
             write_rate=np.array([port.write_bytes_per_clock for port in ports]),
             link_rate=np.array([port.network.bytes_per_clock if port.network else 0.0 for port in ports]),
-            stages=len(stages),
-            outers=around.count(NOBODY),
-            outer=_ints(n for n, outside in enumerate(around) if outside == NOBODY),
-            inner_end=np.cumsum([len(found) for found in inner]),
-            inner=_ints(n for found in inner for n in found),
-            around=_ints(around),
-            straight=_ints(bool(stage.straight) for stage in stages),
-            block=_ints(blocks),
-            computes=_ints(any(task.engine in ("tensor", "vector") for task in stage.tasks) for stage in stages),
-            ringed=np.isin(np.arange(numbered), [_place(wait) for wait in waits if wait.slots]).astype(np.int64),
-            task_end=np.cumsum([len(stage.tasks) for stage in stages]),
-            tasks=len(tasks),
-            engine=_ints(_ENGINES.index(task.engine) for task in tasks),
-            follows=_ints(task.follows for task in tasks),
-            together=_ints(task.shared is not None for task in tasks),
-            **_tables(waits, len(tasks), rings),
-            of=_ints(kind_of(buffer) for buffer in work.buffers),
+            **skeleton,
             deepest=1 + max(int(steps.max()) for steps in back),
             places=places,
-            rings=rings,
             cores=self._floats(self.cores),
             last_cores=self._floats(grid - self.cores * (programs - 1.0)),
             programs=self._floats(programs),
@@ -130,7 +108,7 @@ class Timeline:
             begun=np.zeros((1, 2 * course.ENGINES * target.queue_depth)),
             next=np.zeros((1, course.ENGINES), np.int64),
             pair=np.zeros((1, 2)),
-            on=np.zeros((1, len(waits))),
+            on=np.zeros((1, skeleton["waits"])),
             signal=np.zeros((1, len(tasks) + 1)),
         )
 
@@ -190,6 +168,51 @@ def _beside(stage: Stage, name: Literal["portions", "links"], none: float, ports
     """Of each transfer of a stage and port, what passes it for each core in the mean."""
     share = _busy_share(stage)
     return [one * share for task in stage.tasks for one in getattr(task, name) or (none,) * ports]
+
+
+def _skeleton(storage: Storage, stages: Sequence[Stage]) -> dict[str, Any]:
+    """The tables of a course that no schedule changes, worked out once for the same stages."""
+    numbers = {id(stage): number for number, stage in enumerate(stages)}
+    around = tuple(NOBODY if stage.around is None else numbers[id(stage.around)] for stage in stages)
+    straight = tuple(bool(stage.straight) for stage in stages)
+    tasks = tuple(
+        tuple((task.engine, task.follows, task.shared is not None) for task in stage.tasks) for stage in stages
+    )
+    touched = tuple(tuple(stage.touched) for stage in stages)
+    key = ("skeleton", tuple(stage.section for stage in stages), around, straight, tasks, touched)
+    if key not in storage.known:
+        storage.known[key] = _made_skeleton(storage, stages, around)
+    found: dict[str, Any] = storage.known[key]
+    return found
+
+
+def _made_skeleton(storage: Storage, stages: Sequence[Stage], around: Sequence[int]) -> dict[str, Any]:
+    inner = [[n for n, outside in enumerate(around) if outside == number] for number in range(len(stages))]
+    tasks = [task for stage in stages for task in stage.tasks]
+    blocks = [0 if stage.straight and stage.around is None else n + 1 for n, stage in enumerate(stages)]
+    waits = _waits(stages, blocks, storage.buffers)
+    numbered = course.ENGINES * (len(stages) + 1)
+    rings = course.SIGNALLED + numbered
+    return {
+        "stages": len(stages),
+        "outers": around.count(NOBODY),
+        "outer": _ints(n for n, outside in enumerate(around) if outside == NOBODY),
+        "inner_end": np.cumsum([len(found) for found in inner]),
+        "inner": _ints(n for found in inner for n in found),
+        "around": _ints(around),
+        "straight": _ints(bool(stage.straight) for stage in stages),
+        "block": _ints(blocks),
+        "computes": _ints(any(task.engine in ("tensor", "vector") for task in stage.tasks) for stage in stages),
+        "ringed": np.isin(np.arange(numbered), [_place(wait) for wait in waits if wait.slots]).astype(np.int64),
+        "task_end": np.cumsum([len(stage.tasks) for stage in stages]),
+        "tasks": len(tasks),
+        "engine": _ints(_ENGINES.index(task.engine) for task in tasks),
+        "follows": _ints(task.follows for task in tasks),
+        "together": _ints(task.shared is not None for task in tasks),
+        "of": storage.lives.of,
+        "rings": rings,
+        **_tables(waits, len(tasks), rings),
+    }
 
 
 def _waits(stages: Sequence[Stage], blocks: Sequence[int], buffers: Sequence[Buffer]) -> tuple[Wait, ...]:

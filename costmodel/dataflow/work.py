@@ -12,12 +12,12 @@ from typing import Literal
 
 import numpy as np
 
-from codesign.costmodel.dataflow.buffers import Buffer
 from codesign.costmodel.dataflow.bursts import Pull
 from codesign.costmodel.dataflow.common import Common
 from codesign.costmodel.dataflow.engines import apart, matmul_clocks, matmul_reads, vector_clocks, vector_joules
 from codesign.costmodel.dataflow.items import Item, Multiply, Touch, Transfer, Vectors
 from codesign.costmodel.dataflow.keeping import Again, Kept, holders, kept, unfit
+from codesign.costmodel.dataflow.placing import Storage
 from codesign.costmodel.dataflow.resting import held, names_of
 from codesign.costmodel.dataflow.resting import unfit as resting_unfit
 from codesign.costmodel.dataflow.selection import Section, Selection
@@ -111,14 +111,14 @@ class Stage:
 
 @dataclass
 class Work:
-    """All stages of one program instance in order, and what they keep in scratchpad (`buffers`, if that is known), of so many bytes
+    """All stages of one program instance in order, and of what they keep in scratchpad (`storage`) so many bytes
     (`sizes`, with none where a schedule's text is without it).
 
     `unfit`: schedules that stage what can't be, and `why`, of one of them.
     """
 
-    stages: list[Stage] = field(default_factory=list)
-    buffers: Sequence[Buffer] = ()
+    stages: list[Stage]
+    storage: Storage
     sizes: Sequence[Array] = ()
     unfit: Array = False
     why: Callable[[int], str] = str
@@ -128,7 +128,7 @@ class Work:
         stages = {id(stage): stage.of(rows) for stage in self.stages}
         for stage in stages.values():
             stage.around = None if stage.around is None else stages[id(stage.around)]
-        return Work(list(stages.values()), self.buffers)
+        return Work(list(stages.values()), self.storage)
 
 
 def work_of(selection: Selection, common: Common, rows: slice = EVERY) -> Work:
@@ -147,8 +147,8 @@ class _Figures:
     joules: Array
     read: tuple[Array, ...] = ()
     written: tuple[Array, ...] = ()
-    staged: Array = 0.0
-    """Clocks of the DMA of an outer memory, which brings what has two buffers there."""
+    staged: Array = None
+    """Clocks of the DMA of an outer memory, which brings what has two buffers there; None where nothing has."""
     pull: Pull | None = None
 
 
@@ -177,7 +177,7 @@ class _Composer:
             stage.around = stages[id(section.around)] if section.around is not None else None
             for item, touched in zip(section.items, section.touched, strict=True):
                 self._add(self._figures(item), stage, touched)
-        work = Work(list(stages.values()))
+        work = Work(list(stages.values()), self.selection.storage)
         self._buffers(work)
         self._staged(work)
         return work
@@ -200,11 +200,11 @@ class _Composer:
         """Let a step of a stage do what an item is."""
         for task, mine in zip(figures.tasks, touched, strict=True):
             stage.add(task.of(self.rows), mine)
-        if np.any(figures.staged):
+        if figures.staged is not None and np.any(figures.staged):
             clocks = cut(figures.staged, self.rows)
             stage.busy["stage"] = stage.busy.get("stage", 0.0) + clocks
             stage.instructions = stage.instructions + (np.asarray(clocks) > 0)
-        if figures.pull is not None and (np.any(figures.pull.two) or not stage.straight):
+        if figures.pull is not None and (not stage.straight or np.any(figures.pull.two)):
             stage.pulls.append(figures.pull.of(self.rows))
         stage.joules = stage.joules + cut(figures.joules, self.rows)
         stage.read, stage.written = (
@@ -297,7 +297,8 @@ class _Composer:
         )
         together = self._together(item, leaves)
         pull = self._pull(item, clocks, moved, leaves, dims)
-        staged = np.where(pull.two, pull.ahead / pull.times, 0.0)
+        two = bool(np.any(pull.two))
+        staged = np.where(pull.two, pull.ahead / pull.times, 0.0) if two else None
         everything = leaves
         leaves, arrives = self._less_what_is_kept(item, leaves, arrives)
         leaves = tuple(share * here for share, here in zip(leaves, self._passed(outer), strict=True))
@@ -316,7 +317,7 @@ class _Composer:
         joules = hops * wanted + from_dram + path + filled * target.scratch_write_joules
         read = tuple(moved * share for share in leaves)
         written: tuple[Array, ...] = ()
-        if np.any(pull.two):
+        if two:
             leaves, links, written, more = self._staged_apart(item, leaves, links, everything, dims)
             written, joules = tuple(moved * share for share in written), joules + more * wanted
         task = Task("load", clocks, moved, leaves, links, together, item.follows)
@@ -464,9 +465,8 @@ class _Composer:
 
     def _buffers(self, work: Work) -> None:
         """What lies in scratchpad: of a loop none of whose steps is whole, only that of the one stretch that has all of them."""
-        work.buffers = self.selection.buffers
         sizes: list[Array] = []
-        for buffer in work.buffers:
+        for buffer in self.selection.storage.buffers:
             size = self.at(buffer.size)
             if buffer.part is not None:
                 points, lanes, slots = buffer.part

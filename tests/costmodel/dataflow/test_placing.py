@@ -9,7 +9,7 @@ from benchmarks.random_groups import KINDS, group_of
 from codesign.backends.accelerator import lower
 from codesign.costmodel.dataflow import DataflowModel
 from codesign.costmodel.dataflow.buffers import Buffer
-from codesign.costmodel.dataflow.placing import placed
+from codesign.costmodel.dataflow.placing import Lives, placed
 from codesign.costmodel.dataflow.selection import Section
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.summary import summarize
@@ -54,7 +54,7 @@ def test_python_without_a_compiler_places_alike_and_nothing_lies_on_what_lives_b
     sizes = [rng.integers(0, 2000, count) for _ in buffers]
     depth, core, array = rng.integers(1, 5, count), 12000, 1500
     found, same = (
-        placed(buffers, sizes, depth, np.minimum(depth, 2), core, array, compiled=compiled)
+        placed(Lives.of_buffers(buffers), sizes, depth, np.minimum(depth, 2), core, array, compiled=compiled)
         for compiled in (True, False)
     )
     for name in ("choice", "held", "place", "near", "whole"):

@@ -9,7 +9,7 @@ import pytest
 
 from codesign.costmodel.dataflow import target_of
 from codesign.costmodel.dataflow.buffers import Buffer
-from codesign.costmodel.dataflow.placing import Placed
+from codesign.costmodel.dataflow.placing import Placed, Storage
 from codesign.costmodel.dataflow.selection import Section
 from codesign.costmodel.dataflow.timeline import Timeline
 from codesign.costmodel.dataflow.work import Stage, Task, Work
@@ -60,7 +60,7 @@ def program(stages: list[Stage], users: Mapping[int, str] | None = None) -> Work
                 buffer.paths.append(tuple(path))
                 buffer.first, buffer.last = min(buffer.first, at), max(buffer.last, at)
             stage.touched.append(tuple(touched))
-    return Work(stages, buffers)
+    return Work(stages, Storage(tuple(buffers)))
 
 
 def clocks(
@@ -74,7 +74,7 @@ def clocks(
 ) -> float:
     most = [np.array([port.cores]) for port in MAIA.ports]
     work = program(stages, users)
-    apart = np.array([[4096.0 * number for number in range(len(work.buffers))]])
+    apart = np.array([[4096.0 * number for number in range(len(work.storage.buffers))]])
     where = Placed(np.zeros(1, np.int64), np.zeros(1), apart, np.zeros_like(apart), np.full_like(apart, 4096.0))
     line = Timeline(MAIA, 1, np.array([cores]), most, np.array([turns]), np.array([depth]), where)
     return float(line.run(work, np.array([cores * programs]), np.array([programs]), np.zeros(1))[0])
@@ -211,7 +211,7 @@ def _batch(rng: np.random.Generator, count: int, *, nested: bool) -> tuple[Timel
     cores = np.minimum(2 ** drawn(0, 6), MAIA.cores)
     most = [np.array([port.cores]) for port in MAIA.ports]
     work = program(stages)
-    each = (count, len(work.buffers))
+    each = (count, len(work.storage.buffers))
     place, near, size = rng.integers(0, 9, each), rng.integers(0, 2, each), rng.integers(0, 3, each)
     tables = (table.astype(np.float64) for table in (place, near, size))
     where = Placed(rng.integers(0, 6, count), np.zeros(count), *tables)
