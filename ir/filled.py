@@ -175,7 +175,7 @@ def _facts(dim: str, reach: Reach) -> Iterable[Index]:
 def _folded(node: Apply, args: tuple[Scalar, ...]) -> Scalar:
     """A function of new arguments, some of which are numbers now."""
     name = node.function
-    if name in ("and", "or"):
+    if name in ("and", "or") and node.dtype is BOOL:
         for this, other in (args, args[::-1]):
             if isinstance(this, Literal):
                 return other if bool(this.value) == (name == "and") else this

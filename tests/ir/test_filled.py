@@ -90,3 +90,18 @@ def test_unused() -> None:
     value = Value(X.type, "z")
     assert found.scalar(Read(value, ["i", "k"])) == Read(value, ["i", "k"])
     assert not found.used
+
+
+@pytest.mark.parametrize("function", ["and", "or"])
+@pytest.mark.parametrize("mask", [7, 8, 0])
+def test_bits_of_integers_are_no_conditions(function: str, mask: int) -> None:
+    """`select(k <= i, k, 0) & 7` is `k & 7` where the mask is gone."""
+    number = select(le(COLUMN, ROW), at(COLUMN), at(0))
+    body = apply(function, number, literal(mask, number.dtype))
+    domain = Domain([Span("i", 0, ROWS), Span("k", 0, COLUMNS)], {})
+    before, after = (
+        np.broadcast_to(Evaluator(domain, {}).scalar(one), (ROWS, COLUMNS))
+        for one in (body, known(CAUSAL).scalar(body))
+    )
+    for row in range(ROWS):
+        np.testing.assert_array_equal(before[row, : row + 1], after[row, : row + 1])
