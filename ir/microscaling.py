@@ -20,6 +20,8 @@ Bytes = npt.NDArray[np.uint8]
 NOT_A_NUMBER = 255
 """The exponent of a block that holds a NaN."""
 BIAS = 127
+_MAGNITUDES = np.array([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
+"""Of the numbers of e2m1, by their bits."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,12 @@ def _elements(scaled: Array, form: BlockFormat) -> Array:
     most = step * (2 ** (form.bits - 1) - 1)
     rounded = np.rint(scaled / step) * step
     return np.asarray(np.clip(rounded, -most, most), np.float32)
+
+
+def halves(pairs: Bytes, half: npt.ArrayLike) -> Array:
+    """The numbers of e2m1 at one `half` (0: the lower bits) of bytes that hold two each."""
+    bits = (pairs >> (4 * np.asarray(half, np.uint8))) & 15
+    return np.asarray(np.where(bits > 7, -1.0, 1.0) * _MAGNITUDES[bits & 7], np.float32)
 
 
 def dequantise(scales: Bytes, elements: Array, form: BlockFormat) -> Array:

@@ -149,7 +149,8 @@ class Load(Instruction):
     `source` is a buffer in DRAM or a scratch of an outer level. Indices that are linear in the axes make strided descriptors;
     others (data dependent, divisions) make gather descriptors. Lanes whose guards fail are filled with `otherwise`. With `shared pm by 4`
     the four cores of one `pm`, which all load the same, do so together. With `kept s[k0 // 64, m, k] again pn` the memory that `s` is in
-    keeps the tile where `pn` is zero, and gives it where it is not.
+    keeps the tile where `pn` is zero, and gives it where it is not. With `half k % 2` a byte of the source is two numbers of 4 bits, of which the
+    load leaves one (0: the lower bits) at each point.
     """
 
     target: Read
@@ -160,6 +161,7 @@ class Load(Instruction):
     otherwise: ScalarLiteral | None = None
     share: Share | None = None
     keep: Keep | None = None
+    half: Index | None = None
 
     @property
     def engine(self) -> Engine:

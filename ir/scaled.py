@@ -6,32 +6,56 @@ product need not be computed (OCP Microscaling Formats (MX) Specification 1.0, s
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from codesign.ir.core import Value
-from codesign.ir.dtypes import F8E8M0, DType
-from codesign.ir.index import index
+from codesign.ir.dtypes import F4E2M1, F4X2, F8E8M0, DType
+from codesign.ir.index import Index, index
 from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
-from codesign.ir.microscaling import power_of_two
+from codesign.ir.microscaling import halves, power_of_two
 from codesign.ir.reuse import count_uses
-from codesign.ir.scalar import Apply, Read, Scalar
-from codesign.ir.tile import Dot, Kernel, Map
+from codesign.ir.scalar import Apply, IndexValue, Read, Scalar
+from codesign.ir.tile import Dot, Kernel, Load, Map
 from codesign.ir.types import TileType
 
+EVERY = np.arange(256, dtype=np.uint8)
+"""What a byte may be."""
 NARROW = 8
 """Bits of the widest numbers that stand in blocks."""
 
 
 @dataclass(frozen=True)
 class Factor:
-    """An operand of a product: `elements`, times 2 to the power of `exponents` where there are some; both read by the axes of a map."""
+    """An operand of a product: `elements`, times 2 to the power of `exponents`; both read by the axes of a map.
+
+    `half`: of elements that stand two in a byte, the one at each point (0: the lower bits).
+    """
 
     elements: Read
     exponents: Read
+    half: Index | None = None
+
+    @property
+    def dtype(self) -> DType:
+        """Of the elements, as the unit multiplies them."""
+        return self.elements.dtype if self.half is None else F4E2M1
+
+    @property
+    def half_loaded(self) -> Index | None:
+        """The half by the axes of the load that brings the pairs."""
+        load = self.elements.source.owner
+        if self.half is None or not isinstance(load, Load):
+            return None
+        return self.half.substitute(
+            {
+                str(place.variable): index(axis.name)
+                for place, axis in zip(self.elements.indices, load.axes, strict=True)
+            }
+        )
 
 
 def scaled_factors(kernel: Kernel, dtypes: Set[str]) -> dict[Value, Factor]:
@@ -44,9 +68,11 @@ def scaled_factors(kernel: Kernel, dtypes: Set[str]) -> dict[Value, Factor]:
     for op in kernel.body.walk():
         if isinstance(op, Dot):
             sides = {value: _factor(value) for value in (op.a, op.b)}
-            bits = {factor.elements.dtype.bits if factor else _dtype(v).bits for v, factor in sides.items()}
-            kinds = {factor.elements.dtype.name if factor else _dtype(v).name for v, factor in sides.items()}
+            forms = [factor.dtype if factor else _dtype(v) for v, factor in sides.items()]
+            bits, kinds = {form.bits for form in forms}, {form.name for form in forms}
             own = all(uses[value] == 1 for value, factor in sides.items() if factor)
+            pairs = [factor.elements.source for factor in sides.values() if factor and factor.half is not None]
+            own = own and all(uses[value] == 1 for value in pairs)
             if len(sides) == 2 and len(bits) == 1 and kinds <= dtypes and own:
                 found.update({value: factor for value, factor in sides.items() if factor})
     return found
@@ -67,13 +93,27 @@ def _factor(value: Value) -> Factor | None:
         return None
     for elements, scale in (body.args, body.args[::-1]):
         number, exponents = _plain(elements), _exponents(_plain(scale))
-        if isinstance(number, Read) and number.dtype.is_float and number.dtype.bits <= NARROW and exponents is not None:
-            return Factor(number, exponents) if _bare(number) and _bare(exponents) else None
+        if exponents is None or not _bare(exponents):
+            continue
+        if isinstance(number, Read) and number.dtype.is_float and number.dtype.bits <= NARROW:
+            return Factor(number, exponents) if _bare(number) else None
+        pairs = _pairs(number)
+        if pairs is not None and _loaded(*pairs) and isinstance(exponents.source.owner, Load):
+            return Factor(pairs[0], exponents, pairs[1])
     return None
 
 
 def _bare(read: Read) -> bool:
     return isinstance(read.source.type, TileType) and all(place.variable for place in read.indices)
+
+
+def _loaded(pairs: Read, half: Index) -> bool:
+    """Whether a load brings pairs as they are, at whose places the halves are known."""
+    load = pairs.source.owner
+    if not isinstance(load, Load) or not _bare(pairs):
+        return False
+    here = pairs.variables() | {name for place in load.indices for name in place.variables()}
+    return half.variables() <= here and not half.data()
 
 
 def _plain(node: Scalar) -> Scalar:
@@ -93,10 +133,38 @@ def _exponents(scale: Scalar) -> Read | None:
     if read.dtype is not F8E8M0 or not scale.variables() <= read.variables():
         return None
     stand_in = Read(Value(TileType(F8E8M0, (256,)), "exponent"), [index("e")])
-    every = np.arange(256, dtype=np.uint8)
-    found = Evaluator(Domain([Span("e", 0, 256)], {}), {stand_in.source: every}).scalar(
+    found = Evaluator(Domain([Span("e", 0, 256)], {}), {stand_in.source: EVERY}).scalar(
         scale.rewrite(lambda node: stand_in if node == read else None)
     )
-    expected = power_of_two(every)
+    expected = power_of_two(EVERY)
     same = (found == expected) | (np.isnan(found) & np.isnan(expected))
     return read if bool(np.all(same)) else None
+
+
+@lru_cache(maxsize=256)
+def _pairs(number: Scalar) -> tuple[Read, Index] | None:
+    """The bytes of which an expression makes a number of e2m1, and which half of each, by all values that both have."""
+    reads = {node for node in number.walk() if isinstance(node, Read)}
+    positions = {node.index for node in number.walk() if isinstance(node, IndexValue)}
+    if len(reads) != 1 or len(positions) != 1:
+        return None
+    (read,), (half,) = reads, positions
+    if read.dtype is not F4X2 or half % 2 != half:
+        return None
+    stand_in = Read(Value(TileType(F4X2, (256,)), "pair"), [index("e")])
+
+    def change(node: Scalar) -> Scalar | None:
+        if isinstance(node, IndexValue):
+            return IndexValue(index("h"), node.dtype)
+        return stand_in if node == read else None
+
+    domain = Domain([Span("e", 0, 256), Span("h", 0, 2)], {})
+    found = Evaluator(domain, {stand_in.source: EVERY}).scalar(number.rewrite(change))
+    same = found == halves(EVERY[:, None], np.arange(2))
+    return (read, half) if bool(np.all(same)) else None
+
+
+def packed(factors: Mapping[Value, Factor]) -> dict[Value, Index]:
+    """What loads bring of numbers that stand two in a byte, and by the axes of each load which half it is."""
+    loaded = {factor.elements.source: factor.half_loaded for factor in factors.values()}
+    return {value: half for value, half in loaded.items() if half is not None}

@@ -80,6 +80,7 @@ class _Stager:
         names = (first, staged, read) if several else (first,)
         self.program.semaphores += [Semaphore(name) for name in names]
         own = Stage(sets.place(number % sets.held), load.axes, load.source, load.indices, load.guards, load.otherwise)
+        own.half = load.half
         own.share, own.signals, own.location = load.share, (first,), load.location
         missing = 1 - minimum(1, sets.sweep + number)
         load.keep = replace(load.keep, place=sets.place(number % sets.held), again=index(1))
@@ -97,6 +98,7 @@ class _Stager:
         indices = tuple(i.substitute(later) for i in load.indices)
         guards = map_guards(load.guards, lambda i: i.substitute(later))
         ahead = Stage(sets.place((number + 1) % sets.held), load.axes, load.source, indices, guards, load.otherwise)
+        ahead.half = None if load.half is None else load.half.substitute(later)
         if load.share is not None:
             ahead.share = Share(load.share.key.substitute(later), load.share.members.substitute(later))
         done = sets.tiles * sets.sweeps

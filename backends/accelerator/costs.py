@@ -45,7 +45,8 @@ class InstructionCost:
             self.others = tuple(guard for guard in op.guards if guard not in boxes)
             self.loads = isinstance(op, Load)
             self.external = isinstance(memory.type, BufferType)
-            self.filled = prod(axis.size for axis in op.axes) * memory.type.dtype.bytes
+            held = op.target.dtype if isinstance(op, Load) else op.source.dtype
+            self.filled = prod(axis.size for axis in op.axes) * held.bytes
             inside = {axis.name for axis in op.axes}
             guards = {name for guard in op.guards for side in guard.sides for name in side.variables()}
             self.needs = tuple(sorted({*self.shape.controls, *guards} - inside))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -12,6 +12,7 @@ from codesign.costmodel.dataflow import resting
 from codesign.costmodel.dataflow.keeping import Again, holders, kept, unfit
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.core import Op, Value
+from codesign.ir.dtypes import F4E2M1, DType
 from codesign.ir.errors import ScheduleError
 from codesign.ir.index import Index, index, maximum, minimum
 from codesign.ir.program import Keep, Scratch, scratch
@@ -56,7 +57,16 @@ def _place(load: _Repeated, made: Scratch, digits: _Digits) -> Read:
 class Keeping:
     """The kept loads of a kernel. `scratches`: the arrays in outer memories that they lie in; `sets`: of those with two buffers."""
 
-    def __init__(self, kernel: Kernel, grid: Grid, target: Target, constant: Callable[[Index], Index]) -> None:
+    def __init__(
+        self,
+        kernel: Kernel,
+        grid: Grid,
+        target: Target,
+        constant: Callable[[Index], Index],
+        packed: Container[Value] = (),
+    ) -> None:
+        """`packed`: loads that take bytes of two numbers apart."""
+        self.packed = packed
         self.grid = grid
         self.constant = constant
         self.scratches: list[Scratch] = []
@@ -80,7 +90,7 @@ class Keeping:
             Again(
                 load.used,
                 prod(trips for _, trips in load.loops),
-                prod(load.type.shape) * load.type.dtype.bytes,
+                prod(load.type.shape) * self._dtype(load).bytes,
                 names[load.op.buffer],
                 load.several,
             )
@@ -113,6 +123,10 @@ class Keeping:
                     self.sets[made.value] = self._sets(
                         load, made, digits, since, (slots, int(where.sets)), (number, many)
                     )
+
+    def _dtype(self, load: _Repeated) -> DType:
+        """As its data lies in scratchpads."""
+        return F4E2M1 if load.op.result in self.packed else load.type.dtype
 
     def _visit(self, ops: Sequence[Op], around: tuple[For, ...], found: list[_Repeated]) -> None:
         for op in ops:
@@ -194,7 +208,7 @@ class Keeping:
     def _scratch(self, load: _Repeated, digits: _Digits, place: str, address: int) -> Scratch:
         count = prod(many for _, many in digits)
         name = self.grid.fresh(f"kept_{load.op.buffer.name}")
-        return scratch(name, load.type.dtype, (count, *load.type.shape), address, place)
+        return scratch(name, self._dtype(load), (count, *load.type.shape), address, place)
 
     def _again(self, load: _Repeated, since: int, number: Index, most: int, whole: bool) -> Index:
         """Zero for the first of the blocks that read the same, and for those beyond the most that are kept."""

@@ -21,6 +21,7 @@ from codesign.costmodel.dataflow.target import Target, target_of
 from codesign.costmodel.machine import Machine
 from codesign.ir.analysis import operation_counts
 from codesign.ir.core import Op, Value
+from codesign.ir.dtypes import F4E2M1
 from codesign.ir.errors import ScheduleError, UnsupportedError
 from codesign.ir.index import Bounds, Index, index, product
 from codesign.ir.program import (
@@ -38,7 +39,7 @@ from codesign.ir.program import (
 from codesign.ir.reuse import count_uses, in_place, only_accumulates
 from codesign.ir.scalar import Apply, Read, Scalar, apply, cast
 from codesign.ir.scalar import Literal as ScalarLiteral
-from codesign.ir.scaled import scaled_factors
+from codesign.ir.scaled import packed, scaled_factors
 from codesign.ir.tile import Axis, Dot, For, Kernel, Map, Reduce
 from codesign.ir.tile import Load as TileLoad
 from codesign.ir.tile import Store as TileStore
@@ -75,13 +76,14 @@ class _Lowering:
             raise ScheduleError(f"kernel @{kernel.name}: the grid has unknown size {total}", hint="give it in `sizes`")
         self.places: dict[Value, Place | Fill | Inline | Scaled] = {}
         self.scaled = scaled_factors(kernel, target.array.scaled)
+        self.packed = packed(self.scaled)
         self.scratches: list[Scratch] = []
         self.names = {"core", "cores", "m", "n", "k", *names_of(kernel)}
         known = {name: extent.constant for name, extent in self.extents.items()}
         self.grid = Grid(known, kernel.schedule, target, cores, self._fresh)
         self.around: list[For] = []
         """The loops around the op that is lowered, outermost first."""
-        self.keeping = Keeping(kernel, self.grid, target, lambda i: i.substitute(self.sizes))
+        self.keeping = Keeping(kernel, self.grid, target, lambda i: i.substitute(self.sizes), self.packed)
         self.uses = count_uses(kernel)
         self.ranges = self._ranges()
         self.forced: dict[Value, Scratch] = {}
@@ -170,12 +172,19 @@ class _Lowering:
         guards = map_guards(op.guards, lambda i: self._index(i, out, op.axes))
         buffer = self.buffers[op.buffer]
         order = memory_order(op.axes, indices, buffer)
-        place = self._target_place(op.result, op.axes, order)
+        half = self.packed.get(op.result)
+        if half is None:
+            place = self._target_place(op.result, op.axes, order)
+        else:
+            held = TileType(F4E2M1, _tile_type(op.result).shape)
+            place = self.places[op.result] = self._new_place(held, op.result.name or "v", order)
+            half = self._index(half)
         otherwise = op.otherwise if guards else None
         share = None if any(i.data() for i in _expressions(op)) else self.grid.share(self._depends(op))
         target = self._read(place, op.axes)
         keep = self.keeping.places.get(op)
-        out.append(Load(target, op.axes, buffer, indices, guards, otherwise, share, keep, location=op.location))
+        where = op.location
+        out.append(Load(target, op.axes, buffer, indices, guards, otherwise, share, keep, half, location=where))
 
     def _depends(self, op: TileLoad) -> frozenset[str]:
         """The grid variables that a load depends on, through the bounds of the loops around it too."""

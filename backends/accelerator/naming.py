@@ -6,7 +6,7 @@ from codesign.ir.tile import For, Kernel
 
 _KEYWORDS = """
 scratch semaphore for in to step count set load stage store vector matmul sync where else reduce first precision wait signal
-let and min max data index true false inf nan shared by kept again scaled program on cores dataflow strides at
+let and min max data index true false inf nan shared by half kept again scaled program on cores dataflow strides at
 atomic_add atomic_mul atomic_max atomic_min loc of fused
 """
 RESERVED = frozenset(_KEYWORDS.split())

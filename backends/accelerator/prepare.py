@@ -90,7 +90,9 @@ def prepare(number: int, op: Instruction) -> Prepared:
         indices = tuple(map(hoist, op.indices))
         keep = None if op.keep is None else Keep(in_place(op.keep.place), name(op.keep.again))
         guards = in_guards(op.guards)
-        item.instruction = type(op)(in_place(op.target), op.axes, op.source, indices, guards, op.otherwise, keep=keep)
+        half = None if op.half is None else hoist(op.half)
+        target = in_place(op.target)
+        item.instruction = type(op)(target, op.axes, op.source, indices, guards, op.otherwise, keep=keep, half=half)
         if keep is not None:
             item.again = item.controls.index(str(keep.again))
         if op.share is not None:

@@ -23,11 +23,11 @@ from codesign.ir.dtypes import F32, DType
 from codesign.ir.errors import EvaluationError
 from codesign.ir.index import Index, index
 from codesign.ir.interpreter.reduction import reduce_array
-from codesign.ir.microscaling import power_of_two
+from codesign.ir.microscaling import halves, power_of_two
 from codesign.ir.numerics import Array, combine_at, convert, finish
 from codesign.ir.precision import multiply
 from codesign.ir.program import Instruction, Load, Matmul, Program, Store, Vector
-from codesign.ir.scalar import Read
+from codesign.ir.scalar import IndexValue, Read
 from codesign.ir.tile import Axis, Guard
 
 
@@ -156,7 +156,8 @@ class Values:
         evaluator = BatchEvaluator(domain, self.data)
         active = evaluator.active(op.guards)
         self._count(evaluator, op.guards, number, chosen)
-        idle = convert(0 if op.otherwise is None else op.otherwise.value, op.target.source.type.dtype)
+        dtype = op.target.source.type.dtype if op.half is None else op.source.type.dtype
+        idle = convert(0 if op.otherwise is None else op.otherwise.value, dtype)
         memory = self.data[op.source]
         if active is True:
             try:
@@ -169,8 +170,12 @@ class Values:
         else:
             gathered = memory[places_of(op.source, op.indices, evaluator, memory, active)]
             lanes = np.where(active, gathered, idle)
+        dtype = op.source.type.dtype
+        if op.half is not None:
+            half = np.asarray(evaluator.scalar(IndexValue(op.half)))
+            lanes, dtype = halves(np.asarray(lanes, np.uint8), half), op.target.source.type.dtype
         for place in (op.target, *(() if op.keep is None else (op.keep.place,))):
-            self._write(place, op.axes, fixed, count, lanes, op.source.type.dtype)
+            self._write(place, op.axes, fixed, count, lanes, dtype)
 
     def _store(self, op: Store, fixed: Mapping[str, Any], number: int, chosen: Ints) -> None:
         domain = BatchDomain(op.axes, fixed, len(chosen))

@@ -21,11 +21,12 @@ from codesign.costmodel.features import Features, Move, Product
 from codesign.costmodel.features import Loop as LoopFeature
 from codesign.costmodel.structures import Text
 from codesign.ir.core import Block, Op, Value
+from codesign.ir.dtypes import F4E2M1, DType
 from codesign.ir.index import Index, index, product
 from codesign.ir.reach import Stretch
 from codesign.ir.reuse import count_uses, in_place, only_accumulates
 from codesign.ir.scalar import Apply, Literal, Read, Scalar, apply, cast
-from codesign.ir.scaled import scaled_factors
+from codesign.ir.scaled import packed, scaled_factors
 from codesign.ir.template import Template
 from codesign.ir.tile import Axis, Dot, For, Load, Map, Reduce, Store
 from codesign.ir.types import TileType
@@ -118,6 +119,7 @@ class _Selector:
         self.uses = count_uses(self.kernel)
         self.places: dict[Value, _Held | _Inline | Literal | _Scaled] = {}
         self.scaled = scaled_factors(self.kernel, scaled)
+        self.packed = packed(self.scaled)
         self.forced: dict[Value, Buffer] = {}
         self.users: dict[Value, Op] = {}
         self.local: set[Value] = set()
@@ -190,7 +192,7 @@ class _Selector:
         body = self._scalar(scalar)
         if not isinstance(body, Read):
             used = tuple(axis for axis in axes if axis.name in body.variables())
-            buffer = self._buffer(_points(used) * int(body.dtype.bytes))
+            buffer = self._buffer(_size_of(_points(used), body.dtype))
             self._vectors(body, used, buffer, _points(used))
         else:
             self._read(body, "load")
@@ -205,7 +207,7 @@ class _Selector:
                 and isinstance(exponents, _Held)
                 and not (elements.mutable or exponents.mutable)
             ):
-                self.places[op.result] = _Scaled(elements.buffer, exponents.buffer, factor.elements.dtype.name)
+                self.places[op.result] = _Scaled(elements.buffer, exponents.buffer, factor.dtype.name)
                 return
         body = self._scalar(op.body)
         dtype = op.result.type.dtype
@@ -256,8 +258,7 @@ class _Selector:
             through = [part.buffer for part in alone if read in part.reads] if read not in rest else []
             self._read(read, "vector", through)
         self._touch(buffer, "vector", writes=True)
-        width = int(body.dtype.bytes)
-        made = buffer.size if monoid is None else written * width
+        made = buffer.size if monoid is None else _size_of(written, body.dtype)
         parts = tuple(Part(part.points, part.slots, part.read, part.inline, part.buffer.size) for part in alone)
         self._add(Vectors(points, whole, parts, _bytes_of(rest, names), made, monoid is not None))
 
@@ -270,7 +271,7 @@ class _Selector:
         points = product(names.values())
         for node, used in nodes.items():
             lanes, slots, reads = product(names[name] for name in sorted(used)), slots_of(node), node.reads()
-            buffer = self._buffer(lanes * int(node.dtype.bytes))
+            buffer = self._buffer(_size_of(lanes, node.dtype))
             buffer.part = (points, lanes, sum(slots.values()))
             for read in reads:
                 self._read(read, "vector")
@@ -351,7 +352,7 @@ class _Selector:
             self._vectors(self._scalar(body), axes, op.result, _points(result), monoid="sum")
             return
         part = Value(op.result.type, "part")
-        self.places[part] = _Held(self._buffer(_bytes(part)))
+        self.places[part] = _Held(self._buffer(self._bytes(part)))
         self._vectors(self._scalar(body), axes, self._stored(part), _points(result), monoid="sum")
         here = tuple(index(axis.name) for axis in result)
         total = self._scalar(apply("add", Read(op.accumulator, here), Read(part, here)))
@@ -369,7 +370,7 @@ class _Selector:
             if isinstance(start, _Held) and self._adoptable(initial, start):
                 buffer = start.buffer
             else:
-                buffer = self._buffer(_bytes(arg))
+                buffer = self._buffer(self._bytes(arg))
                 alone = only_accumulates(op, position, self.uses, self._multiplies)
                 first = isinstance(start, Literal) and start.value == 0 and alone
                 if not first:
@@ -424,14 +425,20 @@ class _Selector:
         place = self.places[value]
         if isinstance(place, _Held):
             return place.buffer
-        buffer = self._buffer(_bytes(value))
+        buffer = self._buffer(self._bytes(value))
         self._copy(value, buffer)
         return buffer
 
     def _target(self, value: Value) -> Buffer:
-        buffer = self.forced.get(value) or self._buffer(_bytes(value))
+        buffer = self.forced.get(value) or self._buffer(self._bytes(value))
         self.places[value] = _Held(buffer)
         return buffer
+
+    def _bytes(self, value: Value) -> Index:
+        """As it lies in scratchpad."""
+        kind = value.type
+        assert isinstance(kind, TileType)
+        return _size_of(product(kind.extents), F4E2M1 if value in self.packed else kind.dtype)
 
     def _buffer(self, size: Index) -> Buffer:
         made = Buffer(size)
@@ -472,7 +479,7 @@ def _bytes_of(reads: Iterable[Read], names: Mapping[str, Index]) -> Index:
     total = index(0)
     for read in reads:
         used = {name for i in read.indices for name in i.variables()}
-        total = total + product(names[name] for name in names if name in used) * int(read.dtype.bytes)
+        total = total + _size_of(product(names[name] for name in names if name in used), read.dtype)
     return total
 
 
@@ -480,7 +487,6 @@ def _points(axes: Iterable[Axis]) -> Index:
     return product(axis.extent for axis in axes)
 
 
-def _bytes(value: Value) -> Index:
-    kind = value.type
-    assert isinstance(kind, TileType)
-    return product(kind.extents) * int(kind.dtype.bytes)
+def _size_of(points: Index, dtype: DType) -> Index:
+    """Bytes of so many numbers side by side."""
+    return points * int(dtype.bytes) if dtype.bytes.is_integer() else (points * dtype.bits + 7) // 8

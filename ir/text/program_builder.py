@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import lark
 
 from codesign.ir.core import Value
-from codesign.ir.dtypes import DTYPES, F8E8M0, F32, I64, DType
+from codesign.ir.dtypes import DTYPES, F4E2M1, F4X2, F8E8M0, F32, I64, DType
 from codesign.ir.functions import FUNCTIONS, result_dtype
 from codesign.ir.index import Index, index, maximum, minimum
 from codesign.ir.location import UNKNOWN, Location
@@ -136,15 +136,24 @@ class ProgramBuilder(lark.Transformer[Any, Any]):
     def set(self, name: str, value: Index) -> Set:
         return Set(str(name), value)
 
-    def load(self, target: Read, axes: Any, memory: Any, guards: Any, *clauses: Any) -> Load:
-        return self._load(Load, target, axes, memory, guards, *clauses)
+    def load(self, target: Read, axes: Any, memory: Any, *clauses: Any) -> Load:
+        return self._load(Load, target, axes, memory, *clauses)
 
-    def stage(self, target: Read, axes: Any, memory: Any, guards: Any, *clauses: Any) -> Load:
-        return self._load(Stage, target, axes, memory, guards, *clauses)
+    def stage(self, target: Read, axes: Any, memory: Any, *clauses: Any) -> Load:
+        return self._load(Stage, target, axes, memory, *clauses)
 
-    def _load(self, kind: type[Load], target: Read, axes: Any, memory: Any, guards: Any, *clauses: Any) -> Load:
-        (source, indices), (otherwise, share, keep, *rest) = memory, clauses
-        return self._with(kind(target, axes, source, indices, guards, otherwise, share, keep), rest)
+    def half(self, value: Index | None) -> Index | None:
+        return value
+
+    def _load(self, kind: type[Load], target: Read, axes: Any, memory: Any, *clauses: Any) -> Load:
+        (source, indices), (half, guards, otherwise, share, keep, *rest) = memory, clauses
+        pairs = (source.type.dtype, target.dtype) == (F4X2, F4E2M1)
+        if pairs != (half is not None):
+            raise ValueError(
+                f"a load says `half` where it brings f4x2 into f4e2m1; {source.name} is {source.type.dtype}, "
+                f"{target.source.name} is {target.dtype}"
+            )
+        return self._with(kind(target, axes, source, indices, guards, otherwise, share, keep, half), rest)
 
     def store(self, *items: Any) -> Store:
         atomic = None

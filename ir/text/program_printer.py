@@ -76,7 +76,8 @@ def _print_block(body: list[Statement], depth: int, lines: list[str]) -> None:
 def _instruction(op: Instruction) -> str:
     if isinstance(op, Load):
         text = (
-            f"{op.engine} {_place(op.target)} {_axes(op.axes)} = {_memory(op.source, op.indices)}{_guards(op.guards)}"
+            f"{op.engine} {_place(op.target)} {_axes(op.axes)} = {_memory(op.source, op.indices)}"
+            f"{'' if op.half is None else f' half {_text(op.half)}'}{_guards(op.guards)}"
         )
         if op.otherwise is not None:
             text += f" else {_number(op.otherwise)}"
