@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from codesign.command import need_tables, output_directory, print_json, progress, run, write_text
-from codesign.costmodel.gpu.parameters import FITTED, UNITS, calibration_to, load_calibration
+from codesign.costmodel.gpu.parameters import FITTED, calibration_to, load_calibration
 from codesign.costmodel.machine import Machine, load_machine
 from codesign.ir.errors import CodesignError
 
@@ -126,7 +126,7 @@ def _before(target: Machine) -> tuple[dict[str, Any], Calibrated]:
 
 
 def _plain(each: Identified) -> dict[str, Any]:
-    return {**asdict(each), "unit": UNITS[each.name], "identified": each.identified}
+    return {**asdict(each), "unit": each.unit, "identified": each.identified}
 
 
 def _print(target: Machine, document: dict[str, Any], found: Calibrated) -> None:

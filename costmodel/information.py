@@ -30,6 +30,27 @@ CONFUSED = 0.8
 """Correlation of the estimates of two parameters from which the table does not tell them apart."""
 
 
+UNITS = {
+    name: unit
+    for unit, names in {
+        "of the machine's": "tensor_efficiency l2_efficiency dram_efficiency vector_efficiency profiled_clock",
+        "DRAM latencies": "fill_latency reduction_latency profiled_fill_latency",
+        "s": "launch_seconds profiled_launch_seconds helper_seconds quantise_seconds",
+        "s/token": "token_seconds",
+        "J": "tensor_joules",
+        "elements": "tile_overhead",
+        "bytes": "write_gap",
+        "bytes/clock": "pass_bytes",
+        "clocks": "step_clocks",
+        "share": "exposed warm",
+        "order": "sharpness",
+        "passes": "extra_passes quantise_passes result_passes convert_passes extra_query_passes",
+    }.items()
+    for name in names.split()
+}
+"""What each parameter counts."""
+
+
 @dataclass(frozen=True)
 class Identified:
     """A fitted parameter: its value and 90 % interval, which share of what is known of it the table says (the rest is the physical value that
@@ -42,6 +63,11 @@ class Identified:
     told: float
     confused: dict[str, float]
     at_bound: bool
+
+    @property
+    def unit(self) -> str:
+        """What the value counts."""
+        return UNITS[self.name]
 
     @property
     def identified(self) -> bool:

@@ -133,11 +133,13 @@ def identity(policy: PolicyPlan) -> list[Any]:
     version that problems are keyed by)."""
     facts: list[Any] = [policy.policy, policy.options]
     if policy.policy not in POLICIES:
-        made = type(make_policy(policy.policy, policy.options))
+        made: Any = make_policy(policy.policy, policy.options)
+        own = getattr(made, "adapts", None) or made
+        written = own if inspect.isroutine(own) else type(own)
         try:
-            text = Path(inspect.getfile(made)).read_bytes()
+            text = Path(inspect.getfile(written)).read_bytes()
         except (OSError, TypeError):
-            text = made.__qualname__.encode()
+            text = written.__qualname__.encode()
         facts.append(hashlib.sha256(text).hexdigest())
     return facts
 

@@ -106,38 +106,6 @@ FITTED = (
 )
 """The parameters that calibration fits: fourteen. The others hold on every GPU that was looked at."""
 
-_SHARE, _LATENCIES = "of the machine's", "DRAM latencies"
-
-UNITS: dict[str, str] = {
-    "launch_seconds": "s",
-    "tensor_efficiency": _SHARE,
-    "tensor_joules": "J",
-    "tile_overhead": "elements",
-    "l2_efficiency": _SHARE,
-    "dram_efficiency": _SHARE,
-    "write_gap": "bytes",
-    "fill_latency": _LATENCIES,
-    "exposed": "share",
-    "sharpness": "order",
-    "reduction_latency": _LATENCIES,
-    "step_clocks": "clocks",
-    "vector_efficiency": _SHARE,
-    "warm": "share",
-    "profiled_launch_seconds": "s",
-    "profiled_fill_latency": _LATENCIES,
-    "profiled_clock": _SHARE,
-    "helper_seconds": "s",
-    "extra_passes": "passes",
-    "token_seconds": "s/token",
-    "quantise_seconds": "s",
-    "quantise_passes": "passes",
-    "pass_bytes": "bytes/clock",
-    "result_passes": "passes",
-    "convert_passes": "passes",
-    "extra_query_passes": "passes",
-}
-"""What each parameter counts."""
-
 PRODUCT = "gemm "
 """How names of quantised products begin among the implementations; the others are of attention."""
 

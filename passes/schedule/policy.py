@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from importlib.metadata import entry_points
@@ -51,8 +52,9 @@ class Policy(Protocol):
 
 
 def asked(policy: Policy) -> AbstractContextManager[None]:
-    """While a policy is asked: what one of the user's does wrong is blamed on it."""
-    return blamed(f"policy {type(policy).__name__}", policy)
+    """While a policy is asked: what one of the user's, or what it adapts, does wrong is blamed on it."""
+    own: Any = getattr(policy, "adapts", None) or policy
+    return blamed(f"policy {getattr(own, '__name__', type(own).__name__)}", own)
 
 
 def proposal(policy: Policy, count: int) -> ScheduleBatch | None:
@@ -332,7 +334,7 @@ def _later(module: str, factory: str) -> Callable[..., Policy]:
         try:
             found = importlib.import_module(f"codesign.passes.schedule.policies.{module}")
         except ModuleNotFoundError as error:
-            hint = "pip install 'codesign[lab]'"
+            hint = f"pip install 'codesign[{'kernel-tuner' if error.name == 'kernel_tuner' else 'lab'}]'"
             raise CodesignError(f"this policy needs {error.name}, which is not installed", hint=hint) from error
         policy: Policy = getattr(found, factory)(**options)
         return policy
@@ -368,7 +370,7 @@ def policy_names() -> list[str]:
 def make_policy(policy: str | Policy, options: Mapping[str, Any] | None = None) -> Policy:
     """A policy from its name, from `package.module:Class`, or itself; CodesignError names what is near.
 
-    `options` go to what makes it. A class or object that is a sampler of Optuna is adapted.
+    `options` go to what makes it. What is a sampler of Optuna or a strategy of Kernel Tuner is adapted.
     """
     if not isinstance(policy, str):
         return policy
@@ -391,7 +393,18 @@ def _factory(policy: str) -> Any:
     raise CodesignError(f"unknown policy {policy!r}", hint=f"nearest: {', '.join(near)}; or package.module:Class")
 
 
+def is_strategy(thing: Any) -> bool:
+    """Whether something can be called as Kernel Tuner calls a strategy: with `searchspace`, `runner` and `tuning_options`."""
+    try:
+        names = tuple(inspect.signature(thing).parameters)
+    except (TypeError, ValueError):
+        return False
+    return names == ("searchspace", "runner", "tuning_options")
+
+
 def _instance(factory: Any, name: str, options: Mapping[str, Any]) -> Policy:
+    if is_strategy(factory):
+        return _later("strategy", "adapted")(strategy=factory, options=options)
     with blamed(f"policy {name!r}", factory):
         try:
             made: Any = factory(**options)
@@ -399,6 +412,10 @@ def _instance(factory: Any, name: str, options: Mapping[str, Any]) -> Policy:
             raise CodesignError(f"policy {name!r}: {error}", hint="options are arguments of its class") from error
     if callable(getattr(made, "sample_relative", None)):  # as all samplers of Optuna have
         return _later("optuna_sampler", "adapted")(sampler=made)
+    if is_strategy(getattr(made, "tune", None)) or any(
+        base.__module__ == "kernel_tuner.strategies.wrapper" for base in type(made).__mro__
+    ):
+        return _later("strategy", "adapted")(strategy=made, options={})
     for method in ("start", "propose", "observe", "best"):
         if not callable(getattr(made, method, None)):
             raise CodesignError(

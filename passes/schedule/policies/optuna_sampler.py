@@ -27,6 +27,9 @@ class OptunaPolicy(Fresh):
     evaluation; after `ASKED` of them the next schedule is drawn evenly.
     """
 
+    adapts: Any = None
+    """What it is made of, where that is someone's own."""
+
     def __init__(self, sampler: Callable[[int], optuna.samplers.BaseSampler]) -> None:
         super().__init__()
         self._sampler = sampler
@@ -88,4 +91,6 @@ def nsga_ii(population: int = 16) -> OptunaPolicy:
 
 def adapted(sampler: Any) -> OptunaPolicy:
     """A sampler of someone's own as a policy; it brings its own seed."""
-    return OptunaPolicy(lambda seed: sampler)
+    policy = OptunaPolicy(lambda seed: sampler)
+    policy.adapts = sampler
+    return policy

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +14,8 @@ import pytest
 
 from codesign.ir.errors import CodesignError, ScheduleError
 from codesign.lab.arena import Arena, compete
+from codesign.lab.contest import identity
+from codesign.lab.laboratory import make_plan
 from codesign.lab.prices import price_all
 from codesign.lab.problem import Floats
 from codesign.lab.random_search import expected_best
@@ -112,3 +119,106 @@ def test_the_space_is_the_same_in_chunks_of_any_size(chunk: int) -> None:
     assert np.array_equal(np.concatenate(parts), whole)
     assert max(map(len, parts)) <= chunk
     assert np.array_equal(whole @ PROBLEM.strides, np.sort(whole @ PROBLEM.strides))
+
+
+STRATEGIES = """
+import random
+
+def tune(searchspace, runner, tuning_options):
+    return runner.run(searchspace.list, tuning_options)
+
+class Odd:
+    def tune(self, searchspace, runner, tuning_options):
+        return runner.run(searchspace.list[::2] + searchspace.list[:4], tuning_options)
+
+def broken(searchspace, runner, tuning_options):
+    runner.run(searchspace.list[:3], tuning_options)
+    raise KeyError("nothing there")
+"""
+WALK = """
+import random
+from kernel_tuner.strategies.wrapper import OptAlg
+
+class Walk(OptAlg):
+    def __call__(self, func, searchspace):
+        (here,) = searchspace.get_random_sample(1)
+        while True:
+            there = random.choice(searchspace.get_neighbors(here, neighbor_method="Hamming"))
+            here = min(here, there, key=func)
+"""
+
+
+@pytest.mark.others
+@pytest.mark.parametrize(
+    "name", ["theirs:tune", "theirs:Odd", "walk:Walk", "kernel_tuner.strategies.genetic_algorithm:tune"]
+)
+def test_a_strategy_of_kernel_tuner_is_a_policy(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real package; at 40 evaluations it is stopped where it waits, at ten times all schedules it comes to its end."""
+    pytest.importorskip("kernel_tuner", reason="the extra kernel-tuner is not installed")
+    (tmp_path / "theirs.py").write_text(STRATEGIES)
+    (tmp_path / "walk.py").write_text(WALK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = threading.active_count()
+    found = []
+    for budget in (40, 40, 10 * len(TABLE.numbers)):
+        place = arena(budget)
+        result = compete(make_policy(name), place)
+        numbers, seconds = recorded(place)
+        assert len(np.unique(numbers)) == len(numbers) == result["evaluations"] <= min(budget, len(TABLE.numbers))
+        assert np.array_equal(seconds, TABLE.answer(numbers).seconds)
+        found.append(numbers.tolist())
+    assert found[0] == found[1]
+    assert len(found[0]) == 40 < len(found[2])
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+
+
+@pytest.mark.others
+def test_what_is_wrong_with_a_strategy_is_blamed_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("kernel_tuner", reason="the extra kernel-tuner is not installed")
+    (tmp_path / "failing.py").write_text(STRATEGIES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(CodesignError, match=r"policy broken failed: .*nothing there"):
+        compete(make_policy("failing:broken"), arena(40))
+
+
+def test_what_is_wrong_with_a_sampler_is_blamed_on_it() -> None:
+    optuna = pytest.importorskip("optuna")
+
+    class Failing(optuna.samplers.RandomSampler):  # type: ignore[name-defined, misc]
+        def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
+            raise KeyError("nothing there")
+
+    from codesign.passes.schedule.policies.optuna_sampler import adapted
+
+    with pytest.raises(CodesignError, match=r"policy Failing failed: .*nothing there"):
+        compete(adapted(Failing()), arena(40))
+
+
+def test_a_strategy_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kernel_tuner", None)
+    monkeypatch.delitem(sys.modules, "codesign.passes.schedule.policies.strategy", raising=False)
+
+    class Theirs:
+        def tune(self, searchspace: Any, runner: Any, tuning_options: Any) -> None: ...
+
+    monkeypatch.setattr("codesign.passes.schedule.policy._factory", lambda name: Theirs)
+    with pytest.raises(CodesignError, match=r"needs kernel_tuner.*codesign\[kernel-tuner\]"):
+        make_policy("theirs:Theirs")
+
+
+def test_what_an_adapted_sampler_chooses_follows_from_its_own_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna")
+    text = 'import optuna\n\nclass Own(optuna.samplers.RandomSampler):\n    """One."""\n'
+    (tmp_path / "own_sampler.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (policy,) = make_plan({"policies": ["own_sampler:Own"], "kernels": ["add.8x8"]}).policies
+    first = identity(policy)
+    assert identity(policy) == first
+    (tmp_path / "own_sampler.py").write_text(text.replace("One", "Two"))
+    assert identity(policy) != first
