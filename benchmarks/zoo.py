@@ -25,7 +25,21 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "zoo.json"
-KINDS = ("plain", "recent", "newest", "language", "text", "vision", "audio", "diffusion", "caches", "training")
+KINDS = (
+    "plain",
+    "recent",
+    "newest",
+    "mixers",
+    "papers",
+    "language",
+    "text",
+    "vision",
+    "audio",
+    "diffusion",
+    "caches",
+    "serving",
+    "training",
+)
 LARGEST_SHARE = 0.05
 """Of the predicted time, for the external calls of one operator."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch.autograd import forward_ad
+from torch.distributions import Distribution
 
 
 @contextmanager
@@ -17,10 +18,13 @@ def settings_kept() -> Iterator[None]:
     torch.export turns them off by `set_flags`, which reads and writes their other settings too. Reading raises where the precision of
     float32 was set by torch's newer interface, for all operators or for one kind; writing makes what was inherited a setting of its own.
 
+    Distributions don't check their parameters inside, as in what `torch.compile` traces: a check is a branch that data decides.
+
     An export that fails inside a transform of functions (`torch.func.vmap`, `torch.func.jvp`) leaves that transform on for all that comes after:
     it is ended.
     """
     core: Any = torch._C
+    checked = Distribution._validate_args
     depth, forward = core._functorch.get_dynamic_layer_stack_depth(), _in_forward_mode()
     switches: dict[Any, tuple[Callable[[], bool], Callable[[bool], None]]] = {
         torch.backends.cudnn: (core._get_cudnn_enabled, core._set_cudnn_enabled),
@@ -30,9 +34,11 @@ def settings_kept() -> Iterator[None]:
     for library, (get, put) in switches.items():
         if library not in with_own:
             library.set_flags = _switch(get, put)
+    Distribution.set_default_validate_args(False)
     try:
         yield
     finally:
+        Distribution.set_default_validate_args(checked)
         if core._functorch.get_dynamic_layer_stack_depth() > depth:
             core._functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
         if _in_forward_mode() and not forward:

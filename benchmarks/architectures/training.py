@@ -29,17 +29,40 @@ class Step(nn.Module):
         return self.traced(*inputs.values())
 
 
-def step_of(model: nn.Module, inputs: dict[str, Tensor]) -> Example:
-    """Gradient descent on the mean square of what a model gives, traced through autograd."""
+def mean_square(result: Tensor) -> Tensor:
+    """The loss of a model that gives none."""
+    return result.float().square().mean()
+
+
+def itself(loss: Tensor) -> Tensor:
+    """The loss of a model that gives one."""
+    return loss
+
+
+def unchanged(name: str, weight: Tensor) -> Tensor:
+    """A weight as the step leaves it."""
+    return weight
+
+
+def step_of(
+    model: nn.Module,
+    inputs: dict[str, Tensor],
+    loss: Callable[[Any], Tensor] = mean_square,
+    after: Callable[[str, Tensor], Tensor] = unchanged,
+) -> Example:
+    """Gradient descent, traced through autograd; `after` makes of a weight's name and new value what it shall be."""
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
     def step(*tensors: Tensor) -> tuple[Tensor, ...]:
         own = {name: x.detach().requires_grad_() for name, x in zip(weights, tensors, strict=False)}
         given = dict(zip(inputs, tensors[len(own) :], strict=True))
-        loss = torch.func.functional_call(model, own, (), given).float().square().mean()
-        gradients = torch.autograd.grad(loss, list(own.values()), allow_unused=True)
-        pairs = zip(own.values(), gradients, strict=True)
-        return (loss, *(x if gradient is None else x - RATE * gradient for x, gradient in pairs))
+        total = loss(torch.func.functional_call(model, own, (), given))
+        gradients = torch.autograd.grad(total, list(own.values()), allow_unused=True)
+        new = (
+            x if gradient is None else after(name, x - RATE * gradient)
+            for (name, x), gradient in zip(own.items(), gradients, strict=True)
+        )
+        return (total, *new)
 
     tensors = [*(weight.detach().clone() for weight in weights.values()), *inputs.values()]
     traced = make_fx(step)(*tensors)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -37,9 +39,31 @@ def test_what_is_committed_holds_for_what_there_is() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["h100_sxm", "maia100"])
-@pytest.mark.parametrize("name", ["graph_attention", "dlrm", "latent_attention", "llama_token", "mlp_mixer_training"])
+@pytest.mark.parametrize(
+    "name", ["graph_attention", "dlrm", "latent_attention", "llama_token", "mlp_mixer_training", "tree_check"]
+)
 def test_an_architecture_holds(name: str, target: str) -> None:
     bench = zoo()
     pytest.importorskip("diffusers")
     (row,) = bench.rows([name], [target], 600)
     assert row["ok"], row["notes"]
+
+
+@dataclass(frozen=True)
+class Priced:
+    """What of a kernel's report says whether its price is possible."""
+
+    name: str
+    seconds: float
+    roofline_seconds: float
+
+
+@pytest.mark.parametrize(
+    ("seconds", "least", "possible"),
+    [(2e-6, 2e-6, True), (3e-6, 2e-6, True), (1.9e-6, 2e-6, False), (float("nan"), 2e-6, False), (2e-6, 0.0, False)],
+)
+def test_a_price_below_what_bytes_and_operations_take_is_found(seconds: float, least: float, possible: bool) -> None:
+    """Also one that is no number, and a kernel of which nobody knows the least."""
+    document = SimpleNamespace(kernels=[Priced("right", 1.0, 0.5), Priced("doubtful", seconds, least)])
+    found = zoo().impossible(document)
+    assert [line.partition(":")[0] for line in found] == ([] if possible else ["doubtful"])

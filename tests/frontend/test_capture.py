@@ -335,3 +335,24 @@ def test_solvers_are_taken_whose_checks_torch_puts_in_order() -> None:
 def test_reasons_of_several_attempts_are_parted_once() -> None:
     failure = ExportFailure([("strict", ValueError("not this.")), ("symbolic", TypeError("nor that"))])
     assert str(failure) == "strict: ValueError: not this; symbolic: TypeError: nor that"
+
+
+class Uncertain(nn.Module):
+    """How sure a distribution is, and how likely a value, which torch checks as data decides."""
+
+    def forward(self, logits: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        choice: Any = torch.distributions.Categorical(logits=logits)
+        normal: Any = torch.distributions.Normal(logits, scale.abs())
+        return choice.entropy(), normal.log_prob(scale)
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_distributions_are_captured_without_their_checks_which_stay_as_the_user_has_them(checked: bool) -> None:
+    kind = torch.distributions.Distribution
+    before = kind._validate_args
+    kind.set_default_validate_args(checked)
+    try:
+        check(Uncertain(), torch.randn(3, 5), torch.rand(3, 5) + 0.1)
+        assert kind._validate_args is checked
+    finally:
+        kind.set_default_validate_args(before)
