@@ -232,9 +232,9 @@ class Vector(Instruction):
 class Matmul(Instruction):
     """`matmul acc[m, n] += a[i % 2, m, k] @ b[i % 2, k, n] [m: 64, n: 64, k: 64]` on the tensor unit.
 
-    The operands may be stored in any order of their axes. With `a[m, k] scaled s[m, k // 32]` each element counts times a power of two of its
-    block, an exponent of type f8e8m0 (`ir.microscaling`). With `accumulate` false the product overwrites the target; with `first`
-    given it overwrites when that expression is zero (the first step of a loop) and adds otherwise.
+    The operands may be stored in any order of their axes. With `a[m, k] scaled s[m, k // 32]` each element counts times the scale of its block: a
+    power of two, whose exponent has type f8e8m0 (`ir.microscaling`), or a float of type f8e4m3. With `accumulate` false the product overwrites the
+    target; with `first` given it overwrites when that expression is zero (the first step of a loop) and adds otherwise.
     """
 
     target: Read

@@ -1,4 +1,4 @@
-"""Products of numbers that stand in blocks with a scale, found in the text of a kernel: narrow floats times powers of two.
+"""Products of numbers that stand in blocks with a scale, found in the text of a kernel: narrow floats times powers of two, or times floats of 8 bits.
 
 A matrix unit that multiplies such operands takes the narrow numbers and the exponents as they are, so that what a kernel computes of them before its
 product need not be computed (OCP Microscaling Formats (MX) Specification 1.0, section 6: dot products of scaled blocks, in f32).
@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from codesign.ir.atoms import FloorDiv, Var, inside
 from codesign.ir.core import Value
 from codesign.ir.dtypes import F4E2M1, F4X2, F8E8M0, DType
 from codesign.ir.index import Index, index
@@ -24,19 +25,20 @@ from codesign.ir.types import TileType
 
 EVERY = np.arange(256, dtype=np.uint8)
 """What a byte may be."""
+EXPONENTS = frozenset({F8E8M0.name})
 NARROW = 8
 """Bits of the widest numbers that stand in blocks."""
 
 
 @dataclass(frozen=True)
 class Factor:
-    """An operand of a product: `elements`, times 2 to the power of `exponents`; both read by the axes of a map.
+    """An operand of a product: `elements`, times `scales`, or 2 to the power of them where they are exponents; both read by the axes of a map.
 
     `half`: of elements that stand two in a byte, the one at each point (0: the lower bits).
     """
 
     elements: Read
-    exponents: Read
+    scales: Read
     half: Index | None = None
 
     @property
@@ -58,8 +60,9 @@ class Factor:
         )
 
 
-def scaled_factors(kernel: Kernel, dtypes: Set[str]) -> dict[Value, Factor]:
-    """The operands of products that a unit which multiplies these dtypes takes as blocks with scales, by the value that the kernel has of them.
+def scaled_factors(kernel: Kernel, dtypes: Set[str], scales: Set[str] = EXPONENTS) -> dict[Value, Factor]:
+    """The operands of products that a unit which multiplies these dtypes takes as blocks with scales of some dtypes, by the value that the kernel
+    has of them.
 
     Both operands are of one width then; what is used elsewhere too is left as it is.
     """
@@ -67,7 +70,7 @@ def scaled_factors(kernel: Kernel, dtypes: Set[str]) -> dict[Value, Factor]:
     found: dict[Value, Factor] = {}
     for op in kernel.body.walk():
         if isinstance(op, Dot):
-            sides = {value: _factor(value) for value in (op.a, op.b)}
+            sides = {value: _factor(value, summed, scales) for value, summed in ((op.a, 1), (op.b, 0))}
             forms = [factor.dtype if factor else _dtype(v) for v, factor in sides.items()]
             bits, kinds = {form.bits for form in forms}, {form.name for form in forms}
             own = all(uses[value] == 1 for value, factor in sides.items() if factor)
@@ -83,8 +86,8 @@ def _dtype(value: Value) -> DType:
     return value.type.dtype
 
 
-def _factor(value: Value) -> Factor | None:
-    """What a value is, where a map makes it of a number and a scale."""
+def _factor(value: Value, summed: int, scales: Set[str]) -> Factor | None:
+    """What a value is, where a map makes it of a number and a scale. `summed`: which of its axes is."""
     op = value.owner
     if not isinstance(op, Map):
         return None
@@ -92,15 +95,36 @@ def _factor(value: Value) -> Factor | None:
     if not isinstance(body, Apply) or body.function != "mul":
         return None
     for elements, scale in (body.args, body.args[::-1]):
-        number, exponents = _plain(elements), _exponents(_plain(scale))
-        if exponents is None or not _bare(exponents):
-            continue
-        if isinstance(number, Read) and number.dtype.is_float and number.dtype.bits <= NARROW:
-            return Factor(number, exponents) if _bare(number) else None
+        number, scale = _plain(elements), _plain(scale)
+        exponents = _exponents(scale)
+        if exponents is not None and isinstance(number, Read) and number.dtype.is_float and number.dtype.bits <= NARROW:
+            return Factor(number, exponents) if _bare(number) and _bare(exponents) else None
+        found = scale if exponents is None else exponents
         pairs = _pairs(number)
-        if pairs is not None and _loaded(*pairs) and isinstance(exponents.source.owner, Load):
-            return Factor(pairs[0], exponents, pairs[1])
+        if pairs is None or not _loaded(*pairs) or not isinstance(found, Read) or found.dtype.name not in scales:
+            continue
+        if _bare(found) and _in_blocks(found, op.axes[summed].name, 32 if exponents is not None else 16):
+            return Factor(pairs[0], found, pairs[1])
     return None
+
+
+def _in_blocks(scale: Read, axis: str, size: int) -> bool:
+    """Whether a load brings scales of which each is for so many numbers along an axis, or some times as many."""
+    load = scale.source.owner
+    if not isinstance(load, Load):
+        return False
+    places = [there.name for there, place in zip(load.axes, scale.indices, strict=True) if place.variable == axis]
+    return all(_by_blocks(place, name, size) for name in places for place in load.indices)
+
+
+def _by_blocks(place: Index, axis: str, size: int) -> bool:
+    for atom in (atom for monomial, _ in place.terms for atom in monomial):
+        if isinstance(atom, Var) and atom.name == axis:
+            return False
+        whole = isinstance(atom, FloorDiv) and atom.denominator.is_constant and atom.denominator.constant % size == 0
+        if not whole and not all(_by_blocks(inner, axis, size) for inner in inside(atom)):
+            return False
+    return True
 
 
 def _bare(read: Read) -> bool:

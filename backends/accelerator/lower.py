@@ -75,7 +75,7 @@ class _Lowering:
         if not total.is_constant:
             raise ScheduleError(f"kernel @{kernel.name}: the grid has unknown size {total}", hint="give it in `sizes`")
         self.places: dict[Value, Place | Fill | Inline | Scaled] = {}
-        self.scaled = scaled_factors(kernel, target.array.scaled)
+        self.scaled = scaled_factors(kernel, target.array.scaled, target.array.scales)
         self.packed = packed(self.scaled)
         self.scratches: list[Scratch] = []
         self.names = {"core", "cores", "m", "n", "k", *names_of(kernel)}
@@ -199,9 +199,9 @@ class _Lowering:
 
     def _map(self, op: Map, out: list[Statement]) -> None:
         factor = self.scaled.get(op.result)
-        if factor is not None and all(self._lasts(read) for read in (factor.elements, factor.exponents)):
-            elements, exponents = (self._along(read, op.axes) for read in (factor.elements, factor.exponents))
-            self.places[op.result] = Scaled(elements, exponents)
+        if factor is not None and all(self._lasts(read) for read in (factor.elements, factor.scales)):
+            elements, scales = (self._along(read, op.axes) for read in (factor.elements, factor.scales))
+            self.places[op.result] = Scaled(elements, scales)
             return
         body = self._scalar(op.body, out)
         dtype = _tile_type(op.result).dtype
@@ -303,10 +303,10 @@ class _Lowering:
         return op.a in self.scaled or self.target.multiplies(_tile_type(op.a).dtype)
 
     def _operand(self, value: Value, axes: tuple[Axis, ...], out: list[Statement]) -> tuple[Read, Read | None]:
-        """An operand of a product, and the exponents of its blocks where it has some."""
+        """An operand of a product, and the scales of its blocks where it has some."""
         place = self.places[value]
         if isinstance(place, Scaled):
-            return self._read(place.elements, axes), self._read(place.exponents, axes)
+            return self._read(place.elements, axes), self._read(place.scales, axes)
         return self._read(self._stored(value, out), axes), None
 
     def _for(self, op: For, out: list[Statement]) -> None:

@@ -38,10 +38,10 @@ class Fill:
 
 @dataclass(frozen=True)
 class Scaled:
-    """An operand of a product, as the numbers of blocks and their exponents."""
+    """An operand of a product, as the numbers of blocks and their scales."""
 
     elements: Place
-    exponents: Place
+    scales: Place
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from codesign.backends.accelerator.rewrite import map_reads
 from codesign.backends.accelerator.windows import BatchDomain, BatchEvaluator, places_of, window_of
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.core import Value
-from codesign.ir.dtypes import F32, DType
+from codesign.ir.dtypes import F8E8M0, F32, DType
 from codesign.ir.errors import EvaluationError
 from codesign.ir.index import Index, index
 from codesign.ir.interpreter.reduction import reduce_array
@@ -144,7 +144,10 @@ class Values:
     ) -> Array:
         """An operand of a product, times the scales of its blocks."""
         numbers = self._read(factor, axes, fixed, count)
-        return numbers if scale is None else numbers * power_of_two(self._read(scale, axes, fixed, count))
+        if scale is None:
+            return numbers
+        scales = self._read(scale, axes, fixed, count)
+        return numbers * (power_of_two(scales) if scale.dtype is F8E8M0 else scales)
 
     def _load(self, op: Load, fixed: Mapping[str, Any], number: int, chosen: Ints) -> None:
         count = len(chosen)

@@ -56,12 +56,12 @@ class Selection:
     storage: Storage
 
 
-_KNOWN: WeakKeyDictionary[Text, dict[tuple[Set[str], Set[str]], Selection]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Text, dict[tuple[Set[str], ...], Selection]] = WeakKeyDictionary()
 
 
 def select(text: Text, extents: Mapping[str, Index], array: Array) -> Selection:
     """The instructions of a template's kernels on a machine's units, worked out once. `extents`: of the group's dims."""
-    known, key = _KNOWN.setdefault(text, {}), (array.scaled, frozenset(array.slowdown))
+    known, key = _KNOWN.setdefault(text, {}), (array.scaled, array.scales, frozenset(array.slowdown))
     if key not in known:
         known[key] = _Selector(text.template, text.features, extents, *key).result()
     return known[key]
@@ -108,9 +108,10 @@ class _Selector:
         features: Features,
         extents: Mapping[str, Index],
         scaled: Set[str],
+        scales: Set[str],
         multiplied: Set[str],
     ) -> None:
-        """`scaled`: dtypes that the tensor unit multiplies in blocks with scales; `multiplied`: all that it takes."""
+        """`scaled`: dtypes that the tensor unit multiplies in blocks with scales, of these dtypes (`scales`); `multiplied`: all that it takes."""
         self.multiplied = multiplied
         self.template = template
         self.features = features
@@ -118,7 +119,7 @@ class _Selector:
         self.kernel = template.kernel
         self.uses = count_uses(self.kernel)
         self.places: dict[Value, _Held | _Inline | Literal | _Scaled] = {}
-        self.scaled = scaled_factors(self.kernel, scaled)
+        self.scaled = scaled_factors(self.kernel, scaled, scales)
         self.packed = packed(self.scaled)
         self.forced: dict[Value, Buffer] = {}
         self.users: dict[Value, Op] = {}
@@ -201,7 +202,7 @@ class _Selector:
     def _map(self, op: Map) -> None:
         factor = self.scaled.get(op.result)
         if factor is not None:
-            elements, exponents = (self.places[read.source] for read in (factor.elements, factor.exponents))
+            elements, exponents = (self.places[read.source] for read in (factor.elements, factor.scales))
             if (
                 isinstance(elements, _Held)
                 and isinstance(exponents, _Held)

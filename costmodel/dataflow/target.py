@@ -57,7 +57,8 @@ class Array:
     """The matrix unit of a core: `count` arrays of rows x columns, working on `depth` reduction steps a clock (1: systolic).
 
     `slowdown[dtype]`: clocks per step relative to the full rate. `dataflows`: what it can do, its own choice first. `held_twice`: the
-    next stationary operand is loaded behind the present one. `scales_blocks`: operands may be narrow floats in blocks with an exponent each.
+    next stationary operand is loaded behind the present one. `scales_blocks`: operands may be narrow floats in blocks with an exponent each;
+    `scales_floats`: or with a float of 8 bits each.
     """
 
     rows: int
@@ -70,10 +71,16 @@ class Array:
     joules: dict[str, float]
     held_twice: bool = False
     scales_blocks: bool = False
+    scales_floats: bool = False
 
     @property
     def systolic(self) -> bool:
         return self.depth == 1
+
+    @property
+    def scales(self) -> frozenset[str]:
+        """Dtypes of the scales of blocks."""
+        return frozenset({"f8e8m0", "f8e4m3"} if self.scales_floats else {"f8e8m0"})
 
     @property
     def scaled(self) -> frozenset[str]:
@@ -337,4 +344,5 @@ def _array(machine: Machine, tensor: Unit, cores: int) -> Array:
         joules={k: f.value for k, f in tensor.energy_joules_per_operation.items() if f.value is not None},
         held_twice=machine.features.get("stationary_operand_held_twice", False),
         scales_blocks=machine.features.get("block_scaled_products", False),
+        scales_floats=machine.features.get("float_scaled_products", False),
     )

@@ -60,7 +60,7 @@ def test_fewer_bits_are_never_slower() -> None:
 
 
 def test_what_a_product_does_not_take_is_said() -> None:
-    with pytest.raises(ParseError, match="a scale is of type f8e8m0, c is f32"):
+    with pytest.raises(ParseError, match="a scale is of type f8e8m0 or f8e4m3, c is f32"):
         parse_program(product("f6e2m3", "f32"))
     with pytest.raises(UnsupportedError, match="the tensor unit of tpu_v4 has no rate for f6e2m3 operands"):
         simulate(parse_program(product("f6e2m3")), None, load_machine("tpu_v4"), values=False)

@@ -9,8 +9,10 @@ from codesign.backends.accelerator import lower, simulate
 from codesign.costmodel.dataflow import DataflowModel
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.summary import summarize
+from codesign.ir.dtypes import F8E4M3
 from codesign.ir.errors import ParseError
 from codesign.ir.microscaling import halves, power_of_two
+from codesign.ir.numerics import round_to
 from codesign.ir.program import Load, Matmul, Program, Stage, Vector
 from codesign.ir.scaled import scaled_factors
 from codesign.ir.schedule import AtLevel, Schedule, ScheduleBatch
@@ -24,8 +26,9 @@ TABLE = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 MAIA = load_machine("maia200")
 
 
-def group(m: int, n: int, k: int, *, swizzled: bool = True, largest: float = 6.0) -> Fusion:
-    """x[m, k] @ w[n, k].T of pairs, in blocks of 32 along k, whose exponents may lie in the order of tensor cores."""
+def group(m: int, n: int, k: int, *, swizzled: bool = True, largest: float = 6.0, floats: int = 0) -> Fusion:
+    """x[m, k] @ w[n, k].T of pairs, in blocks of 32 along k, whose exponents may lie in the order of tensor cores; or with scales that are floats, of
+    so many numbers each."""
 
     def number(name: str, row: str) -> str:
         pair = f"(u8(%{name}[{row}, (k // 2)]) >> u8(index((k % 2))) * 4:u8)"
@@ -35,6 +38,8 @@ def group(m: int, n: int, k: int, *, swizzled: bool = True, largest: float = 6.0
         return f"select({pair} & 8:u8 != 0:u8, neg({plain}), {plain})"
 
     def scale(name: str, row: str) -> str:
+        if floats:
+            return f"bf16(%{name}[{row}, (k // {floats})])"
         across = -(-k // 128)
         place = f"({row} // 128)*{across * 512} + (k // 128)*512 + ({row} % 32)*16 + (({row} // 32) % 4)*4 + ((k // 32) % 4)"
         exponent = f"u32(%{name}[{place if swizzled else f'{row}, (k // 32)'}])"
@@ -42,8 +47,10 @@ def group(m: int, n: int, k: int, *, swizzled: bool = True, largest: float = 6.0
         return f"bf16(select({exponent} == 255:u32, nan, {number}))"
 
     shapes = [f"[{-(-rows // 128) * -(-k // 128) * 512}]" if swizzled else f"[{rows}, {k // 32}]" for rows in (m, n)]
+    kind = "f8e4m3" if floats else "f8e8m0"
+    shapes = [f"[{rows}, {k // floats}]" for rows in (m, n)] if floats else shapes
     text = f"""
-func @f(%x: f4x2[{m}, {k // 2}], %a: f8e8m0{shapes[0]}, %w: f4x2[{n}, {k // 2}], %c: f8e8m0{shapes[1]}) {{
+func @f(%x: f4x2[{m}, {k // 2}], %a: {kind}{shapes[0]}, %w: f4x2[{n}, {k // 2}], %c: {kind}{shapes[1]}) {{
   %o = fusion {{
     %p = compute f32[i: {m}, j: {n}] sum(k: {k}) in f32 {{
       f32({number("x", "i")} * {scale("a", "i")}) * f32({number("w", "j")} * {scale("c", "j")})
@@ -166,3 +173,32 @@ program @f(%x: f4x2[8, 8]) -> (%y: f4x2[8, 8]) on 1 cores {{
 }}"""
     with pytest.raises(ParseError, match="says `half` where it brings f4x2 into f4e2m1"):
         parse_program(text)
+
+
+def test_scales_that_are_floats_of_blocks_of_16() -> None:
+    """NVFP4, where the machine's unit takes it; a scale of its own for each number is no block's."""
+    (m, n, k), rng = (64, 48, 128), np.random.default_rng(2)
+    sides = []
+    for rows in (m, n):
+        pairs, _, _ = operand(rows, k, False, rng)
+        bits = np.stack((pairs & 15, pairs >> 4), axis=-1).reshape(rows, k)
+        scales = round_to(rng.uniform(0.1, 400.0, (rows, k // 16)).astype(np.float32), F8E4M3)
+        numbers = np.where(bits > 7, -1.0, 1.0) * np.array(TABLE)[bits & 7]
+        sides.append((pairs, scales, numbers * np.repeat(scales, 16, axis=1).astype(np.float64)))
+    (x, a, left), (w, c, right) = sides
+    fusion = group(m, n, k, floats=16)
+    lowered = program(fusion, PLAIN)
+    (product,) = [op for op in lowered.instructions() if isinstance(op, Matmul)]
+    assert product.a.dtype.name == "f4e2m1"
+    assert [scale.dtype.name for scale in product.scales if scale is not None] == ["f8e4m3", "f8e4m3"]
+    named = {"x": x, "a": a, "w": w, "c": c}
+    run = simulate(lowered, [named[value.name] for value in lowered.inputs], MAIA)
+    assert np.all(np.abs(run.outputs[0] - left @ right.T) <= 1e-6 * (np.abs(left) @ np.abs(right).T))
+    cost = DataflowModel().predict(summarize(normalize(fusion).fusion), MAIA, ScheduleBatch.of([PLAIN]))
+    assert cost.seconds[0] == pytest.approx(run.seconds, rel=0.1)
+    for machine, floats in (("maia100", 16), ("maia200", 1), ("maia200", 8)):
+        without = program(group(m, n, k, floats=floats), PLAIN, machine)
+        assert [op.a.dtype.name for op in without.instructions() if isinstance(op, Matmul)] == ["bf16"], (
+            machine,
+            floats,
+        )
