@@ -182,17 +182,25 @@ def _figures(compilation: Compilation) -> Figures:
 
 
 def changed_kernels(first: Compilation, second: Compilation) -> list[ChangedKernel]:
-    """Kernels that differ by structure or schedule, those that take most time first."""
+    """Kernels that differ by schedule or, with name and operators in common, by structure, and those of one side alone; those that take most time
+    first."""
     left = {kernel.structure: kernel for kernel in first.plan.kernels}
     right = {kernel.structure: kernel for kernel in second.plan.kernels}
-    found = []
-    for structure in {**left, **right}:
-        one, other = left.get(structure), right.get(structure)
-        if one is None or other is None:
-            found.append(_changed("only in the first" if other is None else "only in the second", one, other))
-        elif one.schedule != other.schedule:
-            found.append(_changed("another schedule", one, other))
+    found = [
+        _changed("another schedule", one, right[structure])
+        for structure, one in left.items()
+        if structure in right and one.schedule != right[structure].schedule
+    ]
+    alone = {_called(kernel): kernel for structure, kernel in left.items() if structure not in right}
+    others = {_called(kernel): kernel for structure, kernel in right.items() if structure not in left}
+    found += [_changed("another program", one, others[called]) for called, one in alone.items() if called in others]
+    found += [_changed("only in the first", one, None) for called, one in alone.items() if called not in others]
+    found += [_changed("only in the second", None, other) for called, other in others.items() if called not in alone]
     return sorted(found, key=lambda kernel: -max(kernel.first_seconds or 0.0, kernel.second_seconds or 0.0))
+
+
+def _called(kernel: PlannedKernel) -> tuple[str, ...]:
+    return kernel.name, *kernel.fuses
 
 
 def _changed(kind: str, one: PlannedKernel | None, other: PlannedKernel | None) -> ChangedKernel:

@@ -211,6 +211,20 @@ def test_a_model_without_fusion_takes_more_launches_and_its_kernels_are_named(tm
     assert "<svg" in page.read_text()
 
 
+def test_a_kernel_that_another_pipeline_writes_otherwise_is_one_row(tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text(MODEL)
+    arguments = ["default", "precision{products=tf32x3}", "-m", str(tmp_path / "m.py"), "--no-verify", "--json"]
+    result = CliRunner().invoke(experiment_command.application, arguments)
+    assert result.exit_code == 0, result.output
+    (pair,) = json.loads(result.stdout)["pairs"]
+    (kernel,) = pair["kernels"]
+    assert kernel["kind"] == "another program"
+    assert kernel["first"] == kernel["second"]
+    assert kernel["first_seconds"] is not None is not kernel["second_seconds"]
+    assert "+" in pair["diff"]
+    assert "precision tf32x3" in pair["diff"]
+
+
 def test_a_pass_that_breaks_values_fails_the_experiment(tmp_path: Path) -> None:
     (tmp_path / "m.py").write_text(MODEL.replace("torch.relu(x @ y) * 2", "torch.exp(x[:4, :8] + y[:4])"))
     result = run("experiment", "default", f"{__name__}:Forgetful", "-m", "m.py", "--json", cwd=tmp_path)
