@@ -88,7 +88,8 @@ def capture(path: Path, options: Options, steps: Steps) -> Model:
     with clock.phase("load"):
         source = load_model(path)
     if options.backward:
-        if options.dynamic or source.dynamic_shapes is not None:
+        exported = source.program is not None  # which says more of what it lacks
+        if not exported and (options.dynamic or source.dynamic_shapes is not None):
             raise CodesignError(
                 "--backward: gradients are captured for the sizes of the example only",
                 place=str(path),

@@ -1,7 +1,7 @@
-"""Python's `int(x)` and `float(x)` of a tensor: they must give numbers of Python's, which a trace doesn't have.
+"""Python's functions of numbers that tensors hold, which a trace doesn't have: `int(x)`, `float(x)` and `round(n, -k)`.
 
-What does have the number is `x.item()`. Once torch has said that such a call stops it, and while it traces again, the calls of the function
-that made it are that.
+What does have the number is `x.item()`. Once torch has said that a call of `int` or `float` stops it, and while it traces again, the calls of the
+function that made it are that. Of an integer's `round` torch records the integer as it is, whatever the digits.
 """
 
 from __future__ import annotations
@@ -80,6 +80,26 @@ def conversions_traced(codes: Iterable[CodeType]) -> Iterator[None]:
             function.__code__ = code
             for name in _TRACED:
                 function.__globals__.pop(_name_of_open(name), None)
+
+
+@contextmanager
+def digits_rounded() -> Iterator[None]:
+    """While it lasts, `round(n, -k)` of an open integer is what Python has of it: the nearest multiple of 10**k, of two the even one."""
+    before = torch.SymInt.__round__
+    torch.SymInt.__round__ = _rounded  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.SymInt.__round__ = before  # type: ignore[method-assign]
+
+
+def _rounded(number: Any, ndigits: int | None = None) -> Any:
+    if ndigits is None or ndigits >= 0:
+        return number
+    unit = 10**-ndigits
+    nearest, beyond = (number + unit // 2) // unit, (number + unit // 2) % unit
+    halfway = 1 - torch.sym_min(1, beyond)  # type: ignore[no-untyped-call]  # where the nearest one above and that below are equally near
+    return (nearest - halfway * (nearest % 2)) * unit
 
 
 def _name_of_open(name: str) -> str:

@@ -21,7 +21,7 @@ from torch.export.graph_signature import OutputKind
 from torch.utils import _pytree as pytree
 
 from codesign.frontend.aliases import aliases_bound, also_held, nothing_written
-from codesign.frontend.conversions import conversions_in, conversions_traced
+from codesign.frontend.conversions import conversions_in, conversions_traced, digits_rounded
 from codesign.frontend.decompose import decomposed
 from codesign.frontend.flex_nodes import name_literals_of_functions
 from codesign.frontend.load import ModelSource
@@ -129,7 +129,7 @@ def export_program(
         label = f"torch.export (strict={mode})"
         started, notes = time.perf_counter(), list[str]()
         try:
-            with torch.no_grad(), settings_kept(), whole_stacks(), _quiet():
+            with torch.no_grad(), settings_kept(), digits_rounded(), whole_stacks(), _quiet():
                 if mode:  # which traces no hooks
                     program = torch.export.export(
                         source.model, source.inputs, source.kwargs or None, dynamic_shapes=dynamic_shapes, strict=True
@@ -227,7 +227,7 @@ def program_with_gradients(source: ModelSource, dynamic_shapes: Any, table: Tabl
 def _traced(source: ModelSource, dynamic_shapes: Any, method: str, trace: Any, table: Table | None) -> Exported:
     """What a method of tracing makes of the model, in core ATen."""
     started = time.perf_counter()
-    with warnings.catch_warnings(), torch.no_grad(), settings_kept(), whole_stacks(), _quiet():
+    with warnings.catch_warnings(), torch.no_grad(), settings_kept(), digits_rounded(), whole_stacks(), _quiet():
         warnings.simplefilter("ignore")
         with nothing_written(source.model):
             program, read_only = trace(source, dynamic_shapes)
@@ -307,24 +307,54 @@ def _share_memory(source: ModelSource) -> bool:
     return len({tensor.untyped_storage()._cdata for tensor in tensors}) < len(tensors)
 
 
+_PLAIN = (
+    (
+        r"specialized integer from data-dependent",
+        "Python's int() of a tensor can't be followed: use the tensor itself, or its .item(), as the number",
+    ),
+    (
+        r"guard on data-dependent expression [^<>=]*tofloat[^<>=]* \(unhinted",
+        "a function of Python's math takes known numbers only: torch.exp(x) of the tensor for math.exp(x.item()), and so on",
+    ),
+    (
+        r"built-in function xor",
+        "Python's ^ of a number in a tensor can't be recorded: torch.bitwise_xor of the tensor, before .item()",
+    ),
+    (r"bad operand type for unary ~", "write -n - 1 for ~n of a number in a tensor"),
+    (r"unsupported operand type\(s\) for divmod", "write n // d and n % d for divmod of a number in a tensor"),
+    (
+        r"uninitialized parameter",
+        "the model's lazy layers take their sizes from a first input: call the model once where the file makes it",
+    ),
+    (r"use_reentrant=true", "pass use_reentrant=False to torch.utils.checkpoint.checkpoint"),
+    (
+        r"tracing the model writes its tensors",
+        "forward writes a weight (an Embedding with max_norm does: scale what is read of it), or a tensor that is no buffer (register_buffer)",
+    ),
+    (
+        r"use forward ad with",
+        "torch has no forward derivative of this operator: write it in operators that have one (attention: inside sdpa_kernel(SDPBackend.MATH))",
+    ),
+    (
+        r"is mutated in the forward method",
+        "the model writes a tensor that it has not registered: make it a buffer with register_buffer",
+    ),
+)
+"""What to try, by a pattern of torch's reason in lower case that says enough by itself."""
+
+
 def advice(error: BaseException, dynamic: bool = True, shared: bool = False) -> str:
     """What to try, by the kind of reason; `dynamic`: the user gave dynamic_shapes; `shared`: two example inputs lie in the same memory."""
     text = f"{type(error).__name__} {error}".lower()
-    if "specialized integer from data-dependent" in text:
-        return "Python's int() of a tensor can't be followed: use the tensor itself, or its .item(), as the number"
+    plain = next((what for said, what in _PLAIN if re.search(said, text)), None)
+    if plain is not None:
+        return plain
     if "data-dependent" in text or "datadependent" in text or "guardondatadependent" in text:
         return "a branch or size depends on tensor values: use torch.where, torch.cond or torch._check"
     if asks_for_gradients(error):
         if dynamic:
             return "gradients that forward takes are captured for the sizes of the example only: leave dynamic_shapes and --dynamic out"
         return "a gradient is taken of what doesn't ask for one: call requires_grad_() on it in forward, before its use"
-    if "use forward ad with" in text:
-        return (
-            "torch has no forward derivative of this operator: write it in operators that have one "
-            "(attention: inside torch.nn.attention.sdpa_kernel(SDPBackend.MATH))"
-        )
-    if "is mutated in the forward method" in text:
-        return "the model writes a tensor that it has not registered: make it a buffer with register_buffer"
     if shared and ("expected compiled_fn to be graphmodule" in text or "size_bytes_is_heap_allocated_" in text):
         return (
             "two example inputs lie in the same memory and the model writes it: give each input its own with .clone()"

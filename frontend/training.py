@@ -9,7 +9,7 @@ values. Each part is known by the path of its operators' module: `backward.PATH`
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, Node
 from torch.fx.traceback import annotate, reset_grad_fn_seq_nr, set_grad_fn_seq_nr
 from torch.utils import _pytree as pytree
+from torch.utils.checkpoint import CheckpointFunction
 
 from codesign.frontend.inputs import cloned
 from codesign.frontend.load import Arguments, ModelSource, blame
@@ -44,6 +45,8 @@ PART = "part of a step"
 """The key of an annotation that says which part an operator is of: `backward`, or `optimizer.PATH`; nothing of what the model computes."""
 
 PARTS = FORWARD, BACKWARD, OPTIMIZER = "forward", "backward", "optimizer"
+
+REENTRANT = "torch.utils.checkpoint.checkpoint: with use_reentrant=False"
 
 STEP = 10
 """Which step of training a graph stands for: what corrects the first steps of Adam's averages is a number in it."""
@@ -103,13 +106,19 @@ class TrainingStep(nn.Module):
         leaves = pytree.tree_leaves((source.inputs, source.kwargs))
         self.asking = [place for place, leaf in enumerate(leaves) if _asks(leaf)]
         with blame(source.path) if source.path is not None else nullcontext():
-            results = self._call(copy.deepcopy(self.model), cloned((source.inputs, source.kwargs)))[0]
+            _sized(self.model, source)
+            copied = copy.deepcopy(self.model)
+            results, own, others = self._leaves(copied, source)
+            if others:  # those that forward makes are others in the next call
+                others &= self._leaves(copied, source)[2]
         asked = _asking(results)
-        if not asked or not (self.asking or self._weights()):
+        _check_reach(asked, others, source)
+        if not own:
             raise CodesignError(
                 "--backward: nothing that the model gives hangs on a weight or an input that asks for a gradient",
                 place=str(source.path) if source.path else None,
-                hint="return the loss or the results, not detached; weights are parameters of the module, with requires_grad on",
+                hint="return the loss or the results, not detached; weights are parameters of the module, with requires_grad on "
+                f"({REENTRANT})",
             )
         after = [] if _loss(results) is not None else [_like(leaf) for leaf in asked]
         self.remark = ""
@@ -153,6 +162,14 @@ class TrainingStep(nn.Module):
             written.update(new)
         self.writes = tuple(written)
         return {"results": _detached(results), **({"gradients": gradients} if gradients else {})}, written
+
+    def _leaves(self, model: nn.Module, source: ModelSource) -> tuple[Any, set[Tensor], set[Tensor]]:
+        """What a call on the example gives, and on what that hangs: parameters of the model and inputs, and other tensors."""
+        results, _, inputs = self._call(model, cloned((source.inputs, source.kwargs)))
+        held = {*model.parameters(), *inputs.values()}
+        found = (getattr(node, "variable", None) for node in _graph_of(_asking(results)))
+        leaves = {leaf for leaf in found if isinstance(leaf, Tensor)}
+        return results, leaves & held, leaves - held
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
@@ -254,9 +271,20 @@ def _loss(results: Any) -> Tensor | None:
     return scalars[0] if len(scalars) == 1 else None
 
 
-@contextmanager
-def _followed(results: list[Tensor]) -> Iterator[None]:
-    """While it lasts, what is recorded of a gradient's operators says by number of which operator they are the gradient."""
+def _sized(model: nn.Module, source: ModelSource) -> None:
+    """Lazy layers of a model take their sizes from a first call, which writes nothing else."""
+    if not any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+        return
+    modes = {module: module.training for module in model.modules()}
+    args, kwargs = cloned((source.inputs, source.kwargs))
+    with torch.no_grad():
+        model.eval()(*args, **kwargs)
+    for module in model.modules():
+        module.training = modes.get(module, model.training)
+
+
+def _graph_of(results: list[Tensor]) -> list[Any]:
+    """The operators of autograd that results hang on."""
     found: dict[Any, None] = {}
     ahead = [result.grad_fn for result in results]
     while ahead:
@@ -264,8 +292,32 @@ def _followed(results: list[Tensor]) -> Iterator[None]:
         if node is not None and node not in found:
             found[node] = None
             ahead.extend(following for following, _ in node.next_functions)
+    return list(found)
+
+
+def _check_reach(results: list[Tensor], others: Iterable[Tensor], source: ModelSource) -> None:
+    """CodesignError where gradients would be left out: of weights that the module does not hold, and of those that results hang on unseen."""
+    if any(isinstance(node, CheckpointFunction._backward_cls) for node in _graph_of(results)):
+        raise CodesignError(
+            "--backward: a checkpoint with use_reentrant=True takes its gradients out of sight",
+            place=str(source.path) if source.path else None,
+            hint=REENTRANT,
+        )
+    for weight in others:
+        sizes = " x ".join(map(str, weight.shape)) or "one number"
+        raise CodesignError(
+            f"--backward: what the model gives hangs on a weight ({sizes}) that is no parameter of it",
+            place=str(source.path) if source.path else None,
+            hint="make it an nn.Parameter of the module (lists of them: nn.ParameterList), or a module with weights its attribute; "
+            "detach() it if it isn't trained",
+        )
+
+
+@contextmanager
+def _followed(results: list[Tensor]) -> Iterator[None]:
+    """While it lasts, what is recorded of a gradient's operators says by number of which operator they are the gradient."""
     hooks = []
-    for node in found:
+    for node in _graph_of(results):
         number = node._sequence_nr()
         hooks.append(node.register_prehook(lambda _, number=number: set_grad_fn_seq_nr(number)))
         hooks.append(node.register_hook(lambda *_: reset_grad_fn_seq_nr()))

@@ -70,7 +70,8 @@ class Translation:
     def type_of(self, meta: Any) -> TensorType:
         """The tensor type of what torch recorded for a value."""
         if meta.layout is not torch.strided:
-            raise UnsupportedError(f"tensors of layout {meta.layout} are not supported", hint="use dense tensors")
+            hint = "use dense tensors (for an Embedding's gradient leave sparse=True out)"
+            raise UnsupportedError(f"tensors of layout {meta.layout} are not supported", hint=hint)
         shape = tuple(self.symbols.to_index(size) for size in meta.shape)
         if any(size.data() for size in shape):
             raise UnsupportedError("a size depends on a number in a tensor", hint=SIZE_BY_DATA)

@@ -176,6 +176,17 @@ def threshold(b: Builder, x: Value, limit: Operand, value: Operand) -> Value:
     )
 
 
+@lower("aten.hardshrink_backward.default", "aten.softshrink_backward.default")
+def shrink_backward(b: Builder, grad: Value, x: Value, lambd: float) -> Value:
+    compute = opmath(b.dtype)
+
+    def body(g: Scalar, a: Scalar) -> Scalar:
+        inside = apply("and", apply("ge", a, literal(-lambd, compute)), apply("le", a, literal(lambd, compute)))
+        return where(inside, literal(0, compute), g)
+
+    return b.pointwise(body, grad, x, compute=compute)
+
+
 @lower("aten.hardshrink.default", "aten.softshrink.default")
 def shrink(b: Builder, x: Value, lambd: float = 0.5) -> Value:
     hard, compute = "hard" in b.target, opmath(b.dtype)

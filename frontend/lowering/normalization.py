@@ -277,3 +277,34 @@ def _updated(b: Builder, running: Value, new: Value, momentum: float, scale: flo
         return cast(apply("add", kept, fresh), kind)
 
     return b.compute(shape_of(running), body, name=f"{b.name}_running")
+
+
+@lower("aten._weight_norm_interface_backward.default")
+def weight_norm_backward(b: Builder, grad: Value, v: Value, g: Value, norms: Value, dim: int) -> tuple[Value, Value]:
+    """Of `w = v g / |v|`, a norm for each place along a dim: what of the gradient lies along v goes to g, what lies across it to v."""
+    sums, shape = accumulator(tensor_type(norms).dtype), shape_of(v)
+    dim = wrap(dim, len(shape))
+    others = [d for d in range(len(shape)) if d != dim]
+
+    def at(i: Point) -> Point:
+        return tuple(i[d] if d == dim else index(0) for d in range(len(shape)))
+
+    def body(i: Point, r: Point) -> Scalar:
+        point = list(i)
+        for d, place in zip(others, r, strict=True):
+            point[d] = place
+        return apply("mul", cast(read(grad, point), sums), cast(read(v, point), sums))
+
+    kept = tuple(shape[d] if d == dim else index(1) for d in range(len(shape)))
+    along = b.reduce("sum", kept, [shape[d] for d in others], body, accumulate=sums, dtype=sums, name=f"{b.name}_along")
+
+    def across(i: Point) -> Scalar:
+        norm, total = cast(read(norms, at(i)), sums), read(along, at(i))
+        part = apply("div", apply("mul", cast(read(v, i), sums), total), apply("mul", norm, norm))
+        scale = apply("div", cast(read(g, at(i)), sums), norm)
+        return cast(apply("mul", scale, apply("sub", cast(read(grad, i), sums), part)), tensor_type(v).dtype)
+
+    def of_g(i: Point) -> Scalar:
+        return cast(apply("div", read(along, i), cast(read(norms, i), sums)), tensor_type(g).dtype)
+
+    return b.compute(shape, across, name=f"{b.name}_0"), b.compute(shape_of(g), of_g, name=f"{b.name}_1")

@@ -255,20 +255,29 @@ def adaptive_max_pool(b: Builder, x: Value, *_: object) -> tuple[Value, Value]:
     return values, b.compute(b.shape, flat, name=f"{b.name}_1")
 
 
-@lower("aten.max_pool2d_with_indices_backward.default")
+@lower(
+    "aten.max_pool2d_with_indices_backward.default",
+    "aten.max_pool3d_with_indices_backward.default",
+    "aten.adaptive_max_pool2d_backward.default",
+    "aten.adaptive_max_pool3d_backward.default",
+    "aten.fractional_max_pool2d_backward.default",
+    "aten.fractional_max_pool3d_backward.default",
+)
 def max_pool_backward(b: Builder, grad: Value, x: Value, *rest: Any) -> Value:
     """The gradient of every window added where its greatest value was."""
     indices: Value = rest[-1]
-    lead = len(b.shape) - 2
-    width = b.shape[-1]
+    rank = _spatial_rank(b)
+    lead, image = len(b.shape) - rank, b.shape[len(b.shape) - rank :]
     sums = accumulator(b.dtype)
     zeros = b.compute(b.shape, lambda i: literal(0, sums), name=f"{b.name}_zeros")
 
     def body(i: Point) -> tuple[Sequence[Index], Scalar]:
-        flat = read(indices, i)
-        row = apply("floordiv", flat, b.number(width, I64)).as_index()
-        column = apply("mod", flat, b.number(width, I64)).as_index()
-        return (*i[:lead], row, column), cast(read(grad, i), sums)
+        flat: Scalar = read(indices, i)
+        places: list[Index] = []
+        for size in reversed(image[1:]):
+            places.append(apply("mod", flat, b.number(size, I64)).as_index())
+            flat = apply("floordiv", flat, b.number(size, I64))
+        return (*i[:lead], flat.as_index(), *places[::-1]), cast(read(grad, i), sums)
 
     total = b.scatter("add", zeros, shape_of(grad), body, name=f"{b.name}_sum")
     return b.compute(b.shape, lambda i: cast(read(total, i), b.dtype))

@@ -58,7 +58,10 @@ def number_expression(b: Builder, name: str, args: list[Any]) -> Scalar:
             return apply(name.removeprefix(_REAL), b.number(args[0], F64))
     if name in _BINARY and len(numbers) == 2:
         return apply(_BINARY[name], *numbers)
-    raise b.unsupported("arithmetic on a number that is only known at run time", "compute with tensors instead")
+    hint = "compute with tensors instead, before .item()"
+    if name == "round":
+        hint = "round the tensor, before .item(): torch.round(x, decimals=n)"
+    raise b.unsupported("arithmetic on a number that is only known at run time", hint)
 
 
 def _is_float(arg: Any) -> bool:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.commands.invoke import run
 
@@ -73,3 +74,11 @@ def test_a_model_that_fails_is_blamed_on_its_line(folder: Path) -> None:
     done = run("compile", "model.py", "--backward", cwd=folder)
     assert done.returncode == 2
     assert "model.py:14: RuntimeError: only batches of spatial targets supported" in done.stderr
+
+
+def test_an_exported_program_is_refused_for_what_it_lacks(folder: Path) -> None:
+    """Not for sizes that change, which would come to the same."""
+    torch.export.save(torch.export.export(torch.nn.Linear(4, 3), (torch.randn(2, 4),)), folder / "model.pt2")
+    done = run("compile", "model.pt2", "--backward", "--dynamic", cwd=folder)
+    assert done.returncode == 2
+    assert "an exported program has no gradients" in done.stderr

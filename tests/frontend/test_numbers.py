@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from codesign.frontend import capture
+from codesign.ir.errors import CodesignError
 from tests.frontend.checks import Of, assert_close, run
 
 OF_INTEGERS: dict[str, Callable[[Any], Any]] = {
@@ -20,6 +21,8 @@ OF_INTEGERS: dict[str, Callable[[Any], Any]] = {
     "mod": lambda k: k % 3,
     "trunc": lambda k: torch.sym_int(k / 2),  # type: ignore[no-untyped-call]
     "shift": lambda k: (k << 2) + (k >> 1),
+    "round to tens": lambda k: round(k, -1),
+    "round to thousands": lambda k: round(k, -3) + round(k, 2),
 }
 OF_FLOATS: dict[str, Callable[[Any], Any]] = {
     "floor": math.floor,
@@ -42,7 +45,7 @@ def check_at(function: Callable[..., Any], *numbers: Tensor) -> None:
 @pytest.mark.parametrize("name", OF_INTEGERS)
 def test_of_an_integer(name: str) -> None:
     function = OF_INTEGERS[name]
-    check_at(lambda x, n: x * function(n.item()), *map(torch.tensor, (5, -7, 0, 1000003)))
+    check_at(lambda x, n: x * function(n.item()), *map(torch.tensor, (5, -7, 0, 1000003, 15, -25, -1500, 2500, 1499)))
 
 
 @pytest.mark.parametrize("name", OF_FLOATS)
@@ -84,3 +87,20 @@ def _floats(x: Tensor, n: Tensor) -> Tensor:
 def test_python_s_conversions_in_functions_made_in_forward(function: Any, dtype: torch.dtype) -> None:
     """In a lambda, and in a function that closes over the tensor."""
     check_at(function, *(torch.tensor(number).to(dtype) for number in (2.75, 0.0, -3.25)))
+
+
+HINTS: dict[str, tuple[Callable[[Any], Any], Tensor, str]] = {
+    "math": (lambda k: math.exp(k * 0.5), torch.tensor(2), "torch.exp(x) of the tensor for math.exp"),
+    "exclusive or": (lambda k: k ^ 3, torch.tensor(5), "torch.bitwise_xor"),
+    "not": (lambda k: ~k, torch.tensor(5), "-n - 1"),
+    "divmod": (lambda k: divmod(k, 3)[1], torch.tensor(5), "n // d and n % d"),
+    "digits": (lambda k: round(k, 1), torch.tensor(1.26), "torch.round(x, decimals=n)"),
+}
+
+
+@pytest.mark.parametrize("name", HINTS)
+def test_what_to_write_instead_is_said(name: str) -> None:
+    function, number, hint = HINTS[name]
+    with pytest.raises(CodesignError) as caught:
+        capture(Of(lambda x, n: x * function(n.item())), (torch.arange(6.0), number))
+    assert hint in (caught.value.hint or "")

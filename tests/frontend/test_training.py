@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from codesign.frontend import capture
 from codesign.frontend.arrays import to_torch
@@ -256,8 +257,88 @@ def test_what_cannot_be_trained_is_refused() -> None:
     with pytest.raises(CodesignError, match="nothing that the model gives"):
         trained(ModelSource(frozen, (x,)))
     held = nn.Linear(4, 3)
-    with pytest.raises(CodesignError, match="nothing that the model gives"):
+    with pytest.raises(CodesignError, match=r"hangs on a weight \(3 x 4\) that is no parameter of it"):
         trained(ModelSource(FunctionModule(lambda x: held(x).sum()), (x,)))
     program = torch.export.export(nn.Linear(4, 3), (x,))
     with pytest.raises(CodesignError, match="an exported program has no gradients"):
         trained(ModelSource(program.module(), (x,), program=program))
+
+
+def test_weights_that_the_module_does_not_hold_are_refused() -> None:
+    """Beside some that it does hold, and where an input asks for gradients: theirs would be left out without a word."""
+
+    class Listed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part, self.others = nn.Linear(4, 4), [nn.Linear(4, 3)]
+
+        def forward(self, x: Tensor) -> Tensor:
+            loss: Tensor = self.others[0](self.part(x)).sum()
+            return loss
+
+    x = torch.randn(2, 4)
+    with pytest.raises(CodesignError, match="that is no parameter of it") as caught:
+        trained(ModelSource(Listed(), (x,)))
+    assert "nn.ParameterList" in (caught.value.hint or "")
+    held = nn.Linear(4, 3)
+    with pytest.raises(CodesignError, match="that is no parameter of it"):
+        trained(ModelSource(FunctionModule(lambda x: held(x).sum()), (x.clone().requires_grad_(),)))
+    own = nn.Linear(4, 3)
+    trained(ModelSource(own, (x.clone().requires_grad_(),)))
+    frozen = held.requires_grad_(False)
+    trained(ModelSource(FunctionModule(lambda x: frozen(x).sum()), (x.clone().requires_grad_(),)))
+
+
+def test_what_forward_itself_takes_gradients_of_is_no_weight() -> None:
+    class Slope(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = nn.Linear(3, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.part(x).tanh().sum(), x, create_graph=True)
+            return slope.square().sum()
+
+    torch.manual_seed(0)
+    model, x = Slope(), torch.randn(2, 3)
+    _, got = step_of(model, (x,))
+    (wanted,) = torch.autograd.grad(model(x), model.part.weight)
+    same(got["gradients"]["part.weight"], wanted)
+
+
+def test_lazy_layers_take_their_sizes_from_the_inputs() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.LazyLinear(3), nn.LazyBatchNorm1d()), torch.randn(5, 4)
+    model[1].train()
+    step, got = step_of(model, (x,))
+    assert model[1].training
+    assert torch.equal(model.get_buffer("1.running_mean"), torch.zeros(3))
+    (after,) = step.following
+    wanted = torch.autograd.grad(model(x), list(model.parameters()), after)
+    for (name, _), gradient in zip(model.named_parameters(), wanted, strict=True):
+        same(got["gradients"][name], gradient)
+
+
+class _Checkpointed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Any:
+        return checkpoint(self.part, x.float().expand(1, 4).requires_grad_(), use_reentrant=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "hint"),
+    [
+        (nn.Embedding(5, 4, sparse=True), "leave sparse=True out"),
+        (nn.Embedding(5, 4, max_norm=1.0), "an Embedding with max_norm does"),
+        (_Checkpointed(), "use_reentrant=False"),
+    ],
+    ids=["sparse", "max_norm", "reentrant"],
+)
+def test_what_stands_in_the_way_is_said(model: nn.Module, hint: str) -> None:
+    with pytest.raises(CodesignError) as caught:
+        capture(trained(ModelSource(model, (torch.tensor([1]),))))
+    assert hint in (caught.value.hint or "")

@@ -60,15 +60,8 @@ def assert_same_step(example: Example, tolerance: float = 1e-4) -> None:
         torch.testing.assert_close(ours[name], expected, rtol=tolerance, atol=tolerance, msg=named)
 
 
-MISSING = {"spatial_transformer": "aten.grid_sampler_2d_backward has no lowering rule"}
-"""Models that are refused, and why."""
-
-
 def marked(name: str) -> Any:
-    marks = [] if name in QUICK else [pytest.mark.slow]
-    if name in MISSING:
-        marks.append(pytest.mark.xfail(reason=MISSING[name]))
-    return pytest.param(name, marks=marks)
+    return pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
 
 
 @pytest.mark.parametrize("name", [marked(name) for name in MODELS])
