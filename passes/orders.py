@@ -21,7 +21,7 @@ from codesign.ir.tensor import Compute, Dim, Monoid, Scan, Sort
 from codesign.ir.tiling.monoids import lowest
 from codesign.passes.context import Context
 from codesign.passes.manager import FunctionPass, Pass, register, replace_ops
-from codesign.passes.rounds import equal, in_rounds, suits_rounds
+from codesign.passes.rounds import equal, in_parts, in_rounds, suits_parts, suits_rounds
 from codesign.passes.running import SHORT, running
 
 STEPS = 1 << 24
@@ -50,6 +50,8 @@ class ReduceOrders(FunctionPass, Pass):
         if isinstance(op, Sort) and op.source.shape:
             if self.steps and suits_rounds(op):
                 return in_rounds(op)
+            if self.steps and suits_parts(op):
+                return in_parts(op)
             if self._is_short(op.source, op.source.shape[op.dim], sizes):
                 return _sort(op)
         return []

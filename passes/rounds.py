@@ -12,6 +12,9 @@ its element in its last bit, so that a zero is given as it was found.
 
 As many steps for each element as twice what is kept, where ranks take one for each pair of elements; and each is a reduction along the row,
 which what makes the row may join. What is left after a number of rounds hangs on the last of them alone.
+
+A long row is read in parts: an element among the first few lies in a part that is among as many by its greatest, of equal ones the first. So
+rounds over those, one a part, say which parts to look into, and rounds over what these hold give the result.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from codesign.ir.dtypes import BOOL, F32, F64, I32, I64, DType
-from codesign.ir.index import index
+from codesign.ir.index import Index, ceildiv, index
 from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, bitcast, cast, select
 from codesign.ir.tensor import Compute, Dim, Sort
 from codesign.ir.tiling.monoids import highest, lowest
@@ -31,14 +34,40 @@ MOST = 16
 ROW = 1024
 """Elements of a row that a program can hold: 4 for each of 256 lanes, say."""
 
+FEWEST = 4
+"""Elements kept of a long row, beyond which the two rows of rounds are too many to be weighed as one kernel in seconds."""
+
 
 def suits_rounds(op: Sort) -> bool:
     """Whether rounds are for it: the greatest few of a row of moderate length, floats or integers."""
+    few = _few_of(op)
+    return few is not None and few[1] <= ROW
+
+
+def suits_parts(op: Sort) -> bool:
+    """Whether rounds over parts are for it: the greatest few of a long row, as long as a program holds what the parts found hold."""
+    few = _few_of(op)
+    if few is None or few[0] > FEWEST or few[1] <= ROW:
+        return False
+    return few[0] * part_length(few[1], few[0]) <= ROW
+
+
+def _few_of(op: Sort) -> tuple[int, int] | None:
+    """How many elements are kept of how many; None where they are not the greatest few of floats or integers."""
     along = op.source.shape[op.dim]
     keep = along if op.keep is None else op.keep
     if not (op.descending and keep.is_constant and along.is_constant) or op.source.type.dtype is BOOL:
-        return False
-    return 0 < keep.constant <= MOST and 4 * keep.constant <= along.constant <= ROW
+        return None
+    few = 0 < keep.constant <= MOST and 4 * keep.constant <= along.constant
+    return (keep.constant, along.constant) if few else None
+
+
+def part_length(size: int, keep: int) -> int:
+    """Elements of a part of a row, a power of two: about as many parts as elements in those that are looked into, and as a program holds."""
+    length = 1
+    while length * length * keep < size or length * ROW < size:
+        length *= 2
+    return length
 
 
 @dataclass(frozen=True)
@@ -90,35 +119,67 @@ class _Order:
 
 
 def in_rounds(op: Sort) -> list[Compute]:
-    """The computes of a top-k, of which the last two are its results."""
+    """The computes of a top-k of a short row, of which the last two are its results."""
+    names = [f"i{k}" for k in range(len(op.source.shape))]
+    dims = [Dim(name, size) for name, size in zip(names, op.source.shape, strict=True)]
+    number = IndexValue(names[op.dim])
+    return _rounds(op, dims, dims[op.dim], Read(op.source, names), number, dims[op.dim].extent)
+
+
+def in_parts(op: Sort) -> list[Compute]:
+    """The same of a long row: rounds over the greatest of each part of it, and rounds over what the parts found hold."""
     assert op.keep is not None
-    source, names, where = op.source, [f"i{k}" for k in range(len(op.source.shape))], op.location
-    own, label, order = names[op.dim], op.results[0].name, _Order(op.source.type.dtype)
-    along, x = Dim(own, source.shape[op.dim]), Read(source, names)
-    dims = [Dim(name, size) for name, size in zip(names, source.shape, strict=True)]
-    rest = [dim for dim in dims if dim.name != own]
+    size, own = op.source.shape[op.dim], f"i{op.dim}"
+    length = part_length(size.constant, op.keep.constant)
+    part, inner, held = Dim("part", ceildiv(size, length)), Dim("inner", index(length)), Dim("held", op.keep * length)
+    names = [f"i{k}" for k in range(len(op.source.shape))]
+    rest = [Dim(name, n) for name, n in zip(names, op.source.shape, strict=True) if name != own]
+    order, least = _Order(op.source.type.dtype), lowest(op.source.type.dtype)
+
+    def element(place: Index) -> Read:
+        """An element of the row; beyond its end, what comes after all others."""
+        return Read(op.source, [place if name == own else name for name in names], least)
+
+    place = index(part.name) * length + inner.name
+    greatest = order.key(element(place))
+    name = f"{op.results[0].name}_parts"
+    best = Compute([*rest, part], greatest, reductions=[inner], monoid="max", name=name, location=op.location)
+    labels = (f"{op.results[0].name}_part", f"{op.results[0].name}_part_place")
+    first = Sort(best.result, len(rest), descending=True, keep=op.keep, names=labels, location=op.location)
+    found = in_rounds(first)
+    of_part = Read(found[-1].result, [*(dim.name for dim in rest), index(held.name) // length])
+    place = of_part.as_index() * length + index(held.name) % length
+    inside = _rounds(op, [*rest, held], held, element(place), IndexValue(place), part.extent * length)
+    return [best, *found, *inside]
+
+
+def _rounds(op: Sort, dims: Sequence[Dim], along: Dim, x: Scalar, number: IndexValue, beyond: Index) -> list[Compute]:
+    """Rounds over the elements `x` of a domain, of which those `along` a dim are of one row and have a `number` in it, below `beyond`."""
+    assert op.keep is not None
+    where, label, order = op.location, op.results[0].name, _Order(op.source.type.dtype)
+    rest = [dim for dim in dims if dim is not along]
     row = [dim.name for dim in rest]
     keys = Compute(dims, order.key(x), name=f"{label}_order", location=where)
-    key, place = Read(keys.result, names), order.place(x, cast(IndexValue(own), I32))
-    beyond = cast(IndexValue(along.extent * 2), I32)
+    key, place = Read(keys.result, [dim.name for dim in dims]), order.place(x, cast(number, I32))
+    last = cast(IndexValue(beyond * 2), I32)
     made, found = [keys], list[tuple[Read, Read]]()
-    for number in range(op.keep.constant):
+    for count in range(op.keep.constant):
         left: Scalar = key
         if found:
             after = apply("and", apply("eq", key, found[-1][0]), apply("gt", place, found[-1][1]))
             left = select(apply("or", apply("lt", key, found[-1][0]), after), key, lowest(key.dtype))
-        name = f"{label}_{number}"
+        name = f"{label}_{count}"
         most = Compute(rest, left, reductions=[along], monoid="max", name=name, location=where)
         own_key = Read(most.result, row)
         here = apply("eq", key, own_key)
         if found:
             less = apply("lt", own_key, found[-1][0])
             here = apply("and", here, apply("or", less, apply("gt", place, found[-1][1])))
-        body = select(here, place, beyond)
+        body = select(here, place, last)
         at = Compute(rest, body, reductions=[along], monoid="min", name=f"{name}_place", location=where)
         made += (most, at)
         found.append((own_key, Read(at.result, row)))
-    result = [Dim("kept", op.keep) if dim.name == own else dim for dim in dims]
+    result = [*rest[: op.dim], Dim("kept", op.keep), *rest[op.dim :]]
     chosen_key, chosen = (_by_number([pair[part] for pair in found]) for part in (0, 1))
     values = Compute(result, order.element(chosen_key, chosen), name=label, location=where)
     at_element = cast(apply("shr", chosen, Literal(1, I32)), I64)

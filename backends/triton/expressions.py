@@ -89,6 +89,8 @@ class Expressions:
         self.bounds = bounds
         self.wide = wide
         self.far = False
+        self._widths: dict[str, DType] = {}
+        """Of names of index arithmetic, which keep what they were made in: places read from data are held against sizes in 64 bits."""
 
     # -- alignment --------------------------------------------------------------------------------------------------
     @staticmethod
@@ -124,7 +126,13 @@ class Expressions:
             return terms[0]
         text = " + ".join(term.within(PRECEDENCE["+"] - 1) for term in terms)
         axes = tuple(name for name in names if any(name in term.axes for term in terms))
-        return self._typed(text, axes, PRECEDENCE["+"])
+        total = self._typed(text, axes, PRECEDENCE["+"])
+        return replace(total, dtype=I64) if any(term.dtype is I64 for term in terms) else total
+
+    def _named(self, name: str, axes: tuple[str, ...], order: Sequence[str]) -> Term:
+        """Index arithmetic that has a name, in the width that it was made in."""
+        width = self._widths.setdefault(name, I64 if self.wide else I32)
+        return Term(self._align(name, axes, order), axes, ATOM, width)
 
     def _typed(self, text: str, axes: tuple[str, ...], precedence: int) -> Term:
         return Term(text, axes, precedence, I64 if self.wide else I32)
@@ -134,11 +142,11 @@ class Expressions:
         if len(axes) == 1:
             (axis,) = [a for a in order if a.name == axes[0]]
             if part.variable == axis.name:
-                return self._typed(self._align(self.lanes(axis), axes, names), axes, ATOM)
+                return self._named(self.lanes(axis), axes, names)
             text = self._polynomial(part, [axis]).text
             scope = self.writer.depth if part.data() else self.writer.scope_of(part.variables())
             name = self.writer.once(("index", part, axis), f"offs_{axis.name}", text, scope)
-            return self._typed(self._align(name, axes, names), axes, ATOM)
+            return self._named(name, axes, names)
         term = self._polynomial(part, order)
         if not axes and ("//" in term.text or "%" in term.text) and not part.data():
             name = self.writer.once(("index", part), "base", term.text, self.writer.scope_of(part.variables()))
@@ -244,7 +252,8 @@ class Expressions:
         if isinstance(node, Literal):
             return _literal(node)
         if isinstance(node, IndexValue):
-            return self.index(node.index, order)
+            number = self.index(node.index, order)
+            return self.convert(number, node.dtype) if number.dtype is I64 and node.dtype.bits < 64 else number
         if isinstance(node, Read):
             return self._read(node, order)
         assert isinstance(node, Apply)

@@ -59,6 +59,32 @@ def test_the_first_few_of_a_row_one_after_the_other(keep: int) -> None:
     same(few, np.nan_to_num(x.T, nan=4, posinf=9, neginf=-(2**31)).astype(np.int32))
 
 
+@pytest.mark.parametrize("keep", [1, 3, 4])
+@pytest.mark.parametrize(("length", "kind"), [(1025, "f32"), (1500, "f16"), (4096, "f32"), (5000, "i32")])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_the_first_few_of_a_long_row_are_looked_for_in_parts(length: int, kind: str, keep: int, dim: int) -> None:
+    """With many equal elements, zeros of both signs and rows that end in a part of their own, all of it minus infinity or not."""
+    rng = np.random.default_rng(length + keep)
+    x = rng.integers(-6, 7, (5, length)).astype({"f32": np.float32, "f16": np.float16, "i32": np.int32}[kind])
+    if kind != "i32":
+        x[rng.random(x.shape) < 0.1] = -0.0
+        x[1, rng.random(length) < 0.5] = -inf
+        x[2] = -inf
+        x[2, -1] = -0.0
+        x[3, [7, 99, length - 3]] = nan
+        x[4] = -inf
+    shape = (5, length) if dim else (length, 5)
+    text = sort(kind, f"dim {dim} descending keep {keep}", keep).replace("4, 7", ", ".join(map(str, shape)))
+    same(text, x if dim else x.T)
+
+
+@pytest.mark.parametrize(("length", "keep"), [(1 << 15, 5), (1 << 20, 4), (1024, 17)])
+def test_more_than_a_few_and_rows_beyond_parts_that_a_program_holds_stay_sorts(length: int, keep: int) -> None:
+    text = sort("f32", f"dim 1 descending keep {keep}", keep).replace("4, 7", f"4096, {length}")
+    module = optimize(parse(text), Context(), pipeline="orders")
+    assert [type(op) for op in module.main.body.ops] == [Sort]
+
+
 @pytest.mark.parametrize("monoid", ["sum", "prod", "max", "min", "argmax", "argmin"])
 @pytest.mark.parametrize("over", ["i", "j"])
 def test_running_reductions(monoid: str, over: str) -> None:
