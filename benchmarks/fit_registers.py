@@ -43,6 +43,7 @@ from codesign.ir.schedule import Schedule, ScheduleBatch
 NAMES = [entry.name for entry in fields(needs.Needs)][1:]
 KINDS = {
     "vector": (needs.VECTOR, needs.WIDE_VECTOR),
+    "straight": (needs.STRAIGHT,),
     "fragments": (needs.FRAGMENTS, needs.LATER_FRAGMENTS),
     "matrix": (needs.MATRIX_CORES, needs.EARLIER_CORES),
     "groups": (needs.WARP_GROUPS,),
@@ -98,7 +99,8 @@ def kernel_of(row: dict[str, Any], summary: KernelSummary) -> tuple[Kernel, need
     program, tiles = code_of(which, g, machine, knobs)
     layout = Layout.of(tiles, machine, knobs)
     products = products_of(program, layout)
-    kind = needs_of(layout, dot=bool(products), direct=bool(np.any(direct_of(products))))
+    direct = bool(np.any(direct_of(products)))
+    kind = needs_of(layout, dot=bool(products), direct=direct, loops=bool(program.loops))
     held = held_by(program, layout, machine)
     warps = float(schedule.extra("warps", 4))
     said = row["compiled"]

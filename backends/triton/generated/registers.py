@@ -58,12 +58,14 @@ branch, so that elements are worked on in turn. Seen in tables of rotary angles:
 (Triton 3.9.0)."""
 
 
-def needs_of(layout: Layout, *, dot: bool = False, direct: bool = False) -> needs.Needs:
-    """What the code of a kernel needs: whether a matrix unit does its products, and one that reads shared memory itself."""
+def needs_of(layout: Layout, *, dot: bool = False, direct: bool = False, loops: bool = True) -> needs.Needs:
+    """What the code of a kernel needs: whether a matrix unit does its products, and one that reads shared memory itself; whether it has `loops`."""
     if direct:
         return needs.TENSOR_MEMORY if layout.wide == 2 else needs.WARP_GROUPS
     if layout.matrix_cores:
         return needs.WIDE_VECTOR if not dot else needs.MATRIX_CORES if layout.padded else needs.EARLIER_CORES
+    if not (dot or loops):
+        return needs.STRAIGHT
     return needs.VECTOR if not dot else needs.LATER_FRAGMENTS if layout.wide else needs.FRAGMENTS
 
 
@@ -168,7 +170,7 @@ def _fetched_registers(code: PhaseCode, fetch: Fetched, parts: dict[str, Array])
     if fetch.product is None:
         held = _held_by_a_load(fetch, layout, code.spread.beside(load.access.dims))
     else:
-        held = _held_by_an_operand(fetch, fetch.product, layout)
+        held = _held_by_an_operand(fetch, fetch.product, layout, len(code.phase.multiplies) == 1)
     met = _met(code, fetch)
     if met is not None:
         staged = np.asarray(fetch.staged)
@@ -205,8 +207,8 @@ def _held_by_a_load(fetch: Fetched, layout: Layout, least: Array) -> dict[str, A
     }
 
 
-def _held_by_an_operand(fetch: Fetched, found: Product, layout: Layout) -> dict[str, Array]:
-    """What the load of a factor of a product holds."""
+def _held_by_an_operand(fetch: Fetched, found: Product, layout: Layout, only: bool) -> dict[str, Array]:
+    """What the load of a factor of a product holds, which is the `only` one of its phase or not."""
     each = np.maximum(fetch.size / layout.threads, 1.0 * fetch.load.access.dtype.bytes)
     count = each / fetch.vector
     operands: Array = 0.0
@@ -214,6 +216,8 @@ def _held_by_an_operand(fetch: Fetched, found: Product, layout: Layout) -> dict[
         operands = np.where(fetch.staged, each / 4.0, 0.0)
     before = 0.0 if fetch.load.around else found.rows * found.columns / layout.threads / 2.0
     late = np.maximum(count - before, 0.0)  # no results yet where there is no loop
+    if only and not layout.matrix_cores:  # of what comes value by value, two share a register and all an address
+        late = late * np.minimum(fetch.vector / 8.0, 1.0)
     operands = operands + np.where(fetch.staged, 0.0, late)
     return {"copies": np.where(fetch.staged, count, 0.0), "operands": operands}
 

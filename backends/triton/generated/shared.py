@@ -121,7 +121,9 @@ def _scratch(code: PhaseCode) -> Array:
             among = np.greater(layout.warps, 1.0)
             scratch = np.maximum(scratch, np.where(among, elements * width, 0.0))
         for pair in code.phase.turned.get(store.op, ()):
-            elements = np.minimum(layout.elements(dims), threads * SCRATCH / 2.0)
+            elements = layout.elements(dims)
+            if not layout.matrix_cores:  # the whole tile at once there
+                elements = np.minimum(elements, threads * SCRATCH / 2.0)
             both = np.greater(np.minimum(*(layout.g.tile[dim] for dim in pair)), 1.0)
             scratch = np.maximum(scratch, np.where(both, elements * width, 0.0))
     return scratch

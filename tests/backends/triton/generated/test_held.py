@@ -20,9 +20,10 @@ from codesign.costmodel.protocol import CostBatch
 from codesign.costmodel.summary import KernelSummary, summarize
 from codesign.ir.dtypes import BF16, F8E4M3, F16, F32, DType
 from codesign.ir.schedule import Schedule, ScheduleBatch
+from codesign.ir.tensor import Fusion
 from codesign.passes.normalize import normalize
 from codesign.passes.schedule.tuner import tune
-from tests.costmodel.groups import group
+from tests.costmodel.groups import convolution, group
 from tests.passes.tiling import groups
 
 SIZES: dict[str, Any] = {"M": 4096.0, "N": 4096.0, "K": 4096.0}
@@ -301,6 +302,67 @@ def test_element_wise_work_of_wide_warps_holds_what_it_was_compiled_to(
     schedule = Schedule({kernel.outer[0]: elements}, extras={"warps": warps})
     cost = cost_model_for(machine).predict(kernel, machine, ScheduleBatch.of([schedule]))
     assert cost.details["registers"][0] == pytest.approx(compiled, rel=0.12)
+
+
+def holds(fusion: Fusion, machine: str, tiles: dict[str, int], warps: int, stages: int = 1) -> Held:
+    """What the code of a group holds; what it reduces over is looped over."""
+    kernel = summarize(normalize(fusion).fusion)
+    knobs: dict[str, Any] = {f"tile.{dim}": np.float32(size) for dim, size in tiles.items()}
+    knobs |= {f"reduce.{dim}": np.float32(0.0) for nest in kernel.nests for dim in nest.reductions}
+    knobs |= {"warps": np.float32(warps), "pipeline": np.float32(stages)}
+    return generated(kernel, geometry(kernel, knobs, {}), load_machine(machine), knobs)
+
+
+@pytest.mark.parametrize(
+    ("machine", "dtype", "rows", "columns", "tile", "warps", "compiled"),
+    [
+        ("h100_sxm", "f16", 4096, 8192, (8, 1024), 4, 157),
+        ("a100_sxm", "f16", 4096, 8192, (256, 32), 4, 156),
+        ("b200_sxm", "bf16", 2048, 12288, (1, 2048), 1, 180),
+        ("h100_sxm", "bf16", 2048, 12288, (4, 64), 2, 31),
+    ],
+)
+def test_straight_code_has_all_its_elements_in_work(
+    machine: str, dtype: str, rows: int, columns: int, tile: tuple[int, int], warps: int, compiled: int
+) -> None:
+    """A GELU of a biased row, by Triton 3.9.0."""
+    tanh = "tanh(0.79788 * (a + 0.044715 * a * a * a))"
+    biased = f"let a = f32(%x[i, j]) + f32(%b[j]); {dtype}(a * 0.5 * (1.0 + {tanh}))"
+    gelu = group(
+        f"%x: {dtype}[{rows}, {columns}], %b: {dtype}[{columns}]",
+        f"%y = compute {dtype}[i: {rows}, j: {columns}] {{ {biased} }}",
+    )
+    held = holds(gelu, machine, dict(zip("ij", tile, strict=True)), warps)
+    assert float(held.registers) == pytest.approx(compiled, rel=0.12)
+
+
+@pytest.mark.parametrize(
+    ("machine", "tile", "warps", "compiled"),
+    [("mi300x", (16, 512), 2, 32_768), ("mi300x", (256, 16), 1, 16_384), ("mi355x", (512, 128), 16, 262_144)],
+)
+def test_warps_of_64_turn_a_whole_tile_at_once(machine: str, tile: tuple[int, int], warps: int, compiled: int) -> None:
+    """A matrix added to another's transposed, in float32, by Triton 3.9.0."""
+    turned = group(
+        "%x: f32[8192, 2048], %z: f32[2048, 8192]", "%y = compute f32[i: 2048, j: 8192] { %x[j, i] + %z[i, j] }"
+    )
+    assert float(holds(turned, machine, dict(zip("ij", tile, strict=True)), warps).shared_bytes) == compiled
+
+
+@pytest.mark.parametrize(
+    ("machine", "sizes", "tile", "warps", "stages", "compiled"),
+    [
+        ("h100_sxm", (32, 128, 128, (14, 14)), (32, 32, 128), 4, 4, 96),
+        ("b200_sxm", (16, 64, 64, (56, 56)), (16, 32, 64), 2, 2, 55),
+        ("b200_sxm", (32, 128, 128, (14, 14)), (32, 64, 256), 4, 4, 126),
+    ],
+)
+def test_operands_that_come_value_by_value_are_put_together_by_twos(
+    machine: str, sizes: Any, tile: tuple[int, int, int], warps: int, stages: int, compiled: int
+) -> None:
+    """Convolutions in bf16, whose pixels come alone, by Triton 3.9.0."""
+    tiles = dict(zip(("nyx", "o", "ry_rx_c"), tile, strict=True))
+    held = holds(convolution(*sizes), machine, tiles, warps, stages)
+    assert float(held.registers) == pytest.approx(compiled, rel=0.2)
 
 
 MATRIX_CORES = [  # tile m, n, k, stages, warps; registers and shared memory as Triton 3.9.0 compiles f16 products
