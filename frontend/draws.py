@@ -57,8 +57,22 @@ def _around(take: Take, x: torch.Tensor, mean: float = 0.0, deviation: float = 1
     return mean + deviation * take("normal").to(_compute(x))
 
 
-def _bernoulli(take: Take, x: torch.Tensor, p: float | None = None) -> torch.Tensor:
-    return take("uniform") < (x.float() if p is None else torch.tensor(p, dtype=torch.float32))
+def _of_each(take: Take, mean: torch.Tensor | float, deviation: torch.Tensor | float = 1.0) -> torch.Tensor:
+    of = [each for each in (mean, deviation) if isinstance(each, torch.Tensor)]
+    return mean + deviation * take("normal").to(_compute(of[0]))
+
+
+def _exponential(take: Take, x: torch.Tensor, rate: float = 1.0) -> torch.Tensor:
+    return -torch.log1p(-take("uniform").to(_compute(x))) / rate
+
+
+def _log_normal(take: Take, x: torch.Tensor, mean: float = 1.0, deviation: float = 2.0) -> torch.Tensor:
+    return _around(take, x, mean, deviation).exp()
+
+
+def _bernoulli(take: Take, x: torch.Tensor, p: torch.Tensor | float | None = None) -> torch.Tensor:
+    chance = x if p is None else torch.as_tensor(p)
+    return take("uniform") < chance.float()
 
 
 def _whole(take: Take, *limits: int) -> torch.Tensor:
@@ -78,6 +92,12 @@ _RULES: dict[Any, Callable[..., torch.Tensor]] = {
     _ATEN.randn_like.default: _normal,
     _ATEN.uniform_.default: _between,
     _ATEN.normal_.default: _around,
+    _ATEN.normal.Tensor_Tensor: _of_each,
+    _ATEN.normal.Tensor_float: _of_each,
+    _ATEN.normal.float_Tensor: _of_each,
+    _ATEN.exponential_.default: _exponential,
+    _ATEN.log_normal_.default: _log_normal,
+    _ATEN.bernoulli_.Tensor: _bernoulli,
     _ATEN.bernoulli.default: _bernoulli,
     _ATEN.bernoulli.p: _bernoulli,
     _ATEN.bernoulli_.float: lambda take, x, p=0.5: _bernoulli(take, x, p),  # torch leaves defaults out

@@ -47,13 +47,49 @@ def between(b: Builder, x: Value, first: Operand = 0.0, second: Operand = 1.0, *
     return b.compute(b.shape, body)
 
 
-@lower("aten.bernoulli.p", "aten.bernoulli.default")
+@lower("aten.normal.Tensor_Tensor", "aten.normal.Tensor_float", "aten.normal.float_Tensor")
+def around(b: Builder, mean: Operand, deviation: Operand = 1.0, **_: Any) -> Value:
+    """Normal with a mean and a deviation of each element's own."""
+    values, compute = drawn(b, "normal"), opmath(b.dtype)
+
+    def body(i: Any) -> Scalar:
+        width = apply("mul", b.element(deviation, i, compute), cast(read(values, i), compute))
+        return cast(apply("add", b.element(mean, i, compute), width), b.dtype)
+
+    return b.compute(b.shape, body)
+
+
+@lower("aten.exponential.default")
+def exponential(b: Builder, x: Value, rate: float = 1.0, **_: Any) -> Value:
+    """What one waits for events that come at a rate."""
+    values, compute = drawn(b, "uniform"), opmath(b.dtype)
+
+    def body(i: Any) -> Scalar:
+        rest = apply("log1p", apply("neg", cast(read(values, i), compute)))  # of 1 - u, which is not zero
+        return cast(apply("div", apply("neg", rest), literal(rate, compute)), b.dtype)
+
+    return b.compute(b.shape, body)
+
+
+@lower("aten.log_normal.default")
+def log_normal(b: Builder, x: Value, mean: float = 1.0, deviation: float = 2.0, **_: Any) -> Value:
+    """What has a normal logarithm."""
+    values, compute = drawn(b, "normal"), opmath(b.dtype)
+
+    def body(i: Any) -> Scalar:
+        width = apply("mul", literal(deviation, compute), cast(read(values, i), compute))
+        return cast(apply("exp", apply("add", literal(mean, compute), width)), b.dtype)
+
+    return b.compute(b.shape, body)
+
+
+@lower("aten.bernoulli.p", "aten.bernoulli.default", "aten.bernoulli.Tensor")
 def bernoulli(b: Builder, x: Value, p: Operand | None = None, **_: Any) -> Value:
     """1 with probability p (or the element of x), else 0."""
     values = drawn(b, "uniform")
 
     def body(i: Any) -> Scalar:
-        chance = cast(read(x, i), F32) if p is None else b.number(p, F32)
+        chance = cast(read(x, i), F32) if p is None else b.element(p, i, F32)
         return cast(apply("lt", read(values, i), chance), b.dtype)
 
     return b.compute(b.shape, body)

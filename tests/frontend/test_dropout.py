@@ -1,5 +1,6 @@
 """Dropout of attention's weights, and random numbers in general, against torch with this compiler's draws."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -131,3 +132,29 @@ def test_a_draw_of_another_chance_is_seen() -> None:
     for other in others:
         with torch.no_grad(), drawn_alike():
             assert not torch.equal(found, other(x))
+
+
+WAITED: dict[str, Callable[[Tensor], Tensor]] = {
+    "exponential": lambda x: torch.empty_like(x).exponential_() + torch.empty_like(x).exponential_(3.0),
+    "log normal": lambda x: torch.empty_like(x).log_normal_() + torch.empty_like(x).log_normal_(0.5, 0.25),
+    "normal of each": lambda x: torch.normal(x, x.abs() + 1) + torch.normal(x, 2.0) + torch.normal(1.0, x.abs()),
+    "chance of each": lambda x: torch.empty_like(x).bernoulli_(x.sigmoid()),
+}
+
+
+@pytest.mark.parametrize("name", WAITED)
+def test_other_draws_follow_the_compilers_numbers(name: str) -> None:
+    check_drawn(WAITED[name], torch.randn(4, 50))
+
+
+def test_what_is_drawn_has_the_mean_that_it_says() -> None:
+    x = torch.full((200, 300), 0.3)
+    for function, wanted in (
+        (lambda x: torch.empty_like(x).exponential_(4.0), 0.25),
+        (lambda x: torch.empty_like(x).log_normal_(0.0, 0.5), math.exp(0.125)),
+        (lambda x: torch.normal(x, x), 0.3),
+        (lambda x: torch.empty_like(x).bernoulli_(x), 0.3),
+    ):
+        found = run(capture(Of(function), (x,)), (x,))
+        assert float(found.mean()) == pytest.approx(wanted, rel=0.02)
+        assert found.isfinite().all()
