@@ -26,8 +26,8 @@ from codesign.costmodel.gpu.parameters import (
     Calibration,
     Parameters,
     generated_share,
-    watts_per_operation,
 )
+from codesign.costmodel.gpu.scales import watts_per_operation
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.rows import Rows, TableError
 from codesign.costmodel.tables import kernels_of, machine_rows

@@ -56,4 +56,5 @@ def _moved_bytes(kernel: KernelSummary, machine: Machine, sizes: Mapping[str, in
 def _waits(kernel: KernelSummary) -> bool:
     """Whether a kernel multiplies no matrices and loads data of each block's own that are not known to lie in L2."""
     loads = [access for nest in kernel.nests for access in nest.loads]
-    return not kernel.chained and not kernel.notes and any(set(kernel.outer) & set(access.dims) for access in loads)
+    own = not kernel.outer or any(set(kernel.outer) & set(access.dims) for access in loads)
+    return bool(loads) and own and not kernel.chained and not kernel.notes

@@ -49,7 +49,7 @@ def product_work(
             size = elements * access.dtype.bytes * sector_waste(access, g, sector)
             moved = size * _times(access, g)
             total.request_bytes = total.request_bytes + moved
-            fresh = fresh or (key not in seen and any(dim in g.blocks for dim in access.dims))
+            fresh = fresh or (key not in seen and (not g.blocks or any(dim in g.blocks for dim in access.dims)))
             if key not in seen:  # of what two products read, the first keeps the tile for the other
                 total.load_bytes = total.load_bytes + moved
                 total.shared_loads = total.shared_loads + moved * (1.0 - 1.0 / _sharers(access, g))

@@ -353,4 +353,6 @@ def domain_remarks(kernel: KernelSummary, machine: Machine, calibration: Calibra
             remarks.append(f"{nest.name.split('#')[0]}: {nest.contraction.left} contractions were never validated")
     if machine.vendor != "nvidia":
         remarks.append(f"{machine.name}: the model was calibrated on NVIDIA GPUs only")
+    if kernel.chained and "unchecked" in calibration.provenance:
+        remarks.append(f"{machine.name}: {calibration.provenance['unchecked']}")
     return tuple(remarks)

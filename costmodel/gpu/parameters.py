@@ -16,11 +16,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from codesign.costmodel.gpu.geometry import wide_of
+from codesign.costmodel.gpu.geometry import each_clock, wide_of
 from codesign.costmodel.gpu.habits import usual_start
+from codesign.costmodel.gpu.scales import STARTED, scales, unchecked_trips
 from codesign.costmodel.launched import intervals as launched_intervals
 from codesign.costmodel.launched import launch_seconds
-from codesign.costmodel.machine import Machine, as_shipped, load_machine
+from codesign.costmodel.machine import Machine, load_machine
 from codesign.ir.errors import MachineError
 
 FOLDER = Path(__file__).resolve().parent.parent / "parameters"
@@ -264,20 +265,14 @@ def _carried(
     """Constants of an implementation on another machine: what they say of the machine is scaled, or left to it without scales."""
     found = {key: value * scale.get(key, 1.0) for key, value in constants.items() if scale or key not in OF_MACHINE}
     if "fill_latency" in constants and "helper_seconds" not in constants:  # made by a compiler of tiles
-        found["tensor_efficiency"] = generated_share(constants["tensor_efficiency"], _each_clock(there), here)
+        found["tensor_efficiency"] = generated_share(constants["tensor_efficiency"], each_clock(there), here)
     return found
 
 
 def generated_share(share: float, operations: float, machine: Machine) -> float:
     """The share of the tensor peak that compiled attention reaches on a machine, of one that it reaches where an SM does so many operations a
     clock."""
-    return float(min(share * (operations / _each_clock(machine)) ** GENERATED_SHARE, 1.0))
-
-
-def _each_clock(machine: Machine) -> float:
-    """Operations of 16 bits of one SM's tensor unit in a clock."""
-    clock = machine.need(machine.unit("vector").clock_hz, "units.vector.clock_hz")
-    return (machine.rate("tensor", "bf16") or 1.0) / machine.instances("shared") / clock
+    return float(min(share * (operations / each_clock(machine)) ** GENERATED_SHARE, 1.0))
 
 
 def _started(p: Parameters, machine: Machine, fitted_on: str) -> Parameters:
@@ -338,7 +333,7 @@ def transferred(donor: Calibration | None, machine: Machine) -> Calibration:
     scale with it (a fill is kept in DRAM latencies, whose length differs too): the launches fitted on an A100, an H100
     and an L40S are 3300 to 3700 clocks, and 1.3 to 2.4 us, in the mean over kernels that start sooner and later; those
     of data-center Blackwell are fewer (`STARTED`). Where warps multiply fragments, the clocks of a loop trip go by what
-    an SM multiplies in one (220 on an A100 and 519 on an L40S, which does half as much). The energy of an operation
+    an SM of their architecture multiplies in one (220 on an A100 and 519 on an L40S, which does half as much). The energy of an operation
     goes with the square of the clock, as voltage does; that of tensor units with a memory of their own is what the
     power limit leaves each at the peak (fits to an H100 and a B300 take 0.96 and 1.09 of it). What implementations of
     attention keep is latencies and steps of their own code, and is taken as it is.
@@ -353,7 +348,9 @@ def transferred(donor: Calibration | None, machine: Machine) -> Calibration:
         "rule": f"shares and clock counts fitted on {donor.machine}; figures of {machine.name}",
         "from": donor.provenance,
     }
-    scale = _scales(here, there, donor.parameters)
+    if not wide_of(there) and (unchecked := unchecked_trips(there, map(load_machine, calibrations()))):
+        provenance["unchecked"] = unchecked
+    scale = scales(here, there, donor.parameters.tensor_joules)
     parameters = replace(donor.parameters, **_scaled(asdict(donor.parameters), scale))
     launch = (donor.parameters.launch_seconds + usual_start(here.architecture)) * scale["launch_seconds"]
     launch = launch * STARTED.get(there.architecture, 1.0) / STARTED.get(here.architecture, 1.0)
@@ -370,49 +367,6 @@ def transferred(donor: Calibration | None, machine: Machine) -> Calibration:
         far,
         _elsewhere(donor, machine),
     )
-
-
-def _scales(donor: Machine, machine: Machine, fitted: Parameters) -> dict[str, float]:
-    """Factors of the parameters that are not ratios, from one machine, to which they were `fitted`, to another."""
-    clock = donor.need(donor.unit("vector").clock_hz, "units.vector.clock_hz") / machine.need(
-        machine.unit("vector").clock_hz, "units.vector.clock_hz"
-    )
-    latency = donor.need(donor.level("dram").latency_seconds, "levels.dram.latency_seconds") / machine.need(
-        machine.level("dram").latency_seconds, "levels.dram.latency_seconds"
-    )
-    scales = {
-        "launch_seconds": clock,
-        "helper_seconds": clock,
-        "profiled_launch_seconds": clock,
-        "fill_latency": clock * latency,
-        "profiled_fill_latency": clock * latency,
-    }
-    if not wide_of(machine) and not wide_of(donor):  # a warp's trip waits for its own multiplies
-        scales["step_clocks"] = _each_clock(donor) / _each_clock(machine)
-    if machine.features.get("tensor_memory") and not donor.features.get("tensor_memory"):
-        scales["tensor_joules"] = watts_per_operation(machine) / fitted.tensor_joules
-    else:
-        clocks = [known.need(known.unit("tensor").clock_hz, "units.tensor.clock_hz") for known in (machine, donor)]
-        shrunk = SHRUNK.get(machine.architecture, 1.0) / SHRUNK.get(donor.architecture, 1.0)
-        scales["tensor_joules"] = (clocks[0] / clocks[1]) ** 2 * shrunk
-    return scales
-
-
-STARTED = {"blackwell_dc": 0.57}
-"""Clocks of a launch in a replayed graph beside those of the generations before, of which three fits agree: 2030 on a B300 (its small products
-take 2.0 us, which a Hopper's clocks would make 2.8) and 3300 to 3700 on an A100, an H100 and an L40S. Fitted to the B300: no spec sheet
-says it."""
-
-SHRUNK = {"ada": 0.58, "hopper": 0.58, "blackwell": 0.58, "blackwell_dc": 0.58}
-"""Energy of an operation at one voltage beside that of the generation before these, in processes half as fine: fitted to what calibrations of an
-A100 and an H100 say of 1.41 and 1.83 GHz. Voltage follows the clock, so energy goes with the clock's square: 1.27 pJ for an L40S at
-2.49 GHz from the A100's 0.69, 1.25 from the H100's, and 1.20 fitted."""
-
-
-def watts_per_operation(changed: Machine) -> float:
-    """The power limit over the peak rate of 16-bit products: vendors size the one for the other."""
-    machine = as_shipped(changed)
-    return machine.need(machine.power_watts, "power_watts") / (machine.rate("tensor", "bf16") or 1.0)
 
 
 def _scaled(values: dict[str, float], scale: dict[str, float]) -> dict[str, float]:

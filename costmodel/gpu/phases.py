@@ -135,12 +135,16 @@ class _Division:
         done: set[Op] = set()
         seen: set[object] = set()
         fresh = False
+        inner = self.program.inner
+        single = all(
+            inner >= {*one.access.dims} for one in self.program.transfers.values()
+        )  # all data are one block's own
         for phase in phases:
             phase.ops = phase.ops - done
             done |= phase.ops
             loads = [fetch.load for fetch in phase.fetches]
             if loads and not phase.continues:
-                fresh = any(load.key not in seen and not self.program.inner >= {*load.access.dims} for load in loads)
+                fresh = any(load.key not in seen and (single or not inner >= {*load.access.dims}) for load in loads)
             phase.fresh = bool(loads) and fresh
             seen |= {load.key for load in loads}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,15 @@ import pytest
 
 from codesign.costmodel.fitting import folds_of
 from codesign.costmodel.gpu.intervals import common_share
-from codesign.costmodel.gpu.model import family_of
-from codesign.costmodel.gpu.parameters import calibration_like
+from codesign.costmodel.gpu.model import family_of, ledger
+from codesign.costmodel.gpu.parameters import calibration_like, load_calibration
+from codesign.costmodel.gpu.timing import estimate
 from codesign.costmodel.machine import load_machine
 from codesign.costmodel.ranking import quality, rankings
 from codesign.costmodel.rows import TableError
 from codesign.costmodel.serving import visited
 from codesign.costmodel.sums import Part, time_of_parts, total
-from codesign.costmodel.tables import kernels_of, read_table
+from codesign.costmodel.tables import kernels_of, machine_rows, read_table
 from codesign.costmodel.validation import predictions, report
 
 
@@ -53,6 +55,21 @@ def test_library_gemms_of_a_machine_known_by_its_spec_sheet(measured: Path, mach
     (op,) = report(predictions(table, target, calibration_like(like, target)), table)
     assert op["mape"] <= 0.10
     assert op["coverage"] >= 0.85
+
+
+def test_trips_of_a_part_at_a_lower_rate(measured: Path) -> None:
+    """Triton's mixtures of experts on an L40, never fitted: with the clocks of trips of the L40S, not with twice as many at half its rate."""
+    machine = load_machine("l40")
+    table = machine_rows(read_table(measured / "gpu_moe_triton_best_tiles.parquet"), "l40").sample(300, random_state=7)
+    (rows,) = kernels_of(table, machine)
+    assert rows.columns is not None
+    p = load_calibration(machine).parameters
+    errors = []
+    for trips in (p, replace(p, step_clocks=2.0 * p.step_clocks)):
+        found = estimate(rows.kernel, machine, rows.columns, rows.sizes, trips, ("e", "m", "n"))
+        errors.append(np.abs(ledger(found, len(rows.seconds)).sum(axis=1) / rows.seconds - 1.0).mean())
+    assert errors[0] <= 0.18
+    assert errors[0] < 0.9 * errors[1]
 
 
 def test_every_op_of_a_profiled_model(measured: Path) -> None:

@@ -210,6 +210,25 @@ def test_a_loop_trip_of_fragments_goes_by_what_an_sm_multiplies(donor: str, name
     )  # whose warp groups wait for none
 
 
+@pytest.mark.parametrize(("name", "full"), [("l40", "l40s"), ("l20", "l40s"), ("rtx_3090", "a40")])
+def test_a_part_of_an_architecture_at_a_lower_rate_has_no_longer_trips(name: str, full: str) -> None:
+    found, there = (load_calibration(load_machine(each)).parameters.step_clocks for each in (name, full))
+    assert found == there
+
+
+@pytest.mark.parametrize(("name", "unchecked"), [("mi355x", True), ("mi300x", False), ("l20", False), ("a30", False)])
+def test_trips_beyond_the_rates_that_were_measured_are_said_to_be(name: str, unchecked: bool) -> None:
+    machine = load_machine(name)
+    cost = cost_model_for(machine).predict(
+        workloads.gemm(),
+        machine,
+        ScheduleBatch.of([Schedule({"m": 64, "n": 64, "k": 32})]),
+        {"M": 512, "N": 512, "K": 512},
+    )
+    assert any("clocks of a loop trip" in remark for remark in cost.remarks) == unchecked
+    assert not (unchecked and cost.in_domain.any())
+
+
 # Medians of two labs (AIConfigurator silicon tables): machine, m, n, k, seconds. One row of each regime.
 MEASURED = [
     ("h100_sxm", 4096, 5120, 16384, 886.7e-6),  # compute
