@@ -1,35 +1,44 @@
 """What each distance adds to an interval, learned from what was left out (`leaving_out.py`): the figures of `distances.toml`.
 
 A distance's spread brings the coverage of the 90 % intervals to 90 %, each group that was left out (a machine, an operator) weighing the
-same. It is learned for each family of kernels of which groups were left out. Where these are few, all their rows are to be held; a family of
-which nothing was left out takes what all groups together need.
+same, and that of each group to 80 %. It is learned for each family of kernels of which groups were left out: of many groups for each side of
+the interval, as what is not known is slower than predicted more often than faster. Where groups are few, all their rows are to be held; a
+family of which nothing was left out takes what all groups together need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from codesign.costmodel.gpu.intervals import distances
+from codesign.costmodel.fitting import Floats
+from codesign.costmodel.gpu.intervals import Sides, distances
 from codesign.costmodel.leaving_out import Left
 
 FEW = 3
 """Groups of a family from which on another one is thought to be like 90 % of them."""
 
+MANY = 10
+"""Groups of a family from which on they tell both sides of an interval apart."""
+
 COVERED = 0.9
 """Share of what is left out that its intervals are to hold."""
+
+LEAST = 0.8
+"""Share of each group that they are to hold (of many groups, that each side is to)."""
 
 
 @dataclass(frozen=True)
 class Learned:
-    """A distance: what it adds to the logarithm of each side for all families and for some, how many groups and rows that follows from, and
+    """A distance: what it adds to the faster and the slower side for all families and for some, how many groups and rows that follows from, and
     the coverage of the groups by intervals without and with it (least, mean, most)."""
 
     name: str
-    spread: float
-    of: dict[str, float]
+    spread: Sides
+    of: dict[str, Sides]
     groups: int
     rows: int
     without: float
@@ -42,9 +51,9 @@ def learn(left: Sequence[Left]) -> list[Learned]:
     for name in dict.fromkeys(one.distance for one in left if one.distance):
         mine = [one for one in left if one.distance == name]
         families = dict.fromkeys(one.family for one in mine)
-        of = {family: _spread([one for one in mine if one.family == family]) for family in families}
+        of = {family: _spread([one for one in mine if one.family == family], family) for family in families}
         covered = {group: _covered(parts, of[parts[0].family]) for group, parts in _groups(mine).items()}
-        without = float(np.mean([_covered(parts, 0.0) for parts in _groups(mine).values()]))
+        without = float(np.mean([_covered(parts, (0.0, 0.0)) for parts in _groups(mine).values()]))
         rows = sum(len(one.error) for one in mine)
         found.append(Learned(name, _spread(mine), of, len(covered), rows, without, covered))
     return found
@@ -57,20 +66,39 @@ def _groups(left: Sequence[Left]) -> dict[str, list[Left]]:
     return found
 
 
-def _spread(left: Sequence[Left]) -> float:
-    """The spread that covers so many rows, every group weighing the same; of few groups all rows."""
-    groups = [np.concatenate([one.beyond for one in parts]) for parts in _groups(left).values()]
+def _spread(left: Sequence[Left], family: str = "") -> Sides:
+    """The spread that covers so many rows, every group weighing the same, and of each group so many; of few groups all rows. What several
+    families have in common says nothing of the sides of another's interval."""
+    groups = _groups(left).values()
+    if len(groups) < MANY or not family:
+        one = _reached([np.concatenate([one.beyond for one in parts]) for parts in groups], COVERED)
+        return one, one
+    faster, slower = (
+        _reached([np.concatenate([one.sides[side] for one in parts]) for parts in groups], (1.0 + COVERED) / 2.0)
+        for side in (0, 1)
+    )
+    return faster, slower
+
+
+def _reached(groups: Sequence[Floats], share: float) -> float:
+    """The spread within which so much of all groups lies, and of each the least that is asked for."""
     values = np.concatenate(groups)
     if len(groups) < FEW:
-        return round(float(values.max()), 3)
+        return _rounded_up(float(values.max()))
     weights = np.concatenate([np.full(len(group), 1.0 / len(group)) for group in groups])
     order = np.argsort(values)
     reached = np.cumsum(weights[order]) / weights.sum()
-    return round(float(values[order][np.searchsorted(reached, COVERED)]), 3)
+    least = max(float(np.quantile(group, LEAST, method="higher")) for group in groups)
+    return _rounded_up(max(float(values[order][np.searchsorted(reached, share)]), least))
 
 
-def _covered(parts: Sequence[Left], spread: float) -> float:
-    return round(float(np.mean(np.concatenate([one.beyond <= spread for one in parts]))), 3)
+def _rounded_up(spread: float) -> float:
+    return math.ceil(round(spread * 1e3, 6)) / 1e3
+
+
+def _covered(parts: Sequence[Left], spread: Sides) -> float:
+    inside = [(one.sides[0] <= spread[0]) & (one.sides[1] <= spread[1]) for one in parts]
+    return round(float(np.mean(np.concatenate(inside))), 3)
 
 
 def common_shares(left: Sequence[Left]) -> dict[str, float]:
@@ -93,8 +121,8 @@ def _alike(one: Left) -> float:
 
 
 HEAD = """# How far a prediction's error reaches beyond the residual of the regime that it was calibrated in, for each way in which what is
-# predicted differs from what was measured: what is added (in squares) to the logarithm of each side of the 90 % interval, for
-# families of kernels (`of`) and others. Learned by leaving out, with the coverage of each group that was left out:
+# predicted differs from what was measured: what is added (in squares) to the logarithm of each side of the 90 % interval (a pair: to the
+# faster and the slower side), for families of kernels (`of`) and others. Learned by leaving out, with the coverage of each group that was left out:
 #   {command}
 """
 
@@ -106,7 +134,7 @@ def document(learned: Sequence[Learned], common: dict[str, float], command: str)
     for name, known in distances().items():
         one = by_name.get(name)
         spread, of = (one.spread, one.of) if one else (known.spread, dict(known.of))
-        lines.append(f'[{name}]\nspread = {spread}\nof = {_table(of)}\nwhy = "{known.why}"')
+        lines.append(f'[{name}]\nspread = {_figure(spread)}\nof = {_table(of)}\nwhy = "{known.why}"')
         if one is None:
             lines.append('from = "as before: nothing of the tables was left out this way"\n')
             continue
@@ -121,5 +149,12 @@ def document(learned: Sequence[Learned], common: dict[str, float], command: str)
     return "\n".join(lines) + "\n"
 
 
-def _table(values: dict[str, float]) -> str:
-    return "{" + ", ".join(f'"{key}" = {value}' for key, value in values.items()) + "}"
+def _table(values: Mapping[str, float | Sides]) -> str:
+    return "{" + ", ".join(f'"{key}" = {_figure(value)}' for key, value in values.items()) + "}"
+
+
+def _figure(value: float | Sides) -> str:
+    """A number, or a pair of them where they differ."""
+    if isinstance(value, tuple):
+        return str(value[0]) if value[0] == value[1] else f"[{value[0]}, {value[1]}]"
+    return str(value)

@@ -54,6 +54,11 @@ class Left:
         found: Floats = np.sqrt(np.maximum(self.error**2 - side**2, 0.0))
         return found
 
+    @property
+    def sides(self) -> tuple[Floats, Floats]:
+        """The same of each side, the faster and the slower: nothing of rows on the other."""
+        return np.where(self.error < 0.0, self.beyond, 0.0), np.where(self.error < 0.0, 0.0, self.beyond)
+
     def of(self, rows: npt.NDArray[np.bool_]) -> Left:
         """Some of the rows."""
         arrays = (self.error, self.low, self.high, self.together)

@@ -87,8 +87,8 @@ class CostBatch:
     dram_bytes: Floats
     details: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
-    spreads: Mapping[str, float] = field(default_factory=dict)
-    """What widened the intervals, by a name that all kernels have which err together by it, in the logarithm of both sides."""
+    spreads: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """What widened the intervals, by a name that all kernels have which err together by it, in the logarithm of the faster and the slower side."""
     residual: tuple[str, float] = ("residual", 0.0)
     """The name of the rest of the intervals, and how much of it (of its square) kernels have in common on one machine."""
 
@@ -106,13 +106,13 @@ class CostBatch:
 
     def parts(self, row: int) -> dict[str, Part]:
         """What the interval of a row that fits is made of."""
-        further = sum(spread**2 for spread in self.spreads.values())
+        further = [sum(sides[side] ** 2 for sides in self.spreads.values()) for side in (0, 1)]
         seconds = max(float(self.seconds[row]), LEAST)
         ends = (math.log(max(float(side[row]), LEAST) / seconds) for side in (self.low, self.high))
-        down, up = (math.sqrt(max(each**2 - further, 0.0)) for each in ends)
+        down, up = (math.sqrt(max(each**2 - own, 0.0)) for each, own in zip(ends, further, strict=True))
         name, common = self.residual
         found = {name: Part(math.exp(-down), math.exp(up), common)}
-        return found | {name: Part(math.exp(-spread), math.exp(spread)) for name, spread in self.spreads.items()}
+        return found | {name: Part(math.exp(-down), math.exp(up)) for name, (down, up) in self.spreads.items()}
 
 
 class CostModel(Protocol):

@@ -16,18 +16,21 @@ from typing import Any
 
 import numpy as np
 
+Sides = tuple[float, float]
+"""How far an interval reaches to the faster side and to the slower one, in the logarithm."""
+
 DISTANCES = Path(__file__).resolve().parent.parent / "parameters" / "distances.toml"
 
 
 @dataclass(frozen=True)
 class Distance:
-    """One way to differ from what was measured: what it adds to the logarithm of each side of a 90 % interval, by family of kernels or type of
+    """One way to differ from what was measured: what it adds to each side of a 90 % interval, by family of kernels or type of
     operands where that is known (`of`), and in words."""
 
     name: str
-    spread: float
+    spread: Sides
     why: str
-    of: Mapping[str, float] = field(default_factory=dict)
+    of: Mapping[str, Sides] = field(default_factory=dict)
 
     def widening(self, family: str, what: str = "") -> Widening:
         """What it adds to kernels of a family; `what` tells those apart that don't err together."""
@@ -37,10 +40,10 @@ class Distance:
 
 @dataclass(frozen=True)
 class Widening:
-    """What widens an interval: a name, which all kernels have that err together by it, how far (in the logarithm), and in words."""
+    """What widens an interval: a name, which all kernels have that err together by it, how far, and in words."""
 
     name: str
-    spread: float
+    spread: Sides
     why: str
 
 
@@ -53,7 +56,18 @@ def _rows() -> dict[str, Any]:
 def distances() -> dict[str, Distance]:
     """All ways to differ, by name."""
     rows = {name: row for name, row in _rows().items() if "spread" in row}
-    return {name: Distance(name, row["spread"], row["why"], row.get("of", {})) for name, row in rows.items()}
+    return {
+        name: Distance(
+            name, _sides(row["spread"]), row["why"], {key: _sides(own) for key, own in row.get("of", {}).items()}
+        )
+        for name, row in rows.items()
+    }
+
+
+def _sides(figure: float | list[float]) -> Sides:
+    """A figure of the file: one of both sides, or of the faster and the slower."""
+    faster, slower = figure if isinstance(figure, list) else (figure, figure)
+    return faster, slower
 
 
 def common_share(family: str) -> float:
@@ -72,8 +86,9 @@ def holding(pair: tuple[float, float]) -> tuple[float, float]:
 def widened(pair: tuple[Any, Any], widenings: Iterable[Widening]) -> tuple[Any, Any]:
     """An interval's factors (numbers, or arrays of them) at some distances from what they were measured on."""
     low, high = np.minimum(pair[0], 1.0), np.maximum(pair[1], 1.0)
-    further = sum(each.spread**2 for each in widenings)
-    if not further:
+    spreads = [each.spread for each in widenings]
+    if not spreads:
         return low, high
+    faster, slower = (sum(side**2 for side in sides) for sides in zip(*spreads, strict=True))
     low, high = np.log(low), np.log(high)
-    return np.exp(-np.sqrt(low * low + further)), np.exp(np.sqrt(high * high + further))
+    return np.exp(-np.sqrt(low * low + faster)), np.exp(np.sqrt(high * high + slower))

@@ -342,7 +342,7 @@ def _slides(nest: Nest) -> bool:
 
 def widening_remarks(far: Iterable[Widening]) -> tuple[str, ...]:
     """What widened an interval, and by how much, in words."""
-    return tuple(f"interval widened by {np.expm1(each.spread):.0%}: {each.why}" for each in far)
+    return tuple(f"interval widened by {np.expm1(max(each.spread)):.0%}: {each.why}" for each in far)
 
 
 def domain_remarks(kernel: KernelSummary, machine: Machine, calibration: Calibration) -> tuple[str, ...]:

@@ -108,9 +108,18 @@ def _together(parts: Sequence[CostBatch], machine: Machine) -> CostBatch:
         joules=np.sum([part.joules for part in parts], axis=0) - idle,
         dram_bytes=np.sum([part.dram_bytes for part in parts], axis=0),
         details=details,
-        spreads={name: max(p.spreads.get(name, 0.0) for p in parts) for part in parts for name in part.spreads},
+        spreads=_widest(parts),
         remarks=tuple(dict.fromkeys(remark for part in parts for remark in part.remarks)),
     )
+
+
+def _widest(parts: Sequence[CostBatch]) -> dict[str, tuple[float, float]]:
+    """What widens the intervals of some strands, each as far as of any."""
+    found: dict[str, tuple[float, float]] = {}
+    for name, (down, up) in (entry for part in parts for entry in part.spreads.items()):
+        before = found.get(name, (0.0, 0.0))
+        found[name] = max(before[0], down), max(before[1], up)
+    return found
 
 
 def _shared(part: CostBatch, machine: Machine) -> Floats:
