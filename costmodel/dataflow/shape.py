@@ -76,7 +76,8 @@ class Shape:
 
         Programs are dealt to the cores in turn, a dim's tiles coming again after all its own and those of the dims that go faster. So a core never
         meets the last one when it has fewer programs than the dim has tiles, or when the turns of the cores and those of the tiles have a factor in
-        common; but for the one core that has more programs than all others, since the last of all is its own.
+        common; but for the one core that has more programs than all others, since the last of all is its own. So it is
+        with the tiles of a dim that is split over the cores, where they leave one over.
         """
         end = 1.0 / np.asarray(self.trips[dim], dtype=np.float64)
         layout = self.layout
@@ -93,4 +94,6 @@ class Shape:
         apart = (gangs % faster == 0) & (np.gcd(gangs // faster, blocks) > 1)
         alone = total - gangs * (np.asarray(layout.rounds, np.int64) - 1) == 1
         met = np.where(few | apart, np.where(alone, 1.0 / layout.rounds, 0.0), end)
-        return np.where(end < 1.0, np.where(np.asarray(layout.whole[dim]) > 1, 0.0, met), 1.0)
+        split = np.asarray(layout.whole[dim], np.float64)
+        own = (np.asarray(self.trips[dim]) % split == 1) & (gangs == 1)
+        return np.where(end < 1.0, np.where(split > 1, np.where(own, 1.0 / blocks, 0.0), met), 1.0)

@@ -13,9 +13,10 @@ from codesign.costmodel.dataflow.space import layout
 from codesign.costmodel.machine import load_machine
 
 
-def met(machine: str, grid: dict[str, int], dim: str) -> float:
+def met(machine: str, grid: dict[str, int], dim: str, split: dict[str, int] | None = None) -> float:
     tiles = {name: np.array([float(count)]) for name, count in grid.items()}
-    laid = layout(target_of(load_machine(machine)), tiles, {})
+    parts = {"core": {name: np.array([float(count)]) for name, count in (split or {}).items()}}
+    laid = layout(target_of(load_machine(machine)), tiles, parts)
     total = np.prod(np.stack([*tiles.values()]), axis=0)
     one = np.ones(1)
     return float(Shape({}, {}, tiles, {}, {}, frozenset(), total, laid, one, one, {}, grid).met(dim)[0])
@@ -44,3 +45,8 @@ def test_along_one_dim_it_is_as_programs_are_dealt(tiles: int) -> None:
 def test_turns_of_cores_and_of_tiles_with_a_common_factor_part_them(grid: dict[str, int]) -> None:
     assert met("tpu_v3", grid, "i") == pytest.approx(dealt(2, grid, "i"))
     assert met("tpu_v3", grid, "o") == pytest.approx(dealt(2, grid, "o"), abs=1.0 / grid["o"] / grid["o"])
+
+
+@pytest.mark.parametrize("tiles", range(2, 14))
+def test_along_a_dim_split_over_the_cores_one_that_is_left_over_is_met(tiles: int) -> None:
+    assert met("tpu_v3", {"i": tiles}, "i", {"i": 2}) == pytest.approx(dealt(2, {"i": tiles}, "i"))
