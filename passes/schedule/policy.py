@@ -327,6 +327,16 @@ class Descent(Tracking):
         return found
 
 
+EXTRAS = {"kernel_tuner": "kernel-tuner", "optuna": "lab", "cmaes": "lab", "sklearn": "lab"}
+"""Packages that policies are made of, and the extra that brings each."""
+
+
+def _to_install(package: str | None) -> str:
+    """What to do about a module that is not there."""
+    extra = EXTRAS.get((package or "").partition(".")[0])
+    return "give package.module:Class" if extra is None else f"pip install 'codesign[{extra}]'"
+
+
 def _later(module: str, factory: str) -> Callable[..., Policy]:
     """A policy of `codesign.passes.schedule.policies`, imported when it is made; CodesignError when what it needs is not installed."""
 
@@ -334,7 +344,7 @@ def _later(module: str, factory: str) -> Callable[..., Policy]:
         try:
             found = importlib.import_module(f"codesign.passes.schedule.policies.{module}")
         except ModuleNotFoundError as error:
-            hint = f"pip install 'codesign[{'kernel-tuner' if error.name == 'kernel_tuner' else 'lab'}]'"
+            hint = _to_install(error.name)
             raise CodesignError(f"this policy needs {error.name}, which is not installed", hint=hint) from error
         policy: Policy = getattr(found, factory)(**options)
         return policy
@@ -387,6 +397,8 @@ def _factory(policy: str) -> Any:
         module, _, name = policy.partition(":")
         try:
             return getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            raise CodesignError(f"policy {policy!r}: {error}", hint=_to_install(error.name)) from error
         except Exception as error:  # a file of the user's may fail in any way
             raise CodesignError(f"policy {policy!r}: {error}", hint="give package.module:Class") from error
     near = difflib.get_close_matches(policy, policy_names(), n=3, cutoff=0.3) or policy_names()
@@ -411,7 +423,7 @@ def _instance(factory: Any, name: str, options: Mapping[str, Any]) -> Policy:
         except TypeError as error:
             raise CodesignError(f"policy {name!r}: {error}", hint="options are arguments of its class") from error
     if callable(getattr(made, "sample_relative", None)):  # as all samplers of Optuna have
-        return _later("optuna_sampler", "adapted")(sampler=made)
+        return _later("optuna_sampler", "adapted")(sampler=made, factory=factory, options=options)
     if is_strategy(getattr(made, "tune", None)) or any(
         base.__module__ == "kernel_tuner.strategies.wrapper" for base in type(made).__mro__
     ):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import random
+from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,8 +92,51 @@ def nsga_ii(population: int = 16) -> OptunaPolicy:
     return OptunaPolicy(lambda seed: optuna.samplers.NSGAIISampler(population_size=population, seed=seed))
 
 
-def adapted(sampler: Any) -> OptunaPolicy:
-    """A sampler of someone's own as a policy; it brings its own seed."""
-    policy = OptunaPolicy(lambda seed: sampler)
+def adapted(
+    sampler: Any, factory: Callable[..., Any] | None = None, options: Mapping[str, Any] | None = None
+) -> OptunaPolicy:
+    """A sampler of someone's own as a policy, made anew by its `factory` for each search, where there is one.
+
+    It draws by the seed of the search, so that one repeats, unless its `options` give it a seed of its own.
+    """
+    given = dict(options or {})
+
+    def made(seed: int) -> Any:
+        if "seed" in given and factory is not None:
+            return factory(**given)
+        if factory is None:
+            return _seeded(sampler, seed)
+        return _seeded(factory(**given, **({"seed": seed} if _takes_seed(factory) else {})), seed)
+
+    policy = OptunaPolicy(made)
     policy.adapts = sampler
     return policy
+
+
+def _takes_seed(factory: Callable[..., Any]) -> bool:
+    try:
+        return "seed" in inspect.signature(factory).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def _seeded(sampler: Any, seed: int) -> Any:
+    """The sampler, of which each generator of random numbers, and of what it is made of, starts from the seed."""
+    seen: set[int] = set()
+    around = [sampler]
+    while around:
+        part = around.pop()
+        if id(part) in seen or isinstance(part, type | ModuleType):
+            continue
+        seen.add(id(part))
+        if isinstance(part, np.random.RandomState | random.Random):
+            part.seed(seed)
+        elif isinstance(part, np.random.Generator):
+            part.bit_generator.state = type(part.bit_generator)(seed).state
+        elif isinstance(part, Mapping):
+            around += part.values()
+        elif isinstance(part, list | tuple):
+            around += part
+        elif hasattr(part, "__dict__"):
+            around += [*vars(part).values(), getattr(part, "rng", None)]  # Optuna's own make theirs when they are asked for it
+    return sampler

@@ -89,6 +89,75 @@ def test_a_sampler_of_optuna_is_a_policy() -> None:
     assert optuna.samplers.RandomSampler is not None
 
 
+SAMPLERS = """
+import random
+
+import numpy as np
+import optuna
+
+class Own(optuna.samplers.BaseSampler):
+    def __init__(self, generator="state"):
+        kinds = {"state": np.random.RandomState, "generator": np.random.default_rng, "plain": random.Random}
+        self.parts = [{"all": kinds[generator]()}]
+        self.within = optuna.samplers.RandomSampler()
+
+    def infer_relative_search_space(self, study, trial):
+        return {}
+
+    def sample_relative(self, study, trial, space):
+        return {}
+
+    def sample_independent(self, study, trial, name, distribution):
+        drawn = self.parts[0]["all"]
+        if drawn.random() < 0.5:
+            return self.within.sample_independent(study, trial, name, distribution)
+        return int(distribution.low + drawn.random() * (distribution.high - distribution.low))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((f"optuna.samplers:{name}Sampler", {}) for name in ("Random", "TPE", "CmaEs", "NSGAII", "QMC")),
+        *(("own_samplers:Own", {"generator": kind}) for kind in ("state", "generator", "plain")),
+    ],
+)
+def test_a_sampler_without_a_seed_draws_by_that_of_the_run(
+    name: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study that was stopped goes on with the rows that it would have had, and each seed has its own."""
+    pytest.importorskip("optuna")
+    (tmp_path / "own_samplers.py").write_text(SAMPLERS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = []
+    for seed in (3, 3, 4):
+        place = arena(12, seed)
+        compete(make_policy(name, options), place)
+        found.append(recorded(place)[0].tolist())
+    assert found[0] == found[1] != found[2]
+    again = make_policy(name, options)
+    for _ in range(2):  # one that searches for two kernels searches for each as it would for it alone
+        place = arena(12, 3)
+        compete(again, place)
+        assert recorded(place)[0].tolist() == found[0]
+
+
+def test_a_sampler_keeps_the_seed_that_its_options_give() -> None:
+    pytest.importorskip("optuna")
+    found = []
+    for seed in (3, 4):
+        place = arena(12, seed)
+        compete(make_policy("optuna.samplers:TPESampler", {"seed": 5, "n_startup_trials": 40}), place)
+        found.append(recorded(place)[0].tolist())
+    assert found[0][:8] == found[1][:8]
+
+
+def test_a_policy_of_a_package_that_is_not_there_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kernel_tuner", None)
+    with pytest.raises(CodesignError, match=r"kernel_tuner.*codesign\[kernel-tuner\]"):
+        make_policy("kernel_tuner.strategies.genetic_algorithm:tune")
+
+
 def test_an_arena_refuses_what_is_over_the_budget_and_answers_repeats_without_charge() -> None:
     place = arena(5)
     codes = next(PROBLEM.space.enumerate())
