@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from codesign.ir.core import Block, Op, Value, uses_of
@@ -171,30 +171,23 @@ _NONE: frozenset[str] = frozenset()
 
 
 def operation_counts(scalar: Scalar) -> dict[tuple[Unit, DType], float]:
-    """Issue slots per point by unit and dtype; each distinct node is computed once.
+    """Issue slots per point by unit and dtype; what is written twice is computed once.
 
     The dtype is that of the first operand for comparisons and casts, else that of the result. Index expressions used
     as values count as integer work; those inside reads are addresses and don't count here.
     """
+    return operations_of(scalar.walk())
+
+
+def operations_of(nodes: Iterable[Scalar]) -> dict[tuple[Unit, DType], float]:
+    """Issue slots of some nodes, as `operation_counts` has them."""
     slots: dict[tuple[Unit, DType], float] = {}
-    for node in scalar.walk():
+    for node in dict.fromkeys(nodes):
         found = _issued(node)
         if found is not None:
             key, cost = found
             slots[key] = slots.get(key, 0.0) + cost
     return slots
-
-
-def operations_by_names(body: Scalar, names: Set[str]) -> dict[frozenset[str], dict[tuple[Unit, DType], float]]:
-    """Issue slots as `operation_counts` has them, by the names that they depend on."""
-    counts: dict[frozenset[str], dict[tuple[Unit, DType], float]] = {}
-    for node, used in dependence(body, names):
-        found = _issued(node)
-        if found is not None:
-            key, cost = found
-            slots = counts.setdefault(used, {})
-            slots[key] = slots.get(key, 0.0) + cost
-    return counts
 
 
 def _issued(node: Scalar) -> tuple[tuple[Unit, DType], float] | None:

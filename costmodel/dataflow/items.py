@@ -50,10 +50,11 @@ class Multiply:
 @dataclass(frozen=True)
 class Part:
     """Of an expression, what depends on so many `points` alone. Where it is worked out alone it reads and writes so many bytes;
-    elsewhere the expression reads `inline` bytes for it that it would not read otherwise."""
+    elsewhere the expression reads `inline` bytes, and has `inline_slots`, for it that it would not have otherwise."""
 
     points: Index
     slots: Slots
+    inline_slots: Slots
     read: Index
     inline: Index
     written: Index
@@ -73,7 +74,10 @@ class Vectors:
     @cached_property
     def key(self) -> Hashable:
         """Equal for equal work."""
-        parts = tuple((p.points, tuple(p.slots.items()), p.read, p.inline, p.written) for p in self.parts)
+        parts = tuple(
+            (p.points, tuple(p.slots.items()), tuple(p.inline_slots.items()), p.read, p.inline, p.written)
+            for p in self.parts
+        )
         return ("vectors", self.points, tuple(self.slots.items()), parts, self.read, self.written, self.reduces)
 
 

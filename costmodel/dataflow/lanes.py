@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Mapping, Set
 
-from codesign.ir.analysis import dependence, operation_counts
-from codesign.ir.dtypes import I32, I64
+from codesign.ir.analysis import dependence, operation_counts, operations_of
+from codesign.ir.dtypes import I32, I64, DType
+from codesign.ir.functions import Unit
 from codesign.ir.index import Index, index
 from codesign.ir.scalar import Apply, IndexValue, Literal, Scalar
 
@@ -43,7 +44,31 @@ def by_lane(body: Scalar, names: Set[str]) -> Scalar:
 
 def slots_of(body: Scalar) -> dict[tuple[str, str], float]:
     """Issue slots of a point by unit and dtype."""
-    return {(str(unit), dtype.name): cost for (unit, dtype), cost in operation_counts(body).items()}
+    return _named(operation_counts(body))
+
+
+def _named(slots: Mapping[tuple[Unit, DType], float]) -> dict[tuple[str, str], float]:
+    return {(str(unit), dtype.name): cost for (unit, dtype), cost in slots.items()}
+
+
+def slots_apart(
+    body: Scalar, parts: Iterable[Scalar]
+) -> tuple[dict[tuple[str, str], float], list[dict[tuple[str, str], float]]]:
+    """Issue slots of a point of what an expression has outside of some parts, and of each part what neither that nor a part before it has."""
+    inner = dict.fromkeys(parts)
+    outside: dict[Scalar, None] = {}
+    pending = [body]
+    while pending:
+        node = pending.pop()
+        if node not in outside and node not in inner:
+            outside[node] = None
+            pending.extend(node.children())
+    seen, found = set(outside), []
+    for part in inner:
+        new = [node for node in dict.fromkeys(part.walk()) if node not in seen]
+        seen.update(new)
+        found.append(_named(operations_of(new)))
+    return _named(operations_of(outside)), found
 
 
 def parts_of(body: Scalar, names: Set[str]) -> list[tuple[Scalar, frozenset[str]]]:

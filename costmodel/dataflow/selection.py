@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 from codesign.costmodel.accesses import access_of
 from codesign.costmodel.dataflow.buffers import Buffer
 from codesign.costmodel.dataflow.items import Item, Multiply, Part, Slots, Touch, Transfer, Vectors
-from codesign.costmodel.dataflow.lanes import COMPARISONS, by_lane, narrow, parts_of, slots_of
+from codesign.costmodel.dataflow.lanes import COMPARISONS, by_lane, narrow, parts_of, slots_apart, slots_of
 from codesign.costmodel.dataflow.placing import Storage
 from codesign.costmodel.dataflow.resting import names_of
 from codesign.costmodel.dataflow.target import Array
@@ -91,11 +91,13 @@ class _Held:
 
 @dataclass(frozen=True, eq=False)
 class _Alone:
-    """A part of an expression with what it reads: so many bytes (`read`), and those that the rest does not read too (`inline`)."""
+    """A part of an expression with what it reads: so many bytes (`read`), and those that the rest does not read too (`inline`), as `inline_slots` are
+    those that the rest does not have too."""
 
     buffer: Buffer
     points: Index
     slots: Slots
+    inline_slots: Slots
     reads: tuple[Read, ...]
     read: Index
     inline: Index
@@ -243,11 +245,8 @@ class _Selector:
         names = {axis.name: axis.extent for axis in axes}
         body = by_lane(body, frozenset(names))
         points = _points(axes)
-        alone, rest = self._alone(body, names)
+        alone, rest, whole = self._alone(body, names)
         buffer = self._target(into) if isinstance(into, Value) else into
-        whole = dict(slots_of(body))
-        for part in alone:
-            whole = {key: left for key, cost in whole.items() if (left := cost - part.slots.get(key, 0.0))}
         if monoid is not None:
             key = ("fma" if monoid in ("sum", "prod") else "alu", body.dtype.name)
             whole[key] = whole.get(key, 0.0) + 1.0
@@ -260,17 +259,22 @@ class _Selector:
             self._read(read, "vector", through)
         self._touch(buffer, "vector", writes=True)
         made = buffer.size if monoid is None else _size_of(written, body.dtype)
-        parts = tuple(Part(part.points, part.slots, part.read, part.inline, part.buffer.size) for part in alone)
+        parts = tuple(
+            Part(part.points, part.slots, part.inline_slots, part.read, part.inline, part.buffer.size) for part in alone
+        )
         self._add(Vectors(points, whole, parts, _bytes_of(rest, names), made, monoid is not None))
 
-    def _alone(self, body: Scalar, names: Mapping[str, Index]) -> tuple[list[_Alone], tuple[Read, ...]]:
-        """Instructions of the parts of an expression that may be worked out alone, and what the others read."""
+    def _alone(
+        self, body: Scalar, names: Mapping[str, Index]
+    ) -> tuple[list[_Alone], tuple[Read, ...], dict[tuple[str, str], float]]:
+        """Instructions of the parts of an expression that may be worked out alone, what the rest reads, and its slots."""
         found: list[_Alone] = []
         nodes = dict(parts_of(body, frozenset(names)))
         rest = body.rewrite(lambda node: Literal(0.0, node.dtype) if node in nodes else None).reads()
         seen = set(rest)
         points = product(names.values())
-        for node, used in nodes.items():
+        whole, inline_slots = slots_apart(body, nodes)
+        for (node, used), more in zip(nodes.items(), inline_slots, strict=True):
             lanes, slots, reads = product(names[name] for name in sorted(used)), slots_of(node), node.reads()
             buffer = self._buffer(_size_of(lanes, node.dtype))
             buffer.part = (points, lanes, sum(slots.values()))
@@ -280,8 +284,8 @@ class _Selector:
             self._next()
             inline = [read for read in reads if read not in seen]
             seen.update(inline)
-            found.append(_Alone(buffer, lanes, slots, reads, _bytes_of(reads, names), _bytes_of(inline, names)))
-        return found, rest
+            found.append(_Alone(buffer, lanes, slots, more, reads, _bytes_of(reads, names), _bytes_of(inline, names)))
+        return found, rest, whole
 
     def _copy(self, value: Value, buffer: Buffer) -> None:
         kind = value.type

@@ -254,7 +254,7 @@ class _Composer:
             tasks.append(Task("vector", np.where(alone, clocks, 0.0)))
             joules = joules + np.where(alone, self._vector_joules(lanes, part.slots, reads, writes), 0.0)
             read = read + np.where(alone, writes, inline)
-            for key, cost in part.slots.items():
+            for key, cost in part.inline_slots.items():
                 operations[key] = operations.get(key, 0.0) + np.where(alone, 0.0, cost)
         tasks.append(Task("vector", vector_clocks(target, points, operations, read + written, reduces=item.reduces)))
         return _Figures(tuple(tasks), joules + self._vector_joules(points, operations, read, written))

@@ -126,6 +126,8 @@ def test_operation_counts_are_per_distinct_node() -> None:
         ("special", F16): 1.0 + 3.0,
         ("fma", F16): 2.0,
     }
+    twice = operation_counts(compute("f16[i: 8] { exp(%x[i, 0]) * exp(%x[i, 0]) + exp(%x[i, 0]) / %x[i, 1] }").body)
+    assert twice == {("special", F16): 1.0 + 3.0, ("fma", F16): 2.0}  # as it is with a name for what is written thrice
     by_a_constant = operation_counts(compute("f16[i: 8] { %x[i, 0] / 3.0:f16 }").body)
     assert by_a_constant == {("fma", F16): 1.0}  # a multiplication by its reciprocal
     masked = operation_counts(compute("f16[i: 8] { select(i < 3, %x[i, 0], 0.0:f16) }").body)

@@ -138,5 +138,8 @@ def _seeded(sampler: Any, seed: int) -> Any:
         elif isinstance(part, list | tuple):
             around += part
         elif hasattr(part, "__dict__"):
-            around += [*vars(part).values(), getattr(part, "rng", None)]  # Optuna's own make theirs when they are asked for it
+            around += [
+                *vars(part).values(),
+                getattr(part, "rng", None),
+            ]  # Optuna's own make theirs when they are asked for it
     return sampler

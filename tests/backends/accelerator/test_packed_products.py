@@ -142,6 +142,18 @@ def test_a_last_step_that_is_cut_is_computed_first() -> None:
     assert np.all(np.abs(run.outputs[0] - left @ right.T) <= 1e-6 * (np.abs(left) @ np.abs(right).T))
 
 
+@pytest.mark.parametrize("machine", ["maia200", "maia100", "gaudi3"])
+@pytest.mark.parametrize(("k", "step"), [(96, 64), (96, 128), (128, 64)])
+def test_what_takes_pairs_apart_on_vectors_costs_what_it_takes(machine: str, k: int, step: int) -> None:
+    """A part that depends on fewer points than the rest, and stands in it many times, is worked out once."""
+    schedule = Schedule({"i": 32, "j": 64, "k": step}, reduce={"k": "looped"}, pipeline=2)
+    fusion = group(64, 64, k, swizzled=False)
+    run = simulate(program(fusion, schedule, machine), None, load_machine(machine), values=False)
+    kernel = summarize(normalize(fusion).fusion)
+    cost = DataflowModel().predict(kernel, load_machine(machine), ScheduleBatch.of([schedule]))
+    assert cost.seconds[0] == pytest.approx(run.seconds, rel=0.02)
+
+
 def test_where_the_unit_multiplies_no_blocks_vectors_take_pairs_apart() -> None:
     lowered = program(group(64, 48, 128), PLAIN, "gaudi3")
     (product,) = [op for op in lowered.instructions() if isinstance(op, Matmul)]
