@@ -43,8 +43,10 @@ class Along:
 def along(
     size: int, low: npt.NDArray[Any], high: npt.NDArray[Any], slopes: Sequence[Fraction], weight: Weight
 ) -> Along:
-    """The map whose output o touches inputs from `low[o]` to `high[o]`, neither of which ever falls; `slopes`: outputs per input place,
-    of which that is taken which needs the fewest outputs."""
+    """The map whose output o touches no inputs but those from `low[o]` to `high[o]`; `slopes`: outputs per input place, of which that is
+    taken which needs the fewest outputs."""
+    # an output that hits a place touches fewer than those beside it
+    low, high = np.minimum.accumulate(low[::-1])[::-1], np.maximum.accumulate(high)
     places = np.arange(size)
     firsts = np.searchsorted(high, places, "left")
     lasts = np.searchsorted(low, places, "right") - 1

@@ -37,6 +37,8 @@ MAPS: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "bilinear of one": (resized("bilinear", (4, 3)), (torch.randn(2, 2, 1, 1),)),
     "trilinear": (resized("trilinear", (4, 5, 3)), (torch.randn(1, 2, 2, 3, 5),)),
     "bicubic": (resized("bicubic", (7, 9)), (torch.randn(1, 2, 5, 4),)),
+    "bicubic onto places": (resized("bicubic", (9, 15)), (torch.randn(1, 2, 3, 5),)),
+    "bicubic corners onto places": (resized("bicubic", (13, 9), align_corners=True), (torch.randn(1, 2, 7, 5),)),
     "bicubic corners": (resized("bicubic", (3, 9), align_corners=True), (torch.randn(1, 2, 5, 4),)),
     "nearest 1d": (resized("nearest", (7,)), (torch.randn(2, 2, 5),)),
     "nearest": (resized("nearest", (), 2.0), (torch.randn(2, 2, 5, 4),)),
