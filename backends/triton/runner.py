@@ -142,11 +142,13 @@ class _Writer:
         self.made = made_sizes(module.main)
         self.kernels: dict[str, str] = {}
         self.files = file_names(module.kernels)
-        self.attributes = Namer(frozenset({"device", "weights", "arena", "WEIGHTS"}))
+        self.attributes = Namer(frozenset({"device", "weights", "given", "arena", "WEIGHTS"}))
         self.weights: dict[str, str] = {}
         self.given = list(input_names or [value.name for value in module.main.args])
         self.torch_text = TorchText(self.names, self.sizes, "device")
         self.returned = set(module.main.results)
+        self.passed: dict[Value, str] = {}
+        """What the caller passed for the arguments that are written."""
         self.complex_inputs: frozenset[int] = frozenset()
         self.complex_results: frozenset[int] = frozenset()
 
@@ -179,8 +181,13 @@ class _Writer:
             '            raise KeyError(f"pass model.state_dict() as weights: {missing[0]!r} and {len(missing) - 1} more are missing")',
             "        self.device = torch.device(device)",
             "        self.weights = {name: _real(given[name].detach()).to(self.device).contiguous() for name in self.WEIGHTS}",
-            "        self.arena = torch.empty(ARENA_BYTES, dtype=torch.uint8, device=self.device)",
         ]
+        written = [target for target in main.updates.values() if isinstance(target, str)]
+        if written:
+            lines.append(
+                f"        self.given = {{name: given[name] for name in {written!r} if name in given}}  # which calls write"
+            )
+        lines.append("        self.arena = torch.empty(ARENA_BYTES, dtype=torch.uint8, device=self.device)")
         for name, attribute in self.kernels.items():
             lines.append(f'        self.{attribute} = _kernel("{self.files[name]}")')
         weights = packed([repr(name) for name in self.weights], 104)
@@ -217,8 +224,12 @@ class _Writer:
     def _inputs(self, args: Sequence[Value]) -> list[str]:
         """Inputs made dense, size symbols bound from their shapes, and both checked."""
         lines, bound = [], set[str]()
+        written = self.module.main.updates.values()
         for place, value in enumerate(args):
             name, kind = self.names[value], tensor_type(value)
+            if place in written:
+                self.passed[value] = self.namer.fresh(f"given_{name}")
+                lines.append(f"{self.passed[value]} = {name}")
             tensor = f"_real({name}.detach())" if place in self.complex_inputs else f"{name}.detach()"
             lines.append(f"{name} = {tensor}.to(self.device, {torch_type(kind.dtype)}).contiguous()")
             for position, size in enumerate(kind.shape):
@@ -278,20 +289,24 @@ class _Writer:
         return name
 
     def _updates(self, main: Function) -> list[str]:
-        """New values that were not made in the memory of what they update are copied there, after copies of results that lie there."""
-        targets = {place: self.names[main.args[t]] if isinstance(t, int) else t for place, t in main.updates.items()}
+        """New values that were not made in the memory of what they update are copied there, after copies of results that lie there; and on to
+        what the caller gave, where that is other memory."""
         lines: list[str] = []
         for value in dict.fromkeys(main.results):
             if main.updates and (value in main.args or isinstance(value.owner, Constant)):
                 old = self.names[value]
                 lines.append(f"{self._define(value)} = {old}.clone()")
-        for place, target in targets.items():
-            new, is_weight = self.names[main.results[place]], isinstance(main.updates[place], str)
-            old = f"self.weights[{target!r}]" if is_weight else target
-            if is_weight and target not in self.weights:  # which nothing reads
+        for place, target in main.updates.items():
+            new = self.names[main.results[place]]
+            if isinstance(target, str):
+                old, given = f"self.weights[{target!r}]", f"self.given.get({target!r})"
+            else:
+                old, given = self.names[main.args[target]], self.passed[main.args[target]]
+            if isinstance(target, str) and target not in self.weights:  # which nothing reads
                 lines.append(f"{old} = {new}")
             elif old != new:
                 lines.append(f"{old}.copy_({new})")
+            lines.append(f"_back({old}, {given})")
         return lines
 
     def _allocate(self, value: Value, in_arena: bool) -> list[str]:

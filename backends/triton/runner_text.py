@@ -36,4 +36,13 @@ def _at(arena, offset, dtype, *shape):
 def _real(tensor):
     """A complex tensor as the real one that stands for it here, with a last dim of 2."""
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def _back(new, given):
+    """What was written, into what the caller gave, where that is not the same memory (it was not dense, say, or is on another device)."""
+    if given is not None:
+        given = given.detach()
+        new = torch.view_as_complex(new) if given.is_complex() else new
+        if given.data_ptr() != new.data_ptr() or given.device != new.device:
+            given.copy_(new)
 '''

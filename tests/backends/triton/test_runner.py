@@ -225,6 +225,38 @@ def test_what_is_written_is_seen_by_the_next_run_and_not_by_results(tmp_path: Pa
     by_plain_python(code, tmp_path / "out")
 
 
+def test_what_the_caller_gave_is_written_where_it_is_not_dense_or_not_read(tmp_path: Path) -> None:
+    class Writes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("turned", torch.zeros(3, 2).t())
+            self.register_buffer("last", torch.zeros(2, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.get_buffer("turned").add_(x)
+            self.get_buffer("last").copy_(x * 2)
+            return x.mul_(3).sum()
+
+    x = torch.arange(6.0).reshape(3, 2).t()
+    captured = capture(Writes(), (x.clone(),))
+    write_runner(tiled(captured), None, tmp_path / "out")
+    code = (
+        "import torch; from runner import Runner\n"
+        "x = torch.arange(6.0).reshape(3, 2).t()\n"
+        "given = {'turned': torch.zeros(3, 2).t(), 'last': torch.full((2, 3), 7.0)}\n"
+        "run, first = Runner(given, device='cpu'), x.clone()\n"
+        "total = run(x)[0]\n"
+        "torch.testing.assert_close(total, 3 * first.sum())\n"
+        "torch.testing.assert_close(x, 3 * first)\n"
+        "torch.testing.assert_close(given['turned'], first)\n"
+        "torch.testing.assert_close(given['last'], 2 * first)\n"
+        "run(x)\n"
+        "torch.testing.assert_close(given['turned'], 4 * first)\n"
+        "torch.testing.assert_close(given['last'], 6 * first)\n"
+    )
+    by_plain_python(code, tmp_path / "out")
+
+
 def test_a_copy_of_an_input_has_memory_of_its_own(tmp_path: Path) -> None:
     class Copies(nn.Module):
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
