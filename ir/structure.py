@@ -66,6 +66,9 @@ class Describer:
             return str(expression)
         return tuple((c, tuple(self._atom(atom) for atom in monomial)) for monomial, c in expression.terms)
 
+    def _place(self, expression: Index, plain: bool) -> Any:
+        return str(expression.substitute(self._names)) if plain else self._index(expression)
+
     def _atom(self, atom: Any) -> Any:
         if isinstance(atom, (FloorDiv, Mod)):
             return type(atom).__name__, self._index(atom.numerator), self._index(atom.denominator)
@@ -80,24 +83,31 @@ class Describer:
 
     def scalar(self, expression: Scalar) -> Structure:
         """A scalar expression: the nodes that it adds to those seen before, and its own number."""
+        known = len(self._nodes)
+        if not self.exact and not any(i.data() for node in expression.walk() for i in node.index_expressions()):
+            for read in expression.reads():
+                self.value(read.source)
+            root = self._scalar(expression, plain=True)
+            return tuple(list(self._nodes)[known:]), root
         renamed = self._renamed(expression)
         if not self.exact:
             renamed = renamed.substitute(self._names)
-        known = len(self._nodes)
         root = self._scalar(renamed)
         return tuple(list(self._nodes)[known:]), root
 
-    def _scalar(self, root: Scalar) -> int:
+    def _scalar(self, root: Scalar, *, plain: bool = False) -> int:
+        """The number of a scalar over canonical names, or of a `plain` one over its own, without numbers from data in its indices."""
         numbers: dict[int, int] = {}
         for node in root.walk():
             entry: Structure
             if isinstance(node, Literal):
                 entry = ("literal", node.dtype.name, repr(node.value))
             elif isinstance(node, IndexValue):
-                entry = ("index", node.dtype.name, self._index(node.index))
+                entry = ("index", node.dtype.name, self._place(node.index, plain))
             elif isinstance(node, Read):
                 other = None if node.otherwise is None else numbers[id(node.otherwise)]
-                entry = ("read", node.source.name, tuple(self._index(i) for i in node.indices), other)
+                name = self.value(node.source) if plain else node.source.name
+                entry = ("read", name, tuple(self._place(i, plain) for i in node.indices), other)
             elif isinstance(node, Apply):
                 entry = (node.function, node.dtype.name, *(numbers[id(arg)] for arg in node.args))
             else:

@@ -67,6 +67,11 @@ def in_two(tuner: Tuner, groups: tuple[Half, Half], launch: float, limit: float,
     """
     starts = (launch, seconds_between(tuner, launch))
     prices = [tuner.price_of_whole(group.fusion, group.common) for group in groups]
+    shortest = [
+        start + shortest_seconds(tuner) if price is None else price for start, price in zip(starts, prices, strict=True)
+    ]
+    if sum(shortest) >= limit:
+        return InTwo(shortest[0], shortest[1], priced=False)
     forms = {
         group: tuner.form(group.fusion, common=group.common)
         for group, price in zip(groups, prices, strict=True)
