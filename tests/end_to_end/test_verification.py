@@ -166,6 +166,31 @@ def test_gradients_that_a_model_takes_itself(tmp_path: Path) -> None:
     assert document.verified.inputs == ["example", "drawn"]
 
 
+CANCELS = """
+model = lambda x: (x * 100, ({what} - x.mean(0)).sum(0))
+example_inputs = (torch.rand(333, 5) + 1,)
+"""
+
+
+def test_what_cancels_is_rounding_and_no_disagreement(tmp_path: Path) -> None:
+    """A result that is 0 but for rounding, in the order of either's sums; one that is off by a thousandth of what cancels is seen."""
+    found = compiled(tmp_path, CANCELS.format(what="x")).verified
+    assert found is not None
+    assert found.ok, found
+    wrong = WRONG.format(name="cancels", body='apply("mul", a, literal(1.001, a.dtype))')
+    found = compiled(tmp_path, wrong + CANCELS.format(what="op(x)")).verified
+    assert found is not None
+    assert not found.ok
+
+
+def test_a_bias_before_a_batch_norm_has_no_gradient(tmp_path: Path) -> None:
+    text = "model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))\n"
+    _written(tmp_path, text + "training = True\nexample_inputs = (torch.randn(4, 3, 8, 8),)\n")
+    result = run("compile", "model.py", "--backward", "--no-kernels", "--no-reuse", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "agrees with torch" in result.stdout
+
+
 def test_gradients_of_what_needs_none(tmp_path: Path) -> None:
     text = "model = lambda x: torch.autograd.grad(x.square().sum(), x)[0]\nexample_inputs = (torch.randn(3),)\n"
     with pytest.raises(CodesignError) as caught:
