@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from codesign.ir.dtypes import BOOL, F32, I64, DType
@@ -444,3 +444,11 @@ def bitcast(value: Scalar, dtype: DType) -> Scalar:
 def select(condition: Scalar, yes: Scalar, no: Scalar) -> Scalar:
     """`yes` where the condition holds, else `no`; both of one dtype."""
     return apply("select", condition, yes, no)
+
+
+def conjunction(conditions: Sequence[Scalar]) -> Scalar:
+    """All of the conditions, of which there is one at least."""
+    total = conditions[0]
+    for condition in conditions[1:]:
+        total = apply("and", total, condition)
+    return total

@@ -292,8 +292,8 @@ class _Writer:
         """New values that were not made in the memory of what they update are copied there, after copies of results that lie there; and on to
         what the caller gave, where that is other memory."""
         lines: list[str] = []
-        for value in dict.fromkeys(main.results):
-            if main.updates and (value in main.args or isinstance(value.owner, Constant)):
+        for value in dict.fromkeys(main.results) if main.updates else ():
+            if value in main.args or isinstance(value.owner, Constant):
                 old = self.names[value]
                 lines.append(f"{self._define(value)} = {old}.clone()")
         for place, target in main.updates.items():

@@ -14,7 +14,7 @@ from codesign.ir.filled import Filled
 from codesign.ir.index import Datum, Index, index
 from codesign.ir.location import UNKNOWN, Location
 from codesign.ir.precision import precision_of
-from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, cast, select
+from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, cast, conjunction, select
 from codesign.ir.tensor import Compute
 from codesign.ir.tile import Guard, Load, Map
 from codesign.ir.tiling.domain import DimPlan, Domain
@@ -274,14 +274,6 @@ class Values:
             else:
                 conditions.append(_holds(Guard(self.position(plan, scope), None, plan.extent)))
         return select(conjunction(conditions), body, cast(value, body.dtype)) if conditions else body
-
-
-def conjunction(conditions: list[Scalar]) -> Scalar:
-    """All of the conditions."""
-    total = conditions[0]
-    for condition in conditions[1:]:
-        total = apply("and", total, condition)
-    return total
 
 
 def _holds(guard: Guard) -> Scalar:

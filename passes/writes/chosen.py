@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.dtypes import BOOL
 from codesign.ir.index import Bounds, Index, index
-from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, apply, select
+from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar, apply, conjunction, select
 from codesign.ir.tensor import Compute, Dim, Scatter, Sort
 from codesign.passes.algebra import Rewriting
 from codesign.passes.canonicalize import simplify_index
@@ -52,17 +52,9 @@ def chosen(op: Scatter, outer: Bounds, places: Places) -> Compute | None:
         new = made_safe(op.body.substitute(at), bounds)
         if op.combine != "set":
             new = apply(op.combine, body, new)
-        body = select(_all([*within, *there]), new, body)
+        open_ = [each for each in (*within, *there) if not (isinstance(each, Literal) and each.value is True)]
+        body = select(conjunction(open_ or there), new, body)
     return Compute(dims, body, dtype=op.result.type.dtype, name=op.result.name, location=op.location)
-
-
-def _all(conditions: list[Scalar]) -> Scalar:
-    """All conditions together, without those that always hold."""
-    left = [each for each in conditions if not (isinstance(each, Literal) and each.value is True)]
-    found = left[0]
-    for each in left[1:]:
-        found = apply("and", found, each)
-    return found
 
 
 def _rows(op: Scatter) -> dict[int, str] | None:
