@@ -1,7 +1,8 @@
 """Products of numbers that stand in blocks with a scale, found in the text of a kernel: narrow floats times powers of two, or times floats of 8 bits.
 
 A matrix unit that multiplies such operands takes the narrow numbers and the exponents as they are, so that what a kernel computes of them before its
-product need not be computed (OCP Microscaling Formats (MX) Specification 1.0, section 6: dot products of scaled blocks, in f32).
+product need not be computed (OCP Microscaling Formats (MX) Specification 1.0, section 6: dot products of scaled blocks, in f32). What a last
+step along the sum has too much is zeros then, which loads bring where their guards fail.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from codesign.ir.index import Index, index
 from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
 from codesign.ir.microscaling import halves, power_of_two
 from codesign.ir.reuse import count_uses
-from codesign.ir.scalar import Apply, IndexValue, Read, Scalar
-from codesign.ir.tile import Dot, Kernel, Load, Map
+from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar
+from codesign.ir.tile import Dot, For, Kernel, Load, Map
 from codesign.ir.types import TileType
 
 EVERY = np.arange(256, dtype=np.uint8)
@@ -28,18 +29,25 @@ EVERY = np.arange(256, dtype=np.uint8)
 EXPONENTS = frozenset({F8E8M0.name})
 NARROW = 8
 """Bits of the widest numbers that stand in blocks."""
+BLOCK_OF_EXPONENTS, BLOCK_OF_FLOATS = 32, 16
+"""Numbers that have a scale in common: of the MX formats, whose scales are exponents, and of NVFP4, whose are floats."""
 
 
 @dataclass(frozen=True)
 class Factor:
     """An operand of a product: `elements`, times `scales`, or 2 to the power of them where they are exponents; both read by the axes of a map.
+    Without scales it is the elements alone, which a map widens.
 
     `half`: of elements that stand two in a byte, the one at each point (0: the lower bits).
     """
 
     elements: Read
-    scales: Read
+    scales: Read | None
     half: Index | None = None
+
+    @property
+    def reads(self) -> tuple[Read, ...]:
+        return (self.elements,) if self.scales is None else (self.elements, self.scales)
 
     @property
     def dtype(self) -> DType:
@@ -60,23 +68,29 @@ class Factor:
         )
 
 
-def scaled_factors(kernel: Kernel, dtypes: Set[str], scales: Set[str] = EXPONENTS) -> dict[Value, Factor]:
+def scaled_factors(
+    kernel: Kernel, dtypes: Set[str], scales: Set[str] = EXPONENTS, mixed_bits: int = 0
+) -> dict[Value, Factor]:
     """The operands of products that a unit which multiplies these dtypes takes as blocks with scales of some dtypes, by the value that the kernel
     has of them.
 
-    Both operands are of one width then; what is used elsewhere too is left as it is.
+    Both operands are of one width then, or of no more than `mixed_bits`; what is used elsewhere too is left as it is.
     """
     uses = count_uses(kernel)
+    loops = _loops(kernel)
     found: dict[Value, Factor] = {}
     for op in kernel.body.walk():
         if isinstance(op, Dot):
-            sides = {value: _factor(value, summed, scales) for value, summed in ((op.a, 1), (op.b, 0))}
+            sides = {value: _factor(value, summed, scales, loops) for value, summed in ((op.a, 1), (op.b, 0))}
+            if any(sides.values()):
+                sides = {value: factor or _unscaled(value) for value, factor in sides.items()}
             forms = [factor.dtype if factor else _dtype(v) for v, factor in sides.items()]
             bits, kinds = {form.bits for form in forms}, {form.name for form in forms}
             own = all(uses[value] == 1 for value, factor in sides.items() if factor)
             pairs = [factor.elements.source for factor in sides.values() if factor and factor.half is not None]
             own = own and all(uses[value] == 1 for value in pairs)
-            if len(sides) == 2 and len(bits) == 1 and kinds <= dtypes and own:
+            together = len(bits) == 1 or max(bits) <= mixed_bits
+            if len(sides) == 2 and together and kinds <= dtypes and own:
                 found.update({value: factor for value, factor in sides.items() if factor})
     return found
 
@@ -86,45 +100,167 @@ def _dtype(value: Value) -> DType:
     return value.type.dtype
 
 
-def _factor(value: Value, summed: int, scales: Set[str]) -> Factor | None:
+@dataclass(frozen=True)
+class _Steps:
+    """What a loop's variable goes through, or a size that is their step has."""
+
+    lower: Index
+    step: Index | None = None
+
+    def within(self, size: int) -> bool:
+        """Whether some steps may be within one block."""
+        return self.step is not None and not (self.step.is_constant and self.step.constant % size == 0)
+
+
+_Loops = Mapping[str, _Steps]
+
+
+def _loops(kernel: Kernel) -> _Loops:
+    found: dict[str, _Steps] = {}
+    for op in kernel.body.walk():
+        if isinstance(op, For):
+            found.update(dict.fromkeys(op.step.variables(), _Steps(index(0))))
+            found[op.variable] = _Steps(op.lower, op.step)
+    return found
+
+
+def _factor(value: Value, summed: int, scales: Set[str], loops: _Loops) -> Factor | None:
     """What a value is, where a map makes it of a number and a scale. `summed`: which of its axes is."""
     op = value.owner
     if not isinstance(op, Map):
         return None
-    body = _plain(op.body)
+    axis, (body, conditions) = op.axes[summed].name, _where_inside(_plain(op.body))
+    body = _plain(body)
     if not isinstance(body, Apply) or body.function != "mul":
         return None
     for elements, scale in (body.args, body.args[::-1]):
         number, scale = _plain(elements), _plain(scale)
         exponents = _exponents(scale)
-        if exponents is not None and isinstance(number, Read) and number.dtype.is_float and number.dtype.bits <= NARROW:
-            return Factor(number, exponents) if _bare(number) and _bare(exponents) else None
         found = scale if exponents is None else exponents
-        pairs = _pairs(number)
-        if pairs is None or not _loaded(*pairs) or not isinstance(found, Read) or found.dtype.name not in scales:
+        size = BLOCK_OF_FLOATS if exponents is None else BLOCK_OF_EXPONENTS
+        if not isinstance(found, Read) or not _bare(found):
             continue
-        if _bare(found) and _in_blocks(found, op.axes[summed].name, 32 if exponents is not None else 16):
-            return Factor(pairs[0], found, pairs[1])
+        factor = _of_numbers(number, found) if exponents is not None else None
+        factor = factor or (_of_pairs(number, found) if found.dtype.name in scales else None)
+        if factor is None or not _in_blocks(factor, found, axis, size, loops):
+            continue
+        if all(_zero_unless(condition, read) for condition in conditions for read in factor.reads):
+            return factor
     return None
 
 
-def _in_blocks(scale: Read, axis: str, size: int) -> bool:
+def _unscaled(value: Value) -> Factor | None:
+    """Narrow numbers that a map does nothing to but widen."""
+    op = value.owner
+    if not isinstance(op, Map):
+        return None
+    body, conditions = _where_inside(_plain(op.body))
+    number = _plain(body)
+    if not isinstance(number, Read) or not number.dtype.is_float or number.dtype.bits > NARROW or not _bare(number):
+        return None
+    return Factor(number, None) if all(_zero_unless(condition, number) for condition in conditions) else None
+
+
+def _of_numbers(number: Scalar, scale: Read) -> Factor | None:
+    narrow = isinstance(number, Read) and number.dtype.is_float and number.dtype.bits <= NARROW
+    return Factor(number, scale) if narrow and isinstance(number, Read) and _bare(number) else None
+
+
+def _of_pairs(number: Scalar, scale: Read) -> Factor | None:
+    pairs = _pairs(number)
+    return Factor(pairs[0], scale, pairs[1]) if pairs is not None and _loaded(*pairs) else None
+
+
+def _where_inside(body: Scalar) -> tuple[Scalar, tuple[Scalar, ...]]:
+    """What a value is where some conditions hold; elsewhere it is zero."""
+    if not isinstance(body, Apply) or body.function != "select":
+        return body, ()
+    condition, value, other = body.args
+    if not isinstance(other, Literal) or other.value != 0:
+        return body, ()
+    inner, more = _where_inside(_plain(value))
+    return inner, (*_all_of(condition), *more)
+
+
+def _all_of(condition: Scalar) -> tuple[Scalar, ...]:
+    if isinstance(condition, Apply) and condition.function == "and":
+        return tuple(each for side in condition.args for each in _all_of(side))
+    return (condition,)
+
+
+def _zero_unless(condition: Scalar, read: Read) -> bool:
+    """Whether a load brings zeros where a condition on positions does not hold, since it is one of the load's guards."""
+    load = read.source.owner
+    if not isinstance(load, Load) or load.otherwise.value != 0 or not isinstance(condition, Apply):
+        return False
+    sides = [side.index for side in condition.args if isinstance(side, IndexValue)]
+    if len(sides) != 2:
+        return False
+    here = {there.name: place for there, place in zip(load.axes, read.indices, strict=True)}
+    for guard in load.guards:
+        value, low, high = (
+            None if side is None else side.substitute(here) for side in (guard.value, guard.low, guard.high)
+        )
+        if condition.function == "lt" and high is not None and sides == [value, high]:
+            return True
+        if condition.function == "ge" and low is not None and sides == [value, low]:
+            return True
+    return False
+
+
+def _in_blocks(factor: Factor, scale: Read, axis: str, size: int, loops: _Loops) -> bool:
     """Whether a load brings scales of which each is for so many numbers along an axis, or some times as many."""
-    load = scale.source.owner
+    load, numbers = scale.source.owner, factor.elements.source.owner
     if not isinstance(load, Load):
         return False
-    places = [there.name for there, place in zip(load.axes, scale.indices, strict=True) if place.variable == axis]
-    return all(_by_blocks(place, name, size) for name in places for place in load.indices)
+    along = {axis}
+    if isinstance(numbers, Load):  # and the loops along that axis
+        own = _named(axis, factor.elements, numbers)
+        beside = (place.variables() for place in numbers.indices if place.variables() & own)
+        along.update(name for names in beside for name in names & loops.keys() if loops[name].within(size))
+    along.update(_named(axis, scale, load))
+    return all(_by_blocks(place, frozenset(along), size, loops) for place in load.indices)
 
 
-def _by_blocks(place: Index, axis: str, size: int) -> bool:
+def _named(axis: str, read: Read, load: Load) -> set[str]:
+    """What a load calls an axis along which what it brings is read."""
+    return {there.name for there, place in zip(load.axes, read.indices, strict=True) if place.variable == axis}
+
+
+def _by_blocks(place: Index, along: Set[str], size: int, loops: _Loops) -> bool:
+    """Whether a position is the same for all numbers of a block, of a tile that begins with a block or lies in one. `along`: the axis of the
+    blocks, and the loops along it."""
     for atom in (atom for monomial, _ in place.terms for atom in monomial):
-        if isinstance(atom, Var) and atom.name == axis:
+        if isinstance(atom, Var) and atom.name in along:
             return False
-        whole = isinstance(atom, FloorDiv) and atom.denominator.is_constant and atom.denominator.constant % size == 0
-        if not whole and not all(_by_blocks(inner, axis, size) for inner in inside(atom)):
+        if isinstance(atom, FloorDiv) and _rounded_down(atom, along, size, loops):
+            continue
+        if not all(_by_blocks(inner, along, size, loops) for inner in inside(atom)):
             return False
     return True
+
+
+def _rounded_down(quotient: FloorDiv, along: Set[str], size: int, loops: _Loops) -> bool:
+    """Whether `(c*axis + rest) // d` changes between blocks alone: `d` is some times `c * size`, and `rest` too, or the begin of a tile."""
+    top, bottom = quotient.numerator, quotient.denominator
+    names = sorted(along & top.variables(), key=lambda name: name in loops)
+    step = top.coefficient(names[0]) if names else None
+    if step is None or not step.is_constant or step.constant <= 0 or not bottom.is_constant:
+        return False
+    rest = top - index(names[0]) * step
+    whole = bottom.constant % (step.constant * size) == 0
+    return whole and names[0] not in rest.variables() and _begins(rest, step.constant, size, loops)
+
+
+def _begins(place: Index, step: int, size: int, loops: _Loops) -> bool:
+    """Whether a position, in steps, is where a block begins or a tile: tiles are powers of two, loops along them go in whole ones."""
+    for monomial, coefficient in place.terms:
+        tiles = any(isinstance(atom, Var) and atom.name in loops for atom in monomial)
+        if coefficient % (step * size) and not (tiles and coefficient % step == 0):
+            return False
+    begun = [loops[name].lower for name in place.variables() & loops.keys()]
+    sizes = {name: steps for name, steps in loops.items() if steps.lower == 0}
+    return all(_begins(lower, 1, size, sizes) for lower in begun if lower != 0)
 
 
 def _bare(read: Read) -> bool:

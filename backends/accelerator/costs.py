@@ -13,6 +13,7 @@ from codesign.costmodel.dataflow.engines import matmul_clocks, matmul_reads, vec
 from codesign.costmodel.dataflow.keeping import holders
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.analysis import operation_counts
+from codesign.ir.errors import UnsupportedError
 from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
 from codesign.ir.program import Load, Matmul, Program, Store, Vector
 from codesign.ir.scalar import Read, Scalar
@@ -55,16 +56,35 @@ class InstructionCost:
 
     def _matmul(self, op: Matmul, program: Program) -> None:
         m, n, k = (axis.size for axis in op.axes)
-        dtype = op.a.dtype
-        self.fixed = float(matmul_clocks(self.target, m, n, k, dtype, program.dataflow))
+        left, right = op.a.dtype, op.b.dtype
+        self.fixed = float(matmul_clocks(self.target, m, n, k, left, program.dataflow, right))
+        self._check_taken(op)
         a, b = matmul_reads(self.target, m, n, k, program.dataflow)
         target = self.target
         result = m * n * op.target.dtype.bytes
         on_array = program.scratch_of(op.target.source).level == "array"
         accumulating = 0.0 if on_array else result * (target.scratch_read_joules + target.scratch_write_joules)
-        each = target.array.joules.get(dtype.name, target.array.joules.get("bf16", float("nan")))
-        fed = float(a + b) * dtype.bytes * target.scratch_read_joules
+        each = target.array.multiply_joules(left, right)
+        fed = float(a * left.bytes + b * right.bytes) * target.scratch_read_joules
         self.fixed_joules = 2.0 * m * n * k * each + fed + accumulating
+
+    def _check_taken(self, op: Matmul) -> None:
+        """UnsupportedError for blocks with scales that the tensor unit does not take, or operands of different widths."""
+        array, sides = self.target.array, zip((op.a, op.b), op.scales, strict=True)
+        for side, scale in sides:
+            if scale is not None and (side.dtype.name not in array.scaled or scale.dtype.name not in array.scales):
+                raise UnsupportedError(
+                    f"the tensor unit of {self.target.name} takes no {side.dtype} in blocks with scales of {scale.dtype}",
+                    place=str(op.location) or None,
+                    hint="compute the numbers on the vector unit, or say `block_scaled_products` (`float_scaled_products`) in the machine file",
+                )
+        widths = {side.dtype.bits for side in (op.a, op.b)}
+        if len(widths) > 1 and max(widths) > array.mixed_bits:
+            raise UnsupportedError(
+                f"the tensor unit of {self.target.name} does not multiply {op.a.dtype} by {op.b.dtype}",
+                place=str(op.location) or None,
+                hint="convert an operand, or say `mixed_products` (`widened_products`) in the machine file",
+            )
 
     def _vector(self, op: Vector) -> None:
         points = prod(axis.size for axis in (*op.axes, *op.reduced))

@@ -75,7 +75,7 @@ class _Lowering:
         if not total.is_constant:
             raise ScheduleError(f"kernel @{kernel.name}: the grid has unknown size {total}", hint="give it in `sizes`")
         self.places: dict[Value, Place | Fill | Inline | Scaled] = {}
-        self.scaled = scaled_factors(kernel, target.array.scaled, target.array.scales)
+        self.scaled = scaled_factors(kernel, target.array.scaled, target.array.scales, target.array.mixed_bits)
         self.packed = packed(self.scaled)
         self.scratches: list[Scratch] = []
         self.names = {"core", "cores", "m", "n", "k", *names_of(kernel)}
@@ -199,9 +199,9 @@ class _Lowering:
 
     def _map(self, op: Map, out: list[Statement]) -> None:
         factor = self.scaled.get(op.result)
-        if factor is not None and all(self._lasts(read) for read in (factor.elements, factor.scales)):
-            elements, scales = (self._along(read, op.axes) for read in (factor.elements, factor.scales))
-            self.places[op.result] = Scaled(elements, scales)
+        if factor is not None and all(self._lasts(read) for read in factor.reads):
+            elements, *scales = (self._along(read, op.axes) for read in factor.reads)
+            self.places[op.result] = Scaled(elements, scales[0] if scales else None)
             return
         body = self._scalar(op.body, out)
         dtype = _tile_type(op.result).dtype
@@ -289,7 +289,7 @@ class _Lowering:
                 out.append(self._copy(op.accumulator, place))
         self.places[op.result] = place
         target, scales = self._read(place, axes[:2]), (scale_a, scale_b)
-        if self.target.multiplies(a.dtype):
+        if self._multiplies(op):
             out.append(Matmul(target, a, b, axes, accumulate, None, op.precision, scales, location=op.location))
             return
         part = self._read(self._new_place(_tile_type(op.result), "part"), axes[:2]) if accumulate else target
@@ -300,13 +300,14 @@ class _Lowering:
 
     def _multiplies(self, op: Dot) -> bool:
         """Whether the tensor unit does a product, not the vector unit."""
-        return op.a in self.scaled or self.target.multiplies(_tile_type(op.a).dtype)
+        return op.a in self.scaled or op.b in self.scaled or self.target.multiplies(_tile_type(op.a).dtype)
 
     def _operand(self, value: Value, axes: tuple[Axis, ...], out: list[Statement]) -> tuple[Read, Read | None]:
         """An operand of a product, and the scales of its blocks where it has some."""
         place = self.places[value]
         if isinstance(place, Scaled):
-            return self._read(place.elements, axes), self._read(place.scales, axes)
+            scales = None if place.scales is None else self._read(place.scales, axes)
+            return self._read(place.elements, axes), scales
         return self._read(self._stored(value, out), axes), None
 
     def _for(self, op: For, out: list[Statement]) -> None:

@@ -38,10 +38,10 @@ class Fill:
 
 @dataclass(frozen=True)
 class Scaled:
-    """An operand of a product, as the numbers of blocks and their scales."""
+    """An operand of a product, as the numbers of blocks and their scales, if they have some."""
 
     elements: Place
-    scales: Place
+    scales: Place | None
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ class Values:
         m, n, k = op.axes
         dtype = op.target.source.type.dtype
         overwrite = not op.accumulate or (op.first is not None and fixed[str(op.first)] == 0)
-        precision = op.precision if op.a.dtype is F32 else "ieee"
+        precision = op.precision if F32 in (op.a.dtype, op.b.dtype) else "ieee"
         with np.errstate(all="ignore"):
             left, right = (
                 np.ascontiguousarray(convert(self._factor(*factor, fixed, count), dtype))

@@ -65,8 +65,11 @@ def overlapped_clocks(
     return (np.ceil(folds / arrays) - 1.0) * step + each
 
 
-def matmul_clocks(target: Target, m: Numbers, n: Numbers, k: Numbers, dtype: DType, dataflow: str = "") -> Floats:
-    """Clocks of one `matmul` instruction: the array, or the scratchpad feeding it, whichever is slower.
+def matmul_clocks(
+    target: Target, m: Numbers, n: Numbers, k: Numbers, dtype: DType, dataflow: str = "", right: DType | None = None
+) -> Floats:
+    """Clocks of one `matmul` instruction: the array, or the scratchpad feeding it, whichever is slower. `right`: of the right operand, if it is
+    another dtype than the left one's; the slower of the two sets the array's pace.
 
     A unit with depth works through rows x columns x depth blocks, one a clock; a core with several systolic arrays deals the folds
     out to them, and one fold follows the other without a gap where what is stationary is held twice. Operands are read from scratchpad as
@@ -74,7 +77,8 @@ def matmul_clocks(target: Target, m: Numbers, n: Numbers, k: Numbers, dtype: DTy
     """
     array = target.array
     flow = dataflow or array.dataflows[0]
-    slow = target.tensor_slowdown(dtype)
+    right = right or dtype
+    slow = max(target.tensor_slowdown(dtype), target.tensor_slowdown(right))
     if array.systolic:
         if array.held_twice:
             busy = overlapped_clocks(m, n, k, array.rows, array.columns, flow, array.count) * slow
@@ -85,7 +89,7 @@ def matmul_clocks(target: Target, m: Numbers, n: Numbers, k: Numbers, dtype: DTy
         blocks = _ceil(m, array.rows) * _ceil(n, array.columns) * _ceil(k, array.depth)
         busy = np.ceil(blocks / array.count) * slow
     a, b = matmul_reads(target, m, n, k, flow)
-    fed = (a + b) * dtype.bytes / target.scratch_bytes_per_clock
+    fed = (a * dtype.bytes + b * right.bytes) / target.scratch_bytes_per_clock
     return array.startup_clocks + np.maximum(busy, fed)
 
 

@@ -44,6 +44,7 @@ class Multiply:
     product: Product
     result: Buffer
     dtype: str
+    right: str
     """Of the operands, as the unit takes them."""
 
 

@@ -56,12 +56,12 @@ class Selection:
     storage: Storage
 
 
-_KNOWN: WeakKeyDictionary[Text, dict[tuple[Set[str], ...], Selection]] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Text, dict[tuple[Set[str] | int, ...], Selection]] = WeakKeyDictionary()
 
 
 def select(text: Text, extents: Mapping[str, Index], array: Array) -> Selection:
     """The instructions of a template's kernels on a machine's units, worked out once. `extents`: of the group's dims."""
-    known, key = _KNOWN.setdefault(text, {}), (array.scaled, array.scales, frozenset(array.slowdown))
+    known, key = _KNOWN.setdefault(text, {}), (array.scaled, array.scales, frozenset(array.slowdown), array.mixed_bits)
     if key not in known:
         known[key] = _Selector(text.template, text.features, extents, *key).result()
     return known[key]
@@ -75,10 +75,9 @@ class _Inline:
 
 @dataclass(frozen=True)
 class _Scaled:
-    """Numbers of blocks and their exponents, which a product takes as they are."""
+    """Numbers of blocks and their scales (or no more than narrow numbers), which a product takes as they are."""
 
-    elements: Buffer
-    exponents: Buffer
+    held: tuple[Buffer, ...]
     dtype: str
 
 
@@ -112,8 +111,10 @@ class _Selector:
         scaled: Set[str],
         scales: Set[str],
         multiplied: Set[str],
+        mixed_bits: int,
     ) -> None:
-        """`scaled`: dtypes that the tensor unit multiplies in blocks with scales, of these dtypes (`scales`); `multiplied`: all that it takes."""
+        """`scaled`: dtypes that the tensor unit multiplies in blocks with scales, of these dtypes (`scales`), beside an operand of so many bits
+        (`mixed_bits`) at the most where it is another; `multiplied`: all that it takes."""
         self.multiplied = multiplied
         self.template = template
         self.features = features
@@ -121,7 +122,7 @@ class _Selector:
         self.kernel = template.kernel
         self.uses = count_uses(self.kernel)
         self.places: dict[Value, _Held | _Inline | Literal | _Scaled] = {}
-        self.scaled = scaled_factors(self.kernel, scaled, scales)
+        self.scaled = scaled_factors(self.kernel, scaled, scales, mixed_bits)
         self.packed = packed(self.scaled)
         self.forced: dict[Value, Buffer] = {}
         self.users: dict[Value, Op] = {}
@@ -204,13 +205,10 @@ class _Selector:
     def _map(self, op: Map) -> None:
         factor = self.scaled.get(op.result)
         if factor is not None:
-            elements, exponents = (self.places[read.source] for read in (factor.elements, factor.scales))
-            if (
-                isinstance(elements, _Held)
-                and isinstance(exponents, _Held)
-                and not (elements.mutable or exponents.mutable)
-            ):
-                self.places[op.result] = _Scaled(elements.buffer, exponents.buffer, factor.dtype.name)
+            places = [self.places[read.source] for read in factor.reads]
+            lasting = tuple(place.buffer for place in places if isinstance(place, _Held) and not place.mutable)
+            if len(lasting) == len(places):
+                self.places[op.result] = _Scaled(lasting, factor.dtype.name)
                 return
         body = self._scalar(op.body)
         dtype = op.result.type.dtype
@@ -320,12 +318,12 @@ class _Selector:
         if not self._multiplies(op):
             self._summed(op)
             return
-        dtype = found.operand
+        dtypes: list[str] = []
         operands: list[Buffer] = []
         for value in (op.a, op.b):
             place = self.places[value]
-            dtype = place.dtype if isinstance(place, _Scaled) else dtype
-            operands += (place.elements, place.exponents) if isinstance(place, _Scaled) else (self._stored(value),)
+            dtypes.append(place.dtype if isinstance(place, _Scaled) else found.operand)
+            operands += place.held if isinstance(place, _Scaled) else (self._stored(value),)
         start = self.places[op.accumulator]
         forced = self.forced.get(op.result)
         if isinstance(start, _Held) and (
@@ -342,12 +340,12 @@ class _Selector:
             operand.operand = True
         self._touch(buffer, "tensor", writes=True)
         buffer.summed = True
-        self._add(Multiply(found, buffer, dtype))
+        self._add(Multiply(found, buffer, *dtypes))
 
     def _multiplies(self, op: Dot) -> bool:
         """Whether the tensor unit does a product, not the vector unit."""
         assert isinstance(op.a.type, TileType)
-        return op.a in self.scaled or op.a.type.dtype.name in self.multiplied
+        return op.a in self.scaled or op.b in self.scaled or op.a.type.dtype.name in self.multiplied
 
     def _summed(self, op: Dot) -> None:
         """A product on the vector unit: its sum, and what it is added to."""

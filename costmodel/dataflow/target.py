@@ -18,6 +18,7 @@ from codesign.costmodel.levels import Level
 from codesign.costmodel.machine import Machine, Unit
 from codesign.ir.dtypes import DTYPES, DType
 from codesign.ir.errors import MachineError, UnsupportedError
+from codesign.ir.scaled import NARROW
 
 KINDS = ("fma", "alu", "integer", "special")
 """Of operations of element-wise work (`ir.functions`)."""
@@ -58,7 +59,7 @@ class Array:
 
     `slowdown[dtype]`: clocks per step relative to the full rate. `dataflows`: what it can do, its own choice first. `held_twice`: the
     next stationary operand is loaded behind the present one. `scales_blocks`: operands may be narrow floats in blocks with an exponent each;
-    `scales_floats`: or with a float of 8 bits each.
+    `scales_floats`: or with a float of 8 bits each. `mixed_bits`: the widest operand beside which one in blocks may be narrower (0: none).
     """
 
     rows: int
@@ -72,10 +73,16 @@ class Array:
     held_twice: bool = False
     scales_blocks: bool = False
     scales_floats: bool = False
+    mixed_bits: int = 0
 
     @property
     def systolic(self) -> bool:
         return self.depth == 1
+
+    def multiply_joules(self, left: DType, right: DType) -> float:
+        """Energy of one operation on operands of these dtypes: the wider one's, or the 16-bit figure where a file lacks it."""
+        wider = max(left, right, key=lambda dtype: dtype.bits)
+        return self.joules.get(wider.name, self.joules.get("bf16", float("nan")))
 
     @property
     def scales(self) -> frozenset[str]:
@@ -345,4 +352,11 @@ def _array(machine: Machine, tensor: Unit, cores: int) -> Array:
         held_twice=machine.features.get("stationary_operand_held_twice", False),
         scales_blocks=machine.features.get("block_scaled_products", False),
         scales_floats=machine.features.get("float_scaled_products", False),
+        mixed_bits=_mixed_bits(machine),
     )
+
+
+def _mixed_bits(machine: Machine) -> int:
+    if machine.features.get("widened_products", False):
+        return 32
+    return NARROW if machine.features.get("mixed_products", False) else 0

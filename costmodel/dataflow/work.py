@@ -216,7 +216,8 @@ class _Composer:
 
     def _figures(self, item: Item) -> _Figures:
         if isinstance(item, Multiply):
-            key: Hashable = ("multiply", item.product.m, item.product.n, item.product.k, item.dtype, item.result.size)
+            sides = (item.product.m, item.product.n, item.product.k)
+            key: Hashable = ("multiply", *sides, item.dtype, item.right, item.result.size)
             return self.common.once(key, lambda: self._multiply(item))
         if isinstance(item, Vectors):
             return self.common.once(item.key, lambda: self._vectors(item))
@@ -230,14 +231,14 @@ class _Composer:
     def _multiply(self, item: Multiply) -> _Figures:
         target, found, at = self.target, item.product, self.common.at
         m, n, k = (at(side) for side in (found.m, found.n, found.k))
-        dtype = DTYPES[item.dtype]
-        task = Task("tensor", matmul_clocks(target, m, n, k, dtype, self.common.dataflow))
+        left, right = DTYPES[item.dtype], DTYPES[item.right]
+        task = Task("tensor", matmul_clocks(target, m, n, k, left, self.common.dataflow, right))
         a, b = matmul_reads(target, m, n, k, self.common.dataflow)
-        each = target.array.joules.get(dtype.name, target.array.joules.get("bf16", float("nan")))
+        each = target.array.multiply_joules(left, right)
         result = at(item.result.size)
         near = result * np.minimum(self.shape.pipeline, 2.0) <= target.capacity.get("array", 0)
         accumulating = np.where(near, 0.0, result * (target.scratch_read_joules + target.scratch_write_joules))
-        joules = 2.0 * m * n * k * each + (a + b) * dtype.bytes * target.scratch_read_joules
+        joules = 2.0 * m * n * k * each + (a * left.bytes + b * right.bytes) * target.scratch_read_joules
         return _Figures((task,), joules + accumulating)
 
     def _vectors(self, item: Vectors) -> _Figures:

@@ -59,6 +59,24 @@ def test_fewer_bits_are_never_slower() -> None:
     assert cycles[0] >= cycles[1] > cycles[2]
 
 
+@pytest.mark.parametrize(
+    ("machine", "element", "right", "message"),
+    [
+        ("gaudi3", "f8e4m3", "f8e4m3", "the tensor unit of gaudi3 takes no f8e4m3 in blocks with scales of f8e8m0"),
+        ("maia200", "f8e4m3", "bf16", "the tensor unit of maia200 does not multiply f8e4m3 by bf16"),
+        ("maia200", "f8e4m3", "f4e2m1", ""),
+    ],
+)
+def test_a_program_asks_no_more_of_a_unit_than_it_does(machine: str, element: str, right: str, message: str) -> None:
+    text = product(element).replace(f"b: {element}", f"b: {right}").replace(f"%w: {element}", f"%w: {right}")
+    program, target = parse_program(text), load_machine(machine)
+    if not message:
+        assert simulate(program, None, target, values=False).cycles > 0
+        return
+    with pytest.raises(UnsupportedError, match=message):
+        simulate(program, None, target, values=False)
+
+
 def test_what_a_product_does_not_take_is_said() -> None:
     with pytest.raises(ParseError, match="a scale is of type f8e8m0 or f8e4m3, c is f32"):
         parse_program(product("f6e2m3", "f32"))
