@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from codesign.costmodel.distinct import distinct
 from codesign.ir.index import Index, ceildiv, index, maximum
-from codesign.ir.reach import Reach, Stretch
+from codesign.ir.reach import EARLIER, Reach, Stretch
 
 Array = Any
 """A NumPy array over schedules, or a Python number; they broadcast."""
@@ -137,7 +137,8 @@ def _trips(reach: Reach, names: tuple[str, ...]) -> tuple[tuple[Stretch, ...], t
     stretches = reach.stretches(ends, "extent", "step")
     trips = {name: index(maximum(ceildiv(upper - lower, "step"), 0)) for name, (lower, upper) in stretches.items()}
     if reach.union:
-        return tuple(trips), (trips["first"] + trips["rest"], *trips.values())
+        every = sum((trips[name] for name in EARLIER if name in trips), trips["rest"])
+        return tuple(trips), (every, *trips.values())
     lower, upper = reach.over(ends, "extent", "step")
     return tuple(trips), (index(maximum(ceildiv(upper - lower, "step"), 0)), *trips.values())
 

@@ -17,7 +17,7 @@ from codesign.ir.core import Value
 from codesign.ir.dtypes import BOOL
 from codesign.ir.functions import FUNCTIONS
 from codesign.ir.index import Bounds, Extremum, Index, index
-from codesign.ir.reach import Reach, bound, parts_of
+from codesign.ir.reach import Reach, bound, condition_of, parts_of
 from codesign.ir.scalar import Apply, Literal, Read, Scalar, cast
 from codesign.ir.tensor import Compute
 
@@ -83,7 +83,7 @@ class Filled:
     # -- conditions ---------------------------------------------------------------------------------------------------
     def _decided(self, node: Apply) -> bool | None:
         """What a comparison of indices along the dims comes to, or one or the other of several, where that is known."""
-        if not self.whole & node.variables():
+        if not any(fact.variables() & node.variables() for fact in self.facts):
             return None
         if node.function in ("and", "or"):
             wanted = node.function == "or"
@@ -169,7 +169,11 @@ def _cases(fact: Index) -> list[Index]:
 def _facts(dim: str, reach: Reach) -> Iterable[Index]:
     place, (lower, upper) = index(dim), reach.intervals[-1] if reach.intervals else (reach.low, reach.high)
     yield from (place - low for low in parts_of(lower, "max"))
-    yield from (high - 1 - place for high in parts_of(upper, "min"))
+    for high in parts_of(upper, "min"):
+        yield high - 1 - place
+        condition = condition_of(high)
+        if condition is not None:
+            yield condition
 
 
 def _folded(node: Apply, args: tuple[Scalar, ...]) -> Scalar:

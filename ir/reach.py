@@ -3,6 +3,7 @@
     sum(k) { select(k <= i, %a[i, k], 0) * %b[k, j] }        0 <= k < i + 1
     max(k) { select(i - 8 <= k and k <= i, %s[i, k], -inf) }  max(i - 8, 0) <= k < i + 1
     max(k) { select((i - 8 <= k or k < 4) and k <= i, %s[i, k], -inf) }  0 <= k < i + 1, but not min(4, i + 1) <= k < max(i - 8, 0)
+    sum(k) { select(i < 5, %a[i, k], 0) * %b[k, j] }         0 <= k < K where i < 5, and else nowhere
 
 A factor that is masked to zero makes its product neutral, and a term that is minus infinity its sum, whatever the others hold: what is
 masked contributes nothing, as in kernels written by hand. The lowest finite number is minus infinity to a row that has more than it. A row
@@ -39,14 +40,17 @@ from codesign.ir.scalar import Apply, IndexValue, Read, Scalar
 from codesign.ir.scalar import Literal as Number
 from codesign.ir.tensor import Compute
 
-Stretch = Literal["first", "before", "whole", "after", "rest"]
+Stretch = Literal["first", "second", "third", "fourth", "fifth", "before", "whole", "after", "rest"]
 """Which of its steps a loop along a dim that masks cut makes: those before the ones all of whose values are reached, those, or those after. Where
-masks leave two intervals: those of the `first`, and then these of the second, or the `rest` of all."""
+masks leave several intervals: those of the `first`, the `second` and so on, and then these of the last, or the `rest` of all."""
+
+EARLIER: tuple[Stretch, ...] = ("first", "second", "third", "fourth", "fifth")
+"""Steps of all intervals but the last."""
 
 Interval = tuple[Index, Index]
 """The first value, and the one after the last."""
 
-MOST_INTERVALS = 6
+MOST_INTERVALS = len(EARLIER) + 1
 """Of which a union is known; of more, only what holds all of them."""
 
 Ends = Mapping[str, tuple[IndexLike, IndexLike]]
@@ -63,8 +67,8 @@ class Reach:
     somewhere: bool = False
     """It is so only if every row reaches something: the lowest finite number stands in for minus infinity."""
     union: tuple[Interval, ...] = ()
-    """The intervals within, of which one holds each value that is reached; none where it is one. Of a dim that is cut they are two, in order:
-    the first begins no later than the second, and reaches something in every row if a step is made `once`."""
+    """The intervals within, of which one holds each value that is reached; none where it is one. Of a dim that is cut they are in order: none
+    begins later than one behind it."""
 
     @property
     def nowhere(self) -> bool:
@@ -82,7 +86,7 @@ class Reach:
         return () if self.nowhere else self.union or ((self.low, self.high),)
 
     def over(self, ends: Ends, extent: IndexLike, step: IndexLike) -> tuple[Index, Index]:
-        """The loop in steps along the dim that covers the reach of a block, with what lies between two intervals: where it begins and before
+        """The loop in steps along the dim that covers the reach of a block, with what lies between intervals: where it begins and before
         which value it ends."""
         low, _ = extremes(self.low, ends)
         _, high = extremes(self.high, ends)
@@ -99,11 +103,11 @@ class Reach:
     ) -> dict[Stretch, tuple[Index, Index]]:
         """The loop of `over` in stretches, any of which may be none: `whole` are the steps all of whose values all of a block reaches.
 
-        `even`: the extent is a multiple of the step. Without them where it is not known which steps are whole; the steps of two intervals are
-        those of the `first` and of the `rest`.
+        `even`: the extent is a multiple of the step. Without them where it is not known which steps are whole; the steps of several intervals
+        are those of each in turn and the `rest`, those of the last.
         """
         if self.union:
-            return self._of_two(ends, extent, step, even=even)
+            return self._of_several(ends, extent, step, even=even)
         lower, upper = self.over(ends, extent, step)
         _, low = extremes(self.low, ends)
         high, _ = extremes(self.high, ends)
@@ -118,20 +122,23 @@ class Reach:
             "after": (maximum(begin, end), upper),
         }
 
-    def _of_two(
+    def _of_several(
         self, ends: Ends, extent: IndexLike, step: IndexLike, *, even: bool
     ) -> dict[Stretch, tuple[Index, Index]]:
-        """The stretches of two intervals: steps of the second that the first has made are not made again."""
-        one, two = (Reach(*interval) for interval in self.union)
-        begin, end = one.over(ends, extent, step)
-        done = maximum(begin, ceildiv(end, step) * index(step))
-        lower, upper = two.over(ends, extent, step)
-        lower = maximum(lower, done)
-        parted = {
-            name: (maximum(low, done), high)
-            for name, (low, high) in two.stretches(ends, extent, step, even=even).items()
-        }
-        return {"first": (begin, end), **parted, "rest": (lower, upper)}
+        """The stretches of intervals in order: steps that those before it have made are not made again."""
+        found: dict[Stretch, tuple[Index, Index]] = {}
+        done = index(0)
+        for name, interval in zip(EARLIER, self.union[:-1], strict=False):
+            one = Reach(*interval, once=self.once and not found)
+            begin, end = one.over(ends, extent, step)
+            begin = maximum(begin, done) if found else begin
+            found[name] = begin, end
+            done = maximum(begin, ceildiv(end, step) * index(step))
+        last = Reach(*self.union[-1])
+        lower, upper = last.over(ends, extent, step)
+        for name, (low, high) in last.stretches(ends, extent, step, even=even).items():
+            found[name] = maximum(low, done), high
+        return {**found, "rest": (maximum(lower, done), upper)}
 
     def also(self, other: Reach) -> Reach:
         """The least reach that holds both."""
@@ -150,15 +157,15 @@ class Reach:
         return replace(self, low=change(self.low), high=change(self.high), union=union)
 
     def in_order(self, extent: Index, known: Bounds) -> tuple[Interval, ...]:
-        """The intervals within an extent, where they are two along which loops may go one after the other."""
+        """The intervals within an extent along which loops may go one after the other; none where they are one, or in no such order."""
         within = ((maximum(low, 0).simplify(known), minimum(high, extent).simplify(known)) for low, high in self.union)
-        found = joined(within)
-        if len(found) == 2:
-            for one, two in (found, found[::-1]):
-                if _no_later(one[0], two[0], known):
-                    apart = not _reaching(two[0], one[1], known, 0)
-                    return (one, two) if apart and (not self.once or _never_empty(*one, known)) else ()
-        return ()
+        found: list[Interval] = []
+        for low, high in _sequence(joined(within), known):
+            if found and _reaching(low, found[-1][1], known, 0):
+                found[-1] = found[-1][0], maximum(found[-1][1], high).simplify(known)
+            else:
+                found.append((low, high))
+        return tuple(found) if len(found) > 1 else ()
 
 
 NOWHERE = Reach(index(0), index(0))
@@ -190,12 +197,37 @@ def _union(intervals: Iterable[Interval], *of: Reach) -> Reach:
     return Reach(low, high, once, somewhere, found if 1 < len(found) <= MOST_INTERVALS else ())
 
 
-def _no_later(one: Index, two: Index, known: Bounds) -> bool:
+def _sequence(intervals: Iterable[Interval], known: Bounds) -> list[Interval]:
+    """Intervals of the same values of which none begins later than one behind it, as far as that can be proven; else none.
+
+    One that may begin within another, but ends no later, has only what is before that one.
+    """
+    left, found = list(intervals), list[Interval]()
+    while left:
+        within = {one: [two for two in left if not _at_most(one[0], two[0], known)] for one in left}
+        next_one = next((one for one in left if not within[one]), None)
+        if next_one is None:
+            inside = (one for one in left if all(_at_most(one[1], two[1], known) for two in within[one]))
+            next_one = next(inside, None)
+        if next_one is None:
+            return []
+        left.remove(next_one)
+        begins = [low for low, _ in within[next_one]]
+        found.append((minimum(next_one[0], *begins).simplify(known), minimum(next_one[1], *begins).simplify(known)))
+    return found
+
+
+def _at_most(one: Index, two: Index, known: Bounds) -> bool:
     """Whether one end is never greater than another, as far as that can be proven."""
-    return all(
-        any((above - below).proves_at_least(0, known) for above in parts_of(two, "max"))
-        for below in parts_of(one, "max")
-    )
+    for kind, ends in (("min", (two,)), ("max", (one,))):
+        parts = parts_of(*ends, kind)
+        if len(parts) > 1:
+            return all(_at_most(one, part, known) if kind == "min" else _at_most(part, two, known) for part in parts)
+    above, below = parts_of(two, "max"), parts_of(one, "min")
+    if len(above) == len(below) == 1:
+        return (two - one).proves_at_least(0, known)
+    pairs = [*((one, part) for part in above if len(above) > 1), *((part, two) for part in below if len(below) > 1)]
+    return any(_at_most(*pair, known) for pair in pairs)
 
 
 def reaches(computes: Iterable[Compute], results: Set[Value], bounds: Bounds) -> dict[str, Reach]:
@@ -232,9 +264,12 @@ def _cut(reach: Reach, extent: Index, known: Bounds) -> Reach | None:
     high = minimum(reach.high, extent).simplify(known)
     parts = reach.in_order(extent, known) if reach.union else ()
     intervals = parts or ((low, high),)
-    if reach.somewhere and not any(_never_empty(*interval, known) for interval in intervals):
+    every_row = any(_never_empty(*interval, known) for interval in intervals)
+    if reach.somewhere and not every_row:
         return None
-    return Reach(low, high, reach.once, union=parts) if parts or low != 0 or high != extent else None
+    if parts:
+        return Reach(low, high, reach.once and not every_row, union=parts)
+    return Reach(low, high, reach.once) if low != 0 or high != extent else None
 
 
 def _never_empty(low: Index, high: Index, known: Bounds) -> bool:
@@ -307,7 +342,9 @@ class _Intervals(Masks[Reach]):
         return None if function == "ne" else self._from(more)
 
     def _from(self, value: Index) -> Reach | None:
-        """Where `value >= 0`, for one that is linear in the dim or in a quotient of it."""
+        """Where `value >= 0`, for one that is linear in the dim or in a quotient of it, or does not hang on it."""
+        if self.name not in value.variables():
+            return None if value.data() else Reach(index(0), _where(value, self.extent))
         found = bound(value, self.name)
         if found is None:
             return None
@@ -328,6 +365,21 @@ class _Intervals(Masks[Reach]):
             return found
         others = {name: place for name, place in places.items() if name != along[0]}
         return found.with_ends(lambda end: end.substitute(others))
+
+
+def _where(value: Index, extent: Index) -> Index:
+    """The end of an extent that is reached where `value >= 0`."""
+    return extent * minimum(maximum(value + 1, 0), 1)
+
+
+def condition_of(end: Index) -> Index | None:
+    """What is not negative where something is reached before such an end."""
+    for atom in end.terms[0][0] if len(end.terms) == 1 else ():
+        if isinstance(atom, Extremum) and atom.kind == "min" and index(1) in atom.args and len(atom.args) == 2:
+            (part,) = (arg for arg in atom.args if arg != 1)
+            above = [arg for arg in parts_of(part, "max") if arg != 0]
+            return above[0] - 1 if len(above) == 1 and part != above[0] else None
+    return None
 
 
 _OPPOSITE = {"lt": "ge", "ge": "lt", "gt": "le", "le": "gt", "eq": "ne", "ne": "eq"}

@@ -14,7 +14,7 @@ import numpy as np
 
 from codesign.ir.core import Block, Op, Value
 from codesign.ir.index import Bounds, Extremum, FloorDiv, Index, Mod, Var, ceildiv, index
-from codesign.ir.reach import Stretch
+from codesign.ir.reach import EARLIER, Stretch
 from codesign.ir.scalar import IndexValue, Read, Scalar
 from codesign.ir.schedule import Schedule
 from codesign.ir.tile import Axis, Band, Dot, For, GridDim, Guard, Kernel, Load, Map, Reduce, Store, When
@@ -104,7 +104,7 @@ class _Instance:
         run: list[For] = []
         for op in ops:
             stretch = self.template.stretches.get(op.variable) if isinstance(op, For) else None
-            stretch = None if stretch in ("first", "rest") else stretch
+            stretch = None if stretch in (*EARLIER, "rest") else stretch
             if run and (stretch in (None, "before") or (stretch == "whole" and len(run) > 1)):
                 yield from self.run(run)
                 run = []

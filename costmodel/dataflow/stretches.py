@@ -10,7 +10,7 @@ import numpy as np
 from codesign.costmodel.dataflow.shape import Array
 from codesign.costmodel.summary import KernelSummary
 from codesign.costmodel.visits import Deal, Visits, visited
-from codesign.ir.reach import Stretch
+from codesign.ir.reach import EARLIER, Stretch
 
 Many = tuple[Array, Array]
 """Steps in the mean over the grid, and of the core that makes most."""
@@ -46,7 +46,7 @@ def steps_of(
         seen = visited(reach, dim, tile, programs, extents, needed, deal)
         found.all[dim] = _many(seen.all)
         of = {stretch: _many(steps) for stretch, steps in seen.parted.items()}
-        found.parted.update({(dim, stretch): of[stretch] for stretch in ("first", "rest") if stretch in of})
+        found.parted.update({(dim, stretch): of[stretch] for stretch in (*EARLIER, "rest") if stretch in of})
         if "whole" not in of:
             continue
         found.parted[dim, "whole"] = of["whole"]

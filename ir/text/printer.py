@@ -111,6 +111,7 @@ class _Printer:
     def __init__(self) -> None:
         self._names: dict[Value, str] = {}
         self._taken: set[str] = set()
+        self._stand_ins: dict[Value, Value] = {}
 
     # -- names and types ----------------------------------------------------------------------------------------------
     def define(self, value: Value) -> str:
@@ -144,6 +145,10 @@ class _Printer:
 
     def index(self, expression: Index, lets: dict[int, str] | None = None) -> str:
         """An index expression."""
+        if lets is None and len(expression.data()) > 1:
+            whole = self._by_printed_names(IndexValue(expression))
+            assert isinstance(whole, IndexValue)
+            expression = whole.index
         if not expression.terms:
             return "0"
         text = ""
@@ -183,8 +188,24 @@ class _Printer:
     def _read(self, read: Read, lets: dict[int, str]) -> str:
         return self.use(read.source) + self.indices(read.indices, lets)
 
+    def _by_printed_names(self, scalar: Scalar) -> Scalar:
+        """The expression over values of the names that are printed: these decide in which order sums of data stand when it is parsed."""
+
+        def change(node: Scalar) -> Scalar | None:
+            if not isinstance(node, Read):
+                return None
+            name = self.use(node.source)[1:]
+            if node.source not in self._stand_ins:
+                self._stand_ins[node.source] = stand_in = Value(node.source.type, name)
+                self._names[stand_in] = name
+            return Read(self._stand_ins[node.source], node.indices, node.otherwise)
+
+        return scalar.rewrite(change)
+
     def scalar_lines(self, scalar: Scalar) -> list[str]:
         """`let` definitions of what is shared or deep, then the expression."""
+        if any(len(expression.data()) > 1 for node in scalar.walk() for expression in node.index_expressions()):
+            scalar = self._by_printed_names(scalar)
         nodes = list(scalar.walk())
         uses: dict[int, int] = {}
         for node in nodes:

@@ -30,7 +30,7 @@ def loop_bounds(domain: Domain, plan: DimPlan) -> Steps:
 
 
 def in_stretches(domain: Domain, plan: DimPlan) -> dict[Stretch, Steps]:
-    """The same steps parted into those where masks leave everything and those where they do not, and those of two intervals."""
+    """The same steps parted into those where masks leave everything and those where they do not, and those of several intervals."""
     reach, known = reach_of(domain, plan), _known(domain)
     found = reach.stretches(_ends(domain, plan), plan.extent, plan.size, even=not plan.remainder)
     return {name: Steps(low.simplify(known), high.simplify(known), name) for name, (low, high) in found.items()}

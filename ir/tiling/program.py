@@ -14,7 +14,7 @@ from codesign.ir.filled import Filled
 from codesign.ir.fold import Fold
 from codesign.ir.index import Index
 from codesign.ir.location import merge
-from codesign.ir.reach import Stretch
+from codesign.ir.reach import EARLIER, Stretch
 from codesign.ir.scalar import Scalar, cast
 from codesign.ir.skipping import contributing
 from codesign.ir.tensor import Compute
@@ -181,7 +181,8 @@ class Program(Values):
         steps = in_stretches(self.domain, plan) if cut else {}
         if "first" not in steps:
             return self._around_whole(nest, steps, loop_bounds(self.domain, plan))
-        return [self._loop(nest, steps["first"]), *self._around_whole(nest, steps, steps["rest"])]
+        earlier = [self._loop(nest, steps[name]) for name in EARLIER if name in steps]
+        return [*earlier, *self._around_whole(nest, steps, steps["rest"])]
 
     def _around_whole(self, nest: _Nest, steps: Mapping[Stretch, Steps], every: Steps) -> list[_Loop]:
         """Loops along one interval: several where some of the steps are apart, else one that makes `every` one."""

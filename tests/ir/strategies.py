@@ -99,7 +99,9 @@ def scalars(
         places = [draw(indices(variables, 2)) for _ in range(rank)]
         tables = [value for value in values if value.type.dtype is I64 and len(value.type.shape) == 1]
         if tables and places and draw(BOOLEAN):
-            places[0] = Read(draw(st.sampled_from(tables)), [places[0]]).as_index()
+            looked_up = draw(st.lists(st.sampled_from(tables), min_size=1, max_size=3))
+            found = [Read(table, [places[0]]).as_index() for table in looked_up]
+            places[0] = sum((place * draw(st.integers(1, 3)) for place in found[1:]), found[0])
         elif places and draw(st.integers(0, 4)) == 0:
             places[0] = draw(again(I64)).as_index()
         return Read(source, places, draw(st.none() | again(dtype)))

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from codesign.ir import equal, structural_hash
 from codesign.ir.core import Block, Function, Module, Value
-from codesign.ir.dtypes import F32
+from codesign.ir.dtypes import F32, I64
 from codesign.ir.errors import ParseError
 from codesign.ir.index import index
 from codesign.ir.scalar import Read, Scalar, apply
-from codesign.ir.tensor import Compute, Dim
+from codesign.ir.tensor import Compute, Dim, Scatter
 from codesign.ir.text import parse, print_module
 from codesign.ir.types import tensor
 from codesign.ir.verify import verify
@@ -26,6 +26,21 @@ def test_parse_undoes_print(module: Module) -> None:
     again = parse(text)
     assert equal(again, module)
     assert print_module(again) == text
+
+
+@given(st.lists(st.sampled_from("abv"), min_size=2, max_size=4), st.booleans())
+def test_sums_of_data_keep_their_order_under_the_names_that_are_printed(names: list[str], shared: bool) -> None:
+    """As `x[i*9 + r]` of two tables that are both `%v`, of which one is printed as `%v_1`."""
+    tables = [Value(tensor(I64, 4), name) for name in names]
+    x = Value(tensor(F32, 64), "x")
+    reads: list[Scalar] = [Read(table, ["i"]) for table in tables]
+    found = [apply("add", read, read) if shared else read for read in reads]
+    place = sum((one.as_index() * 3**n for n, one in enumerate(found)), index("i")) % 64
+    op = Compute([Dim("i", index(4))], Read(x, [place]), name="v")
+    write = Scatter("add", x, [Dim("i", index(4))], [place], Read(x, ["i"]), name="v")
+    body = Block((x, *tables), [op, write], [op.result, write.result])
+    text = print_module(Module(functions={"main": Function("main", body)}))
+    assert print_module(parse(text)) == text
 
 
 def _error(text: str, file: str = "<string>") -> ParseError:

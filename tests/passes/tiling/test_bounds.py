@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
@@ -43,6 +45,16 @@ MASKS = {
     "window and the first": apply(
         "and", groups.below(), apply("or", window(9), apply("lt", IndexValue(COLUMN), IndexValue(index(6))))
     ),
+    "first, band and last": apply(
+        "or",
+        apply("le", apply("abs", IndexValue(ROW - COLUMN)), Literal(2, I64)),
+        apply(
+            "or",
+            apply("ge", IndexValue(COLUMN), IndexValue(index(36))),
+            apply("lt", IndexValue(COLUMN), IndexValue(index(4))),
+        ),
+    ),
+    "a few rows": apply("and", groups.below(), apply("ge", IndexValue(ROW), IndexValue(index(17)))),
     "two windows": apply("or", window(3), apply("eq", IndexValue(COLUMN + 18), IndexValue(ROW))),
     "causal chunks": apply("and", groups.below(), apply("eq", IndexValue(COLUMN // 20), IndexValue(ROW // 20))),
 }
@@ -97,6 +109,80 @@ def test_of_a_union_the_tiles_that_all_its_parts_empty_are_not_visited(mask: Sca
     programs = {"i": np.ceil(height / rows)}
     counted = visited(summarize(group).reach["k"], "k", {"i": float(rows), "k": float(step)}, programs, extents, {}).all
     assert (counted.mean, counted.most) == (pytest.approx(np.mean(made)), max(made))
+
+
+@st.composite
+def several(draw: st.DrawFn) -> Scalar:
+    """Some of first tokens, last ones, a block of them, a window and one farther off, perhaps of some rows alone or below the diagonal."""
+    distance, place = IndexValue(ROW - DEPTH), IndexValue(DEPTH)
+    near, far, begin, rows = (draw(st.integers(low, high)) for low, high in ((1, 20), (20, 50), (20, 50), (1, 60)))
+
+    def between(value: Scalar, low: int, high: int) -> Scalar:
+        return apply("and", apply("ge", value, Literal(low, I64)), apply("lt", value, Literal(high, I64)))
+
+    parts = (
+        apply("lt", place, Literal(draw(st.integers(1, 20)), I64)),
+        apply("ge", place, Literal(draw(st.integers(50, 71)), I64)),
+        between(place, begin, begin + draw(st.integers(1, 9))),
+        between(distance, -near, near),
+        between(distance, far, far + 9),
+    )
+    masks = draw(st.lists(st.sampled_from(parts), min_size=2, max_size=4, unique_by=id))
+    mask = functools.reduce(lambda a, b: apply("or", a, b), masks)
+    of_rows = apply(draw(st.sampled_from(["lt", "ge"])), IndexValue(ROW), Literal(rows, I64))
+    mask = apply("and", mask, of_rows) if draw(st.booleans()) else mask
+    return apply("and", groups.below("k"), mask) if draw(st.booleans()) else mask
+
+
+@given(several(), st.sampled_from([1, 4, 16]), st.sampled_from([4, 16, 32]))
+@settings(max_examples=60, deadline=None, derandomize=True, phases=(Phase.generate,))
+def test_of_several_intervals_every_tile_that_counts_is_visited_once(mask: Scalar, rows: int, step: int) -> None:
+    """And as many as the price counts; where loops go along the intervals by themselves, no other."""
+    height, extent = 64, 72
+    group = groups.masked_product(height, 8, extent, mask)
+    kernel = groups.check(group, Schedule({"i": rows, "j": 8, "k": step}), normal=False)
+    counts = Compute(groups.dims(i=height, k=extent), cast(mask, F32), name="counts")
+    (left,) = groups.reference(groups.group([counts], [counts]), [])
+    reach = summarize(group).reach.get("k")
+    made = []
+    for program in range(height // rows):
+        ends = ((loop.lower.evaluate({"pi": program}), loop.upper.evaluate({"pi": program})) for loop in loops(kernel))
+        steps = [first for lower, upper in ends for first in range(int(lower), int(upper), step)]
+        block = left[program * rows : (program + 1) * rows]
+        wanted = [first for first in range(0, extent, step) if block[:, first : first + step].any()]
+        assert len(set(steps)) == len(steps)
+        assert set(wanted) <= set(steps)
+        made.append(len(steps))
+    if reach is not None:
+        extents, tiles = {"i": float(height), "k": float(extent)}, {"i": float(rows), "k": float(step)}
+        counted = visited(reach, "k", tiles, {"i": np.ceil(height / rows)}, extents, {}).all
+        assert (counted.mean, counted.most) == (pytest.approx(np.mean(made)), max(made))
+
+
+@given(st.permutations(range(4)), st.sampled_from([1, 4, 16]), st.sampled_from([4, 16, 32]))
+@settings(max_examples=12, deadline=None, derandomize=True, phases=(Phase.generate,))
+def test_of_first_and_last_tokens_and_two_windows_no_other_tile_is_visited(
+    order: list[int], rows: int, step: int
+) -> None:
+    distance, place = IndexValue(ROW - DEPTH), IndexValue(DEPTH)
+    far = apply("and", apply("ge", distance, Literal(30, I64)), apply("lt", distance, Literal(34, I64)))
+    parts = (
+        apply("lt", place, Literal(3, I64)),
+        apply("le", apply("abs", distance), Literal(2, I64)),
+        apply("ge", place, Literal(70, I64)),
+        far,
+    )
+    mask = functools.reduce(lambda a, b: apply("or", a, b), [parts[k] for k in order])
+    height, extent = 64, 72
+    group = groups.masked_product(height, 8, extent, mask)
+    kernel = groups.check(group, Schedule({"i": rows, "j": 8, "k": step}), normal=False)
+    counts = Compute(groups.dims(i=height, k=extent), cast(mask, F32), name="counts")
+    (left,) = groups.reference(groups.group([counts], [counts]), [])
+    for program in range(height // rows):
+        ends = ((loop.lower.evaluate({"pi": program}), loop.upper.evaluate({"pi": program})) for loop in loops(kernel))
+        steps = [first for lower, upper in ends for first in range(int(lower), int(upper), step)]
+        block = left[program * rows : (program + 1) * rows]
+        assert steps == [first for first in range(0, extent, step) if block[:, first : first + step].any()]
 
 
 def test_the_lowest_finite_number_masks_as_minus_infinity_does() -> None:
