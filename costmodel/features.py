@@ -341,7 +341,7 @@ class _Walk:
 
 
 def _slots(body: Scalar, axes: Iterable[Axis]) -> Iterator[tuple[frozenset[str], Slot, float]]:
-    """Operations of an expression, each with the axes that it depends on."""
+    """Operations of an expression, each with the axes that it depends on; what is written twice is done once."""
     for node, used in dependence(body, {axis.name for axis in axes}):
         if isinstance(node, Apply):
             unit, dtype, cost = slot_of(node)

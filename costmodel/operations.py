@@ -22,14 +22,12 @@ def count_body(
     body: Scalar, domain: frozenset[str], counts: dict[frozenset[str], Counts], *, product_of: bool = False
 ) -> None:
     """Add the operations of an expression by the dims that they depend on; of a matrix product, those of its factors on the way into the unit."""
-    counted: set[Scalar] = set()
     factors = body.children() if product_of else ()
     for node, used in dependence(body, domain):
-        if not isinstance(node, Apply) or (product_of and node is body) or node in counted:
-            continue  # what is written twice is computed once
-        if node.function == "cast" and any(node is factor or _wraps(factor, node) for factor in factors):
+        if not isinstance(node, Apply) or (product_of and node is body):
+            continue
+        if node.function == "cast" and any(_wraps(factor, node) for factor in factors):
             continue  # a conversion on the way into the tensor unit is the unit's own
-        counted.add(node)
         unit, kind, cost = slot_of(node)
         if unit != "free":
             count(counts.setdefault(used, {}), unit, kind, cost)
@@ -64,7 +62,7 @@ def count(counts: Counts, unit: Unit, dtype: DType, cost: float) -> None:
 
 def _wraps(outer: Scalar, inner: Scalar) -> bool:
     while isinstance(outer, Apply) and outer.function == "cast":
-        if outer is inner:
+        if outer == inner:
             return True
         outer = outer.args[0]
     return False

@@ -151,8 +151,9 @@ def slot_of(node: Apply) -> tuple[Unit, DType, float]:
 
 
 def dependence(body: Scalar, names: Set[str]) -> Iterator[tuple[Scalar, frozenset[str]]]:
-    """Each node of an expression, operands first, with those of the names that it depends on."""
+    """Each node of an expression, operands first, with those of the names that it depends on; of equal ones the first, as they are computed once."""
     depends: dict[int, frozenset[str]] = {}
+    seen: set[Scalar] = set()
     for node in body.walk():
         used = _NONE
         for expression in node.index_expressions():
@@ -164,7 +165,9 @@ def dependence(body: Scalar, names: Set[str]) -> Iterator[tuple[Scalar, frozense
             if not further <= used:
                 used |= further
         depends[id(node)] = used
-        yield node, used
+        if node not in seen:
+            seen.add(node)
+            yield node, used
 
 
 _NONE: frozenset[str] = frozenset()

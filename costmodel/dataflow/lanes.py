@@ -73,14 +73,14 @@ def slots_apart(
 
 def parts_of(body: Scalar, names: Set[str]) -> list[tuple[Scalar, frozenset[str]]]:
     """The largest operations in an expression that do not depend on all of some names, with those that they depend on."""
-    depends = {id(node): used for node, used in dependence(body, names)}
+    depends = dict(dependence(body, names))
     found: dict[Scalar, frozenset[str]] = {}
 
     def visit(node: Scalar) -> None:
         if node in found or not isinstance(node, Apply):
             return
-        if depends[id(node)] < names:
-            found[node] = depends[id(node)]
+        if depends[node] < names:
+            found[node] = depends[node]
             return
         for child in node.children():
             visit(child)

@@ -89,7 +89,7 @@ class Stepper:
 
     def scalar(self, body: Scalar, axes: Iterable[Axis]) -> None:
         sizes = {axis.name: axis.size for axis in axes}
-        for node in body.walk():
+        for node in dict.fromkeys(body.walk()):  # what is written twice is done once
             if isinstance(node, Apply) and FUNCTIONS[node.function].unit != "free":
                 row = FUNCTIONS[node.function]
                 dtype = node.args[0].dtype if row.result == "bool" else node.dtype

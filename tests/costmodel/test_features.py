@@ -11,13 +11,15 @@ import pytest
 
 from codesign.costmodel.features import Features, features
 from codesign.costmodel.machine import load_machine
+from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.summary import summarize
 from codesign.ir.dtypes import BF16, F32
-from codesign.ir.schedule import Schedule
+from codesign.ir.schedule import Schedule, ScheduleBatch
 from codesign.ir.template import Template, instantiate
 from codesign.ir.tiling.templates import template
 from codesign.passes.normalize import normalize
 from codesign.passes.schedule.build import space
+from tests.costmodel import groups as singles
 from tests.costmodel.counting import count
 from tests.passes.tiling import groups
 
@@ -118,3 +120,24 @@ def test_an_accumulator_is_held_once() -> None:
     made, sizes = template(groups.gemm(64, 64, 512, F32), Schedule({"i": 64, "j": 64, "k": 16}))
     held = features(made.kernel).at(sizes).live_bytes
     assert held == (64 * 64 + 2 * 64 * 16) * 4 + 64 * 64 * 4  # operands, the sum before and after a step
+
+
+def test_what_an_expression_has_twice_is_done_once() -> None:
+    """However the tree is built: of one object in two places, or of two that are equal; prices too."""
+    shared = "let a = exp(%x[i, j]); let b = a + %r[i]; b * b + a"
+    apart = "(exp(%x[i, j]) + %r[i]) * (exp(%x[i, j]) + %r[i]) + exp(%x[i, j])"
+    schedule = Schedule({"i": 4, "j": 64})
+    found, seconds = [], []
+    for body in (shared, apart):
+        fusion = singles.group("%x: f32[64, 256], %r: f32[64]", f"%y = compute f32[i: 64, j: 256] {{ {body} }}")
+        made, sizes = template(fusion, schedule)
+        found.append(features(made.kernel).at(sizes))
+        seconds.append(
+            float(
+                cost_model_for(MACHINES["h100_sxm"])
+                .predict(summarize(fusion), MACHINES["h100_sxm"], ScheduleBatch.of([schedule]))
+                .seconds[0]
+            )
+        )
+    assert found[0].slots == found[1].slots == {("special", "f32"): 256.0, ("fma", "f32"): 3 * 256.0}
+    assert seconds[0] == seconds[1]

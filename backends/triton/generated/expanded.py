@@ -118,11 +118,12 @@ def further(kernel: Kernel) -> dict[Op, tuple[Further, ...]]:
         if isinstance(op, (Map, Reduce)):
             axes = op.axes if isinstance(op, Map) else (*op.axes, *op.reduced)
             names = [axis.name for axis in axes]
+            exact = {node for node in op.body.walk() if id(node) in stepped}
             parts = tuple(
                 Further(tuple(sorted(used)), slots, pairs)
                 for node, used in dependence(op.body, {*names})
                 if isinstance(node, Apply)
-                for slots, pairs in _of_node(node, names, id(node) in stepped, even)
+                for slots, pairs in _of_node(node, names, node in exact, even)
             )
             if parts:
                 found[op] = parts

@@ -70,6 +70,19 @@ def test_slots_of_whole_division(body: str, dtype: str, integer: float, special:
     assert found["special"] == pytest.approx(special, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    ("once", "twice"),
+    [
+        ("%a[i] % %b[i]", "(%a[i] % %b[i]) + (%a[i] % %b[i])"),
+        ("floor(%a[i] / %b[i])", "floor(%a[i] / %b[i]) * floor(%a[i] / %b[i])"),
+    ],
+)
+def test_a_division_that_stands_twice_is_expanded_once(once: str, twice: str) -> None:
+    found, both = slots(of_two(once)), slots(of_two(twice))
+    assert both["integer"] == pytest.approx(found["integer"], abs=0.5)
+    assert both["vector"] == pytest.approx(found["vector"] + 1.0, abs=0.5)
+
+
 @pytest.mark.parametrize("model", ["cost model", "events"])
 def test_a_remainder_costs_what_its_code_does(model: str) -> None:
     """Both models: two vectors of 4 Mi elements are 130 integer slots an element, not 6 special ones."""
