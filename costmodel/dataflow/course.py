@@ -16,8 +16,8 @@ DEEPEST = 4
 """Iterations in flight that are told apart."""
 PROGRAMS = 3
 """Programs of a core that are followed."""
-AGAIN = 2
-"""Steps of a loop that are followed when its period is known from the program before."""
+AGAIN = 1
+"""Steps of a loop that are followed beyond those in flight, which find their slots free, when its period is known from the program before."""
 
 LOAD, TENSOR, VECTOR, STORE = range(4)
 ENGINES = 4
@@ -28,7 +28,7 @@ NOBODY = -1
 CONTROL, CHAIN, READY, STORED, FREE, CAME, SIGNALLED = 0, 1, 2, 3, 4, 8, 10
 # of the queues of all cores at the memories above, of loads and of stores
 BEGUN, DONE, LENGTH, USED, PORT_PLACES = 0, 2, 4, 6, 8
-WIDTH = 8
+WIDTH = 10
 """Ends of steps of a stage, or of programs, that are remembered."""
 
 
@@ -50,7 +50,8 @@ class Course:
     `least`; how many steps back the buffers of a program (`program_back`) and of a step (`step_back`) are used again, less one; `depths`;
     of buffers the `place`, whether that is `near` the array, and the bytes that they have (`room`), and whether some share addresses (`mixed`).
     By stage, its `steps` (of a stage inside: in one step of that around it), how many of them are followed
-    at the `most`, and clocks of one at the `shortest`. By task, its `clocks`, bytes `moved`, `reach` among the cores of those that begin
+    at the `most`, and when its period is known (`again`), and clocks of one at the `shortest`. By task, its `clocks`, bytes `moved`, `reach` among
+    the cores of those that begin
     together; by task and port, the `portions` of the bytes and of the `links`; by port, `users`. Found: `took`, clocks.
 
     State of a row: `times` that both cores have come to, of the queues at the `port`, the `ends` of steps, the `periods` of stages and
@@ -111,6 +112,7 @@ class Course:
     mixed: IntsByRow
     steps: FloatsByRow
     most: IntsByRow
+    again: IntsByRow
     shortest: FloatsByRow
     clocks: FloatsByRow
     moved: FloatsByRow

@@ -6,7 +6,6 @@ Written in the part of Python that `native` translates, for one schedule a row.
 from __future__ import annotations
 
 from codesign.costmodel.dataflow.course import (
-    AGAIN,
     BEGUN,
     CHAIN,
     CONTROL,
@@ -284,7 +283,7 @@ def take(course: Course, stage: int, active: RowInt) -> None:
     """The steps of a stage: some are followed, and the others take what those do on average."""
     total = course.steps[stage]
     most = course.most[stage]
-    again = where((course.known[stage] > 0.0) & (most > AGAIN), AGAIN, most)
+    again = where((course.known[stage] > 0.0) & (most > course.again[stage]), course.again[stage], most)
     followed = where(total > most, again, most)  # a short one is followed whole
     core = 0
     while core < 2:

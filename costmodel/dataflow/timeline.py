@@ -90,6 +90,7 @@ class Timeline:
             mixed=np.ascontiguousarray(self.placed.choice[:, None] % 2),
             steps=self._floats(*(_steps(stage) for stage in stages)),
             most=self._ints(*(self._most(stage, id(stage) in inside) for stage in stages)),
+            again=self._ints(*(self._even(stage, np.minimum(self.depth, DEEPEST) + course.AGAIN) for stage in stages)),
             shortest=self._floats(*(self._least(stage) for stage in stages)),
             clocks=self._floats(*(task.clocks for task in tasks)),
             moved=self._floats(*(task.moved for task in tasks)),
@@ -134,10 +135,16 @@ class Timeline:
     def _most(self, stage: Stage, has_loops: bool) -> Array:
         """Steps of a stage that are followed; of a loop inside until its slots have been used once."""
         if stage.around is None:
-            return NESTED_STEPS if has_loops else STEPS
+            return self._even(stage, NESTED_STEPS if has_loops else STEPS)
         if has_loops:
-            return NESTED_STEPS
-        return np.where(self.depth > 2, np.minimum(self.depth, DEEPEST) + 2, NESTED_STEPS)
+            return self._even(stage, NESTED_STEPS)
+        return self._even(stage, np.where(self.depth > 2, np.minimum(self.depth, DEEPEST) + 2, NESTED_STEPS))
+
+    def _even(self, stage: Stage, least: Array) -> Array:
+        """So many steps, and as many more as make those that are left fill the slots a number of times: a period is the mean over steps in flight
+        together, of which the last ones may come at once."""
+        left = np.maximum(np.floor(_steps(stage)) - least, 0.0)
+        return least + left % np.clip(self.depth, 1, DEEPEST)
 
     def _least(self, stage: Stage) -> Array:
         """Clocks that a step takes when no engine ever waits."""
