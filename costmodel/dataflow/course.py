@@ -28,8 +28,8 @@ NOBODY = -1
 CONTROL, CHAIN, READY, STORED, FREE, CAME, SIGNALLED = 0, 1, 2, 3, 4, 8, 10
 # of the queues of all cores at the memories above, of loads and of stores
 BEGUN, DONE, LENGTH, USED, PORT_PLACES = 0, 2, 4, 6, 8
-WIDTH = 10
-"""Ends of steps of a stage, or of programs, that are remembered."""
+WIDTH = 14
+"""Ends of steps of a stage, or of programs, that are remembered: of so many programs as find three slots as before, and four."""
 
 
 @dataclass

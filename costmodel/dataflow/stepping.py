@@ -356,7 +356,7 @@ def skip_programs(course: Course) -> None:
         other = course.ends[core * WIDTH + PROGRAMS - 1]
         clocks = where(course.program_back[0] > 0, (other - first) / (PROGRAMS - 1), other - one)
         number = PROGRAMS
-        while number <= DEEPEST:
+        while number < WIDTH - 1:
             over = (course.ends[core * WIDTH + number] - first) / number
             clocks = where(course.followed[0] == number + 1, over, clocks)
             number += 1

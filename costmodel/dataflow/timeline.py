@@ -27,6 +27,9 @@ from codesign.costmodel.dataflow.work import Stage, Work
 STEPS, NESTED_STEPS = 6, 4
 """Steps that are followed: of a loop, and of a loop with loops inside (and of those)."""
 
+FEW_STEPS = 16
+"""Of a program, so that many of them are followed."""
+
 _ENGINES = ("load", "tensor", "vector", "store")
 
 Floats = npt.NDArray[np.float64]
@@ -125,12 +128,14 @@ class Timeline:
         return self._floats(*figures).astype(np.int64)
 
     def _followed(self, stages: Sequence[Stage]) -> Array:
-        """Programs that are followed: where a loop's steps don't go into its slots, until as many programs later it finds them as before."""
+        """Programs that are followed: where a loop's steps don't go into its slots, until as many programs later it finds them as before; as many as
+        are remembered where they have few steps, since full queues come round in yet other turns."""
         depth = np.minimum(self.depth, DEEPEST)
         outer = (stage for stage in stages if stage.around is None and not stage.straight)
         uneven = [np.round(np.asarray(stage.steps)) % depth != 0 for stage in outer]
         some = np.logical_or.reduce(np.broadcast_arrays(*uneven)) if uneven else np.zeros(1, np.bool_)
-        return np.where(some & (depth >= PROGRAMS), depth + 1, PROGRAMS)
+        steps = sum((np.asarray(stage.steps, np.float64) for stage in stages if not stage.straight), np.zeros(1))
+        return np.where(some & (depth >= PROGRAMS), np.where(steps <= FEW_STEPS, course.WIDTH - 1, depth + 1), PROGRAMS)
 
     def _most(self, stage: Stage, has_loops: bool) -> Array:
         """Steps of a stage that are followed; of a loop inside until its slots have been used once."""
