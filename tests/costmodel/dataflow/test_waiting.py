@@ -1,4 +1,4 @@
-"""Loops and programs that wait for memory: the model follows as many of their steps as come round to where they were, and is right to a few percent."""
+"""Loops and programs that wait for memory: the model follows as many of their steps as come round to where they were, to a few percent."""
 
 from __future__ import annotations
 
