@@ -2,15 +2,18 @@
 
 rewrite:
     %v, %p = sort %x dim 1 descending keep 2
-    ->  %m0 = compute[i: M] max(j: N) { x[i, j] }
-        %p0 = compute[i: M] min(j: N) { select(x[i, j] == m0[i], j, N) }
-        %m1 = compute[i: M] max(j: N) { select(x[i, j] < m0[i] or (x[i, j] == m0[i] and j > p0[i]), x[i, j], -inf) }
-        %p1 = compute[i: M] min(j: N) { select(x[i, j] == m1[i] and (m1[i] < m0[i] or j > p0[i]), j, N) };   %v, %p by both
+    ->  %o = compute i64[i: M, j: N] { bits of x[i, j] in order, then those of N - j }
+        %m0 = compute[i: M] max(j: N) { o[i, j] }
+        %m1 = compute[i: M] max(j: N) { select(o[i, j] < m0[i], o[i, j], lowest) };   %v, %p from both
 
 Floats are compared as the integers of their bits, in the order of `sort`: NaN first, zeros of both signs equal. A place carries the sign of
-its element in its last bit, so that a zero is given as it was found.
+its element in its last bit, so that a zero is given as it was found. An element and its place are one integer of 64 bits, of which no two of
+a row are equal; elements that have 64 bits themselves take a second reduction for the place:
 
-As many steps for each element as twice what is kept, where ranks take one for each pair of elements; and each is a reduction along the row,
+        %m0 = compute[i: M] max(j: N) { x[i, j] };   %p0 = compute[i: M] min(j: N) { select(x[i, j] == m0[i], j, N) }
+        %m1 = compute[i: M] max(j: N) { select(x[i, j] < m0[i] or (x[i, j] == m0[i] and j > p0[i]), x[i, j], lowest) }
+
+A few steps for each element and each that is kept, where ranks take one for each pair of elements; and each is a reduction along the row,
 which what makes the row may join. What is left after a number of rounds hangs on the last of them alone.
 
 A long row is read in parts: an element among the first few lies in a part that is among as many by its greatest, of equal ones the first. So
@@ -24,6 +27,7 @@ from dataclasses import dataclass
 
 from codesign.ir.dtypes import BOOL, F32, F64, I32, I64, DType
 from codesign.ir.index import Index, ceildiv, index
+from codesign.ir.location import Location
 from codesign.ir.scalar import IndexValue, Literal, Read, Scalar, apply, bitcast, cast, select
 from codesign.ir.tensor import Compute, Dim, Sort
 from codesign.ir.tiling.monoids import highest, lowest
@@ -34,8 +38,8 @@ MOST = 16
 ROW = 1024
 """Elements of a row that a program can hold: 4 for each of 256 lanes, say."""
 
-FEWEST = 4
-"""Elements kept of a long row, beyond which the two rows of rounds are too many to be weighed as one kernel in seconds."""
+HELD = 2 * ROW
+"""Elements of the parts of a long row that are looked into, of which a program holds no others."""
 
 
 def suits_rounds(op: Sort) -> bool:
@@ -47,9 +51,7 @@ def suits_rounds(op: Sort) -> bool:
 def suits_parts(op: Sort) -> bool:
     """Whether rounds over parts are for it: the greatest few of a long row, as long as a program holds what the parts found hold."""
     few = _few_of(op)
-    if few is None or few[0] > FEWEST or few[1] <= ROW:
-        return False
-    return few[0] * part_length(few[1], few[0]) <= ROW
+    return few is not None and few[1] > ROW and few[0] * part_length(few[1], few[0]) <= HELD
 
 
 def _few_of(op: Sort) -> tuple[int, int] | None:
@@ -68,6 +70,9 @@ def part_length(size: int, keep: int) -> int:
     while length * length * keep < size or length * ROW < size:
         length *= 2
     return length
+
+
+_LOW = (1 << 32) - 1
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,21 @@ class _Order:
         bits = select(apply("eq", key, Literal(0, self.integer)), sign, self._flipped(key))
         return cast(bitcast(bits, self.wide), self.dtype)
 
+    @property
+    def packed(self) -> bool:
+        """Whether an element and its place are one integer."""
+        return self.integer.bits <= 32
+
+    def both(self, key: Scalar, place: Scalar) -> Scalar:
+        """What an element counts as and where it is: greater for those that come before others in order."""
+        high = apply("shl", cast(key, I64), Literal(32, I64))
+        return apply("add", high, apply("sub", Literal(_LOW, I64), cast(place, I64)))
+
+    def parted(self, both: Scalar) -> tuple[Scalar, Scalar]:
+        """What an element counts as, and its place, of both in one."""
+        place = apply("sub", Literal(_LOW, I64), apply("and", both, Literal(_LOW, I64)))
+        return cast(apply("shr", both, Literal(32, I64)), self.integer), cast(place, I32)
+
     def _bits(self, x: Scalar) -> Scalar:
         return bitcast(x, self.integer)
 
@@ -141,22 +161,75 @@ def in_parts(op: Sort) -> list[Compute]:
         return Read(op.source, [place if name == own else name for name in names], least)
 
     place = index(part.name) * length + inner.name
-    greatest = order.key(element(place))
-    name = f"{op.results[0].name}_parts"
-    best = Compute([*rest, part], greatest, reductions=[inner], monoid="max", name=name, location=op.location)
-    labels = (f"{op.results[0].name}_part", f"{op.results[0].name}_part_place")
-    first = Sort(best.result, len(rest), descending=True, keep=op.keep, names=labels, location=op.location)
-    found = in_rounds(first)
-    of_part = Read(found[-1].result, [*(dim.name for dim in rest), index(held.name) // length])
-    place = of_part.as_index() * length + index(held.name) % length
+    label, where = op.results[0].name, op.location
+    best = Compute(
+        [*rest, part],
+        order.key(element(place)),
+        reductions=[inner],
+        monoid="max",
+        name=f"{label}_parts",
+        location=where,
+    )
+    if order.packed:
+        greatest = Read(best.result, [dim.name for dim in (*rest, part)])
+        both = order.both(greatest, cast(IndexValue(part.name), I32))
+        rounds, found = _greatest(both, [*rest, part], part, op.keep.constant, f"{label}_part", where)
+        number = cast(order.parted(_by_number(found))[1], I64)
+        made = [
+            best,
+            *rounds,
+            Compute([*rest, Dim("kept", op.keep)], number, name=f"{label}_part_place", location=where),
+        ]
+    else:
+        labels = (f"{label}_part", f"{label}_part_place")
+        first = Sort(best.result, len(rest), descending=True, keep=op.keep, names=labels, location=where)
+        made = [best, *in_rounds(first)]
+    chosen = Read(made[-1].result, [*(dim.name for dim in rest), index(held.name) // length])
+    place = chosen.as_index() * length + index(held.name) % length
     inside = _rounds(op, [*rest, held], held, element(place), IndexValue(place), part.extent * length)
-    return [best, *found, *inside]
+    return [*made, *inside]
 
 
 def _rounds(op: Sort, dims: Sequence[Dim], along: Dim, x: Scalar, number: IndexValue, beyond: Index) -> list[Compute]:
     """Rounds over the elements `x` of a domain, of which those `along` a dim are of one row and have a `number` in it, below `beyond`."""
     assert op.keep is not None
     where, label, order = op.location, op.results[0].name, _Order(op.source.type.dtype)
+    rest = [dim for dim in dims if dim is not along]
+    if order.packed:
+        both = order.both(order.key(x), order.place(x, cast(number, I32)))
+        made, found = _greatest(both, dims, along, op.keep.constant, label, where)
+        chosen_key, chosen = order.parted(_by_number(found))
+    else:
+        made, pairs = _in_pairs(order, dims, along, x, number, beyond, op)
+        chosen_key, chosen = (_by_number([pair[part] for pair in pairs]) for part in (0, 1))
+    result = [*rest[: op.dim], Dim("kept", op.keep), *rest[op.dim :]]
+    values = Compute(result, order.element(chosen_key, chosen), name=label, location=where)
+    at_element = cast(apply("shr", chosen, Literal(1, I32)), I64)
+    positions = Compute(result, at_element, name=op.results[1].name, location=where)
+    return [*made, values, positions]
+
+
+def _greatest(
+    both: Scalar, dims: Sequence[Dim], along: Dim, keep: int, label: str, where: Location
+) -> tuple[list[Compute], list[Read]]:
+    """The greatest few along a dim of integers of which no two are equal: the computes that find them, and each of them."""
+    rest = [dim for dim in dims if dim is not along]
+    made, found = [Compute(dims, both, name=f"{label}_order", location=where)], list[Read]()
+    x = Read(made[0].result, [dim.name for dim in dims])
+    for count in range(keep):
+        left: Scalar = x if not found else select(apply("lt", x, found[-1]), x, lowest(x.dtype))
+        most = Compute(rest, left, reductions=[along], monoid="max", name=f"{label}_{count}", location=where)
+        made.append(most)
+        found.append(Read(most.result, [dim.name for dim in rest]))
+    return made, found
+
+
+def _in_pairs(
+    order: _Order, dims: Sequence[Dim], along: Dim, x: Scalar, number: IndexValue, beyond: Index, op: Sort
+) -> tuple[list[Compute], list[tuple[Read, Read]]]:
+    """The same of elements and places that are two integers."""
+    assert op.keep is not None
+    where, label = op.location, op.results[0].name
     rest = [dim for dim in dims if dim is not along]
     row = [dim.name for dim in rest]
     keys = Compute(dims, order.key(x), name=f"{label}_order", location=where)
@@ -179,12 +252,7 @@ def _rounds(op: Sort, dims: Sequence[Dim], along: Dim, x: Scalar, number: IndexV
         at = Compute(rest, body, reductions=[along], monoid="min", name=f"{name}_place", location=where)
         made += (most, at)
         found.append((own_key, Read(at.result, row)))
-    result = [*rest[: op.dim], Dim("kept", op.keep), *rest[op.dim :]]
-    chosen_key, chosen = (_by_number([pair[part] for pair in found]) for part in (0, 1))
-    values = Compute(result, order.element(chosen_key, chosen), name=label, location=where)
-    at_element = cast(apply("shr", chosen, Literal(1, I32)), I64)
-    positions = Compute(result, at_element, name=op.results[1].name, location=where)
-    return [*made, values, positions]
+    return made, found
 
 
 def _by_number(found: Sequence[Scalar]) -> Scalar:

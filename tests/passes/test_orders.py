@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from codesign.ir.interpreter import evaluate
 from codesign.ir.tensor import Compute, Fusion, Scan, Sort
@@ -59,14 +61,17 @@ def test_the_first_few_of_a_row_one_after_the_other(keep: int) -> None:
     same(few, np.nan_to_num(x.T, nan=4, posinf=9, neginf=-(2**31)).astype(np.int32))
 
 
-@pytest.mark.parametrize("keep", [1, 3, 4])
-@pytest.mark.parametrize(("length", "kind"), [(1025, "f32"), (1500, "f16"), (4096, "f32"), (5000, "i32")])
+@pytest.mark.parametrize("keep", [1, 3, 4, 7, 16])
+@pytest.mark.parametrize(
+    ("length", "kind"), [(1025, "f32"), (1500, "f16"), (4096, "f32"), (5000, "i32"), (2000, "f64"), (1100, "u8")]
+)
 @pytest.mark.parametrize("dim", [0, 1])
 def test_the_first_few_of_a_long_row_are_looked_for_in_parts(length: int, kind: str, keep: int, dim: int) -> None:
     """With many equal elements, zeros of both signs and rows that end in a part of their own, all of it minus infinity or not."""
     rng = np.random.default_rng(length + keep)
-    x = rng.integers(-6, 7, (5, length)).astype({"f32": np.float32, "f16": np.float16, "i32": np.int32}[kind])
-    if kind != "i32":
+    kinds = {"f32": np.float32, "f16": np.float16, "f64": np.float64, "i32": np.int32, "u8": np.uint8}
+    x = rng.integers(0 if kind == "u8" else -6, 7, (5, length)).astype(kinds[kind])
+    if kind[0] == "f":
         x[rng.random(x.shape) < 0.1] = -0.0
         x[1, rng.random(length) < 0.5] = -inf
         x[2] = -inf
@@ -78,11 +83,29 @@ def test_the_first_few_of_a_long_row_are_looked_for_in_parts(length: int, kind: 
     same(text, x if dim else x.T)
 
 
-@pytest.mark.parametrize(("length", "keep"), [(1 << 15, 5), (1 << 20, 4), (1024, 17)])
+@pytest.mark.parametrize(("length", "keep"), [(1 << 18, 16), (1 << 20, 4), (1024, 17), (1 << 15, 17)])
 def test_more_than_a_few_and_rows_beyond_parts_that_a_program_holds_stay_sorts(length: int, keep: int) -> None:
     text = sort("f32", f"dim 1 descending keep {keep}", keep).replace("4, 7", f"4096, {length}")
     module = optimize(parse(text), Context(), pipeline="orders")
     assert [type(op) for op in module.main.body.ops] == [Sort]
+
+
+@given(
+    st.integers(1, 16), st.integers(4, 3000), st.sampled_from(["f32", "f64", "i32", "i64", "i8"]), st.integers(0, 99)
+)
+@settings(max_examples=40, deadline=None, derandomize=True, phases=(Phase.generate,))
+def test_the_first_few_of_any_row(keep: int, length: int, kind: str, seed: int) -> None:
+    """Of few values, of all of them, and of the least and the greatest."""
+    keep = min(keep, length // 4)
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-4, 4, (3, length)).astype(np.dtype(kind.replace("f", "float").replace("i", "int")))
+    ends = np.iinfo(x.dtype) if kind[0] == "i" else np.finfo(x.dtype)
+    x[1] = rng.permutation(np.linspace(-100, 100, length)).astype(x.dtype)
+    x[2, rng.random(length) < 0.5] = ends.min
+    x[0, rng.random(length) < 0.01] = ends.max
+    if kind[0] == "f":
+        x[:, rng.random(length) < 0.1] *= -0.0
+    same(sort(kind, f"dim 1 descending keep {keep}", keep).replace("4, 7", f"3, {length}"), x)
 
 
 @pytest.mark.parametrize("monoid", ["sum", "prod", "max", "min", "argmax", "argmin"])
