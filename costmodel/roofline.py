@@ -84,19 +84,30 @@ def product_rate(machine: Machine, contraction: Contraction) -> float | None:
 
 
 def roofline_bounds(
-    kernel: KernelSummary, machine: Machine, sizes: Mapping[str, float]
+    kernel: KernelSummary, machine: Machine, sizes: Mapping[str, float], tiles: Mapping[str, float] | None = None
 ) -> tuple[float, float, float, float]:
     """Least seconds on the tensor, vector and special units and at the outermost memory, as the group is written or as its folds do it: of each
-    the lesser, as schedules do either."""
-    written = _bounds_of(kernel, machine, sizes)
+    the lesser, as schedules do either.
+
+    `tiles`: the longest tiles of the dims of the grid, where programs work out by themselves what they need.
+    """
+    written = _bounds_of(kernel, machine, sizes, tiles)
     if kernel.folded is None:
         return written
-    tensor, vector, special, dram = map(min, written, _bounds_of(kernel.folded, machine, sizes))
+    tensor, vector, special, dram = map(min, written, _bounds_of(kernel.folded, machine, sizes, tiles))
     return tensor, vector, special, dram
 
 
+def _times(kernel: KernelSummary, nest: Nest, sizes: Mapping[str, float], tiles: Mapping[str, float] | None) -> float:
+    """How often a nest is done at the least: by the programs along each dim of the grid that it does not have."""
+    if tiles is None:
+        return 1.0
+    others = (dim for dim in kernel.outer if dim not in nest.dims and dim not in nest.reductions)
+    return math.prod(math.ceil(float(kernel.extents[dim].evaluate(sizes)) / tiles[dim]) for dim in others)
+
+
 def _bounds_of(
-    kernel: KernelSummary, machine: Machine, sizes: Mapping[str, float]
+    kernel: KernelSummary, machine: Machine, sizes: Mapping[str, float], tiles: Mapping[str, float] | None
 ) -> tuple[float, float, float, float]:
     tensor = vector = special = 0.0
     adding, beside = machine.doing("fma").name, machine.doing("special").name
@@ -108,7 +119,7 @@ def _bounds_of(
         )
     double_rate = machine.rate(adding, "f64") or vector_rate
     for nest in kernel.nests:
-        points = points_of(kernel, nest, sizes)
+        points = points_of(kernel, nest, sizes) * _times(kernel, nest, sizes, tiles)
         if nest.contraction is not None:
             rate = product_rate(machine, nest.contraction)
             if rate is None:

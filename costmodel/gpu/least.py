@@ -20,13 +20,22 @@ def first_data_seconds(machine: Machine, p: Parameters) -> float:
     return p.fill_latency * _latency(machine)
 
 
-def least_seconds(kernel: KernelSummary, machine: Machine, sizes: Mapping[str, int], p: Parameters) -> float:
+def least_seconds(
+    kernel: KernelSummary,
+    machine: Machine,
+    sizes: Mapping[str, int],
+    p: Parameters,
+    tiles: Mapping[str, float] | None = None,
+) -> float:
     """Seconds besides the launch: a block's first data, and the work of whichever of the chip's units has most at the rate that it reaches.
+
+    `tiles`: the longest tiles along the grid, where what programs do again is to count (`roofline_bounds`).
 
     Lanes on which a code generator issues less than the text says are left out. A kernel without products waits for its data once more, however
     few these are: no more is under way than what is loaded (`_moving`), or its loops wait for what comes (`trip_seconds`).
     """
-    first, (tensor, vector, special, dram) = first_data_seconds(machine, p), roofline_bounds(kernel, machine, sizes)
+    first = first_data_seconds(machine, p)
+    tensor, vector, special, dram = roofline_bounds(kernel, machine, sizes, tiles)
     if kernel.group is not None and code_generator(machine).spares(kernel.group):
         vector = special = 0.0
     if kernel.strands:

@@ -53,9 +53,15 @@ class GpuTileModel:
         """Until a block's first data are there, which nothing beats besides the launch."""
         return first_data_seconds(machine, self.parameters(machine).parameters)
 
-    def least_seconds(self, kernel: KernelSummary, machine: Machine, sizes: Mapping[str, int]) -> float:
-        """Seconds besides the launch that no schedule of a kernel beats."""
-        return least_seconds(kernel, machine, sizes, self.parameters(machine).parameters)
+    def least_seconds(
+        self,
+        kernel: KernelSummary,
+        machine: Machine,
+        sizes: Mapping[str, int],
+        tiles: Mapping[str, float] | None = None,
+    ) -> float:
+        """Seconds besides the launch that no schedule of a kernel beats; where it says the longest `tiles` along the grid, none of these."""
+        return least_seconds(kernel, machine, sizes, self.parameters(machine).parameters, tiles)
 
     def predict(
         self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None = None

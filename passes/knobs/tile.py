@@ -30,11 +30,11 @@ class Tile(Room):
                     yield knob
 
     def _knob(self, dim: str, site: Site) -> Knob:
-        top, roles = next_power_of_two(site.extents[dim]), site.roles
+        top, roles, most = next_power_of_two(site.extents[dim]), site.roles, _most(dim, site)
         if dim in roles.sides:
-            values = powers_of_two(SMALLEST_DOT, min(max(top, SMALLEST_DOT), site.lanes // SMALLEST_DOT))
+            values = powers_of_two(SMALLEST_DOT, min(max(top, SMALLEST_DOT), most))
             return Knob(f"tile.{dim}", values, nearest(values, 64 if roles.sides[dim] == "k" else 128))
-        values = powers_of_two(1, min(top, site.lanes))
+        values = powers_of_two(1, min(top, most))
         return Knob(f"tile.{dim}", values, values[0] if roles.any else nearest(values, 32))
 
     def said(self, schedule: Schedule) -> Iterator[Read]:
@@ -47,6 +47,16 @@ class Tile(Room):
         if value not in self.values(site, dim):
             return f"needs a power of two up to {LARGEST_TILE}, got {value}"
         return ""
+
+
+def _most(dim: str, site: Site) -> int:
+    """The longest tile along a dim: of a side of a matrix product, whose other side has a length too, a part of what a program may hold."""
+    return site.lanes // SMALLEST_DOT if dim in site.roles.sides else site.lanes
+
+
+def longest_tiles(site: Site) -> dict[str, float]:
+    """The longest tile that a schedule may have along each dim of the grid."""
+    return {dim: float(_most(dim, site)) for dim in site.summary.outer}
 
 
 def no_such_dim(dim: str, known: Iterable[str]) -> str:

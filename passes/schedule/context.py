@@ -38,8 +38,9 @@ class Context:
     """Surroundings of one search.
 
     `budget`: schedules that may be evaluated (None: no limit); `rng`: seeded, so searches repeat. `glanced`: what quicker prices have cost,
-    in schedules evaluated. `below`: seconds that are asked for: a policy may end where it can't come below (`gave_up`). `floor`: seconds that
-    no schedule beats, for who is content to come near (`arrived`).
+    in schedules evaluated. `below`: seconds that are asked for: a policy may end where it can't come below (`gave_up`). `closely`: whether the
+    best schedule is asked for; else a price near it will do, and a policy may end where it comes near the `floor`, seconds that no schedule
+    beats (`arrived`), or where more steps bring next to nothing (`settled`).
     """
 
     summary: KernelSummary
@@ -54,7 +55,9 @@ class Context:
     limit: Limit = ALL
     below: float = math.inf
     floor: float = 0.0
+    closely: bool = True
     gave_up: bool = False
+    settled: bool = False
 
     @property
     def limited(self) -> bool:
@@ -112,8 +115,8 @@ class Context:
 
     @property
     def arrived(self) -> bool:
-        """Whether the best schedule so far is as good as any can be."""
-        return self.fastest <= (1.0 + CLOSE) * self.floor
+        """Whether the best schedule so far is as good as any can be, for who asks for a price."""
+        return not self.closely and self.fastest <= (1.0 + CLOSE) * self.floor
 
     def leanest(self) -> tuple[Schedule, float] | None:
         """Of the schedules whose time is near the best, the one that moves the fewest bytes of DRAM, with its time."""

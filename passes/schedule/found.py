@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
+from codesign.ir.analysis import structural_hash
 from codesign.ir.errors import ScheduleError
+from codesign.ir.index import Index
 from codesign.ir.schedule import NOTHING, Schedule
 from codesign.passes.normalize import Normalized
-from codesign.passes.schedule.context import Context
+from codesign.passes.schedule.context import Candidate, Context
 from codesign.passes.schedule.large import programs_of_large_tiles
 from codesign.passes.schedule.policy import Policy, asked, proposal
 from codesign.passes.schedule.space import Space
@@ -35,19 +39,47 @@ class Form:
 
 @dataclass(frozen=True)
 class Found:
-    """What a policy found for a group as one kernel."""
+    """What a policy found for a group as one kernel, with what all schedules had in `common`.
+
+    Of a search for a price, in how many `batches` it was found, and the `policy` where it can go on from there."""
 
     normalized: Normalized
     context: Context
     schedule: Schedule
     seconds: float
     space_size: int
+    policy: Policy | None = None
+    common: Schedule = NOTHING
+    batches: int | None = None
 
     def of(self, form: Form) -> Found | None:
         """The same search for a group of equal structure; None where its dims have other names than those that the schedules speak of."""
         if list(self.normalized.fusion.dims()) != list(form.normalized.fusion.dims()):
             return None
         return replace(self, normalized=form.normalized, context=replace(self.context, summary=form.summary))
+
+    def alike(self, form: Form) -> bool:
+        """Whether it searched a group of the same normal form, whose results go to the same places, up to the names of dims."""
+        mine, other = self.normalized, form.normalized
+        ours, theirs = mine.fusion.dims(), other.fusion.dims()
+        if self.common != form.common or len(mine.fusion.computes) != len(other.fusion.computes):
+            return False
+        if list(ours.values()) != list(theirs.values()) or len(mine.outputs) != len(other.outputs):
+            return False
+        names: dict[str, Index | int | str] = dict(zip(ours, theirs, strict=True))
+        for a, b in zip(mine.outputs, other.outputs, strict=True):
+            if a.type != b.type or tuple(i.substitute(names) for i in a.indices) != b.indices:
+                return False
+        return self.key == structural_hash(other.fusion)
+
+    @cached_property
+    def key(self) -> str:
+        """Structural hash of the normal form."""
+        return structural_hash(self.normalized.fusion)
+
+    def top(self, count: int) -> list[Candidate]:
+        """The best distinct schedules that it evaluated, fastest first; not those of a search that went on from it."""
+        return replace(self.context, batches=self.context.batches[: self.batches]).top(count)
 
     def programs(self) -> int:
         """Programs of the grid."""
@@ -101,6 +133,23 @@ def go_on(policy: Policy, context: Context) -> Schedule | None:
         return policy.best()
 
 
+def to_its_end(found: Found) -> Found | None:
+    """A search for a price gone on with to its end; None where the best schedule has to be searched for anew."""
+    context = found.context
+    if context.closely and found.batches is None:
+        return found
+    if not context.closely:
+        if not (context.settled or context.arrived or context.gave_up):
+            return found
+        if found.policy is None or context.arrived:  # which looked at schedules in another order
+            return None
+        context.closely, context.settled, context.gave_up, context.below = True, False, False, math.inf
+    assert found.policy is not None
+    best = go_on(found.policy, context)
+    assert best is not None
+    return replace(found, schedule=best, seconds=context.fastest, batches=None)
+
+
 def no_fit(summary: KernelSummary, machine: Machine, context: Context) -> ScheduleError:
     """The error for a kernel of which no evaluated schedule fits, with the commonest reason."""
     rejected = context.rejected()
@@ -128,6 +177,13 @@ class Recent:
     def get(self, key: str) -> tuple[Found | None, Cutting | None]:
         """A search that is held."""
         return self._searches.get(key, (None, None))
+
+    def alike(self, form: Form) -> Found | None:
+        """A search that is held of a group of the same normal form, of programs that all do the same."""
+        for found, _ in reversed(self._searches.values()):
+            if not found.context.gave_up and not found.context.summary.strands and found.alike(form):
+                return found
+        return None
 
     def keep(self, key: str, found: Found, cutting: Cutting | None) -> None:
         """Hold a search, and let go of the oldest."""

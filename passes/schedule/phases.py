@@ -19,6 +19,8 @@ from codesign.ir.core import Value
 from codesign.ir.errors import ScheduleError
 from codesign.ir.schedule import NOTHING, AtLevel, Schedule, operand_name, result_name
 from codesign.ir.tensor import Fusion
+from codesign.passes.knobs import Site
+from codesign.passes.knobs.tile import longest_tiles
 from codesign.passes.normalize import normalize
 from codesign.passes.tiling.cutting import Cutting
 
@@ -98,10 +100,12 @@ def seconds_between(tuner: Tuner, launch: float) -> float:
     return launch if tuner.machine.kind == "gpu" else target_of(tuner.machine).meeting_seconds
 
 
-def least_seconds(tuner: Tuner, summary: KernelSummary) -> float:
-    """What no schedule of a kernel beats, besides its start."""
+def least_seconds(tuner: Tuner, summary: KernelSummary, *, whole: bool = False) -> float:
+    """What no schedule of a kernel beats, besides its start; of a group that stays one kernel (`whole`) with what its programs do again."""
     if isinstance(tuner.model, GpuTileModel):
-        return tuner.model.least_seconds(summary, tuner.machine, summary.sizes(tuner.sizes))
+        sizes = summary.sizes(tuner.sizes)
+        tiles = longest_tiles(Site.of(summary, tuner.machine, sizes)) if whole and not summary.strands else None
+        return tuner.model.least_seconds(summary, tuner.machine, sizes, tiles)
     return max(tuner.bound(summary), shortest_seconds(tuner))
 
 

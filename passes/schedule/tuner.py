@@ -15,29 +15,31 @@ from codesign.costmodel.machine import Machine
 from codesign.costmodel.models import cost_model_for, informed
 from codesign.costmodel.protocol import FOLLOWED, CostModel, Reported
 from codesign.costmodel.roofline import roofline_bounds
-from codesign.costmodel.summary import Access, KernelSummary, summarize
+from codesign.costmodel.summary import KernelSummary, summarize
 from codesign.costmodel.sums import Part, time_of_parts, total
 from codesign.ir.analysis import structural_hash
 from codesign.ir.errors import ScheduleError, UnsupportedError
-from codesign.ir.index import Bounds, Index, index
+from codesign.ir.index import Bounds
 from codesign.ir.schedule import NOTHING, Schedule, ScheduleBatch
 from codesign.ir.tensor import Fusion
 from codesign.ir.tiling.domain import Domain
 from codesign.ir.tiling.strands import strands
-from codesign.ir.types import row_major
 from codesign.passes.knobs import Site, foreign, predict, settled
 from codesign.passes.normalize import Normalized, normalize
 from codesign.passes.schedule.buffered import buffered
 from codesign.passes.schedule.build import space
 from codesign.passes.schedule.choice import from_json, to_json
 from codesign.passes.schedule.context import Candidate, Context
-from codesign.passes.schedule.found import Form, Formed, Found, Recent, go_on, no_fit, search
+from codesign.passes.schedule.empty import of_a_point
+from codesign.passes.schedule.found import Form, Formed, Found, Recent, no_fit, search, to_its_end
 from codesign.passes.schedule.parts import best_cutting, best_strips, may_come_below
 from codesign.passes.schedule.phases import Half, halves, least_seconds
 from codesign.passes.schedule.policy import POLICIES, RUNNERS_UP, Policy, make_policy
 from codesign.passes.schedule.store import Store
 from codesign.passes.schedule.strands import Alone, combined, renamed
 from codesign.passes.tiling.cutting import WHOLE, Cutting
+from codesign.passes.tiling.split import splittable
+from codesign.passes.tiling.strips import strips_of
 from codesign.passes.tiling.tail import Tail
 
 
@@ -137,8 +139,8 @@ class Tuner:
         self._recent = Recent()
         self._formed = Formed()
         self._tuned: dict[str, Tuned] = {}
-        self._alone: dict[str, Found | ScheduleError] = {}
-        """Searches for strands, by structure."""
+        self._alone: dict[tuple[str, bool], Found | ScheduleError] = {}
+        """Searches for strands, by structure and whether the best schedule is asked for."""
         self.store: Store | None = None
         if kept is not None and model is None and isinstance(policy, str) and policy in POLICIES:
             ranges = sorted(self.bounds.symbols.items())
@@ -170,6 +172,8 @@ class Tuner:
         if key not in self._tuned:
             whole, cutting = self._chosen_before(fusion, name, key) or self._choose(fusion, name, key, common)
             self._tuned[key] = whole if cutting == WHOLE else self._in_parts(fusion, whole, name, cutting)
+            if common is None:  # what it was priced at may have been near the best only
+                self._enter(key, self._tuned[key].seconds)
         return self._tuned[key]
 
     def cut(self, fusion: Fusion, cutting: Cutting, name: str = "") -> Tuned:
@@ -184,12 +188,13 @@ class Tuner:
         """The group as one kernel, and how it is better cut."""
         before, cutting = self._recent.get(key)
         form = self.form(fusion, name, common)
-        to_the_end = before if before is not None and not before.context.arrived else None
-        found = (to_the_end.of(form) if to_the_end is not None else None) or self._search(form)
+        ended = to_its_end(before) if before is not None and before.of(form) is not None else None
+        found = self._search(form) if ended is None else ended.of(form)
         if isinstance(found, ScheduleError):
             raise found
+        assert found is not None
         whole = self._result(found)
-        if cutting is None:
+        if cutting is None or before is None or found.seconds != before.seconds:
             cutting = best_cutting(self, fusion, found)[0] if common is None else WHOLE
         if self.store is not None:
             tail = None if cutting.tail is None else [cutting.tail.position, cutting.tail.start]
@@ -222,23 +227,18 @@ class Tuner:
         key = structural_hash(fusion)
         if self._known(key) is None and self._at_least.get(key, -math.inf) < below:
             found, _ = self._recent.get(key)
-            searched = (
-                self._search(self._formed.take(key) or self.form(fusion), fusion, below, closely=False)
-                if found is None
-                else found
-            )
+            searched = found or self._search(self._formed.take(key) or self.form(fusion), below, closely=False)
             if isinstance(searched, ScheduleError):
                 self._enter(key, math.inf)
-            elif searched.context.gave_up:
-                cutting, seconds, _ = best_strips(self, fusion, searched, searched.seconds, below)
-                if seconds < below:
-                    self._recent.keep(key, searched, cutting)
-                    self._enter(key, seconds)
-                else:
-                    self._at_least[key] = below
             else:
-                cutting, seconds, sure = best_cutting(self, fusion, searched, below)
-                self._recent.keep(key, searched, cutting if sure else None)
+                gave_up = searched.context.gave_up  # as one kernel it is not below the limit
+                if gave_up and not may_come_below(self, fusion, searched, below):
+                    cutting, seconds, sure = best_strips(self, fusion, searched, searched.seconds, below)
+                else:
+                    cutting, seconds, sure = best_cutting(self, fusion, searched, below)
+                sure = seconds < below if gave_up else sure
+                if sure or not gave_up:
+                    self._recent.keep(key, searched, cutting if sure else None)
                 if sure:
                     self._enter(key, seconds)
                 else:
@@ -251,7 +251,8 @@ class Tuner:
         key = whole_key(fusion, form.common)
         known = self._known(key)
         if known is None and self._at_least.get(key, -math.inf) < below:
-            found = self._search(form, below=below, closely=False)
+            # numbers of a tail's parts differ by less than what is near enough
+            found = self._search(form, below, closely=bool(form.summary.strands))
             if isinstance(found, Found) and found.context.gave_up:
                 self._at_least[key] = max(found.seconds, below)
             else:
@@ -284,12 +285,13 @@ class Tuner:
         known = self._known(key)
         if known is not None:
             return known
-        return self._floor(self._formed.keep(key, self.form(fusion)).summary)
+        whole = splittable(fusion) is None and not strips_of(fusion)
+        return self._floor(self._formed.keep(key, self.form(fusion)).summary, whole=whole)
 
-    def _floor(self, summary: KernelSummary) -> float:
-        """Seconds that no schedule of a kernel beats, the launch included where prices always have it."""
+    def _floor(self, summary: KernelSummary, *, whole: bool) -> float:
+        """Seconds that no schedule of a group beats, as one kernel where it stays `whole`, the launch included where prices always have it."""
         launch = launch_seconds(self.machine) if self.machine.kind == "gpu" else 0.0
-        return launch + least_seconds(self, summary)
+        return launch + least_seconds(self, summary, whole=whole)
 
     def why(self, fusion: Fusion) -> str:
         """What bounds a group at its best schedule, or what no schedule of it fits."""
@@ -328,7 +330,7 @@ class Tuner:
         """The group's summary; of an empty domain, that of a single point, so that it costs its launch."""
         places = [(where.type.shape, where.indices) for where in normalized.outputs]
         summary = summarize(normalized.fusion, name, places=places)
-        return summary if all(extent != 0 for extent in summary.extents.values()) else _of_a_point(summary)
+        return summary if all(extent != 0 for extent in summary.extents.values()) else of_a_point(summary)
 
     def _context(self, summary: KernelSummary, model: CostModel | None = None) -> Context:
         rng = np.random.default_rng(self.seed)
@@ -339,45 +341,45 @@ class Tuner:
         normalized = normalize(fusion, self.bounds)
         return Form(normalized, self._summary(normalized, name), common or NOTHING)
 
-    def _search(
-        self, form: Form, fusion: Fusion | None = None, below: float = math.inf, *, closely: bool = True
-    ) -> Found | ScheduleError:
-        """The policy's choice for a group as one kernel, or why it has none. It may give up where that can't come `below` a limit, nor the
-        group (`fusion`) in parts, and unless `closely` is done where it comes near what no schedule beats."""
+    def _search(self, form: Form, below: float = math.inf, *, closely: bool = True) -> Found | ScheduleError:
+        """The policy's choice for a group as one kernel, or why it has none. It may give up where that can't come `below` a limit, and unless
+        `closely` is done where it comes near what no schedule beats."""
         normalized, summary = form.normalized, form.summary
         if summary.strands:
-            return self._search_strands(form)
+            return self._search_strands(form, closely)
         try:
             kernel_space = form.within(space(summary, self.machine, self.sizes))
             context, policy = self._context(summary), make_policy(self.policy)
-            context.below, context.floor = below, 0.0 if closely else self._floor(summary)
+            context.below, context.closely = below, closely
+            if not closely:
+                context.floor = self._floor(summary, whole=True)
             best = search(policy, kernel_space, context)
-            if context.gave_up and fusion is not None and best is not None:
-                so_far = Found(normalized, context, best, context.fastest, kernel_space.points)
-                if may_come_below(self, fusion, so_far, below):
-                    context.below, context.gave_up = math.inf, False
-                    best = go_on(policy, context)
             if best is None:
                 return no_fit(summary, self.machine, context)
+            if self.machine.kind == "gpu":
+                resuming = policy if getattr(policy, "resumes", False) and not closely else None
+                known = normalized, context, best, context.fastest, kernel_space.points
+                return Found(*known, resuming, form.common, None if closely else len(context.batches))
             seconds = context.fastest
             own = isinstance(self.policy, str) and self.policy in POLICIES
-            if own and self.machine.kind == "dataflow" and (lean := context.leanest()) is not None:
+            if own and (lean := context.leanest()) is not None:
                 best, seconds = buffered(context, *lean)
-            return Found(normalized, context, best, seconds, kernel_space.points)
+            return Found(normalized, context, best, seconds, kernel_space.points, common=form.common)
         except ScheduleError as error:
             return error
 
-    def _search_strands(self, form: Form) -> Found | ScheduleError:
+    def _search_strands(self, form: Form, closely: bool) -> Found | ScheduleError:
         """The best of the schedules that are put together from those of each strand."""
         context, size = self._context(form.summary), 0
+        context.closely, context.settled = closely, not closely  # as the searches of its strands may have
         alone: list[Alone] = []
         for part, summary in zip(strands(form.normalized.fusion), form.summary.strands, strict=True):
             outputs = tuple(form.normalized.outputs[k] for k in part.results)
-            found = self._strand(Form(Normalized(part.fusion, outputs, {}), summary))
+            found = self._strand(Form(Normalized(part.fusion, outputs, {}), summary), closely)
             if isinstance(found, ScheduleError):
                 return found
             names = dict(zip(found.normalized.fusion.dims(), part.fusion.dims(), strict=True))
-            alone.append(Alone([Candidate(renamed(c.schedule, names), c.seconds) for c in found.context.top(64)]))
+            alone.append(Alone([Candidate(renamed(c.schedule, names), c.seconds) for c in found.top(64)]))
             size += found.space_size
         batch = ScheduleBatch.of(combined(alone)[: max(context.remaining, 1)])
         cost = context.evaluate(batch)
@@ -386,11 +388,15 @@ class Tuner:
             return no_fit(form.summary, self.machine, context)
         return Found(form.normalized, context, batch.row(row), float(cost.seconds[row]), size)
 
-    def _strand(self, form: Form) -> Found | ScheduleError:
-        """The search for one strand, done once for those of the same structure."""
+    def _strand(self, form: Form, closely: bool) -> Found | ScheduleError:
+        """The search for one strand, done once for those of the same structure, and for groups that are one of them."""
         key = structural_hash(form.normalized.fusion)
-        found = self._alone[key] = self._alone.get(key) or self._search(form)
-        return found
+        if (key, closely) not in self._alone:
+            before = self._alone.get((key, False)) or self._recent.alike(form)
+            if closely and isinstance(before, Found):
+                before = to_its_end(before)
+            self._alone[key, closely] = before or self._search(form, closely=closely)
+        return self._alone[key, closely]
 
     def bound(self, summary: KernelSummary) -> float:
         """Seconds that no schedule of a group beats."""
@@ -441,20 +447,6 @@ class Tuner:
             programs=tuple(c for c in context.programs(PROGRAMS) if c.schedule != schedule),
             rejected=context.rejected(),
         )
-
-
-def _of_a_point(summary: KernelSummary) -> KernelSummary:
-    """A summary with one in place of every empty extent and size."""
-
-    def sizes(shape: tuple[Index, ...]) -> tuple[Index, ...]:
-        return tuple(index(1) if size == 0 else size for size in shape)
-
-    def nonempty(accesses: tuple[Access, ...]) -> tuple[Access, ...]:
-        return tuple(replace(a, shape=sizes(a.shape), strides=row_major(sizes(a.shape))) for a in accesses)
-
-    nests = tuple(replace(nest, loads=nonempty(nest.loads), stores=nonempty(nest.stores)) for nest in summary.nests)
-    extents = dict(zip(summary.extents, sizes(tuple(summary.extents.values())), strict=True))
-    return replace(summary, extents=extents, nests=nests, folding=(), folded=None)
 
 
 def _together(whole: Tuned, phases: tuple[Phase, ...], cutting: Cutting, dim: str) -> Tuned:

@@ -14,7 +14,8 @@ from codesign.costmodel.summary import KernelSummary, summarize
 from codesign.ir.dtypes import BF16, F32
 from codesign.ir.tensor import Fusion
 from codesign.ir.text import parse
-from codesign.passes.knobs import predict
+from codesign.passes.knobs import Site, predict
+from codesign.passes.knobs.tile import longest_tiles
 from codesign.passes.normalize import normalize
 from codesign.passes.schedule.build import space
 from codesign.passes.schedule.tuner import Tuner
@@ -36,7 +37,33 @@ def repeated(function: str, times: int = 8) -> Fusion:
     return fusion
 
 
+def of(text: str) -> Fusion:
+    """The group of a text."""
+    (fusion,) = (op for op in parse(text).main.body.ops if isinstance(op, Fusion))
+    return fusion
+
+
+CHAIN = of("""func @main(%x: bf16[2048, 1024], %u: bf16[4096, 1024], %d: bf16[8192, 4096]) {
+    %f = fusion {
+        %h = compute bf16[i: 2048, h: 4096] sum(k: 1024) in f32 { f32(%x[i, k]) * f32(%u[h, k]) }
+        %y = compute bf16[i: 2048, j: 8192] sum(h: 4096) in f32 { f32(%h[i, h]) * f32(%d[j, h]) }
+        yield %y
+    }
+    return %f }""")
+"""Each tile of the second product's columns has the first one done again."""
+
+ROWS_KEPT = of("""func @main(%x: f32[4096, 64], %z: f32[4096, 65536]) {
+    %s, %f = fusion {
+        %e = compute f32[i: 4096] sum(k: 64) { exp(%x[i, k]) }
+        %y = compute f32[i: 4096, j: 65536] { %z[i, j] / %e[i] }
+        yield %e, %y
+    }
+    return %s, %f }""")
+"""What is done for rows, and kept, in a grid over columns too."""
+
 GROUPS = {
+    "chain": CHAIN,
+    "rows kept": ROWS_KEPT,
     "element-wise": groups.element_wise(4096, 4096),
     "few elements": groups.element_wise(8, 8),
     "sums": groups.reduction(512, 4096, "sum"),
@@ -70,6 +97,17 @@ def test_what_memory_bounds_comes_near(name: str) -> None:
     assert float(seconds.min()) <= 1.05 * least
 
 
+def test_what_programs_do_again_is_in_what_a_chain_takes_at_the_least() -> None:
+    """The first of two products, with an eighth of the second's work, is done for each tile of 2,048 of 8,192 columns, as no tile is longer."""
+    target, summary = load_machine("h100_sxm"), summary_of(CHAIN)
+    model = cost_model_for(target)
+    assert isinstance(model, GpuTileModel)
+    site = Site.of(summary, target)
+    assert longest_tiles(site) == dict.fromkeys(summary.outer, 2048.0)
+    once, again = (model.least_seconds(summary, target, {}, tiles) for tiles in (None, longest_tiles(site)))
+    assert again / once == pytest.approx((4 + 8) / (1 + 8), rel=0.01)
+
+
 def prices(group: Fusion, machine: str) -> tuple[float, np.ndarray[tuple[int], np.dtype[np.float64]]]:
     """What a group takes at the least with its launch, and the prices of many of its schedules."""
     target = load_machine(machine)
@@ -79,7 +117,8 @@ def prices(group: Fusion, machine: str) -> tuple[float, np.ndarray[tuple[int], n
     some = space(summary, target, {})
     cost = predict(model, summary, target, some.batch(some.sample(2000, np.random.default_rng(0))), {})
     launch = model.parameters(target).parameters.launch_seconds
-    return launch + model.least_seconds(summary, target, {}), cost.seconds
+    tiles = longest_tiles(Site.of(summary, target))
+    return launch + model.least_seconds(summary, target, {}, tiles), cost.seconds
 
 
 def summary_of(group: Fusion) -> KernelSummary:
