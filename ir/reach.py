@@ -38,7 +38,7 @@ from codesign.ir.index import (
 from codesign.ir.masks import Masks, neutral
 from codesign.ir.scalar import Apply, IndexValue, Read, Scalar
 from codesign.ir.scalar import Literal as Number
-from codesign.ir.tensor import Compute
+from codesign.ir.tensor import Compute, Dim
 
 Stretch = Literal["first", "second", "third", "fourth", "fifth", "before", "whole", "after", "rest"]
 """Which of its steps a loop along a dim that masks cut makes: those before the ones all of whose values are reached, those, or those after. Where
@@ -270,6 +270,19 @@ def _cut(reach: Reach, extent: Index, known: Bounds) -> Reach | None:
     if parts:
         return Reach(low, high, reach.once and not every_row, union=parts)
     return Reach(low, high, reach.once) if low != 0 or high != extent else None
+
+
+def some_everywhere(compute: Compute, dim: Dim, inside: Mapping[Value, Compute], bounds: Bounds) -> bool:
+    """Whether along a dim a value worked out point by point is not masked to zero everywhere, whatever the other dims, as far as that can be
+    proven."""
+    reach = _Intervals(dim.name, dim.extent, inside).unless(compute.body, 0.0)
+    known = bounds.with_extents(compute.extents())
+    if reach is None or reach.nowhere:
+        return reach is None
+    ends = (
+        (maximum(low, 0).simplify(known), minimum(high, dim.extent).simplify(known)) for low, high in reach.intervals
+    )
+    return any(_never_empty(*interval, known) for interval in ends)
 
 
 def _never_empty(low: Index, high: Index, known: Bounds) -> bool:

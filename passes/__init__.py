@@ -9,6 +9,7 @@ from codesign.passes.draws import Draws, Streams
 from codesign.passes.fuse import Fuse
 from codesign.passes.kernels import PlanMemory, Tile
 from codesign.passes.manager import PASSES, Pass, PassManager, parse_pipeline, print_pipeline, register
+from codesign.passes.masked import MaskedReads
 from codesign.passes.narrow import Narrow
 from codesign.passes.nests import NestReductions
 from codesign.passes.orders import ReduceOrders
@@ -31,6 +32,7 @@ __all__ = [
     "Draws",
     "FoldViews",
     "Fuse",
+    "MaskedReads",
     "Narrow",
     "NestReductions",
     "Pass",

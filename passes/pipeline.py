@@ -10,7 +10,7 @@ from codesign.passes.manager import Observer, Pass, PassManager, PipelineError, 
 
 CLEAN_UP = (
     "draws,settle-writes,canonicalize,constant-fold,orders,fold-views,canonicalize,periods,cse,dce,sparse-writes,narrow,"
-    "nest-reductions"
+    "nest-reductions,masked-reads"
 )
 """Passes that make equal things look equal and needless things vanish; scans that no data enters are known before any becomes a reduction."""
 
