@@ -126,24 +126,25 @@ class _Choice:
     def _take(self, first: npt.NDArray[np.int64], choice: int, free: dict[int, Floats], whole: bool) -> None:
         """Keep a load (one for each schedule) for some turns where there is room, from the innermost memory out."""
         rows = np.arange(len(first))
-        count = self.waiting[choice][first, rows]
-        open_ = self.alone & (self.many[choice][first, rows] > 1.0) & (self.where[first, rows] == 0)
+        rows = np.flatnonzero(self.alone & (self.many[choice][first, rows] > 1.0) & (self.where[first, rows] == 0))
         for level, number in reversed(list(enumerate(free))):
-            buffers = self.buffers[level][first, rows]
+            if not len(rows):
+                return
+            some, given = first[rows], self.given[rows]
+            count = self.waiting[choice][some, rows]
+            buffers = self.buffers[level][some, rows]
             two = buffers > 1.0
-            sets = np.where(two, np.minimum(buffers, self.sets[choice][first, rows]), 1.0)
-            unit = self.needs[choice][first, number, rows] / count * sets
-            room = np.floor(free[number] / unit + 1e-9)
+            sets = np.where(two, np.minimum(buffers, self.sets[choice][some, rows]), 1.0)
+            unit = self.needs[choice][some, number, rows] / count * sets
+            room = np.floor(free[number][rows] / unit + 1e-9)
             blocks = np.where(room >= count, count, room - 1.0)
-            allowed = np.where(self.given, self.staged[level][first, rows] & whole, True)
-            allowed = allowed & ~(two & (self.uneven | self.several[first, rows]))
-            taken = open_ & allowed & (blocks >= (count if whole else 1.0))
-            self.where[first[taken], rows[taken]] = number
-            self.choice[first[taken], rows[taken]] = choice
-            self.held[first[taken], rows[taken]] = blocks[taken]
-            used = np.ceil(unit * np.where(blocks < count, blocks + 1.0, count))
-            free[number] = np.where(taken, free[number] - used, free[number])
-            open_ = open_ & ~taken
+            allowed = np.where(given, self.staged[level][some, rows] & whole, True)
+            allowed = allowed & ~(two & (self.uneven[rows] | self.several[some, rows]))
+            taken = allowed & (blocks >= (count if whole else 1.0))
+            mine, there = some[taken], rows[taken]
+            self.where[mine, there], self.choice[mine, there], self.held[mine, there] = number, choice, blocks[taken]
+            free[number][there] -= np.ceil(unit * np.where(blocks < count, blocks + 1.0, count))[taken]
+            rows = rows[~taken]
 
     def kept(self, load: int, since: npt.NDArray[np.int64], shape: tuple[int, ...]) -> Kept:
         """One load's, in the shape of the schedules."""
