@@ -105,8 +105,8 @@ class _Choice:
         self.buffers = columns[len(columns) - places * loads :].reshape(places, loads, rows)
         self.staged = self.buffers > 0
         why = columns[len(columns) - places * loads - 1 - loads :]
-        self.uneven, self.several = why[loads] > 0, why[:loads] > 0
-        self.given = self.staged.any(axis=(0, 1))
+        self.uneven, self.several = np.asarray(why[loads] > 0), np.asarray(why[:loads] > 0)
+        self.given = np.asarray(self.staged.any(axis=(0, 1)))
         self.where = np.zeros((loads, rows), dtype=np.int64)
         self.choice = np.zeros((loads, rows), dtype=np.int64)
         self.held = np.zeros((loads, rows))
