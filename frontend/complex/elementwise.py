@@ -270,6 +270,13 @@ def _whole_power(e: Emitter, z: Pair, exponent: int) -> Pair:
     return result if exponent > 0 else over(e.operand(1), result)
 
 
+@rule("ldexp")
+def ldexp(e: Emitter, args: Args) -> Complex:
+    (re, im), exponent = e.operand(args["self"]), e.plane(args["other"])
+    factor = Real(e, e.call(aten.pow.Scalar, 2.0, exponent))
+    return e.complex(re * factor, im * factor)
+
+
 # -- comparisons -------------------------------------------------------------------------------------------------------------
 @rule("eq")
 def eq(e: Emitter, args: Args) -> Real:

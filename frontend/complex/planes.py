@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Graph, Node
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from torch.fx.node import map_arg
 
 aten: Any = torch.ops.aten
@@ -43,6 +44,13 @@ class Emitter:
         with self.mode, torch.no_grad():
             given, named = map_arg((args, kwargs), lambda argument: argument.meta["val"])
             node.meta["val"] = target(*given, **named)
+        return node
+
+    def plane_call(self, target: Any, *args: Any, **kwargs: Any) -> Node:
+        """A call that gives a plane of what `origin` gives; where data decides the sizes, they are those of `origin`."""
+        node, known = self.call(target, *args, **kwargs), self.origin.meta["val"]
+        if isinstance(known, torch.Tensor) and has_open_size(known):
+            node.meta["val"] = self.as_real(known).select(-1, 0) if known.is_complex() else known
         return node
 
     def as_real(self, value: torch.Tensor) -> torch.Tensor:
@@ -182,6 +190,12 @@ class Real:
         """`yes` where this condition holds, else `no`; one of the two is a tensor."""
         left, right = (side if isinstance(side, Real) else Real(self.emitter, side) for side in (yes, no))
         return Real(self.emitter, self.emitter.call(aten.where.self, self, left.over(right), right.over(left)))
+
+
+def has_open_size(value: torch.Tensor) -> bool:
+    """Whether data decides a size: torch makes a new symbol for it with every call."""
+    sizes: list[Any] = list(value.shape)
+    return any(free_unbacked_symbols(size) for size in sizes if not isinstance(size, int))
 
 
 def _plain(value: Any) -> Any:

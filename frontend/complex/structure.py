@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +26,8 @@ _SELF = (
     "resolve_conj resolve_neg zeros_like empty_like new_zeros new_empty permute_copy transpose_copy t_copy "
     "squeeze_copy unsqueeze_copy expand_copy slice_copy select_copy alias_copy detach_copy diagonal_copy "
     "unbind_copy unfold_copy reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
-    "replication_pad2d replication_pad3d zeros empty sym_size sym_numel"
+    "replication_pad2d replication_pad3d zeros empty sym_size sym_numel masked_select empty_strided new_empty_strided "
+    "empty_permuted resize"
 )
 """Both planes go the same way; the tensor is `self`, the other arguments say how."""
 
@@ -43,6 +46,7 @@ _VALUES = dict.fromkeys(_SELF.split(), ("self",)) | {
     "scalar_tensor": ("s",),
     "embedding": ("weight",),
     "index_put": ("self", "values"),
+    "put": ("self", "source"),
     "index_add": ("self", "source"),
     "index_copy": ("self", "source"),
     "index_fill": ("self", "value"),
@@ -63,8 +67,10 @@ def _planewise(name: str) -> None:
     def run(e: Emitter, args: Args) -> Any:
         if e.origin.target is aten.view.dtype:
             return _as_other_type(e, args["self"])
-        if args.get("reduce") is not None:
-            raise UnsupportedError("complex numbers are not combined here")
+        if args.get("reduce") in ("multiply", "prod"):
+            return _multiplied(e, args)
+        if args.get("reduce") not in (None, "add", "sum"):
+            raise UnsupportedError("complex numbers have no order")
         first = _on_plane(e, args, values, 0)
         if not any(isinstance(leaf, torch.Tensor) and leaf.is_complex() for leaf in tree_leaves(e.origin.meta["val"])):
             return first  # a size, or the real part in a real dtype
@@ -91,7 +97,24 @@ def _on_plane(e: Emitter, args: Args, values: tuple[str, ...], part: int) -> Nod
             named[argument.name] = value
         else:
             positional.append(value)
-    return e.call(aten.reshape.default if target in _RESHAPES else target, *positional, **named)
+    return e.plane_call(aten.reshape.default if target in _RESHAPES else target, *positional, **named)
+
+
+def _multiplied(e: Emitter, args: Args) -> Complex:
+    """Numbers multiplied in at places that data names: their sizes multiply, their angles add up."""
+    target = aten.scatter.reduce
+    (a, b), (c, d) = e.operand(args["self"]), e.operand(args["src"] if "src" in args else args["value"])
+    if c.is_number:
+        like = Real(e, e.call(aten.full_like.default, args["index"], 0.0, dtype=e.real))
+        c, d = like + c, like + d
+    places = args["dim"], args["index"]
+
+    def put(into: Real, values: Real, how: str) -> Real:
+        return Real(e, e.call(target, into, *places, values, reduce=how))
+
+    size = put(a.function("hypot", b), c.function("hypot", d), "multiply")
+    angle = put(b.function("atan2", a), d.function("atan2", c), "add")
+    return e.complex(size * angle.function("cos"), size * angle.function("sin"))
 
 
 def _part(e: Emitter, value: Any, part: int) -> Any:
@@ -112,6 +135,61 @@ def _as_other_type(e: Emitter, value: Any) -> Any:
 
 for _name in _VALUES:
     _planewise(_name)
+
+
+@rule("as_strided", "as_strided_copy")
+def as_strided(e: Emitter, args: Args) -> Complex:
+    """A window of the storage of the real form, whose last dim has both parts."""
+    known = e.origin.args[0].meta["val"]  # type: ignore[union-attr]
+    whole = args["self"].whole
+    twice = [2 * step for step in known.stride()]
+    start = known.storage_offset()
+    offset = start if args["storage_offset"] is None else args["storage_offset"]
+    if [*twice, 1] != list(whole.meta["val"].stride()) or 2 * start != whole.meta["val"].storage_offset():
+        order = sorted(range(known.dim()), key=lambda d: (-known.stride(d), -known.shape[d]))
+        dense = [known.shape[d] for d in order]
+        if [known.stride(d) for d in order] != _row_major(dense):
+            raise UnsupportedError("a window of a complex tensor with gaps", hint="call .contiguous() before it")
+        whole = e.call(aten.permute.default, whole, [*order, known.dim()])
+        whole = e.call(aten.reshape.default, whole, [known.numel(), 2])
+        offset -= start
+    size, stride = [*args["size"], 2], [*(2 * step for step in args["stride"]), 1]
+    return Complex(e, joined=e.call(aten.as_strided.default, whole, size, stride, 2 * offset))
+
+
+def _row_major(sizes: list[int]) -> list[int]:
+    steps = [1]
+    for size in reversed(sizes[1:]):
+        steps.insert(0, steps[0] * size)
+    return steps[: len(sizes)]
+
+
+@rule("rand", "rand_like", "randn", "randn_like", "uniform", "normal_functional")
+def drawn(e: Emitter, args: Args) -> Complex:
+    """Both parts are drawn, the normal ones with half of the variance; the mean of `normal_` is that of the real part."""
+    name = str(e.origin.target).split(".")[1]
+    sizes = _real_sizes(e, e.origin.meta["val"], args.get("self"))
+    normal = "normal" in name or "randn" in name
+    target = aten.randn.default if normal else aten.rand.default
+    parts = Real(e, e.call(target, sizes, dtype=e.real, device=torch.device("cpu")))
+    if name == "uniform":
+        return Complex(e, joined=(parts * (args["to"] - args["from"]) + args["from"]).value)
+    if not normal:
+        return Complex(e, joined=parts.value)
+    found = Complex(e, joined=(parts * (args.get("std", 1.0) * math.sqrt(0.5))).value)
+    return found if not args.get("mean") else e.complex(e.plane(found.re) + args["mean"], e.plane(found.im))
+
+
+def _real_sizes(e: Emitter, known: torch.Tensor, of: Any) -> list[Any]:
+    """The sizes of the real form, those that are not known as nodes."""
+    sizes = list(known.shape)
+    if isinstance(of, Complex):
+        sizes = [
+            size if isinstance(size, int) else e.call(aten.sym_size.int, of.whole, d) for d, size in enumerate(sizes)
+        ]
+    elif not all(isinstance(size, int) for size in sizes):
+        sizes = list(e.origin.args[0])  # type: ignore[arg-type]
+    return [*sizes, 2]
 
 
 @rule("ones", "ones_like", "new_ones")
@@ -178,7 +256,8 @@ def prod(e: Emitter, args: Args) -> Complex:
     if not isinstance(size, int) and size is not None:
         raise UnsupportedError("a product of complex numbers along a dynamic size", hint="fix the dimension")
     if size == 0:
-        raise UnsupportedError("a product of no complex numbers")
+        none = Real(e, e.call(aten.sum.dim_IntList, value[0], [dim], bool(args.get("keepdim"))))
+        return e.complex(none + 1.0, none)
     while size is not None and size > 1:
         half = size // 2
         halves = [_each(e, value, aten.slice.Tensor, dim, start, start + half) for start in (0, half)]
@@ -194,6 +273,32 @@ def prod(e: Emitter, args: Args) -> Complex:
     return e.complex(*value)
 
 
+@rule("cumprod")
+def cumprod(e: Emitter, args: Args) -> Complex:
+    """Products with what is 1, 2, 4, ... places before: after each, a number is the product of twice as many (Hillis and Steele, 1986)."""
+    value = e.operand(args["self"])
+    shape = value[0].value.meta["val"].shape
+    if not shape:
+        return e.complex(*value)
+    dim = args["dim"] % len(shape)
+    size, step = shape[dim], 1
+    if not isinstance(size, int):
+        raise UnsupportedError("a running product of complex numbers along a dynamic size", hint="fix the dimension")
+    while step < size:
+        value, step = times(value, _moved(e, value, dim, step, size)), 2 * step
+    return e.complex(*value)
+
+
+def _moved(e: Emitter, value: Pair, dim: int, step: int, size: int) -> Pair:
+    """Each number in the place `step` further along a dim, and ones before them."""
+    found = []
+    for plane, filling in zip(value, (1.0, 0.0), strict=True):
+        first = Real(e, e.call(aten.slice.Tensor, plane, dim, 0, step)).constant(filling)
+        rest = e.call(aten.slice.Tensor, plane, dim, 0, size - step)
+        found.append(Real(e, e.call(aten.cat.default, [first, rest], dim)))
+    return found[0], found[1]
+
+
 def _each(e: Emitter, value: Pair, target: Any, *rest: Any) -> Pair:
     re, im = (Real(e, e.call(target, plane, *rest)) for plane in value)
     return re, im
@@ -204,6 +309,20 @@ def _each(e: Emitter, value: Pair, target: Any, *rest: Any) -> Pair:
 def var(e: Emitter, args: Args) -> Real:
     first, second = (Real(e, _on_plane(e, args, ("self",), k)) for k in (0, 1))
     return first + second
+
+
+@rule("var_mean")
+def var_mean(e: Emitter, args: Args) -> list[Any]:
+    """Of both parts the variances add up; the mean is complex."""
+    parts = [_on_plane(e, args, ("self",), k) for k in (0, 1)]
+    (first, re), (second, im) = ([e.call(operator.getitem, part, k) for k in (0, 1)] for part in parts)
+    return [(Real(e, first) + Real(e, second)).value, e.complex(re, im)]
+
+
+@rule("dist")
+def dist(e: Emitter, args: Args) -> Node:
+    (a, b), (c, d) = e.operand(args["self"]), e.operand(args["other"])
+    return e.call(aten.linalg_vector_norm.default, (a - c).function("hypot", b - d), args["p"])
 
 
 @rule("linalg_vector_norm")
@@ -220,4 +339,4 @@ def of_truth(e: Emitter, args: Args) -> Node:
     tensors = {name: truth(e, args[name]) for name in ("self", "other") if name in args}
     target = e.origin.target
     assert isinstance(target, torch._ops.OpOverload)
-    return e.call(target, *(tensors.get(a.name, args[a.name]) for a in target._schema.arguments))
+    return e.plane_call(target, *(tensors.get(a.name, args[a.name]) for a in target._schema.arguments))

@@ -96,6 +96,23 @@ MODELS: dict[str, Any] = {
     ),
     "products": lambda z, w: (z.prod(), z.prod(0), w[:3].prod(0, keepdim=True), (z * w).sum().prod()),
     "real results": lambda z, w: (torch.ones_like(z, dtype=torch.float64), torch.zeros_like(w, dtype=torch.int32)),
+    "running products": lambda z, w: (z.cumprod(0), w[:3].cumprod(1), z.sum().cumprod(0), z.cumprod(-1)[:, 1]),
+    "spread": lambda z, w: (*torch.var_mean(z, 1), *torch.std_mean(w), z.std(0), torch.var(z, correction=0)),
+    "distance": lambda z, w: (torch.dist(z, w), torch.dist(z, w[:1], 1), torch.dist(z, w, 3.0)),
+    "by powers of two": lambda z, w: (torch.ldexp(z, torch.tensor([1, -2, 0, 3])), torch.ldexp(w, torch.tensor(4))),
+    "windows": lambda z, w: (
+        z.as_strided((3, 2), (4, 1), 1),
+        (z * w).as_strided((2, 3), (1, 2)),
+        (z * w).T.as_strided((4,), (5,)),
+        z.T.clone().as_strided((2, 2), (1, 4), 3),
+    ),
+    "put": lambda z, w: (z.put(torch.tensor([3, 0]), w[0, :2]), z.put(torch.tensor([1, 1]), w[0, :2], accumulate=True)),
+    "combined": lambda z, w: (
+        z.scatter(0, torch.tensor([[1, 0, 2, 2], [1, 3, 2, 0]]), w, reduce="add"),
+        z.scatter(0, torch.tensor([[1, 0, 2, 2], [1, 3, 2, 0]]), w, reduce="multiply"),
+        z.scatter(0, torch.tensor([[1, 0, 2, 2]]), 2.0, reduce="multiply"),
+    ),
+    "products of nothing": lambda z, w: (z[:0].prod(), z[:, :0].prod(1), w[:0].prod(0, keepdim=True)),
     "polar": lambda z, w: torch.polar(z.real.abs(), w.real[:1]),
 }
 
@@ -210,8 +227,28 @@ def test_places_are_the_users_lines() -> None:
 
 
 def test_what_has_no_rule_is_named_with_its_line() -> None:
-    with pytest.raises(UnsupportedError, match=r"test_complex\.py:\d+.*aten\.cumprod\.default.*complex.*view_as_real"):
-        capture(of(lambda z: z.cumprod(0)), (numbers(4),))
+    message = r"test_complex\.py:\d+.*aten\.logcumsumexp\.default.*complex.*view_as_real"
+    with pytest.raises(UnsupportedError, match=message):
+        capture(of(lambda z: z.logcumsumexp(0)), (numbers(4),))
+
+
+def test_sizes_that_data_decides() -> None:
+    """Both parts of what a mask chooses have as many numbers."""
+
+    def model(z: Tensor) -> Any:
+        chosen = z[z.real > 0]
+        return chosen * 2j, z.masked_select(z.imag > 0), torch.nonzero(z), chosen.sum()
+
+    z = numbers(5, 4)
+    z[1] = 0
+    captured = check(of(model), z, **CLOSE)
+    assert_close(run(captured, (-z,)), model(-z), **CLOSE)
+
+
+def test_a_running_product_is_as_near_as_torchs() -> None:
+    z = torch.polar(torch.rand(200) * 0.2 + 0.9, torch.rand(200) * 6)
+    found = run(capture(of(lambda z: z.cumprod(0)), (z,)), (z,))
+    assert_close(found, z.to(torch.complex128).cumprod(0).to(torch.complex64), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 64, 67, 96, 210])
