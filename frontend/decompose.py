@@ -12,7 +12,7 @@ import dataclasses
 import operator
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,14 +63,30 @@ class _NotSeparable(Exception):
 
 def decomposed(program: ExportedProgram, table: Any) -> ExportedProgram:
     """The program in core ATen by a table of decompositions, as `program.run_decompositions(table)` gives it."""
+    with _by_the_table_alone():
+        try:
+            calls, keys = _distinct(program)
+            if len(keys) >= FEWEST and 2 * len(calls) <= len(keys):
+                _decompose(list(calls.values()), table, _mode_of(program))
+                return _assembled(program, {node: calls[key] for node, key in keys.items()})
+        except _NotSeparable:
+            pass
+        return decomposed_whole(program, table)
+
+
+@contextmanager
+def _by_the_table_alone() -> Iterator[None]:
+    """While it lasts, multilabel_margin_loss is not taken apart where torch records gradients, which it does without asking the table, and wrong."""
+    operator = torch.ops.aten.multilabel_margin_loss_forward.default
+    key = torch._C.DispatchKey.Autograd
+    kernel = operator.py_kernels.pop(key, None)
+    operator._dispatch_cache.clear()
     try:
-        calls, keys = _distinct(program)
-        if len(keys) >= FEWEST and 2 * len(calls) <= len(keys):
-            _decompose(list(calls.values()), table, _mode_of(program))
-            return _assembled(program, {node: calls[key] for node, key in keys.items()})
-    except _NotSeparable:
-        pass
-    return decomposed_whole(program, table)
+        yield
+    finally:
+        if kernel is not None:
+            operator.py_kernels[key] = kernel
+            operator._dispatch_cache.clear()
 
 
 # -- what is alike ------------------------------------------------------------------------------------------------------

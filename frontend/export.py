@@ -49,13 +49,16 @@ KEPT_WHOLE = (
     "linspace",
     "logspace",
     "matmul",
+    "multilabel_margin_loss_forward",
+    "one_hot",
     "scaled_dot_product_attention",
     "select_scatter",
     "_scaled_dot_product_flash_attention_for_cpu",
 )
 """Operators with lowering rules of their own: torch's decompositions flatten and copy around matrix products, that of
-linspace and logspace are wrong by one for some integers, that of select_scatter passes over the whole tensor, and that of the last one gives
-the weights where the operator gives their logsumexp."""
+linspace and logspace are wrong by one for some integers, that of select_scatter passes over the whole tensor, that of multilabel_margin_loss
+adds up what follows the end of a list, that of one_hot takes classes that there are not, and that of the last one gives the weights where the
+operator gives their logsumexp."""
 
 
 def decompositions() -> Any:
@@ -240,11 +243,25 @@ def _traced(source: ModelSource, dynamic_shapes: Any, method: str, trace: Any, t
 
 
 def _not_captured(source: ModelSource, reason: BaseException, dynamic_shapes: Any) -> CodesignError:
+    hint = advice(reason, dynamic_shapes is not None, shared=_share_memory(source))
+    averaging = next((path for path, module in source.model.named_modules() if _averages_all(module)), None)
     return CodesignError(
         f"torch.export can't capture the model: {shortened(reason)}",
         place=place_of(reason),
-        hint=advice(reason, dynamic_shapes is not None, shared=_share_memory(source)),
+        hint=hint if averaging is None else _AVERAGE.format(averaging),
     )
+
+
+_AVERAGE = (
+    "{} has momentum=None: its running statistics hang on a count that is read from a tensor; give it a number, such as momentum=0.1, "
+    "or call eval()"
+)
+
+
+def _averages_all(module: torch.nn.Module) -> bool:
+    """Whether a normalisation in training mode takes the mean of all batches for its running statistics."""
+    norm = isinstance(module, torch.nn.modules.batchnorm._NormBase)
+    return norm and bool(module.training and module.track_running_stats) and module.momentum is None
 
 
 class _Tracer(torch.fx.Tracer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from codesign.frontend.lowering.builder import Builder, Operand, Point, broadcast, literal, read, where
@@ -15,6 +16,7 @@ from codesign.ir.core import Value, tensor_type
 from codesign.ir.dtypes import BOOL, F64, I64
 from codesign.ir.index import Index, index
 from codesign.ir.scalar import Scalar, apply, cast
+from codesign.ir.tensor import Monoid
 
 
 @lower("aten._cdist_forward.default")
@@ -23,27 +25,30 @@ def cdist(b: Builder, x: Value, y: Value, p: float, mode: int | None = None) -> 
     compute = accumulator(b.dtype)
     left, right = shape_of(x), shape_of(y)
 
-    def distance(i: Point, r: Point) -> Scalar:
+    def gap(i: Point, r: Point) -> Scalar:
         a = read(x, (*broadcast(left[:-2], i[:-2]), i[-2], r[0]))
         c = read(y, (*broadcast(right[:-2], i[:-2]), i[-1], r[0]))
-        gap = apply("abs", apply("sub", cast(a, compute), cast(c, compute)))
-        if p == 0:
-            return cast(apply("ne", gap, literal(0, compute)), compute)
-        if p in (1, math.inf):
-            return gap
-        return apply("mul", gap, gap) if p == 2 else apply("pow", gap, literal(p, compute))
+        return apply("abs", apply("sub", cast(a, compute), cast(c, compute)))
 
-    if left[-1] == 0:
+    return norm_of_gaps(b, left[-1], p, gap)
+
+
+def norm_of_gaps(b: Builder, size: Index, p: float, gap: Callable[[Point, Point], Scalar]) -> Value:
+    """The p-norm over `size` absolute differences."""
+    compute = accumulator(b.dtype)
+
+    def term(i: Point, r: Point) -> Scalar:
+        value = gap(i, r)
+        if p == 0:
+            return cast(apply("ne", value, literal(0, compute)), compute)
+        if p in (1, math.inf):
+            return value
+        return apply("mul", value, value) if p == 2 else apply("pow", value, literal(p, compute))
+
+    if size == 0:
         return b.compute(b.shape, lambda i: literal(0, b.dtype))
-    total = b.reduce(
-        "max" if p == math.inf else "sum",
-        b.shape,
-        left[-1:],
-        distance,
-        accumulate=compute,
-        dtype=compute,
-        name=f"{b.name}_sum",
-    )
+    monoid: Monoid = "max" if p == math.inf else "sum"
+    total = b.reduce(monoid, b.shape, (size,), term, accumulate=compute, dtype=compute, name=f"{b.name}_sum")
     if p in (0, 1, math.inf):
         return b.compute(b.shape, lambda i: cast(read(total, i), b.dtype))
     if p == 2:

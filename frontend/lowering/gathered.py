@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.frontend.lowering.builder import Builder, Point, literal, read, where
+from codesign.frontend.lowering.convolution import per_dim
 from codesign.frontend.lowering.promotion import accumulator, opmath
 from codesign.frontend.lowering.registry import lower
 from codesign.frontend.lowering.resampling import Taps, resizing_taps
@@ -85,7 +86,7 @@ def gathered(b: Builder, grad: Value, lead: int, maps: Sequence[Along]) -> Value
     return total if sums is b.dtype else b.compute(b.shape, lambda i: cast(read(total, i), b.dtype))
 
 
-def _known(shapes: Sequence[Sequence[Index]]) -> list[list[int]] | None:
+def known_sizes(shapes: Sequence[Sequence[Index]]) -> list[list[int]] | None:
     """Sizes as integers; None where one is not known or there is nothing to gather."""
     if any(not size.is_constant or size.constant == 0 for shape in shapes for size in shape):
         return None
@@ -113,7 +114,7 @@ def _between(place: Index, low: IndexLike, high: IndexLike, yes: Scalar) -> Scal
 )
 def upsample_backward(b: Builder, grad: Value, output_size: Any, input_size: Any, *rest: Any) -> Any:
     """Each input place gathers what outputs took from it; sizes that are not known stay a call."""
-    known = _known([shape_of(grad)[2:], b.shape[2:]])
+    known = known_sizes([shape_of(grad)[2:], b.shape[2:]])
     if known is None:
         return NotImplemented
     outs, sizes = known
@@ -173,12 +174,12 @@ def avg_pool_backward(
     """Each input place gathers its share of every window over it."""
     rank = 2 if "2d" in b.target else 3
     lead = len(b.shape) - rank
-    known = _known([shape_of(grad)[lead:], b.shape[lead:]])
+    known = known_sizes([shape_of(grad)[lead:], b.shape[lead:]])
     if known is None or not b.dtype.is_float:
         return NotImplemented
     sums = accumulator(b.dtype)
-    window, pads = _all(kernel, rank), _all(padding, rank)
-    steps = _all(stride, rank) if stride else window
+    window, pads = _numbers(kernel, rank), _numbers(padding, rank)
+    steps = _numbers(stride, rank) if stride else window
     maps = []
     for d, (out, size) in enumerate(zip(*known, strict=True)):
 
@@ -202,8 +203,8 @@ def avg_pool_backward(
     )
 
 
-def _all(values: Sequence[int], rank: int) -> list[int]:
-    return list(values) * rank if len(values) == 1 else list(values)
+def _numbers(values: Sequence[int], rank: int) -> list[int]:
+    return [value.constant for value in per_dim(values, rank)]
 
 
 @lower("aten._adaptive_avg_pool2d_backward.default", "aten._adaptive_avg_pool3d_backward.default")
@@ -211,7 +212,7 @@ def adaptive_avg_pool_backward(b: Builder, grad: Value, x: Value) -> Any:
     """Output position o has the mean of the input from floor(o * n / out) to ceil((o + 1) * n / out)."""
     rank = 2 if "2d" in b.target else 3
     lead = len(b.shape) - rank
-    known = _known([shape_of(grad)[lead:], b.shape[lead:]])
+    known = known_sizes([shape_of(grad)[lead:], b.shape[lead:]])
     if known is None:
         return NotImplemented
     sums = accumulator(b.dtype)
@@ -233,7 +234,7 @@ def replication_pad_backward(b: Builder, grad: Value, x: Value, padding: Sequenc
     """The places at the edges gather what was repeated of them."""
     rank = next(d for d in (1, 2, 3) if f"{d}d" in b.target)
     lead = len(b.shape) - rank
-    known = _known([shape_of(grad)[lead:], b.shape[lead:]])
+    known = known_sizes([shape_of(grad)[lead:], b.shape[lead:]])
     if known is None or not all(isinstance(n, int) for n in padding):
         return NotImplemented
     maps = []

@@ -16,9 +16,9 @@ from codesign.ir.core import Value, tensor_type
 from codesign.ir.dtypes import BOOL, DType
 from codesign.ir.index import Index, index
 from codesign.ir.numerics import highest, lowest
-from codesign.ir.scalar import Scalar, apply, cast
+from codesign.ir.scalar import IndexValue, Scalar, apply, cast
 
-_COMBINERS = {
+COMBINERS = {
     "sum": "add",
     "add": "add",
     "mean": "add",
@@ -75,6 +75,19 @@ def take(b: Builder, x: Value, ids: Value) -> Value:
 
     def body(i: Point) -> Scalar:
         return read(x, unflatten(b, data_index(read(ids, i), count), shape, b.shape))
+
+    return b.compute(b.shape, body)
+
+
+@lower("aten.one_hot.default")
+def one_hot(b: Builder, ids: Value, *_: Any) -> Value:
+    """1 at the class of each element. Its number is looked up among those of all classes, so that one that there is not is an error."""
+    count = b.shape[-1]
+    classes = b.compute((count,), lambda i: IndexValue(i[0]), name=f"{b.name}_classes")
+
+    def body(i: Point) -> Scalar:
+        own = read(classes, (data_index(read(ids, i[:-1]), count, wrap=False),))
+        return cast(apply("eq", own, IndexValue(i[-1])), b.dtype)
 
     return b.compute(b.shape, body)
 
@@ -161,7 +174,7 @@ def _along(b: Builder, x: Value, dim: int, ids: Value) -> Any:
 )
 def scatter(b: Builder, x: Value, dim: int, ids: Value, source: Operand, *, reduce: str | None = None) -> Value:
     """x with source[i] written, added or multiplied in where ids[i] says along the dim."""
-    combine = "add" if "scatter_add" in b.target else "set" if reduce is None else _COMBINERS[reduce]
+    combine = "add" if "scatter_add" in b.target else "set" if reduce is None else COMBINERS[reduce]
     dim = wrap(dim, len(shape_of(x)))
     place = _along(b, x, dim, ids)
 
@@ -188,7 +201,8 @@ def scattered(
     return converted(b, result, kind)
 
 
-def _identity(combine: str, dtype: DType) -> bool | int | float:
+def identity_of(combine: str, dtype: DType) -> bool | int | float:
+    """What changes nothing that it is combined with."""
     if combine == "max":
         found = lowest(dtype)
     elif combine == "min":
@@ -209,7 +223,7 @@ def reduced_scatter(
 ) -> Value:
     """A scatter with a reduction; without `include_self` the old value of every place written to is forgotten first."""
     kind = tensor_type(x).dtype
-    combine = _COMBINERS[reduce]
+    combine = COMBINERS[reduce]
     compute = opmath(kind)
     start = converted(b, x, compute)
     if not include_self:
@@ -217,7 +231,7 @@ def reduced_scatter(
         touched = b.scatter(
             "set", untouched, shape, lambda i: (place(i), literal(True, BOOL)), name=f"{b.name}_touched"
         )
-        empty = literal(_identity(combine, compute), compute)
+        empty = literal(identity_of(combine, compute), compute)
         old = start
         start = b.compute(shape_of(x), lambda i: where(read(touched, i), empty, read(old, i)), name=f"{b.name}_start")
     total = b.scatter(combine, start, shape, lambda i: (place(i), cast(value(i), compute)))

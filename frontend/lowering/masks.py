@@ -117,14 +117,7 @@ def masked_fill(b: Builder, x: Value, mask: Value, value: Operand) -> Value:
 @lower("aten.masked_scatter.default")
 def masked_scatter(b: Builder, x: Value, mask: Value, source: Value) -> Value:
     """The k-th true place of the mask gets the k-th element of source: its number is a running count of the mask."""
-    count = product(b.shape)
-    flags = b.compute(
-        b.shape,
-        lambda i: cast(read(mask, broadcast(shape_of(mask), i)), I64),
-        name=f"{b.name}_flags",
-    )
-    flat = reshaped(b, flags, (count,), name=f"{b.name}_flat")
-    order = reshaped(b, running_sum(b, flat, f"{b.name}_order"), b.shape, name=f"{b.name}_places")
+    order = _running_count(b, mask, b.shape)
     held = tensor_type(source).elements
     pool = reshaped(b, source, (held,), name=f"{b.name}_source")
 
@@ -135,3 +128,25 @@ def masked_scatter(b: Builder, x: Value, mask: Value, source: Value) -> Value:
         return where(chosen, new, read(x, broadcast(shape_of(x), i)))
 
     return b.compute(b.shape, body)
+
+
+def _running_count(b: Builder, mask: Value, shape: Sequence[Index]) -> Value:
+    """How many true values a mask has up to each place, in row-major order, once it is broadcast to a shape."""
+    flags = b.compute(shape, lambda i: cast(read(mask, broadcast(shape_of(mask), i)), I64), name=f"{b.name}_flags")
+    flat = reshaped(b, flags, (product(shape),), name=f"{b.name}_flat")
+    return reshaped(b, running_sum(b, flat, f"{b.name}_order"), shape, name=f"{b.name}_places")
+
+
+@lower("aten.masked_scatter_backward.default")
+def masked_scatter_backward(b: Builder, grad: Value, mask: Value, *_: object) -> Value:
+    """The k-th element of the source gets the gradient of the k-th true place; what was not written gets none."""
+    shape, held = shape_of(grad), product(b.shape)
+    order = _running_count(b, mask, shape)
+    zeros = b.compute((held,), lambda i: literal(0, b.dtype), name=f"{b.name}_zeros")
+
+    def body(i: Point) -> tuple[Sequence[Index], Scalar]:
+        number = apply("sub", read(order, i), literal(1, I64))
+        chosen = read(mask, broadcast(shape_of(mask), i))
+        return (where(chosen, number, literal(-1, I64)).as_index(),), read(grad, i)
+
+    return reshaped(b, b.scatter("set", zeros, shape, body, within=False, name=f"{b.name}_taken"), b.shape)

@@ -51,7 +51,7 @@ def weighted(b: Builder, x: Value, lead: Sequence[Index], taps: Sequence[Taps], 
 
 
 # -- images of another size ----------------------------------------------------------------------------------------------------
-def _scale(b: Builder, size: Index, out: Index, align: bool, given: float | None, compute: DType) -> Scalar:
+def scale_of(b: Builder, size: Index, out: Index, align: bool, given: float | None, compute: DType) -> Scalar:
     """Input positions per output position."""
     if align:
         if out == 1:
@@ -63,7 +63,7 @@ def _scale(b: Builder, size: Index, out: Index, align: bool, given: float | None
 
 
 def _linear_taps(b: Builder, i: Index, size: Index, out: Index, align: bool, given: float | None, kind: DType) -> Taps:
-    scale, position = _scale(b, size, out, align, given, kind), cast(IndexValue(i), kind)
+    scale, position = scale_of(b, size, out, align, given, kind), cast(IndexValue(i), kind)
     half = literal(0.5, kind)
     if align:
         source = times(scale, position)
@@ -93,7 +93,7 @@ def cubic_weights(t: Scalar, a: float) -> list[Scalar]:
 
 
 def _cubic_taps(b: Builder, i: Index, size: Index, out: Index, align: bool, given: float | None, kind: DType) -> Taps:
-    scale, position = _scale(b, size, out, align, given, kind), cast(IndexValue(i), kind)
+    scale, position = scale_of(b, size, out, align, given, kind), cast(IndexValue(i), kind)
     half = literal(0.5, kind)
     source = times(scale, position) if align else minus(times(scale, plus(position, half)), half)
     base = apply("floor", source)
@@ -104,7 +104,7 @@ def _cubic_taps(b: Builder, i: Index, size: Index, out: Index, align: bool, give
 
 
 def _nearest_taps(b: Builder, i: Index, size: Index, out: Index, given: float | None, exact: bool) -> Taps:
-    scale, position = _scale(b, size, out, False, given, F32), cast(IndexValue(i), F32)
+    scale, position = scale_of(b, size, out, False, given, F32), cast(IndexValue(i), F32)
     source = times(plus(position, literal(0.5, F32)), scale) if exact else times(position, scale)
     return [(apply("min", cast(source, I64), b.number(size - 1, I64)), literal(1, F32))]
 

@@ -73,12 +73,52 @@ def solve_triangular(
     b: Builder, a: Value, right: Value, *, upper: bool, left: bool = True, unitriangular: bool = False
 ) -> Value:
     """X of A X = B, or of X A = B where not `left`."""
-    rows = a.shape[-1]
-    if not rows.is_constant or not 0 < rows.constant <= LARGEST or not b.dtype.is_float:
+    if not _in_blocks(b, a):
         result: Value = NotImplemented
         return result
     system = _System(b, _Triangle(a, upper is left, not left, unitriangular, accumulator(b.dtype)), left)
     return system.solution(right)
+
+
+@lower("aten.cholesky_solve.default")
+def cholesky_solve(b: Builder, right: Value, factor: Value, upper: bool = False) -> Value:
+    """X of L L^T X = B: two triangular systems, one after the other."""
+    if not _in_blocks(b, factor):
+        result: Value = NotImplemented
+        return result
+    return _by_factor(b, right, factor, upper)
+
+
+@lower("aten.cholesky_inverse.default")
+def cholesky_inverse(b: Builder, factor: Value, upper: bool = False) -> Value:
+    """The inverse of L L^T: what solves it for the unit vectors."""
+    if not _in_blocks(b, factor):
+        result: Value = NotImplemented
+        return result
+    zero, one = literal(0, b.dtype), literal(1, b.dtype)
+    unit = b.compute(
+        b.shape, lambda i: where(apply("eq", IndexValue(i[-2]), IndexValue(i[-1])), one, zero), name=f"{b.name}_unit"
+    )
+    return _by_factor(b, unit, factor, upper)
+
+
+def _in_blocks(b: Builder, a: Value) -> bool:
+    """Whether a triangular matrix is small enough for blocks."""
+    rows = a.shape[-1]
+    return rows.is_constant and 0 < rows.constant <= LARGEST and b.dtype.is_float
+
+
+def _by_factor(b: Builder, right: Value, factor: Value, upper: bool) -> Value:
+    """Forward by L, then back by its transpose; `upper`: the factor is that transpose."""
+    kind, name = accumulator(b.dtype), b.name
+    try:
+        for transposed in (False, True):
+            b.name = f"{name}_back" if transposed else f"{name}_forward"
+            triangle = _Triangle(factor, transposed, upper is not transposed, False, kind)
+            right = _System(b, triangle, True).solution(right)
+    finally:
+        b.name = name
+    return right
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from codesign.frontend import claimed_operators, lower
+from codesign.frontend import capture, claimed_operators, lower
 from codesign.frontend.lowering import FAMILIES
 from codesign.frontend.lowering.registry import RULES
 from codesign.ir.core import tensor_type
 from codesign.ir.dtypes import F32
+from codesign.ir.errors import CodesignError, EvaluationError
 from codesign.ir.tensor import Compute
 from tests.frontend.attention_calls import KINDS, attention_call
-from tests.frontend.checks import check
+from tests.frontend.checks import check, run
 
 
 class Of(nn.Module):
@@ -218,3 +219,19 @@ def test_positions_of_windows_of_minus_infinity(rank: int, options: tuple[int, i
 def test_a_remainder_of_zero_has_the_sign_of_the_dividend() -> None:
     x = torch.tensor([4.0, -4.0, 5.0, -5.0, 0.0, -0.0])
     check(_Call(lambda x: (torch.signbit(torch.remainder(x, 2.0)), torch.signbit(torch.remainder(x, -2.0)))), x)
+
+
+def test_a_class_that_there_is_not_is_an_error_where_it_is_looked_up() -> None:
+    """As torch has it: eager raises for it too."""
+    model = Of(lambda c: F.one_hot(c, 5))
+    captured = check(model, torch.tensor([[3, 0], [4, 1]]))
+    for wrong in (8, -1):
+        with pytest.raises(EvaluationError, match=r"test_rules\.py:\d+.*one_hot"):
+            run(captured, (torch.tensor([[3, 0], [wrong, 1]]),))
+
+
+def test_statistics_of_all_batches_are_refused_by_the_name_of_their_layer() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4, momentum=None))
+    with pytest.raises(CodesignError, match=r"1 has momentum=None.*momentum=0\.1"):
+        capture(model, (torch.randn(5, 3),))
+    check(model.eval(), torch.randn(5, 3))
