@@ -16,6 +16,9 @@ WIDEST = 1 << 22
 def distinct(columns: Sequence[npt.ArrayLike]) -> tuple[Numbers, npt.NDArray[np.intp]]:
     """The different rows [D, columns] of columns of whole numbers that broadcast, and which of them each row is (flat)."""
     arrays = [np.asarray(column, dtype=np.int64) for column in columns]
+    if len(arrays) == 1:
+        own, places = _ranked(arrays[0])
+        return own[:, None], places.ravel()
     shape = np.broadcast_shapes(*(array.shape for array in arrays))
     codes: npt.NDArray[np.int64] = np.zeros((), dtype=np.int64)
     values: list[Numbers] = []  # of each column up to the last time that codes were ranked, by rank
@@ -56,8 +59,8 @@ def _ranked(array: Numbers) -> tuple[Numbers, npt.NDArray[np.intp]]:
     if high - low >= WIDEST:
         values, places = np.unique(array, return_inverse=True)
         return values, places.reshape(array.shape)
-    table = np.zeros(high - low + 1, dtype=np.intp)
-    table[array - low] = 1
+    table, above = np.zeros(high - low + 1, dtype=np.intp), array - low
+    table[above] = 1
     values = np.flatnonzero(table)
     table[values] = np.arange(len(values))
-    return values + low, table[array - low]
+    return values + low, table.take(above)

@@ -241,7 +241,9 @@ class ScheduleBatch:
         """The batch of some rows (integer positions or a bool mask)."""
         n = len(self)
         picked = np.asarray(rows)
-        columns = {k: (np.broadcast_to(v, (n,)) if len(v) != n else v)[picked] for k, v in self.columns.items()}
+        if picked.dtype == np.bool_:
+            picked = np.flatnonzero(picked)
+        columns = {k: (np.broadcast_to(v, (n,)) if len(v) != n else v).take(picked) for k, v in self.columns.items()}
         return ScheduleBatch(columns, self.common)
 
     def row(self, position: int) -> Schedule:

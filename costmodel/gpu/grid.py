@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -25,17 +25,33 @@ MOST_IN_VAIN = 1.5
 
 @dataclass(frozen=True)
 class Grid:
-    """Points [*axes, rest]: `knobs` has the values of each axis along it, and those of the other knobs along the last. `places`: of each schedule
-    in the points laid flat; None where they are the schedules."""
+    """Points [*axes, rest]: `knobs` has the values of each axis along it, and those of the other knobs along the last. `ranks`: where each schedule
+    is along each axis, and along the last as the last; empty where the points are the schedules."""
 
     knobs: Mapping[str, Array]
     rest: int
     axes: tuple[int, ...] = ()
-    places: Rows | None = None
+    ranks: tuple[Rows, ...] = ()
 
     @property
     def points(self) -> int:
         return prod(self.axes) * self.rest
+
+    def places(self, shapes: Sequence[tuple[int, ...]]) -> Rows | None:
+        """Of each schedule among the points laid flat, which come in parts of these `shapes` [*axes, rest]: an axis of 1 stands for all points along
+        it. None where the points are the schedules."""
+        if not self.ranks:
+            return None
+        *along, rest = self.ranks
+        sizes = [shape[-1] for shape in shapes]
+        part: Rows | int = np.repeat(np.arange(len(shapes)), sizes)[rest] if len(shapes) > 1 else 0
+        points = np.cumsum([0, *(prod(shape) for shape in shapes[:-1])])
+        found: Rows = rest + (points - np.cumsum([0, *sizes[:-1]]))[part]
+        for axis, rank in enumerate(along):
+            steps = [prod(shape[axis + 1 :]) if shape[axis] > 1 else 0 for shape in shapes]
+            if any(steps):
+                found += rank * np.array(steps)[part]
+        return found
 
     @staticmethod
     def of(knobs: Mapping[str, Array], count: int) -> Grid:
@@ -52,13 +68,11 @@ class Grid:
         if not axes:
             return Grid(knobs, count)
         values = {name: taken(knobs[name], stands, count) for name in other}
-        places = np.zeros(count, dtype=np.intp)
         for place, name in enumerate(axes):
-            found, rank = ranks[name]
+            found, _ = ranks[name]
             values[name] = found.astype(knobs[name].dtype).reshape(-1, *[1] * (len(axes) - place))
-            places = places * len(found) + rank
         sizes = tuple(len(ranks[name][0]) for name in axes)
-        return Grid(values, len(stands), sizes, places * len(stands) + rest)
+        return Grid(values, len(stands), sizes, (*(ranks[name][1] for name in axes), rest))
 
 
 def _kinds(columns: list[Array], count: int) -> tuple[Rows, Rows]:

@@ -114,23 +114,22 @@ class GpuTileModel:
             knobs["pipeline"] = np.where(knobs["skip"] > 0, 1, knobs.get("pipeline", 1)).astype(np.float64)
         values = {name: float(value) for name, value in (sizes or {}).items()}
         grid = Grid.of(knobs, count) if report is None else Grid(knobs, count)
-        count, found = grid.points, _Points.empty(grid)
+        found = _Points.empty(grid)
         for rows in _slices(grid.rest, CHUNK // prod(grid.axes[1:])):
             part, told = taken(grid.knobs, rows, grid.rest), None if report is None else report.take(rows)
             case = case_of(kernel, machine, part, values, calibration.parameters, self.compiled, told)
             done, size = computed(case), rows.stop - rows.start
             for some in _slices(size, CHUNK // prod(grid.axes)):
-                here = slice(rows.start + some.start, rows.start + some.stop)
                 c, computing = case.taken(some, size), taken(done, some, size)
-                found.put(here, timed(c, computing, schedules.common.order))
-        terms = found.terms.reshape(len(TERM_NAMES), count).T
-        details = {name: value.reshape(count) for name, value in found.details.items()}
-        total = sum(found.terms.reshape(len(TERM_NAMES), count))  # in this order, however many schedules there are
-        seconds = np.where(found.fits.reshape(count), total, np.inf)
+                found.put(some.stop - some.start, timed(c, computing, schedules.common.order))
+        found = found.filled()
+        count, terms, details = len(found.joules), found.terms.T, found.details
+        total = sum(found.terms)  # in this order, however many schedules there are
+        seconds = np.where(found.fits, total, np.inf)
         far = distances_of(kernel, calibration)
         low, high = widened(spread_of(calibration, terms, family_of(kernel)), far)
         read, write = details["dram_read_bytes"], details["dram_write_bytes"]
-        joules = total_joules(found.joules.reshape(count), total, machine)
+        joules = total_joules(found.joules, total, machine)
         remarks = domain_remarks(kernel, machine, calibration)
         said = (ASSUMED,) if kernel.tested and np.any(given.get("skip", 0)) else ()
         cost = CostBatch(
@@ -140,7 +139,7 @@ class GpuTileModel:
             low=seconds * low,
             high=seconds * high,
             in_domain=np.full(count, not remarks),
-            reason=found.reason.reshape(count),
+            reason=found.reason,
             joules=joules,
             dram_bytes=read + write,
             details=details,
@@ -148,7 +147,7 @@ class GpuTileModel:
             spreads={each.name: each.spread for each in far},
             residual=residual_of(kernel),
         )
-        return cost, grid.places
+        return cost, grid.places(found.shapes)
 
 
 def knob_columns(schedules: ScheduleBatch) -> dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:
@@ -203,29 +202,51 @@ def _slices(count: int, most: int) -> Iterator[slice]:
 
 @dataclass(frozen=True)
 class _Points:
-    """What the points of a grid cost: `terms` [T, *axes, rest], the others [*axes, rest]."""
+    """What the points of a grid cost, laid flat part after part: `terms` [T, points], the others [points]. `shapes` of the parts [*axes, rest]: an
+    axis along which nothing differs has one point."""
 
+    axes: tuple[int, ...]
     terms: Floats
     joules: Floats
     details: Mapping[str, Floats]
     reason: npt.NDArray[np.object_]
     fits: npt.NDArray[np.bool_]
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
 
     @staticmethod
     def empty(grid: Grid) -> _Points:
-        shape = *grid.axes, grid.rest
-        details = {name: np.empty(shape) for name in DETAILS}
-        fits = np.empty(shape, dtype=np.bool_)
-        return _Points(np.empty((len(TERM_NAMES), *shape)), np.empty(shape), details, np.full(shape, "", object), fits)
+        count = grid.points
+        details = {name: np.empty(count) for name in DETAILS}
+        fits = np.empty(count, dtype=np.bool_)
+        return _Points(
+            grid.axes, np.empty((len(TERM_NAMES), count)), np.empty(count), details, np.empty(count, object), fits
+        )
 
-    def put(self, rest: slice, found: Estimate) -> None:
-        """What some points of the last axis cost, along all others."""
-        for row, term in zip(self.terms[..., rest], terms_of(found), strict=True):
-            row[...] = term
-        self.joules[..., rest] = found.joules
-        for name, value in _details(found).items():
-            self.details[name][..., rest] = value
-        self.fits[..., rest], self.reason[..., rest] = reasons(found.occupancy)
+    @property
+    def known(self) -> int:
+        """Points so far."""
+        return sum(prod(shape) for shape in self.shapes)
+
+    def put(self, rest: int, found: Estimate) -> None:
+        """What the next `rest` points of the last axis cost, along all others."""
+        terms, details = terms_of(found), _details(found)
+        fits, reason = reasons(found.occupancy)
+        columns = [*terms, found.joules, *details.values(), fits, reason]
+        kept = [*self.terms, self.joules, *(self.details[name] for name in details), self.fits, self.reason]
+        differing = np.broadcast_shapes((1,) * (len(self.axes) + 1), *(np.shape(column) for column in columns))
+        shape = (*differing[:-1], rest)
+        here = slice(self.known, self.known + prod(shape))
+        for row, column in zip(kept, columns, strict=True):
+            row[here].reshape(shape)[...] = column
+        self.shapes.append(shape)
+
+    def filled(self) -> _Points:
+        """Those that there are."""
+        some = slice(self.known)
+        details = {name: value[some] for name, value in self.details.items()}
+        return _Points(
+            self.axes, self.terms[:, some], self.joules[some], details, self.reason[some], self.fits[some], self.shapes
+        )
 
 
 def ledger(found: Estimate, count: int) -> Floats:

@@ -7,7 +7,7 @@ Vectorised over schedules (and over rows of sizes, for calibration): every value
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from codesign.costmodel.gpu.overlap import CHAINED, INNER, THREADED, THROTTLE, o
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.paths import Case, Computing, Moving, chained_path, plain_path
 from codesign.costmodel.gpu.streaming import request_clocks, sustained_clock
-from codesign.costmodel.gpu.traffic import Traffic, drain_seconds, traffic
+from codesign.costmodel.gpu.traffic import Traffic, drain_seconds, traffic, undivided
 from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
@@ -239,7 +239,10 @@ def _read_and_written(c: Case, order: tuple[str, ...]) -> Traffic:
     chip, p = c.chip, c.p
     absorbed = ABSORBED if chip.bulk else 0.0
     shared = chip.cache_bytes, p.warm, p.write_gap, absorbed, chip.halved
-    return traffic(c.kernel, c.tiling, c.slots, c.knobs.get("group", 1.0), order, *shared, c.work.sweeps)
+    group = c.knobs.get("group", 1.0)
+    found = traffic(c.kernel, c.tiling, c.slots, group, order, *shared, c.work.sweeps)
+    names = [each.name for each in fields(found)]
+    return Traffic(*undivided([getattr(found, name) for name in names], group))
 
 
 def computed(c: Case) -> Computing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -98,6 +98,9 @@ def traffic(
     deep = {dim: g.extents[dim] / np.maximum(g.split / wave, 1.0) for dim in kernel.inner}
     per_wave = g.sizes({**wide, **deep})
     entries = _entries(kernel, g, whole, per_wave)
+    if not streaming:  # those of blocks in any order, where it makes no difference
+        each = undivided([each for _, _, each in entries], group)
+        entries = [(access, once, one) for (access, once, _), one in zip(entries, each, strict=True)]
     flow: Array = sum(each for _, _, each in entries)
     write, write_effort = _written(kernel, whole, runs, write_gap)
     if not streaming:
@@ -142,6 +145,16 @@ def traffic(
             online = online + once
     lost = cycle if timed and not halved else 1.0
     return Traffic(read, write, read_effort, write_effort, least, online, lost, loads * waves, slowest)
+
+
+def undivided(values: Sequence[Array], group: Array) -> Sequence[Array]:
+    """Values once where none of them differs along the axis of `group`, if it has one of its own."""
+    if np.ndim(group) < 2:
+        return values
+    along = [np.ndim(value) == np.ndim(group) for value in values]
+    if any(its and not (value[1:] == value[:1]).all() for value, its in zip(values, along, strict=True)):
+        return values
+    return [value[:1] if its else value for value, its in zip(values, along, strict=True)]
 
 
 def _entries(
