@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from math import prod
 
 import numpy as np
 
@@ -22,8 +23,8 @@ from codesign.costmodel.summary import KernelSummary
 from codesign.ir.errors import ScheduleError
 
 TOGETHER = 4096
-"""Schedules of a batch up to which all are priced by each of its texts, which takes less time than to part them: what texts have in common is
-then worked out once."""
+"""Points of a grid of schedules up to which all are priced by each of its texts, which takes less time than to part them: what texts have in common
+is then worked out once."""
 
 
 def block_work(
@@ -34,14 +35,15 @@ def block_work(
     if not compiled and any(nest.contraction is not None for nest in kernel.nests):
         warps, unit = knobs.get("warps", 4.0), knobs.get("vector_unit", 0.0)
         return product_work(kernel, g, unit, warps, wide_of(machine), sector_bytes(machine)), None
-    count = max((np.shape(column)[-1] for column in knobs.values() if np.ndim(column)), default=1)
+    shape = np.broadcast_shapes((1,), *(np.shape(column) for column in knobs.values()))
+    count, points = shape[-1], prod(shape)
     every = _Blocks(kernel, g, machine, knobs, compiled)
     found = [*_structures(kernel, g, knobs, count)]
     parts: list[tuple[Work, Held | None]] = []
     for structure in found:
         if structure.text is None:
             parts.append(_refused(structure))
-        elif count <= TOGETHER or len(found) == 1:
+        elif points <= TOGETHER or len(found) == 1:
             parts.append(every.of(structure.text))
         else:
             parts.append(every.taken(structure.rows, count).of(structure.text))

@@ -10,6 +10,7 @@ same with them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -70,7 +71,8 @@ def _multiply_adds(products: Mapping[Multiply, Product], layout: Layout) -> dict
 
 def _repeated(program: Program, products: Mapping[Multiply, Product], layout: Layout) -> dict[str, Array]:
     """Slots of what several warps do alike with the results of products, and of the conversions of factors."""
-    again = [one for one in products.values() if not one.text.factors.ieee and np.any(one.repeats(layout) > 1.0)]
+    done = [(one, np.greater(one.repeats(layout), 1.0)) for one in products.values() if not one.text.factors.ieee]
+    again = [_where(one, several) for one, several in done if np.any(several)]
     found: dict[str, Array] = {}
     if again:
         spread = Spread((), again, layout)
@@ -83,6 +85,12 @@ def _repeated(program: Program, products: Mapping[Multiply, Product], layout: La
                 if name in REPEATED:
                     found[name] = found.get(name, 0.0) + further * cost
     return found
+
+
+def _where(one: Product, several: Array) -> Product:
+    """A product as it is under the schedules that have `several` warps work out the same results; under the others a warp has no part of them."""
+    rows, columns = one.part
+    return replace(one, part=(np.where(several, rows, 0.0), np.where(several, columns, 0.0)))
 
 
 def _of_a_transfer(

@@ -52,10 +52,21 @@ def test_a_grid_costs_what_its_schedules_cost(
         np.testing.assert_array_equal(found.details[name], column)
 
 
-@pytest.mark.parametrize("kernel", [workloads.layer_norm(), workloads.softmax()], ids=["layer_norm", "softmax"])
-def test_a_schedule_costs_the_same_alone_and_among_others_of_other_texts(kernel: KernelSummary) -> None:
+@pytest.mark.parametrize("machine", ["h100_sxm", "a100_sxm", "b200_sxm"])
+@pytest.mark.parametrize(
+    ("kernel", "sizes"),
+    [
+        (workloads.layer_norm(), {"T": 64, "N": 1024}),
+        (workloads.softmax(), {"T": 64, "N": 1024}),
+        (workloads.attention("f16", "f16"), {"B": 1, "G": 8, "R": 4, "Q": 96, "J": 1000}),
+    ],
+    ids=["layer_norm", "softmax", "attention"],
+)
+def test_a_schedule_costs_the_same_alone_and_among_others_of_other_texts(
+    kernel: KernelSummary, sizes: dict[str, int], machine: str
+) -> None:
     """Where registers spill, too, and to the last digit: else which of two schedules is better would depend on what they are asked with."""
-    target, sizes = load_machine("h100_sxm"), {"T": 64, "N": 1024}
+    target = load_machine(machine)
     offered = space(kernel, target, sizes)
     batch = offered.batch(next(offered.enumerate()))
     model = cost_model_for(target)
