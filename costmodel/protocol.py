@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -147,7 +147,16 @@ def joined(parts: list[CostBatch], order: np.ndarray[tuple[int], np.dtype[np.int
         if isinstance(getattr(parts[0], entry.name), np.ndarray):
             arrays[entry.name] = _rows([getattr(part, entry.name) for part in parts], order)
     remarks = tuple(dict.fromkeys(remark for part in parts for remark in part.remarks))
-    return replace(parts[0], **arrays, details=_Joined(parts, order), remarks=remarks)
+    return replace(parts[0], **arrays, details=_Joined(parts, order, arrays), remarks=remarks)
+
+
+def parted(cost: CostBatch) -> tuple[Sequence[CostBatch], np.ndarray[tuple[int], np.dtype[np.intp]]] | None:
+    """The batches that a cost was joined of, in which a price that many schedules share stands once, and which of their rows each of its own is; None
+    where it was not, or was changed since."""
+    details = cost.details
+    if isinstance(details, _Joined) and all(getattr(cost, name) is made for name, made in details.columns.items()):
+        return details.parts, details.order
+    return None
 
 
 def _rows(columns: list[Any], order: np.ndarray[tuple[int], np.dtype[np.intp]]) -> Any:
@@ -158,19 +167,20 @@ def _rows(columns: list[Any], order: np.ndarray[tuple[int], np.dtype[np.intp]]) 
 class _Joined(Mapping[str, npt.NDArray[Any]]):
     """Details of joined batches, each put in order when it is asked for: searches ask for few of them."""
 
-    def __init__(self, parts: list[CostBatch], order: np.ndarray[tuple[int], np.dtype[np.intp]]) -> None:
-        self._parts = [(part.details, len(part)) for part in parts]
-        self._order = order
+    def __init__(
+        self, parts: list[CostBatch], order: np.ndarray[tuple[int], np.dtype[np.intp]], columns: Mapping[str, Any]
+    ) -> None:
+        self.parts, self.order, self.columns = parts, order, columns
         self._made: dict[str, npt.NDArray[Any]] = {}
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         if name not in self._made:
-            columns = [np.broadcast_to(details[name], (count,)) for details, count in self._parts]
-            self._made[name] = _rows(columns, self._order)
+            columns = [np.broadcast_to(part.details[name], (len(part),)) for part in self.parts]
+            self._made[name] = _rows(columns, self.order)
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._parts[0][0])
+        return iter(self.parts[0].details)
 
     def __len__(self) -> int:
-        return len(self._parts[0][0])
+        return len(self.parts[0].details)

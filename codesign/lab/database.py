@@ -23,7 +23,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from codesign.command import file_at
 from codesign.ir.errors import CodesignError
-from codesign.lab.prices import Prices
+from codesign.lab.prices import Prices, small
 from codesign.lab.problem import Floats
 from codesign.lab.rows import (
     BATCHES,
@@ -336,7 +336,7 @@ def _row(stretch: Stretch) -> dict[str, Any]:
     marks = [[count, round(spent, 6)] for count, spent in stretch.marks]
     return {
         "start": stretch.start,
-        "numbers": _packed(stretch.numbers),
+        "numbers": small(stretch.numbers).tobytes(),
         "seconds": seconds.tobytes(),
         "marks": marks,
         "checksum": checksum(numbers, seconds, marks),
@@ -348,12 +348,6 @@ def _stretch(row: Any) -> Stretch:
     found = Stretch(row.start, numbers, seconds, read_row(Marks, row.marks))
     check_sum(f"batches: evaluations of {row.run[:12]}", row.checksum, numbers, seconds, row.marks)
     return found
-
-
-def _packed(numbers: Ints) -> bytes:
-    """Numbers of schedules, of four bytes each where all fit into these."""
-    small = len(numbers) and int(numbers.max()) < 1 << 31
-    return np.ascontiguousarray(numbers, dtype="<i4" if small else "<i8").tobytes()
 
 
 def _lives(owner: str | None, heard: float | None) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.arrays import read_arrays
-from codesign.costmodel.protocol import CostBatch
+from codesign.costmodel.protocol import CostBatch, parted
 from codesign.ir.errors import CodesignError
 from codesign.lab.problem import Floats, Problem
 from codesign.lab.repeats import repeated
@@ -37,48 +37,57 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Prices:
-    """`numbers` of the legal schedules of a problem, ascending, and the `cost` of each (without a model's own details)."""
+    """`numbers` of the legal schedules of a problem, ascending, `each` different price (without a model's own details), and `which` of them each
+    schedule has."""
 
     numbers: Ints
-    cost: CostBatch
+    each: CostBatch
+    which: npt.NDArray[np.integer[Any]]
 
-    @property
+    @cached_property
+    def cost(self) -> CostBatch:
+        """The cost of each schedule."""
+        return taken(self.each, self.which)
+
+    @cached_property
     def seconds(self) -> Floats:
         """Seconds of each schedule; infinite where it does not fit."""
-        return self.cost.seconds
+        return self.each.seconds[self.which]
 
     @cached_property
     def best(self) -> float:
         """Seconds of the best schedule; infinite when none fits."""
-        return float(self.seconds.min()) if len(self.seconds) else np.inf
+        return float(self.each.seconds.min()) if len(self.each) else np.inf
 
     def rows(self, numbers: Ints) -> npt.NDArray[np.intp]:
         """Positions of schedules by their numbers; -1 for one that is not legal."""
-        at = np.minimum(np.searchsorted(self.numbers, numbers), max(len(self.numbers) - 1, 0))
-        if not len(self.numbers):
+        if not len(self.numbers) or not len(numbers):
             return np.full(len(numbers), -1)
+        first = int(np.searchsorted(self.numbers, numbers[0]))
+        if np.array_equal(
+            self.numbers[first : first + len(numbers)], numbers
+        ):  # one after the other, as they are walked through
+            return np.arange(first, first + len(numbers))
+        at = np.minimum(np.searchsorted(self.numbers, numbers), len(self.numbers) - 1)
         return np.where(self.numbers[at] == numbers, at, -1)
 
     def answer(self, numbers: Ints) -> CostBatch:
         """The cost of schedules by their numbers."""
         rows = self.rows(numbers)
         if (rows >= 0).all():
-            return taken(self.cost, rows)
-        return masked(taken(self.cost, np.maximum(rows, 0)), rows < 0)
+            return taken(self.each, self.which[rows])
+        return masked(taken(self.each, self.which[np.maximum(rows, 0)]), rows < 0)
 
     def encoded(self) -> bytes:
         """As an archive of plain arrays with a checksum each (as `numpy.savez` makes it): what each different price is, and which of them each
         schedule has."""
-        cost, codes = self.cost, dict[str, int]({"": 0})
-        reason = np.zeros(len(cost), dtype=np.uint32)
-        said = np.flatnonzero(cost.reason != "")
-        reason[said] = [codes.setdefault(text, len(codes)) for text in cost.reason[said].tolist()]
-        columns: dict[str, npt.NDArray[Any]] = {name: getattr(cost, name) for name in COLUMNS} | {"reason": reason}
-        terms = columns["terms"].T
-        rows, which = repeated([*(column for name, column in columns.items() if name != "terms"), *terms])
-        arrays: dict[str, Any] = {name: column[rows] for name, column in columns.items() if name != "terms"}
-        arrays |= {"terms": terms[:, rows].T, "numbers": self.numbers, "which": which}
-        arrays |= {"term_names": np.array(cost.term_names, dtype=str), "reasons": np.array(list(codes), dtype=str)}
+        each, codes = self.each, dict[str, int]({"": 0})
+        reason = np.zeros(len(each), dtype=np.uint32)
+        said = np.flatnonzero(each.reason != "")
+        reason[said] = [codes.setdefault(text, len(codes)) for text in each.reason[said].tolist()]
+        arrays: dict[str, Any] = {name: getattr(each, name) for name in COLUMNS} | {"reason": reason}
+        arrays |= {"numbers": small(self.numbers), "which": self.which.astype(np.min_scalar_type(len(each)))}
+        arrays |= {"term_names": np.array(each.term_names, dtype=str), "reasons": np.array(list(codes), dtype=str)}
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         return buffer.getvalue()
@@ -109,25 +118,48 @@ class Prices:
         except ValueError as error:
             raise CodesignError(f"{UNREAD}: {error}", place=file, hint=PRICED_ANEW) from error
         reasons = found["reasons"].astype(object)[reason]
-        return Prices(numbers, taken(CostBatch(term_names=names, reason=reasons, **columns), which))
+        return Prices(numbers, CostBatch(term_names=names, reason=reasons, **columns), which)
 
 
 def price_all(problem: Problem, chunk: int = 1 << 18) -> Prices:
     """Price the whole space."""
     numbers: list[Ints] = []
     parts: list[CostBatch] = []
+    which: list[npt.NDArray[np.integer[Any]]] = []
     for codes in problem.space.enumerate(chunk):
         numbers.append(codes @ problem.strides)
-        parts.append(problem.priced(problem.space.batch(codes)))
+        different, own = _different(problem.priced(problem.space.batch(codes)))
+        which.append(own + sum(map(len, parts)) if parts else own)
+        parts.extend(different)
     if not parts:
         raise CodesignError(f"{problem.name} on {problem.machine}: no legal schedule", hint="leave it out of the study")
-    arrays: dict[str, Any] = {n: _joined([getattr(p, n) for p in parts]) for n in (*COLUMNS, "reason")}
-    return Prices(_joined(numbers), CostBatch(term_names=parts[0].term_names, **arrays))
+    arrays: dict[str, Any] = {
+        name: _joined([getattr(part, name).T for part in parts]).T for name in (*COLUMNS, "reason")
+    }
+    return Prices(_joined(numbers), CostBatch(term_names=parts[0].term_names, **arrays), _joined(which))
+
+
+def _different(cost: CostBatch) -> tuple[Sequence[CostBatch], npt.NDArray[np.integer[Any]]]:
+    """The different prices of a batch, and which of them each schedule has: as the model shared them, or as they are found to repeat."""
+    found = parted(cost)
+    if found is not None:
+        return found
+    columns = [getattr(cost, name) for name in COLUMNS if name != "terms"]
+    codes: dict[str, int] = {}
+    reason = np.array([codes.setdefault(text, len(codes)) for text in cost.reason.tolist()])
+    rows, which = repeated([*columns, reason, *cost.terms.T])
+    return [taken(cost, rows)], which
+
+
+def small(numbers: Ints) -> npt.NDArray[np.integer[Any]]:
+    """Numbers of schedules as a file has them, little-endian, of four bytes each where all fit into these."""
+    fit = len(numbers) and int(numbers.max()) < 1 << 31
+    return np.ascontiguousarray(numbers, dtype="<i4" if fit else "<i8")
 
 
 def _joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """One after the other; the only one as it is."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    """One after the other along the last axis; the only one as it is."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
 def plain(seconds: Floats, why: str = "does not fit") -> CostBatch:
@@ -146,7 +178,7 @@ def plain(seconds: Floats, why: str = "does not fit") -> CostBatch:
     )
 
 
-def taken(cost: CostBatch, rows: npt.NDArray[np.intp]) -> CostBatch:
+def taken(cost: CostBatch, rows: npt.NDArray[np.integer[Any]]) -> CostBatch:
     """Some rows of a cost."""
     arrays: dict[str, Any] = {name: getattr(cost, name).T.take(rows, axis=-1).T for name in (*COLUMNS, "reason")}
     return CostBatch(term_names=cost.term_names, remarks=cost.remarks, **arrays)
