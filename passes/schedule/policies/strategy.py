@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from kernel_tuner import util
 from kernel_tuner.runners.runner import Runner
+from kernel_tuner.runners.simulation import SimulationDevice
 from kernel_tuner.searchspace import Searchspace
 from kernel_tuner.strategies.wrapper import OptAlgWrapper
 
@@ -30,6 +31,9 @@ MOST_LISTED = 1 << 20
 
 PATIENCE = 20
 """Times the budget that a strategy may ask for what it knows."""
+
+MOST_THREADS = 1_000_000_000
+"""Threads of a block that a strategy may think there can be, as where Kernel Tuner simulates: what does not fit has no time."""
 
 Config = tuple[int, ...]
 
@@ -62,9 +66,15 @@ class _Prices(Runner):  # type: ignore[misc]
         self._talk, self._names, self._rows = talk, names, rows
         self._known: dict[Config, float] = {}
         self._repeats = 0
+        self.dev = SimulationDevice(MOST_THREADS, {"device_name": "model"}, True)
+
+    @property
+    def asked(self) -> bool:
+        """Whether it was asked for any configuration yet."""
+        return bool(self._known) or self._repeats > 0
 
     def get_device_info(self) -> Any:
-        return None
+        return self.dev
 
     def get_environment(self, tuning_options: Any) -> dict[str, Any]:
         return {}
@@ -170,12 +180,23 @@ class StrategyPolicy(Tracking):
             self._talk.told.put(self._answers)
 
 
+def _tuned(tune: Callable[[Any, Any, Any], Any], searchspace: Any, runner: _Prices, options: _Options) -> None:
+    """All that a strategy does; one that takes no limit to what it asks for, as an exhaustive one does, goes on without until the budget ends it."""
+    try:
+        tune(searchspace, runner, options)
+    except ValueError as error:
+        if runner.asked or "max_fevals" not in str(error):
+            raise
+        own = {name: value for name, value in options.strategy_options.items() if name != "max_fevals"}
+        tune(searchspace, runner, _Options(options | {"strategy_options": _Options(own)}))
+
+
 def _searched(tune: Callable[[Any, Any, Any], Any], arguments: tuple[Any, ...], talk: _Talk, seed: int) -> None:
     """All of a strategy, until it is done or nobody waits for it."""
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002
     try:
-        tune(*arguments)
+        _tuned(tune, *arguments)
     except (_Ended, util.StopCriterionReached):
         talk.asked.put(None)
     except BaseException as error:  # what is wrong with it is said where it is asked

@@ -219,7 +219,14 @@ class Walk(OptAlg):
 
 @pytest.mark.others
 @pytest.mark.parametrize(
-    "name", ["theirs:tune", "theirs:Odd", "walk:Walk", "kernel_tuner.strategies.genetic_algorithm:tune"]
+    "name",
+    [
+        "theirs:tune",
+        "theirs:Odd",
+        "walk:Walk",
+        "kernel_tuner.strategies.genetic_algorithm:tune",
+        "kernel_tuner.strategies.brute_force:tune",
+    ],
 )
 def test_a_strategy_of_kernel_tuner_is_a_policy(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real package; at 40 evaluations it is stopped where it waits, at ten times all schedules it comes to its end."""
