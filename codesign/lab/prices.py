@@ -52,7 +52,8 @@ class Prices:
     @cached_property
     def seconds(self) -> Floats:
         """Seconds of each schedule; infinite where it does not fit."""
-        return self.each.seconds[self.which]
+        found: Floats = self.each.seconds[self.which]
+        return found
 
     @cached_property
     def best(self) -> float:
