@@ -40,8 +40,8 @@ BURSTS = "burst_seconds"
 BAND = (0.905, 1.145)
 """Interval around the prediction: the 5th and 95th percentile of measured over predicted times of the products that were measured on a dataflow
 machine (51 rows of a TPU v6e, `codesign.validate`), at schedules of the model's own choice. The machine's simulator is nearer: 90 % of its times of
-random kernels and schedules lie between 0.955 and 1.048 of the prediction on maia200, where they lie furthest apart, and within 0.954 and 1.037
-on the others (`python benchmarks/simulator.py --machine maia200 --groups 2 --seed S`, S 5 and 7, 2026-11-30)."""
+random kernels and schedules lie between 0.962 and 1.046 of the prediction on maia100, where they lie furthest apart, and within 0.970 and 1.037
+on the nine others (`python benchmarks/simulator.py --machine maia100 --groups 4`, 2026-11-30)."""
 
 
 @dataclass(frozen=True)
