@@ -216,17 +216,19 @@ class Index:
         for monomial, c in self.terms:
             product: Any = c
             for atom in monomial:
-                product = product * evaluate_atom(atom, values, datum)
+                known = values[atom.name] if type(atom) is Var else evaluate_atom(atom, values, datum)
+                product = product * known
             total = total + product
         return total
 
     def substitute(self, values: Mapping[str, IndexLike], scalar: Callable[[Scalar], Scalar] | None = None) -> Index:
         """The expression with variables replaced; `scalar` rewrites data reads (after the substitution inside)."""
-        used = self.variables() & values.keys()
+        used = [name for name in self.variables() if name in values]
         if scalar is None or not self.data():
             if not used:
                 return self
-            given = tuple([(name, index(values[name])) for name in sorted(used)])
+            used.sort()
+            given = tuple([(name, index(values[name])) for name in used])
             if not self.data() and not any(value.data() for _, value in given):
                 return _substituted(self, given)
 
@@ -289,9 +291,10 @@ class Index:
         return isinstance(other, int) and self.is_constant and self.constant == other
 
     def __hash__(self) -> int:
-        if self._hash is None:
-            self._hash = hash(self.constant) if self.is_constant else hash(self.terms)
-        return self._hash
+        known = self._hash
+        if known is None:
+            known = self._hash = hash(self.constant) if self.is_constant else hash(self.terms)
+        return known
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Index, (self.terms,)

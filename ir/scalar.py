@@ -10,6 +10,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import is_
 from typing import TYPE_CHECKING
 
 from codesign.ir.dtypes import BOOL, F32, I64, DType
@@ -109,8 +110,7 @@ class Scalar:
                 self._below = (*first._below, first)
             else:
                 self._below = tuple(self._descend())
-        yield from self._below
-        yield self
+        return iter((*self._below, self))
 
     def _descend(self) -> list[Scalar]:
         """Every distinct node below this one, children first."""
@@ -150,12 +150,13 @@ class Scalar:
         done: dict[int, Scalar] = {}
         keep: list[Scalar] = []
         for node in self.walk():
-            children = node.children()
-            new = tuple(done[id(child)] for child in children)
-            rebuilt = node if all(a is b for a, b in zip(children, new, strict=True)) else node.rebuild(new)
+            children, rebuilt = node.children(), node
+            if children:
+                new = tuple([done[id(child)] for child in children])
+                rebuilt = node if all(map(is_, children, new)) else node.rebuild(new)
             changed = change(rebuilt)
-            done[id(node)] = rebuilt if changed is None else changed
-            keep.append(done[id(node)])
+            done[id(node)] = last = rebuilt if changed is None else changed
+            keep.append(last)
         return done[id(self)]
 
     def substitute(self, values: Mapping[str, IndexLike]) -> Scalar:
@@ -165,18 +166,19 @@ class Scalar:
         done: dict[int, Scalar] = {}
         keep: list[Scalar] = []
         for node in self.walk():
+            new: Scalar = node
             if isinstance(node, Read):
-                new: Scalar = Read(
-                    node.source,
-                    tuple(i.substitute(values) for i in node.indices),
-                    None if node.otherwise is None else done[id(node.otherwise)],
-                )
+                indices = tuple([i.substitute(values) for i in node.indices])
+                otherwise = None if node.otherwise is None else done[id(node.otherwise)]
+                if otherwise is not node.otherwise or not all(map(is_, indices, node.indices)):
+                    new = Read(node.source, indices, otherwise)
             elif isinstance(node, IndexValue):
                 new = IndexValue(node.index.substitute(values), node.dtype)
             else:
                 children = node.children()
-                fresh = tuple(done[id(child)] for child in children)
-                new = node if all(a is b for a, b in zip(children, fresh, strict=True)) else node.rebuild(fresh)
+                fresh = tuple([done[id(child)] for child in children])
+                if not all(map(is_, children, fresh)):
+                    new = node.rebuild(fresh)
             done[id(node)] = new
             keep.append(new)
         return done[id(self)]
@@ -306,9 +308,9 @@ class Read(Scalar):
 
     def __init__(self, source: Value, indices: Iterable[IndexLike], otherwise: Scalar | None = None) -> None:
         self.source = source
-        self.indices = tuple(index(i) for i in indices)
+        self.indices = tuple([index(i) for i in indices])
         self.otherwise = otherwise
-        data = tuple(dict.fromkeys(scalar for i in self.indices for scalar in i.data()))
+        data = tuple(dict.fromkeys([scalar for i in self.indices for scalar in i.data()]))
         self._children = data if otherwise is None else (*data, otherwise)
         super().__init__(source.type.dtype, (id(source), self.indices, otherwise))
 

@@ -136,8 +136,10 @@ def best_parts(
     """
     room = found.room(tuner.machine)
     where = splittable(fusion) if room > 1.0 else None
+    if where is None:
+        return 1, found.seconds, True
     least = _least(tuner, found, room)
-    if where is None or least >= WORTHWHILE * found.seconds:
+    if least >= WORTHWHILE * found.seconds:
         return 1, found.seconds, True
     if least >= below:
         return 1, found.seconds, found.seconds < below
