@@ -44,6 +44,7 @@ NAMES = [entry.name for entry in fields(needs.Needs)][1:]
 KINDS = {
     "vector": (needs.VECTOR, needs.WIDE_VECTOR),
     "straight": (needs.STRAIGHT,),
+    "elements": (needs.WIDE_ELEMENTS,),
     "fragments": (needs.FRAGMENTS, needs.LATER_FRAGMENTS),
     "matrix": (needs.MATRIX_CORES, needs.EARLIER_CORES),
     "groups": (needs.WARP_GROUPS,),
@@ -100,7 +101,7 @@ def kernel_of(row: dict[str, Any], summary: KernelSummary) -> tuple[Kernel, need
     layout = Layout.of(tiles, machine, knobs)
     products = products_of(program, layout)
     direct = bool(np.any(direct_of(products)))
-    kind = needs_of(layout, dot=bool(products), direct=direct, loops=bool(program.loops))
+    kind = needs_of(layout, dot=bool(products), direct=direct, loops=bool(program.loops), sums=bool(program.inner))
     held = held_by(program, layout, machine)
     warps = float(schedule.extra("warps", 4))
     said = row["compiled"]

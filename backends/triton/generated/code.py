@@ -66,7 +66,8 @@ def held_by(program: Program, layout: Layout, machine: Machine) -> Held:
         before = code.spread if code.spread.parts else before
         shared = np.maximum(shared, shared_bytes(code))
         parts = registers(code)
-        need = needed(needs_of(layout, dot=bool(products), loops=bool(program.loops)), parts)
+        kind = needs_of(layout, dot=bool(products), loops=bool(program.loops), sums=bool(program.inner))
+        need = needed(kind, parts)
         if layout.wide and products:
             need = np.where(direct, needed(needs_of(layout, dot=True, direct=True), parts), need)
         wanted = np.maximum(wanted, need)

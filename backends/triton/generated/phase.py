@@ -18,8 +18,9 @@ NARROWEST_COPY = 4.0
 
 
 class Fetched(NamedTuple):
-    """A load of a phase: its bytes, those that a thread takes at once, where it is made ahead of its step, and where it then goes to shared
-    memory by itself, and the product that takes it and as which factor (0 its rows, 1 its columns)."""
+    """A load of a phase: its bytes, those that a thread takes at once, where it is made ahead of its step by a copy that goes on by itself
+    (`copied`), where it has buffers in shared memory for its stages (`staged`), and the product that takes it and as which factor (0 its rows, 1 its
+    columns)."""
 
     load: Transfer
     again: bool
@@ -52,8 +53,12 @@ class PhaseCode:
         vector = self._vector(load.access)
         copied = load.pipelined & layout.pipelined & np.greater_equal(vector, NARROWEST_COPY)
         found, side = self._factor(load)
-        by_registers = layout.matrix_cores and found is None  # what feeds no product waits in registers
-        return Fetched(load, again, size, vector, copied, np.False_ if by_registers else copied, found, side)
+        staged = copied
+        if layout.matrix_cores and found is None:  # what feeds no product waits in registers
+            staged = np.False_
+        elif layout.padded and found is not None:  # narrow loads reach the same buffers by registers
+            staged = load.pipelined & layout.pipelined
+        return Fetched(load, again, size, vector, copied, staged, found, side)
 
     def _vector(self, access: Access) -> Array:
         """Bytes that a thread takes at once. What has fewer elements than the block threads is loaded as the tile lies that it meets

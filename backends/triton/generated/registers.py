@@ -49,6 +49,14 @@ UNROLLED_ELEMENTS = 24.0
 and sm_100 whose loops take at most 12 steps: of 25 kernels with up to 24 elements three keep the branches of all their loops, of 78 with more
 six keep none."""
 
+UNROLLED_WHOLE = 200.0
+"""Instructions of all steps of a loop up to which LLVM unrolls it whole for CDNA: of its own counting 300 (`Threshold` of its `LoopUnrollPass` at
+-O3), some of which it expects to fold."""
+
+STEP, ELEMENT = 4.0, 2.5
+"""Instructions of a step by themselves, and of each element that a thread has in it. Of 98 norms, softmaxes, sums and pools for gfx942 and gfx950 as
+Triton 3.9.0 compiles them, these say for 88 whether any loop is left."""
+
 HEAVY = 20.0
 """Operations on an element that keep one more register alive for it while several elements are in work; at most three."""
 
@@ -58,12 +66,17 @@ branch, so that elements are worked on in turn. Seen in tables of rotary angles:
 (Triton 3.9.0)."""
 
 
-def needs_of(layout: Layout, *, dot: bool = False, direct: bool = False, loops: bool = True) -> needs.Needs:
-    """What the code of a kernel needs: whether a matrix unit does its products, and one that reads shared memory itself; whether it has `loops`."""
+def needs_of(
+    layout: Layout, *, dot: bool = False, direct: bool = False, loops: bool = True, sums: bool = True
+) -> needs.Needs:
+    """What the code of a kernel needs: whether a matrix unit does its products, and one that reads shared memory itself; whether it has `loops`, and
+    `sums` over a dim."""
     if direct:
         return needs.TENSOR_MEMORY if layout.wide == 2 else needs.WARP_GROUPS
     if layout.matrix_cores:
-        return needs.WIDE_VECTOR if not dot else needs.MATRIX_CORES if layout.padded else needs.EARLIER_CORES
+        if not dot:
+            return needs.WIDE_VECTOR if sums else needs.WIDE_ELEMENTS
+        return needs.MATRIX_CORES if layout.padded else needs.EARLIER_CORES
     if not (dot or loops):
         return needs.STRAIGHT
     return needs.VECTOR if not dot else needs.LATER_FRAGMENTS if layout.wide else needs.FRAGMENTS
@@ -213,13 +226,13 @@ def _held_by_an_operand(fetch: Fetched, found: Product, layout: Layout, only: bo
     count = each / fetch.vector
     operands: Array = 0.0
     if layout.matrix_cores and not layout.padded:
-        operands = np.where(fetch.staged, each / 4.0, 0.0)
+        operands = np.where(fetch.copied, each / 4.0, 0.0)
     before = 0.0 if fetch.load.around else found.rows * found.columns / layout.threads / 2.0
     late = np.maximum(count - before, 0.0)  # no results yet where there is no loop
     if only and not layout.matrix_cores:  # of what comes value by value, two share a register and all an address
         late = late * np.minimum(fetch.vector / 8.0, 1.0)
-    operands = operands + np.where(fetch.staged, 0.0, late)
-    return {"copies": np.where(fetch.staged, count, 0.0), "operands": operands}
+    operands = operands + np.where(fetch.copied, 0.0, late)
+    return {"copies": np.where(fetch.copied, count, 0.0), "operands": operands}
 
 
 def _ahead_of_use(code: PhaseCode, fetch: Fetched, parts: dict[str, Array]) -> None:
@@ -233,10 +246,25 @@ def _ahead_of_use(code: PhaseCode, fetch: Fetched, parts: dict[str, Array]) -> N
     if layout.matrix_cores and fetch.product is None:
         each = np.maximum(fetch.size / layout.threads, 1.0 * load.access.dtype.bytes)
         each_stage = each / np.minimum(vector, 4.0)
-        _add(parts, "waiting", np.where(copied, np.maximum(stages - 1.0, 0.0) * each_stage, 0.0))
+        ahead = np.where(copied, np.maximum(stages - 1.0, 0.0), 0.0)
+        if not code.products:
+            whole = _unrolled_whole(code, fetch)
+            ahead = np.where(whole, 0.0, ahead)
+            _add(parts, "further", np.where(whole, np.ceil(layout.trips(load.around)) - 1.0, 0.0) * each_stage)
+        _add(parts, "waiting", ahead * each_stage)
     elif not any(found.text.factors.ieee for found in code.products.values()):  # those read no fragments ahead
         several = np.where(copied & np.greater(stages, 2.0), 1.0, 0.0)
         parts["stages"] = np.maximum(parts.get("stages", 0.0), several)
+
+
+def _unrolled_whole(code: PhaseCode, fetch: Fetched) -> Array:
+    """Whether LLVM unrolls the loop of a load whole for CDNA: no step waits then for another, and loads are put where there is room for what they
+    bring. What a pipeline loads before the loop, and works on after it, is no step of the loop any more."""
+    trips = np.ceil(code.layout.trips(fetch.load.around))
+    stages = np.where(fetch.copied, np.minimum(code.layout.pipeline, trips), 1.0)
+    steps = trips - stages + 1.0
+    instructions = STEP + ELEMENT * code.layout.held(fetch.load.access.dims)
+    return np.less_equal(steps, 1.0) | np.less_equal(steps * instructions, UNROLLED_WHOLE)
 
 
 def _product_registers(code: PhaseCode, found: Product, parts: dict[str, Array]) -> None:

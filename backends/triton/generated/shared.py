@@ -26,7 +26,7 @@ def shared_bytes(code: PhaseCode) -> Array:
     around: Array = 0.0
     turns: Array = 0.0
     before: Array = 0.0
-    for load, _, size, _, _, staged, found, side in code.fetched:
+    for load, _, size, _, copied, staged, found, side in code.fetched:
         buffers = np.where(staged, layout.pipeline - 1.0, 0.0)
         if found is not None:
             kept = layout.pipeline - 1.0 + (found.direct if layout.wide else np.greater(layout.by_descriptor, 0.0))
@@ -39,7 +39,7 @@ def shared_bytes(code: PhaseCode) -> Array:
             else:
                 before = np.maximum(before, passing)
             if layout.padded and found is not None and side is not None:
-                taken = padded(taken, found, side, load.access)
+                taken = np.where(copied, padded(taken, found, side, load.access), taken)
             taken = np.where(staged, taken, 0.0)
         if nested and load.pipelined:
             within = within + taken

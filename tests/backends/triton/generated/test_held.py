@@ -447,3 +447,50 @@ def float32_product(m: int, n: int, k: int, warps: int, stages: int) -> CostBatc
     machine = load_machine("h100_sxm")
     summary = summarize(groups.gemm(4096, 4096, 4096, F32))
     return cost_model_for(machine).predict(summary, machine, ScheduleBatch.of([schedule]))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "tile", "warps", "stages", "compiled"),
+    [
+        ((16, 64, 64, (56, 56)), (256, 16, 64), 16, 5, 174_080),
+        ((16, 128, 128, (28, 28)), (256, 64, 256), 4, 5, 819_200),
+        ((32, 128, 128, (14, 14)), (64, 32, 1024), 4, 5, 983_040),
+    ],
+)
+def test_operands_that_come_value_by_value_have_a_buffer_for_each_stage_too(
+    sizes: Any, tile: tuple[int, int, int], warps: int, stages: int, compiled: int
+) -> None:
+    """Convolutions in bf16 for gfx950, by Triton 3.9.0: what no copy brings has no gaps."""
+    tiles = dict(zip(("nyx", "o", "ry_rx_c"), tile, strict=True))
+    assert float(holds(convolution(*sizes), "mi355x", tiles, warps, stages).shared_bytes) == compiled
+
+
+def square_sums(dtype: str, rows: int, columns: int) -> Fusion:
+    return group(
+        f"%x: {dtype}[{rows}, {columns}], %w: {dtype}[{columns}]",
+        f"%s = compute f32[i: {rows}] sum(j: {columns}) {{ f32(%x[i, j]) * f32(%x[i, j]) }}",
+        f"%y = compute {dtype}[i: {rows}, j: {columns}] "
+        f"{{ {dtype}(f32(%x[i, j]) * rsqrt(%s[i] / {columns}.0 + 0.00001) * f32(%w[j])) }}",
+    )
+
+
+def column_sums(dtype: str, rows: int, columns: int) -> Fusion:
+    return group(
+        f"%x: {dtype}[{rows}, {columns}]", f"%s = compute f32[j: {columns}] sum(i: {rows}) {{ f32(%x[i, j]) }}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fusion", "machine", "tile", "warps", "stages", "compiled"),
+    [
+        (square_sums("f16", 8192, 3072), "mi300x", {"i": 1, "j": 2048}, 2, 4, 60),
+        (column_sums("bf16", 16384, 2048), "mi300x", {"j": 2, "i": 4096}, 4, 3, 123),
+        (groups.softmax(4096, 2048), "mi355x", {"i": 16, "j": 1024}, 4, 2, 192),
+    ],
+)
+def test_no_step_of_a_loop_that_is_unrolled_whole_waits_for_another(
+    fusion: Fusion, machine: str, tile: dict[str, int], warps: int, stages: int, compiled: int
+) -> None:
+    """Loops of two to four steps, by Triton 3.9.0: a loop of many steps with as many elements would take up to twice as many registers."""
+    held = holds(fusion, machine, tile, warps, stages)
+    assert float(held.registers) == pytest.approx(compiled, rel=0.25)
