@@ -1,0 +1,29 @@
+"""Gradients of pairwise distances, as torch's own: also where two points are one, and where they share a coordinate."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from codesign.ir.tensor import Call
+from tests.frontend.checks import Of, check
+
+
+@pytest.mark.parametrize("p", [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, math.inf])
+def test_gradients(p: float) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 4, 3, dtype=torch.float64), torch.randn(2, 5, 3, dtype=torch.float64)
+    y[:, 0], y[:, 1, 0] = x[:, 0], x[:, 1, 0]
+
+    def slopes(x: Tensor, y: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        def total(x: Tensor, y: Tensor) -> Tensor:
+            return (torch.cdist(x, y, p=p) * weight).sum()
+
+        found: tuple[Tensor, ...] = torch.func.grad(total, (0, 1))(x, y)
+        return found
+
+    captured = check(Of(slopes), x, y, torch.randn(2, 4, 5, dtype=torch.float64))
+    assert not [op.target for op in captured.module.main.body.walk() if isinstance(op, Call)]
