@@ -108,7 +108,15 @@ class TrainingStep(nn.Module):
         with blame(source.path) if source.path is not None else nullcontext():
             _sized(self.model, source)
             copied = copy.deepcopy(self.model)
+            before = {name: weight._version for name, weight in copied.named_parameters()}
+            self.moved: set[str] = set()
+            """Weights without gradients that forward writes: a slow copy of others is one."""
             results, own, others = self._leaves(copied, source)
+            self.moved = {
+                name
+                for name, weight in copied.named_parameters()
+                if weight._version != before[name] and not weight.requires_grad
+            }
             if others:  # those that forward makes are others in the next call
                 others &= self._leaves(copied, source)[2]
         asked = _asking(results)
@@ -175,7 +183,8 @@ class TrainingStep(nn.Module):
         return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
     def _call(self, model: nn.Module, arguments: Arguments) -> tuple[Any, dict[str, Tensor], dict[str, Tensor]]:
-        """What a call gives; the buffers that it may write, copies in training mode; the inputs that ask for gradients, by name."""
+        """What a call gives; what it may write, as copies: weights without gradients that it moves, in training mode buffers; the inputs that ask
+        for gradients, by name."""
         leaves, structure = pytree.tree_flatten(arguments)
         inputs = {f"input {place}": leaves[place].detach().requires_grad_() for place in self.asking}
         for place, leaf in zip(self.asking, inputs.values(), strict=True):
@@ -183,6 +192,7 @@ class TrainingStep(nn.Module):
         args, kwargs = pytree.tree_unflatten(leaves, structure)
         training = any(module.training for module in model.modules())
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()} if training else {}
+        buffers.update({name: model.get_parameter(name).detach().clone() for name in self.moved})
         with torch.enable_grad():
             return torch.func.functional_call(model, buffers, args, kwargs), buffers, inputs
 

@@ -342,3 +342,38 @@ def test_what_stands_in_the_way_is_said(model: nn.Module, hint: str) -> None:
     with pytest.raises(CodesignError) as caught:
         capture(trained(ModelSource(model, (torch.tensor([1]),))))
     assert hint in (caught.value.hint or "")
+
+
+class Taught(nn.Module):
+    """A network that is to say what a slow copy of itself says, which the call moves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fast, self.slow = nn.Linear(4, 3), nn.Linear(4, 3).requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            for mine, its in zip(self.slow.parameters(), self.fast.parameters(), strict=True):
+                mine.lerp_(its, 0.25)
+        return F.mse_loss(self.fast(x), self.slow(x))
+
+
+@pytest.mark.parametrize("optimizer", ["", "sgd"])
+def test_a_slow_copy_of_the_weights_is_moved_once(optimizer: str) -> None:
+    """Weights without gradients that forward writes: the loss sees their new values, and a step writes them, before the optimiser's."""
+    torch.manual_seed(3)
+    model, x = Taught(), torch.randn(5, 4)
+    moved = {
+        f"model.slow.{name}": torch.lerp(w, model.fast.get_parameter(name), 0.25).detach()
+        for name, w in model.slow.named_parameters()
+    }
+    _, got = step_of(model, (x,), optimizer)
+    loss = F.mse_loss(model.fast(x), F.linear(x, moved["model.slow.weight"], moved["model.slow.bias"]))
+    same(got["results"], loss)
+    for name, wanted in moved.items():
+        same(got["written"][name], wanted)
+    (gradient,) = torch.autograd.grad(loss, [model.fast.weight])
+    if optimizer:
+        same(got["written"]["model.fast.weight"], model.fast.weight - 1e-3 * gradient)
+    else:
+        same(got["gradients"]["fast.weight"], gradient)
