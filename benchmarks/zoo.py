@@ -31,6 +31,8 @@ KINDS = (
     "newest",
     "mixers",
     "papers",
+    "senses",
+    "sparse",
     "language",
     "text",
     "vision",
