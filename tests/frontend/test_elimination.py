@@ -63,7 +63,8 @@ def test_solutions(rows: int, left: bool) -> None:
     shape = (rows, 2) if left else (2, rows)
 
     def function(a: Tensor, x: Tensor) -> Tensor:
-        return torch.linalg.solve(a, x, left=left)
+        result: Tensor = torch.linalg.solve(a, x, left=left)
+        return result
 
     without_calls(check(Of(function), matrices(rows, 5), torch.randn(shape), rtol=2e-4, atol=2e-4))
     without_calls(check(Of(function), matrices(rows), torch.randn(4, *shape), rtol=2e-4, atol=2e-4))
@@ -80,7 +81,8 @@ def test_solutions_for_vectors() -> None:
 def test_solutions_by_factors(left: bool, adjoint: bool) -> None:
     def function(a: Tensor, x: Tensor) -> Tensor:
         factors, pivots, _ = torch.linalg.lu_factor_ex(a)
-        return torch.linalg.lu_solve(factors, pivots, x, left=left, adjoint=adjoint)
+        result: Tensor = torch.linalg.lu_solve(factors, pivots, x, left=left, adjoint=adjoint)
+        return result
 
     without_calls(check(Of(function), matrices(4, 3), torch.randn(3, 4, 4), rtol=1e-3, atol=1e-4))
 
@@ -109,7 +111,8 @@ def test_gradients() -> None:
     def function(a: Tensor, x: Tensor) -> Tensor:
         def loss(a: Tensor, x: Tensor) -> Tensor:
             logs = torch.linalg.slogdet(a)[1]
-            return (torch.linalg.solve(a, x).sum((-1, -2)) + logs + torch.linalg.inv(a).sum((-1, -2))).sum()
+            total: Tensor = torch.linalg.solve(a, x).sum((-1, -2)) + logs + torch.linalg.inv(a).sum((-1, -2))
+            return total.sum()
 
         gradient: Tensor = torch.func.grad(loss)(a, x)
         return gradient
