@@ -56,36 +56,6 @@ def norm_of_gaps(b: Builder, size: Index, p: float, gap: Callable[[Point, Point]
     return b.compute(b.shape, lambda i: cast(apply("pow", read(total, i), literal(1 / p, compute)), b.dtype))
 
 
-@lower("aten._cdist_backward.default")
-def cdist_backward(b: Builder, gradient: Value, x: Value, y: Value, p: float, distances: Value) -> Value:
-    """What the gradients of the distances are for the rows of x: of a gap d each times sign(d) (|d| / distance)^(p - 1), where that is not 0 / 0."""
-    compute = accumulator(b.dtype)
-    left, right = shape_of(x), shape_of(y)
-    zero = literal(0, compute)
-
-    def term(i: Point, r: Point) -> Scalar:
-        pair = (*i[:-2], i[-2], r[0])
-        a = cast(read(x, (*broadcast(left[:-2], i[:-2]), i[-2], i[-1])), compute)
-        c = cast(read(y, (*broadcast(right[:-2], i[:-2]), r[0], i[-1])), compute)
-        whole, above = cast(read(distances, pair), compute), cast(read(gradient, pair), compute)
-        gap = apply("sub", a, c)
-        if p == 1:
-            return apply("mul", above, apply("sign", gap))
-        size = apply("abs", gap)
-        if p == math.inf:
-            return where(apply("eq", size, whole), apply("mul", above, apply("sign", gap)), zero)
-        if p == 2:
-            slope = apply("div", gap, whole)
-        else:
-            slope = apply("mul", apply("sign", gap), apply("pow", apply("div", size, whole), literal(p - 1, compute)))
-        none = apply("eq", whole if p >= 1 else apply("mul", whole, size), zero)
-        return where(none, zero, apply("mul", above, slope))
-
-    if p == 0 or any(size == 0 for size in (*b.shape, right[-2])):
-        return b.compute(b.shape, lambda i: literal(0, b.dtype))
-    return b.reduce("sum", b.shape, right[-2:-1], term, accumulate=compute, dtype=b.dtype)
-
-
 @lower("aten.median.default", "aten.nanmedian.default")
 def median_of_all(b: Builder, x: Value) -> Value:
     flat = reshaped(b, x, (tensor_type(x).elements,), name=f"{b.name}_flat")
