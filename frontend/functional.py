@@ -132,9 +132,12 @@ def from_functional(
         table.declare(symbol, low, high, int(sizes[symbol]))
     real = real_form(graph)
     placeholders = _placeholders(real)
+    tokens = _tokens(real)
     arguments: list[int] = []
 
     def bind(translation: Translation, node: Node) -> Any:
+        if node in tokens:
+            return None
         meta = node.meta.get("val")
         if isinstance(meta, torch.Tensor):
             arguments.append(placeholders.index(node))
@@ -202,6 +205,13 @@ def _as_list(value: Any) -> list[Any]:
 
 def _placeholders(graph: GraphModule) -> list[Node]:
     return [node for node in graph.graph.nodes if node.op == "placeholder"]
+
+
+def _tokens(graph: GraphModule) -> set[Node]:
+    """Placeholders that order checks and prints, such as that of `linalg.inv`; calls give None for them."""
+    effects = graph.graph.find_nodes(op="call_function", target=torch.ops.higher_order.with_effects)
+    tokens = {node.args[0] for node in effects}
+    return {node for node in _placeholders(graph) if node in tokens}
 
 
 def _plain(value: Index) -> Index | int:

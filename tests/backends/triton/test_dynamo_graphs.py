@@ -104,6 +104,20 @@ def answer(x: Tensor) -> Answer:
     return Answer(x.softmax(-1), None)
 
 
+def systems(a: Tensor, b: Tensor) -> Tensor:
+    """Calls that raise for what has no solution: torch keeps their checks in order by a token that goes from one to the next."""
+    root = torch.linalg.cholesky(a @ a.mT + torch.eye(2))
+    result: Tensor = torch.linalg.inv(a) @ torch.linalg.solve(root, b) + torch.linalg.det(a)[:, None, None]
+    return result
+
+
+def dropped_inverse(a: Tensor) -> Tensor:
+    inverse: Tensor = torch.linalg.inv(a)
+    return inverse + 0 * F.dropout(inverse, 0.5, training=True)
+
+
+SQUARES = torch.randn(3, 2, 2) + 4 * torch.eye(2)
+
 BASE = torch.arange(24.0).reshape(4, 6)
 
 FUNCTIONS: dict[str, tuple[Callable[..., Any], Any]] = {
@@ -139,6 +153,8 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Any]] = {
     "half precision": (lambda x: x * 2 + 1, (torch.randn(3, 4).bfloat16(),)),
     "expanded result": (lambda x: (x + 1).expand(3, 4), (torch.randn(3, 1),)),
     "transposed result": (lambda x: (x + 1).t().exp(), (torch.randn(3, 4),)),
+    "systems": (systems, (SQUARES, torch.randn(3, 2, 1))),
+    "systems and drawn numbers": (dropped_inverse, (SQUARES,)),
 }
 
 
@@ -198,6 +214,8 @@ TRAINED: dict[str, tuple[Callable[[], Any], Any]] = {
         (torch.randn(3, requires_grad=True), torch.ones(3)),
     ),
     "a view comes out": (lambda: lambda x: (x.t(), (x * x).view(-1)[1:]), (torch.randn(3, 4, requires_grad=True),)),
+    "systems": (lambda: systems, (SQUARES.clone().requires_grad_(), torch.randn(3, 2, 1, requires_grad=True))),
+    "a system in the gradients alone": (lambda: torch.linalg.det, (SQUARES.clone().requires_grad_(),)),
     "a slice comes in": (lambda: nn.Linear(3, 2), (torch.arange(24.0).reshape(4, 6)[1:, ::2],)),
 }
 
