@@ -43,9 +43,14 @@ class DType:
         return self.bits - 1 - self.mantissa if self.is_float else 0
 
     @property
+    def is_fixed(self) -> bool:
+        """Whether it is a float without exponent bits: its point is behind the first bit of the mantissa, its scale stands elsewhere."""
+        return self.is_float and self.exponent == 0
+
+    @property
     def epsilon(self) -> float:
         """Spacing of floats just above 1 (0 for integers)."""
-        return float(2.0**-self.mantissa) if self.is_float else 0.0
+        return float(2.0 ** (self.is_fixed - self.mantissa)) if self.is_float else 0.0
 
     def __reduce__(self) -> tuple[object, ...]:
         return _by_name, (self.name,)  # copies and pickles are the one object of the name
@@ -81,11 +86,15 @@ F8E5M2FNUZ = _dtype("f8e5m2fnuz", "float", 8, 2, np.float32)
 F6E2M3 = _dtype("f6e2m3", "float", 6, 3, np.float32)
 F6E3M2 = _dtype("f6e3m2", "float", 6, 2, np.float32)
 F4E2M1 = _dtype("f4e2m1", "float", 4, 1, np.float32)
-"""Elements of blocks with a scale (`ir.microscaling`); they have neither infinities nor NaN."""
+F8E0M7 = _dtype("f8e0m7", "float", 8, 7, np.float32)
+F5E0M4 = _dtype("f5e0m4", "float", 5, 4, np.float32)
+"""Elements of blocks with a scale (`ir.microscaling`); they have neither infinities nor NaN. Those of MX9 and MX6 have no exponents of their own."""
 F8E8M0 = _dtype("f8e8m0", "uint", 8, 0, np.uint8)
 F4X2 = _dtype("f4x2", "uint", 8, 0, np.uint8)
 """Scales of blocks (an exponent) and pairs of 4-bit floats, the first in the lower half: bytes, whose numbers are worked out where they are
 used (OCP Microscaling Formats 1.0)."""
+F1E1M0 = _dtype("f1e1m0", "uint", 1, 0, np.uint8)
+"""The exponent of one bit that a pair of elements shares in MX9 and MX6: their numbers are halved where it is 1."""
 F16 = _dtype("f16", "float", 16, 10, np.float16)
 BF16 = _dtype("bf16", "float", 16, 7, np.float32)
 F32 = _dtype("f32", "float", 32, 23, np.float32)
@@ -95,6 +104,7 @@ DTYPES: dict[str, DType] = {
     d.name: d
     for d in (
         *(BOOL, I8, I16, I32, I64, U8, U16, U32, U64),
-        *(F8E4M3, F8E5M2, F8E4M3FNUZ, F8E5M2FNUZ, F6E2M3, F6E3M2, F4E2M1, F8E8M0, F4X2, F16, BF16, F32, F64),
+        *(F8E4M3, F8E5M2, F8E4M3FNUZ, F8E5M2FNUZ, F6E2M3, F6E3M2, F4E2M1, F8E0M7, F5E0M4),
+        *(F8E8M0, F4X2, F1E1M0, F16, BF16, F32, F64),
     )
 }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from codesign.ir.dtypes import F4E2M1, F6E2M3, F6E3M2, F8E4M3, F8E5M2, DType
+from codesign.ir.dtypes import F1E1M0, F4E2M1, F5E0M4, F6E2M3, F6E3M2, F8E0M7, F8E4M3, F8E5M2, F8E8M0, DType
 from codesign.ir.numerics import GREATEST, Array, round_to
 
 Bytes = npt.NDArray[np.uint8]
@@ -56,8 +56,8 @@ FORMATS: Mapping[str, BlockFormat] = {
         BlockFormat("mxfp6_e3m2", 32, F6E3M2, 6),
         BlockFormat("mxfp4", 32, F4E2M1, 4),
         BlockFormat("mxint8", 32, None, 8),
-        BlockFormat("mx9", 16, None, 8, pair=2),
-        BlockFormat("mx6", 16, None, 5, pair=2),
+        BlockFormat("mx9", 16, F8E0M7, 8, pair=2),
+        BlockFormat("mx6", 16, F5E0M4, 5, pair=2),
     )
 }
 
@@ -67,6 +67,13 @@ def power_of_two(exponents: Array) -> Array:
     with np.errstate(over="ignore"):
         numbers = np.ldexp(np.float32(1), exponents.astype(np.int32) - BIAS)
     return np.where(exponents == NOT_A_NUMBER, np.float32(np.nan), numbers).astype(np.float32)
+
+
+def scale_of(bits: Array, dtype: DType) -> Array:
+    """The numbers by which scales of a dtype multiply, in float32."""
+    if dtype is F1E1M0:
+        return np.asarray(np.ldexp(np.float32(1), -bits.astype(np.int32)), np.float32)
+    return power_of_two(bits) if dtype is F8E8M0 else bits
 
 
 def quantise(array: npt.ArrayLike, form: BlockFormat) -> tuple[Bytes, Array]:
@@ -91,17 +98,22 @@ def quantise(array: npt.ArrayLike, form: BlockFormat) -> tuple[Bytes, Array]:
 
 
 def _elements(scaled: Array, form: BlockFormat) -> Array:
-    if form.element is not None:
-        greatest = GREATEST[form.element]
-        return np.asarray(round_to(np.clip(scaled, -greatest, greatest), form.element))
-    step = np.ldexp(1.0, np.full(scaled.shape, 2 - form.bits))
+    if form.element is None:
+        step = 2.0 ** (2 - form.bits)
+        most = 2 ** (form.bits - 1) - 1
+        return np.asarray(np.clip(np.rint(scaled / step), -most, most) * step, np.float32)
     if form.pair:
-        pairs = np.abs(scaled).reshape(*scaled.shape[:-1], -1, form.pair)
-        small = np.repeat(np.max(pairs, axis=-1) < 1.0, form.pair, axis=-1)
-        step = np.where(small, step / 2, step)
-    most = step * (2 ** (form.bits - 1) - 1)
-    rounded = np.rint(scaled / step) * step
-    return np.asarray(np.clip(rounded, -most, most), np.float32)
+        halved, scaled = split_pairs(scaled, form)
+    greatest = GREATEST[form.element]
+    rounded = np.asarray(round_to(np.clip(scaled, -greatest, greatest), form.element))
+    return rounded * scale_of(np.repeat(halved, form.pair, axis=-1), F1E1M0) if form.pair else rounded
+
+
+def split_pairs(elements: Array, form: BlockFormat) -> tuple[Bytes, Array]:
+    """The exponents that pairs of elements share (f1e1m0: 1 where both are below 1), and the elements without them."""
+    pairs = np.abs(elements).reshape(*elements.shape[:-1], -1, form.pair)
+    halved = (np.max(pairs, axis=-1) < 1.0).astype(np.uint8)
+    return halved, np.ldexp(elements, np.repeat(halved, form.pair, axis=-1).astype(np.int32))
 
 
 def halves(pairs: Bytes, half: npt.ArrayLike) -> Array:

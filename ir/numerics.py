@@ -15,8 +15,10 @@ from codesign.ir.dtypes import (
     BF16,
     BOOL,
     F4E2M1,
+    F5E0M4,
     F6E2M3,
     F6E3M2,
+    F8E0M7,
     F8E4M3,
     F8E4M3FNUZ,
     F8E5M2,
@@ -28,7 +30,17 @@ from codesign.ir.small_floats import ONE_ZERO, decode, encode
 
 Array = npt.NDArray[Any]
 
-_LEAST_EXPONENT = {F8E4M3: -6, F8E5M2: -14, F8E4M3FNUZ: -7, F8E5M2FNUZ: -15, F6E2M3: 0, F6E3M2: -2, F4E2M1: 0}
+_LEAST_EXPONENT = {
+    F8E4M3: -6,
+    F8E5M2: -14,
+    F8E4M3FNUZ: -7,
+    F8E5M2FNUZ: -15,
+    F6E2M3: 0,
+    F6E3M2: -2,
+    F4E2M1: 0,
+    F8E0M7: 1,
+    F5E0M4: 1,
+}
 GREATEST = {
     F8E4M3: 448.0,
     F8E5M2: 57344.0,
@@ -37,6 +49,8 @@ GREATEST = {
     F6E2M3: 7.5,
     F6E3M2: 28.0,
     F4E2M1: 6.0,
+    F8E0M7: 127 / 64,
+    F5E0M4: 15 / 8,
 }
 """The largest finite number of each small float."""
 
@@ -47,7 +61,7 @@ def round_to(array: npt.ArrayLike, dtype: DType) -> Array:
     """The array's numbers rounded to the nearest value of a float format, in the NumPy dtype that holds it.
 
     Too large values become infinite; in f8e4m3, which has no infinity, the greatest value (as conversion instructions
-    and PyTorch saturate), and in the floats of 6 and 4 bits too; in the fnuz formats NaN. Narrow formats are reached through
+    and PyTorch saturate), and in the elements of blocks too; in the fnuz formats NaN. Narrow formats are reached through
     float32, as in PyTorch: a float64 is rounded twice.
     """
     values = np.asarray(array)

@@ -233,7 +233,8 @@ class Matmul(Instruction):
     """`matmul acc[m, n] += a[i % 2, m, k] @ b[i % 2, k, n] [m: 64, n: 64, k: 64]` on the tensor unit.
 
     The operands may be stored in any order of their axes. With `a[m, k] scaled s[m, k // 32]` each element counts times the scale of its block: a
-    power of two, whose exponent has type f8e8m0 (`ir.microscaling`), or a float of type f8e4m3. With `accumulate` false the product overwrites the
+    power of two, whose exponent has type f8e8m0 (`ir.microscaling`), or a float of type f8e4m3; a second one, of type f1e1m0, is the
+    shared exponent of a pair (`a[m, k] scaled s[m, k // 16] scaled p[m, k // 2]`). With `accumulate` false the product overwrites the
     target; with `first` given it overwrites when that expression is zero (the first step of a loop) and adds otherwise.
     """
 
@@ -244,7 +245,7 @@ class Matmul(Instruction):
     accumulate: bool = True
     first: Index | None = None
     precision: Precision = "ieee"
-    scales: tuple[Read | None, Read | None] = (None, None)
+    scales: tuple[tuple[Read, ...], tuple[Read, ...]] = ((), ())
 
     @property
     def engine(self) -> Engine:
@@ -252,7 +253,7 @@ class Matmul(Instruction):
 
     def factors(self) -> tuple[Read, ...]:
         """The operands and their scales."""
-        return (self.a, self.b, *(scale for scale in self.scales if scale is not None))
+        return (self.a, self.b, *self.scales[0], *self.scales[1])
 
     def reads(self) -> tuple[Read, ...]:
         return (*self.factors(), self.target) if self.accumulate else self.factors()

@@ -15,10 +15,10 @@ import numpy as np
 
 from codesign.ir.atoms import FloorDiv, Var, inside
 from codesign.ir.core import Value
-from codesign.ir.dtypes import F4E2M1, F4X2, F8E8M0, DType
+from codesign.ir.dtypes import F1E1M0, F4E2M1, F4X2, F8E8M0, DType
 from codesign.ir.index import Index, index
 from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
-from codesign.ir.microscaling import halves, power_of_two
+from codesign.ir.microscaling import halves, scale_of
 from codesign.ir.reuse import count_uses
 from codesign.ir.scalar import Apply, IndexValue, Literal, Read, Scalar
 from codesign.ir.tile import Dot, For, Kernel, Load, Map
@@ -29,25 +29,28 @@ EVERY = np.arange(256, dtype=np.uint8)
 EXPONENTS = frozenset({F8E8M0.name})
 NARROW = 8
 """Bits of the widest numbers that stand in blocks."""
-BLOCK_OF_EXPONENTS, BLOCK_OF_FLOATS = 32, 16
-"""Numbers that have a scale in common: of the MX formats, whose scales are exponents, and of NVFP4, whose are floats."""
+BLOCK_OF_EXPONENTS, BLOCK_OF_FLOATS, BLOCK_OF_FIXED, PAIR = 32, 16, 16, 2
+"""Numbers that have a scale in common: of the MX formats, whose scales are exponents; of NVFP4, whose are floats; of MX9 and MX6, whose numbers
+have no exponents of their own, in a block and in a pair of it."""
+_EXPONENTS = {F8E8M0: EVERY, F1E1M0: EVERY[:2]}
+"""What exponents of a dtype may be."""
 
 
 @dataclass(frozen=True)
 class Factor:
-    """An operand of a product: `elements`, times `scales`, or 2 to the power of them where they are exponents; both read by the axes of a map.
+    """An operand of a product: `elements`, times each of `scales`, or 2 to the power of it where it is an exponent; all read by the axes of a map.
     Without scales it is the elements alone, which a map widens.
 
     `half`: of elements that stand two in a byte, the one at each point (0: the lower bits).
     """
 
     elements: Read
-    scales: Read | None
+    scales: tuple[Read, ...]
     half: Index | None = None
 
     @property
     def reads(self) -> tuple[Read, ...]:
-        return (self.elements,) if self.scales is None else (self.elements, self.scales)
+        return (self.elements, *self.scales)
 
     @property
     def dtype(self) -> DType:
@@ -89,7 +92,7 @@ def scaled_factors(
             own = all(uses[value] == 1 for value, factor in sides.items() if factor)
             pairs = [factor.elements.source for factor in sides.values() if factor and factor.half is not None]
             own = own and all(uses[value] == 1 for value in pairs)
-            together = len(bits) == 1 or max(bits) <= mixed_bits
+            together = len({form.is_fixed for form in forms}) == 1 and (len(bits) == 1 or max(bits) <= mixed_bits)
             if len(sides) == 2 and together and kinds <= dtypes and own:
                 found.update({value: factor for value, factor in sides.items() if factor})
     return found
@@ -130,23 +133,54 @@ def _factor(value: Value, summed: int, scales: Set[str], loops: _Loops) -> Facto
     if not isinstance(op, Map):
         return None
     axis, (body, conditions) = op.axes[summed].name, _where_inside(_plain(op.body))
-    body = _plain(body)
-    if not isinstance(body, Apply) or body.function != "mul":
-        return None
-    for elements, scale in (body.args, body.args[::-1]):
-        number, scale = _plain(elements), _plain(scale)
-        exponents = _exponents(scale)
-        found = scale if exponents is None else exponents
-        size = BLOCK_OF_FLOATS if exponents is None else BLOCK_OF_EXPONENTS
-        if not isinstance(found, Read) or not _bare(found):
+    parts = _multiplied(body)
+    for n, number in enumerate(parts):
+        others = [_scale(part) for part in (*parts[:n], *parts[n + 1 :])]
+        found = tuple(scale for scale in others if scale is not None)
+        if not found or len(found) < len(others) or not {scale.dtype.name for scale in found} <= scales:
             continue
-        factor = _of_numbers(number, found) if exponents is not None else None
-        factor = factor or (_of_pairs(number, found) if found.dtype.name in scales else None)
-        if factor is None or not _in_blocks(factor, found, axis, size, loops):
+        if len(found) > 1 and not (found := _block_and_pair(found)):
+            continue
+        exponents = all(scale.dtype in _EXPONENTS for scale in found)
+        factor = (_of_numbers(number, found) if exponents else None) or _of_pairs(number, found)
+        if factor is None or not all(
+            _in_blocks(factor, scale, axis, _block(factor.dtype, scale.dtype), loops) for scale in found
+        ):
             continue
         if all(_zero_unless(condition, read) for condition in conditions for read in factor.reads):
             return factor
     return None
+
+
+def _multiplied(body: Scalar) -> tuple[Scalar, ...]:
+    """The factors of a product of products."""
+    body = _plain(body)
+    if isinstance(body, Apply) and body.function == "mul":
+        return tuple(part for side in body.args for part in _multiplied(side))
+    return (body,)
+
+
+def _scale(part: Scalar) -> Read | None:
+    """What a factor reads, as it is or as an exponent; exponents that it does not raise 2 to are no scales."""
+    read = _exponents(part)
+    if read is None and isinstance(part, Read) and part.dtype not in _EXPONENTS:
+        read = part
+    return read if read is not None and _bare(read) else None
+
+
+def _block_and_pair(scales: tuple[Read, ...]) -> tuple[Read, ...]:
+    """A block's exponent and a pair's in this order, if two scales are these."""
+    ordered = tuple(sorted(scales, key=lambda scale: scale.dtype is F1E1M0))
+    return ordered if [scale.dtype for scale in ordered] == [F8E8M0, F1E1M0] else ()
+
+
+def _block(element: DType, scale: DType) -> int:
+    """Numbers of a dtype that have a scale in common."""
+    if scale is F1E1M0:
+        return PAIR
+    if scale is not F8E8M0:
+        return BLOCK_OF_FLOATS
+    return BLOCK_OF_FIXED if element.is_fixed else BLOCK_OF_EXPONENTS
 
 
 def _unscaled(value: Value) -> Factor | None:
@@ -158,17 +192,19 @@ def _unscaled(value: Value) -> Factor | None:
     number = _plain(body)
     if not isinstance(number, Read) or not number.dtype.is_float or number.dtype.bits > NARROW or not _bare(number):
         return None
-    return Factor(number, None) if all(_zero_unless(condition, number) for condition in conditions) else None
+    return Factor(number, ()) if all(_zero_unless(condition, number) for condition in conditions) else None
 
 
-def _of_numbers(number: Scalar, scale: Read) -> Factor | None:
-    narrow = isinstance(number, Read) and number.dtype.is_float and number.dtype.bits <= NARROW
-    return Factor(number, scale) if narrow and isinstance(number, Read) and _bare(number) else None
+def _of_numbers(number: Scalar, scales: tuple[Read, ...]) -> Factor | None:
+    if not isinstance(number, Read) or not _bare(number) or not number.dtype.is_float or number.dtype.bits > NARROW:
+        return None
+    in_pairs = any(scale.dtype is F1E1M0 for scale in scales)
+    return Factor(number, scales) if number.dtype.is_fixed or not in_pairs else None
 
 
-def _of_pairs(number: Scalar, scale: Read) -> Factor | None:
-    pairs = _pairs(number)
-    return Factor(pairs[0], scale, pairs[1]) if pairs is not None and _loaded(*pairs) else None
+def _of_pairs(number: Scalar, scales: tuple[Read, ...]) -> Factor | None:
+    pairs = _pairs(number) if len(scales) == 1 and scales[0].dtype is not F1E1M0 else None
+    return Factor(pairs[0], scales, pairs[1]) if pairs is not None and _loaded(*pairs) else None
 
 
 def _where_inside(body: Scalar) -> tuple[Scalar, tuple[Scalar, ...]]:
@@ -290,13 +326,14 @@ def _exponents(scale: Scalar) -> Read | None:
     if len(reads) != 1:
         return None
     (read,) = reads
-    if read.dtype is not F8E8M0 or not scale.variables() <= read.variables():
+    every = _EXPONENTS.get(read.dtype)
+    if every is None or not scale.variables() <= read.variables():
         return None
-    stand_in = Read(Value(TileType(F8E8M0, (256,)), "exponent"), [index("e")])
-    found = Evaluator(Domain([Span("e", 0, 256)], {}), {stand_in.source: EVERY}).scalar(
+    stand_in = Read(Value(TileType(read.dtype, every.shape), "exponent"), [index("e")])
+    found = Evaluator(Domain([Span("e", 0, len(every))], {}), {stand_in.source: every}).scalar(
         scale.rewrite(lambda node: stand_in if node == read else None)
     )
-    expected = power_of_two(EVERY)
+    expected = scale_of(every, read.dtype)
     same = (found == expected) | (np.isnan(found) & np.isnan(expected))
     return read if bool(np.all(same)) else None
 

@@ -29,7 +29,7 @@ def encode(numbers: npt.NDArray[np.float32], dtype: DType) -> Codes:
 def decode(codes: Codes, dtype: DType) -> npt.NDArray[np.float32]:
     """The numbers of bits of a format, in float32."""
     exponent_bits, mantissa = dtype.exponent, dtype.mantissa
-    bias = (1 << (exponent_bits - 1)) - (0 if dtype in ONE_ZERO else 1)
+    bias = (1 << exponent_bits >> 1) - (0 if dtype in ONE_ZERO or dtype.is_fixed else 1)
     wide = codes.astype(np.int32)
     power = (wide >> mantissa) & ((1 << exponent_bits) - 1)
     part = wide & ((1 << mantissa) - 1)

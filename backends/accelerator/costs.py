@@ -13,6 +13,7 @@ from codesign.costmodel.dataflow.engines import matmul_clocks, matmul_reads, vec
 from codesign.costmodel.dataflow.keeping import holders
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.analysis import operation_counts
+from codesign.ir.dtypes import F1E1M0
 from codesign.ir.errors import UnsupportedError
 from codesign.ir.interpreter.scalars import Domain, Evaluator, Span
 from codesign.ir.program import Load, Matmul, Program, Store, Vector
@@ -71,15 +72,17 @@ class InstructionCost:
     def _check_taken(self, op: Matmul) -> None:
         """UnsupportedError for blocks with scales that the tensor unit does not take, or operands of different widths."""
         array, sides = self.target.array, zip((op.a, op.b), op.scales, strict=True)
-        for side, scale in sides:
-            if scale is not None and (side.dtype.name not in array.scaled or scale.dtype.name not in array.scales):
+        for side, scale in ((side, scale) for side, scales in sides for scale in scales):
+            paired = scale.dtype is not F1E1M0 or side.dtype.is_fixed
+            if side.dtype.name not in array.scaled or scale.dtype.name not in array.scales or not paired:
                 raise UnsupportedError(
                     f"the tensor unit of {self.target.name} takes no {side.dtype} in blocks with scales of {scale.dtype}",
                     place=str(op.location) or None,
                     hint="compute the numbers on the vector unit, or say `block_scaled_products` (`float_scaled_products`) in the machine file",
                 )
         widths = {side.dtype.bits for side in (op.a, op.b)}
-        if len(widths) > 1 and max(widths) > array.mixed_bits:
+        fixed = op.a.dtype.is_fixed != op.b.dtype.is_fixed
+        if fixed or (len(widths) > 1 and max(widths) > array.mixed_bits):
             raise UnsupportedError(
                 f"the tensor unit of {self.target.name} does not multiply {op.a.dtype} by {op.b.dtype}",
                 place=str(op.location) or None,

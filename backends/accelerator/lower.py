@@ -201,7 +201,7 @@ class _Lowering:
         factor = self.scaled.get(op.result)
         if factor is not None and all(self._lasts(read) for read in factor.reads):
             elements, *scales = (self._along(read, op.axes) for read in factor.reads)
-            self.places[op.result] = Scaled(elements, scales[0] if scales else None)
+            self.places[op.result] = Scaled(elements, tuple(scales))
             return
         body = self._scalar(op.body, out)
         dtype = _tile_type(op.result).dtype
@@ -302,13 +302,12 @@ class _Lowering:
         """Whether the tensor unit does a product, not the vector unit."""
         return op.a in self.scaled or op.b in self.scaled or self.target.multiplies(_tile_type(op.a).dtype)
 
-    def _operand(self, value: Value, axes: tuple[Axis, ...], out: list[Statement]) -> tuple[Read, Read | None]:
+    def _operand(self, value: Value, axes: tuple[Axis, ...], out: list[Statement]) -> tuple[Read, tuple[Read, ...]]:
         """An operand of a product, and the scales of its blocks where it has some."""
         place = self.places[value]
         if isinstance(place, Scaled):
-            scales = None if place.scales is None else self._read(place.scales, axes)
-            return self._read(place.elements, axes), scales
-        return self._read(self._stored(value, out), axes), None
+            return self._read(place.elements, axes), tuple(self._read(scale, axes) for scale in place.scales)
+        return self._read(self._stored(value, out), axes), ()
 
     def _for(self, op: For, out: list[Statement]) -> None:
         lower, upper, step = (self._index(i) for i in (op.lower, op.upper, op.step))

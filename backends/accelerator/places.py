@@ -41,7 +41,7 @@ class Scaled:
     """An operand of a product, as the numbers of blocks and their scales, if they have some."""
 
     elements: Place
-    scales: Place | None
+    scales: tuple[Place, ...]
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,6 @@ def prepare(number: int, op: Instruction) -> Prepared:
         first = None if op.first is None else name(op.first)
         places = (in_place(op.target), in_place(op.a), in_place(op.b))
         left, right = op.scales
-        scales = (left and in_place(left), right and in_place(right))
+        scales = (tuple(map(in_place, left)), tuple(map(in_place, right)))
         item.instruction = Matmul(*places, op.axes, op.accumulate, first, op.precision, scales)
     return item

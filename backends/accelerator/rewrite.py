@@ -39,7 +39,7 @@ def map_reads(instruction: Instruction, change: Callable[[Read], Read]) -> Instr
     if isinstance(instruction, Matmul):
         a, b = change(instruction.a), change(instruction.b)
         left, right = instruction.scales
-        scales = (left and change(left), right and change(right))
+        scales = (tuple(map(change, left)), tuple(map(change, right)))
         return replace(instruction, target=change(instruction.target), a=a, b=b, scales=scales)
     return instruction
 

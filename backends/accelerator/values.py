@@ -19,11 +19,11 @@ from codesign.backends.accelerator.rewrite import map_reads
 from codesign.backends.accelerator.windows import BatchDomain, BatchEvaluator, places_of, window_of
 from codesign.costmodel.dataflow.target import Target
 from codesign.ir.core import Value
-from codesign.ir.dtypes import F8E8M0, F32, DType
+from codesign.ir.dtypes import F32, DType
 from codesign.ir.errors import EvaluationError
 from codesign.ir.index import Index, index
 from codesign.ir.interpreter.reduction import reduce_array
-from codesign.ir.microscaling import halves, power_of_two
+from codesign.ir.microscaling import halves, scale_of
 from codesign.ir.numerics import Array, combine_at, convert, finish
 from codesign.ir.precision import multiply
 from codesign.ir.program import Instruction, Load, Matmul, Program, Store, Vector
@@ -140,14 +140,13 @@ class Values:
             self._write(op.target, (m, n), fixed, count, finish(product, dtype), dtype)
 
     def _factor(
-        self, factor: Read, scale: Read | None, axes: Sequence[Axis], fixed: Mapping[str, Any], count: int
+        self, factor: Read, scales: Sequence[Read], axes: Sequence[Axis], fixed: Mapping[str, Any], count: int
     ) -> Array:
-        """An operand of a product, times the scales of its blocks."""
+        """An operand of a product, times the scales of its blocks, one after the other."""
         numbers = self._read(factor, axes, fixed, count)
-        if scale is None:
-            return numbers
-        scales = self._read(scale, axes, fixed, count)
-        return numbers * (power_of_two(scales) if scale.dtype is F8E8M0 else scales)
+        for scale in scales:
+            numbers = numbers * scale_of(self._read(scale, axes, fixed, count), scale.dtype)
+        return numbers
 
     def _load(self, op: Load, fixed: Mapping[str, Any], number: int, chosen: Ints) -> None:
         count = len(chosen)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codesign.ir.core import Value, tensor_type
-from codesign.ir.dtypes import F4X2, F8E8M0, I64, DType
+from codesign.ir.dtypes import F1E1M0, F4X2, F8E8M0, I64, DType
 from codesign.ir.index import Bounds, Datum, Index
 from codesign.ir.numerics import round_to
 from codesign.ir.scalar import Apply, Literal, Read, Scalar
@@ -109,6 +109,8 @@ def random_array(
     size = tuple(shape)
     if dtype is F8E8M0:  # exponents of scales that leave numbers as large as they are, about
         return rng.integers(123, 132, size).astype(np.uint8)
+    if dtype is F1E1M0:
+        return rng.integers(0, 2, size).astype(np.uint8)
     if dtype is F4X2:
         return rng.integers(0, 256, size).astype(np.uint8)
     if dtype.kind == "bool":

@@ -87,7 +87,8 @@ class Array:
     @property
     def scales(self) -> frozenset[str]:
         """Dtypes of the scales of blocks."""
-        return frozenset({"f8e8m0", "f8e4m3"} if self.scales_floats else {"f8e8m0"})
+        of_pairs = {"f1e1m0"} if any(DTYPES[name].is_fixed for name in self.slowdown) else set()
+        return frozenset({"f8e8m0", *of_pairs, *({"f8e4m3"} if self.scales_floats else ())})
 
     @property
     def scaled(self) -> frozenset[str]:

@@ -24,7 +24,8 @@ _RESERVED = frozenset(
     from func fused fusion grid if in index inf keep kernel launch let load loc map module nan none notes null of offset over
     pipeline precision program random reduce return scan scatter schedule seed sort step store strides symbol symbols
     to true when where while within yield i8 i16 i32 i64 u8 u16 u32 u64
-    f8e4m3 f8e5m2 f8e4m3fnuz f8e5m2fnuz f6e2m3 f6e3m2 f4e2m1 f8e8m0 f4x2 f16 bf16 f32 f64""".split()  # noqa: SIM905
+    f8e4m3 f8e5m2 f8e4m3fnuz f8e5m2fnuz f6e2m3 f6e3m2 f4e2m1 f8e0m7 f5e0m4
+    f8e8m0 f4x2 f1e1m0 f16 bf16 f32 f64""".split()  # noqa: SIM905
 )
 _PRECEDENCE = {
     **dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), 1),

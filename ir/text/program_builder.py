@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import lark
 
 from codesign.ir.core import Value
-from codesign.ir.dtypes import DTYPES, F4E2M1, F4X2, F8E4M3, F8E8M0, F32, I64, DType
+from codesign.ir.dtypes import DTYPES, F1E1M0, F4E2M1, F4X2, F8E4M3, F8E8M0, F32, I64, DType
 from codesign.ir.functions import FUNCTIONS, result_dtype
 from codesign.ir.index import Index, index, maximum, minimum
 from codesign.ir.location import UNKNOWN, Location
@@ -172,15 +172,17 @@ class ProgramBuilder(lark.Transformer[Any, Any]):
     ) -> Matmul:
         if len(axes) != 3:
             raise ValueError(f"matmul needs three axes (m, n, k), got {len(axes)}")
-        (left, left_scale), (right, right_scale) = a, b
-        for scale in (left_scale, right_scale):
-            if scale is not None and scale.dtype not in (F8E8M0, F8E4M3):
-                raise ValueError(f"a scale is of type f8e8m0 or f8e4m3, {scale.source.name} is {scale.dtype}")
-        scales = (left_scale, right_scale)
+        (left, *left_scales), (right, *right_scales) = a, b
+        for scale in (*left_scales, *right_scales):
+            if scale.dtype not in (F8E8M0, F8E4M3, F1E1M0):
+                raise ValueError(
+                    f"a scale is of type f8e8m0 or f8e4m3, {scale.source.name} is {scale.dtype} (of pairs: f1e1m0)"
+                )
+        scales = (tuple(left_scales), tuple(right_scales))
         return self._with(Matmul(target, left, right, axes, sign == "+=", first, precision or "ieee", scales), rest)
 
-    def factor(self, place: Read, scale: Read | None) -> tuple[Read, Read | None]:
-        return place, scale
+    def factor(self, *places: Read) -> tuple[Read, ...]:
+        return places
 
     def sync(self, engine: str, *rest: Any) -> Sync:
         if engine not in ENGINES:

@@ -96,8 +96,8 @@ def _instruction(op: Instruction) -> str:
     elif isinstance(op, Matmul):
         sign = "+=" if op.accumulate else "="
         a, b = (
-            _place(factor) + (f" scaled {_place(scale)}" if scale is not None else "")
-            for factor, scale in zip((op.a, op.b), op.scales, strict=True)
+            " scaled ".join(_place(each) for each in (factor, *scales))
+            for factor, scales in zip((op.a, op.b), op.scales, strict=True)
         )
         text = f"matmul {_place(op.target)} {sign} {a} @ {b} {_axes(op.axes)}"
         text += f" first {_text(op.first)}" if op.first is not None else ""

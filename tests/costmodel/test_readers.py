@@ -39,6 +39,8 @@ ELSEWHERE = {
     "units.tensor.rate.f6e2m3",  # operands with the scales of their blocks
     "units.tensor.rate.f6e3m2",
     "units.tensor.rate.f4e2m1",
+    "units.tensor.rate.f8e0m7",
+    "units.tensor.rate.f5e0m4",
 }
 FACTORS = (0.5, 2.0, 0.01, 1000.0)
 TILES = {"m": 128, "n": 128, "k": 32, "t": 1, "h": 8, "d": 32, "x": 16, "y": 16}

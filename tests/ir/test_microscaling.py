@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from codesign.ir.dtypes import F4E2M1, F6E2M3, F6E3M2, F8E4M3, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, DType
-from codesign.ir.microscaling import FORMATS, dequantise, pack, power_of_two, quantise, unpack
+from codesign.ir.dtypes import F4E2M1, F5E0M4, F6E2M3, F6E3M2, F8E0M7, F8E4M3, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, DType
+from codesign.ir.microscaling import FORMATS, dequantise, pack, power_of_two, quantise, split_pairs, unpack
 from codesign.ir.numerics import round_to
 from codesign.ir.small_floats import decode, encode
 
 POSITIVE = {
     F4E2M1: [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0],
+    F8E0M7: [*np.arange(0.0, 2.0, 1 / 64)],
+    F5E0M4: [*np.arange(0.0, 2.0, 1 / 8)],
     F6E2M3: [*np.arange(0.0, 2.0, 0.125), *np.arange(2.0, 4.0, 0.25), *np.arange(4.0, 8.0, 0.5)],
     F6E3M2: [*np.arange(0.0, 0.5, 0.0625), *(m * 2.0**e for e in range(-1, 5) for m in (1.0, 1.25, 1.5, 1.75))],
 }
@@ -98,3 +100,20 @@ def test_a_pair_of_small_numbers_has_one_bit_more() -> None:
     values[0, :4] = [1.0, 1 / 16, 0.5, 1 / 16]
     elements = quantise(values, form)[1]
     assert elements[0, :4].tolist() == [1.0, 0.0, 0.5, 1 / 16]
+
+
+@pytest.mark.parametrize("name", ["mx9", "mx6"])
+def test_the_exponents_of_pairs_and_what_is_left_make_the_elements(name: str) -> None:
+    """What is left has the bits of the format's elements, one number for each of them."""
+    form = FORMATS[name]
+    assert form.element is not None
+    values = np.random.default_rng(4).standard_normal((5, 64)) * 2.0 ** np.random.default_rng(5).integers(
+        -5, 5, (5, 64)
+    )
+    _, elements = quantise(values, form)
+    halved, own = split_pairs(elements, form)
+    assert halved.shape == (5, 32)
+    assert set(halved.ravel()) == {0, 1}
+    np.testing.assert_array_equal(round_to(own, form.element), own)
+    np.testing.assert_array_equal(own * 0.5 ** np.repeat(halved, 2, axis=-1), elements)
+    np.testing.assert_array_equal(split_pairs(elements, form)[0], halved)
