@@ -149,7 +149,6 @@ class Arena(Context):
 
     def _first(self, numbers: Ints) -> npt.NDArray[np.bool_]:
         """Which schedules of the space are seen for the first time; of equal ones in the batch the first."""
-        inside = numbers >= 0
         if not self._mapped:
             flags = []
             for number in numbers.tolist():
@@ -157,10 +156,13 @@ class Arena(Context):
                 self._seconds.setdefault(number, np.nan)
             return np.array(flags, dtype=np.bool_)
         known = self._known
-        new = inside & (known[numbers] == 0)
-        order = np.arange(1, len(numbers) + 1, dtype=np.int32)
-        known[numbers[new][::-1]] = order[new][::-1]  # the first of equal ones is written last
-        fresh: npt.NDArray[np.bool_] = new & (known[numbers] == order)
+        fresh: npt.NDArray[np.bool_] = (numbers >= 0) & (known[numbers] == 0)
+        if (numbers[1:] > numbers[:-1]).all():  # none of the batch equals another
+            known[numbers if fresh.all() else numbers[fresh]] = 1
+        else:
+            order = np.arange(1, len(numbers) + 1, dtype=np.int32)
+            known[numbers[fresh][::-1]] = order[fresh][::-1]  # the first of equal ones is written last
+            fresh &= known[numbers] == order
         return fresh
 
     def _prices(self, batch: ScheduleBatch, numbers: Ints) -> CostBatch:

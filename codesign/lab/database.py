@@ -60,6 +60,30 @@ GLANCE = -1
 """In place of a schedule's number: an evaluation of the budget that went into quicker prices, and found nothing itself."""
 
 
+# What each run of a study says to the file, made once: each of these takes longer to make than the file to answer it.
+_MEMBERS = (
+    sa.select(RUNS, PROBLEMS.c.description)
+    .join(PROBLEMS, PROBLEMS.c.key == RUNS.c.problem)
+    .join(MEMBERS, MEMBERS.c.run == RUNS.c.key)
+    .where(MEMBERS.c.study == sa.bindparam("study"))
+    .order_by(RUNS.c.problem, RUNS.c.key)
+)
+_FREE = _MEMBERS.where(RUNS.c.state == "waiting").limit(1)
+_RUNNING = _MEMBERS.where(RUNS.c.state == "running")
+_CLAIM = (
+    sa.update(RUNS)
+    .where(RUNS.c.key == sa.bindparam("claimed"))
+    .values(state="running", owner=sa.bindparam("owner"), heard=sa.bindparam("heard"))
+)
+_MINE = sa.update(RUNS).where(
+    RUNS.c.key == sa.bindparam("mine"), RUNS.c.owner == sa.bindparam("me"), RUNS.c.state == "running"
+)
+_HEARD = _MINE.values(heard=sa.bindparam("heard"))
+_DONE = _MINE.values(state="done", owner=None, result=sa.bindparam("result"), checksum=sa.bindparam("checksum"))
+_RELEASE = _MINE.values(state="waiting", owner=None)
+_ADD = insert(BATCHES)
+
+
 @dataclass(frozen=True)
 class Run:
     """One policy on one problem under one budget and seed. `result`: what is left of it when it is done; `description`: of its problem, for
@@ -169,44 +193,38 @@ class Database:
 
     def claim(self, study: str, besides: Collection[str] = ()) -> Run | None:
         """Take a run that nobody does; None when there is none. `besides`: runs by key that this process is doing."""
-        described = sa.select(RUNS, PROBLEMS.c.description).join(PROBLEMS, PROBLEMS.c.key == RUNS.c.problem)
-        mine = described.join(MEMBERS, MEMBERS.c.run == RUNS.c.key).where(MEMBERS.c.study == study)
-        mine = mine.order_by(RUNS.c.problem, RUNS.c.key)
         with self._errors(), self.engine.begin() as base:
-            free = base.execute(mine.where(RUNS.c.state == "waiting").limit(1)).mappings().first()
-            for row in [free] if free else base.execute(mine.where(RUNS.c.state == "running")).mappings():
+            free = base.execute(_FREE, {"study": study}).mappings().first()
+            for row in [free] if free else base.execute(_RUNNING, {"study": study}).mappings():
                 if row["key"] in besides:
                     continue
                 if row["state"] == "running" and row["owner"] != self.owner and _lives(row["owner"], row["heard"]):
                     continue
-                change = {"state": "running", "owner": self.owner, "heard": time.time()}
-                base.execute(sa.update(RUNS).where(RUNS.c.key == row["key"]).values(change))
+                base.execute(_CLAIM, {"claimed": row["key"], "owner": self.owner, "heard": time.time()})
                 return replace(_run(row), description=read_row(Description, row["description"]))
         return None
 
     def add(self, run: str, stretches: Sequence[Stretch]) -> None:
         """Add evaluations to a run, all or none; CodesignError when someone else has taken it over."""
-        self._write(run, stretches, {"heard": time.time()})
+        self._write(run, stretches, _HEARD, {"heard": time.time()})
 
     def finish(self, run: str, result: Mapping[str, Any], stretches: Sequence[Stretch] = ()) -> None:
         """A run is done, with its last evaluations."""
         found = dict(result)
-        self._write(run, stretches, {"state": "done", "owner": None, "result": found, "checksum": checksum(found)})
+        self._write(run, stretches, _DONE, {"result": found, "checksum": checksum(found)})
 
-    def _write(self, run: str, stretches: Sequence[Stretch], change: Mapping[str, Any]) -> None:
+    def _write(self, run: str, stretches: Sequence[Stretch], change: sa.Update, values: Mapping[str, Any]) -> None:
         rows = [{"run": run, **_row(stretch)} for stretch in stretches]
-        mine = sa.update(RUNS).where(RUNS.c.key == run, RUNS.c.owner == self.owner, RUNS.c.state == "running")
         with self._errors(), self.engine.begin() as base:
-            if base.execute(mine.values(change)).rowcount != 1:
+            if base.execute(change, {"mine": run, "me": self.owner, **values}).rowcount != 1:
                 raise CodesignError("another process has taken this run over", place=str(self.path))
             if rows:
-                base.execute(insert(BATCHES), rows)
+                base.execute(_ADD, rows)
 
     def release(self, run: str) -> None:
         """A run is left for another time."""
         with self._errors(), self.engine.begin() as base:
-            mine = sa.update(RUNS).where(RUNS.c.key == run, RUNS.c.owner == self.owner, RUNS.c.state == "running")
-            base.execute(mine.values(state="waiting", owner=None))
+            base.execute(_RELEASE, {"mine": run, "me": self.owner})
 
     # -- prices of whole spaces ----------------------------------------------------------------------------------------
     def prices(self, problem: str, make: Callable[[], Prices] | None = None) -> Prices | None:
@@ -336,8 +354,8 @@ def _row(stretch: Stretch) -> dict[str, Any]:
     marks = [[count, round(spent, 6)] for count, spent in stretch.marks]
     return {
         "start": stretch.start,
-        "numbers": small(stretch.numbers).tobytes(),
-        "seconds": seconds.tobytes(),
+        "numbers": small(stretch.numbers).data,
+        "seconds": seconds.data,
         "marks": marks,
         "checksum": checksum(numbers, seconds, marks),
     }

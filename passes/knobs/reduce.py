@@ -38,7 +38,7 @@ class Reduce(Room):
                 parts = columns.get(f"split.{dim}", 1)
                 whole = tile * parts >= site.extents[dim] if fixed else np.zeros(len(tile), np.bool_)
                 looped = columns.get(f"reduce.{dim}", LOOPED)
-                found[f"reduce.{dim}"] = np.where(whole, RESIDENT, looped).astype(np.int64)
+                found[f"reduce.{dim}"] = np.where(whole, RESIDENT, looped).astype(np.int64, copy=False)
         return found
 
     def said(self, schedule: Schedule) -> Iterator[Read]:

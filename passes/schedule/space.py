@@ -219,7 +219,7 @@ class Space:
     def _columns(self, codes: Ints) -> dict[str, Ints]:
         columns: dict[str, Ints] = {}
         for position, knob in enumerate(self.knobs):
-            columns[knob.name] = np.array(knob.values, dtype=np.int64)[codes[:, position]]
+            columns[knob.name] = np.array(knob.values, dtype=np.int64).take(codes[:, position])
         return self.derive(columns) if self.derive else columns
 
 

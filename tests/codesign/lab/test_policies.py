@@ -173,6 +173,20 @@ def test_an_arena_refuses_what_is_over_the_budget_and_answers_repeats_without_ch
     assert stretch.numbers.tolist() == PROBLEM.numbers(PROBLEM.space.batch(codes[:2])).tolist()
 
 
+def test_each_schedule_counts_once_in_whatever_order_it_comes() -> None:
+    place = arena(100)
+    codes = next(PROBLEM.space.enumerate())
+    counted = []
+    for rows in ([0, 1, 2, 3], [2, 3, 4, 5], [7, 6, 5, 7], [6, 7, 8], [3, 3], [3]):
+        before = place.evaluated
+        place.evaluate(PROBLEM.space.batch(codes[rows]))
+        counted.append(place.evaluated - before)
+    assert counted == [4, 2, 2, 1, 0, 0]
+    (stretch,) = place.taken()
+    order = [0, 1, 2, 3, 4, 5, 7, 6, 8]
+    assert stretch.numbers.tolist() == PROBLEM.numbers(PROBLEM.space.batch(codes[order])).tolist()
+
+
 def test_schedules_are_found_by_their_knobs_too() -> None:
     codes = next(PROBLEM.space.enumerate())[5:9]
     batch = PROBLEM.space.batch(codes)
