@@ -53,19 +53,23 @@ KEPT_WHOLE = (
     "one_hot",
     "scaled_dot_product_attention",
     "select_scatter",
+    "upsample_linear1d",
+    "upsample_trilinear3d",
     "_scaled_dot_product_flash_attention_for_cpu",
 )
 """Operators with lowering rules of their own: torch's decompositions flatten and copy around matrix products, that of
 linspace and logspace are wrong by one for some integers, that of select_scatter passes over the whole tensor, that of multilabel_margin_loss
-adds up what follows the end of a list, that of one_hot takes classes that there are not, and that of the last one gives the weights where the
-operator gives their logsumexp."""
+adds up what follows the end of a list, that of one_hot takes classes that there are not, those of resizing go by a factor where torch's kernels
+go by equal sizes, and that of the last one gives the weights where the operator gives their logsumexp."""
 
 
 def decompositions() -> Any:
     """torch's table to core ATen, without the operators that our rules take whole, and with quantisation in plain operators."""
     table = torch.export.default_decompositions()
     for name in KEPT_WHOLE:
-        table.pop(getattr(torch.ops.aten, name).default, None)  # type: ignore[no-untyped-call]
+        packet = getattr(torch.ops.aten, name)
+        for overload in packet.overloads():
+            table.pop(getattr(packet, overload), None)  # type: ignore[no-untyped-call]
     for operator, rule in decompositions_of_quantisation().items():
         table[operator] = rule
     return table

@@ -110,11 +110,15 @@ def _nearest_taps(b: Builder, i: Index, size: Index, out: Index, given: float | 
 
 
 def resizing_taps(b: Builder, i: Index, size: Index, out: Index, align: bool, given: float | None, kind: DType) -> Taps:
-    """What an output position of the node's kind of resizing reads along one dim."""
+    """What an output position of the node's kind of resizing reads along one dim. A given factor that leaves the size as it is counts not, nor one
+    that doubles it where the nearest is taken: torch's CPU kernels, but for cubic and exact ones, go by the sizes then."""
+    if "exact" in b.target:
+        return _nearest_taps(b, i, size, out, given, True)
     if "nearest" in b.target:
-        return _nearest_taps(b, i, size, out, given, "exact" in b.target)
-    rule = _cubic_taps if "bicubic" in b.target else _linear_taps
-    return rule(b, i, size, out, align, given, kind)
+        return _nearest_taps(b, i, size, out, None if out in (size, 2 * size) else given, False)
+    if "bicubic" in b.target:
+        return _cubic_taps(b, i, size, out, align, given, kind)
+    return _linear_taps(b, i, size, out, align, None if out == size else given, kind)
 
 
 def _arguments(b: Builder, x: Value, rest: Sequence[Any]) -> tuple[int, list[float | None], bool]:
