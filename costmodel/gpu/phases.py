@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import combinations
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from codesign.costmodel.gpu.program import Dims, Elements, Multiply, Program, Transfer
@@ -35,6 +36,13 @@ class Outside:
     multiply: Multiply | None
 
 
+class Turned(NamedTuple):
+    """A load of the tile of a store in which `pairs` of dims lie the other way around."""
+
+    load: Access
+    pairs: frozenset[tuple[str, str]]
+
+
 @dataclass(eq=False)
 class Phase:
     """One loop of a program, or straight code up to its next reduction or store.
@@ -42,7 +50,7 @@ class Phase:
     `along`: dims that it reduces or goes along; `loop`: whether it is a loop, `nested` with another within, which `continues` the loop of
     the phase before along its dim. `body`: element-wise work,
     `multiplies` and `stores`; `fetches`; `carried`: dims of the sums that its loops carry besides those of products; `outside`: what was
-    made before it. `turned`: for each store, pairs of its dims that lie the other way around in one of the loads. `ops`: what it is the first
+    made before it. `turned`: for each store, the loads in which pairs of its dims lie the other way around. `ops`: what it is the first
     to do; `fresh`: whether it is the first to load some of the block's own data; `early`: what the text loads before it and only a later phase
     uses.
     """
@@ -57,7 +65,7 @@ class Phase:
     fetches: list[Fetch] = field(default_factory=list)
     carried: list[Dims] = field(default_factory=list)
     outside: list[Outside] = field(default_factory=list)
-    turned: dict[Op, frozenset[tuple[str, str]]] = field(default_factory=dict)
+    turned: dict[Op, tuple[Turned, ...]] = field(default_factory=dict)
     ops: frozenset[Op] = frozenset()
     fresh: bool = False
     early: tuple[Transfer, ...] = ()
@@ -220,16 +228,18 @@ class _Division:
         return self.program.multiplies[owner] if isinstance(owner, Dot) else None
 
 
-def _turned(store: Access, loads: Iterable[Transfer]) -> frozenset[tuple[str, str]]:
-    """Pairs of dims that a load of the same tile has in another order than a store."""
+def _turned(store: Access, loads: Iterable[Transfer]) -> tuple[Turned, ...]:
+    """Loads of the same tile that have pairs of dims in another order than a store."""
     place = {dim: position for position, dim in enumerate(_by_stride(store))}
-    found: set[tuple[str, str]] = set()
+    found: list[Turned] = []
     for load in loads:
         order = _by_stride(load.access)
         if {*order} == {*place}:
             pairs = combinations(order, 2)
-            found.update((first, second) for first, second in pairs if place[first] > place[second])
-    return frozenset(found)
+            turned = frozenset((first, second) for first, second in pairs if place[first] > place[second])
+            if turned:
+                found.append(Turned(load.access, turned))
+    return tuple(found)
 
 
 @lru_cache(maxsize=4096)

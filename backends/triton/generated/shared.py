@@ -7,6 +7,7 @@ import numpy as np
 from codesign.backends.triton.generated.layout import SMALLEST_WARP, Product, vector_bytes
 from codesign.backends.triton.generated.padding import padded
 from codesign.backends.triton.generated.phase import PhaseCode
+from codesign.backends.triton.generated.relaid import relaid_bytes
 from codesign.costmodel.gpu.geometry import Array
 from codesign.costmodel.gpu.program import Dims
 
@@ -120,12 +121,11 @@ def _scratch(code: PhaseCode) -> Array:
             elements = np.minimum(layout.elements(dims), threads * SCRATCH)
             among = np.greater(layout.warps, 1.0)
             scratch = np.maximum(scratch, np.where(among, elements * width, 0.0))
-        for pair in code.phase.turned.get(store.op, ()):
-            elements = layout.elements(dims)
-            if not layout.matrix_cores:  # the whole tile at once there
-                elements = np.minimum(elements, threads * SCRATCH / 2.0)
-            both = np.greater(np.minimum(*(layout.g.tile[dim] for dim in pair)), 1.0)
-            scratch = np.maximum(scratch, np.where(both, elements * width, 0.0))
+        for load, pairs in code.phase.turned.get(store.op, ()):
+            size = layout.once(relaid_bytes, load, store.access)
+            for pair in pairs:
+                both = np.greater(np.minimum(*(layout.g.tile[dim] for dim in pair)), 1.0)
+                scratch = np.maximum(scratch, np.where(both, size, 0.0))
     return scratch
 
 

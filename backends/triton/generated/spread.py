@@ -20,13 +20,18 @@ from codesign.costmodel.gpu.runs import aligned_run, nearest_first
 from codesign.costmodel.summary import Access
 
 
-class _Placed(NamedTuple):
-    """How a tile lies: the elements of one thread along each dim, warps along each, and along the `nearest` a thread's run of neighbours."""
+class Placed(NamedTuple):
+    """How a tile lies: elements of one thread, lanes and warps along each dim, and along the `nearest` a thread's run of neighbours."""
 
     part: Mapping[str, Array]
+    lanes: Mapping[str, Array]
     warps: Mapping[str, Array]
     nearest: str
     run: Array
+
+    def run_along(self, dim: str) -> Array:
+        """Neighbours along a dim that a thread takes at once."""
+        return self.run if dim == self.nearest else 1.0
 
 
 class Spread:
@@ -34,9 +39,10 @@ class Spread:
 
     def __init__(self, accesses: Iterable[Access], products: Iterable[Product], layout: Layout) -> None:
         self.layout = layout
-        placed = [layout.once(_placed, access) for access in dict.fromkeys(accesses) if len(access.dims) > 1]
-        self.parts = [one.part for one in placed]
-        self.placed = placed
+        self.placed: list[Placed] = [
+            layout.once(placed, access) for access in dict.fromkeys(accesses) if len(access.dims) > 1
+        ]
+        self.parts = [one.part for one in self.placed]
         self.results = [(found.direct, _result(found)) for found in products if not found.text.factors.ieee]
 
     def held(self, dims: Dims) -> Array:
@@ -84,20 +90,22 @@ def _result(found: Product) -> Mapping[str, Array]:
     return dict(zip(found.results, (rows / 8.0, columns / 4.0), strict=True))
 
 
-def _placed(layout: Layout, access: Access) -> _Placed:
+def placed(layout: Layout, access: Access) -> Placed:
+    """How the tile of an access lies where it is loaded or stored."""
     lanes: Array = layout.lanes
     warps: Array = layout.warps
     each: Array = np.maximum(vector_bytes(access, layout) / access.dtype.bytes, 1.0)
     part: dict[str, Array] = {}
-    placed: dict[str, Array] = {}
+    along_lanes: dict[str, Array] = {}
+    along_warps: dict[str, Array] = {}
     order, run = nearest_first(access), each
     for dim in order:
         size = layout.g.tile[dim]
         along = np.clip(np.floor(size / each), 1.0, lanes)
         beside = np.clip(np.floor(size / (each * along)), 1.0, warps)
-        part[dim], placed[dim] = np.maximum(size / (along * beside), 1.0), beside
+        part[dim], along_lanes[dim], along_warps[dim] = np.maximum(size / (along * beside), 1.0), along, beside
         lanes, warps, each = lanes / along, warps / beside, 1.0
-    return _Placed(part, placed, order[0], run)
+    return Placed(part, along_lanes, along_warps, order[0], run)
 
 
 def _product(part: Mapping[str, Array], dims: Dims) -> Array:

@@ -337,6 +337,28 @@ def test_straight_code_has_all_its_elements_in_work(
 
 
 @pytest.mark.parametrize(
+    ("machine", "dtype", "tile", "warps", "compiled"),
+    [
+        ("a100_sxm", "f16", (256, 16), 2, 4096),  # ldmatrix: one bit that stays takes part in it
+        ("h100_sxm", "f16", (256, 16), 2, 2048),  # stmatrix, transposing: none does
+        ("a100_sxm", "f32", (32, 256), 4, 32_768),  # neither: the bit that stays is one of the instruction's
+        ("h100_sxm", "f32", (32, 256), 4, 16_384),
+        ("a100_sxm", "f32", (4, 512), 1, 2048),
+        ("b200_sxm", "f16", (128, 8), 2, 2048),
+        ("h100_sxm", "f16", (1024, 8), 1, 512),  # five bits stay
+        ("b200_sxm", "f32", (32, 8), 16, 0),  # fewer elements than threads: stored as they lie
+        ("a100_sxm", "f32", (8, 8), 1, 0),  # a warp exchanges one bit among its lanes
+    ],
+)
+def test_turned_tiles_go_through_shared_memory_in_rounds(
+    machine: str, dtype: str, tile: tuple[int, int], warps: int, compiled: int
+) -> None:
+    """A transposed matrix added to itself, by Triton 3.9.0: what stays a register's bit is done in rounds."""
+    turned = group(f"%x: {dtype}[4096, 4096]", f"%y = compute {dtype}[i: 4096, j: 4096] {{ add(%x[j, i], %x[j, i]) }}")
+    assert float(holds(turned, machine, dict(zip("ij", tile, strict=True)), warps).shared_bytes) == compiled
+
+
+@pytest.mark.parametrize(
     ("machine", "tile", "warps", "compiled"),
     [("mi300x", (16, 512), 2, 32_768), ("mi300x", (256, 16), 1, 16_384), ("mi355x", (512, 128), 16, 262_144)],
 )
