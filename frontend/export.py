@@ -347,6 +347,10 @@ _PLAIN = (
         r"uninitialized parameter",
         "the model's lazy layers take their sizes from a first input: call the model once where the file makes it",
     ),
+    (
+        r"syntaxerror.*proxy_tensor\.py",
+        "an operator has a word of Python's for a name, as random_(low, high) does, which torch can't trace: write random_(high - low).add_(low)",
+    ),
     (r"use_reentrant=true", "pass use_reentrant=False to torch.utils.checkpoint.checkpoint"),
     (
         r"tracing the model writes its tensors",

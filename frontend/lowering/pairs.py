@@ -100,7 +100,7 @@ def pdist_backward(b: Builder, grad: Value, x: Value, p: float, distances: Value
         low, high = apply("min", own, other), apply("max", own, other)
         same = apply("eq", own, other)
         number = apply("add", _before(b, low, points), apply("sub", apply("sub", high, low), literal(1, I64)))
-        pair = where(same, literal(0, I64), number).as_index()
+        pair = apply("max", number, literal(0, I64)).as_index()  # of a point with itself some pair or other
         gap = apply("sub", cast(read(x, i), kind), cast(read(x, (r, i[1])), kind))
         slope = _slope(gap, cast(read(distances, (pair,)), kind), p)
         return where(same, literal(0, kind), apply("mul", cast(read(grad, (pair,)), kind), slope))

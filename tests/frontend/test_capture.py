@@ -297,6 +297,11 @@ def test_what_cannot_be_captured_says_why_and_what_to_try() -> None:
     assert len(str(caught.value)) < 600
 
 
+def test_a_draw_that_torch_cannot_trace_says_how_to_write_it() -> None:
+    with pytest.raises(CodesignError, match=r"random_\(high - low\)\.add_\(low\)"):
+        capture(of(lambda x: torch.empty_like(x).random_(2, 9) + x), (torch.ones(3),))
+
+
 def test_wrong_inputs_are_the_users_fault() -> None:
     with pytest.raises(CodesignError, match="can't capture"):
         capture(Net(), (torch.randn(3, 5),))

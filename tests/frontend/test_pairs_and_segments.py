@@ -12,6 +12,9 @@ from scipy import special
 from torch import Tensor
 from torch.nn import functional as F
 
+from codesign.compiler import Options
+from codesign.compiler import compile as compile_model
+from codesign.costmodel.machine import load_machine
 from codesign.frontend import capture
 from codesign.frontend.load import FunctionModule, ModelSource
 from codesign.frontend.training import TrainingStep, trained
@@ -123,6 +126,18 @@ def test_gradients_are_torchs(name: str) -> None:
 @pytest.mark.parametrize("name", list(GRADIENTS)[::3])
 def test_gradients_in_float64(name: str) -> None:
     gradients(*GRADIENTS[name], torch.float64, 2)
+
+
+def test_pairs_of_points_are_read_inside_by_kernels() -> None:
+    """A point has no pair with itself, and nothing is read for it before the first."""
+    torch.manual_seed(0)
+    given = torch.randn(4, 3).requires_grad_()
+    captured = capture(trained(ModelSource(FunctionModule(lambda x: F.pdist(x).square().sum()), (given,))))
+    made = compile_model(captured.module, load_machine("h100_sxm"), Options(kernels=False, verify=False, reuse=False))
+    arrays = captured.flatten_inputs((given,))
+    results = evaluate(made.planned.module, arrays, launcher=made.backend.launcher())
+    wanted = 2 * (4 * given - given.sum(0)).detach()
+    assert_close(captured.unflatten_outputs(results)["gradients"]["input 0"], wanted, 1e-5, 1e-5)
 
 
 def test_points_on_each_other_and_equal_extremes() -> None:
