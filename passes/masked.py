@@ -10,7 +10,7 @@ made in its reader's kernel, where the mask itself is seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -91,9 +91,41 @@ def zero_unless(maker: Compute, makers: Mapping[Value, Compute], bounds: Bounds)
         return None
     along = [dim for dim in maker.dims if dim.name in condition.variables()]
     inside = {value: op for value, op in makers.items() if not op.reductions}
-    if masks.wanted and not all(some_everywhere(maker, dim, inside, bounds) for dim in along):
-        return None
+    if masks.wanted:
+        names, at = {dim.name for dim in along}, {dim.name: frozenset({dim.name}) for dim in maker.dims}
+        if any(names <= found < at.keys() for found in _of_rows(maker.body, at, makers, set())):
+            return None
+        if not all(some_everywhere(maker, dim, inside, bounds) for dim in along):
+            return None
     return condition
+
+
+def _of_rows(
+    body: Scalar,
+    at: Mapping[str, frozenset[str]],
+    makers: Mapping[Value, Compute],
+    seen: set[tuple[Value, tuple[frozenset[str], ...]]],
+) -> Iterator[frozenset[str]]:
+    """The dims that each sum and maximum in an expression hangs on: what it goes over may be masked whole.
+
+    `at`: the dims of the whole that each variable of the expression hangs on.
+    """
+    for read in body.reads():
+        maker = makers.get(read.source)
+        if maker is None:
+            continue
+        places = tuple(
+            frozenset[str]().union(*(at.get(name, frozenset()) for name in place.variables())) for place in read.indices
+        )
+        if (read.source, places) in seen:
+            continue
+        seen.add((read.source, places))
+        if maker.reductions:
+            yield frozenset[str]().union(*places)
+        else:
+            yield from _of_rows(
+                maker.body, dict(zip((dim.name for dim in maker.dims), places, strict=True)), makers, seen
+            )
 
 
 class _ByIndices(Masks[Scalar]):

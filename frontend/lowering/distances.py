@@ -21,14 +21,16 @@ from codesign.ir.tensor import Monoid
 
 @lower("aten._cdist_forward.default")
 def cdist(b: Builder, x: Value, y: Value, p: float, mode: int | None = None) -> Value:
-    """The p-norm of the difference of every row of x and every row of y."""
+    """The p-norm of the difference of every row of x and every row of y; the largest difference of p = inf is of those that are numbers, as in
+    torch."""
     compute = accumulator(b.dtype)
     left, right = shape_of(x), shape_of(y)
 
     def gap(i: Point, r: Point) -> Scalar:
         a = read(x, (*broadcast(left[:-2], i[:-2]), i[-2], r[0]))
         c = read(y, (*broadcast(right[:-2], i[:-2]), i[-1], r[0]))
-        return apply("abs", apply("sub", cast(a, compute), cast(c, compute)))
+        size = apply("abs", apply("sub", cast(a, compute), cast(c, compute)))
+        return where(apply("isnan", size), literal(0, compute), size) if p == math.inf else size
 
     return norm_of_gaps(b, left[-1], p, gap)
 
@@ -40,7 +42,7 @@ def norm_of_gaps(b: Builder, size: Index, p: float, gap: Callable[[Point, Point]
     def term(i: Point, r: Point) -> Scalar:
         value = gap(i, r)
         if p == 0:
-            return cast(apply("ne", value, literal(0, compute)), compute)
+            return where(apply("isnan", value), value, cast(apply("ne", value, literal(0, compute)), compute))
         if p in (1, math.inf):
             return value
         return apply("mul", value, value) if p == 2 else apply("pow", value, literal(p, compute))

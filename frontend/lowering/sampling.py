@@ -39,6 +39,9 @@ def multinomial(b: Builder, weights: Value, count: int, replacement: bool = Fals
     """Positions along the last dim, drawn by their weights."""
     if replacement and count > 1:
         return _drawn_anew(b, weights, count)
+    most = shape_of(weights)[-1]
+    if most.is_constant and count > most.constant:
+        raise b.unsupported(f"{count} of {most} categories, none of them twice", hint="draw fewer, or with replacement")
     return _raced(b, weights, count)
 
 

@@ -27,3 +27,13 @@ def test_gradients(p: float) -> None:
 
     captured = check(Of(slopes), x, y, torch.randn(2, 4, 5, dtype=torch.float64))
     assert not [op.target for op in captured.module.main.body.walk() if isinstance(op, Call)]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("p", [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, math.inf])
+def test_differences_that_are_no_numbers(p: float, value: float) -> None:
+    """They are no number of differing coordinates, and are left out of a largest difference; two infinities have none."""
+    x, y = torch.arange(12.0).reshape(4, 3), torch.ones(5, 3)
+    x[0, 1], y[2, 0], y[3, 1] = value, value, value
+    check(Of(lambda x, y: torch.cdist(x, y, p=p)), x, y)
+    check(Of(lambda x: torch.nn.functional.pdist(x, p=p)), torch.cat([x, y]))

@@ -14,6 +14,7 @@ from codesign.frontend import capture
 from codesign.frontend.draws import drawn_alike
 from codesign.frontend.load import FunctionModule, ModelSource
 from codesign.frontend.training import TrainingStep, trained
+from codesign.ir.errors import UnsupportedError
 from codesign.ir.interpreter import evaluate
 from tests.frontend.checks import Of, assert_close, run
 from tests.frontend.test_dropout import check_drawn
@@ -52,6 +53,13 @@ EQUAL: dict[str, Callable[[Tensor], Any]] = {
     ],
 }
 """What is whole is equal, not near."""
+
+
+def test_more_categories_than_there_are() -> None:
+    """Which torch finds when it runs; the place is that of the user's call."""
+    with pytest.raises(UnsupportedError, match="12 of 9 categories, none of them twice") as found:
+        capture(Of(lambda x: x.multinomial(12)), (torch.ones(2, 9),))
+    assert "test_sampling.py" in str(found.value)
 
 
 @pytest.mark.parametrize("name", EQUAL)

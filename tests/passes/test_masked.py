@@ -64,12 +64,26 @@ def test_sums_along_rows_and_columns_leave_out_what_is_masked(mask: str) -> None
         ("j <= i", "-1e4", ROWS, "both"),  # small, but not zero
         ("j <= i", "-inf", 30, "one"),  # goes into its reader's kernel
         ("index(j + 20) <= i", "-inf", 30, "both"),
+        ("i >= 5", "-inf", ROWS, "both"),  # rows that are masked whole, and every column has others
         ("%s[i, j] > 0.0", "-inf", ROWS, "both"),  # data
     ],
 )
 def test_what_is_not_certain_stays(mask: str, low: str, rows: int, readers: str) -> None:
     found = sums(gradients(mask, rows=rows, low=low, readers=readers))
     assert not any(asks(found[name]) for name in ("a", "b") if name in found)
+
+
+def test_maxima_over_another_dim_than_the_mask_has() -> None:
+    """Softmax along heads: what is masked is masked for all of them."""
+    text = """
+    func @main(%s: f32[3, 12, 12], %g: f32[12, 4]) {
+      %m = compute f32[i: 12, j: 12] max(h: 3) { select(j <= i, %s[h, i, j], -inf) }
+      %p = compute f32[h: 3, i: 12, j: 12] { exp(select(j <= i, %s[h, i, j], -inf) - %m[i, j]) }
+      %a = compute f32[h: 3, i: 12, d: 4] sum(j: 12) { %p[h, i, j] * %g[j, d] }
+      %b = compute f32[h: 3, j: 12, d: 4] sum(i: 12) { %p[h, i, j] * %g[i, d] }
+      return %a, %b
+    }"""
+    assert not asks(sums(text)["b"])
 
 
 @given(
