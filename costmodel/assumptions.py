@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from codesign.costmodel.dataflow import DataflowModel
 from codesign.costmodel.figure import Figure
 from codesign.costmodel.machine import Machine, figures_of
 from codesign.costmodel.protocol import CostModel
@@ -44,14 +45,13 @@ def assumptions(
     """
     if machine.kind == "gpu":
         return ()
-    batch = ScheduleBatch.of([schedule])
-    seconds = float(model.predict(kernel, machine, batch, sizes).seconds[0])
+    extremes = _extremes(machine)
+    seconds, *times = _seconds(model, kernel, extremes.machines, schedule, sizes)
     found: list[Assumption] = []
-    for path, ends, others in _extremes(machine):
-        times = [float(model.predict(kernel, other, batch, sizes).seconds[0]) for other in others]
-        if not all(math.isfinite(time) for time in (seconds, *times)):
+    for (path, ends), low, high in zip(extremes.figures, times[::2], times[1::2], strict=True):
+        if not all(math.isfinite(time) for time in (seconds, low, high)):
             continue
-        one = Assumption(path, ends, (times[0] / seconds, times[1] / seconds))
+        one = Assumption(path, ends, (low / seconds, high / seconds))
         if one.moves > LEAST:
             found.append(one)
     return tuple(sorted(found, key=lambda assumption: -assumption.moves))
@@ -64,23 +64,38 @@ def spread(found: tuple[Assumption, ...]) -> tuple[float, float]:
     return math.exp(-down), math.exp(up)
 
 
-Extreme = tuple[str, tuple[float, float], tuple[Machine, Machine]]
-"""A figure, the ends of its range, and the machine with each."""
+def _seconds(
+    model: CostModel, kernel: KernelSummary, machines: tuple[Machine, ...], schedule: Schedule, sizes: Mapping[str, int]
+) -> list[float]:
+    """Seconds of a kernel on each machine, at once where the model can."""
+    if isinstance(model, DataflowModel):
+        return [float(seconds) for seconds in model.seconds_on(kernel, machines, schedule, sizes)]
+    batch = ScheduleBatch.of([schedule])
+    return [float(model.predict(kernel, machine, batch, sizes).seconds[0]) for machine in machines]
 
-_KNOWN: dict[int, tuple[Machine, tuple[Extreme, ...]]] = {}
+
+@dataclass(frozen=True)
+class _Extremes:
+    """The assumed figures that a time may hang on with the ends of their ranges, and the machine as it is, then with each end of each."""
+
+    figures: tuple[tuple[str, tuple[float, float]], ...]
+    machines: tuple[Machine, ...]
 
 
-def _extremes(machine: Machine) -> tuple[Extreme, ...]:
-    """The assumed figures that a time may hang on."""
+_KNOWN: dict[int, _Extremes] = {}
+
+
+def _extremes(machine: Machine) -> _Extremes:
     known = _KNOWN.get(id(machine))
-    if known is None or known[0] is not machine:
+    if known is None or known.machines[0] is not machine:
         found = [
-            (path, figure.range, (_with(machine, path, figure.range[0]), _with(machine, path, figure.range[1])))
+            (path, figure.range)
             for path, figure in figures_of(machine)
             if figure.range is not None and _open(machine, path, figure)
         ]
-        known = _KNOWN[id(machine)] = (machine, tuple(found))
-    return known[1]
+        others = [_with(machine, path, end) for path, ends in found for end in ends]
+        known = _KNOWN[id(machine)] = _Extremes(tuple(found), (machine, *others))
+    return known
 
 
 def _open(machine: Machine, path: str, figure: Figure) -> bool:

@@ -58,7 +58,7 @@ class Loop:
 
     busy: Array
     depth: Array
-    latency: float
+    latency: Array
 
     def pace(self, load: Array) -> Array:
         """Clocks of a step whose loads take so many: no load begins before the step that used its slot before is done."""
@@ -90,7 +90,7 @@ def bursts(pulls: Sequence[Pull], counts: Sequence[Array], loop: Loop) -> Array:
     return np.maximum(total - even, 0.0)
 
 
-def start(pulls: Sequence[Pull], latency: float) -> Array:
+def start(pulls: Sequence[Pull], latency: Array) -> Array:
     """Clocks until what has two buffers is where the first loads take it from: all of their tiles come whole, one after the other."""
     comes: Array = np.zeros(1)
     for pull in pulls:

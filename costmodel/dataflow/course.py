@@ -61,14 +61,9 @@ class Course:
     """
 
     rows: int
-    issue: float
-    latency: float
     depth: int
     share: int
     ports: int
-    read_rate: Floats
-    write_rate: Floats
-    link_rate: Floats
     stages: int
     outers: int
     outer: Ints
@@ -98,6 +93,11 @@ class Course:
     deepest: int
     places: int
     rings: int
+    issue: FloatsByRow
+    latency: FloatsByRow
+    read_rate: FloatsByRow
+    write_rate: FloatsByRow
+    link_rate: FloatsByRow
     cores: FloatsByRow
     last_cores: FloatsByRow
     programs: FloatsByRow

@@ -8,6 +8,7 @@ stationary `ceil(M/R) ceil(N/C) (K + R + C - 2)`, weight stationary `ceil(K/R) c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +79,7 @@ def matmul_clocks(
     array = target.array
     flow = dataflow or array.dataflows[0]
     right = right or dtype
-    slow = max(target.tensor_slowdown(dtype), target.tensor_slowdown(right))
+    slow = np.maximum(target.tensor_slowdown(dtype), target.tensor_slowdown(right))
     if array.systolic:
         if array.held_twice:
             busy = overlapped_clocks(m, n, k, array.rows, array.columns, flow, array.count) * slow
@@ -90,7 +91,7 @@ def matmul_clocks(
         busy = np.ceil(blocks / array.count) * slow
     a, b = matmul_reads(target, m, n, k, flow)
     fed = (a * dtype.bytes + b * right.bytes) / target.scratch_bytes_per_clock
-    return array.startup_clocks + np.maximum(busy, fed)
+    return np.asarray(array.startup_clocks + np.maximum(busy, fed))
 
 
 def matmul_reads(target: Target, m: Numbers, n: Numbers, k: Numbers, dataflow: str = "") -> tuple[Floats, Floats]:
@@ -127,7 +128,7 @@ def vector_clocks(
     busy = np.asarray(bytes_moved, dtype=np.float64) / target.scratch_bytes_per_clock
     for each in pipe_clocks(target, operations).values():
         busy = np.maximum(busy, np.ceil(points * each))
-    tree = np.log2(max(max(target.pipes["alu"].lanes.values()), 2.0)) if reduces else 0.0
+    tree = np.log2(reduce(np.maximum, target.pipes["alu"].lanes.values(), 2.0)) if reduces else 0.0
     return np.asarray(target.vector_startup_clocks + busy + np.ceil(tree), dtype=np.float64)
 
 
@@ -161,9 +162,13 @@ def apart(points: Numbers, lanes: Numbers, slots: Numbers) -> npt.NDArray[np.boo
 def transfer_bytes(target: Target, runs: Numbers, run_bytes: Numbers) -> Floats:
     """Bytes that DRAM moves for `runs` contiguous pieces: whole lines of it."""
     line = target.dram.line_bytes
-    return np.asarray(runs, dtype=np.float64) * np.ceil(np.asarray(run_bytes, dtype=np.float64) / line) * line
+    return np.asarray(
+        np.asarray(runs, dtype=np.float64) * np.ceil(np.asarray(run_bytes, dtype=np.float64) / line) * line
+    )
 
 
 def dma_clocks(target: Target, bytes_moved: Numbers, descriptors: Numbers = 1) -> Floats:
     """Clocks that a core's DMA engine is busy with a transfer when memory is free."""
-    return np.asarray(descriptors) * target.dma_setup_clocks + np.asarray(bytes_moved) / target.dma_bytes_per_clock
+    return np.asarray(
+        np.asarray(descriptors) * target.dma_setup_clocks + np.asarray(bytes_moved) / target.dma_bytes_per_clock
+    )

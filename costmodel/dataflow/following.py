@@ -119,7 +119,7 @@ class Plan:
         self.least = np.where(self.reason == "", self._start + self.clocks / target.clock_hz, np.inf)
 
     @property
-    def _start(self) -> float:
+    def _start(self) -> Array:
         return self.target.meeting_seconds if self.laid.joined else self.target.launch_seconds
 
     def _reason(self) -> npt.NDArray[np.object_]:

@@ -95,7 +95,7 @@ class Layer:
 def mapping_seconds(machine: Machine, nest: LoopNest, layer: Layer) -> float:
     """Seconds of a layer under a mapping, as the machine's figures have it."""
     target = target_of(machine)
-    return target.launch_seconds + mapping_clocks(target, Figures.of(machine), nest, layer) / target.clock_hz
+    return float(target.launch_seconds + mapping_clocks(target, Figures.of(machine), nest, layer) / target.clock_hz)
 
 
 def mapping_clocks(target: Target, figures: Figures, nest: LoopNest, layer: Layer) -> float:
@@ -105,7 +105,7 @@ def mapping_clocks(target: Target, figures: Figures, nest: LoopNest, layer: Laye
     compute = _compute_clocks(tile, target.array.rows, target.array.columns, figures) * nest.tiles
 
     def load(runs: float, run: float) -> float:
-        return runs * (ceil(run / figures.request_bytes) * figures.request + run / target.dma_bytes_per_clock)
+        return float(runs * (ceil(run / figures.request_bytes) * figures.request + run / target.dma_bytes_per_clock))
 
     rows, columns = ((tile[a] - 1) * layer.stride + tile[b] for a, b in ("PR", "QS"))
     weights = load(tile["C"] * tile["R"] * tile["S"], tile["K"] * width)

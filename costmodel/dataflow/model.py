@@ -18,6 +18,7 @@ from codesign.costmodel.dataflow.course import DEEPEST, PROGRAMS
 from codesign.costmodel.dataflow.following import TERM_NAMES, Floats, Laid, Plan, Rows
 from codesign.costmodel.dataflow.resting import resting
 from codesign.costmodel.dataflow.selection import select
+from codesign.costmodel.dataflow.several import side_by_side
 from codesign.costmodel.dataflow.shape import EVERY, Array, Shape
 from codesign.costmodel.dataflow.space import layout
 from codesign.costmodel.dataflow.stretches import steps_of
@@ -31,7 +32,7 @@ from codesign.costmodel.structures import Structure, structures
 from codesign.costmodel.summary import KernelSummary
 from codesign.costmodel.visits import Deal
 from codesign.ir.errors import ScheduleError
-from codesign.ir.schedule import ScheduleBatch, ordered, walked
+from codesign.ir.schedule import Schedule, ScheduleBatch, ordered, walked
 
 TOGETHER = 4096
 """Schedules whose arrays (some dozens at a time) fit the second cache of a CPU's core."""
@@ -62,12 +63,27 @@ class DataflowModel:
         self, kernel: KernelSummary, machine: Machine, schedules: ScheduleBatch, sizes: Mapping[str, int] | None = None
     ) -> CostBatch:
         """Cost of each schedule; see CostModel."""
+        return self._predict(kernel, target_of(machine), schedules, sizes)
+
+    def seconds_on(
+        self, kernel: KernelSummary, machines: tuple[Machine, ...], schedule: Schedule, sizes: Mapping[str, int]
+    ) -> Floats:
+        """Seconds of a schedule on each of several machines, those that differ in rates and latencies alone at once."""
+        seconds = np.zeros(len(machines))
+        for numbers, target in side_by_side(machines):
+            batch = ScheduleBatch.of([schedule] * len(numbers))
+            seconds[numbers] = self._predict(kernel, target, batch, sizes).seconds
+        return seconds
+
+    def _predict(
+        self, kernel: KernelSummary, target: Target, schedules: ScheduleBatch, sizes: Mapping[str, int] | None
+    ) -> CostBatch:
+        """Cost of each schedule; of a target of several machines, each schedule on its own."""
         if kernel.strands:
             return _refused(len(schedules), "side by side: every core of an accelerator walks one loop nest")
         missing = [symbol for symbol in kernel.symbols if symbol not in (sizes or {})]
         if missing:
             raise ScheduleError(f"{kernel.name}: no value for size {', '.join(missing)}", hint="give sizes={...}")
-        target = target_of(machine)
         count = len(schedules)
         columns = _columns(schedules, count)
         extents = {dim: int(extent.evaluate(sizes or {})) for dim, extent in kernel.extents.items()}

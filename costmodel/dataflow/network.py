@@ -31,8 +31,8 @@ class Network:
     columns: int
     cores: int
     inside: int
-    bytes_per_clock: float
-    hop_clocks: float
+    bytes_per_clock: Array
+    hop_clocks: Array
     joules: float
 
     def before(self, instance: int) -> int:

@@ -33,14 +33,14 @@ def measure(course: Course, cores: RowFloat) -> None:
             port = 0
             while port < course.ports:
                 rate = course.read_rate[port]
-                if course.engine[task] == STORE and course.write_rate[port] > 0.0:
+                if course.engine[task] == STORE and some(course.write_rate[port] > 0.0):
                     rate = course.write_rate[port]
                 place = task * course.ports + port
                 each = course.moved[task] / rate
                 one = larger(one, each)
                 at_once = smaller(cores, course.users[port])
                 whole = larger(whole, each * larger(at_once * course.portions[place], 1.0))
-                if course.link_rate[port] > 0.0:
+                if some(course.link_rate[port] > 0.0):
                     each = course.moved[task] / course.link_rate[port]
                     one = larger(one, where(course.links[place] > 0.0, each, 0.0))
                     whole = larger(whole, each * at_once * course.links[place])

@@ -134,7 +134,7 @@ def issue(course: Course, task: int, active: RowInt) -> None:
     while core < 2:
         of = core * course.places
         room = at(course.begun, (core * ENGINES + engine) * course.depth + course.next[engine])
-        now = larger(course.times[of + CONTROL] + course.issue, room)
+        now = larger(course.times[of + CONTROL] + course.issue[0], room)
         course.times[of + CONTROL] = where(takes, now, course.times[of + CONTROL])
         core += 1
 
@@ -165,7 +165,7 @@ def load(course: Course, task: int, block: int, active: RowInt) -> None:
         of = core * course.places
         end = course.pair[core]
         course.times[of + FREE + LOAD] = where(active, end, course.times[of + FREE + LOAD])
-        comes = larger(course.times[of + READY], end + course.latency)
+        comes = larger(course.times[of + READY], end + course.latency[0])
         course.times[of + READY] = where(active, comes, course.times[of + READY])
         done(course, task, block, core, comes, active)
         core += 1
@@ -196,10 +196,10 @@ def store(course: Course, task: int, block: int, chain: int, active: RowInt) -> 
         of = core * course.places
         end = course.pair[core]
         course.times[of + FREE + STORE] = where(active, end, course.times[of + FREE + STORE])
-        course.times[of + STORED] = where(active, end + course.latency, course.times[of + STORED])
+        course.times[of + STORED] = where(active, end + course.latency[0], course.times[of + STORED])
         if chain == 1:
             course.times[of + CHAIN] = where(active, end, course.times[of + CHAIN])
-        done(course, task, block, core, end + course.latency, active)
+        done(course, task, block, core, end + course.latency[0], active)
         core += 1
 
 
@@ -298,7 +298,7 @@ def take(course: Course, stage: int, active: RowInt) -> None:
         while core < 2 and course.straight[stage] == 0:
             of = core * course.places
             course.times[of + CONTROL] = where(
-                now, course.times[of + CONTROL] + course.issue, course.times[of + CONTROL]
+                now, course.times[of + CONTROL] + course.issue[0], course.times[of + CONTROL]
             )
             core += 1
         child = course.inner_end[stage - 1] if stage > 0 else 0

@@ -40,17 +40,22 @@ class Port:
 
     name: str
     cores: int
-    bytes_per_clock: float
-    latency_clocks: float
-    line_bytes: int
+    bytes_per_clock: Floats
+    latency_clocks: Floats
+    line_bytes: Floats
     read_joules: float
     write_joules: float
-    write_bytes_per_clock: float = 0.0
+    write_bytes_per_clock: Floats = 0.0
     inside: int = 0
     multicast: bool = False
     place: str = ""
     capacity: int = 0
     network: Network | None = None
+
+    @property
+    def writes_apart(self) -> bool:
+        """Whether writes have a way of their own."""
+        return bool(np.any(self.write_bytes_per_clock))
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,9 @@ class Array:
     columns: int
     depth: int
     count: int
-    slowdown: dict[str, float]
+    slowdown: dict[str, Floats]
     dataflows: tuple[str, ...]
-    startup_clocks: float
+    startup_clocks: Floats
     joules: dict[str, float]
     held_twice: bool = False
     scales_blocks: bool = False
@@ -102,10 +107,10 @@ class Pipe:
 
     machine: str
     name: str
-    lanes: Mapping[str, float]
+    lanes: Mapping[str, Floats]
     joules: Mapping[str, float]
 
-    def rate(self, dtype: DType) -> float:
+    def rate(self, dtype: DType) -> Floats:
         """Results a clock; narrower types run as f32 or i32, 64-bit integers at half of i32."""
         return _lanes(self.machine, self.name, self.lanes, dtype)
 
@@ -116,30 +121,31 @@ class Target:
 
     `places`: the places between the chip and the core that have several instances, outermost first, with how many one instance of the place
     around has; a core's number counts them in this order. `sharing`: by a memory's place, as programs name it, how many cores share one instance
-    (`cluster` is the memory above a core's own, whatever its name).
+    (`cluster` is the memory above a core's own, whatever its name). Of several machines that differ in rates and latencies alone, one figure each
+    (`several`).
     """
 
     name: str
-    clock_hz: float
+    clock_hz: Floats
     cores: int
     places: tuple[tuple[str, int], ...]
     sharing: Mapping[str, int]
     array: Array
     pipes: Mapping[str, Pipe]
     """By kind of operation."""
-    vector_startup_clocks: float
-    scratch_bytes_per_clock: float
+    vector_startup_clocks: Floats
+    scratch_bytes_per_clock: Floats
     scratch_read_joules: float
     scratch_write_joules: float
     capacity: dict[str, int]
     ports: tuple[Port, ...]
-    dma_bytes_per_clock: float
-    dma_setup_clocks: float
-    descriptor_dims: int
-    issue_clocks: float
+    dma_bytes_per_clock: Floats
+    dma_setup_clocks: Floats
+    descriptor_dims: Floats
+    issue_clocks: Floats
     queue_depth: int
     semaphores: int
-    launch_seconds: float
+    launch_seconds: Floats
     static_watts: float
     power_watts: float = float("inf")
 
@@ -153,17 +159,17 @@ class Target:
         return self.ports[0]
 
     @property
-    def latency_clocks(self) -> float:
+    def latency_clocks(self) -> Floats:
         """From a core's request to the first byte out of DRAM, in the mean over the cores."""
         return sum(port.latency_clocks + _hops(port) for port in self.ports)
 
     @property
-    def shortest_clocks(self) -> float:
+    def shortest_clocks(self) -> Floats:
         """Of any program: a request to memory and its answer, first of a load, then of a store."""
         return 2.0 * self.latency_clocks
 
     @property
-    def meeting_seconds(self) -> float:
+    def meeting_seconds(self) -> Floats:
         """Until all cores know that all of them have come to the same point: as long as from a request to its answer."""
         return self.latency_clocks / self.clock_hz
 
@@ -171,7 +177,7 @@ class Target:
         """Whether the tensor unit takes operands of a dtype; else the vector unit multiplies them."""
         return dtype.name in self.array.slowdown
 
-    def tensor_slowdown(self, dtype: DType) -> float:
+    def tensor_slowdown(self, dtype: DType) -> Floats:
         """Clocks per step of the array for operands of a dtype, relative to its full rate."""
         if dtype.name not in self.array.slowdown:
             have = ", ".join(self.array.slowdown)
@@ -182,7 +188,7 @@ class Target:
         return self.array.slowdown[dtype.name]
 
 
-def _lanes(machine: str, unit: str, rates: Mapping[str, float], dtype: DType) -> float:
+def _lanes(machine: str, unit: str, rates: Mapping[str, Floats], dtype: DType) -> Floats:
     if dtype.name in rates:
         return rates[dtype.name]
     if dtype.is_float and dtype.bits <= 32 and "f32" in rates:
@@ -297,7 +303,7 @@ def _places(levels: list[Level]) -> tuple[tuple[str, int], ...]:
     return tuple(found.items())
 
 
-def _hops(port: Port) -> float:
+def _hops(port: Port) -> Floats:
     """Clocks on the links of a port's network, in the mean."""
     return port.network.hops * port.network.hop_clocks if port.network else 0.0
 

@@ -68,17 +68,17 @@ class Timeline:
         ports = target.ports
         return Course(
             rows=count,
-            issue=target.issue_clocks,
-            latency=target.latency_clocks,
             depth=target.queue_depth,
-            share=int(bool(ports) and not ports[0].write_bytes_per_clock),
+            share=int(bool(ports) and not ports[0].writes_apart),
             ports=len(ports),
-            read_rate=np.array([port.bytes_per_clock for port in ports]),
-            write_rate=np.array([port.write_bytes_per_clock for port in ports]),
-            link_rate=np.array([port.network.bytes_per_clock if port.network else 0.0 for port in ports]),
             **skeleton,
             deepest=1 + max(int(steps.max()) for steps in back),
             places=places,
+            issue=self._floats(target.issue_clocks),
+            latency=self._floats(target.latency_clocks),
+            read_rate=self._floats(*(port.bytes_per_clock for port in ports)),
+            write_rate=self._floats(*(port.write_bytes_per_clock for port in ports)),
+            link_rate=self._floats(*(port.network.bytes_per_clock if port.network else 0.0 for port in ports)),
             cores=self._floats(self.cores),
             last_cores=self._floats(grid - self.cores * (programs - 1.0)),
             programs=self._floats(programs),
@@ -281,8 +281,8 @@ def shared_clocks(
     none = (0.0,) * len(target.ports)
     for port, users, inward, outward in zip(target.ports, most, read or none, written or none, strict=True):
         users = np.minimum(cores, users)
-        together = inward if port.write_bytes_per_clock else inward + outward
+        together = inward if port.writes_apart else inward + outward
         slowest = np.maximum(slowest, users * together / port.bytes_per_clock)
-        if port.write_bytes_per_clock:
+        if port.writes_apart:
             slowest = np.maximum(slowest, users * outward / port.write_bytes_per_clock)
     return slowest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import product
+from math import inf
 
 import numpy as np
 
@@ -26,7 +27,10 @@ def transfer(access: Access, target: Target, shape: Shape, kind: str = "load") -
     In the mean over the tiles, each kind of tile by itself: whole ones and those that an extent cuts, and those that lie differently on
     the digits of their dim. Clocks are those of the core that has most to do: it meets no tile that is cut where another core does.
     """
-    slowest = min((kind == "store" and port.write_bytes_per_clock) or port.bytes_per_clock for port in target.ports)
+    slowest: Array = inf
+    for port in target.ports:
+        rate = port.write_bytes_per_clock if kind == "store" and port.writes_apart else port.bytes_per_clock
+        slowest = np.minimum(slowest, rate)
     elements: Array = 1.0  # every lane is fetched, those that fall on the same element too
     scattered: Array = 1.0
     kinds: list[list[Kind]] = []
@@ -96,7 +100,7 @@ def _pieces(moves: list[Move], scattered: Array, width: float, target: Target) -
         apart = np.logical_not(joins) & (count > 1)
         pieces = pieces * np.where(apart, count, 1.0)
         more = more + apart
-        beyond = apart & (more > max(target.descriptor_dims - 1, 1))
+        beyond = apart & (more > np.maximum(target.descriptor_dims - 1, 1))
         descriptors = descriptors * np.where(beyond, count, 1.0)
     line = target.dram.line_bytes
     each = run * width

@@ -116,7 +116,7 @@ def shortest_seconds(tuner: Tuner) -> float:
     if tuner.machine.kind == "gpu" or tuner.model.fidelity == 0:
         return 0.0
     target = target_of(tuner.machine)
-    return target.shortest_clocks / target.clock_hz
+    return float(target.shortest_clocks / target.clock_hz)
 
 
 def check_joins(schedule: Schedule, common: Schedule, name: str) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from codesign.costmodel.assumptions import Assumption, assumptions, spread
 from codesign.costmodel.dataflow import DataflowModel
+from codesign.costmodel.dataflow.several import side_by_side
 from codesign.costmodel.ledger import explain
-from codesign.costmodel.machine import MACHINE_FOLDER, Machine, load_machine
+from codesign.costmodel.machine import MACHINE_FOLDER, Machine, figures_of, load_machine, machine_names
 from codesign.costmodel.models import cost_model_for
 from codesign.costmodel.summary import summarize
 from codesign.ir.schedule import AtLevel, Schedule, ScheduleBatch
@@ -71,6 +72,27 @@ def test_a_clock_moves_no_peak_that_is_public() -> None:
     clock = {one.figure: one for one in assumptions(DataflowModel(), kernel, maia200, schedule, {})}
     assert max(clock["units.tensor.clock_hz"].at) < 1.3, "its range is a factor of two"
     assert max(clock["units.tensor.rate.f16"].at) > 1.6, "which nothing public bounds"
+
+
+@pytest.mark.parametrize("name", sorted(name for name in machine_names() if load_machine(name).kind == "dataflow"))
+def test_machines_side_by_side_take_what_each_takes_alone(name: str) -> None:
+    """Rates, latencies, lines and clocks at both ends of all ranges, and other numbers of cores, which go by themselves."""
+    machine = load_machine(name)
+    ends = [
+        (path, end)
+        for path, figure in figures_of(machine)
+        if figure.range and "array." not in path
+        for end in figure.range
+    ]
+    others = [machine.with_figures({path: end}) for path, end in ends if "energy" not in path]
+    machines = (machine, *others, load_machine("maia100"), load_machine("maia200"))
+    model, kernel = DataflowModel(), summarize(normalize(groups.gemm(512, 384, 256)).fusion)
+    for reduce in ("looped", "resident"):
+        schedule = Schedule({"i": 32, "j": 64, "k": 64}, reduce={"k": reduce}, pipeline=3)
+        alone = [model.predict(kernel, one, ScheduleBatch.of([schedule])).seconds[0] for one in machines]
+        assert model.seconds_on(kernel, machines, schedule, {}).tolist() == alone
+    together = max(len(numbers) for numbers, _ in side_by_side(machines))
+    assert together > len(machines) / 2 or not others
 
 
 def test_nothing_is_assumed_of_machines_that_were_measured() -> None:
