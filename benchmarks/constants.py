@@ -52,6 +52,7 @@ CONSTANTS = {
     "STREAM_KEPT": "traffic",
     "KEPT": "traffic",
     "READ_GAP": "traffic",
+    "READ_OF_WRITE": "traffic",
     "APART": "traffic",
     "EPILOGUE": "library_work",
     "DIVISION_INTEGER": "library_work",

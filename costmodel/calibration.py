@@ -1,7 +1,7 @@
 """Calibration of a machine: which tables fit which parameters, cross-validated errors, and intervals from the rows
 held out.
 
-The machine's fourteen parameters come from library GEMMs and from profiled transformer kernels. A serving system's
+The machine's fifteen parameters come from library GEMMs and from profiled transformer kernels. A serving system's
 attention keeps constants of its own (helper kernels, passes over the cache, shares of the peaks): those are fitted
 per implementation on top of the machine's parameters.
 """

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import least_squares
 
-from codesign.costmodel.gpu.library import Columns, library, library_space, thin, tiled_space
+from codesign.costmodel.gpu.library import Columns, Near, least_of, library, library_space, nearby, thin, tiled_space
 from codesign.costmodel.gpu.parameters import BOUNDS, Calibration, Parameters
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.rows import Rows, TableError
@@ -49,15 +49,24 @@ class Prepared:
 
     def predict(self, machine: Machine, parameters: Parameters, picked: npt.NDArray[np.int64] | None = None) -> Floats:
         """Predicted seconds of the picked rows (all by default); where parameters are arrays [points, 1, 1], of each point."""
-        sizes = self.rows.sizes if picked is None else {name: value[picked] for name, value in self.rows.sizes.items()}
-        found = library(
-            self.rows.kernel,
-            machine,
-            sizes,
-            Calibration(machine.name, parameters, {}, {}).of(method=self.rows.method),
-            self.space,
-        )
-        return found.seconds * self.rows.launches
+        p, sizes = self._of(machine, parameters), self._sizes(picked)
+        return library(self.rows.kernel, machine, sizes, p, self.space).seconds * self.rows.launches
+
+    def nearby(self, machine: Machine, parameters: Parameters, picked: npt.NDArray[np.int64], within: float) -> Near:
+        """The best schedules of the picked rows, and those that take up to `within` longer in the logarithm."""
+        space = self.space if self.space is not None else library_space(self.rows.kernel, machine)
+        return nearby(self.rows.kernel, machine, self._sizes(picked), self._of(machine, parameters), space, within)
+
+    def moved(self, machine: Machine, parameters: Parameters, picked: npt.NDArray[np.int64], near: Near) -> Floats:
+        """Seconds of one launch of the picked rows by the best of these schedules at each point of the parameters."""
+        space = self.space if self.space is not None else library_space(self.rows.kernel, machine)
+        return least_of(self.rows.kernel, machine, self._sizes(picked), self._of(machine, parameters), space, near)
+
+    def _sizes(self, picked: npt.NDArray[np.int64] | None) -> dict[str, npt.NDArray[Any]]:
+        return {name: value if picked is None else value[picked] for name, value in self.rows.sizes.items()}
+
+    def _of(self, machine: Machine, parameters: Parameters) -> Parameters:
+        return Calibration(machine.name, parameters, {}, {}).of(method=self.rows.method)
 
 
 def prepare(rows: Rows, machine: Machine, start: Parameters) -> Prepared:
@@ -131,33 +140,43 @@ def fit(
     physical = np.clip(np.log([max(getattr(prior, name), 1e-15) for name in names]), low + 1e-6, high - 1e-6)
 
     def make(x: Floats) -> Parameters:
-        each: Any = np.exp(x) if x.ndim == 1 else np.exp(x.T)[:, :, None, None]
+        each: Any = np.exp(x).tolist() if x.ndim == 1 else np.exp(x.T).astype(np.float32)[:, :, None, None]
         return replace(start, **dict(zip(names, each, strict=True)))
 
+    counted = [
+        np.sqrt(weight_of(prepared, limit) * len(entry.rows.seconds) / max(len(pick), 1))
+        for entry, pick in zip(prepared, picks, strict=True)
+    ]  # every measured row counts the same
+    seen = [each for each in zip(prepared, picks, logs, counted, strict=True) if len(each[1])]
+    last: dict[bytes, list[Near]] = {}
+
     def residuals(x: Floats) -> Floats:
-        parameters = make(x)
-        parts: list[Any] = []
-        for entry, pick, log in zip(prepared, picks, logs, strict=True):
-            if len(pick):
-                seen = len(pick) / len(entry.rows.seconds)
-                weight = np.sqrt(weight_of(prepared, limit) / seen)  # every measured row counts the same
-                parts.append(weight * (np.log(entry.predict(machine, parameters, pick)) - log))
-        parts.append(PRIOR_WEIGHT * (x - physical))
+        near = [entry.nearby(machine, make(x), pick, 2.0 * STEP) for entry, pick, _, _ in seen]
+        last.clear()
+        last[x.tobytes()] = near
         if progress is not None:
             progress("fit")
-        return np.concatenate(parts, axis=-1)
+        parts = [
+            weight * (np.log(found.seconds * entry.rows.launches) - log)
+            for found, (entry, _, log, weight) in zip(near, seen, strict=True)
+        ]
+        return np.concatenate([*parts, PRIOR_WEIGHT * (x - physical)])
 
     known: dict[bytes, Floats] = {}
 
     def slopes(x: Floats) -> Floats:
         if x.tobytes() in known:  # where the fit begins
             return known.pop(x.tobytes())
-        step = np.where(x + STEP < high, STEP, -STEP)
-        found = residuals(
-            np.vstack([x, x + np.diag(step)])
-        )  # what no parameter moves is worked out once for all points
-        slope: Floats = ((found[1:] - found[0]) / step[:, None]).T
-        return slope
+        if x.tobytes() not in last:
+            residuals(x)
+        step = np.where(x + STEP < high, STEP, -STEP)[:, None]
+        moved = make(x + np.diag(step[:, 0]))
+        # no time moves by more than its parameter does: a schedule that is best after the step is within two steps of the best before it
+        parts = [
+            weight * np.log(entry.moved(machine, moved, pick, near) / near.seconds) / step
+            for near, (entry, pick, _, weight) in zip(last[x.tobytes()], seen, strict=True)
+        ]
+        return np.concatenate([*parts, PRIOR_WEIGHT * np.eye(len(x))], axis=-1).T
 
     begun = slopes(origin)
     felt = np.sqrt(np.mean(np.square(begun[: -len(names)]), axis=0)) >= IDENTIFIED

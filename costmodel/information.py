@@ -33,7 +33,7 @@ CONFUSED = 0.8
 UNITS = {
     name: unit
     for unit, names in {
-        "of the machine's": "tensor_efficiency l2_efficiency dram_efficiency vector_efficiency profiled_clock",
+        "of the machine's": "tensor_efficiency l2_efficiency dram_efficiency vector_efficiency lasting_clock profiled_clock",
         "DRAM latencies": "fill_latency reduction_latency profiled_fill_latency",
         "s": "launch_seconds profiled_launch_seconds helper_seconds quantise_seconds",
         "s/token": "token_seconds",

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from codesign.costmodel.achievable import published
+from codesign.costmodel.attention import UNKNOWN
 from codesign.costmodel.calibration import PROFILED_FIT, constants_of, regimes
 from codesign.costmodel.fitting import Floats, fit, prepare
 from codesign.costmodel.gpu.model import family_of, ledger, spread_of
@@ -29,7 +30,7 @@ from codesign.costmodel.gpu.parameters import (
 from codesign.costmodel.gpu.timing import estimate
 from codesign.costmodel.machine import Machine, load_machine, machine_names
 from codesign.costmodel.ranking import CONVOLUTION, filtered_image, is_ranking
-from codesign.costmodel.rows import Rows
+from codesign.costmodel.rows import Rows, phase_of
 from codesign.costmodel.tables import kernels_of, machine_rows
 
 
@@ -82,6 +83,8 @@ def left_out(
             step(f"leaving out what was measured of {name}")
             for way in (_nothing, _generations, _implementations, _operands, _chains, _profiled, _eager):
                 yield from way(found, machine)
+            for table in tables:
+                yield from _unknown(table, machine, rows)
     step("asking for products that others published")
     yield from _published()
     for table in tables:
@@ -184,6 +187,29 @@ def _implementations(found: Sequence[Rows], machine: Machine) -> Iterator[Left]:
             shared = set[str].intersection(*map(set, others))
             p = replace(known.parameters, **{key: float(np.median([one[key] for one in others])) for key in shared})
         yield _left("implementation", f"{machine.name} {part.op}", part, machine, p, known, "chain")
+
+
+def _unknown(table: pd.DataFrame, machine: Machine, most: int) -> Iterator[Left]:
+    """An implementation of attention, as if nobody knew its name: predicted as unknown ones are, by the middle of the machine's others."""
+    known = load_calibration(machine)
+    if "kernel_source" not in table or known.transferred:
+        return
+    picked = machine_rows(table, machine.name)
+    for source in dict.fromkeys(picked["kernel_source"]):
+        others = [
+            constants
+            for name, constants in known.implementations.items()
+            if "helper_seconds" in constants and name != TYPICAL and name.split()[0] != source
+        ]
+        if not others:
+            continue
+        shared = set[str].intersection(*map(set, others))
+        p = replace(known.parameters, **{key: float(np.median([one[key] for one in others])) for key in shared})
+        mine = picked[picked["kernel_source"] == source].assign(kernel_source=UNKNOWN)
+        for part in kernels_of(mine, machine):
+            phase = phase_of(part)
+            group = f"{machine.name} {phase} {source}"
+            yield _left("unknown", group, _sampled(part, most), machine, p, known, "chain", phase)
 
 
 def _operands(found: Sequence[Rows], machine: Machine) -> Iterator[Left]:

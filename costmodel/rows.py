@@ -69,6 +69,11 @@ class Rows:
         return bool(self.implementation) and "quantised" not in self.sizes
 
 
+def phase_of(rows: Rows) -> str:
+    """Whether rows of attention are of one query a sequence or of many."""
+    return "decode" if np.all(rows.regime_size <= 1.0) else "prefill"
+
+
 def numbers(table: pd.DataFrame, column: str) -> npt.NDArray[np.float64]:
     return table[column].to_numpy(dtype=np.float64)
 

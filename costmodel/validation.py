@@ -16,7 +16,7 @@ from codesign.costmodel.gpu.intervals import distances, widened
 from codesign.costmodel.gpu.model import distances_of, family_of, spread_of
 from codesign.costmodel.gpu.parameters import Calibration, load_calibration
 from codesign.costmodel.machine import Machine
-from codesign.costmodel.rows import Rows, TableError
+from codesign.costmodel.rows import Rows, TableError, phase_of
 from codesign.costmodel.tables import kernels_of, machine_rows
 
 SIZES = (("1 to 16", 0, 17), ("17 to 128", 17, 129), ("129 to 1024", 129, 1025), ("over 1024", 1025, float("inf")))
@@ -62,7 +62,9 @@ def _predicted(rows: Rows, machine: Machine, calibration: Calibration) -> pd.Dat
     far = list(distances_of(rows.kernel, calibration, family))
     if own:  # of what its type and kind are, its own residual tells
         far = [each for each in far if each.name in ("machine", "generation")]
-    if rows.implementation and (rows.assumed or not own):  # measured on other implementations
+    if rows.assumed:
+        far.append(distances()["unknown"].widening(family_of(rows.kernel), phase_of(rows)))
+    elif rows.implementation and not own:  # measured on other implementations
         far.append(distances()["implementation"].widening(family_of(rows.kernel)))
     low, high = widened(spread_of(calibration, terms, family), far)
     seconds = best.seconds * rows.launches

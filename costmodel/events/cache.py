@@ -19,7 +19,7 @@ from codesign.costmodel.events.walk import PART, Ints, Walk
 from codesign.costmodel.gpu.geometry import Geometry
 from codesign.costmodel.gpu.runs import run_bytes
 from codesign.costmodel.gpu.sweeps import Sweeps, further
-from codesign.costmodel.gpu.traffic import KEPT, READ_GAP, apart, cold_share, kept_between_sweeps, noted, replayed_cold
+from codesign.costmodel.gpu.traffic import KEPT, apart, cold_share, kept_between_sweeps, noted, replayed_cold
 from codesign.costmodel.summary import KernelSummary, footprint
 
 Floats = npt.NDArray[np.float64]
@@ -76,9 +76,11 @@ def panels_of(
     walk: Walk,
     cache_bytes: float,
     warm: float,
+    gap_bytes: float,
     sweeps: Sweeps = MappingProxyType({}),
 ) -> list[Panels]:
-    """The operands of a kernel, each counted once however many nests read it; contiguous runs are those of `runs`.
+    """The operands of a kernel, each counted once however many nests read it; contiguous runs are those of `runs`, each of which costs DRAM
+    `gap_bytes` more.
 
     Panels that overlap (the halo of a convolution) are scaled so that together they are no larger than what is touched.
     """
@@ -112,7 +114,7 @@ def panels_of(
             if noted(kernel, "replayed", access):
                 cold = min(cold, float(replayed_cold(touched, cache_bytes)))
             online = any(bool(np.any(g.online[dim])) for dim in access.dims if dim in g.online)
-            effort = 1.0 + READ_GAP / float(run_bytes(access, runs))
+            effort = 1.0 + gap_bytes / float(run_bytes(access, runs))
             if (access.tensor, access.index) not in found:
                 whole_tensor = access.dtype.bytes * float(np.prod([float(e.evaluate(g.symbols)) for e in access.shape]))
                 over = float(np.max(further(sweeps, access)))

@@ -25,8 +25,8 @@ from codesign.costmodel.gpu.model import knob_columns
 from codesign.costmodel.gpu.occupancy import Occupancy, occupancy, reasons
 from codesign.costmodel.gpu.parameters import Parameters, load_calibration
 from codesign.costmodel.gpu.paths import late_seconds
-from codesign.costmodel.gpu.timing import in_flight_bytes, shared_effort, stages_consumed
-from codesign.costmodel.gpu.traffic import Traffic, box_of, side_by_side, traffic
+from codesign.costmodel.gpu.timing import in_flight_bytes, lasting_share, shared_effort, stages_consumed
+from codesign.costmodel.gpu.traffic import Traffic, box_of, read_gap, side_by_side, traffic
 from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.roofline import roofline_bounds
@@ -157,6 +157,8 @@ def plan_columns(
     knobs = Knobs.of(columns)
     single = {name: np.float64(value) for name, value in columns.items()}
     w, held = block_work(kernel, g, machine, single, compiled)
+    lasting = float(lasting_share(kernel, machine, g, w, p))
+    p = replace(p, tensor_efficiency=p.tensor_efficiency * lasting)
     warps, pipeline = np.float64(knobs.warps), np.float64(knobs.pipeline)
     found = occupancy(w, machine, warps, pipeline, held)
     _refuse_what_does_not_fit(kernel, machine, found)
@@ -168,7 +170,7 @@ def plan_columns(
     walk = Walk.of({dim: int(np.ceil(g.blocks[dim])) for dim in kernel.outer}, order, int(g.split), knobs.group)
     resident = min(int(found.blocks), int(columns.get("blocks_limit", float(found.blocks))))
     places, together = _bundles(walk.blocks, resident, chip.sms)
-    panels = panels_of(kernel, g, runs, walk, chip.cache_bytes, p.warm, w.sweeps)
+    panels = panels_of(kernel, g, runs, walk, chip.cache_bytes, p.warm, read_gap(kernel, p.write_gap), w.sweeps)
     from_dram = reads(panels, walk, chip.sms * together, float(w.store_bytes), chip.cache_bytes, places)
     distinct, online = _bytes_of(panels)
     missed = min(from_dram.total / max(distinct, 1.0), 1.0)
@@ -213,7 +215,7 @@ def plan_columns(
         meeting_seconds=meeting,
         hidden_fill=1.0 - float(chain.seen) if chain is not None else 0.0,
         joules=joules,
-        power_seconds=float(power_seconds(joules, machine)),
+        power_seconds=float(power_seconds(joules, machine)) / lasting,
         skew=values.get("skew", 1.0) * float(g.skew),
         places=places,
         together=together,

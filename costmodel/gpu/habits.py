@@ -20,9 +20,13 @@ NARROW = {"ada": (64.0, 2.0**16)}
 off an L40S: 2048 x 32 results of 6144 terms take 18 us and 2561 x 32 take 30, 1024 x 64 of 5120 take 13 and 1536 x 64 take 26; of 29 such
 products 28 go by it."""
 
-FLAT = {"ada": (16.0, 1024.0, 3.0)}
-"""The same of products of at most so many rows and at least so many columns, with fewer terms than so many times the columns: of 1024 columns and
-8 rows 2560 terms take 11 us and 3584 take 6; of 25 such products 24 go by it."""
+FLAT = {"ada": ((0.0, 16.0, 1024.0, 3.0), (32.0, 64.0, 1536.0, 3.0))}
+"""The same of products of more than so many rows and at most so many, and of at least so many columns, with fewer terms than so many times the
+columns: of 1024 columns and 8 rows 2560 terms take 11 us and 3584 take 6; of 1536 columns and 64 rows 3584 terms take 18.5 us, in parts 10.8."""
+
+SHORT = {"ada": (16.0, 256.0, 512.0, 2048.0)}
+"""The same of products of more than so many rows and at most so many, of at least so many columns, and with fewer than so many terms: of 64 rows and
+768 columns 1536 terms take 8.9 us and 2048 take 7.0."""
 
 QUICK = {"ampere": (1.7e6, 256.0, 16.0, 1.1e-6)}
 """By architecture: a 16-bit product of more than so many multiply-adds (or of at most so many rows, the third) and of at most so many
@@ -50,9 +54,13 @@ def splits_offered(
     columns = results / rows
     least, long = SPLIT_FROM[architecture]
     narrow, many = NARROW[architecture]
-    few, wide, times = FLAT[architecture]
     whole = np.less_equal(columns, narrow) & np.greater(results, many) & np.less(terms, long)
-    whole = whole | (np.less_equal(rows, few) & np.greater_equal(columns, wide) & np.less(terms, times * columns))
+    for more, most, wide, times in FLAT[architecture]:
+        tall = np.greater(rows, more) & np.less_equal(rows, most)
+        whole = whole | (tall & np.greater_equal(columns, wide) & np.less(terms, times * columns))
+    more, most, wide, few = SHORT[architecture]
+    tall = np.greater(rows, more) & np.less_equal(rows, most)
+    whole = whole | (tall & np.greater_equal(columns, wide) & np.less(terms, few))
     cut = (np.greater_equal(work, least) | np.greater(terms, long)) & np.logical_not(whole)
     return np.less_equal(np.max(splits, axis=0), 1.0) | cut
 

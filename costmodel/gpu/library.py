@@ -5,9 +5,10 @@ Sizes may be arrays: a whole table of measured shapes is priced at once, rows x 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from itertools import product as cartesian
 from typing import Any
 
@@ -44,6 +45,15 @@ class Best:
 
     seconds: npt.NDArray[np.float64]
     choice: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Near:
+    """For each row of sizes the least seconds, and the pairs of a `row` and a `schedule` that are near it, row by row."""
+
+    seconds: npt.NDArray[np.float64]
+    row: npt.NDArray[np.int64]
+    schedule: npt.NDArray[np.int64]
 
 
 def library_space(kernel: KernelSummary, machine: Machine) -> Columns:
@@ -104,7 +114,7 @@ def _contraction_rows(kernel: KernelSummary, shared: float, wide: int) -> list[d
     rest = {f"tile.{dim}": 1.0 for dim in (*m_rest, *n_rest, *k_rest, *found.batch)}
     rows: list[dict[str, float]] = []
     for tm, tn in _tile_shapes(wide):
-        for tk in _steps(tm * tn, bytes_each, wide):
+        for tk in _steps(tm, tn, bytes_each, wide):
             stage = (tm + tn) * tk * bytes_each
             fitting = sorted(
                 {
@@ -144,13 +154,13 @@ def _contraction_rows(kernel: KernelSummary, shared: float, wide: int) -> list[d
     return rows
 
 
-def _steps(results: int, bytes_each: float, wide: int) -> list[int]:
+def _steps(tm: int, tn: int, bytes_each: float, wide: int) -> list[int]:
     """Elements of k of one stage: 64 of 16 bits, or as many bytes of narrower ones; for small tiles twice as many as well
-    where operands are copied in bulk, and half as many where they are not."""
+    where operands are copied in bulk, and half as many where they are not, but for the smallest, which have twice as many alone."""
     whole = int(128 / min(bytes_each, 2.0))
     if not wide:
-        return [whole // 2, whole]
-    return [whole] if results > 64 * 128 else [whole, 2 * whole]
+        return [2 * whole] if tm * tn == 16 * 16 else [whole // 2, whole]
+    return [whole] if tm * tn > 64 * 128 else [whole, 2 * whole]
 
 
 def _tile_shapes(wide: int) -> list[tuple[int, int]]:
@@ -158,7 +168,7 @@ def _tile_shapes(wide: int) -> list[tuple[int, int]]:
     the other in steps of 16."""
     if not wide:
         sides = (32, 64, 128, 256)
-        return [(a, b) for a, b in cartesian(sides, sides) if a * b <= 256 * 128]
+        return [(16, 16), *((a, b) for a, b in cartesian(sides, sides) if a * b <= 256 * 128)]
     shapes = {
         (a, b)
         for a, b in cartesian((64, 128, 192, 256), (8, *range(16, 257, 16)))
@@ -227,12 +237,68 @@ def library(
     Parameters may be arrays [points, 1, 1]: the best of each row at each point.
     """
     space = columns if columns is not None else library_space(kernel, machine)
-    chunk = max(64, ENTRIES // len(next(iter(space.values()))))
-    count = len(next(iter(sizes.values())))
-    if not count:
+    parts = [
+        (np.min(total, axis=-1).astype(np.float64), np.argmin(total, axis=-1))
+        for total in _totals(kernel, machine, sizes, parameters, space)
+    ]
+    if not parts:
         return Best(np.zeros(0), np.zeros(0, dtype=np.int64))
-    seconds, choice = [], []
-    for start in range(0, count, chunk):
+    seconds, choice = zip(*parts, strict=True)
+    return Best(np.concatenate(seconds, axis=-1), np.concatenate(choice, axis=-1))
+
+
+def nearby(
+    kernel: KernelSummary,
+    machine: Machine,
+    sizes: Mapping[str, npt.NDArray[Any]],
+    parameters: Parameters,
+    space: Columns,
+    within: float,
+) -> Near:
+    """The least seconds of each row of sizes, and the schedules that take no longer than `within` in the logarithm of it."""
+    seconds, rows, schedules, start = [np.zeros(0)], [], [], 0
+    for total in _totals(kernel, machine, sizes, parameters, space):
+        least = np.min(total, axis=-1, keepdims=True)
+        row, schedule = np.nonzero(total <= least * np.exp(within))
+        seconds.append(least[:, 0].astype(np.float64))
+        rows.append(start + row)
+        schedules.append(schedule)
+        start += len(total)
+    none = np.zeros(0, dtype=np.int64)
+    return Near(np.concatenate(seconds), np.concatenate([none, *rows]), np.concatenate([none, *schedules]))
+
+
+def least_of(
+    kernel: KernelSummary,
+    machine: Machine,
+    sizes: Mapping[str, npt.NDArray[Any]],
+    parameters: Parameters,
+    space: Columns,
+    near: Near,
+) -> npt.NDArray[np.float64]:
+    """Least seconds of each row of sizes over the schedules near its best; of each point [points, rows] where the parameters are arrays of them."""
+    first = np.searchsorted(near.row, np.arange(len(near.seconds)))
+    cuts = np.searchsorted(first, np.arange(0, len(near.row), ENTRIES))  # rows, so many pairs at a time
+    parts = []
+    for start, end in pairwise(np.unique([*cuts, len(first)]).tolist()):
+        pairs = slice(first[start], first[end] if end < len(first) else None)
+        knobs = {name: column[near.schedule[pairs]][:, None] for name, column in space.items()}
+        each = {name: np.asarray(value[near.row[pairs]], dtype=np.float32)[:, None] for name, value in sizes.items()}
+        total = estimate(kernel, machine, knobs, each, parameters, compiled=False).total[..., 0]
+        parts.append(np.minimum.reduceat(total, first[start:end] - first[start], axis=-1).astype(np.float64))
+    return np.concatenate(parts, axis=-1)
+
+
+def _totals(
+    kernel: KernelSummary,
+    machine: Machine,
+    sizes: Mapping[str, npt.NDArray[Any]],
+    parameters: Parameters,
+    space: Columns,
+) -> Iterator[npt.NDArray[Any]]:
+    """Seconds of rows of sizes by schedules, of so many rows at a time; infinity where a library does not offer the schedule."""
+    chunk = max(64, ENTRIES // len(next(iter(space.values()))))
+    for start in range(0, len(next(iter(sizes.values()))), chunk):
         part = {
             name: np.asarray(value[start : start + chunk], dtype=np.float32)[:, None] for name, value in sizes.items()
         }
@@ -242,10 +308,7 @@ def library(
         none = ~suits.any(
             axis=-1, keepdims=True
         )  # a shape that no schedule of the space fits: a library has some kernel for it
-        total = np.where(suits | none, found.total, np.inf)
-        choice.append(np.argmin(total, axis=-1))
-        seconds.append(np.min(total, axis=-1).astype(np.float64))
-    return Best(np.concatenate(seconds, axis=-1), np.concatenate(choice, axis=-1))
+        yield np.where(suits | none, found.total, np.inf)
 
 
 def _suits(kernel: KernelSummary, space: Columns, sizes: Mapping[str, npt.NDArray[Any]]) -> Any:

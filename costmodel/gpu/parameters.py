@@ -1,6 +1,6 @@
 """The physical parameters of the tile model: what each means, its bounds, and where its value comes from.
 
-Fourteen are fitted per machine. A machine that was not calibrated takes the parameters of the calibrated
+Fifteen are fitted per machine. A machine that was not calibrated takes the parameters of the calibrated
 machine whose way of working is nearest (who multiplies, how operands are copied, how L2 is built); all are ratios to figures of the machine
 file or clock counts, so they carry over.
 """
@@ -51,6 +51,8 @@ class Parameters:
     """Share of a block's fill and epilogue that is not hidden when another round of blocks follows on the SM."""
     sharpness: float = 5.0
     """Order of the norm that combines resources working at the same time: infinity overlaps perfectly, 1 not at all."""
+    lasting_clock: float = 0.95
+    """Clock that is left after some milliseconds of products, over the clock of short runs; of the power limit the same share is left for work."""
     reduction_latency: float = 6.0
     """Meeting of the parts of a split reduction, in DRAM latencies."""
     step_clocks: float = 60.0
@@ -98,6 +100,7 @@ FITTED = (
     "dram_efficiency",
     "write_gap",
     "fill_latency",
+    "lasting_clock",
     "reduction_latency",
     "step_clocks",
     "vector_efficiency",
@@ -105,7 +108,7 @@ FITTED = (
     "profiled_fill_latency",
     "profiled_clock",
 )
-"""The parameters that calibration fits: fourteen. The others hold on every GPU that was looked at."""
+"""The parameters that calibration fits: fifteen. The others hold on every GPU that was looked at."""
 
 PRODUCT = "gemm "
 """How names of quantised products begin among the implementations; the others are of attention."""
@@ -127,6 +130,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "fill_latency": (0.3, 20.0),
     "exposed": (0.02, 1.0),
     "sharpness": (1.5, 12.0),
+    "lasting_clock": (0.6, 1.0),
     "reduction_latency": (0.3, 40.0),
     "step_clocks": (5.0, 6000.0),
     "vector_efficiency": (0.2, 1.0),

@@ -38,7 +38,8 @@ Hopper GPU Architecture, 2024)."""
 class Case:
     """A kernel under schedules on a chip: the `work` of a block, the `tiling`, how many blocks are `resident` on an SM
     and in the chip's `slots`, how many the `busiest` SM has and in how many `rounds`. `idle`: blocks that have nothing to do. `chained`: the most
-    contractions of which each needs the one before. Nothing of it depends on the order in which blocks run."""
+    contractions of which each needs the one before. `lasting`: which share of clock and power is left where it is timed over and over. Nothing of it
+    depends on the order in which blocks run."""
 
     kernel: KernelSummary
     machine: Machine
@@ -47,6 +48,7 @@ class Case:
     p: Parameters
     compiled: bool
     chip: Chip
+    lasting: Array
     chained: int
     idle: Array
     tiling: Geometry

@@ -28,7 +28,7 @@ from codesign.costmodel.gpu.overlap import CHAINED, INNER, THREADED, THROTTLE, o
 from codesign.costmodel.gpu.parameters import Parameters
 from codesign.costmodel.gpu.paths import Case, Computing, Moving, chained_path, plain_path
 from codesign.costmodel.gpu.streaming import request_clocks, sustained_clock
-from codesign.costmodel.gpu.traffic import Traffic, drain_seconds, traffic, undivided
+from codesign.costmodel.gpu.traffic import ROTATED, Traffic, drain_seconds, traffic, undivided
 from codesign.costmodel.gpu.work import Work
 from codesign.costmodel.machine import Machine
 from codesign.costmodel.summary import KernelSummary
@@ -141,7 +141,7 @@ def timed(c: Case, computing: Computing, order: tuple[str, ...]) -> Estimate:
         sm_clocks=chip.sms * chip.clock,
     )  # fmt: skip
     joules = work_joules(w, g.grid, t.read, t.write, machine, p)
-    power = power_seconds(joules, machine)
+    power = power_seconds(joules, machine) / c.lasting  # what is hot leaks more of the limit
     return Estimate(
         total=overlap((launch + path.busy + path.reduction + passes, power), THROTTLE),
         joules=joules,
@@ -199,11 +199,14 @@ def case_of(
     report: Known | None,
 ) -> Case:
     """The block, and how many of it run where; see `estimate`."""
-    chip = Chip.of(machine, p, sustained_clock(machine, sizes.get("run_operations", 0.0), p))
+    sms = float(machine.instances("shared"))
     warps, pipeline = knobs.get("warps", 4.0), np.maximum(knobs.get("pipeline", 1.0), 1.0)
-    knobs, idle = launched(kernel, knobs, sizes, chip.sms)
-    g = geometry(kernel, knobs, sizes, chip.sms)
+    knobs, idle = launched(kernel, knobs, sizes, sms)
+    g = geometry(kernel, knobs, sizes, sms)
     w, held = block_work(kernel, g, machine, knobs, compiled)
+    lasting = lasting_share(kernel, machine, g, w, p)
+    before = sustained_clock(machine, sizes.get("run_operations", 0.0), p.profiled_clock)
+    chip = Chip.of(machine, p, before * lasting)
     found = occupancy(w, machine, warps, pipeline, held)
     if report is not None:
         found = as_reported(found, report, machine)
@@ -220,6 +223,7 @@ def case_of(
         p=p,
         compiled=compiled,
         chip=chip,
+        lasting=lasting,
         chained=kernel.chained,
         idle=idle,
         tiling=g,
@@ -232,6 +236,18 @@ def case_of(
         busiest=busiest,
         rounds=np.maximum(busiest / resident, g.skew),  # the longest block is as many mean ones
     )
+
+
+def lasting_share(kernel: KernelSummary, machine: Machine, g: Geometry, w: Work, p: Parameters) -> Array:
+    """Share of the clock, and of the power limit, that is left for a product of the tensor unit when it is repeated in one go, as it is timed."""
+    operations: Array = 0.0
+    for nest in kernel.nests if kernel.chained == 1 and w.tensor else ():
+        if nest.contraction is not None:
+            points: Array = 1.0
+            for dim in (*nest.dims, *nest.reductions):
+                points = points * g.extents[dim]
+            operations = operations + 2.0 * ROTATED * points
+    return sustained_clock(machine, operations, p.lasting_clock)
 
 
 def _read_and_written(c: Case, order: tuple[str, ...]) -> Traffic:

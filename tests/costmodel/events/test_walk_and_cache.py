@@ -97,7 +97,7 @@ def test_panels_of_a_gemm_are_its_rows_and_columns() -> None:
     kernel = workloads.gemm("bf16")
     g = geometry(kernel, {"tile.m": 128.0, "tile.n": 64.0, "tile.k": 32.0}, {"M": 1024.0, "N": 512.0, "K": 256.0})
     walk = Walk.of({"m": 8, "n": 8}, (), 1, 1)
-    left, right = panels_of(kernel, g, g, walk, 1e9, 0.0)
+    left, right = panels_of(kernel, g, g, walk, 1e9, 0.0, 8.0)
     assert (left.dims, left.bytes) == (("m",), 128 * 256 * 2)
     assert (right.dims, right.bytes) == (("n",), 64 * 256 * 2)
 
@@ -107,7 +107,7 @@ def test_parts_of_a_split_reduction_read_their_own_share() -> None:
     knobs = {"tile.m": 128.0, "tile.n": 64.0, "tile.k": 32.0, "split.k": 4.0}
     g = geometry(kernel, knobs, {"M": 1024.0, "N": 512.0, "K": 256.0})
     walk = Walk.of({"m": 8, "n": 8}, (), 4, 1)
-    left, _ = panels_of(kernel, g, g, walk, 1e9, 0.0)
+    left, _ = panels_of(kernel, g, g, walk, 1e9, 0.0, 8.0)
     assert left.dims == (PART, "m")
     assert left.bytes == 128 * 64 * 2
     assert reads([left], walk, 132, 0.0, 1e12).total == 1024 * 256 * 2

@@ -56,3 +56,17 @@ def test_narrow_and_flat_products_of_ada_are_cut_only_when_their_sums_are_long()
     assert offered.tolist() == [False] * len(WHOLE) + [True] * len(CUT)
     found = library(kernel, machine, _sizes(WHOLE + CUT), load_calibration(machine).parameters).seconds * 1e6
     assert np.abs(found / [us for *_, us in WHOLE + CUT] - 1.0).max() < 0.35  # the worst would else be 0.58 off
+
+
+SHORT = [(64, 768, 1536, 8.88), (48, 1536, 3584, 21.87), (64, 512, 1536, 7.83), (64, 1536, 4096, 24.43)]
+PARTS = [(64, 768, 2048, 6.95), (64, 1024, 3584, 10.64), (128, 1536, 4096, 13.3), (64, 512, 3072, 7.08)]
+
+
+def test_some_rows_and_many_columns_are_cut_from_2048_terms_on_and_few_tiles_of_64_rows_later() -> None:
+    kernel, machine = workloads.gemm(rotated=True), load_machine("l40s")
+    space = {"split.k": np.array([1.0, 4.0])}
+    columns = {name: column[:, None] for name, column in _sizes(SHORT + PARTS).items()}
+    offered = np.asarray(splits_offered(kernel, machine, space, columns))[:, 1]
+    assert offered.tolist() == [False] * len(SHORT) + [True] * len(PARTS)
+    found = library(kernel, machine, _sizes(SHORT + PARTS), load_calibration(machine).parameters).seconds * 1e6
+    assert np.abs(found / [us for *_, us in SHORT + PARTS] - 1.0).max() < 0.35

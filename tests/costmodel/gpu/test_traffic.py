@@ -12,10 +12,12 @@ from codesign.costmodel.gpu.geometry import geometry
 from codesign.costmodel.gpu.parameters import load_calibration
 from codesign.costmodel.gpu.paths import SPREAD, late_seconds
 from codesign.costmodel.gpu.timing import LONE_READ, SHARED_READ, estimate, shared_effort
-from codesign.costmodel.gpu.traffic import READ_GAP, Traffic, drain_seconds, traffic
+from codesign.costmodel.gpu.traffic import READ_GAP, READ_OF_WRITE, Traffic, drain_seconds, read_gap, traffic
 from codesign.costmodel.machine import load_machine
 
 L2 = 40e6
+GAP = 48.0
+"""Bytes of a run of writes."""
 
 
 def mixture(experts: float, replayed: bool, step: float = 128.0) -> Traffic:
@@ -23,7 +25,7 @@ def mixture(experts: float, replayed: bool, step: float = 128.0) -> Traffic:
     knobs: dict[str, Any] = {"tile.e": 1.0, "tile.m": 16.0, "tile.n": 64.0, "tile.k": step}
     sizes = {"T": 8.0, "E": experts, "M": 1.0, "N": 1024.0, "K": 2048.0}
     g = geometry(kernel, knobs, sizes)
-    return traffic(kernel, g, 216.0, 1.0, ("e", "m", "n"), L2, 0.6, 48.0)
+    return traffic(kernel, g, 216.0, 1.0, ("e", "m", "n"), L2, 0.6, GAP)
 
 
 def test_what_a_kernel_finds_of_its_last_run() -> None:
@@ -91,7 +93,13 @@ def test_the_first_loads_of_many_blocks_come_later() -> None:
 def test_short_runs_cost_a_gap_each() -> None:
     for step in (32.0, 64.0, 256.0):
         found = mixture(64.0, replayed=False, step=step)
-        assert found.read_effort / found.read == pytest.approx(1.0 + READ_GAP / (2.0 * step), rel=0.01)
+        assert found.read_effort / found.read == pytest.approx(1.0 + GAP * READ_OF_WRITE / (2.0 * step), rel=0.01)
+
+
+def test_a_product_pays_a_quarter_of_the_gap_of_writes_for_each_run_of_its_reads() -> None:
+    kernel = workloads.gemm()
+    assert read_gap(kernel, 80.0) == 80.0 * READ_OF_WRITE
+    assert read_gap(workloads.rms_norm(), 80.0) == READ_GAP
 
 
 def test_a_grid_drains_by_the_bytes_that_are_left() -> None:
