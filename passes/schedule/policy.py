@@ -222,21 +222,26 @@ class Descent(Tracking):
         self._pending = codes
         return self.space.batch(codes)
 
+    @property
+    def _products(self) -> int:
+        """Products of the kernel, one after another; 0 of a space that others measured, which has no kernel."""
+        return 0 if self.context.summary is None else self.context.summary.chained
+
     def _hopeless(self) -> bool:
         """Whether steps can't be expected to come below what is asked for."""
-        if not np.isfinite(self._seconds):
+        if not np.isfinite(self._seconds) or np.isinf(self.context.below):
             return False
         if self.context.floor >= self.context.below:
             return True
         if not np.isfinite(self._before):  # one batch, of which the best is far from the best there is
-            far = FAR_OF_PRODUCTS if self.context.summary.chained == 1 else FAR
+            far = FAR_OF_PRODUCTS if self._products == 1 else FAR
             return bool(self._seconds > far * self.context.below)
         return bool(self._seconds > MARGIN * self.context.below * (self._before / self._seconds) ** 3)
 
     def _content(self) -> bool:
         """Whether a price of products is asked for, to which the last steps brought next to nothing: of 60 searches in Llama's layer that
         went on from there none found more than 0.25 %, where that of a long softmax found 3 %."""
-        if self.context.closely or not self.context.summary.chained or not np.isfinite(self._before):
+        if self.context.closely or not self._products or not np.isfinite(self._before):
             return False
         return bool(self._seconds >= (1.0 - CLOSE) * self._before)
 
@@ -256,7 +261,7 @@ class Descent(Tracking):
 
     def _parted(self, codes: Ints) -> tuple[Ints, Ints]:
         """The codes to look at at once, and those to look at only if none of these is as good as any can be."""
-        if self.context.closely or self.context.summary.chained:
+        if self.context.closely or self._products:
             return codes, codes[:0]
         held = np.ones(len(codes), dtype=np.bool_)
         for name, column in self.space.batch(codes).columns.items():
