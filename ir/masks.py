@@ -1,25 +1,29 @@
 """Where an expression may be another value than a given one: followed through what masks are made of, for whatever says where.
 
 A factor that is masked to zero makes its product zero, and a term that is minus infinity its sum, whatever the others hold. What a part of a
-domain is (`codesign.ir.reach`: an interval; `codesign.ir.tests`: a condition) is the matter of subclasses; None stands for everywhere.
+domain is (`codesign.ir.reach`: an interval; `Conditions`) is the matter of subclasses; None stands for everywhere.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 import numpy as np
 
+from codesign.ir.core import Value
 from codesign.ir.dtypes import BOOL
 from codesign.ir.functions import FUNCTIONS
 from codesign.ir.numerics import highest, lowest
-from codesign.ir.scalar import Apply, Literal, Read, Scalar
+from codesign.ir.scalar import Apply, Literal, Read, Scalar, apply
 from codesign.ir.tensor import Compute
 
 Part = TypeVar("Part")
+
+NEVER = Literal(False, BOOL)
+"""The condition of nowhere."""
 
 _LOWEST = frozenset({-65504.0, float(np.finfo(np.float32).min), float(np.finfo(np.float64).min), -255 * 2.0**120})
 """The lowest finite numbers of float16, float32, float64 and bfloat16: what models write for minus infinity in a mask."""
@@ -175,3 +179,39 @@ class Masks(ABC, Generic[Part]):
 
     def _passes(self, test: Callable[[float], bool], value: float) -> Part | None:
         return None if test(value) else self.nowhere
+
+
+class Conditions(Masks[Scalar]):
+    """Parts of a domain as conditions; `wanted`: what is masked whole gets another value than what is left out.
+
+    `makers`: what the values are that are asked through.
+    """
+
+    nowhere = NEVER
+
+    def __init__(self, makers: Mapping[Value, Compute]) -> None:
+        super().__init__()
+        self.makers = makers
+        self.wanted = False
+
+    def both(self, a: Scalar | None, b: Scalar | None) -> Scalar | None:
+        if a is None or b is None:
+            return b if a is None else a
+        return NEVER if NEVER in (a, b) else a if a == b else apply("and", a, b)
+
+    def either(self, a: Scalar | None, b: Scalar | None) -> Scalar | None:
+        if a is None or b is None:
+            return None
+        return b if a == NEVER else a if b in (NEVER, a) else apply("or", a, b)
+
+    def at_least_once(self, part: Scalar | None) -> Scalar | None:
+        self.wanted = self.wanted or (part is not None and part != NEVER)
+        return part
+
+    def hardly(self) -> Scalar | None:
+        return None
+
+    def pointwise(self, read: Read) -> Compute | None:
+        """What makes a value that is read, where it is worked out point by point and read within its bounds."""
+        maker = self.makers.get(read.source)
+        return None if maker is None or maker.reductions or read.otherwise is not None else maker

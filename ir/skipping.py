@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from codesign.ir.core import Value
 from codesign.ir.dtypes import BOOL
-from codesign.ir.masks import Masks, neutral
-from codesign.ir.scalar import Apply, Literal, Read, Scalar, apply
+from codesign.ir.masks import NEVER, Conditions, Masks, neutral
+from codesign.ir.scalar import Apply, Read, Scalar, apply
 from codesign.ir.tensor import Compute
-
-NEVER = Literal(False, BOOL)
 
 
 def contributing(
@@ -28,7 +26,7 @@ def contributing(
     rows that are masked whole may want every step.
     """
     found: Scalar | None = NEVER
-    masks = _Conditions(inside)
+    masks = _OnData(inside)
     for compute in computes:
         value = neutral(compute)
         mine = None if value is None else masks.unless(compute.body, value)
@@ -39,35 +37,11 @@ def contributing(
     return found if on_data else None
 
 
-class _Conditions(Masks[Scalar]):
-    """Conditions on points; `wanted`: what is masked whole gets another value than what is left out."""
-
-    nowhere = NEVER
-
-    def __init__(self, inside: Mapping[Value, Compute]) -> None:
-        super().__init__()
-        self.inside = inside
-        self.wanted = False
-
-    def both(self, a: Scalar | None, b: Scalar | None) -> Scalar | None:
-        if a is None or b is None:
-            return b if a is None else a
-        return NEVER if NEVER in (a, b) else a if a == b else apply("and", a, b)
-
-    def either(self, a: Scalar | None, b: Scalar | None) -> Scalar | None:
-        if a is None or b is None:
-            return None
-        return b if a == NEVER else a if b in (NEVER, a) else apply("or", a, b)
-
-    def at_least_once(self, part: Scalar | None) -> Scalar | None:
-        self.wanted = self.wanted or (part is not None and part != NEVER)
-        return part
-
-    def hardly(self) -> Scalar | None:
-        return None
+class _OnData(Conditions):
+    """Conditions on points that are cheap to work out."""
 
     def holds(self, node: Scalar, *, truth: bool) -> Scalar | None:
-        if isinstance(node, Read) and node.source not in self.inside and node.dtype is BOOL:
+        if isinstance(node, Read) and node.source not in self.makers and node.dtype is BOOL:
             return self._cheap(node, truth=truth)
         return super().holds(node, truth=truth)
 
@@ -75,8 +49,8 @@ class _Conditions(Masks[Scalar]):
         return self._cheap(node, truth=truth)
 
     def through(self, read: Read, ask: Callable[[Masks[Scalar], Scalar], Scalar | None]) -> Scalar | None:
-        maker = self.inside.get(read.source)
-        if maker is None or maker.reductions or read.otherwise is not None:
+        maker = self.pointwise(read)
+        if maker is None:
             return None
         places = zip(maker.dims, read.indices, strict=True)
         return ask(self, maker.body) if all(place.variable == dim.name for dim, place in places) else None
@@ -85,7 +59,7 @@ class _Conditions(Masks[Scalar]):
         pending, seen = list(node.reads()), set[Value]()
         while pending:
             read = pending.pop()
-            maker = self.inside.get(read.source)
+            maker = self.makers.get(read.source)
             if maker is None or read.source in seen:
                 continue
             if maker.reductions:

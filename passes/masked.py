@@ -18,14 +18,12 @@ from codesign.ir.analysis import contraction
 from codesign.ir.core import Block, Module, Value
 from codesign.ir.dtypes import BOOL
 from codesign.ir.index import Bounds
-from codesign.ir.masks import Masks
+from codesign.ir.masks import NEVER, Conditions, Masks
 from codesign.ir.reach import some_everywhere
 from codesign.ir.scalar import Apply, Literal, Read, Scalar, apply, select
 from codesign.ir.tensor import Compute
 from codesign.passes.context import Context
 from codesign.passes.manager import FunctionPass, Pass, register
-
-NEVER = Literal(False, BOOL)
 
 LONGEST = 16
 """Parts of a condition that a reader asks at most."""
@@ -128,32 +126,8 @@ def _of_rows(
             )
 
 
-class _ByIndices(Masks[Scalar]):
-    """Conditions on indices alone; `wanted`: what is masked whole gets another value than zero."""
-
-    nowhere = NEVER
-
-    def __init__(self, makers: Mapping[Value, Compute]) -> None:
-        super().__init__()
-        self.makers = makers
-        self.wanted = False
-
-    def both(self, a: Scalar | None, b: Scalar | None) -> Scalar | None:
-        if a is None or b is None:
-            return b if a is None else a
-        return NEVER if NEVER in (a, b) else a if a == b else apply("and", a, b)
-
-    def either(self, a: Scalar | None, b: Scalar | None) -> Scalar | None:
-        if a is None or b is None:
-            return None
-        return b if a == NEVER else a if b in (NEVER, a) else apply("or", a, b)
-
-    def at_least_once(self, part: Scalar | None) -> Scalar | None:
-        self.wanted = self.wanted or (part is not None and part != NEVER)
-        return part
-
-    def hardly(self) -> Scalar | None:
-        return None
+class _ByIndices(Conditions):
+    """Conditions on indices alone."""
 
     def compares(self, node: Apply, *, truth: bool) -> Scalar | None:
         if node.reads() or not all(arg.dtype.is_integer for arg in node.args):
@@ -161,8 +135,8 @@ class _ByIndices(Masks[Scalar]):
         return node if truth else apply("not", node)
 
     def through(self, read: Read, ask: Callable[[Masks[Scalar], Scalar], Scalar | None]) -> Scalar | None:
-        maker = self.makers.get(read.source)
-        if maker is None or maker.reductions or read.otherwise is not None:
+        maker = self.pointwise(read)
+        if maker is None:
             return None
         found = ask(self, maker.body)
         if found is None or found == NEVER:

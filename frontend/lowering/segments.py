@@ -80,7 +80,7 @@ class _Segments:
 
     def length(self, i: Point) -> Scalar:
         """How many places the segment of a place of the data has."""
-        return self.found((*i[: self.axis + 1],), self.sizes, 1)
+        return self.found(i[: self.axis + 1], self.sizes, 1)
 
     def combined(self, how: str, start: Value, x: Value, value: Any, name: str) -> Value:
         b, shape = self.b, shape_of(x)

@@ -229,7 +229,7 @@ class Descent(Tracking):
 
     def _hopeless(self) -> bool:
         """Whether steps can't be expected to come below what is asked for."""
-        if not np.isfinite(self._seconds) or np.isinf(self.context.below):
+        if not np.isfinite(self._seconds):
             return False
         if self.context.floor >= self.context.below:
             return True
