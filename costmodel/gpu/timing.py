@@ -239,14 +239,17 @@ def case_of(
 
 
 def lasting_share(kernel: KernelSummary, machine: Machine, g: Geometry, w: Work, p: Parameters) -> Array:
-    """Share of the clock, and of the power limit, that is left for a product of the tensor unit when it is repeated in one go, as it is timed."""
+    """Share of the clock, and of the power limit, that is left for a product of the tensor unit when it is repeated in one go, as it is timed.
+
+    Of several in a kernel the longest counts: a chip gets as warm by them one after another, so that two kernels gain nothing here.
+    """
     operations: Array = 0.0
     for nest in kernel.nests if kernel.chained == 1 and w.tensor else ():
         if nest.contraction is not None:
             points: Array = 1.0
             for dim in (*nest.dims, *nest.reductions):
                 points = points * g.extents[dim]
-            operations = operations + 2.0 * ROTATED * points
+            operations = np.maximum(operations, 2.0 * ROTATED * points)
     return sustained_clock(machine, operations, p.lasting_clock)
 
 
